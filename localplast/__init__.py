@@ -1,0 +1,1 @@
+"""localplast: biologically plausible local learning in continuous time."""

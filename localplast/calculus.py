@@ -1,0 +1,214 @@
+"""Text to sympy and back, and straight-line programs over it.
+
+Text becomes sympy through Brian2's own parser (an AST walk: nothing is evaluated). A *program* is a sequence of
+``(name, expression)`` assignments, each name assigned once; :class:`Tape` runs it on numpy arrays or torch tensors.
+"""
+
+import functools
+import operator
+
+import numpy as np
+import sympy
+from brian2.core.namespace import DEFAULT_UNITS
+from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
+from sympy.core.function import AppliedUndef, ArgumentIndexError
+
+__all__ = ["Tape", "differentiate", "symbol", "to_sympy", "to_text"]
+
+
+class int_(sympy.Function):
+    """Brian2's ``int(condition)``: piecewise constant, so its derivative is zero."""
+
+    def fdiff(self, argindex=1):
+        return sympy.Integer(0)
+
+    def _eval_is_real(self):
+        return True
+
+
+class clip(sympy.Function):
+    """Brian2's ``clip(a, low, high)``."""
+
+    def fdiff(self, argindex=1):
+        if argindex != 1:
+            raise ArgumentIndexError(self, argindex)
+        value, low, high = self.args
+        return int_(value > low) * int_(value < high)
+
+    def _eval_is_real(self):
+        return True
+
+
+OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip}
+
+
+def symbol(name):
+    """The real symbol that Brian2's parser makes of ``name``."""
+    return sympy.Symbol(name, real=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def to_sympy(text):
+    """Brian2 expression text as sympy; units become their SI value."""
+    expression = str_to_sympy(text)
+    if isinstance(expression, (bool, sympy.logic.boolalg.BooleanAtom)):
+        return sympy.Integer(int(bool(expression)))
+    expression = expression.replace(
+        lambda e: isinstance(e, AppliedUndef) and e.func.__name__ in OWN_FUNCTIONS,
+        lambda e: OWN_FUNCTIONS[e.func.__name__](*e.args),
+    )
+    units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
+    expression = expression.subs(units)
+    return expression.subs({s: symbol(s.name) for s in expression.free_symbols})
+
+
+def to_text(expression):
+    """sympy as Brian2 expression text."""
+    return sympy_to_str(sympy.sympify(expression) if not isinstance(expression, sympy.Basic) else expression)
+
+
+def differentiate(expression, name):
+    """d expression / d name; abs has the derivative sign, int() and comparisons have none."""
+    derivative = sympy.diff(expression, symbol(name))
+    if derivative.has(sympy.Derivative, sympy.DiracDelta, sympy.Subs):
+        raise ValueError(f"cannot differentiate {to_text(expression)} with respect to {name}")
+    return derivative
+
+
+def exprel(x):
+    """``(exp(x) - 1)/x``, 1 at 0 (for numpy and torch alike, without importing torch)."""
+    small = abs(x) < 1e-9
+    safe = x + small * 1.0
+    module = _module(x)
+    return module.where(small, 1.0 + 0.5 * x, module.expm1(safe) / safe)
+
+
+def _module(value):
+    if type(value).__module__.startswith("torch"):
+        import torch
+
+        return torch
+    return np
+
+
+def _call(name, torch_name=None):
+    def apply(*args):
+        module = _module(args[0])
+        if module is np:
+            return getattr(np, name)(*args)
+        return getattr(module, torch_name or name)(*args)
+
+    apply.__name__ = name
+    return apply
+
+
+def _clip(value, low, high):
+    module = _module(value)
+    if module is np and all(_module(bound) is np for bound in (low, high)):
+        return np.clip(value, low, high)
+    import torch
+
+    value, low, high = (torch.as_tensor(v) for v in (value, low, high))
+    return torch.minimum(torch.maximum(value, low.to(value.dtype)), high.to(value.dtype))
+
+
+def _int(value):
+    if _module(value) is np:
+        return np.asarray(value) * 1.0
+    return value * 1.0
+
+
+def _power(base, exponent):
+    if isinstance(exponent, (int, float)):
+        if exponent == -1:
+            return 1.0 / base
+        if exponent == 2:
+            return base * base
+        if exponent == 0.5:
+            return _call("sqrt")(base)
+    return base**exponent
+
+
+#: How each sympy node is computed; entries work on floats, numpy arrays and torch tensors.
+OPERATIONS = {
+    sympy.Add: lambda *args: functools.reduce(operator.add, args),
+    sympy.Mul: lambda *args: functools.reduce(operator.mul, args),
+    sympy.Pow: _power,
+    sympy.exp: _call("exp"), sympy.log: _call("log"), sympy.sin: _call("sin"), sympy.cos: _call("cos"),
+    sympy.tan: _call("tan"), sympy.sinh: _call("sinh"), sympy.cosh: _call("cosh"), sympy.tanh: _call("tanh"),
+    sympy.asin: _call("arcsin"), sympy.acos: _call("arccos"), sympy.atan: _call("arctan"),
+    sympy.Abs: _call("abs"), sympy.sign: _call("sign"), sympy.floor: _call("floor"), sympy.ceiling: _call("ceil"),
+    sympy.StrictGreaterThan: operator.gt, sympy.GreaterThan: operator.ge,
+    sympy.StrictLessThan: operator.lt, sympy.LessThan: operator.le,
+    sympy.And: lambda *args: functools.reduce(operator.and_, args),
+    sympy.Or: lambda *args: functools.reduce(operator.or_, args),
+    sympy.Not: _call("logical_not"),
+    int_: _int, clip: _clip,
+}  # fmt: skip
+BY_NAME = {"exprel": exprel, "expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
+
+
+def operation(node):
+    """The function that computes one sympy node."""
+    found = OPERATIONS.get(node.func) or BY_NAME.get(node.func.__name__)
+    if found is None:
+        raise ValueError(f"no numerical form for {node.func.__name__} in {to_text(node)}")
+    return found
+
+
+class Tape:
+    """A program flattened to one list of operations, common subexpressions computed once.
+
+    Parameters
+    ----------
+    program : sequence of (str, sympy expression)
+        Later expressions may use earlier names.
+    constants : dict of str to number, array or tensor
+        Names that do not change from call to call; everything that depends on nothing else is computed here, once.
+    """
+
+    def __init__(self, program, constants=()):
+        constants = dict(constants)
+        self.registers = []  # value where constant, else None
+        self.instructions = []  # (function, target, arguments)
+        self.slots = {}  # free name -> register
+        self.seen = {}
+        self.outputs = {}
+        for name, value in constants.items():
+            self.seen[symbol(name)] = self._new(value)
+        for name, expression in program:
+            self.outputs[name] = self.seen[symbol(name)] = self._visit(sympy.sympify(expression))
+
+    def _new(self, value=None):
+        self.registers.append(value)
+        return len(self.registers) - 1
+
+    def _visit(self, node):
+        if node not in self.seen:
+            self.seen[node] = self._make(node)
+        return self.seen[node]
+
+    def _make(self, node):
+        if node.is_Symbol:
+            self.slots[node.name] = self._new()
+            return self.slots[node.name]
+        if node in (sympy.true, sympy.false):
+            return self._new(bool(node))
+        if node.is_number and not node.args or node.is_Number:
+            return self._new(float(node))
+        function, arguments = operation(node), [self._visit(a) for a in node.args]
+        values = [self.registers[a] for a in arguments]
+        if all(v is not None for v in values):
+            return self._new(function(*values))
+        target = self._new()
+        self.instructions.append((function, target, arguments))
+        return target
+
+    def __call__(self, values):
+        """Run on ``values``, a dict of the remaining names; returns a dict of every assigned name."""
+        registers = self.registers.copy()
+        for name, slot in self.slots.items():
+            registers[slot] = values[name]
+        for function, target, arguments in self.instructions:
+            registers[target] = function(*[registers[a] for a in arguments])
+        return {name: registers[slot] for name, slot in self.outputs.items()}

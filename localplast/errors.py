@@ -1,0 +1,35 @@
+"""What localplast raises. Every message names the object, the value given, what is legal and the next step."""
+
+
+class LocalplastError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ModelError(LocalplastError, ValueError):
+    """A neuron model that cannot mean anything: units, names, threshold, method."""
+
+
+class NetworkError(LocalplastError, ValueError):
+    """A network whose parts do not fit together: shapes, delays, targets."""
+
+
+class UnsupportedError(LocalplastError, NotImplementedError):
+    """Something one backend or rule cannot do; the message says which one can."""
+
+
+class DatasetError(LocalplastError, FileNotFoundError):
+    """A dataset that is not on this machine; the message says where it was looked for."""
+
+
+class RunawayError(LocalplastError, ArithmeticError):
+    """NaN, infinity or runaway activity during a run.
+
+    Attributes
+    ----------
+    record : xarray.DataTree or None
+        What had been recorded when the run was stopped.
+    """
+
+    def __init__(self, message, record=None):
+        super().__init__(message)
+        self.record = record

@@ -1,0 +1,264 @@
+"""From equations to one discrete step: Brian2's own state updater, held as sympy, with its Jacobians.
+
+Brian2 writes the code that integrates a model (``StateUpdateMethod.apply_stateupdater``). Here that code is read back
+as a straight-line program: the Torch step, the eligibility traces and the generated C are all derived from it.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import sympy
+from brian2.core.variables import Variable
+from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
+from brian2.units.allunits import second
+
+from localplast.calculus import Tape, differentiate, symbol, to_sympy
+from localplast.errors import ModelError, UnsupportedError
+from localplast.neuron import namespace, split_statements, split_threshold
+
+__all__ = ["Jacobian", "StepMap", "check_integration", "jacobian", "lower"]
+
+
+@dataclass(frozen=True, eq=False)
+class StepMap:
+    """A neuron discretised: what one time step does to it.
+
+    Attributes
+    ----------
+    model : NeuronModel
+    code : str
+        The update as Brian2 abstract code: state updater, then the discrete map.
+    state : tuple of str
+        Variables that carry over from step to step.
+    inputs : tuple of str
+        Variables that only graded projections set.
+    program : tuple of (str, sympy expression)
+        The update, each name assigned once, in terms of the old state, the inputs, the parameters, ``dt`` and
+        ``not_refractory``.
+    updated : dict of str to sympy expression
+        The state after the update, in terms of the program's names.
+    spike_argument : sympy expression or None
+        What is compared with zero, in terms of the updated state.
+    strict : bool
+        Whether the neuron spikes where the argument is > 0 (else >= 0).
+    psi : sympy expression or None
+        Surrogate derivative, in terms of ``x`` and parameters.
+    reset, adaptation : dict of str to sympy expression
+        State after a spike, for the variables that the block assigns.
+    output : sympy expression or None
+        The graded output, in terms of the updated state.
+    """
+
+    model: object
+    code: str
+    state: tuple
+    inputs: tuple
+    program: tuple
+    updated: dict
+    spike_argument: object
+    strict: bool
+    psi: object
+    reset: dict
+    adaptation: dict
+    output: object
+
+    @property
+    def outputs(self):
+        """The program followed by the updated state under the names ``new_<variable>``."""
+        return self.program + tuple((f"new_{k}", e) for k, e in self.updated.items())
+
+
+@functools.cache
+def lower(model):
+    """The :class:`StepMap` of a model.
+
+    Raises
+    ------
+    ModelError
+        The integration method cannot integrate these equations.
+    """
+    subexpressions = {
+        symbol(name): to_sympy(eq.expr.code) for name, eq in model.parsed.items() if eq.type == "subexpression"
+    }
+    expand = functools.partial(expand_subexpressions, subexpressions=subexpressions)
+    code = update_code(model)
+    assigned = block_variables(model)
+    state = tuple(n for n in model.parsed.names if n in assigned and n not in ("not_refractory", "lastspike"))
+    program, updated = straight_line(code, state, expand)
+    argument, strict = None, True
+    if model.spiking:
+        left, right, strict = split_threshold(model)
+        argument = expand(to_sympy(f"({left}) - ({right})"))
+    return StepMap(
+        model=model,
+        code=code,
+        state=state,
+        inputs=tuple(n for n in model.free_variables if n not in state),
+        program=program,
+        updated=updated,
+        spike_argument=argument,
+        strict=strict,
+        psi=to_sympy(model.surrogate.expression) if model.surrogate else None,
+        reset=block_map(model, "reset", expand),
+        adaptation=block_map(model, "adaptation", expand),
+        output=expand(to_sympy(model.output)) if model.output is not None else None,
+    )
+
+
+def expand_subexpressions(expression, subexpressions):
+    while expression.free_symbols & subexpressions.keys():
+        expression = expression.subs(subexpressions)
+    return expression
+
+
+def update_code(model):
+    """Abstract code of one update: what Brian2's state updater writes, then the model's discrete map."""
+    code = ""
+    if model.odes:
+        variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
+        del variables["dt"]  # the integrator would ask for its value
+        for name in model.parameters:  # the linear integrator asks that coefficients be constant
+            variables[name] = Variable(name, dimensions=variables[name].dim, constant=True)
+        try:
+            code = StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
+        except UnsupportedEquationsException as error:
+            raise ModelError(
+                f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
+                "try 'exponential_euler', 'rk4' or 'euler'"
+            ) from None
+    return "\n".join([code, *split_statements(model.update)]).strip()
+
+
+def block_variables(model):
+    """Variables that an ODE, the discrete map or a spike assigns."""
+    code = split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")
+    return set(model.odes) | {parse_statement(line)[0] for line in code}
+
+
+def parse_statement(line):
+    """``(name, expression text)`` of ``name = text`` or ``name op= text``."""
+    found = re.fullmatch(r"\s*(\w+)\s*([-+*/]?)=(?!=)\s*(.+)", line)
+    if not found:
+        raise ModelError(f"the statement {line!r} is not an assignment")
+    name, op, text = found.groups()
+    return name, f"{name} {op} ({text})" if op else text
+
+
+def straight_line(code, state, expand):
+    """Brian2 abstract code as a program that assigns each name once, and the state after it."""
+    current, program = {}, []
+    for number, line in enumerate(split_statements(code)):
+        name, text = parse_statement(line)
+        expression = expand(to_sympy(text)).subs({symbol(k): v for k, v in current.items()})
+        if expression.is_Symbol or expression.is_number:
+            current[name] = expression
+            continue
+        program.append((f"_{name.strip('_')}_{number}", expression))
+        current[name] = symbol(program[-1][0])
+    return tuple(program), {name: current.get(name, symbol(name)) for name in state}
+
+
+def block_map(model, block, expand):
+    """The reset or adaptation statements as a map from variable to its value after a spike."""
+    result = {}
+    for line in split_statements(getattr(model, block)):
+        name, text = parse_statement(line)
+        result[name] = expand(to_sympy(text)).subs({symbol(k): v for k, v in result.items()})
+    if block == "adaptation":
+        read = {s.name for e in result.values() for s in e.free_symbols}
+        shared = (read | set(result)) & {parse_statement(s)[0] for s in split_statements(model.reset)}
+        if shared:
+            raise ModelError(
+                f"{model.name}: the adaptation uses {sorted(shared)}, which the reset assigns; "
+                "put these statements into one block"
+            )
+    return result
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """How the updated state depends on the old one.
+
+    Attributes
+    ----------
+    program : tuple of (str, sympy expression)
+        What must be computed first, on the state *before* the update; empty for linear models.
+    entries : dict of (str, str) to sympy expression
+        ``d updated[row] / d old[column]``, zeros left out; columns are states and inputs.
+    """
+
+    program: tuple
+    entries: dict
+
+
+@functools.cache
+def jacobian(step):
+    """The :class:`Jacobian` of a :class:`StepMap`, by forward differentiation of its program."""
+    columns = step.state + step.inputs
+    varying = {symbol(n) for n in columns} | {symbol("not_refractory")}
+    derivative = {(symbol(n), n): sympy.Integer(1) for n in columns}
+    program = list(step.program)
+    for name, expression in step.program:
+        varying.add(symbol(name))
+        for column in columns:
+            total = chain_rule(expression, column, derivative, step.model)
+            if total.free_symbols & varying and not total.is_Symbol:
+                program.append((f"_d{name}_d{column}", total))
+                total = symbol(program[-1][0])
+                varying.add(total)
+            if total != 0:
+                derivative[symbol(name), column] = total
+    entries = {}
+    for row, expression in step.updated.items():
+        for column in columns:
+            total = chain_rule(expression, column, derivative, step.model)
+            if total != 0:
+                entries[row, column] = total
+    return Jacobian(needed(program, entries.values()), entries)
+
+
+def chain_rule(expression, column, derivative, model):
+    try:
+        terms = [
+            differentiate(expression, argument.name) * derivative[argument, column]
+            for argument in sorted(expression.free_symbols, key=str)
+            if (argument, column) in derivative
+        ]
+    except ValueError as error:
+        raise UnsupportedError(f"{model.name}: {error}; write the equation with differentiable functions") from None
+    return sympy.Add(*terms)
+
+
+def needed(program, expressions):
+    """The part of ``program`` that ``expressions`` depend on."""
+    wanted = {s for e in expressions for s in e.free_symbols}
+    kept = []
+    for name, expression in reversed(program):
+        if symbol(name) in wanted:
+            kept.append((name, expression))
+            wanted |= expression.free_symbols
+    return tuple(reversed(kept))
+
+
+def check_integration(name, step, parameters, dt):
+    """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
+
+    Brian2's exact integration divides 0/0 when two time constants are equal; that gives NaN, silently.
+    """
+    if step.model.method != "exact" or not step.program:
+        return
+    constants = {**parameters, "dt": float(dt), "not_refractory": np.float64(1.0)}
+    probes = {n: np.float64(0.7) for n in step.state + step.inputs}
+    with np.errstate(all="ignore"):
+        try:
+            values = Tape(step.outputs, {**constants, **probes})({})
+        except ZeroDivisionError:
+            values = {"step": np.nan}
+    if not all(np.all(np.isfinite(value)) for value in values.values()):
+        raise ModelError(
+            f"population {name!r}: the exact integration of {step.model.name} is degenerate (0/0) for these parameters, "
+            "most often because two time constants are equal; change one of them slightly "
+            "or use method='exponential_euler'"
+        )

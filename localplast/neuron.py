@@ -1,0 +1,305 @@
+"""What one neuron or dendrite does, as text: Brian2 equations, threshold, reset, and how it learns through its spike.
+
+A :class:`NeuronModel` is data. It is checked when it is made: units, names, threshold and integration method raise a
+:class:`~localplast.errors.ModelError` that names the model and the equation, long before anything is compiled.
+"""
+
+import ast
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
+from brian2.core.namespace import DEFAULT_UNITS
+from brian2.core.variables import Constant, Variable
+from brian2.equations import Equations
+from brian2.equations.equations import EquationError
+from brian2.equations.refractory import add_refractoriness
+from brian2.equations.unitcheck import check_dimensions, check_units_statements
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions
+from brian2.utils.stringtools import get_identifiers
+
+from localplast.errors import ModelError
+from localplast.serialise import encode
+from localplast.surrogate import Surrogate
+
+__all__ = ["NeuronModel"]
+
+#: Names that Brian2 or the learning rules write themselves.
+RESERVED = frozenset("i j t dt N xi x L B w psi lastspike not_refractory t_in_timesteps arrived live".split())
+RESERVED_PREFIXES = ("_", "eps_", "xi_", "d_")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronModel:
+    """One neuron (or dendrite) as equations.
+
+    Parameters
+    ----------
+    name : str
+        Shown in every error message.
+    equations : str
+        Brian2 equations: ODEs, subexpressions, and ``I : amp`` lines for what graded projections set.
+    parameters : mapping of str to Quantity or float
+        Values of all other names; a :class:`~localplast.network.Population` may override them, per neuron.
+
+    Other arguments
+    ---------------
+    threshold : str, optional
+        An inequality ``left > right``; its *spike argument* is ``left - right``. None: the neuron does not spike.
+    reset, adaptation : str
+        Statements run where the neuron spiked. Two blocks, because they are two edges of the credit graph:
+        ``reset`` (the membrane) and ``adaptation`` (what a spike leaves behind in slower variables).
+    refractory : str, optional
+        Name of the parameter that holds the refractory period; ODEs marked ``(unless refractory)`` are clamped.
+    method : str
+        Integration method, any of Brian2's: ``exact``, ``exponential_euler``, ``euler``, ``rk2``, ``rk4``, ``heun``.
+    update : str
+        A discrete map, run once per step after the integration.
+    output : str, optional
+        The graded output. Readouts are judged by it.
+    receives : str
+        The variable that projections write to unless they say otherwise.
+    initial : mapping
+        Values at the start of a trial; 0 where absent.
+    surrogate : Surrogate, optional
+        Stands in for dz/d(spike argument).
+    reference : str
+        Where the equations come from.
+
+    Raises
+    ------
+    ModelError
+        Unit mismatch, unknown or reserved name, a threshold that is not an inequality, unknown method.
+    """
+
+    name: str
+    equations: str
+    parameters: dict = field(default_factory=dict)
+    threshold: str | None = None
+    reset: str = ""
+    adaptation: str = ""
+    refractory: str | None = None
+    method: str = "exact"
+    update: str = ""
+    output: str | None = None
+    receives: str = "v"
+    initial: dict = field(default_factory=dict)
+    surrogate: Surrogate | None = None
+    reference: str = ""
+
+    def __post_init__(self):
+        check_model(self)
+
+    def __eq__(self, other):
+        return isinstance(other, NeuronModel) and encode(self) == encode(other)
+
+    def __hash__(self):
+        return hash((self.name, self.equations))
+
+    def __repr__(self):
+        lines = [f"{self.name}: {self.reference}" if self.reference else self.name]
+        lines += [f"    {line.strip()}" for line in self.equations.strip().splitlines()]
+        if self.update:
+            lines.append(f"    update     {'; '.join(split_statements(self.update))}")
+        if self.threshold:
+            lines.append(f"    threshold  {self.threshold}")
+        for block in ("reset", "adaptation"):
+            if getattr(self, block):
+                lines.append(f"    {block:10s} {'; '.join(split_statements(getattr(self, block)))}")
+        if self.output:
+            lines.append(f"    output     {self.output}")
+        if self.surrogate:
+            lines.append(f"    psi(x)     {self.surrogate.expression}")
+        lines += [f"    {name} = {value}" for name, value in self.parameters.items()]
+        return "\n".join(lines)
+
+    def with_parameters(self, **parameters):
+        """The same model with some parameters changed."""
+        unknown = set(parameters) - set(self.parameters)
+        if unknown:
+            raise ModelError(f"{self.name}: no parameter {sorted(unknown)}; it has {sorted(self.parameters)}")
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    @property
+    def spiking(self):
+        """Whether the neuron has a threshold."""
+        return self.threshold is not None
+
+    @property
+    def parsed(self):
+        """The equations as a :class:`brian2.Equations`, refractoriness included."""
+        equations = Equations(self.equations) if self.equations.strip() else Equations([])
+        return add_refractoriness(equations) if self.refractory else equations
+
+    @property
+    def dimensions(self):
+        """The dimensions of every variable and parameter, by name."""
+        result = dict(self.parsed.dimensions)
+        result.update({name: get_dimensions(value) for name, value in self.parameters.items()})
+        return result
+
+    @property
+    def odes(self):
+        """Names of the variables with a differential equation."""
+        return tuple(self.parsed.diff_eq_names)
+
+    @property
+    def free_variables(self):
+        """Names declared without an equation or a value: what projections and the update map write to."""
+        declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike"}
+        return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
+
+
+def split_statements(code):
+    """The statements of a block, without comments and blank lines."""
+    lines = code.replace(";", "\n").splitlines()
+    return [line for line in (line.split("#")[0].strip() for line in lines) if line]
+
+
+def split_threshold(model):
+    """``(left, right, strict)`` of the model's threshold ``left > right`` (``<`` is turned round)."""
+    try:
+        tree = ast.parse(model.threshold.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ModelError(f"{model.name}: the threshold {model.threshold!r} does not parse: {error.msg}") from None
+    simple = isinstance(tree, ast.Compare) and len(tree.ops) == 1
+    if not simple or not isinstance(tree.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
+        raise ModelError(
+            f"{model.name}: the threshold {model.threshold!r} is not an inequality; write 'left > right', "
+            "for example 'v > v_th', so that left - right can be the argument of the surrogate"
+        )
+    left, right = ast.unparse(tree.left), ast.unparse(tree.comparators[0])
+    if isinstance(tree.ops[0], (ast.Lt, ast.LtE)):
+        left, right = right, left
+    return left, right, isinstance(tree.ops[0], (ast.Gt, ast.Lt))
+
+
+def namespace(model):
+    """Brian2 variables for every name that the model's text may use (for unit checks, nothing is evaluated)."""
+    names = {name: Variable(name, dimensions=dim) for name, dim in model.dimensions.items()}
+    names["dt"] = Variable("dt", dimensions=second.dim)
+    names.update({name: Constant(name, float(unit), dimensions=unit.dim) for name, unit in DEFAULT_UNITS.items()
+                  if name not in names})
+    return {**names, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
+
+
+def check_model(model):
+    """Raise a :class:`ModelError` if ``model`` cannot mean anything. See :class:`NeuronModel`."""
+    try:
+        equations = model.parsed
+    except (EquationError, SyntaxError, ValueError, TypeError) as error:
+        raise ModelError(f"{model.name}: the equations do not parse: {error}") from None
+    check_names(model, equations)
+    variables = namespace(model)
+    check_equations(model, equations, variables)
+    if model.spiking:
+        left, right, _ = split_threshold(model)
+        check_text(model, "threshold", f"({left}) - ({right})", variables)
+        check_surrogate(model, f"({left}) - ({right})", variables)
+    for block in ("update", "reset", "adaptation"):
+        check_block(model, block, variables)
+    if not model.spiking and (model.reset or model.adaptation):
+        raise ModelError(f"{model.name}: it has a reset but no threshold; add threshold='v > v_th' or drop the reset")
+    if model.output is not None:
+        check_text(model, "output", model.output, variables)
+    check_refractory(model, variables)
+    known = set(equations.names)
+    for name in {model.receives, *model.initial}:
+        if name not in known:
+            raise ModelError(f"{model.name}: {name!r} is not a variable of the equations; they define {sorted(known)}")
+    for name, value in model.initial.items():
+        if get_dimensions(value) != model.dimensions[name]:
+            raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit")
+
+
+def check_names(model, equations):
+    for name in {*equations.names, *model.parameters} - {"not_refractory", "lastspike"}:
+        if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+            raise ModelError(
+                f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
+                f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
+            )
+        if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
+            raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
+    if "t" in equations.identifiers:
+        raise ModelError(
+            f"{model.name}: the equations use 't'; trials start at any time of a run, so drive the neuron "
+            "with an Input of kind 'currents' instead"
+        )
+
+
+def check_equations(model, equations, variables):
+    from brian2.stateupdaters.base import StateUpdateMethod
+
+    for name, equation in equations.items():
+        if equation.expr is None:
+            continue
+        differential = equation.type == "differential equation"
+        expected = equation.dim / second.dim if differential else equation.dim
+        where = f"d{name}/dt" if differential else name
+        check_text(model, f"equation '{where} = {equation.expr.code}'", equation.expr.code, variables, expected)
+    if model.odes and str(model.method).lower() not in StateUpdateMethod.stateupdaters:
+        known = sorted(StateUpdateMethod.stateupdaters)
+        raise ModelError(f"{model.name}: unknown integration method {model.method!r}; Brian2 has {', '.join(known)}")
+
+
+def check_text(model, where, expression, variables, expected=None):
+    """Check the names and the units of one expression; return its dimensions."""
+    unknown = sorted(get_identifiers(expression) - set(variables) - {"xi"} - {"int", "and", "or", "not"})
+    unknown = [name for name in unknown if not name.startswith("xi_")]
+    if unknown:
+        raise ModelError(
+            f"{model.name}: unknown variable {unknown[0]!r} in the {where}; give it a value in parameters="
+            f"{{{unknown[0]!r}: ...}} or declare it in the equations"
+        )
+    if any(name == "xi" or name.startswith("xi_") for name in get_identifiers(expression)):
+        return None  # white noise: Brian2 checks its unit (second**-0.5) itself
+    try:
+        if expected is None:
+            return parse_expression_dimensions(expression, variables)
+        check_dimensions(expression, expected, variables)
+    except DimensionMismatchError as error:
+        raise ModelError(f"{model.name}: unit mismatch in the {where}: {error}") from None
+    except (SyntaxError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{model.name}: the {where} does not parse: {error}") from None
+    return expected
+
+
+def check_block(model, block, variables):
+    code = "\n".join(split_statements(getattr(model, block)))
+    if not code:
+        return
+    unknown = sorted(get_identifiers(code) - set(variables) - set(model.parsed.names))
+    assigned = {line.split("=")[0].strip(" +-*/") for line in code.splitlines()}
+    unknown = [name for name in unknown if name not in assigned or block != "update"]
+    if unknown:
+        raise ModelError(f"{model.name}: unknown variable {unknown[0]!r} in the {block} {code!r}")
+    for name in assigned & set(model.parameters):
+        raise ModelError(f"{model.name}: the {block} assigns the parameter {name!r}; only variables may change")
+    try:
+        check_units_statements(code, variables)
+    except DimensionMismatchError as error:
+        raise ModelError(f"{model.name}: unit mismatch in the {block} {code!r}: {error}") from None
+    except (SyntaxError, ValueError, AssertionError) as error:
+        raise ModelError(f"{model.name}: the {block} {code!r} does not parse: {error}") from None
+
+
+def check_surrogate(model, argument, variables):
+    if model.surrogate is None:
+        return
+    dim = parse_expression_dimensions(argument, variables)
+    with_x = {**variables, "x": Variable("x", dimensions=dim)}
+    check_text(model, "surrogate", model.surrogate.expression, with_x, DIMENSIONLESS / dim)
+
+
+def check_refractory(model, variables):
+    if model.refractory is None:
+        return
+    if model.refractory not in model.parameters:
+        raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
+    if variables[model.refractory].dim != second.dim:
+        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
+    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
+        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")
