@@ -1,0 +1,1 @@
+"""Interpreters of a network: ``brian2`` (forward and online) and ``torch`` (batched and differentiable)."""

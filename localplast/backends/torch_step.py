@@ -1,0 +1,346 @@
+"""The differentiable twin, one time step at a time: the meaning of a network in Torch, and the oracle of the kernels.
+
+The order within a step is the contract of both backends: update, threshold, transmit (graded, then events), reset.
+"""
+
+import torch
+
+from localplast.calculus import Tape
+from localplast.errors import NetworkError, UnsupportedError
+from localplast.graph import check_cut, projection_edges
+from localplast.lower import check_integration, lower
+from localplast.network import Input
+
+__all__ = ["Twin", "leaves", "simulate"]
+
+LONG_AGO = 1_000_000_000  # steps since a spike that never was
+
+
+class Spike(torch.autograd.Function):
+    """Heaviside step whose derivative is given: forward ``argument > 0``, backward ``psi``."""
+
+    @staticmethod
+    def forward(ctx, argument, psi, strict):
+        ctx.save_for_backward(psi)
+        return (argument > 0 if strict else argument >= 0).to(argument.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (psi,) = ctx.saved_tensors
+        return grad * psi, None, None
+
+
+class FeedbackProduct(torch.autograd.Function):
+    """``x @ weight`` whose backward pass to ``x`` uses ``feedback`` in place of ``weight``; both ``(pre, post)``."""
+
+    @staticmethod
+    def forward(ctx, x, weight, feedback):
+        ctx.save_for_backward(x, feedback)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, feedback = ctx.saved_tensors
+        flat = x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+        return grad @ feedback.T, flat, None
+
+
+def leaves(net, values, *, dtype=torch.float64, device="cpu", trainable=()):
+    """Every number of the network as a tensor, by name.
+
+    ``cues_rec.weight`` ``(pre, post)``, ``cues_rec.delay`` (steps), ``rec.tau_mem`` (parameters) and ``rec.v`` (initial
+    states), in SI units. Those named in ``trainable`` require gradients.
+
+    Raises
+    ------
+    NetworkError
+        A name in ``trainable`` that the network does not have.
+    """
+    numbers = {f"{name}.weight": w for name, w in values.weights.items()}
+    numbers.update({f"{name}.delay": d for name, d in values.delays.items()})
+    for name, population in net.populations.items():
+        numbers.update({f"{name}.{k}": v for k, v in values.parameters[name].items()})
+        step = lower(population.model)
+        initial = {**population.model.initial, **population.initial}
+        numbers.update({f"{name}.{k}": float_array(initial.get(k, 0.0)) for k in step.state + step.inputs})
+    unknown = set(trainable) - set(numbers)
+    if unknown:
+        raise NetworkError(f"cannot train {sorted(unknown)}; the network has {', '.join(numbers)}")
+    tensors = {k: torch.as_tensor(v, dtype=dtype, device=device).clone() for k, v in numbers.items()}
+    for name in trainable:
+        tensors[name].requires_grad_(True)
+    return tensors
+
+
+def float_array(value):
+    import numpy as np
+
+    return np.array(value, float)
+
+
+class Taps:
+    """A delay as a short filter: ``[(k, coefficient)]`` over the signal k steps ago.
+
+    Whole delays have one tap each; a delay between two steps is shared by both (linear interpolation), so that its
+    gradient flows through the coefficients.
+    """
+
+    def __init__(self, steps):
+        whole = steps.detach().floor()
+        fraction = steps - whole
+        exact = not bool((fraction != 0).any()) and not steps.requires_grad
+        self.taps = []
+        for k in sorted({int(d) + extra for d in whole.flatten().tolist() for extra in ((0,) if exact else (0, 1))}):
+            coefficient = (whole == k) * (1 - fraction) + (whole + 1 == k) * fraction
+            uniform = exact and bool((coefficient == 1).all())
+            self.taps.append((k, None if uniform else coefficient))
+        self.longest = max(k for k, _ in self.taps)
+
+    def read(self, history):
+        """The delayed signal; ``history[k]`` is the signal k steps ago (None before the trial)."""
+        total = None
+        for k, coefficient in self.taps:
+            if history[k] is not None:
+                term = history[k] if coefficient is None else history[k] * coefficient
+                total = term if total is None else total + term
+        return total
+
+
+class Link:
+    """One projection: turns the presynaptic signal of this step into what arrives at the target in this step."""
+
+    def __init__(self, projection, tensors, cut, edges, feedback, mask):
+        self.projection = projection
+        self.weight = tensors[f"{projection.name}.weight"] * mask
+        self.feedback = feedback
+        self.cut = bool(edges & cut)
+        self.kind = projection.delay.kind if projection.delay else "axonal"
+        steps = tensors[f"{projection.name}.delay"]
+        self.taps = Taps(steps.expand(self.weight.shape) if self.kind == "synaptic" else steps)
+        self.history = [None] * (self.taps.longest + 1)
+
+    def product(self, signal, weight):
+        if self.feedback is not None:
+            return FeedbackProduct.apply(signal, weight, self.feedback)
+        return signal @ weight
+
+    def __call__(self, signal):
+        if self.cut:
+            signal = signal.detach()
+        if self.kind == "dendritic":
+            signal = self.product(signal, self.weight)
+        self.history = [signal, *self.history[:-1]]
+        if self.kind == "synaptic":
+            return self.read_synaptic()
+        arriving = self.taps.read(self.history)
+        if arriving is None or self.kind == "dendritic":
+            return arriving
+        return self.product(arriving, self.weight)
+
+    def read_synaptic(self):
+        total = None
+        for k, coefficient in self.taps.taps:
+            if self.history[k] is not None:
+                weight = self.weight if coefficient is None else self.weight * coefficient
+                term = self.product(self.history[k], weight)
+                total = term if total is None else total + term
+        return total
+
+    def whole_trial(self, signal):
+        """As calling it on every step of ``signal`` ``(time, trial, pre)``, as one product over all steps."""
+        if self.cut:
+            signal = signal.detach()
+        total = 0
+        for k, coefficient in self.taps.taps:
+            shifted = shift(signal, k)
+            scaled = self.weight
+            if coefficient is not None and self.kind == "axonal":
+                shifted = shifted * coefficient
+            elif coefficient is not None:
+                scaled = self.weight * coefficient  # (post,) or (pre, post): both scale the columns they should
+            total = total + self.product(shifted, scaled)
+        return total
+
+
+def shift(signal, steps):
+    """``signal`` ``(time, ...)`` delayed by whole ``steps``, zeros first."""
+    if steps == 0:
+        return signal
+    if steps >= len(signal):
+        return torch.zeros_like(signal)
+    return torch.cat([torch.zeros_like(signal[:steps]), signal[:-steps]])
+
+
+class Neurons:
+    """One population: its state, and the three things a step does to it."""
+
+    def __init__(self, name, population, tensors, dt, cut):
+        self.step = lower(population.model)
+        self.size, self.cut, self.model = population.size, cut, population.model
+        if any(text in self.step.code for text in ("xi", "rand")):
+            raise UnsupportedError(
+                f"population {name!r}: {self.model.name} is stochastic; the torch backend runs deterministic "
+                "equations only, use backend='brian2'"
+            )
+        constants = {k: tensors[f"{name}.{k}"] for k in population.values}
+        constants["dt"] = float(dt)
+        self.initial = {k: tensors[f"{name}.{k}"] for k in self.step.state + self.step.inputs}
+        self.update_tape = Tape(self.step.outputs, constants)
+        self.argument_tape = Tape([("x", self.step.spike_argument)], constants) if self.model.spiking else None
+        self.psi_tape = Tape([("psi", self.step.psi)], constants) if self.step.psi is not None else None
+        self.blocks = {b: Tape(list(getattr(self.step, b).items()), constants) for b in ("reset", "adaptation")}
+        self.output_tape = Tape([("output", self.step.output)], constants) if self.step.output is not None else None
+        period = constants.get(self.model.refractory)
+        # as Brian2's timestep(): a period a rounding error below n steps is n steps
+        self.silent = None if period is None else torch.floor(period.detach() / float(dt) + 1e-3)
+
+    def start(self, trials, like):
+        """Set the state of ``trials`` trials to its initial value."""
+        shape = (trials, self.size)
+        self.state = {k: v.expand(shape) for k, v in self.initial.items()}
+        self.since = like.new_full(shape, LONG_AGO) if self.silent is not None else None
+        self.z = self.psi = None
+
+    def update(self):
+        """Slot 1: integrate."""
+        state = self.state
+        if ("leak" if self.model.spiking else "readout") in self.cut:
+            kept = self.step.inputs
+            state = {k: v if k in kept else v.detach() for k, v in state.items()}
+        values = dict(state)
+        if self.since is not None:
+            self.since = self.since + 1
+            values["not_refractory"] = (self.since >= self.silent).to(self.since.dtype)
+            self.ready = values["not_refractory"]
+        new = self.update_tape(values)
+        self.state = {k: state[k] for k in self.step.inputs}
+        self.state.update({k: new[f"new_{k}"] for k in self.step.state})
+
+    def fire(self):
+        """Slot 2: threshold, and psi sampled before the reset."""
+        if not self.model.spiking:
+            return
+        argument = self.argument_tape(self.state)["x"]
+        psi = self.psi_tape({**self.state, "x": argument.detach()})["psi"].detach() if self.psi_tape else None
+        if psi is None or "spike" in self.cut:
+            psi = torch.zeros_like(argument)
+        z = Spike.apply(argument, psi, self.step.strict)
+        if self.since is not None:
+            z, psi = z * self.ready, psi * self.ready
+            self.since = torch.where(z.detach() > 0, torch.zeros_like(self.since), self.since)
+        self.z, self.psi = z, psi
+
+    def output(self):
+        """The graded output of the present state."""
+        return self.output_tape(self.state)["output"]
+
+    def after_spike(self):
+        """Slot 4: reset and adaptation, where z = 1; the gradient to z is the size of the jump."""
+        for block, tape in self.blocks.items():
+            if not tape.outputs:
+                continue
+            z = self.z.detach() if block in self.cut else self.z
+            for name, value in tape(self.state).items():
+                old = self.state[name]
+                jumped = torch.where(z > 0, value, old)
+                self.state[name] = jumped + (z - z.detach()) * (value - old)
+
+
+class Twin:
+    """A network ready to run in Torch.
+
+    Parameters
+    ----------
+    net : Network
+    tensors : dict of str to tensor
+        From :func:`leaves`.
+    masks : dict of str to bool array ``(pre, post)``
+    cut : set of str
+        Edges of the credit graph through which no gradient flows (:mod:`localplast.graph`).
+    feedback : dict of str to tensor ``(pre, post)``
+        Projections whose backward pass uses this matrix in place of the weight.
+    """
+
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None):
+        cut, feedback, edges = check_cut(net, cut), feedback or {}, projection_edges(net)
+        like = next(iter(tensors.values()))
+        self.net, self.like = net, like
+        self.neurons = {}
+        for name, population in net.populations.items():
+            parameters = {k: tensors[f"{name}.{k}"].detach().cpu().numpy() for k in population.values}
+            check_integration(name, lower(population.model), parameters, net.dt)
+            self.neurons[name] = Neurons(name, population, tensors, net.dt, cut)
+        self.links = {
+            name: Link(p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like))
+            for name, p in net.projections.items()
+        }
+
+    def start(self, inputs):
+        """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``."""
+        trials = next(iter(inputs.values())).shape[1]
+        for neurons in self.neurons.values():
+            neurons.start(trials, self.like)
+        self.arriving = {}
+        for name, link in self.links.items():
+            if isinstance(self.net.nodes[link.projection.pre], Input):
+                self.arriving[name] = link.whole_trial(inputs[link.projection.pre]).unbind(0)
+            else:
+                link.history = [None] * len(link.history)
+
+    def advance(self, t):
+        """One time step, number ``t`` of the trial."""
+        for neurons in self.neurons.values():
+            neurons.update()
+            neurons.fire()
+        outputs = {k: n.output() for k, n in self.neurons.items() if n.output_tape is not None}
+        graded, events = {}, {}
+        for name, link in self.links.items():
+            p = link.projection
+            if name in self.arriving:
+                current = self.arriving[name][t]
+            else:
+                current = link(outputs[p.pre] if p.transmission == "graded" else self.neurons[p.pre].z)
+            box = graded if p.transmission == "graded" else events
+            if current is not None:
+                box[p.post, p.target] = box[p.post, p.target] + current if (p.post, p.target) in box else current
+            elif p.transmission == "graded":
+                box.setdefault((p.post, p.target), torch.zeros_like(self.neurons[p.post].state[p.target]))
+        for (post, target), current in graded.items():
+            self.neurons[post].state[target] = current
+        for (post, target), current in events.items():
+            self.neurons[post].state[target] = self.neurons[post].state[target] + current
+        for neurons in self.neurons.values():
+            neurons.after_spike()
+
+    def read(self, name):
+        """What ``'rec.v'``, ``'rec.spikes'``, ``'rec.psi'`` or ``'out.output'`` is at the end of this step."""
+        population, variable = name.split(".")
+        neurons = self.neurons[population]
+        if variable == "spikes":
+            return neurons.z
+        if variable == "psi":
+            return neurons.psi
+        return neurons.output() if variable == "output" else neurons.state[variable]
+
+
+def simulate(twin, inputs, record):
+    """Run trials from start to end.
+
+    Parameters
+    ----------
+    twin : Twin
+    inputs : dict of str to tensor ``(time, trial, channel)``
+    record : sequence of str
+        Such as ``'rec.v'``, ``'rec.spikes'``, ``'out.output'``.
+
+    Returns
+    -------
+    dict of str to tensor ``(time, trial, neuron)``
+    """
+    twin.start(inputs)
+    kept = {name: [] for name in record}
+    for t in range(next(iter(inputs.values())).shape[0]):
+        twin.advance(t)
+        for name, values in kept.items():
+            values.append(twin.read(name))
+    return {name: torch.stack(values) for name, values in kept.items()}
