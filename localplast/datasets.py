@@ -1,0 +1,150 @@
+"""Datasets: the Yin-Yang generator, and MNIST and Fashion-MNIST from their original files.
+
+Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
+once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
+"""
+
+import functools
+import gzip
+import hashlib
+import json
+import math
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pooch
+
+from localplast.errors import DatasetError
+
+__all__ = ["fashion_mnist", "mnist", "yin_yang"]
+
+IDX_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+
+
+@functools.lru_cache(maxsize=8)
+def yin_yang(n=5000, seed=42):
+    """Points in the Yin-Yang figure: Kriener, Göltz & Petrovici 2022, NICE, doi:10.1145/3517343.3517380.
+
+    The published sets are seed 42 for training (5000 samples), 41 for validation and 40 for testing (1000 each); these
+    are reproduced bit for bit. The stream depends on the seed only: fewer samples are a prefix of more.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    seed : int
+
+    Returns
+    -------
+    samples : float64 array ``(n, 4)``
+        ``x, y, 1 - x, 1 - y``, all between 0 and 1, without unit.
+    labels : int64 array ``(n,)``
+        0 yin, 1 yang, 2 dot. Both arrays are shared between calls, and read-only.
+    """
+    rng = np.random.RandomState(seed)
+    points, labels = np.empty((n, 2)), np.empty(n, np.int64)
+    for i in range(n):
+        wanted = rng.randint(3)
+        while True:  # a rejected point is drawn again, its class never: the classes stay balanced
+            x, y = rng.rand(2).tolist()
+            if yin_yang_class(x, y) == wanted:
+                break
+        points[i], labels[i] = (x, y), wanted
+    return frozen(np.hstack([points, 1.0 - points])), frozen(labels)
+
+
+def yin_yang_class(x, y, r_small=0.1, r_big=0.5):
+    """The class of a point, or None outside the big circle."""
+    if distance(x, y, r_big, r_big) > r_big:
+        return None
+    right, left = distance(x, y, 1.5 * r_big, r_big), distance(x, y, 0.5 * r_big, r_big)
+    if right < r_small or left < r_small:
+        return 2
+    return int(right <= r_small or r_small < left <= 0.5 * r_big or (y > r_big and right > 0.5 * r_big))
+
+
+def distance(x, y, x0, y0):
+    return math.sqrt((x - x0) * (x - x0) + (y - y0) * (y - y0))
+
+
+@functools.cache
+def mnist():
+    """Handwritten digits: LeCun, Bottou, Bengio & Haffner 1998, Proc IEEE 86:2278.
+
+    Returns
+    -------
+    train, test : pairs ``(images, labels)``
+        ``images`` uint8 ``(60000, 28, 28)`` and ``(10000, 28, 28)``, 0 background to 255 ink; ``labels`` int64
+        ``(60000,)`` and ``(10000,)``. The arrays are shared between calls, and read-only.
+
+    Raises
+    ------
+    DatasetError
+        A file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
+    """
+    return idx_dataset("mnist")
+
+
+@functools.cache
+def fashion_mnist():
+    """Pictures of ten kinds of clothes: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747.
+
+    Returns and raises what :func:`mnist` does; the classes are listed in ``data/README.md``.
+    """
+    return idx_dataset("fashion_mnist")
+
+
+def idx_dataset(name):
+    arrays = [frozen(read_idx(locate(name, file))) for file in IDX_FILES]
+    train_images, train_labels, test_images, test_labels = arrays
+    return (train_images, frozen(train_labels.astype(np.int64))), (test_images, frozen(test_labels.astype(np.int64)))
+
+
+def read_idx(path):
+    """A gzipped IDX file of bytes: two zeros, type 8, number of axes, their lengths (big endian), the data."""
+    data = gzip.decompress(Path(path).read_bytes())
+    axes = data[3]
+    shape = np.frombuffer(data, ">u4", axes, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+@functools.cache
+def registry():
+    """Every dataset that is read from files: source, licence, and per file its SHA-256 and address."""
+    return json.loads(resources.files("localplast").joinpath("registry.json").read_text(encoding="utf-8"))
+
+
+def locate(name, file):
+    """Path of one checked file of the dataset ``name``, downloaded if need be."""
+    entry = registry()[name]["files"][file]
+    folder = os.environ.get("LOCALPLAST_DATA")
+    if folder and (path := Path(folder, name, file)).is_file():
+        check_digest(path, entry["sha256"])
+        return path
+    cache = platformdirs.user_cache_path("localplast") / name
+    try:
+        return pooch.retrieve(entry["url"], known_hash=f"sha256:{entry['sha256']}", fname=file, path=cache)
+    except (OSError, ValueError) as error:  # no connection, no permission, or not the file we asked for
+        looked = f"{path} (LOCALPLAST_DATA)" if folder else "no folder, as LOCALPLAST_DATA is not set"
+        raise DatasetError(
+            f"dataset {name!r}: no {file}. Looked in {looked} and in {cache}, and could not download {entry['url']} "
+            f"({type(error).__name__}: {error}). Put the file into <folder>/{name}/ and set LOCALPLAST_DATA=<folder>, "
+            "or connect to the internet and try again"
+        ) from error
+
+
+def check_digest(path, expected):
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise DatasetError(
+            f"{path} is not the original file: its SHA-256 is {found}, not {expected}. Replace it, or remove it so "
+            "that it is downloaded"
+        )

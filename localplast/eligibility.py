@@ -1,0 +1,218 @@
+"""Eligibility traces, derived: how a weight has moved the state of the neuron it ends on, with local terms only.
+
+With ``s' = F(s)`` the update, ``x(s')`` the spike argument, ``arrived`` what the synapse delivers and ``R`` the jump after
+a spike, the state of a synapse obeys, step by step,
+
+.. math::  eps' = F_s eps,\\quad elig = psi\\, x_s eps',\\quad eps = R_s (eps' + arrived) + R_z\\, elig
+
+which is the derivative of the neuron's own step (Bellec et al. 2020, Nat Commun 11:3625, eqs. 13-15, for any neuron).
+``R_z`` is kept for the edges in ``keep`` only. A component of eps whose coefficients contain no postsynaptic variable is
+the same for all targets of a presynaptic neuron: it is *hoisted*, and stored once per presynaptic neuron.
+"""
+
+from dataclasses import dataclass
+
+import sympy
+
+from localplast.calculus import differentiate, int_, symbol
+from localplast.errors import UnsupportedError
+from localplast.lower import jacobian, lower
+
+__all__ = ["Eligibility", "derive"]
+
+ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
+
+
+@dataclass(frozen=True)
+class Eligibility:
+    """The traces of one projection, as programs. Every program is a tuple of ``(name, sympy expression)``.
+
+    Attributes
+    ----------
+    before : program
+        Per postsynaptic neuron, on the state before the update: coefficients that change.
+    after : program
+        Per postsynaptic neuron, on the state after the update and before the reset.
+    before_reset : program
+        Per postsynaptic neuron, after transmission: jumps that depend on the state.
+    pre : program
+        Hoisted traces, per presynaptic neuron: run between two steps, it takes ``arrived`` in and propagates.
+        ``eps_k`` is then eps' of the coming step and ``last_eps_k`` is eps of the past one.
+    synapse : program
+        Per synapse: the remaining traces, in the order of computation.
+    state : tuple of str
+        The traces that each synapse stores.
+    value : sympy expression
+        The eligibility, in terms of ``eps_*``, psi and the programs' names.
+    arrives : str
+        ``'pre'`` if ``arrived`` is one number per presynaptic neuron, else ``'synapse'``.
+    """
+
+    before: tuple
+    after: tuple
+    before_reset: tuple
+    pre: tuple
+    synapse: tuple
+    state: tuple
+    value: object
+    arrives: str
+
+
+def derive(net, projection, *, keep=("adaptation",)):
+    """The :class:`Eligibility` of ``projection`` in ``net``.
+
+    Parameters
+    ----------
+    keep : set of str
+        Of ``'reset'`` and ``'adaptation'``: through which the neuron's own spike moves its traces.
+
+    Raises
+    ------
+    UnsupportedError
+        An equation that has no derivative.
+    """
+    return Derivation(net, projection, frozenset(keep)).result()
+
+
+class Derivation:
+    """The steps of :func:`derive`, sharing the neuron's step map."""
+
+    def __init__(self, net, projection, keep):
+        self.population = net.nodes[projection.post]
+        self.model, self.step = self.population.model, lower(self.population.model)
+        self.target, self.keep = projection.target, keep
+        delays = net.delay_steps(projection)
+        shared = projection.delay is None or projection.delay.kind == "axonal" or delays.ndim == 0
+        self.arrives = "pre" if shared else "synapse"
+        self.postsynaptic = {symbol(n) for n in self.step.state + self.step.inputs} | {
+            symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())
+        } | {symbol("not_refractory"), PSI, Z}
+        self.named = {"before": {}, "after": {}, "before_reset": {}}
+
+    def coefficient(self, expression, where, name):
+        """``expression`` itself where it is the same for all neurons, else the name of a per-neuron variable."""
+        if not expression.free_symbols & self.postsynaptic:
+            return expression
+        self.named[where][name] = expression
+        self.postsynaptic.add(symbol(name))
+        return symbol(name)
+
+    def update_coefficients(self):
+        """``d updated[k] / d old[m]``."""
+        result = jacobian(self.step)
+        self.jacobian_program = result.program
+        self.postsynaptic |= {symbol(name) for name, _ in result.program}
+        return {(k, m): self.coefficient(e, "before", f"d_{k}_{m}") for (k, m), e in result.entries.items()}
+
+    def spike_coefficients(self):
+        """``d x / d state[k]``, and psi."""
+        if not self.model.spiking:
+            return {}
+        argument = self.step.spike_argument
+        if self.step.psi is None:
+            raise UnsupportedError(
+                f"{self.model.name} spikes but has no surrogate, so nothing can be learned through its spikes; "
+                "give the model surrogate=triangle() or another one of localplast.surrogate"
+            )
+        partial = {k: differentiate(argument, k) for k in self.step.state}
+        return {k: self.coefficient(e, "after", f"d_x_{k}") for k, e in partial.items() if e != 0}
+
+    def jump_coefficients(self):
+        """``R_s`` as ``{(k, l): expression}`` (entries that differ from the identity) and ``R_z`` as ``{k: ...}``."""
+        moved, kicked = {}, {}
+        for block in ("reset", "adaptation"):
+            for k, expression in getattr(self.step, block).items():
+                for m in self.step.state:
+                    difference = sympy.expand(differentiate(expression, m) - (1 if k == m else 0))
+                    if difference != 0:
+                        moved[k, m] = Z * self.coefficient(difference, "before_reset", f"d_reset_{k}_{m}")
+                if block in self.keep:
+                    jump = sympy.expand(expression - symbol(k))
+                    kicked[k] = self.coefficient(jump, "before_reset", f"d_jump_{k}")
+        return moved, kicked
+
+    def components(self, update, spike, moved, kicked):
+        """The parts of eps that are not zero and can reach the eligibility."""
+        alive = {self.target}
+        used = set(spike) if self.model.spiking else {s.name for s in self.step.output.free_symbols}
+        links = {(m, k) for k, m in update} | {(m, k) for k, m in moved}
+        links |= {(m, k) for k in kicked for m in spike}
+        alive = closure(alive, links)
+        return [k for k in (*self.step.state, *self.step.inputs) if k in alive & closure(used, {(b, a) for a, b in links})]
+
+    def result(self):
+        update, spike = self.update_coefficients(), self.spike_coefficients()
+        moved, kicked = self.jump_coefficients() if self.model.spiking else ({}, {})
+        parts = self.components(update, spike, moved, kicked)
+        hoisted = self.hoisted(parts, update, moved, kicked)
+        eps = {k: symbol(f"eps_{k}") for k in parts}
+        arrived = {k: ARRIVED if k == self.target else sympy.Integer(0) for k in parts}
+
+        def propagate(k, source):
+            return sympy.Add(*[update[k, m] * source[m] for m in parts if (k, m) in update])
+
+        last = {k: symbol(f"last_eps_{k}") if k in hoisted else eps[k] for k in parts}
+        pre = [(f"last_eps_{k}", eps[k] + arrived[k]) for k in hoisted]
+        pre += [(f"eps_{k}", propagate(k, last)) for k in hoisted]
+        program, primed = [], dict(eps)
+        for k in (k for k in parts if k not in hoisted):
+            primed[k] = symbol(f"primed_{k}")
+            program.append((f"primed_{k}", propagate(k, last)))
+        after = {k: primed[k] + arrived[k] for k in parts}
+        if self.model.spiking:
+            value = PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
+        else:
+            outputs = {k: differentiate(self.step.output, k) for k in parts}
+            outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
+            value = sympy.Add(*[e * after[k] for k, e in outputs.items()])
+        program.append(("elig", value))
+        for k in (k for k in parts if k not in hoisted):
+            jumped = after[k] + sympy.Add(*[moved[k, m] * after[m] for m in parts if (k, m) in moved])
+            program.append((f"eps_{k}", jumped + kicked.get(k, 0) * symbol("elig")))
+        return Eligibility(
+            before=self.program("before", self.jacobian_program),
+            after=self.surrogate() + self.program("after"),
+            before_reset=self.program("before_reset"),
+            pre=tuple(pre),
+            synapse=tuple(program),
+            state=tuple(f"eps_{k}" for k in parts if k not in hoisted),
+            value=value,
+            arrives=self.arrives,
+        )
+
+    def surrogate(self):
+        """psi at the spike argument ``x``; zero while the neuron is refractory, for then it cannot spike."""
+        if not self.model.spiking:
+            return ()
+        ready = int_(symbol("not_refractory")) if self.model.refractory else sympy.Integer(1)
+        return (("x", self.step.spike_argument), ("psi", self.step.psi * ready))
+
+    def hoisted(self, parts, update, moved, kicked):
+        """Components that are the same for all targets, so that one trace per presynaptic neuron is enough."""
+        if self.arrives == "synapse":
+            return []
+        kept = set(parts)
+        while True:
+            drop = set()
+            for k in kept:
+                coefficients = [update[k, m] for m in parts if (k, m) in update]
+                sources = {m for m in parts if (k, m) in update}
+                local = any(c.free_symbols & self.postsynaptic for c in coefficients)
+                if local or k in kicked or any(a == k for a, _ in moved) or not sources <= kept:
+                    drop.add(k)
+            if not drop:
+                return [k for k in parts if k in kept]
+            kept -= drop
+
+    def program(self, where, first=()):
+        return tuple(first if self.named[where] else ()) + tuple(self.named[where].items())
+
+
+def closure(start, links):
+    """Everything reachable from ``start`` along ``links``, pairs (from, to)."""
+    found = set(start)
+    while True:
+        new = {b for a, b in links if a in found} - found
+        if not new:
+            return found
+        found |= new
