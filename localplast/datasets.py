@@ -26,7 +26,7 @@ IDX_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-i
 
 @functools.lru_cache(maxsize=8)
 def yin_yang(n=5000, seed=42):
-    """Points in the Yin-Yang figure: Kriener, Göltz & Petrovici 2022, NICE, doi:10.1145/3517343.3517380.
+    """Points in the Yin-Yang figure: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
 
     The published sets are seed 42 for training (5000 samples), 41 for validation and 40 for testing (1000 each); these
     are reproduced bit for bit. The stream depends on the seed only: fewer samples are a prefix of more.

@@ -1,0 +1,33 @@
+"""Learning protocols, one file each: a task with its network, loss, optimiser, schedule and published numbers.
+
+Every module in this folder defines ``protocol``, a :class:`~localplast.protocol.Protocol`. Adding a file is enough;
+``yin_yang.py`` is the protocol ``'yin-yang'``.
+"""
+
+if __name__ != "localplast.protocols":  # a second copy of every class would compare unequal to the first
+    raise ImportError("import localplast.protocols, not protocols")
+
+import importlib
+import pkgutil
+
+from localplast.errors import LocalplastError
+
+__all__ = ["load", "names"]
+
+
+def names():
+    """Names of all protocols, sorted; none of them is imported."""
+    return tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def load(name):
+    """The :class:`~localplast.protocol.Protocol` called ``name``.
+
+    Raises
+    ------
+    LocalplastError
+        There is no protocol of that name.
+    """
+    if name not in names():
+        raise LocalplastError(f"there is no protocol {name!r}; there are {', '.join(names())}")
+    return importlib.import_module(f"localplast.protocols.{name.replace('-', '_')}").protocol

@@ -1,0 +1,151 @@
+"""Evidence accumulation: a mouse runs past cues on its left and right, waits, and turns to the side that had more.
+
+Bellec et al. 2020, Nat Commun 11:3625, fig. 3 and methods "Evidence accumulation"; after Morcos & Harvey 2016, Nat
+Neurosci 19:1672. Numbers as in the authors' published code, which waits for a fixed time.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from brian2 import ms
+
+from localplast.loss import cross_entropy, rate
+from localplast.models import alif, leaky_readout
+from localplast.network import Input, Network, Population, Projection, normal, uniform
+from localplast.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+
+__all__ = ["evidence_trials", "network", "protocol"]
+
+#: Channels in each of the four groups: cues on the left, cues on the right, recall signal, noise.
+GROUP = 10
+#: Silence before every cue, its length, and the recall window at the end of a trial.
+GAP, CUE, RECALL = 50 * ms, 100 * ms, 150 * ms
+#: Rates, in hertz, and the probability of a right cue in trials of the left kind.
+CUE_RATE, NOISE_RATE, MINORITY = 40.0, 10.0, 0.3
+
+
+def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, dt=1 * ms):
+    """Draw ``n`` trials.
+
+    Half of the trials (at random) favour the right: each of their cues is on the right with probability 0.7, else 0.3.
+    The label is the side that has more cues, whatever the trial favoured.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    n : int
+
+    Other arguments
+    ---------------
+    cues : int
+        Odd, so that there are no ties. Cue k lasts from ``50 + 150*k`` to ``150 + 150*k`` ms.
+    duration : Quantity
+        Of the whole trial; its last 150 ms are the recall window. The wait is what is left between cues and recall.
+    dt : Quantity
+
+    Returns
+    -------
+    Trials
+        Input ``cues``: bool ``(trial, time, 40)``. Target: int64 ``(trial,)``, 1 for right.
+        Weight: ``1/steps`` in the recall window, 0 before.
+
+    Raises
+    ------
+    ValueError
+        An even number of cues, or a duration too short for the cues and the recall window.
+    """
+    if cues % 2 == 0:
+        raise ValueError(f"an even number of cues ({cues}) can tie; use an odd one")
+    needed = cues * (GAP + CUE) + RECALL
+    if steps(duration, dt) < steps(needed, dt):
+        raise ValueError(f"{cues} cues and the recall window need {needed}, not {duration}")
+    favoured = np.where(rng.random(n) < 0.5, MINORITY, 1 - MINORITY)
+    right = rng.random((n, cues)) < favoured[:, None]
+    probability = cue_rates(right, steps(duration, dt), dt) * float(dt)
+    weight = np.zeros(steps(duration, dt))
+    weight[-steps(RECALL, dt):] = 1 / steps(RECALL, dt)
+    spikes = rng.random(probability.shape, np.float32) < probability
+    return Trials({"cues": spikes}, (2 * right.sum(1) > cues).astype(np.int64), weight)
+
+
+def cue_rates(right, duration, dt):
+    """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are ``right`` ``(trial, cue)`` or else left."""
+    trials, cues = right.shape
+    rates = np.zeros((trials, duration, 4, GROUP), np.float32)
+    for k in range(cues):
+        window = slice(steps(k * (GAP + CUE) + GAP, dt), steps((k + 1) * (GAP + CUE), dt))
+        rates[:, window, 0] = CUE_RATE * ~right[:, k, None, None]
+        rates[:, window, 1] = CUE_RATE * right[:, k, None, None]
+    rates[:, -steps(RECALL, dt):, 2] = CUE_RATE
+    rates[:, :, 3] = NOISE_RATE
+    return rates.reshape(trials, duration, 4 * GROUP)
+
+
+def steps(time, dt):
+    return int(np.floor(float(time / dt) + 0.5))
+
+
+def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
+    """``neurons`` recurrent cells, half LIF and half ALIF in one population (beta is 0 for the first half), two readouts.
+
+    The published step is ``v[t] = alpha*v[t-1] + W z[t-1] - v_th z[t-1]`` with ``alpha = exp(-dt/tau_mem)``. Here spikes
+    and reset act before the decay, so whatever a spike adds is divided by the decay of one step.
+    """
+    tau_mem, tau_out, v_th = 20 * ms, 20 * ms, 0.6
+    alpha, rho, kappa = (float(np.exp(-dt / tau)) for tau in (tau_mem, tau_adapt, tau_out))
+    beta = np.where(np.arange(neurons) < neurons // 2, 0.0, 1.7 * (1 - rho) / (1 - alpha) / rho)
+    cell = alif(tau_mem=tau_mem, tau_adapt=tau_adapt, v_th=v_th, tau_ref=5 * ms)
+    cell = replace(cell, reset="v -= v_reset", parameters={**cell.parameters, "v_reset": v_th / alpha})
+    glorot = np.sqrt(6 / (neurons + 2))
+    return Network(
+        dt=dt,
+        cues=Input(4 * GROUP),
+        rec=Population(neurons, cell, {"beta": beta}),
+        out=Population(2, leaky_readout(tau_out=tau_out)),
+        projections=[
+            Projection("cues", "rec", weight=normal(1 / alpha)),
+            Projection("rec", "rec", weight=normal(1 / alpha)),
+            Projection("rec", "out", weight=uniform((1 - kappa) * glorot, fan_in=False)),
+        ],
+    )
+
+
+def task(**options):
+    return Task.generated("evidence-accumulation", lambda rng, n: evidence_trials(rng, n, **options))
+
+
+def quick():
+    """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
+    return preset(cues=3, duration=900 * ms, neurons=60, tau_adapt=600 * ms, updates=200, batch=32, test=200)
+
+
+def paper():
+    """The published network and task."""
+    return preset(cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, updates=500, batch=64, test=512)
+
+
+def preset(*, cues, duration, neurons, tau_adapt, updates, batch, test):
+    return Preset(
+        network=network(neurons=neurons, tau_adapt=tau_adapt),
+        task=task(cues=cues, duration=duration),
+        # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
+        loss=cross_entropy() + rate(10, 2e-6),
+        learning_rate=5e-3,
+        batch=batch,
+        updates=updates,
+        test=test,
+        hidden="rec",
+    )
+
+
+protocol = Protocol(
+    name="evidence-accumulation",
+    summary="Cues on two sides, a silent wait, then: which side had more? Needs memory over seconds.",
+    reference="Bellec et al. 2020, Nat Commun 11:3625, fig. 3",
+    presets={"quick": quick, "paper": paper},
+    published={
+        "e-prop, random feedback": "validation error below 7 % after 200 to 500 updates of 32 trials (authors' code)",
+        "remembers only the last cue": "72.7 % (7 cues), 79.1 % (3 cues), computed",
+    },
+)

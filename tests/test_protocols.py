@@ -1,0 +1,215 @@
+"""The contract of every protocol, and the statistics of the generated tasks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from brian2 import ms
+
+from localplast import protocols
+from localplast.errors import DatasetError, LocalplastError
+from localplast.loss import Loss
+from localplast.network import Network
+from localplast.protocol import Protocol
+from localplast.protocols.evidence_accumulation import evidence_trials
+from localplast.protocols.mnist import latency_trials
+from localplast.protocols.pattern_generation import frozen_pattern
+from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
+
+PRESETS = [(name, preset) for name in protocols.names() for preset in protocols.load(name).presets]
+
+
+@pytest.fixture(params=PRESETS, ids="-".join, scope="module")
+def preset(request):
+    """Every preset of every protocol, built."""
+    name, size = request.param
+    if name == "mnist" and not Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist", "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip("the MNIST files are not in LOCALPLAST_DATA")
+    return protocols.load(name).presets[size]()
+
+
+def same(a, b):
+    """Whether two Trials hold the same inputs and targets."""
+    pairs = [(np.asarray(getattr(a.inputs[k], "rates", a.inputs[k])), np.asarray(getattr(b.inputs[k], "rates", b.inputs[k])))
+             for k in a.inputs]
+    return all(np.array_equal(x, y) for x, y in [*pairs, (a.target, b.target)])
+
+
+@pytest.mark.parametrize("name", protocols.names())
+def test_every_protocol_module_defines_a_protocol_of_its_name(name):
+    protocol = protocols.load(name)
+    assert isinstance(protocol, Protocol)
+    assert protocol.name == name and protocol.summary and protocol.reference
+    assert set(protocol.presets) == {"quick", "paper"}
+
+
+def test_presets_fit_together(preset):
+    assert isinstance(preset.network, Network) and isinstance(preset.loss, Loss)
+    assert preset.hidden in preset.network.populations
+    assert len(preset.network.readouts) == 1
+    assert preset.learning_rate > 0 and preset.updates > 0 and preset.test > 0
+    assert preset.network.plastic
+
+
+def test_trials_fit_the_network(preset):
+    training = preset.task.training(0, preset.batch, seed=0)
+    testing = preset.task.testing(5, seed=0)
+    outputs = preset.network.size(preset.network.readouts[0])
+    assert (len(training), len(testing)) == (preset.batch, 5)
+    for trials in (training, testing):
+        trials.check(preset.network)
+        assert len(trials.weight) == trials.steps and np.all(trials.weight >= 0) and trials.weight.any()
+        if trials.target.ndim == 1:
+            assert trials.target.dtype == np.int64 and set(trials.target) <= set(range(outputs))
+        else:
+            assert trials.target.shape == (len(trials), trials.steps, outputs)
+
+
+def test_trials_depend_on_seed_and_update_only(preset):
+    task, batch = preset.task, min(preset.batch, 8)
+    first = task.training(0, batch, seed=0)
+    assert same(first, task.training(0, batch, seed=0))
+    assert not same(first, task.training(0, batch, seed=1))
+    if task.meta.get("frozen"):  # learning one pattern is the task
+        assert same(first, task.training(1, batch, seed=0)) and same(first, task.testing(batch, seed=0))
+        return
+    assert not same(first, task.training(1, batch, seed=0))
+    assert not same(first, task.testing(batch, seed=0))
+    assert same(task.testing(batch, seed=0), task.testing(batch, seed=0))
+
+
+def test_networks_are_reproducible_data(preset, tmp_path):
+    preset.network.save(tmp_path / "network.json")
+    assert Network.load(tmp_path / "network.json") == preset.network
+
+
+def test_an_unknown_protocol_names_the_known_ones():
+    with pytest.raises(LocalplastError, match="no protocol 'yin_yang'; there are .*yin-yang"):
+        protocols.load("yin_yang")
+
+
+def test_listing_protocols_imports_none():
+    code = (
+        "import sys, localplast.protocols as p; assert 'yin-yang' in p.names();"
+        "assert not {'torch', 'brian2', 'localplast.protocols.yin_yang'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_protocols_refuse_a_second_copy():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1])"
+    result = subprocess.run([sys.executable, "-c", code, protocols.__file__], capture_output=True, text=True)
+    assert "import localplast.protocols, not protocols" in result.stderr
+
+
+class TestEvidenceAccumulation:
+    trials = evidence_trials(np.random.default_rng(1), 400)
+
+    def sides(self):
+        """Counts of spikes per trial, cue and side, from the raster alone: ``(trial, cue, side)``."""
+        raster = self.trials.inputs["cues"]
+        windows = [raster[:, 50 + 150 * k:150 + 150 * k] for k in range(7)]
+        return np.stack([w[:, :, :20].reshape(len(w), -1, 2, 10).sum((1, 3)) for w in windows], 1)
+
+    def test_spikes_appear_in_their_windows_only_to_the_step(self):
+        raster = self.trials.inputs["cues"]
+        ever = raster.reshape(400, 2250, 4, 10).any((0, 3))
+        cues = np.zeros(2250, bool)
+        for k in range(7):
+            cues[50 + 150 * k:150 + 150 * k] = True
+        assert np.array_equal(ever[:, 0], cues) and np.array_equal(ever[:, 1], cues)
+        assert np.array_equal(ever[:, 2], np.arange(2250) >= 2100)
+        assert ever[:, 3].all()
+
+    def test_one_side_at_a_time(self):
+        assert np.all((self.sides() > 0).sum(2) == 1)
+
+    def test_rates(self):
+        raster = self.trials.inputs["cues"].reshape(400, 2250, 4, 10)
+        cue = raster[:, :, :2].sum() / (400 * 7 * 100 * 10)
+        recall, noise = raster[:, 2100:, 2].mean(), raster[:, :, 3].mean()
+        assert cue == pytest.approx(0.04, abs=5 * np.sqrt(0.04 * 0.96 / 2.8e6))
+        assert recall == pytest.approx(0.04, abs=5 * np.sqrt(0.04 * 0.96 / 6e5))
+        assert noise == pytest.approx(0.01, abs=5 * np.sqrt(0.01 * 0.99 / 9e6))
+
+    def test_the_label_is_the_side_with_more_cues(self):
+        right = self.sides().argmax(2)
+        assert np.array_equal(self.trials.target, right.sum(1) > 3)
+
+    def test_labels_are_balanced(self):
+        """And whoever remembers only the last k cues scores what the arithmetic of the task says."""
+        right, label = many_labels()
+        assert label.mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(len(label)))
+        for k, accuracy in {1: 0.727, 3: 0.830, 5: 0.907, 7: 1.0}.items():
+            guess = right[:, -k:].sum(1) > k / 2
+            assert np.mean(guess == label) == pytest.approx(accuracy, abs=0.01)
+
+    def test_the_loss_looks_at_the_recall_window(self):
+        assert np.array_equal(np.flatnonzero(self.trials.weight), np.arange(2100, 2250))
+        assert self.trials.weight.sum() == pytest.approx(1)
+
+    def test_another_time_step_keeps_times_and_rates(self):
+        coarse = evidence_trials(np.random.default_rng(2), 200, cues=3, duration=750 * ms, dt=5 * ms)
+        raster = coarse.inputs["cues"].reshape(200, 150, 4, 10)
+        assert np.array_equal(np.flatnonzero(raster[:, :, :2].any((0, 2, 3))), np.r_[10:30, 40:60, 70:90])
+        assert raster[:, :, 3].mean() == pytest.approx(0.05, abs=0.003)
+
+    def test_bad_arguments(self):
+        with pytest.raises(ValueError, match="an even number of cues"):
+            evidence_trials(np.random.default_rng(0), 1, cues=4)
+        with pytest.raises(ValueError, match="7 cues and the recall window need 1.2"):
+            evidence_trials(np.random.default_rng(0), 1, duration=1000 * ms)
+
+
+def many_labels():
+    """Sides of the cues ``(trial, cue)`` and labels of many trials, from coarse rasters (5 ms steps are enough)."""
+    rng = np.random.default_rng(3)
+    right, label = [], []
+    for _ in range(20):
+        trials = evidence_trials(rng, 1000, duration=1200 * ms, dt=5 * ms)
+        raster = trials.inputs["cues"]
+        windows = [raster[:, 10 + 30 * k:30 + 30 * k, 10:20].any((1, 2)) for k in range(7)]
+        right.append(np.stack(windows, 1))
+        label.append(trials.target)
+    return np.concatenate(right), np.concatenate(label)
+
+
+def test_yin_yang_sends_each_coordinate_once_in_time():
+    points = np.array([[0.0, 0.5, 1.0, 0.25]])
+    raster = yin_yang_trials(points, np.array([2])).inputs["points"][0]
+    assert [np.flatnonzero(channel).tolist() for channel in raster.T] == [[0], [15], [30], [8], [0]]
+
+
+def test_mnist_latency_code_sends_bright_pixels_early_and_dark_ones_never():
+    images = np.zeros((1, 28, 28), np.uint8)
+    images[0, 0, :3] = [255, 128, 40]
+    raster = latency_trials(images, np.array([7])).inputs["pixels"][0]
+    assert np.flatnonzero(raster[:, 0]).tolist() == [0]
+    assert np.flatnonzero(raster[:, 1]).tolist() == [10]
+    assert raster.sum() == 2
+
+
+def test_the_frozen_pattern():
+    trials = frozen_pattern(0)
+    target = trials.target[0, :, 0]
+    assert target[0] == 0 and np.abs(target).max() == 1
+    spectrum = np.abs(np.fft.rfft(target[:-1]))  # the last step repeats the phase of the first
+    assert set(np.argsort(spectrum[1:])[-4:] + 1) == {1, 2, 3, 5}
+    assert trials.inputs["pattern"].mean() == pytest.approx(0.05, abs=0.004)
+
+
+def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
+    from localplast import datasets
+
+    def refuse(*_, **__):
+        raise ConnectionError("no connection")
+
+    monkeypatch.setenv("LOCALPLAST_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets.pooch, "retrieve", refuse)
+    datasets.mnist.cache_clear()
+    with pytest.raises(DatasetError, match="train-images"):
+        protocols.load("mnist").presets["quick"]()
+    datasets.mnist.cache_clear()
