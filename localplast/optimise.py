@@ -4,7 +4,7 @@ The symbols are ``w`` (weight), ``g`` (gradient), ``k`` (number of this update, 
 its constants.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from localplast.calculus import symbol, to_sympy
 
@@ -23,6 +23,10 @@ class Optimiser:
     constants : dict of str to float
     state : dict of str to int
         Numbers stored per synapse (zero at first), with the power of the gradient's unit that each carries.
+    scales : dict of str to int
+        Constants that carry a power of the gradient's unit.
+    normalised : bool
+        Whether the gradient's unit cancels, so that the learning rate is measured in the weight's unit.
     rates : dict of str to float
         Factors on the learning rate by projection; 0 freezes a projection.
     """
@@ -30,13 +34,17 @@ class Optimiser:
     name: str
     statements: tuple
     constants: dict
-    state: dict
-    rates: dict
+    state: dict = field(default_factory=dict)
+    scales: dict = field(default_factory=dict)
+    normalised: bool = False
+    rates: dict = field(default_factory=dict)
 
-    @property
-    def program(self):
-        """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``."""
-        numbers = {symbol(n): v for n, v in self.constants.items() if n != "learning_rate"}
+    def program(self, unit=1):
+        """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
+
+        ``unit`` is the symbol of the gradient's unit, for text whose units are checked.
+        """
+        numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in self.constants.items() if n != "learning_rate"}
         return tuple((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
 
     def rate(self, projection):
@@ -50,7 +58,7 @@ class Optimiser:
 
 def sgd(learning_rate):
     """``w <- w - learning_rate * g``."""
-    return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": float(learning_rate)}, {}, {})
+    return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": float(learning_rate)})
 
 
 def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=False):
@@ -78,5 +86,6 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
             "learning_rate": float(learning_rate), "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
         },
         state={"m": 1, "s": 2},
-        rates={},
+        scales={"epsilon": 1},
+        normalised=True,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 
 from localplast.calculus import differentiate, symbol
-from localplast.eligibility import Eligibility, derive
+from localplast.eligibility import Eligibility, closure, derive
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.loss import Loss
 from localplast.lower import jacobian, lower
@@ -55,6 +55,8 @@ class Plan:
     broadcast : dict of str to str or array
         For every learning population: the projection whose weights carry the error back, or a fixed matrix
         ``(population, readout)``.
+    batch : int
+        Trials per update.
     """
 
     rule: Rule
@@ -63,6 +65,7 @@ class Plan:
     readout: str
     synapses: dict
     broadcast: dict
+    batch: int = 1
 
 
 def the_readout(net):
@@ -92,7 +95,7 @@ def feedback_matrices(net, rule, seed):
     return result
 
 
-def plan(net, rule, loss, optimiser, seed=0):
+def plan(net, rule, loss, optimiser, *, batch=1, seed=0):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
 
     Raises
@@ -116,7 +119,7 @@ def plan(net, rule, loss, optimiser, seed=0):
         path = direct_path(net, p.post, readout)
         broadcast[p.post] = fixed[p.post] if p.post in fixed else symmetric(net, rule, p.post, path)
         synapses[p.name] = hidden_plan(net, eligibility, readout, path, loss)
-    return Plan(rule, loss, optimiser, readout, synapses, broadcast)
+    return Plan(rule, loss, optimiser, readout, synapses, broadcast, batch)
 
 
 def direct_path(net, population, readout):
@@ -170,7 +173,8 @@ def readout_filter(net, readout, path):
             f"({population.model.name}); local rules filter eligibilities with a linear readout, the same for all outputs"
         )
     names = {k: symbol(f"filtered_{k}") for k in step.state}
-    alive = [k for k in step.state if k == target or (k, target) in entries]
+    reached = closure({target}, {(m, k) for k, m in entries})
+    alive = [k for k in step.state if k in reached]
     primed = [
         (f"faded_{k}", sympy.Add(*[entries[k, m] * names[m] for m in alive if (k, m) in entries])) for k in alive
     ]

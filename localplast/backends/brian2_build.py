@@ -1,0 +1,271 @@
+"""A network as Brian2 objects: as few as possible, for each one compiles for seconds.
+
+A run is a block of trials, one after the other, ``period`` steps each: the trial itself and a *gap* as long as the
+longest delay, in which nothing spikes and everything in flight lands. The state is set back in the first step of a
+trial, inside the state updater, so that no extra object is needed for it.
+"""
+
+from dataclasses import dataclass, field
+
+import brian2 as b2
+import numpy as np
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.calculus import to_text
+from localplast.errors import UnsupportedError
+from localplast.lower import check_integration, lower
+from localplast.network import Input, weight_dimension
+from localplast.neuron import split_statements
+from localplast.backends.brian2_learn import Learning
+from localplast.task import Poisson
+
+__all__ = ["Block", "Built", "build"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The timing of a run: ``trials`` of ``steps`` steps with a ``gap`` after each."""
+
+    trials: int
+    steps: int
+    gap: int
+
+    period = property(lambda self: self.steps + self.gap)
+    length = property(lambda self: self.trials * self.period)
+
+    @property
+    def clock(self):
+        """Time since the start of the block, as Brian2 text."""
+        return f"(t_in_timesteps % {self.length})*dt"
+
+    @property
+    def fresh(self):
+        """Text that is 1 in the first step of a trial."""
+        return f"int(t_in_timesteps % {self.period} == 0)"
+
+    @property
+    def active(self):
+        """Text that is true inside a trial, empty where there is no gap."""
+        return f"(t_in_timesteps % {self.period} < {self.steps})" if self.gap else ""
+
+
+@dataclass
+class Built:
+    """Brian2 objects by name, the timed arrays that carry the trials, and the monitors."""
+
+    net: object
+    block: Block
+    objects: dict = field(default_factory=dict)
+    timed: dict = field(default_factory=dict)
+    monitors: dict = field(default_factory=dict)
+
+
+def longest_delay(net):
+    """Steps that the slowest spike of ``net`` is in flight."""
+    return max([0, *(int(np.max(net.delay_steps(p))) for p in net.projections.values())])
+
+
+def parameter(name, dimension, *flags):
+    """One line of Brian2 equations: a variable that code sets."""
+    return SingleEquation(PARAMETER, name, dimension, flags=list(flags))
+
+
+def timed_array(built, name, rows, columns, dt):
+    """A table of input that is refilled before every run."""
+    shape = (rows, columns) if columns else (rows,)
+    built.timed[name] = b2.TimedArray(np.zeros(shape), dt=dt, name=name)
+
+
+def build(net, values, block, trials, *, request=(), plan=None, seed=0):
+    """Make the Brian2 objects.
+
+    Parameters
+    ----------
+    net : Network
+    values : Values
+    block : Block
+    trials : Trials
+        An example of what will be presented (kinds and shapes only).
+    request : iterable of (str, str)
+        What to monitor: ``(node, variable)``; the variables ``spikes`` and ``raster`` mean events.
+    plan : Plan, optional
+        What is learned.
+    """
+    built = Built(net, block)
+    clock = b2.Clock(net.dt, name="localplast_clock")
+    learning = Learning(net, values, block, plan, seed) if plan else None
+    for name, node in net.nodes.items():
+        if isinstance(node, Input):
+            built.objects[name] = build_input(built, name, node, trials.inputs[name], learning, clock)
+        else:
+            check_integration(name, lower(node.model), values.parameters[name], net.dt)
+            built.objects[name] = build_population(built, name, node, values, learning, clock)
+    for name, projection in net.projections.items():
+        built.objects[name] = build_projection(built, projection, values, learning)
+    if learning:
+        learning.connect(built, trials)
+    build_monitors(built, request)
+    return built
+
+
+def build_input(built, name, node, example, learning, clock):
+    block = built.block
+    lines = [parameter(n, d) for n, d in learning.variables(name).items()] if learning else []
+    if isinstance(example, Poisson):
+        if block.period % example.segment:
+            raise UnsupportedError(
+                f"input {name!r}: segments of {example.segment} steps do not divide a trial of {block.period} "
+                "(with its gap for delays); use another segment"
+            )
+        timed_array(built, f"rates_{name}", block.length // example.segment, node.size, built.net.dt * example.segment)
+        signal = f"int(rand() < rates_{name}({block.clock}, i)*dt/second)"
+    else:
+        timed_array(built, f"signal_{name}", block.length, node.size, built.net.dt)
+        signal = f"signal_{name}({block.clock}, i)"
+    equations = Equations([*lines, parameter("r", DIMENSIONLESS)])
+    code = [*(learning.before_update(name) if learning else []), f"r = {signal}"]
+    if learning and node.kind == "spikes":
+        code += learning.after_update(name, "r")
+    group = b2.NeuronGroup(
+        node.size, equations, threshold="r > 0.5" if node.kind == "spikes" else None, reset="", clock=clock,
+        namespace=dict(built.timed, second=b2.second), name=name,
+    )
+    group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
+    return group
+
+
+def build_population(built, name, population, values, learning, clock):
+    model, step, block = population.model, lower(population.model), built.block
+    graded = graded_parts(built.net, name)
+    lines = [line for key, line in Equations(model.equations).items() if key not in graded and key not in model.parameters]
+    for target, parts in graded.items():
+        dimension = model.dimensions[target]
+        lines += [parameter(part, dimension) for part in parts]
+        lines.append(SingleEquation("subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))))
+    arrays = values.parameters[name]
+    for key in model.parameters:
+        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), "constant"))
+    initial = {**model.initial, **population.initial}
+    started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
+    lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
+    if learning:
+        lines += [parameter(n, d) for n, d in learning.variables(name).items()]
+    code = start_of_trial(block, model, step, started, graded)
+    code += [*(learning.before_update(name) if learning else []), *split_statements(step.code)]
+    threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
+    if learning:
+        code += learning.after_update(name, firing(model, threshold))
+        threshold = "z > 0.5" if model.spiking else None
+    group = b2.NeuronGroup(
+        population.size, Equations(lines), threshold=threshold,
+        reset="\n".join(split_statements(f"{model.reset}\n{model.adaptation}")) if model.spiking else None,
+        refractory=model.refractory or False, clock=clock, name=name,
+        method=(lambda *_: "\n".join(code)) if model.odes else None,
+        events=learning.events(name) if learning else None,
+        namespace={},
+    )
+    if not model.odes:
+        group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
+    for key in model.parameters:
+        setattr(group, f"{key}_", arrays[key] if arrays[key].ndim else float(arrays[key]))
+    for key, value in started.items():
+        setattr(group, f"initial_{key}_", np.asarray(value, float))
+    return group
+
+
+def firing(model, threshold):
+    """Text that is 1 where the neuron spikes in this step."""
+    if threshold is None:
+        return None
+    return f"int({threshold})*int(not_refractory)" if model.refractory else f"int({threshold})"
+
+
+def graded_parts(net, name):
+    """For every variable that graded projections set: one Brian2 variable per projection."""
+    parts = {}
+    for p in net.projections.values():
+        if p.post == name and p.transmission == "graded":
+            parts.setdefault(p.target, []).append(f"{p.target}_from_{p.name}")
+    return parts
+
+
+def start_of_trial(block, model, step, started, graded):
+    """Statements that set the state back in the first step of a trial."""
+    code = [f"_fresh = {block.fresh}"]
+    for name in (*step.state, *step.inputs):
+        for part in graded.get(name, [name]):
+            restart = f" + _fresh*initial_{name}" if name in started else ""
+            code.append(f"{part} = {part}*(1 - _fresh){restart}")
+    if model.refractory:
+        code.append("lastspike = lastspike*(1 - _fresh) - _fresh*10000*second")
+        code.append("not_refractory = not_refractory or (_fresh == 1)")
+    return code
+
+
+def build_projection(built, p, values, learning):
+    net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
+    if p.transmission == "graded" and np.any(steps > 0):
+        raise UnsupportedError(
+            f"projection {p.name!r}: Brian2 has no delay for graded transmission; use backend='torch' or drop the delay"
+        )
+    if p.delay is not None and p.delay.trainable and np.any(steps != np.floor(steps)):
+        raise UnsupportedError(f"projection {p.name!r}: a delay between two steps needs backend='torch'")
+    lines = [parameter("w", weight_dimension(net, p))]
+    plastic = learning is not None and p.name in learning.plan.synapses
+    arguments = {}
+    if p.transmission == "event":
+        arguments["on_pre"] = {"deliver": f"{p.target}_post += w"}
+        if steps.ndim == 0 and steps > 0:
+            arguments["delay"] = {"deliver": float(steps) * net.dt}
+    else:
+        lines.append(graded_line(net, p))
+    if plastic:
+        lines += learning.synapse_lines(p)
+        arguments.setdefault("on_pre", {})["deliver"] += learning.on_arrival(p)
+        arguments.update(learning.pathways(p))
+    synapses = b2.Synapses(
+        built.objects[p.pre], built.objects[p.post], Equations(lines), name=p.name, namespace={"second": b2.second},
+        clock=built.objects[p.post].clock, **arguments,
+    )
+    pre, post = np.nonzero(mask)
+    synapses.connect(i=pre, j=post)
+    synapses.w_ = values.weights[p.name][mask]
+    if p.transmission == "event" and steps.ndim:
+        per_pair = steps[:, None] if p.delay.kind == "axonal" else steps
+        synapses.deliver.delay_ = np.broadcast_to(per_pair, mask.shape)[mask] * float(net.dt)
+    for updater in synapses.summed_updaters.values():
+        updater._when = "before_synapses"
+    if plastic:
+        learning.attach(built, p, synapses)
+    return synapses
+
+
+def graded_line(net, p):
+    """The equation that sums the outputs of ``p``'s presynaptic neurons into its target."""
+    if isinstance(net.nodes[p.pre], Input):
+        output = "r_pre"
+    else:
+        step = lower(net.nodes[p.pre].model)
+        names = {s: f"{s.name}_pre" for s in step.output.free_symbols if s.name != "dt"}
+        output = to_text(step.output.subs({s: type(s)(n, real=True) for s, n in names.items()}))
+    dimension = net.nodes[p.post].model.dimensions[p.target]
+    expression = b2.equations.codestrings.Expression(f"w*({output})")
+    return SingleEquation("subexpression", f"{p.target}_from_{p.name}_post", dimension, expr=expression, flags=["summed"])
+
+
+def build_monitors(built, request):
+    """State monitors read at the end of a step, spike monitors as events."""
+    states, spiking = {}, set()
+    for node, variable in request:
+        if variable in ("spikes", "raster"):
+            spiking.add(node)
+        else:
+            states.setdefault(node, set()).add(variable)
+    for node, variables in states.items():
+        group = built.objects[node]
+        built.monitors[node, "state"] = b2.StateMonitor(
+            group, sorted(variables), record=True, when="end", order=10, clock=group.clock, name=f"{node}_state"
+        )
+    for node in sorted(spiking):
+        built.monitors[node, "spikes"] = b2.SpikeMonitor(built.objects[node], name=f"{node}_spikes")

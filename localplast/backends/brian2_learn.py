@@ -1,0 +1,386 @@
+"""A learning plan as Brian2 text: what neurons and synapses compute besides their dynamics.
+
+Within the last slot of a step ('end') the order is: softmax, errors of the readout, learning signals, synapses, end of
+the trial (an event), optimiser (an event).
+"""
+
+import brian2 as b2
+import numpy as np
+from brian2.equations.codestrings import Expression
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.core.variables import Variable
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.calculus import symbol, to_text
+from localplast.errors import UnsupportedError
+from localplast.lower import lower
+from localplast.network import Input, weight_dimension
+from localplast.neuron import namespace
+
+__all__ = ["Learning"]
+
+SOFTMAX, ERROR, SIGNAL, LEARN, END_OF_TRIAL, UPDATE, MONITOR = range(7)
+
+
+def statements(program, rename):
+    """A program as lines of Brian2 text, names replaced by ``rename``."""
+    lines = []
+    for name, expression in program:
+        target = rename(name)
+        renamed = expression.subs({s: symbol(rename(s.name)) for s in expression.free_symbols})
+        lines.append(f"{target} = {to_text(renamed)}")
+    return lines
+
+
+class Learning:
+    """The Brian2 side of a :class:`~localplast.plan.Plan`."""
+
+    def __init__(self, net, values, block, plan, seed):
+        self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
+        self.outgoing = {name: [] for name in net.nodes}
+        self.incoming = {name: [] for name in net.nodes}
+        for name in plan.synapses:
+            p = net.projections[name]
+            self.outgoing[p.pre].append(p)
+            self.incoming[p.post].append(p)
+            if plan.synapses[name].eligibility.before_reset:
+                raise UnsupportedError(
+                    f"projection {name!r}: following the reset of {net.nodes[p.post].model.name} needs its state at the "
+                    "reset; use reset=False, or backend='torch'"
+                )
+
+    # --- variables of neurons -------------------------------------------------------------------------------------
+
+    def post_program(self, name):
+        """Programs of all plastic projections onto ``name``, each variable once: ``(before, after)``."""
+        before, after = {}, {}
+        for p in self.incoming[name]:
+            eligibility = self.plan.synapses[p.name].eligibility
+            before.update(eligibility.before)
+            after.update(eligibility.after)
+        return before, after
+
+    def variables(self, name):
+        """Dimensions of what learning adds to the neurons of ``name``."""
+        result = {}
+        if not isinstance(self.net.nodes[name], Input):
+            before, after = self.post_program(name)
+            known = namespace(self.net.nodes[name].model)
+            for key, expression in {**before, **after}.items():
+                dimension = parse_expression_dimensions(to_text(expression), known)
+                known[key] = Variable(key, dimensions=dimension)
+                if not key.startswith("_") and key != "x":
+                    result[key] = dimension
+            if self.net.nodes[name].model.spiking:
+                result.update(z=DIMENSIONLESS, count=DIMENSIONLESS)
+            if name in self.plan.broadcast:
+                result["L"] = self.signal_dimension(name)
+        for p in self.outgoing[name]:
+            eligibility = self.plan.synapses[p.name].eligibility
+            for key, _ in eligibility.pre:
+                result[f"{key}_{p.name}"] = self.trace_dimension(p, key.split("eps_")[1])
+            if eligibility.pre and self.delayed(p):
+                result[f"arrived_{p.name}"] = DIMENSIONLESS
+        if name == self.plan.readout:
+            result.update(error=self.error_dimension, loss=self.loss_dimension, score=self.output_dimension)
+            result["teacher"] = self.output_dimension
+            if self.plan.loss.kind == "cross_entropy":
+                result["normaliser"] = DIMENSIONLESS
+        return result
+
+    def trace_dimension(self, p, state):
+        return self.net.nodes[p.post].model.dimensions[state] / weight_dimension(self.net, p)
+
+    @property
+    def output_dimension(self):
+        model = self.net.nodes[self.plan.readout].model
+        return parse_expression_dimensions(model.output, namespace(model))
+
+    @property
+    def error_dimension(self):
+        return self.output_dimension if self.plan.loss.kind == "mse" else DIMENSIONLESS
+
+    @property
+    def loss_dimension(self):
+        return self.error_dimension**2
+
+    def signal_dimension(self, name):
+        carrier = next((p for p in self.net.projections.values() if p.post == self.plan.readout), None)
+        return self.error_dimension * weight_dimension(self.net, carrier)
+
+    # --- code of neurons ------------------------------------------------------------------------------------------
+
+    def delayed(self, p):
+        return bool(np.any(self.values.delays[p.name] > 0))
+
+    def spike_name(self, name):
+        return "r" if isinstance(self.net.nodes[name], Input) else "z"
+
+    def before_update(self, name):
+        """Statements before the integration: hoisted traces take in what arrived, coefficients are read."""
+        code, restart = [], []
+        for p in self.outgoing[name]:
+            eligibility = self.plan.synapses[p.name].eligibility
+            source = f"arrived_{p.name}" if self.delayed(p) else self.spike_name(name)
+            rename = {key: f"{key}_{p.name}" for key, _ in eligibility.pre} | {"arrived": source}
+            post = self.net.nodes[p.post]
+            numbers = {k: float(self.values.parameters[p.post][k]) for k in post.model.parameters
+                       if not self.values.parameters[p.post][k].ndim}
+            for key, expression in eligibility.pre:
+                # the parameters of the postsynaptic model are not those of this population: put in their numbers
+                constants = {s: with_unit(numbers[s.name], post.model.dimensions[s.name])
+                             for s in expression.free_symbols if s.name in numbers}
+                code += statements([(key, expression.subs(constants))], lambda n, r=rename: r.get(n, n))
+            restart += [rename[key] for key, _ in eligibility.pre]
+            if eligibility.pre and self.delayed(p):
+                restart.append(source)
+                code.append(f"{source} = 0")
+        if restart and not self.delayed_only(name):
+            restart.append(self.spike_name(name))
+        if not isinstance(self.net.nodes[name], Input):
+            if self.net.nodes[name].model.spiking:
+                restart += ["z", "count"]
+            if name == self.plan.readout:
+                restart += ["loss", "score"]
+            before, _ = self.post_program(name)
+            code += statements(before.items(), lambda n: n)
+        fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
+        return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
+
+    def delayed_only(self, name):
+        return all(self.delayed(p) for p in self.outgoing[name])
+
+    def after_update(self, name, firing):
+        """Statements after the integration: psi and its kin, and whether the neuron spikes."""
+        if isinstance(self.net.nodes[name], Input):
+            return []
+        _, after = self.post_program(name)
+        code = statements(after.items(), lambda n: n)
+        if firing:
+            code += [f"z = {firing}", "count += z"]
+        return code
+
+    def events(self, name):
+        """Custom events of a population: the end of a trial, and of a batch."""
+        period = self.block.period
+        last = {"trial_end": f"t_in_timesteps % {period} == {period - 1}"}
+        batch = period * self.plan.batch
+        last["batch_end"] = f"t_in_timesteps % {batch} == {batch - 1}"
+        return last if self.incoming[name] else None
+
+    # --- synapses -------------------------------------------------------------------------------------------------
+
+    def synapse_lines(self, p):
+        """Equations of what each synapse of ``p`` stores."""
+        plan = self.plan.synapses[p.name]
+        weight = weight_dimension(self.net, p)
+        dimensions = self.synapse_dimensions(p)
+        gradient = dimensions["gradient"]
+        lines = {name: dimensions[name] for name in plan.state}
+        lines["gradient"] = gradient
+        lines.update({name: gradient**power for name, power in self.plan.optimiser.state.items()})
+        if plan.eligibility.arrives == "synapse":
+            lines["arrived"] = DIMENSIONLESS
+        rate = weight if self.plan.optimiser.normalised else weight / gradient
+        result = [SingleEquation(PARAMETER, n, d) for n, d in lines.items()]
+        result.append(SingleEquation(PARAMETER, "learning_rate", rate, flags=["shared", "constant"]))
+        result.append(SingleEquation(PARAMETER, "updates", DIMENSIONLESS, flags=["shared", "constant"]))
+        carried = [n for n, path in self.plan.broadcast.items() if isinstance(path, str) and path == p.name]
+        if carried:
+            line = ("subexpression", "L_pre", self.signal_dimension(carried[0]))
+            result.append(SingleEquation(*line, expr=Expression("w*error_post"), flags=["summed"]))
+        return result
+
+    def synapse_dimensions(self, p):
+        """Dimensions of every name in the synapse program of ``p``."""
+        plan, weight = self.plan.synapses[p.name], weight_dimension(self.net, p)
+        post = self.net.nodes[p.post]
+        known = namespace(post.model)
+        sources = {**self.variables(p.post), "gradient": DIMENSIONLESS, "arrived": DIMENSIONLESS, "elig_sum": DIMENSIONLESS}
+        for state in post.model.dimensions:
+            sources[f"eps_{state}"] = sources[f"last_eps_{state}"] = post.model.dimensions[state] / weight
+        known.update({n: Variable(n, dimensions=d) for n, d in sources.items()})
+        result = {}
+        for name, expression in plan.program:
+            terms = [to_text(t) for t in expression.as_ordered_terms() if t != symbol(name)]
+            readable = [t for t in terms if all(s in known for s in b2.utils.stringtools.get_identifiers(t))]
+            result[name] = parse_expression_dimensions((readable or terms)[0], known)
+            known[name] = Variable(name, dimensions=result[name])
+            if name.startswith("faded_"):
+                known[name.replace("faded", "filtered")] = Variable(name, dimensions=result[name])
+        return result
+
+    def on_arrival(self, p):
+        """What a synapse notes when a spike arrives, beyond delivering it."""
+        return "\narrived += 1" if self.plan.synapses[p.name].eligibility.arrives == "synapse" else ""
+
+    def rename(self, p):
+        """How the names of a synapse program are called inside Brian2's Synapses."""
+        eligibility = self.plan.synapses[p.name].eligibility
+        own = set(self.plan.synapses[p.name].state) | {n for n, _ in self.plan.synapses[p.name].program}
+        hoisted = {key: f"{key}_{p.name}_pre" for key, _ in eligibility.pre}
+        if eligibility.arrives == "pre":
+            source = f"arrived_{p.name}" if self.delayed(p) and eligibility.pre else self.spike_name(p.pre)
+            hoisted["arrived"] = f"{source}_pre"
+        keep = own | {"dt", "arrived", "gradient", "elig_sum", "w", "learning_rate"}
+        return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
+
+    def pathways(self, p):
+        """Event pathways: the end of a trial, and the optimiser."""
+        ends = {"trial_over": "\n".join(self.trial_end(p))}
+        events = {"deliver": "spike", "trial_over": "trial_end"}
+        if self.plan.rule.update == "trial":
+            ends["optimise"] = "\n".join([*self.optimiser_code(p), "gradient = 0"])
+            events["optimise"] = "batch_end"
+        ends = {k: v for k, v in ends.items() if v}
+        return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k == "deliver" or k in ends}}
+
+    def trial_end(self, p):
+        plan, code = self.plan.synapses[p.name], []
+        if plan.regularised:
+            duration = self.block.steps * float(self.net.dt)
+            regulariser = self.plan.loss.regulariser
+            factor = regulariser.strength / duration
+            code.append(f"gradient += {factor!r}*(count_post/{duration!r} - {regulariser.target!r})*elig_sum")
+        return code + [f"{name} = 0" for name in plan.state]
+
+    def optimiser_code(self, p):
+        """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
+        block = self.block
+        dimension = self.synapse_dimensions(p)["gradient"]
+        unit = 1 if dimension is DIMENSIONLESS else symbol(repr(b2.get_unit(dimension)))
+        if self.plan.rule.update == "trial":
+            number = f"(updates + 1 + t_in_timesteps//{block.period * self.plan.batch})"
+        else:
+            step = f"(t_in_timesteps//{block.period})*{block.steps} + t_in_timesteps % {block.period}"
+            number = f"(updates + 1 + {step})"
+        rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
+        lines = []
+        for name, expression in self.plan.optimiser.program(unit):
+            text = to_text(expression)
+            for short, long in rename.items():
+                text = replace_word(text, short, long)
+            lines.append(f"{name} = {text}")
+        return lines
+
+    def attach(self, built, p, synapses):
+        """Per-step learning, the order of events, and constants."""
+        plan = self.plan.synapses[p.name]
+        code = statements(plan.program, self.rename(p))
+        if plan.eligibility.arrives == "synapse":
+            code.append("arrived = 0")
+        if self.plan.rule.update == "step":
+            code += [*self.optimiser_code(p), "gradient = 0"]
+        synapses.run_regularly("\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn")
+        for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
+            pathway = getattr(synapses, name, None)
+            if pathway is not None:
+                pathway._when, pathway._order = "end", order
+        for updater in synapses.summed_updaters.values():
+            updater._when, updater._order = "end", SIGNAL
+        synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
+        synapses.updates_ = 0.0
+
+    # --- connections that learning adds ---------------------------------------------------------------------------
+
+    def connect(self, built, trials):
+        """Errors of the readout, fixed feedback, delayed arrivals of hoisted traces, and the ledger of each trial."""
+        self.build_readout(built, trials)
+        for name, path in self.plan.broadcast.items():
+            if not isinstance(path, str):
+                self.build_feedback(built, name, path)
+        for name in self.plan.synapses:
+            p = self.net.projections[name]
+            if self.plan.synapses[name].eligibility.pre and self.delayed(p):
+                self.build_arrivals(built, p)
+        for name in self.net.populations:
+            group = built.objects[name]
+            if not self.incoming[name]:
+                continue
+            for event in ("trial_end", "batch_end"):
+                group.set_event_schedule(event, when="end", order=LEARN)
+            kept = ["loss", "score"] if name == self.plan.readout else ["count"]
+            kept = [k for k in kept if k in group.variables]
+            if kept:
+                built.monitors[name, "ledger"] = b2.EventMonitor(
+                    group, "trial_end", variables=kept, when="end", order=MONITOR, name=f"{name}_ledger"
+                )
+
+    def build_readout(self, built, trials):
+        block, net, plan = self.block, self.net, self.plan
+        group = built.objects[plan.readout]
+        labels = np.ndim(trials.target) == 1
+        outputs, clock = net.size(plan.readout), block.clock
+        built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
+        rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
+        built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
+        group.namespace.update({"step_weight": built.timed["step_weight"], "target": built.timed["target"]})
+        output = to_text(lower(net.nodes[plan.readout].model).output)
+        weight = f"step_weight((t_in_timesteps % {block.period})*dt)"
+        unit = "" if self.output_dimension is DIMENSIONLESS else f"*{b2.get_unit(self.output_dimension)!r}"
+        code = [f"_weight = {weight}", f"teacher = target({clock}, i){unit}"]
+        if plan.loss.kind == "cross_entropy":
+            self.build_softmax(built, group, output)
+            code += ["error = _weight*(1.0/normaliser - teacher)", "loss += _weight*teacher*log(normaliser)"]
+        else:
+            code += [f"error = _weight*({output} - teacher)", f"loss += 0.5*_weight*({output} - teacher)**2"]
+        code.append(f"score += _weight*({output})")
+        group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{plan.readout}_error")
+
+    def build_softmax(self, built, group, output):
+        """``normaliser_k = sum_j exp(y_j - y_k)``, so that ``softmax(y)_k = 1/normaliser_k`` without overflow."""
+        pre, post = (suffixed(self.net.nodes[self.plan.readout].model, output, end) for end in ("_pre", "_post"))
+        line = SingleEquation(
+            "subexpression", "normaliser_post", DIMENSIONLESS, expr=Expression(f"exp({pre} - ({post}))"), flags=["summed"]
+        )
+        synapses = b2.Synapses(group, group, Equations([line]), name="softmax", clock=group.clock)
+        pairs = np.indices((group.N, group.N))
+        synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
+        for updater in synapses.summed_updaters.values():
+            updater._when, updater._order = "end", SOFTMAX
+        built.objects["softmax"] = synapses
+
+    def build_feedback(self, built, name, matrix):
+        dimension = self.signal_dimension(name)
+        lines = [
+            SingleEquation(PARAMETER, "B", dimension / self.error_dimension, flags=["constant"]),
+            SingleEquation("subexpression", "L_post", dimension, expr=Expression("B*error_pre"), flags=["summed"]),
+        ]
+        source, group = built.objects[self.plan.readout], built.objects[name]
+        synapses = b2.Synapses(source, group, Equations(lines), name=f"feedback_{name}", clock=group.clock)
+        neurons, outputs = np.indices(matrix.shape)
+        synapses.connect(i=outputs.ravel(), j=neurons.ravel())
+        synapses.B_ = matrix.ravel()
+        for updater in synapses.summed_updaters.values():
+            updater._when, updater._order = "end", SIGNAL
+        built.objects[f"feedback_{name}"] = synapses
+
+    def build_arrivals(self, built, p):
+        """Delayed copies of spikes for the hoisted traces: one synapse per presynaptic neuron."""
+        group, steps = built.objects[p.pre], self.values.delays[p.name]
+        synapses = b2.Synapses(
+            group, group, on_pre={"deliver": f"arrived_{p.name}_post += 1"}, name=f"arrivals_{p.name}", clock=group.clock
+        )
+        synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
+        synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
+        built.objects[f"arrivals_{p.name}"] = synapses
+
+
+def with_unit(number, dimension):
+    """A constant with its unit, as sympy, so that Brian2 can check the text it ends up in."""
+    unit = symbol(repr(b2.get_unit(dimension))) if dimension is not DIMENSIONLESS else 1
+    return number * unit
+
+
+def replace_word(text, word, replacement):
+    import re
+
+    return re.sub(rf"\b{word}\b", replacement, text)
+
+
+def suffixed(model, text, end):
+    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
+    for name in model.dimensions:
+        text = replace_word(text, name, name + end)
+    return text

@@ -1,0 +1,258 @@
+"""The C text of the adjoint scan, derived from the step map: no neuron model is named here.
+
+``g`` holds dloss/dstate at the end of a step, then, after the reset has been undone, dloss/d(state before the reset), which
+is what arrived: so it is also the gradient of whatever a projection brought, and ``mu`` keeps it for delayed projections.
+"""
+
+from localplast.backends.kernel_expression import Writer
+from localplast.backends.kernel_text import add, events, indent
+from localplast.calculus import differentiate, symbol
+
+__all__ = ["adjoint_text"]
+
+
+def adjoint_text(plan):
+    """``(text, kept)``: the functions, and which histories ``(population number, name)`` they read."""
+    kept = {}
+    parts = [open_step(n, kept) for n in plan.cells]
+    parts += [back_link(k) for k in plan.links]
+    parts += [close_step(n, kept) for n in plan.cells]
+    parts.append(back(plan))
+    return "\n".join(parts), list(kept)
+
+
+def reader(n, stage, kept):
+    """A loader for :class:`Writer`: reads a history, and notes that it must be kept."""
+
+    def load(name):
+        kept[n.number, f"{stage}{n.number}_{name}"] = True
+        return f"w->{stage}{n.number}_{name}[h + o]"
+
+    return load
+
+
+def head(n):
+    lines = [
+        f"enum {{ N = {n.padded} }};",
+        f"const real *restrict k = p[P_shared{n.number}], *restrict c = p[P_each{n.number}];",
+        "const long h = t * S * N;",
+        *(f"real *restrict g_{v} = w->g{n.number}_{v};" for v in n.variables),
+    ]
+    if n.learns:
+        lines.append(f"real *restrict gz = w->gz{n.number};")
+    return indent(lines, 4)
+
+
+def total(terms):
+    return " + ".join(terms) if terms else "R(0.0)"
+
+
+def open_step(n, kept):
+    """Undo slot 5 and slot 4: the outputs' gradients come in, the reset is turned round."""
+    return f"""
+/* {n.name} */
+INLINE void open{n.number}(struct space *w, void **p, long t)
+{{
+{head(n)}
+{take_output(n, kept) if n.readout else ""}
+{spike_gradient(n, kept) if n.learns else ""}
+{undo_reset(n, kept) if n.spiking else ""}
+{keep_mu(n)}
+}}"""
+
+
+def take_output(n, kept):
+    writer = Writer(n.constants, reader(n, "end", kept))
+    slopes = {v: differentiate(n.step.output, v) for v in n.variables}
+    terms = [f"g_{v}[o] += d * {writer(e)};" for v, e in slopes.items() if e != 0]
+    return f"""    const real *d_output = (const real *)p[P_d_output{n.number}] + (t * w->B + w->first) * {n.size};
+    for (int s = 0; s < w->live; s++)
+        for (int i = 0; i < {n.size}; i++) {{
+            const long o = s * N + i;
+            const real d = d_output[s * {n.size} + i];
+{indent(writer.lines + terms, 12)}
+        }}"""
+
+
+def spike_gradient(n, kept):
+    """gz starts with the gradient of the spike count and that of the jump at the reset."""
+    writer = Writer(n.constants, reader(n, "met", kept))
+    terms = [f"w->gcount{n.number}[o]"]
+    terms += [f"g_{v}[o] * {writer(value - symbol(v))}" for v, value, live in n.jumps() if live]
+    return f"""    NEURONS {{
+        const long o = s * N + i;
+{indent(writer.lines)}
+        gz[o] = {total(terms)};
+    }}"""
+
+
+def undo_reset(n, kept):
+    """Where the neuron spiked, the state before the reset acts through the reset's right-hand sides only."""
+    writer = Writer(n.constants, reader(n, "met", kept))
+    jumps = {v: value for v, value, _ in n.jumps()}
+    changed = []
+    for column in n.variables:
+        slopes = {v: differentiate(value, column) for v, value in jumps.items()}
+        slopes = {v: e for v, e in slopes.items() if e != 0}
+        if slopes == ({column: 1} if column in jumps else {}):
+            continue  # a constant was added: the gradient passes unchanged
+        terms = [] if column in jumps else [f"g_{column}[o]"]
+        terms += [f"g_{v}[o] * {writer(e)}" for v, e in slopes.items()]
+        changed.append((column, total(terms)))
+    if not changed:
+        return ""
+    lines = writer.lines + [f"const real b_{v} = {text};" for v, text in changed] + [f"g_{v}[o] = b_{v};" for v, _ in changed]
+    return f"""    for (int s = 0; s < S; s++)
+        for (long e = w->start{n.number}[t * S + s]; e < w->start{n.number}[t * S + s + 1]; e++) {{
+            const long i = w->list{n.number}[e], o = s * N + i;
+{indent(lines, 12)}
+        }}"""
+
+
+def keep_mu(n):
+    slot = f"(t % w->ring{n.number}) * S * N"
+    return indent((f"memcpy(w->mu{n.number}_{v} + {slot}, g_{v}, S * N * sizeof(real));"
+                   for v in sorted({target for target, _ in n.boxes})), 4)  # fmt: skip
+
+
+def back_link(k):
+    """Undo slot 3 of one projection: gradients of its weights, and of the presynaptic spikes."""
+    n_pre = f"enum {{ PRE = {k.pre.padded} }};" if k.passes else ""
+    return f"""
+/* {k.name} */
+INLINE void back{k.number}(struct space *w, void **p, long t)
+{{
+    enum {{ N = {k.post.padded} }};
+    {n_pre}
+    const int *restrict delay = p[P_delay{k.number}];
+    const long ring = w->ring{k.post.number};
+    const real *restrict mu = w->mu{k.post.number}_{k.target};
+    real *restrict d_weight = p[P_d_weight{k.number}];
+{seen_mu(k)}
+{learn(k)}
+{pass_back(k) if k.passes else ""}
+}}"""
+
+
+def seen_mu(k):
+    """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target."""
+    if k.kind == "shared":
+        return "    const real *restrict seen = mu + ((t + delay[0]) % ring) * S * N;"
+    if k.kind == "dendritic":
+        return f"""    real *restrict seen = w->shift{k.number};
+    for (int s = 0; s < S; s++)
+        for (int j = 0; j < {k.post.size}; j++) seen[s * N + j] = mu[(((t + delay[j]) % ring) * S + s) * N + j];"""
+    return ""
+
+
+def learn(k):
+    if k.dense:
+        return f"""    if (d_weight) {{
+        const real *data = (const real *)p[P_data{k.pre.number}] + (t * w->B + w->first) * {k.pre.size};
+        memcpy(w->rows{k.pre.number}, data, w->live * {k.pre.size} * sizeof(real));
+        outer(w->rows{k.pre.number}, {k.pre.size}, seen, N, d_weight);
+    }}"""
+    if k.kind == "synaptic":
+        sized = " * x" if k.sized else ""
+        body = (f"for (int j = 0; j < {k.post.size}; j++) d_weight[i * N + j] += "
+                f"mu[(((t + delay[i * {k.post.size} + j]) % ring) * S + s) * N + j]{sized};")  # fmt: skip
+    else:
+        row = "mu + (((t + delay[i]) % ring) * S + s) * N" if k.kind == "axonal" else "seen + s * N"
+        body = add(k, "d_weight + i * N", row)
+    return f"    if (d_weight) {events(k, 't', body)}"
+
+
+def pass_back(k):
+    number = k.pre.number
+    back = f"(const real *)p[P_back{k.number}]"
+    if k.kind in ("shared", "dendritic"):
+        return f"    product(seen, N, {k.post.size}, {back}, PRE, w->gz{number});"
+    if k.kind == "axonal":
+        return f"""    real *restrict early = w->early{k.number};
+    const long long_ago = ((const long *)p[P_longest])[{k.number}] + 1;
+    memset(w->sum{k.number}, 0, S * PRE * sizeof(real));
+    product(mu + (t % ring) * S * N, N, {k.post.size}, {back}, PRE, w->sum{k.number});
+    for (int s = 0; s < S; s++)
+        for (int i = 0; i < {k.pre.size}; i++)
+            early[(((t - delay[i] + long_ago) % long_ago) * S + s) * PRE + i] += w->sum{k.number}[s * PRE + i];
+    real *now = early + (t % long_ago) * S * PRE;
+    add_row(w->gz{number}, now, S * PRE);
+    memset(now, 0, S * PRE * sizeof(real));"""
+    return f"""    const real *restrict weight = {back};
+    for (int s = 0; s < S; s++)
+        for (int i = 0; i < {k.pre.size}; i++) {{
+            real sum = 0;
+            for (int j = 0; j < {k.post.size}; j++)
+                sum += weight[i * N + j] * mu[(((t + delay[i * {k.post.size} + j]) % ring) * S + s) * N + j];
+            w->gz{number}[s * PRE + i] += sum;
+        }}"""
+
+
+def close_step(n, kept):
+    """Undo slots 2 and 1: gradient through the spike argument, then through the update."""
+    lines, after = [], {}
+    for target, how in n.boxes:
+        if how == "graded":  # it was overwritten
+            lines.append(f"g_{target}[o] = R(0.0);")
+    writer = Writer(n.constants, reader(n, "new", kept))
+    if n.learns:
+        kept[n.number, f"psi{n.number}"] = True
+        lines.append(f"const real gx = gz[o] * w->psi{n.number}[h + o];")
+        after = {v: writer(e) for v, e in n.sensitivity().items()}
+    sums = [f"const real a_{v} = g_{v}[o]{f' + gx * {after[v]}' if v in after else ''};" for v in n.variables]
+    results = step_back(n, kept, writer)
+    if any("ready" in line for line in writer.lines):
+        kept[n.number, f"ready{n.number}"] = True
+        lines.append(f"const real ready = w->ready{n.number}[h + o];")
+    return f"""
+/* {n.name} */
+INLINE void close{n.number}(struct space *w, void **p, long t)
+{{
+{head(n)}
+    NEURONS {{
+        const long o = s * N + i;
+{indent(lines + writer.lines + sums + results)}
+    }}
+}}"""
+
+
+def step_back(n, kept, after):
+    """Statements that multiply by the transposed Jacobian, taken at the state before the update."""
+    program, entries = n.transition()
+    writer = Writer(n.constants, reader(n, "old", kept), after=after)
+    if entries:
+        writer.program(program)
+    results = []
+    for column in n.variables:
+        terms = [f"a_{row} * {writer(e)}" for (row, at), e in entries.items() if at == column]
+        results.append(f"g_{column}[o] = {total(terms)};")
+    return results
+
+
+def back(plan):
+    """All steps backwards, for one block of trials."""
+    begin = []
+    for n in plan.cells:
+        begin += [f"memset(w->g{n.number}_{v}, 0, S * {n.padded} * sizeof(real));" for v in n.variables]
+        begin += [f"memset(w->mu{n.number}_{v}, 0, w->ring{n.number} * S * {n.padded} * sizeof(real));"
+                  for v in sorted({target for target, _ in n.boxes})]  # fmt: skip
+        if n.spiking:
+            begin += [
+                f"memset(w->gcount{n.number}, 0, S * {n.padded} * sizeof(real));",
+                f"for (int s = 0; s < w->live; s++) memcpy(w->gcount{n.number} + s * {n.padded}, "
+                f"(const real *)p[P_d_count{n.number}] + (w->first + s) * {n.size}, {n.size} * sizeof(real));",
+            ]
+    begin += [f"memset(w->early{k.number}, 0, (longest[{k.number}] + 1) * S * {k.pre.padded} * sizeof(real));"
+              for k in plan.links if k.kind == "axonal" and k.passes]  # fmt: skip
+    calls = [f"open{n.number}(w, p, t);" for n in plan.cells]
+    calls += [f"back{k.number}(w, p, t);" for k in plan.links]
+    calls += [f"close{n.number}(w, p, t);" for n in plan.cells]
+    return f"""
+static void back(struct space *w, void **p, long T)
+{{
+    const long *longest = p[P_longest];
+{indent(begin, 4)}
+    for (long t = T - 1; t >= 0; t--) {{
+{indent(calls)}
+    }}
+}}"""

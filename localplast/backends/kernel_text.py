@@ -1,0 +1,177 @@
+"""The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
+
+__all__ = ["HELPERS", "add", "events", "indent"]
+
+#: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``.
+HELPERS = r"""
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#ifdef DOUBLE
+typedef double real;
+typedef long long mask;
+#define R(x) (x)
+#define M(f) f
+#else
+typedef float real;
+typedef int mask;
+#define R(x) (x##f)
+#define M(f) f##f
+#endif
+#ifdef __AVX512F__
+enum { VECTOR = 64, COLUMNS = 3, ROWS = S < 8 ? S : 8 };
+#elif defined(__AVX__)
+enum { VECTOR = 32, COLUMNS = 3, ROWS = S < 4 ? S : 4 };
+#else
+enum { VECTOR = 16, COLUMNS = 3, ROWS = S < 4 ? S : 4 };
+#endif
+enum { LANES = VECTOR / sizeof(real), CHUNK = 64 / sizeof(real) };
+typedef real vec __attribute__((vector_size(VECTOR)));
+#ifdef __clang__
+#define MULTIPLY_ADD static __attribute__((noinline))
+#define CONTRACT _Pragma("clang fp contract(fast)")
+#else
+#define MULTIPLY_ADD static __attribute__((noinline, optimize("fp-contract=fast")))
+#define CONTRACT
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define NEURONS for (int s = 0; s < S; s++) _Pragma("GCC ivdep") for (int i = 0; i < N; i++)
+
+static inline real larger(real a, real b) { return a < b ? b : a; }
+static inline real smaller(real a, real b) { return a > b ? b : a; }
+static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
+
+/* Denormals: a trace that decays below 1e-38 (1e-308) would cost a trap per operation. */
+#if defined(__SSE__)
+static unsigned flush(void) { unsigned old = __builtin_ia32_stmxcsr(); __builtin_ia32_ldmxcsr(old | 0x8040); return old; }
+static void unflush(unsigned old) { __builtin_ia32_ldmxcsr(old); }
+#elif defined(__aarch64__)
+static unsigned flush(void)
+{
+    unsigned long old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"(old | (1ul << 24)));
+    return (unsigned)old;
+}
+static void unflush(unsigned old) { __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)old)); }
+#else
+static unsigned flush(void) { return 0; }
+static void unflush(unsigned old) { }
+#endif
+
+/* y[row][0:COLS] += a[row][0:n] b[0:n][0:COLS] for ROWS rows, the sums in registers. */
+#define TILE(NAME, COLS)                                                                              \
+    MULTIPLY_ADD void NAME(const real *a, long lda, long n, const real *b, long m, real *y)           \
+    {                                                                                                 \
+        CONTRACT                                                                                      \
+        vec sum[ROWS][COLS];                                                                          \
+        for (int r = 0; r < ROWS; r++)                                                                \
+            for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(y + r * m + c * LANES);         \
+        for (long k = 0; k < n; k++) {                                                                \
+            vec row[COLS];                                                                            \
+            for (int c = 0; c < COLS; c++) row[c] = *(const vec *)(b + k * m + c * LANES);            \
+            for (int r = 0; r < ROWS; r++)                                                            \
+                for (int c = 0; c < COLS; c++) sum[r][c] += a[r * lda + k] * row[c];                  \
+        }                                                                                             \
+        for (int r = 0; r < ROWS; r++)                                                                \
+            for (int c = 0; c < COLS; c++) *(vec *)(y + r * m + c * LANES) = sum[r][c];               \
+    }
+TILE(tile_wide, COLUMNS)
+TILE(tile_narrow, 1)
+
+/* y (S, m) += a (S, n) b (n, m); m is a multiple of LANES. */
+static void product(const real *a, long lda, long n, const real *b, long m, real *y)
+{
+    for (int s = 0; s < S; s += ROWS) {
+        long column = 0;
+        for (; column + COLUMNS * LANES <= m; column += COLUMNS * LANES)
+            tile_wide(a + s * lda, lda, n, b + column, m, y + s * m + column);
+        for (; column < m; column += LANES)
+            tile_narrow(a + s * lda, lda, n, b + column, m, y + s * m + column);
+    }
+}
+
+/* d (n, m) += a (S, n) transposed, times y (S, m). */
+MULTIPLY_ADD void outer(const real *restrict a, long n, const real *restrict y, long m, real *restrict d)
+{
+    CONTRACT
+    for (long k = 0; k < n; k++)
+        for (long column = 0; column < m; column += LANES) {
+            vec sum = *(vec *)(d + k * m + column);
+            for (int s = 0; s < S; s++) sum += a[s * n + k] * *(const vec *)(y + s * m + column);
+            *(vec *)(d + k * m + column) = sum;
+        }
+}
+
+INLINE void add_row(real *restrict to, const real *restrict row, const int n)
+{
+#pragma GCC ivdep
+    for (int i = 0; i < n; i++) to[i] += row[i];
+}
+
+INLINE void add_scaled(real *restrict to, const real *restrict row, real x, const int n)
+{
+#pragma GCC ivdep
+    for (int i = 0; i < n; i++) to[i] += x * row[i];
+}
+
+/* Append the positions of set entries to list. */
+INLINE long collect(const mask *fired, const int n, unsigned *list, long count)
+{
+    for (int i = 0; i < n; i += CHUNK) {
+        mask any = 0;
+        for (int j = 0; j < CHUNK; j++) any |= fired[i + j];
+        for (int j = i; any && j < i + CHUNK && j < n; j++)
+            if (fired[j]) list[count++] = j;
+    }
+    return count;
+}
+
+INLINE long collect_bits(const unsigned char *row, const int n, unsigned *list, long count)
+{
+    for (int i = 0; i < n; i += 8) {
+        unsigned long long any = 0;
+        const int left = n - i < 8 ? n - i : 8;
+        if (left == 8) memcpy(&any, row + i, 8);
+        else memcpy(&any, row + i, left);
+        for (int j = i; any && j < i + left; j++)
+            if (row[j]) list[count++] = j;
+    }
+    return count;
+}
+
+INLINE long collect_numbers(const real *row, const int n, unsigned *list, real *value, long count)
+{
+    for (int i = 0; i < n; i += CHUNK) {
+        const int left = n - i < CHUNK ? n - i : CHUNK;
+        int any = 0;
+        for (int j = i; j < i + left; j++) any |= row[j] != 0;
+        for (int j = i; any && j < i + left; j++)
+            if (row[j] != 0) { value[count] = row[j]; list[count++] = j; }
+    }
+    return count;
+}
+"""
+
+
+def indent(lines, by=8):
+    return "\n".join(" " * by + line for line in lines)
+
+
+def events(link, when, body):
+    """C loop over the presynaptic events of step ``when``: in ``body``, ``s`` is the trial, ``i`` the neuron, ``x`` the size."""
+    number = link.pre.number
+    sized = link.sized
+    x = f"const real x = w->value{number}[e]; " if sized else ""
+    return f"""for (int s = 0; s < w->live; s++)
+        for (long e = w->start{number}[({when}) * S + s]; e < w->start{number}[({when}) * S + s + 1]; e++) {{
+            const long i = w->list{number}[e]; {x}{body}
+        }}"""
+
+
+def add(link, to, row):
+    """C statement: add a row, times the size of the event where it has one."""
+    if link.sized:
+        return f"add_scaled({to}, {row}, x, N);"
+    return f"add_row({to}, {row}, N);"
