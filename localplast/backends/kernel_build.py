@@ -22,7 +22,7 @@ __all__ = ["build", "cache_folder", "compiler", "missing"]
 
 #: No contraction: a fused multiply-add in the forward pass would round unlike Torch, and move spikes that tie.
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
-         "-fno-trapping-math", "-w")  # fmt: skip
+         "-fno-trapping-math", "-w", "-Werror=implicit-function-declaration")  # fmt: skip
 NO_COMPILER = (
     "no C compiler found (looked for $CC, cc, gcc and clang); running the plain Torch step, slower. "
     "Install gcc or clang, or set CC, for the fused kernel"

@@ -12,12 +12,12 @@ HELPERS = r"""
 typedef double real;
 typedef long long mask;
 #define R(x) (x)
-#define M(f) f
+#define M(name) name
 #else
 typedef float real;
 typedef int mask;
 #define R(x) (x##f)
-#define M(f) f##f
+#define M(name) name##f
 #endif
 #ifdef __AVX512F__
 enum { VECTOR = 64, COLUMNS = 3, ROWS = S < 8 ? S : 8 };
