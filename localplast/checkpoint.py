@@ -48,18 +48,16 @@ class Series:
         """Number of rows, on disk and in memory."""
         return self.stored + sum(map(len, self.blocks))
 
-    def append(self, what, rows, attrs):
-        """Add rows, which must look like the earlier ones."""
+    def append(self, what, rows, attrs, *, replace=False):
+        """Add rows, which must look like the earlier ones; or ``replace`` those, at the next flush on disk too."""
         if rows.shape[1:] != self.tail or not np.can_cast(rows.dtype, self.dtype) or attrs != self.attrs:
             raise NetworkError(
                 f"{what} changes during the run: a row had shape {self.tail}, dtype {self.dtype} and {self.attrs}, "
                 f"now {rows.shape[1:]}, {rows.dtype} and {attrs}"
             )
+        if replace:
+            self.blocks, self.stored = [], 0
         self.blocks.append(rows.astype(self.dtype, copy=False))
-
-    def replace(self):
-        """Start again: the next rows take the place of the earlier ones, on disk too."""
-        self.blocks, self.stored = [], 0
 
     def pending(self, n):
         """The rows in memory, up to row number ``n`` of all."""
@@ -197,7 +195,7 @@ def load_checkpoint(path):
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise LocalplastError(f"cannot read the checkpoint {path} ({error}); start anew, or give another path") from None
+        raise LocalplastError(f"cannot read the checkpoint {path} ({error}); start anew or give another path") from None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             members = {name: stored[name] for name in stored.files}

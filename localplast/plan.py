@@ -55,13 +55,15 @@ class Plan:
     broadcast : dict of str to str or array
         For every learning population: the projection whose weights carry the error back, or a fixed matrix
         ``(population, readout)``.
+    optimiser : Optimiser or None
+        None: gradients are summed and weights stay.
     batch : int
         Trials per update.
     """
 
     rule: Rule
     loss: Loss
-    optimiser: Optimiser
+    optimiser: Optimiser | None
     readout: str
     synapses: dict
     broadcast: dict
@@ -95,7 +97,7 @@ def feedback_matrices(net, rule, seed):
     return result
 
 
-def plan(net, rule, loss, optimiser, *, batch=1, seed=0):
+def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
 
     Raises
@@ -164,12 +166,14 @@ def readout_filter(net, readout, path):
             f"projection {path.name!r}: a delayed path to the readout would need a delayed eligibility; remove the delay"
         )
     target = path.target if path is not None else population.model.receives
-    entries = jacobian(step).entries
+    numbers = {symbol(n): float(v) for n, v in population.values.items() if not np.ndim(v)} | {symbol("dt"): float(net.dt)}
+    entries = {pair: e.subs(numbers) for pair, e in jacobian(step).entries.items()}
     output = {k: differentiate(step.output, k) for k in step.state}
     varying = {symbol(n) for n in step.state + step.inputs} | {symbol(n) for n, v in population.parameters.items() if np.ndim(v)}
-    if any(e.free_symbols & varying for e in [*entries.values(), *output.values()]) or jacobian(step).program:
+    units = {population.model.dimensions[k] for k in step.state}
+    if any(e.free_symbols & varying for e in [*entries.values(), *output.values()]) or jacobian(step).program or len(units) > 1:
         raise UnsupportedError(
-            f"population {readout!r}: its response to a spike differs between its neurons or with time "
+            f"population {readout!r}: its response to a spike differs between its neurons, with time or in unit "
             f"({population.model.name}); local rules filter eligibilities with a linear readout, the same for all outputs"
         )
     names = {k: symbol(f"filtered_{k}") for k in step.state}

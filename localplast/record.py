@@ -163,8 +163,8 @@ class Recorder:
             raise NetworkError(f"{entry.name} must be a bool raster, not {array.dtype}")
         time = np.arange(array.shape[1]) * entry.every * float(self.net.dt)
         if f"{entry.group}/time" not in self.series:
-            self._replace(f"{entry.group}/time", ("time",), time, units="s")
-            self._replace(f"{entry.group}/neuron", ("neuron",), entry.neurons, units="1")
+            self._append(f"{entry.group}/time", ("time",), time, units="s")
+            self._append(f"{entry.group}/neuron", ("neuron",), entry.neurons, units="1")
         if len(time) != self._length(f"{entry.group}/time"):
             raise NetworkError(f"{entry.name} has {len(time)} steps, and {self._length(f'{entry.group}/time')} before")
         self._append(entry.key, STATE, array, units=units)
@@ -182,7 +182,10 @@ class Recorder:
         entry = self._entry(node, "spikes")
         bounds = {"trial": shape[0], "time_step": shape[1], "neuron": self.net.size(node)}
         given = zip(bounds, (trial, time_step, neuron), strict=True)
-        events = np.stack([indices(f"{what} of {entry.name}", values, bounds[what]) for what, values in given])
+        events = [indices(f"{what} of {entry.name}", values, bounds[what]) for what, values in given]
+        if len({len(each) for each in events}) > 1:
+            raise NetworkError(f"trial, time_step and neuron of {entry.name} have different lengths")
+        events = np.stack(events)
         events = events[:, np.isin(events[2], entry.neurons)]
         # One order whatever the backend, so that equal spikes make equal records.
         trial, step, neuron = events[:, np.lexsort(events[::-1])]
@@ -199,7 +202,7 @@ class Recorder:
         values = {f"metrics/{name}": plain(value, f"the metric {name!r}") for name, value in scalars.items()}
         for key, (value, units) in values.items():
             if value.ndim or (key in self.series and self.series[key].attrs != {"units": units}):
-                raise NetworkError(f"{key} has shape {value.shape} and unit {units}; give one number, always in one unit")
+                raise NetworkError(f"{key} has shape {value.shape}, unit {units}; give one number, always in one unit")
         known = {k: (np.nan, v.attrs["units"]) for k, v in self.series.items() if k.startswith("metrics/")}
         known.pop("metrics/update", None)
         before = np.full(self._length("metrics/update"), np.nan)
@@ -223,7 +226,7 @@ class Recorder:
         if known and along != (update is not None):
             raise NetworkError(f"the weight of {name!r} is kept along training or as the latest, not both: see update=")
         if update is None:
-            self._replace(f"{name}/weight", ("pre", "post"), array, units=units)
+            self._append(f"{name}/weight", ("pre", "post"), array, units=units, replace=True)
         else:
             self._check_update(name, update)
             self._append(f"{name}/weight", ("update", "pre", "post"), array[None], units=units)
@@ -237,17 +240,17 @@ class Recorder:
     def flush(self):
         """Bring all whole trials to disk (where there is a path); return :attr:`position`.
 
-        A trial of which some requested variable has not arrived yet stays in memory.
+        A trial of which some requested variable has not arrived yet stays in memory. A flush rewrites the last chunk of
+        every variable: let some seconds or megabytes gather between two.
         """
-        if self.root is not None:
+        if self.root is not None and not self.closed:
             self._commit(complete=False)
         return self.position
 
     def tree(self):
         """The record so far, an :class:`xarray.DataTree`; flushed first, and read lazily, where it is on disk."""
         if self.root is not None:
-            if not self.closed:
-                self.flush()
+            self.flush()
             return open_record(self.path)
         whole, groups = self._whole(), {}
         for key, series in self.series.items():
@@ -301,16 +304,11 @@ class Recorder:
             rows[key] = grown.get(series.dims[0], series.length)
         return rows
 
-    def _append(self, key, dims, rows, **attrs):
+    def _append(self, key, dims, rows, *, replace=False, **attrs):
         if self.closed:
             raise LocalplastError("this record is closed; open another one, or go on with it by Recorder.resume")
         series = self.series.setdefault(key, Series(dims, rows.dtype, rows.shape[1:], attrs))
-        series.append(key.replace("/", "."), rows, attrs)
-
-    def _replace(self, key, dims, array, **attrs):
-        if key in self.series:
-            self.series[key].replace()
-        self._append(key, dims, array, **attrs)
+        series.append(key.replace("/", "."), rows, attrs, replace=replace)
 
     def _check_update(self, group, update):
         if update <= self.last.get(group, -1):

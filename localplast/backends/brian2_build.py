@@ -155,7 +155,7 @@ def build_population(built, name, population, values, learning, clock):
     code += [*(learning.before_update(name) if learning else []), *split_statements(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
     if learning:
-        code += learning.after_update(name, firing(model, threshold))
+        code += learning.after_update(name, firing(model, block))
         threshold = "z > 0.5" if model.spiking else None
     group = b2.NeuronGroup(
         population.size, Equations(lines), threshold=threshold,
@@ -174,11 +174,12 @@ def build_population(built, name, population, values, learning, clock):
     return group
 
 
-def firing(model, threshold):
+def firing(model, block):
     """Text that is 1 where the neuron spikes in this step."""
-    if threshold is None:
+    if not model.spiking:
         return None
-    return f"int({threshold})*int(not_refractory)" if model.refractory else f"int({threshold})"
+    conditions = [model.threshold, block.active, "not_refractory" if model.refractory else ""]
+    return "*".join(f"int({condition})" for condition in conditions if condition)
 
 
 def graded_parts(net, name):
@@ -235,7 +236,7 @@ def build_projection(built, p, values, learning):
         per_pair = steps[:, None] if p.delay.kind == "axonal" else steps
         synapses.deliver.delay_ = np.broadcast_to(per_pair, mask.shape)[mask] * float(net.dt)
     for updater in synapses.summed_updaters.values():
-        updater._when = "before_synapses"
+        updater.when = "before_synapses"
     if plastic:
         learning.attach(built, p, synapses)
     return synapses

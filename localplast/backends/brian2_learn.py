@@ -73,7 +73,7 @@ class Learning:
                 if not key.startswith("_") and key != "x":
                     result[key] = dimension
             if self.net.nodes[name].model.spiking:
-                result.update(z=DIMENSIONLESS, count=DIMENSIONLESS)
+                result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
             if name in self.plan.broadcast:
                 result["L"] = self.signal_dimension(name)
         for p in self.outgoing[name]:
@@ -140,7 +140,7 @@ class Learning:
             restart.append(self.spike_name(name))
         if not isinstance(self.net.nodes[name], Input):
             if self.net.nodes[name].model.spiking:
-                restart += ["z", "count"]
+                restart += ["z", "spike_count"]
             if name == self.plan.readout:
                 restart += ["loss", "score"]
             before, _ = self.post_program(name)
@@ -157,8 +157,10 @@ class Learning:
             return []
         _, after = self.post_program(name)
         code = statements(after.items(), lambda n: n)
+        if "psi" in after and self.block.gap:
+            code.append(f"psi = psi*int({self.block.active})")
         if firing:
-            code += [f"z = {firing}", "count += z"]
+            code += [f"z = {firing}", "spike_count += z"]
         return code
 
     def events(self, name):
@@ -179,13 +181,16 @@ class Learning:
         gradient = dimensions["gradient"]
         lines = {name: dimensions[name] for name in plan.state}
         lines["gradient"] = gradient
-        lines.update({name: gradient**power for name, power in self.plan.optimiser.state.items()})
+        optimiser = self.plan.optimiser
+        if optimiser:
+            lines.update({name: gradient**power for name, power in optimiser.state.items()})
         if plan.eligibility.arrives == "synapse":
             lines["arrived"] = DIMENSIONLESS
-        rate = weight if self.plan.optimiser.normalised else weight / gradient
         result = [SingleEquation(PARAMETER, n, d) for n, d in lines.items()]
-        result.append(SingleEquation(PARAMETER, "learning_rate", rate, flags=["shared", "constant"]))
-        result.append(SingleEquation(PARAMETER, "updates", DIMENSIONLESS, flags=["shared", "constant"]))
+        if optimiser:
+            rate = weight if optimiser.normalised else weight / gradient
+            constants = {"learning_rate": rate, "updates": DIMENSIONLESS}
+            result += [SingleEquation(PARAMETER, n, d, flags=["shared", "constant"]) for n, d in constants.items()]
         carried = [n for n, path in self.plan.broadcast.items() if isinstance(path, str) and path == p.name]
         if carried:
             line = ("subexpression", "L_pre", self.signal_dimension(carried[0]))
@@ -193,23 +198,13 @@ class Learning:
         return result
 
     def synapse_dimensions(self, p):
-        """Dimensions of every name in the synapse program of ``p``."""
-        plan, weight = self.plan.synapses[p.name], weight_dimension(self.net, p)
-        post = self.net.nodes[p.post]
-        known = namespace(post.model)
-        sources = {**self.variables(p.post), "gradient": DIMENSIONLESS, "arrived": DIMENSIONLESS, "elig_sum": DIMENSIONLESS}
-        for state in post.model.dimensions:
-            sources[f"eps_{state}"] = sources[f"last_eps_{state}"] = post.model.dimensions[state] / weight
-        known.update({n: Variable(n, dimensions=d) for n, d in sources.items()})
-        result = {}
-        for name, expression in plan.program:
-            terms = [to_text(t) for t in expression.as_ordered_terms() if t != symbol(name)]
-            readable = [t for t in terms if all(s in known for s in b2.utils.stringtools.get_identifiers(t))]
-            result[name] = parse_expression_dimensions((readable or terms)[0], known)
-            known[name] = Variable(name, dimensions=result[name])
-            if name.startswith("faded_"):
-                known[name.replace("faded", "filtered")] = Variable(name, dimensions=result[name])
-        return result
+        """Dimensions of what a synapse of ``p`` stores: a trace is something per weight, a gradient loss per weight."""
+        weight, states = weight_dimension(self.net, p), self.net.nodes[p.post].model.dimensions
+        dimensions = {f"eps_{name}": dimension / weight for name, dimension in states.items()}
+        dimensions |= {name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions}
+        readout = p.post == self.plan.readout
+        signal = self.error_dimension * self.output_dimension if readout else self.signal_dimension(p.post)
+        return {**dimensions, "gradient": signal / weight}
 
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""
@@ -230,7 +225,7 @@ class Learning:
         """Event pathways: the end of a trial, and the optimiser."""
         ends = {"trial_over": "\n".join(self.trial_end(p))}
         events = {"deliver": "spike", "trial_over": "trial_end"}
-        if self.plan.rule.update == "trial":
+        if self.plan.optimiser and self.plan.rule.update == "trial":
             ends["optimise"] = "\n".join([*self.optimiser_code(p), "gradient = 0"])
             events["optimise"] = "batch_end"
         ends = {k: v for k, v in ends.items() if v}
@@ -242,7 +237,7 @@ class Learning:
             duration = self.block.steps * float(self.net.dt)
             regulariser = self.plan.loss.regulariser
             factor = regulariser.strength / duration
-            code.append(f"gradient += {factor!r}*(count_post/{duration!r} - {regulariser.target!r})*elig_sum")
+            code.append(f"gradient += {factor!r}*(spike_count_post/{duration!r} - {regulariser.target!r})*elig_sum")
         return code + [f"{name} = 0" for name in plan.state]
 
     def optimiser_code(self, p):
@@ -270,17 +265,17 @@ class Learning:
         code = statements(plan.program, self.rename(p))
         if plan.eligibility.arrives == "synapse":
             code.append("arrived = 0")
-        if self.plan.rule.update == "step":
+        if self.plan.optimiser and self.plan.rule.update == "step":
             code += [*self.optimiser_code(p), "gradient = 0"]
         synapses.run_regularly("\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn")
         for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
             pathway = getattr(synapses, name, None)
             if pathway is not None:
-                pathway._when, pathway._order = "end", order
+                pathway.when, pathway.order = "end", order
         for updater in synapses.summed_updaters.values():
-            updater._when, updater._order = "end", SIGNAL
-        synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
-        synapses.updates_ = 0.0
+            updater.when, updater.order = "end", SIGNAL
+        if self.plan.optimiser:
+            synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
 
     # --- connections that learning adds ---------------------------------------------------------------------------
 
@@ -300,7 +295,7 @@ class Learning:
                 continue
             for event in ("trial_end", "batch_end"):
                 group.set_event_schedule(event, when="end", order=LEARN)
-            kept = ["loss", "score"] if name == self.plan.readout else ["count"]
+            kept = ["loss", "score"] if name == self.plan.readout else ["spike_count"]
             kept = [k for k in kept if k in group.variables]
             if kept:
                 built.monitors[name, "ledger"] = b2.EventMonitor(
@@ -338,7 +333,7 @@ class Learning:
         pairs = np.indices((group.N, group.N))
         synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
         for updater in synapses.summed_updaters.values():
-            updater._when, updater._order = "end", SOFTMAX
+            updater.when, updater.order = "end", SOFTMAX
         built.objects["softmax"] = synapses
 
     def build_feedback(self, built, name, matrix):
@@ -353,7 +348,7 @@ class Learning:
         synapses.connect(i=outputs.ravel(), j=neurons.ravel())
         synapses.B_ = matrix.ravel()
         for updater in synapses.summed_updaters.values():
-            updater._when, updater._order = "end", SIGNAL
+            updater.when, updater.order = "end", SIGNAL
         built.objects[f"feedback_{name}"] = synapses
 
     def build_arrivals(self, built, p):

@@ -9,7 +9,6 @@ from localplast.calculus import Tape
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.lower import check_integration, lower
-from localplast.network import Input
 
 __all__ = ["Twin", "leaves", "simulate"]
 
@@ -259,12 +258,14 @@ class Twin:
         Edges of the credit graph through which no gradient flows (:mod:`localplast.graph`).
     feedback : dict of str to tensor ``(pre, post)``
         Projections whose backward pass uses this matrix in place of the weight.
+    hoist : bool
+        Take what inputs deliver out of the time loop, as one product; not possible where weights change in a trial.
     """
 
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None):
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, hoist=True):
         cut, feedback, edges = check_cut(net, cut), feedback or {}, projection_edges(net)
         like = next(iter(tensors.values()))
-        self.net, self.like = net, like
+        self.net, self.like, self.hoist = net, like, hoist
         self.neurons = {}
         for name, population in net.populations.items():
             parameters = {k: tensors[f"{name}.{k}"].detach().cpu().numpy() for k in population.values}
@@ -280,24 +281,34 @@ class Twin:
         trials = next(iter(inputs.values())).shape[1]
         for neurons in self.neurons.values():
             neurons.start(trials, self.like)
-        self.arriving = {}
+        self.arriving, self.inputs = {}, {name: signal.unbind(0) for name, signal in inputs.items()}
         for name, link in self.links.items():
-            if isinstance(self.net.nodes[link.projection.pre], Input):
+            link.history = [None] * len(link.history)
+            if self.hoist and link.projection.pre in inputs:
                 self.arriving[name] = link.whole_trial(inputs[link.projection.pre]).unbind(0)
-            else:
-                link.history = [None] * len(link.history)
 
     def advance(self, t):
         """One time step, number ``t`` of the trial."""
+        self.integrate()
+        self.transmit(t)
+        self.jump()
+
+    def integrate(self):
+        """Slots 1 and 2: update, threshold."""
         for neurons in self.neurons.values():
             neurons.update()
             neurons.fire()
+
+    def transmit(self, t):
+        """Slot 3: graded projections set their targets, event projections add to theirs."""
         outputs = {k: n.output() for k, n in self.neurons.items() if n.output_tape is not None}
         graded, events = {}, {}
         for name, link in self.links.items():
             p = link.projection
             if name in self.arriving:
                 current = self.arriving[name][t]
+            elif p.pre in self.inputs:
+                current = link(self.inputs[p.pre][t])
             else:
                 current = link(outputs[p.pre] if p.transmission == "graded" else self.neurons[p.pre].z)
             box = graded if p.transmission == "graded" else events
@@ -309,6 +320,9 @@ class Twin:
             self.neurons[post].state[target] = current
         for (post, target), current in events.items():
             self.neurons[post].state[target] = self.neurons[post].state[target] + current
+
+    def jump(self):
+        """Slot 4: reset and adaptation."""
         for neurons in self.neurons.values():
             neurons.after_spike()
 

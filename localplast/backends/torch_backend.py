@@ -1,0 +1,128 @@
+"""The Torch backend: gradients and learning on batches of trials."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.backends.torch_traces import OnlineLearner, apply_optimiser
+from localplast.errors import UnsupportedError
+from localplast.plan import direct_path, feedback_matrices, plan, the_readout
+
+__all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
+
+
+@contextlib.contextmanager
+def denormals_flushed():
+    """Treat denormal numbers as zero while inside: decaying traces are several times faster, and change by < 1e-300.
+
+    Torch cannot tell what was set before; outside, denormals are kept, which is Torch's default.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
+    """Trials as tensors, time first: inputs, target ``(time or 1, trial, readout)``, weight ``(time,)``."""
+    rasters = trials.rasters(rng, float(net.dt))
+    inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1).to(dtype) for k, v in rasters.items()}
+    target = None
+    if trials.target is not None:
+        dense = loss.dense_target(trials.target, trials.steps, net.size(the_readout(net)))
+        target = torch.as_tensor(dense, device=device).transpose(0, 1).to(dtype)
+    weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight, float)
+    return inputs, target, torch.as_tensor(weight, device=device).to(dtype)
+
+
+def batch_loss(loss, outputs, target, weight, counts, duration):
+    """The loss of every trial, ``(trial,)``: the readout's part and the regularised whole."""
+    readout = (weight[:, None] * loss.per_step(outputs, target)).sum(0)
+    if loss.regulariser is None:
+        return readout, readout
+    regulariser, total = loss.regulariser, readout
+    for count in counts.values():
+        excess = count / duration - regulariser.target
+        total = total + 0.5 * regulariser.strength * (excess**2).sum(-1)
+    return readout, total
+
+
+def score(outputs, weight, labels):
+    """Share of trials whose largest weighted mean output is the label; nan where there are no labels."""
+    if labels is None or np.ndim(labels) != 1:
+        return float("nan")
+    chosen = (weight[:, None, None] * outputs).sum(0).argmax(-1)
+    return float((chosen.cpu() == torch.as_tensor(labels)).double().mean())
+
+
+def adjoint_form(net, rule, seed):
+    """``(cut, feedback)`` whose automatic differentiation equals ``rule``; None where no cut does."""
+    readout = the_readout(net)
+    paths = {name: direct_path(net, name, readout) for name, p in net.populations.items() if p.model.spiking}
+    fixed = feedback_matrices(net, rule, seed)
+    targets = {p.post for p in net.plastic} - {readout}
+    if rule.local and any(paths[name] is None for name in targets):
+        return None
+    return rule.cut, {paths[k].name: b for k, b in fixed.items() if paths[k] is not None}
+
+
+def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, record=()):
+    """Simulate trials; returns readout outputs ``(time, trial, k)``, spike counts, and what was asked for."""
+    readout = the_readout(net)
+    spiking = [k for k, p in net.populations.items() if p.model.spiking]
+    twin = Twin(net, tensors, masks, cut=cut, feedback=feedback)
+    wanted = [f"{readout}.output", *(f"{k}.spikes" for k in spiking), *record]
+    traces = simulate(twin, inputs, list(dict.fromkeys(wanted)))
+    counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
+    return traces[f"{readout}.output"], counts, traces
+
+
+def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, form=None, trainable=(), device="cpu"):
+    """dloss/dparameter as ``rule`` estimates it, before any optimiser.
+
+    Parameters
+    ----------
+    form : str, optional
+        Of local rules: ``'traces'`` carries eligibility forward, ``'adjoint'`` differentiates with edges cut (the same
+        numbers, state per neuron only). Default: adjoint where it exists.
+    trainable : sequence of str
+        More parameters than the plastic weights, such as ``'rec.tau_mem'`` (by automatic differentiation).
+
+    Returns
+    -------
+    dict of str to array
+        ``cues_rec.weight`` and so on.
+    info : dict
+        ``loss`` (mean over trials), ``accuracy``, ``counts``.
+    """
+    names = [f"{p.name}.weight" for p in net.plastic] + list(trainable)
+    rng = np.random.default_rng([seed, 3])
+    with denormals_flushed():
+        inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
+        duration = trials.steps * float(net.dt)
+        adjoint = adjoint_form(net, rule, seed)
+        form = form or ("adjoint" if adjoint else "traces")
+        if form == "adjoint":
+            if adjoint is None:
+                raise UnsupportedError(f"no cut of the credit graph equals {rule.name} on this network; use form='traces'")
+            tensors = leaves(net, values, dtype=dtype, device=device, trainable=names)
+            feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
+            outputs, counts, _ = run_forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)
+            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
+            found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
+            grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+        else:
+            tensors = leaves(net, values, dtype=dtype, device=device)
+            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), tensors, values.masks)
+            outputs, counts = learner.run(inputs, target, weight)
+            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
+            grads = {f"{n}.weight": g for n, g in learner.gradients().items()}
+    info = {
+        "loss": float(total.detach().mean()),
+        "accuracy": score(outputs.detach(), weight, trials.target),
+        "counts": {k: c.detach().cpu().numpy() for k, c in counts.items()},
+    }
+    return {n: g.detach().cpu().numpy() for n, g in grads.items()}, info
