@@ -226,7 +226,7 @@ class Learning:
         ends = {"trial_over": "\n".join(self.trial_end(p))}
         events = {"deliver": "spike", "trial_over": "trial_end"}
         if self.plan.optimiser and self.plan.rule.update == "trial":
-            ends["optimise"] = "\n".join([*self.optimiser_code(p), "gradient = 0"])
+            ends["optimise"] = "\n".join([*self.optimiser_code(p), self.cleared(p, "gradient")])
             events["optimise"] = "batch_end"
         ends = {k: v for k, v in ends.items() if v}
         return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k == "deliver" or k in ends}}
@@ -238,7 +238,12 @@ class Learning:
             regulariser = self.plan.loss.regulariser
             factor = regulariser.strength / duration
             code.append(f"gradient += {factor!r}*(spike_count_post/{duration!r} - {regulariser.target!r})*elig_sum")
-        return code + [f"{name} = 0" for name in plan.state]
+        return code + [self.cleared(p, name) for name in plan.state]
+
+    def cleared(self, p, name):
+        """The statement that sets a synaptic variable to zero, in its unit."""
+        dimension = self.synapse_dimensions(p)[name]
+        return f"{name} = 0" if dimension is DIMENSIONLESS else f"{name} = 0*{b2.get_unit(dimension)!r}"
 
     def optimiser_code(self, p):
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
@@ -266,7 +271,7 @@ class Learning:
         if plan.eligibility.arrives == "synapse":
             code.append("arrived = 0")
         if self.plan.optimiser and self.plan.rule.update == "step":
-            code += [*self.optimiser_code(p), "gradient = 0"]
+            code += [*self.optimiser_code(p), self.cleared(p, "gradient")]
         synapses.run_regularly("\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn")
         for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
             pathway = getattr(synapses, name, None)
