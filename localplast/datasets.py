@@ -21,7 +21,10 @@ from localplast.errors import DatasetError
 
 __all__ = ["fashion_mnist", "mnist", "yin_yang"]
 
-IDX_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+IDX_FILES = (
+    "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
+)
 
 
 @functools.lru_cache(maxsize=8)

@@ -90,10 +90,10 @@ def task(present, train=None):
 def quick():
     """Latency code, 100 hidden neurons, 40 steps, the first 10000 training images."""
     return Preset(
-        network=network(hidden=100, tau_mem=20 * ms, tau_out=20 * ms, weight=1.0, v_th=0.3),
+        network=network(hidden=100, tau_mem=20 * ms, tau_out=20 * ms, weight=2.0, v_th=0.3),
         task=task(latency_trials, train=10_000),
         loss=cross_entropy(),
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         batch=32,
         updates=1000,
         test=1000,

@@ -58,7 +58,8 @@ def network(*, inputs=100, neurons=100, dt=1 * ms):
     """``neurons`` recurrent LIF neurons and one readout.
 
     The published step is ``v[t] = alpha*v[t-1] + (1 - alpha)*W z[t-1] - v_th z[t-1]``. Here spikes and reset act before
-    the decay, so whatever a spike adds is divided by the decay ``alpha`` of one step.
+    the decay, so whatever a spike adds is divided by the decay ``alpha`` of one step. Input spikes act one step later
+    than there. Otherwise the published forward pass is reproduced to rounding.
     """
     tau, v_th = 30 * ms, 0.03
     alpha = float(np.exp(-dt / tau))
@@ -100,7 +101,7 @@ def preset(*, neurons, duration, updates):
         task=task(duration=duration),
         # published: 300/2 * (f - 0.01)**2 per neuron, f in spikes per ms
         loss=mse() + rate(10, 300e-6),
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         batch=1,
         updates=updates,
         test=1,

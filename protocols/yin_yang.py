@@ -60,27 +60,27 @@ def network(*, hidden=120, dt=1 * ms):
     The threshold is low against the weights: neurons fire bursts whose length grows with their input, and the same
     learning rate moves the hidden layer, in units of its threshold, faster than the readout.
     """
-    cell = lif(v_th=0.02, surrogate=triangle("2*v_th"))
+    cell = lif(v_th=0.01, surrogate=triangle("2*v_th"))
     return Network(
         dt=dt,
         points=Input(5),
         hidden=Population(hidden, cell, {"tau_mem": np.linspace(5, 50, hidden) * ms}),
         out=Population(3, leaky_readout(tau_out=20 * ms)),
         projections=[
-            Projection("points", "hidden", weight=normal(0.4, mean=0.03)),
-            Projection("hidden", "out", weight=normal(0.3)),
+            Projection("points", "hidden", weight=normal(0.3, mean=0.015)),
+            Projection("hidden", "out", weight=normal(0.2)),
         ],
     )
 
 
 def quick():
     """About 13 epochs; BPTT and e-prop both pass 93 %."""
-    return preset(dt=1 * ms, updates=2000)
+    return preset(dt=1 * ms, updates=1000)
 
 
 def paper():
     """200 epochs with a finer step: at 1 ms a coordinate has only 31 values, which alone costs some accuracy."""
-    return preset(dt=0.5 * ms, updates=31_250)
+    return preset(dt=0.5 * ms, updates=15_625)
 
 
 def preset(*, dt, updates):
@@ -88,8 +88,8 @@ def preset(*, dt, updates):
         network=network(dt=dt),
         task=Task.dataset("yin-yang", yin_yang(5000, 42), yin_yang(1000, 40), partial(latency_trials, dt=dt)),
         loss=cross_entropy(),
-        learning_rate=2e-3,
-        batch=32,
+        learning_rate=1.5e-3,
+        batch=64,
         updates=updates,
         test=1000,
         hidden="hidden",

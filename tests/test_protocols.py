@@ -213,3 +213,50 @@ def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
     with pytest.raises(DatasetError, match="train-images"):
         protocols.load("mnist").presets["quick"]()
     datasets.mnist.cache_clear()
+
+
+
+REFERENCE = Path(os.environ.get("LOCALPLAST_DATA", ""), "eprop_reference")
+
+
+def forward(network, weights, raster):
+    """The readout of a network input -> rec -> out, step by step, from the contract in the design, in plain numpy.
+
+    ``raster`` ``(time, neuron)``; the result, ``(time, readout)``, contains the spikes of its own step.
+    """
+    to_rec, recurrent, to_out = weights
+    dt = float(network.dt)
+    rec, out = (network.draw().parameters[name] for name in ("rec", "out"))
+    beta, tau_adapt = rec.get("beta", 0.0), rec.get("tau_adapt", 1.0)
+    last, silent = np.full(len(recurrent), -np.inf), np.floor(rec["tau_ref"] / dt + 0.5)
+    v, a, y, result = np.zeros(len(recurrent)), np.zeros(len(recurrent)), np.zeros(to_out.shape[1]), []
+    for step, spikes in enumerate(raster):
+        v, a, y = v * np.exp(-dt / rec["tau_mem"]), a * np.exp(-dt / tau_adapt), y * np.exp(-dt / out["tau_out"])
+        z = (v > rec["v_th"] + beta * a) & (step - last >= silent)
+        last[z] = step
+        v, y = v + spikes @ to_rec + z @ recurrent - rec["v_reset"] * z, y + z @ to_out
+        a = a + z
+        result.append(y)
+    return np.array(result)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="eprop_reference is not in LOCALPLAST_DATA")
+@pytest.mark.parametrize("name, file, spread_of_readout", [
+    ("evidence-accumulation", "classification_batch1", np.sqrt(6 / 102)),
+    ("pattern-generation", "regression", 1.0),
+])
+def test_the_paper_network_has_the_loss_that_nest_publishes(name, file, spread_of_readout):
+    """How weights, threshold and reset are scaled: NEST's first loss, from its weights and its input spikes."""
+    network = protocols.load(name).presets["paper"]().network
+    reference = np.load(REFERENCE / f"eprop_bsshslm2020_{file}.npz", allow_pickle=False)
+    spreads = [p.weight.spread for p in network.projections.values()]
+    published = zip(("w_in_rec", "w_rec_rec", "w_rec_out"), (1.0, 1.0, spread_of_readout), strict=True)
+    weights = [reference[key].T.astype(float) * (spread / unit) for (key, unit), spread in zip(published, spreads, strict=True)]
+    raster = reference["input_spikes"].reshape(-1, *reference["input_spikes"].shape[-2:])[0]
+    y = forward(network, weights, np.roll(raster, -1, axis=0))  # published inputs act in their own step, here in the next
+    if name == "pattern-generation":
+        loss = 0.5 * ((y[:, 0] - reference["target"]) ** 2).sum()
+    else:
+        y = y[-150:]
+        loss = (np.log(np.exp(y).sum(1)) - y[:, reference["target_class"][0]]).mean()
+    assert loss == pytest.approx(reference["loss_nest"][0], rel=1e-9)
