@@ -80,7 +80,7 @@ class Learning:
             eligibility = self.plan.synapses[p.name].eligibility
             for key, _ in eligibility.pre:
                 result[f"{key}_{p.name}"] = self.trace_dimension(p, key.split("eps_")[1])
-            if eligibility.pre and self.delayed(p):
+            if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
         if name == self.plan.readout:
             result.update(error=self.error_dimension, loss=self.loss_dimension, score=self.output_dimension)
@@ -114,6 +114,10 @@ class Learning:
     def delayed(self, p):
         return bool(np.any(self.values.delays[p.name] > 0))
 
+    def gathers(self, p):
+        """Whether delayed spikes are gathered per presynaptic neuron, for all synapses of its axon at once."""
+        return self.delayed(p) and self.plan.synapses[p.name].eligibility.arrives == "pre"
+
     def spike_name(self, name):
         return "r" if isinstance(self.net.nodes[name], Input) else "z"
 
@@ -122,7 +126,7 @@ class Learning:
         code, restart = [], []
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
-            source = f"arrived_{p.name}" if self.delayed(p) else self.spike_name(name)
+            source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(name)
             rename = {key: f"{key}_{p.name}" for key, _ in eligibility.pre} | {"arrived": source}
             post = self.net.nodes[p.post]
             numbers = {k: float(self.values.parameters[p.post][k]) for k in post.model.parameters
@@ -133,7 +137,7 @@ class Learning:
                              for s in expression.free_symbols if s.name in numbers}
                 code += statements([(key, expression.subs(constants))], lambda n, r=rename: r.get(n, n))
             restart += [rename[key] for key, _ in eligibility.pre]
-            if eligibility.pre and self.delayed(p):
+            if self.gathers(p):
                 restart.append(source)
                 code.append(f"{source} = 0")
         if restart and not self.delayed_only(name):
@@ -216,7 +220,7 @@ class Learning:
         own = set(self.plan.synapses[p.name].state) | {n for n, _ in self.plan.synapses[p.name].program}
         hoisted = {key: f"{key}_{p.name}_pre" for key, _ in eligibility.pre}
         if eligibility.arrives == "pre":
-            source = f"arrived_{p.name}" if self.delayed(p) and eligibility.pre else self.spike_name(p.pre)
+            source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(p.pre)
             hoisted["arrived"] = f"{source}_pre"
         keep = own | {"dt", "arrived", "gradient", "elig_sum", "w", "learning_rate"}
         return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
@@ -292,7 +296,7 @@ class Learning:
                 self.build_feedback(built, name, path)
         for name in self.plan.synapses:
             p = self.net.projections[name]
-            if self.plan.synapses[name].eligibility.pre and self.delayed(p):
+            if self.gathers(p):
                 self.build_arrivals(built, p)
         for name in self.net.populations:
             group = built.objects[name]
