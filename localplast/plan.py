@@ -168,7 +168,7 @@ def readout_filter(net, readout, path):
     target = path.target if path is not None else population.model.receives
     numbers = {symbol(n): float(v) for n, v in population.values.items() if not np.ndim(v)} | {symbol("dt"): float(net.dt)}
     entries = {pair: e.subs(numbers) for pair, e in jacobian(step).entries.items()}
-    output = {k: differentiate(step.output, k) for k in step.state}
+    output = {k: differentiate(step.output, k).subs(numbers) for k in step.state}
     varying = {symbol(n) for n in step.state + step.inputs} | {symbol(n) for n, v in population.parameters.items() if np.ndim(v)}
     units = {population.model.dimensions[k] for k in step.state}
     if any(e.free_symbols & varying for e in [*entries.values(), *output.values()]) or jacobian(step).program or len(units) > 1:
