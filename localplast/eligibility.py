@@ -145,7 +145,9 @@ class Derivation:
         moved, kicked = self.jump_coefficients() if self.model.spiking else ({}, {})
         parts = self.components(update, spike, moved, kicked)
         hoisted = self.hoisted(parts, update, moved, kicked)
-        eps = {k: symbol(f"eps_{k}") for k in parts}
+        # what the update empties (an input that acts one step later) leaves nothing to store between two steps
+        emptied = {k for k in hoisted if not any((k, m) in update for m in parts)}
+        eps = {k: sympy.Integer(0) if k in emptied else symbol(f"eps_{k}") for k in parts}
         arrived = {k: ARRIVED if k == self.target else sympy.Integer(0) for k in parts}
 
         def propagate(k, source):
@@ -153,7 +155,7 @@ class Derivation:
 
         last = {k: symbol(f"last_eps_{k}") if k in hoisted else eps[k] for k in parts}
         pre = [(f"last_eps_{k}", eps[k] + arrived[k]) for k in hoisted]
-        pre += [(f"eps_{k}", propagate(k, last)) for k in hoisted]
+        pre += [(f"eps_{k}", propagate(k, last)) for k in hoisted if k not in emptied]
         program, primed = [], dict(eps)
         for k in (k for k in parts if k not in hoisted):
             primed[k] = symbol(f"primed_{k}")
