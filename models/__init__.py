@@ -5,7 +5,9 @@ if __name__ != "localplast.models":  # a second copy of every class would compar
 
 from localplast.models.alif import alif as alif
 from localplast.models.cuba_lif import cuba_lif as cuba_lif
+from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
+from localplast.models.eprop_2020 import eprop_readout_2020 as eprop_readout_2020
 from localplast.models.lif import lif as lif
 from localplast.models.readout import leaky_readout as leaky_readout
 
-__all__ = ["alif", "cuba_lif", "leaky_readout", "lif"]
+__all__ = ["alif", "cuba_lif", "eprop_2020", "eprop_readout_2020", "leaky_readout", "lif"]
