@@ -39,7 +39,7 @@ class clip(sympy.Function):
         return True
 
 
-OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip}
+OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip, "sqrt": sympy.sqrt}
 
 
 def symbol(name):

@@ -30,6 +30,8 @@ def encode(value):
         return value.item()
     if isinstance(value, Mapping):
         return {"map": {str(k): encode(v) for k, v in value.items()}}
+    if isinstance(value, (frozenset, set)):
+        return [encode(v) for v in sorted(value)]
     if isinstance(value, (tuple, list)):
         return [encode(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -80,6 +80,11 @@ def with_gap(block, array):
     return padded.reshape(block.length, -1)
 
 
+def integer_seed(seed):
+    """One integer from a seed that may be a list: runs of one learner must not repeat their noise."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 class Results:
     """What a block left behind, as arrays ``(trial, ...)``; ``variables`` reads one variable of one object."""
 
@@ -131,7 +136,7 @@ class Runtime:
             monitor.resize(0)
             monitor.variables["N"].set_value(0)
         random = np.random.get_state()
-        b2.seed(self.seed if seed is None else seed)
+        b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
                 self.network.run(self.block.length * self.built.net.dt, namespace={})
@@ -195,7 +200,7 @@ class Standalone:
             arguments.append(f"{name}.values={self.store(f'set_{name}', table)}")
         results = self.directory / "results"
         results.mkdir(exist_ok=True)
-        environment = {**os.environ, "LOCALPLAST_SEED": str(int(seed))}
+        environment = {**os.environ, "LOCALPLAST_SEED": str(integer_seed(seed))}
         done = subprocess.run(
             ["./main", "--results_dir", f"{results}/", *arguments], cwd=self.directory, env=environment,
             capture_output=True, text=True,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.backends.torch_traces import OnlineLearner, apply_optimiser
+from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import UnsupportedError
 from localplast.plan import direct_path, feedback_matrices, plan, the_readout
 
@@ -55,7 +55,7 @@ def score(outputs, weight, labels):
     if labels is None or np.ndim(labels) != 1:
         return float("nan")
     chosen = (weight[:, None, None] * outputs).sum(0).argmax(-1)
-    return float((chosen.cpu() == torch.as_tensor(labels)).double().mean())
+    return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
 
 
 def adjoint_form(net, rule, seed):

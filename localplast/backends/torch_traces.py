@@ -8,7 +8,7 @@ import torch
 from localplast.backends.torch_step import Taps, Twin
 from localplast.calculus import Tape
 
-__all__ = ["OnlineLearner", "apply_optimiser"]
+__all__ = ["OnlineLearner"]
 
 
 class Synapses:
@@ -164,9 +164,3 @@ class OnlineLearner:
         """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
         return {name: s.stored["gradient"].mean(0) * self.masks[name] for name, s in self.synapses.items()}
 
-
-def apply_optimiser(optimiser, projection, weight, gradient, state, number):
-    """One update of one projection; returns the new weight and the new optimiser state."""
-    tape = Tape(optimiser.program(), {"learning_rate": optimiser.rate(projection)})
-    new = tape({"w": weight, "g": gradient, "k": number, **state})
-    return new["w"], {name: new[name] for name in optimiser.state}

@@ -1,0 +1,200 @@
+"""Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from localplast.backends.torch_backend import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score
+from localplast.backends.torch_fused import Fused, why_not
+from localplast.backends.torch_step import leaves
+from localplast.backends.torch_traces import OnlineLearner
+from localplast.calculus import Tape
+from localplast.plan import plan, the_readout
+
+__all__ = ["TorchLearner", "Forward", "single_thread"]
+
+
+@contextlib.contextmanager
+def single_thread():
+    """One Torch thread while inside: products of a time step are too small to share (the batch is split instead)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Forward:
+    """A differentiable run of the network: the generated kernel where it can, else the plain step."""
+
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
+        self.net, self.tensors, self.masks = net, tensors, masks
+        self.cut, self.feedback, self.readout = cut, feedback or {}, the_readout(net)
+        self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
+        reason = why_not(net, trainable=[], feedback=self.feedback)
+        self.fused = None if reason else Fused(net, tensors, masks, cut=cut, feedback=self.feedback, threads=threads)
+
+    def __call__(self, weights, inputs):
+        """Readout outputs ``(time, trial, k)`` and spike counts by population."""
+        if self.fused is not None:
+            results = self.fused(weights, inputs)
+            return results[f"{self.readout}.output"], {k: results[f"{k}.count"] for k in self.spiking}
+        tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}}
+        outputs, counts, _ = run_forward(
+            self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback
+        )
+        return outputs, counts
+
+
+class TorchLearner:
+    """A network that learns in Torch.
+
+    Parameters
+    ----------
+    net : Network
+    values : Values
+        Where it starts.
+    rule : Rule
+    loss : Loss
+    optimiser : Optimiser
+
+    Other arguments
+    ---------------
+    batch : int
+        Trials per update.
+    seed : int
+        Of fixed feedback and of inputs given as rates.
+    dtype : torch.dtype
+    threads : int
+        The batch is split between them.
+    """
+
+    backend = "torch"
+
+    def __init__(self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1):
+        self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
+        self.batch, self.seed, self.dtype, self.threads = batch, seed, dtype, threads
+        self.restart(values, seed)
+
+    def restart(self, values, seed):
+        """Begin again from other numbers."""
+        net, self.values, self.seed, self.updates = self.net, values, seed, 0
+        self.plastic = [p.name for p in net.plastic]
+        self.tensors = leaves(net, values, dtype=self.dtype)
+        self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
+        self.state = {
+            n: {k: torch.zeros_like(self.weights[n]) for k in self.optimiser.state} for n in self.plastic
+        }
+        self.steps = {n: Tape(self.optimiser.program(), {"learning_rate": self.optimiser.rate(n)}) for n in self.plastic}
+        adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
+        self.online = None
+        if adjoint is None:
+            self.online = OnlineLearner(net, plan(net, self.rule, self.loss, seed=seed), self.tensors, values.masks)
+        cut, feedback = adjoint or ((), {})
+        feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}
+        self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, threads=self.threads)
+
+    def prepare(self, trials):
+        rng = np.random.default_rng([self.seed, 3, self.updates])
+        return prepare(self.net, trials, self.loss, rng=rng, dtype=self.dtype)
+
+    def train(self, trials):
+        """Learn from whole batches of trials; returns one dict of metrics per update."""
+        found = []
+        with denormals_flushed(), single_thread():
+            for start in range(0, len(trials), self.batch):
+                found.append(self.update(trials[start : start + self.batch]))
+        return found
+
+    def update(self, trials):
+        """One batch: present it, change the weights."""
+        inputs, target, weight = self.prepare(trials)
+        duration = trials.steps * float(self.net.dt)
+        if self.online is not None:
+            outputs, counts, grads = self.learn_online(inputs, target, weight)
+        else:
+            leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
+            outputs, counts = self.forward(leaf, inputs)
+        readout_loss, total = batch_loss(self.loss, outputs, target, weight, counts, duration)
+        if self.online is None:
+            grads = dict(zip(self.plastic, torch.autograd.grad(total.mean(), [leaf[n] for n in self.plastic]), strict=True))
+        if grads:
+            self.updates += 1
+            for name, grad in grads.items():
+                self.step(name, grad)
+        outputs = outputs.detach()
+        rates = [c.detach().mean() / duration for c in counts.values()]
+        return {
+            "loss": float(total.detach().mean()),
+            "accuracy": score(outputs, weight, trials.target),
+            "rate": float(sum(rates) / max(len(rates), 1)),
+        }
+
+    def step(self, name, grad):
+        """The optimiser, for one projection."""
+        new = self.steps[name]({"w": self.weights[name], "g": grad, "k": self.updates, **self.state[name]})
+        self.weights[name] = self.tensors[f"{name}.weight"] = new["w"] * self.mask(name)
+        self.state[name] = {k: new[k] for k in self.state[name]}
+
+    def mask(self, name):
+        return torch.as_tensor(self.values.masks[name]).to(self.dtype)
+
+    def learn_online(self, inputs, target, weight):
+        """Traces carried forward; with ``update='step'`` the weights change in every step."""
+        online = self.online
+        for name, link in online.twin.links.items():
+            link.weight = self.weights[name] * self.mask(name)
+        if self.rule.update == "trial":
+            return *online.run(inputs, target, weight), online.gradients()
+
+        def every_step(learner):
+            self.updates += 1
+            for name, grad in learner.gradients().items():
+                self.step(name, grad)
+                learner.twin.links[name].weight = self.weights[name]
+                learner.synapses[name].stored["gradient"] = torch.zeros_like(learner.synapses[name].stored["gradient"])
+
+        return *online.run(inputs, target, weight, every_step), {}
+
+    def evaluate(self, trials):
+        """Loss, accuracy and spikes per neuron on trials, learning nothing."""
+        inputs, target, weight = prepare(
+            self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype
+        )
+        with torch.no_grad(), denormals_flushed(), single_thread():
+            outputs, counts = self.forward(self.weights, inputs)
+            _, total = batch_loss(self.loss, outputs, target, weight, counts, trials.steps * float(self.net.dt))
+        spikes = [float(c.mean()) for c in counts.values()]
+        return {
+            "loss": float(total.mean()),
+            "accuracy": score(outputs, weight, trials.target),
+            "spikes": sum(spikes) / max(len(spikes), 1),
+        }
+
+    def adopt(self, numbers):
+        """Take over weights, by projection."""
+        for name, weight in numbers.items():
+            self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(weight).to(self.dtype)
+
+    def numbers(self):
+        """The present weights, by projection."""
+        return {n: w.detach().numpy().astype(float) for n, w in self.weights.items()}
+
+    def arrays(self):
+        """Everything that a checkpoint must hold, by name."""
+        kept = {f"weight.{n}": w.detach().numpy() for n, w in self.weights.items()}
+        kept.update({f"{k}.{n}": s.detach().numpy() for n, state in self.state.items() for k, s in state.items()})
+        return {**kept, "updates": np.array(self.updates)}
+
+    def load(self, arrays):
+        """Go on from what :meth:`arrays` gave."""
+        for name in self.weights:
+            self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(arrays[f"weight.{name}"]).clone()
+        for name, state in self.state.items():
+            self.state[name] = {k: torch.as_tensor(arrays[f"{k}.{name}"]).clone() for k in state}
+        self.updates = int(arrays["updates"])
+
+    def close(self):
+        """Nothing to release."""

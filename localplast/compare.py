@@ -1,0 +1,184 @@
+"""How far is a local rule from backpropagation? The same network, task, optimiser and seeds under several rules."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from localplast.fit import Fit
+from localplast.record import Request
+from localplast.rule import Rule
+from localplast.rules import bptt
+
+__all__ = ["Contender", "alignment", "compare", "hidden_gradient", "markdown"]
+
+#: Trials that a gradient is compared on.
+PROBE_TRIALS = 64
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A rule as it takes part in a comparison: where it runs, and which projections stay as they are."""
+
+    rule: Rule
+    backend: str
+    frozen: tuple = field(default=())
+
+
+def as_contender(rule):
+    """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
+    return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
+
+
+def compare(
+    net, task, rules, *, optimiser, loss=None, seeds=(0,), batch=32, updates=100, test=200, probes=5, hidden=None,
+    path=None, resume=False, target=None, workers=1, show=None,
+):
+    """Train ``net`` on ``task`` under every rule and seed, and measure each against BPTT along the way.
+
+    Parameters
+    ----------
+    rules : dict of str to Rule or Contender
+        By the name they get in the result.
+
+    Other arguments
+    ---------------
+    optimiser : Optimiser
+        The same for all: else optimisers would be compared.
+    probes : int
+        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights.
+    hidden : str, optional
+        The population whose incoming weights are compared; default: the first spiking one.
+    path : path, optional
+        A folder for one record per run.
+    workers : int
+        Runs that go on side by side.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``/curves`` (rule, seed, update): test accuracy and loss; ``/alignment`` (rule, seed, probe): relative error,
+        cosine, norm ratio and sign agreement of the hidden gradient with BPTT's; ``/cost`` (rule, seed): spikes per
+        neuron, seconds per 1000 trials on each backend.
+    """
+    hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
+    contenders = {name: as_contender(rule) for name, rule in rules.items()}
+    every = max(updates // max(probes, 1), 1)
+    updates = every * max(probes, 1)
+    lock = threading.Lock()
+
+    def train(name):
+        contender = contenders[name]
+        chosen = optimiser.with_rates(**{projection: 0.0 for projection in contender.frozen})
+        with lock:  # Brian2 generates code for one network at a time
+            fit = Fit(
+                net, task, net.draw(seeds[0]), contender.rule, chosen, loss=loss, backend=contender.backend, batch=batch,
+                updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
+            )
+        try:
+            return [one_run(fit, net, name, hidden, contender, seed, path, resume, show) for seed in seeds]
+        finally:
+            fit.close()
+
+    with ThreadPoolExecutor(workers) as pool:
+        runs = dict(zip(contenders, pool.map(train, contenders), strict=True))
+    return assemble(net, task, contenders, runs, list(seeds), hidden=hidden, batch=batch, optimiser=optimiser.name)
+
+
+def one_run(fit, net, name, hidden, contender, seed, path, resume, show):
+    """Train once; returns curves, alignments and costs as plain lists."""
+    fit.restart(net.draw(seed), seed)
+    trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
+    measured = []
+
+    def on_test(fit):
+        values = fit.values.replace_weights(fit.learner.numbers())
+        measured.append({"update": fit.done, **alignment(net, values, trials, contender.rule, fit.loss, hidden, seed)})
+        if fit.done == 0:
+            measured[-1].update({f"test_{k}": v for k, v in fit.evaluate().items()})
+
+    store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
+    tree = fit.run(Request(), path=store, resume=resume, show=show, on_test=on_test)
+    metrics = tree["metrics"].to_dataset().load()
+    return {"alignment": measured, "metrics": metrics, "trials": fit.updates * fit.batch, "seconds": fit.seconds}
+
+
+def hidden_gradient(net, values, trials, rule, loss, hidden, seed):
+    """The gradient of all plastic weights onto ``hidden``, as one vector."""
+    from localplast.backends.torch_backend import gradient
+
+    grads, _ = gradient(net, values, trials, rule, loss, seed=seed)
+    return np.concatenate([grads[f"{p.name}.weight"][values.masks[p.name]] for p in net.plastic if p.post == hidden])
+
+
+def alignment(net, values, trials, rule, loss, hidden, seed):
+    """The hidden gradient of ``rule`` against BPTT's: relative error, cosine, norm ratio, sign agreement."""
+    estimate = hidden_gradient(net, values, trials, rule, loss, hidden, seed)
+    exact = hidden_gradient(net, values, trials, bptt(), loss, hidden, seed)
+    norms = np.linalg.norm(estimate), np.linalg.norm(exact)
+    return {
+        "relative_error": float(np.linalg.norm(estimate - exact) / norms[1]),
+        "cosine": float(estimate @ exact / (norms[0] * norms[1])),
+        "norm_ratio": float(norms[0] / norms[1]),
+        "sign_agreement": float(np.mean(np.sign(estimate) == np.sign(exact))),
+    }
+
+
+def assemble(net, task, contenders, runs, seeds, **attrs):
+    """The plain results of all runs as one tree."""
+    names = list(contenders)
+    coords = {"rule": names, "seed": seeds}
+    first = runs[names[0]][0]
+    probes = [m["update"] for m in first["alignment"]]
+    aligned = {
+        key: (("rule", "seed", "update"), np.array([[[m[key] for m in run["alignment"]] for run in runs[n]] for n in names]))
+        for key in ("relative_error", "cosine", "norm_ratio", "sign_agreement")
+    }
+    curves = {}
+    for key in ("test_accuracy", "test_loss", "test_spikes"):
+        rows = [[[run["alignment"][0][key], *tested(run["metrics"], key)] for run in runs[n]] for n in names]
+        curves[key] = (("rule", "seed", "update"), np.array(rows))
+    cost = {"seconds_per_1000_trials": (("rule", "seed"), [[1e3 * r["seconds"] / r["trials"] for r in runs[n]] for n in names])}
+    backends = ("rule", [contenders[n].backend for n in names])
+    return xr.DataTree.from_dict({
+        "/": xr.Dataset(attrs={**attrs, "task": task.name, "dt": float(net.dt)}),
+        "/curves": xr.Dataset(curves, {**coords, "update": probes}),
+        "/alignment": xr.Dataset(aligned, {**coords, "update": probes}),
+        "/cost": xr.Dataset(cost, {**coords, "backend": backends}),
+    })
+
+
+def tested(metrics, key):
+    values = metrics[key].values
+    return values[np.isfinite(values)]
+
+
+def markdown(tree):
+    """The comparison as a Markdown table: mean ± standard deviation over seeds."""
+    curves, aligned, cost = (tree[name].to_dataset() for name in ("curves", "alignment", "cost"))
+    header = ["rule", "backend", "test accuracy (%)", "relative error", "cosine", "spikes per neuron", "s per 1000 trials"]
+    lines = [" | ".join(header), " | ".join(["---"] * len(header))]
+    along = aligned.isel(update=slice(1, None))
+    for rule in curves["rule"].values:
+        final = curves.sel(rule=rule).isel(update=-1)
+        row = [
+            str(rule), str(cost["backend"].sel(rule=rule).values),
+            spread(100 * final["test_accuracy"].values, 1),
+            spread(along["relative_error"].sel(rule=rule).mean("update").values, 3),
+            spread(along["cosine"].sel(rule=rule).mean("update").values, 3),
+            spread(final["test_spikes"].values, 1),
+            spread(cost["seconds_per_1000_trials"].sel(rule=rule).values, 2),
+        ]
+        lines.append(" | ".join(row))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def spread(values, digits):
+    """Mean ± sample standard deviation."""
+    values = np.asarray(values, float)
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    return f"{values.mean():.{digits}f} ± {deviation:.{digits}f}"

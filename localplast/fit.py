@@ -1,0 +1,199 @@
+"""Learning a task: blocks of updates, tests in between, a record that grows, checkpoints to go on from."""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from localplast.checkpoint import load_checkpoint, save_checkpoint
+from localplast.errors import LocalplastError, RunawayError
+from localplast.progress import progress
+from localplast.record import Recorder
+from localplast.rules import bptt
+from localplast.run import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
+from localplast.serialise import encode
+
+__all__ = ["Fit", "fit", "updates_per_block"]
+
+
+def updates_per_block(example, updates, test_every, backend):
+    """How many updates run at a stretch: a divisor of both counts, and few enough for the inputs to fit."""
+    if backend == "torch":
+        return 1
+    per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
+    common = math.gcd(updates, test_every)
+    fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
+    return max(fitting, default=1)
+
+
+def fit(
+    net, task, values, request, backend, *, rule, optimiser, loss, batch, updates, test, test_every, seed, path, resume,
+    show, target, dtype, threads,
+):
+    """Let ``net`` learn ``task``; the arguments are those of :func:`localplast.run`."""
+    training = Fit(
+        net, task, values, rule, optimiser, loss=loss, backend=backend, batch=batch, updates=updates, test=test,
+        test_every=test_every, seed=seed, target=target, dtype=dtype, threads=threads,
+    )
+    try:
+        return training.run(request, path=path, resume=resume, show=show)
+    finally:
+        training.close()
+
+
+class Fit:
+    """One training run; :meth:`restart` reuses what was compiled for another seed."""
+
+    def __init__(
+        self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
+        test_every=None, seed=0, target=None, dtype="float64", threads=1,
+    ):
+        self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
+        self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
+        self.target = target or ("cpp" if shutil.which("g++") and shutil.which("make") else "numpy")
+        example = task.training(0, batch, seed)
+        example.check(net)
+        self.loss = loss or default_loss(example)
+        self.per_block = updates_per_block(example, updates, self.test_every, backend)
+        self.optimiser, self.values = optimiser, values
+        options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads)
+        self.learner = make_learner(
+            net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
+        )
+        self.judge = self.learner
+        if backend == "brian2":  # the twin has the same spikes, and presents all test trials at once
+            self.judge = make_learner(
+                net, values, bptt(), self.loss, optimiser, example, backend="torch", updates_per_block=1, **options
+            )
+        self.seconds, self.done = 0.0, 0
+
+    def restart(self, values, seed):
+        """The same run from other numbers."""
+        self.values, self.seed, self.seconds, self.done = values, seed, 0.0, 0
+        self.learner.restart(values, seed)
+        if self.judge is not self.learner:
+            self.judge.restart(values, seed)
+
+    def evaluate(self):
+        """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
+        trials = self.task.testing(self.test, self.seed)
+        if self.judge is not self.learner:
+            self.judge.adopt(self.learner.numbers())
+        parts = [(len(part), self.judge.evaluate(part)) for part in split(trials, 250)]
+        return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
+
+    def identity(self):
+        """A digest of everything that two runs must share for one to go on with the other."""
+        parts = [self.net.encoded(), encode(self.rule), encode(self.optimiser), encode(self.loss), self.task.name]
+        parts += [self.batch, self.test, self.test_every, self.seed, self.backend, self.per_block]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=sorted).encode()).hexdigest()
+
+    def run(self, request, *, path=None, resume=False, show=None, on_test=None):
+        """Learn all updates; returns the record. ``on_test(self)`` is called before the first update and at tests."""
+        recorder = self.open_record(request, path, resume)
+        title = f"{self.rule.name}, {self.backend}, seed {self.seed}"
+        saved = time.monotonic()
+        with progress(title, self.updates, show=show) as advance, recorder:
+            advance(self.done)
+            try:
+                if self.done == 0 and on_test:
+                    on_test(self)
+                while self.done < self.updates:
+                    metrics = self.block(recorder)
+                    if self.done % self.test_every == 0 and on_test:
+                        on_test(self)
+                    advance(self.per_block, loss=metrics["loss"], accuracy=metrics["accuracy"])
+                    if path and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        self.save(recorder, path)
+                        saved = time.monotonic()
+            finally:  # whatever stops the run, Ctrl-C included, what it has learned stays
+                self.keep_weights(recorder)
+                if path:
+                    self.save(recorder, path)
+        return recorder.tree()
+
+    def block(self, recorder):
+        """Some updates and what they leave in the record; returns the metrics of the last one."""
+        started = time.perf_counter()
+        trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
+        found = self.learner.train(trials)
+        self.seconds += time.perf_counter() - started
+        steps = self.done + np.arange(1, self.per_block + 1)
+        self.done += self.per_block
+        for update, metrics in zip(steps, found, strict=True):
+            if not math.isfinite(metrics["loss"]):
+                raise RunawayError(
+                    f"the loss of {self.rule.name} is {metrics['loss']} at update {update}; lower the learning rate, or look "
+                    "at the weights in the record", recorder.tree(),
+                )
+            tested = {}
+            if self.test and update % self.test_every == 0:
+                tested = {f"test_{k}": v for k, v in self.evaluate().items()}
+            recorder.add_metrics(update=int(update), **metrics, **tested)
+        for entry in recorder.request.entries:
+            if entry.variable == "weight" and entry.every > 1 and self.done % entry.every == 0:
+                recorder.set_weights(entry.node, self.learner.numbers()[entry.node], update=self.done)
+        return {**metrics, **tested}
+
+    def keep_weights(self, recorder):
+        """The latest weights, of every projection that is not kept along training."""
+        along = {e.node for e in recorder.request.entries if e.variable == "weight" and e.every > 1}
+        for name, weight in self.learner.numbers().items():
+            if name not in along:
+                recorder.set_weights(name, weight)
+
+    def open_record(self, request, path, resume):
+        origin = {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
+        if resume and path and checkpoint_of(path).exists():
+            arrays, state = load_checkpoint(checkpoint_of(path))
+            if state["identity"] != self.identity():
+                raise LocalplastError(f"{path} is a run of another network, rule, task or seed; start anew without resume")
+            self.learner.load(arrays)
+            self.done, self.seconds = state["done"], state["seconds"]
+            return Recorder.resume(path, self.net, request, position=state["position"])
+        return Recorder(self.net, request, path=path, provenance=origin)
+
+    def save(self, recorder, path):
+        """A checkpoint: enough to go on in a new process and get the same numbers."""
+        position = recorder.flush()
+        state = {"identity": self.identity(), "done": self.done, "seconds": self.seconds, "position": position}
+        save_checkpoint(checkpoint_of(path), self.learner.arrays(), state)
+
+    def close(self):
+        """Release what was compiled."""
+        self.learner.close()
+
+
+def encode_rule(rule):
+    """A rule as JSON data; matrices of feedback by their shape only."""
+    feedback = rule.feedback if isinstance(rule.feedback, str) else {k: list(np.shape(b)) for k, b in rule.feedback.items()}
+    return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": rule.update}
+
+
+def checkpoint_of(path):
+    """Where the checkpoint of the record at ``path`` stands."""
+    return Path(path).with_suffix(".checkpoint.npz")
+
+
+def split(trials, size):
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
+
+
+def concatenate(parts):
+    """Several batches of trials as one."""
+    from localplast.task import Poisson, Trials
+
+    if len(parts) == 1:
+        return parts[0]
+    inputs = {}
+    for name, first in parts[0].inputs.items():
+        arrays = [part.inputs[name] for part in parts]
+        if isinstance(first, Poisson):
+            inputs[name] = Poisson(np.concatenate([a.rates for a in arrays]), first.segment)
+        else:
+            inputs[name] = np.concatenate(arrays)
+    return Trials(inputs, np.concatenate([part.target for part in parts]), parts[0].weight)

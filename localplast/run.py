@@ -1,0 +1,302 @@
+"""The verbs ``run`` and ``gradient``: simulate a network, let it learn, ask a rule for its gradient."""
+
+import numpy as np
+import xarray as xr
+
+from localplast.errors import LocalplastError, RunawayError
+from localplast.loss import cross_entropy, mse
+from localplast.progress import progress
+from localplast.record import Recorder, Request
+from localplast.task import Task, Trials
+
+__all__ = ["BACKENDS", "default_loss", "gradient", "make_learner", "run"]
+
+BACKENDS = ("brian2", "torch")
+
+#: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
+BLOCK_NUMBERS = 8_000_000
+#: Seconds between two checkpoints, at least.
+CHECKPOINT_SECONDS = 20.0
+
+
+def run(
+    net, what, *, backend="brian2", rule=None, optimiser=None, loss=None, record=(), every=1, seed=0, values=None,
+    batch=1, updates=None, test=0, test_every=None, path=None, resume=False, target=None, dtype="float64", threads=1,
+    show=None,
+):
+    """Simulate a network, or let it learn.
+
+    Parameters
+    ----------
+    net : Network
+    what : Trials or Task
+        Trials are simulated; a task is learned by ``rule``.
+
+    Other arguments
+    ---------------
+    backend : str
+        ``'brian2'`` (forward and online) or ``'torch'`` (batched and differentiable).
+    rule, optimiser, loss
+        What learns, how weights change, what is minimised (default: cross entropy of labels, half squared error of
+        trajectories).
+    record : sequence of str, or mapping of str to options
+        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense), ``'cues_rec.weight'``.
+    every : int
+        Keep each so many steps of state variables.
+    seed : int
+        Of weights, feedback, trials and noise: same seed, same result on each backend.
+    values : Values, optional
+        Weights to start from; default ``net.draw(seed)``.
+    batch, updates : int
+        Trials per update, and how many updates.
+    test, test_every : int
+        Number of test trials, and after how many updates they are presented (default: at the end).
+    path : path, optional
+        Write the record to a Zarr store while the run goes on, and checkpoints beside it.
+    resume : bool
+        Go on with the run at ``path``; the result is that of a run never interrupted.
+    target : str, optional
+        Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
+        compiler is found.
+    dtype, threads : of Torch
+    show : bool, optional
+        A progress bar; default: on a terminal.
+
+    Returns
+    -------
+    xarray.DataTree
+
+    Raises
+    ------
+    RunawayError
+        Not a number, or runaway activity; it carries the record so far.
+    """
+    if backend not in BACKENDS:
+        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
+    values = values or net.draw(seed)
+    request = Request.parse(net, record, every=every)
+    options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads)
+    if isinstance(what, Trials):
+        return simulate(net, what, values, request, backend, **options)
+    if not isinstance(what, Task) or rule is None or optimiser is None or not updates:
+        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn")
+    from localplast.fit import fit
+
+    return fit(
+        net, what, values, request, backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
+        test=test, test_every=test_every, resume=resume, **options,
+    )
+
+
+def default_loss(trials):
+    """Cross entropy of labels, half the squared error of trajectories."""
+    return cross_entropy() if np.ndim(trials.target) == 1 else mse()
+
+
+def provenance(backend, seed, target):
+    return {"backend": backend, "codegen": target if backend == "brian2" else "torch", "seed": seed}
+
+
+def chunks(trials, numbers):
+    """``trials`` in parts whose inputs hold at most ``numbers`` numbers."""
+    per_trial = sum(int(np.prod(v.shape[1:])) for v in trials.inputs.values())
+    size = max(1, numbers // max(per_trial, 1))
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
+
+
+def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads):
+    """Present trials, record what was asked for."""
+    trials.check(net)
+    player = (brian2_player if backend == "brian2" else torch_player)(
+        net, values, request, seed=seed, target=target or "numpy", dtype=dtype
+    )
+    recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
+    with progress(backend, len(trials), show=show) as advance, recorder:
+        for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
+            player(part, recorder, number)
+            recorder.flush()
+            advance(len(part))
+    return recorder.tree()
+
+
+def keep(recorder, request, arrays, spikes, shape):
+    """Hand the arrays of some trials to the recorder: ``arrays(node, variable)`` and ``spikes(node)`` give them."""
+    for entry in request.entries:
+        if entry.variable == "spikes":
+            recorder.add_spikes(entry.node, *spikes(entry.node), shape=shape)
+        elif entry.variable != "weight":
+            recorder.add(entry.node, entry.variable, entry.select(arrays(entry.node, entry.variable)))
+
+
+def brian2_player(net, values, request, *, seed, target, dtype):
+    from localplast.backends.brian2_backend import block_for
+    from localplast.backends.brian2_run import session
+
+    wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
+
+    def play(trials, recorder, number):
+        running = session(target, net, values, block_for(net, trials), trials, request=wanted, seed=seed)
+        try:
+            results = running.run(trials, seed=[seed, number])
+
+            def arrays(node, variable):
+                return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
+
+            keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
+            finals = {f"{name}.{k}": results.read(name, k) for name, p in net.populations.items() for k in state_names(p)}
+            check_finite(net, values, trials, finals, recorder, seed)
+        finally:
+            running.close()
+
+    return play
+
+
+def torch_player(net, values, request, *, seed, target, dtype):
+    import torch
+
+    from localplast.backends.torch_backend import denormals_flushed
+    from localplast.backends.torch_step import Twin, leaves
+    from localplast.backends.torch_step import simulate as simulate_twin
+
+    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype)), values.masks)
+    wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
+    names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
+
+    def play(trials, recorder, number):
+        rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
+        inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like.dtype) for k, v in rasters.items()}
+        with torch.no_grad(), denormals_flushed():
+            traces = simulate_twin(twin, inputs, names)
+        traces = {name: trace.transpose(0, 1).numpy() for name, trace in traces.items()}
+
+        def arrays(node, variable):
+            if node in rasters:
+                return rasters[node]
+            return traces[f"{node}.spikes"] > 0 if variable == "raster" else traces[f"{node}.{variable}"]
+
+        def spikes(node):
+            trial, step, neuron = np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
+            return trial, step, neuron
+
+        keep(recorder, request, arrays, spikes, (len(trials), trials.steps))
+        finals = {f"{n}.{k}": twin.neurons[n].state[k].numpy() for n, p in net.populations.items() for k in state_names(p)}
+        check_finite(net, values, trials, finals, recorder, seed)
+
+    return play
+
+
+def state_names(population):
+    from localplast.lower import lower
+
+    return lower(population.model).state
+
+
+def check_finite(net, values, trials, finals, recorder, seed):
+    """Raise a :class:`RunawayError` if a state of some trial is not finite, naming where that began."""
+    bad = [name for name, array in finals.items() if not np.all(np.isfinite(array))]
+    if not bad:
+        return
+    recorder.flush()
+    where = first_failure(net, values, trials, seed) or f"{bad[0]} is not finite at the end of the block"
+    raise RunawayError(f"{where}; look at the weights, the time step and the integration method", recorder.tree())
+
+
+def first_failure(net, values, trials, seed):
+    """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
+    import torch
+
+    from localplast.backends.torch_step import Twin, leaves
+
+    twin = Twin(net, leaves(net, values), values.masks)
+    rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
+    inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
+    with torch.no_grad():
+        twin.start(inputs)
+        for t in range(trials.steps):
+            twin.advance(t)
+            for name, neurons in twin.neurons.items():
+                for variable, value in neurons.state.items():
+                    wrong = ~torch.isfinite(value)
+                    if wrong.any():
+                        trial, neuron = wrong.nonzero()[0].tolist()
+                        return (
+                            f"population {name!r}: {variable} of neuron {neuron} is {value[trial, neuron].item()} at "
+                            f"step {t} ({t * float(net.dt) * 1e3:g} ms) of trial {trial}"
+                        )
+    return None
+
+
+def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target="numpy", **options):
+    """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
+
+    Parameters
+    ----------
+    net : Network
+    trials : Trials
+        The loss is the mean over them.
+    rule : Rule
+
+    Other arguments
+    ---------------
+    backend : str
+        ``'torch'``, or ``'brian2'``: local rules only, accumulated step by step while Brian2 runs.
+    values : Values, optional
+        Default ``net.draw(seed)``.
+    trainable, form, dtype, device
+        See :func:`localplast.backends.torch_backend.gradient`.
+
+    Returns
+    -------
+    xarray.DataTree
+        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a delay), one per population for its
+        trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
+    """
+    trials.check(net)
+    values = values or net.draw(seed)
+    loss = loss or default_loss(trials)
+    if backend == "brian2":
+        from localplast.backends.brian2_backend import gradient as found
+
+        grads, info = found(net, values, trials, rule, loss, seed=seed, target=target, **options)
+    elif backend == "torch":
+        from localplast.backends.torch_backend import gradient as found
+
+        grads, info = found(net, values, trials, rule, loss, seed=seed, **options)
+    else:
+        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
+    nodes = {}
+    for name, array in grads.items():
+        part, variable = name.split(".")
+        nodes.setdefault(f"/{part}", {})["gradient" if variable == "weight" else f"gradient_{variable}"] = labelled(
+            net, part, array
+        )
+    attrs = {"rule": rule.name, "backend": backend, "loss": info["loss"], "accuracy": info["accuracy"], "seed": seed}
+    datasets = {path: xr.Dataset(variables) for path, variables in nodes.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
+
+
+def labelled(net, part, array):
+    """An array with the dims that its shape means."""
+    if part in net.projections and array.ndim == 2:
+        return (("pre", "post"), array)
+    if part in net.projections and array.ndim == 1:
+        return (("pre",) if net.projections[part].delay.kind == "axonal" else ("post",), array)
+    return (("neuron",) * array.ndim, array)
+
+
+def make_learner(net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block):
+    """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
+    if backend == "torch":
+        import torch
+
+        from localplast.backends.torch_learn import TorchLearner
+
+        return TorchLearner(
+            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads
+        )
+    from localplast.backends.brian2_backend import Brian2Learner
+
+    return Brian2Learner(
+        net, values, rule, loss, optimiser, example, batch=batch, seed=seed, target=target,
+        updates_per_block=updates_per_block,
+    )
