@@ -10,7 +10,7 @@ from brian2 import mV, ms
 from localplast.backends import kernel_build
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.errors import UnsupportedError
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.neuron import NeuronModel
@@ -65,6 +65,7 @@ MODELS = {
     "lif, clamped count": (lambda: lif(tau_ref=4 * ms), 5.0),
     "alif, bursts and refractoriness": (lambda: alif(tau_ref=2 * ms, beta=0.3, tau_adapt=30 * ms), 8.0),
     "cuba_lif": (lambda: cuba_lif(width=5 * mV), 0.08),
+    "cuba_lif, never refractory": (lambda: cuba_lif(tau_ref=0 * ms, width=5 * mV), 0.08),
     "quadratic": (quadratic, 0.05),
     "fitzhugh_nagumo": (fitzhugh_nagumo, 1.0),
 }
@@ -73,8 +74,9 @@ MODELS = {
 def recurrent(model, strength, size=7, delay=None, **population):
     """One recurrent population between five channels and a readout."""
     cells = Population(size, model, **population)
+    drive = uniform(strength, mean=0.4 * strength / np.sqrt(5))
     return Network(dt=1 * ms, cues=Input(5), rec=cells, out=READOUT(), projections=[
-        Projection("cues", "rec", weight=uniform(strength, mean=0.4 * strength / np.sqrt(5)), delay=delay and delay(5, size)),
+        Projection("cues", "rec", weight=drive, delay=delay and delay(5, size)),
         Projection("rec", "rec", weight=normal(0.6 * strength), delay=delay and delay(size, size)),
         Projection("rec", "out", delay=delay and delay(size, 3)),
     ])  # fmt: skip
@@ -86,14 +88,15 @@ def lif_net():
 
 
 def layers():
-    """Two hidden layers, the first with its own parameters per neuron, and a loop between the second and a third."""
+    """Two hidden layers whose neurons differ, and a loop between the second and a third."""
     tau = np.linspace(5, 30, 6) * ms
-    beta = np.array([0.0, 0.0, 0.5, 1.0])
-    return Network(dt=1 * ms, cues=Input(5), one=Population(6, lif(), parameters={"tau_mem": tau}),
-                   two=Population(4, alif(), parameters={"beta": beta}), three=Population(3, lif()), out=READOUT(),
-                   projections=[Projection("cues", "one", weight=normal(4.0)), Projection("one", "two", weight=normal(4.0)),
-                                Projection("two", "three", weight=normal(4.0)), Projection("three", "two", weight=normal(2.0)),
-                                Projection("two", "out"), Projection("one", "out"), Projection("cues", "out")])  # fmt: skip
+    adapting = {"beta": np.array([0.0, 0.0, 0.5, 1.0]), "tau_ref": np.array([0, 3, 0, 2]) * ms}
+    start = {"v": np.linspace(-0.5, 0.9, 6)}
+    hidden = [("cues", "one"), ("one", "two"), ("two", "three"), ("three", "two")]
+    return Network(dt=1 * ms, cues=Input(5), one=Population(6, lif(), parameters={"tau_mem": tau}, initial=start),
+                   two=Population(4, alif(), parameters=adapting), three=Population(3, lif()), out=READOUT(),
+                   projections=[*(Projection(*ends, weight=normal(4.0)) for ends in hidden),
+                                *(Projection(pre, "out") for pre in ("one", "two", "cues"))])  # fmt: skip
 
 
 def spikes_in(net, trials=TRIALS, steps=STEPS):
@@ -113,7 +116,7 @@ def loss_of(results):
     for name in sorted(results):
         value = results[name]
         pull = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).reshape(value.shape).cos()
-        total = total + ((value * pull).sum() if name.endswith("output") else 0.1 * (value * pull).sum() + 0.01 * (value**2).sum())
+        total = total + ((value + 0.1 * value**2) * pull).sum()
     return total
 
 
@@ -230,9 +233,9 @@ def test_feedback_takes_the_place_of_the_weights(kind):
 @pytest.mark.parametrize("trials", [1, 2, 3, 5, 17])
 @pytest.mark.parametrize("size", [1, 8, 33])
 def test_odd_sizes_and_batches(size, trials):
+    loop = Projection("rec", "rec", weight=normal(0.5), autapses=True)
     net = Network(dt=1 * ms, cues=Input(9), rec=Population(size, lif()), out=READOUT(), projections=[
-        Projection("cues", "rec", weight=uniform(2.0, mean=0.2)), Projection("rec", "rec", weight=normal(0.5), autapses=True),
-        Projection("rec", "out")])  # fmt: skip
+        Projection("cues", "rec", weight=uniform(2.0, mean=0.2)), loop, Projection("rec", "out")])  # fmt: skip
     agree(net, spikes_in(net, trials=trials, steps=40))
 
 
@@ -261,6 +264,19 @@ def test_inputs_may_be_numbers():
     inputs = {"cues": torch.where(sizes < 0.2, sizes * 10, 0.0), "drive": currents}
     agree(net, inputs)
     agree(net, inputs, cut={"leak"}, dead={"cues_rec", "rec_rec"})  # currents are no state: they still learn
+
+
+def test_dense_spikes_run_as_products():
+    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, delay=DELAYS["shared"])
+    agree(net, {"cues": torch.rand(STEPS, 11, 5, generator=torch.Generator().manual_seed(6)) < 0.7})
+
+
+@pytest.mark.parametrize("shape", [(STEPS, TRIALS, 4), (STEPS, 5)])
+def test_wrong_inputs_are_refused(shape):
+    tensors, masks = prepare(lif_net())
+    weights = {name: tensors[f"{name}.weight"] for name in lif_net().projections}
+    with pytest.raises(NetworkError, match="the network takes"):
+        Fused(lif_net(), tensors, masks)(weights, {"cues": torch.zeros(shape)})
 
 
 def test_single_precision():
@@ -315,6 +331,9 @@ def test_kernels_are_built_once_and_failures_are_told(monkeypatch, tmp_path):
     assert kernel_build.build.__wrapped__("int seven(void) { return 7; }").seven() == 7
     monkeypatch.undo()
     monkeypatch.setattr(kernel_build, "cache_folder", lambda: tmp_path)
+    made.unlink()  # a loaded library is never written to in place
+    made.write_bytes(b"damaged")
+    assert kernel_build.build.__wrapped__("int seven(void) { return 7; }").seven() == 7
     with pytest.raises(UnsupportedError, match="could not compile"):
         kernel_build.build.__wrapped__("this is no C")
     assert list(tmp_path.iterdir()) == [made], "a failed build leaves nothing behind"

@@ -1,7 +1,7 @@
 """The C text of the adjoint scan, derived from the step map: no neuron model is named here.
 
-``g`` holds dloss/dstate at the end of a step, then, after the reset has been undone, dloss/d(state before the reset), which
-is what arrived: so it is also the gradient of whatever a projection brought, and ``mu`` keeps it for delayed projections.
+``g`` holds dloss/dstate at the end of a step; then, the reset undone, dloss/d(state before the reset). Projections add to
+that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps it for as long as their delays are.
 """
 
 from localplast.backends.kernel_expression import Writer
@@ -101,7 +101,8 @@ def undo_reset(n, kept):
         changed.append((column, total(terms)))
     if not changed:
         return ""
-    lines = writer.lines + [f"const real b_{v} = {text};" for v, text in changed] + [f"g_{v}[o] = b_{v};" for v, _ in changed]
+    lines = writer.lines + [f"const real b_{v} = {text};" for v, text in changed]
+    lines += [f"g_{v}[o] = b_{v};" for v, _ in changed]
     return f"""    for (int s = 0; s < S; s++)
         for (long e = w->start{n.number}[t * S + s]; e < w->start{n.number}[t * S + s + 1]; e++) {{
             const long i = w->list{n.number}[e], o = s * N + i;

@@ -21,8 +21,11 @@ from localplast.errors import UnsupportedError
 __all__ = ["build", "cache_folder", "compiler", "missing"]
 
 #: No contraction: a fused multiply-add in the forward pass would round unlike Torch, and move spikes that tie.
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
-         "-fno-trapping-math", "-w", "-Werror=implicit-function-declaration")  # fmt: skip
+#: -O2 with the vectoriser runs as fast as -O3 here, and compiles in half the time.
+FLAGS = (
+    "-std=gnu11", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-march=native", "-fPIC", "-shared",
+    "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-w", "-Werror=implicit-function-declaration",
+)  # fmt: skip
 NO_COMPILER = (
     "no C compiler found (looked for $CC, cc, gcc and clang); running the plain Torch step, slower. "
     "Install gcc or clang, or set CC, for the fused kernel"
@@ -91,9 +94,11 @@ def build(source):
     if missing():
         raise UnsupportedError(NO_COMPILER)
     path = cache_folder() / f"{key(source, FLAGS)}.so"
-    if not path.exists():
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # not there yet, or damaged
         compile_to(path, source)
-    return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
 
 
 def compile_to(path, source):

@@ -1,4 +1,4 @@
-"""sympy to C: straight-line statements in the operation order of :class:`~localplast.calculus.Tape`, and their constants.
+"""sympy to C: statements in the operation order of :class:`~localplast.calculus.Tape`, and their constants.
 
 Whatever depends on parameters and ``dt`` alone is computed once, in Torch, by the same Tape that the interpreted step
 uses, and handed to the kernel as a number: C and Torch then start from the same bits.

@@ -1,8 +1,8 @@
 """The C text of a kernel: memory, the forward scan, and the two functions that are called.
 
 One pass runs a block of ``S`` trials side by side over all time steps. Arrays are ``[S][N]``, neurons contiguous and
-padded; spikes are lists of neuron numbers per (step, trial). Variables ``w`` (workspace), ``p`` (what Python hands over),
-``t`` (step) mean the same in every function.
+padded; spikes are lists of neuron numbers per (step, trial). In every function ``w`` is the workspace, ``p`` what Python
+hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and ``o = s*N + i``.
 """
 
 from localplast.backends.kernel_adjoint import adjoint_text
@@ -55,8 +55,8 @@ def lists_needed(plan, channels):
 def fields(plan, kept):
     """``(type, name, how many, when)`` of every array in the workspace; ``when`` is a C condition."""
     for n in plan.channels:
-        yield from (("unsigned", f"list{n.number}", f"T * S * {n.size}", "1"), ("long", f"start{n.number}", "T * S + 1", "1"))
-        yield from (("real", f"value{n.number}", f"T * S * {0 if n.bits else n.size}", "1"),)
+        yield from lists(n)
+        yield "real", f"value{n.number}", f"T * S * {0 if n.bits else n.size}", "1"
         yield "real", f"rows{n.number}", f"S * {n.size}", "1"
     for n in plan.cells:
         block = f"S * {n.padded}"
@@ -66,15 +66,22 @@ def fields(plan, kept):
         yield from (("real", f"{history}", f"T * {block}", "keep") for number, history in kept if number == n.number)
         yield from (("real", f"mu{n.number}_{v}", f"ring{n.number} * {block}", "keep") for v in targets(n))
         if n.spiking:
+            yield from lists(n)
             yield from (("mask", f"fired{n.number}", block, "1"), ("real", f"since{n.number}", block, "1"))
-            yield from (("unsigned", f"list{n.number}", f"T * S * {n.size}", "1"), ("long", f"start{n.number}", "T * S + 1", "1"))
             yield from (("real", f"gz{n.number}", block, "keep"), ("real", f"gcount{n.number}", block, "keep"))
     for k in plan.links:
-        yield "real", f"late{k.number}", f"(longest[{k.number}] + 1) * S * {k.post.padded}", "1" if k.kind != "shared" else "0"
+        ring = f"(longest[{k.number}] + 1) * S"
+        yield "real", f"late{k.number}", f"{ring} * {k.post.padded}", "0" if k.kind == "shared" else "1"
         yield "real", f"shift{k.number}", f"S * {k.post.padded}", "keep"
         if k.kind == "axonal" and k.passes:
-            yield "real", f"early{k.number}", f"(longest[{k.number}] + 1) * S * {k.pre.padded}", "keep"
+            yield "real", f"early{k.number}", f"{ring} * {k.pre.padded}", "keep"
             yield "real", f"sum{k.number}", f"S * {k.pre.padded}", "keep"
+
+
+def lists(n):
+    """Events of a node: those of trial s at step t lie between ``start[t*S + s]`` and the next entry."""
+    yield "unsigned", f"list{n.number}", f"T * S * {n.size}", "1"
+    yield "long", f"start{n.number}", "T * S + 1", "1"
 
 
 def targets(cells):
@@ -115,7 +122,8 @@ static size_t layout(struct space *w, char *base, long T, const long *longest, c
 
 def pointers(n, kept, *stages):
     """Declarations of a population's numbers and of its histories at step t, those of ``stages``."""
-    lines = [f"enum {{ N = {n.padded} }};", f"const real *restrict k = p[P_shared{n.number}], *restrict c = p[P_each{n.number}];"]
+    lines = [f"enum {{ N = {n.padded} }};"]
+    lines += [f"const real *restrict k = p[P_shared{n.number}], *restrict c = p[P_each{n.number}];"]
     lines += [f"real *restrict x_{v} = w->x{n.number}_{v};" for v in n.variables]
     for number, history in kept:
         if number == n.number and any(history.startswith(f"{stage}{number}") for stage in stages):
@@ -156,7 +164,8 @@ def update(n, kept):
     if n.spiking:
         declared += f"\n    mask *restrict fired = w->fired{n.number};"
     if n.refractory:
-        declared += f"\n    real *restrict since = w->since{n.number}; const real *restrict silent = p[P_silent{n.number}];"
+        declared += f"\n    real *restrict since = w->since{n.number};"
+        declared += f"\n    const real *restrict silent = p[P_silent{n.number}];"
     return f"""
 /* {n.name}: {n.step.model.name} */
 INLINE void update{n.number}(struct space *w, void **p, long t, const int keep)
@@ -171,8 +180,8 @@ INLINE void update{n.number}(struct space *w, void **p, long t, const int keep)
 
 
 def collect_spikes(n):
-    return f"""    for (int s = 0; s < S; s++)
-        w->start{n.number}[t * S + s + 1] = collect(fired + s * N, {n.size}, w->list{n.number}, w->start{n.number}[t * S + s]);"""
+    return f"""    long *start = w->start{n.number} + t * S;
+    for (int s = 0; s < S; s++) start[s + 1] = collect(fired + s * N, {n.size}, w->list{n.number}, start[s]);"""
 
 
 def gather(n):
@@ -248,7 +257,8 @@ def arrive(n, kept):
         if block:
             writer = Writer(n.constants, lambda v: f"x_{v}[o]")
             values = {v: writer(e) for v, e in block.items()}
-            jumps += indent(["{", *writer.lines, *(f"x_{v}[o] = {text};" for v, text in values.items()), "}"], 12) + "\n"
+            assigned = [f"x_{v}[o] = {text};" for v, text in values.items()]
+            jumps += indent(["{", *writer.lines, *assigned, "}"], 12) + "\n"
     spikes = f"""
     for (int s = 0; s < S; s++)
         for (long e = w->start{n.number}[t * S + s]; e < w->start{n.number}[t * S + s + 1]; e++) {{

@@ -44,7 +44,12 @@ static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5
 
 /* Denormals: a trace that decays below 1e-38 (1e-308) would cost a trap per operation. */
 #if defined(__SSE__)
-static unsigned flush(void) { unsigned old = __builtin_ia32_stmxcsr(); __builtin_ia32_ldmxcsr(old | 0x8040); return old; }
+static unsigned flush(void)
+{
+    unsigned old = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(old | 0x8040);
+    return old;
+}
 static void unflush(unsigned old) { __builtin_ia32_ldmxcsr(old); }
 #elif defined(__aarch64__)
 static unsigned flush(void)
@@ -61,21 +66,18 @@ static void unflush(unsigned old) { }
 #endif
 
 /* y[row][0:COLS] += a[row][0:n] b[0:n][0:COLS] for ROWS rows, the sums in registers. */
-#define TILE(NAME, COLS)                                                                              \
-    MULTIPLY_ADD void NAME(const real *a, long lda, long n, const real *b, long m, real *y)           \
-    {                                                                                                 \
-        CONTRACT                                                                                      \
-        vec sum[ROWS][COLS];                                                                          \
-        for (int r = 0; r < ROWS; r++)                                                                \
-            for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(y + r * m + c * LANES);         \
-        for (long k = 0; k < n; k++) {                                                                \
-            vec row[COLS];                                                                            \
-            for (int c = 0; c < COLS; c++) row[c] = *(const vec *)(b + k * m + c * LANES);            \
-            for (int r = 0; r < ROWS; r++)                                                            \
-                for (int c = 0; c < COLS; c++) sum[r][c] += a[r * lda + k] * row[c];                  \
-        }                                                                                             \
-        for (int r = 0; r < ROWS; r++)                                                                \
-            for (int c = 0; c < COLS; c++) *(vec *)(y + r * m + c * LANES) = sum[r][c];               \
+#define EACH(index, count) _Pragma("GCC unroll 8") for (int index = 0; index < count; index++)
+#define TILE(NAME, COLS)                                                                   \
+    MULTIPLY_ADD void NAME(const real *a, long lda, long n, const real *b, long m, real *y) \
+    {                                                                                      \
+        CONTRACT                                                                           \
+        vec sum[ROWS][COLS], row[COLS];                                                    \
+        EACH(r, ROWS) EACH(c, COLS) sum[r][c] = *(const vec *)(y + r * m + c * LANES);     \
+        for (long k = 0; k < n; k++) {                                                     \
+            EACH(c, COLS) row[c] = *(const vec *)(b + k * m + c * LANES);                  \
+            EACH(r, ROWS) EACH(c, COLS) sum[r][c] += a[r * lda + k] * row[c];              \
+        }                                                                                  \
+        EACH(r, ROWS) EACH(c, COLS) *(vec *)(y + r * m + c * LANES) = sum[r][c];           \
     }
 TILE(tile_wide, COLUMNS)
 TILE(tile_narrow, 1)
@@ -116,12 +118,13 @@ INLINE void add_scaled(real *restrict to, const real *restrict row, real x, cons
     for (int i = 0; i < n; i++) to[i] += x * row[i];
 }
 
-/* Append the positions of set entries to list. */
+/* Append the positions of set entries to list. Most chunks have none. */
 INLINE long collect(const mask *fired, const int n, unsigned *list, long count)
 {
     for (int i = 0; i < n; i += CHUNK) {
-        mask any = 0;
-        for (int j = 0; j < CHUNK; j++) any |= fired[i + j];
+        unsigned long long word[8], any = 0;
+        memcpy(word, fired + i, 64);
+        EACH(j, 8) any |= word[j];
         for (int j = i; any && j < i + CHUNK && j < n; j++)
             if (fired[j]) list[count++] = j;
     }
@@ -132,11 +135,16 @@ INLINE long collect_bits(const unsigned char *row, const int n, unsigned *list, 
 {
     for (int i = 0; i < n; i += 8) {
         unsigned long long any = 0;
-        const int left = n - i < 8 ? n - i : 8;
-        if (left == 8) memcpy(&any, row + i, 8);
-        else memcpy(&any, row + i, left);
-        for (int j = i; any && j < i + left; j++)
-            if (row[j]) list[count++] = j;
+        if (n - i >= 8) memcpy(&any, row + i, 8);
+        else memcpy(&any, row + i, n - i);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        any = __builtin_bswap64(any);
+#endif
+        while (any) { /* a branch per spike, not per channel */
+            const int j = __builtin_ctzll(any) >> 3;
+            list[count++] = i + j;
+            any &= ~(255ull << (8 * j));
+        }
     }
     return count;
 }
@@ -160,7 +168,7 @@ def indent(lines, by=8):
 
 
 def events(link, when, body):
-    """C loop over the presynaptic events of step ``when``: in ``body``, ``s`` is the trial, ``i`` the neuron, ``x`` the size."""
+    """C loop over the presynaptic events of step ``when``; ``body`` sees the trial s, the neuron i and the size x."""
     number = link.pre.number
     sized = link.sized
     x = f"const real x = w->value{number}[e]; " if sized else ""

@@ -1,10 +1,11 @@
 """The fused Torch backend: a whole trial, and its adjoint, as two calls of a C kernel made for the network.
 
-Semantics are those of :class:`~localplast.backends.torch_step.Twin`. The forward call keeps no history; the backward call
-recomputes it for a few trials at a time and runs the adjoint at once, so that memory does not grow with the batch.
+Semantics are those of :class:`~localplast.backends.torch_step.Twin`. The forward call keeps no history; the backward
+call recomputes it for a few trials at a time and runs the adjoint at once: memory does not grow with the batch.
 """
 
 import ctypes
+import functools
 import threading
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from localplast.backends.kernel_build import build
 from localplast.backends.kernel_plan import make_plan, silent_steps, why_not
 from localplast.backends.kernel_source import slots, source
-from localplast.errors import UnsupportedError
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.lower import check_integration, lower
 
 __all__ = ["Fused", "why_not"]
 
+#: Share of nonzero inputs above which products are faster than events (784 -> 512 neurons break even there).
+DENSE = 0.4
 #: Trials that a thread runs side by side, at most: eight rows fill the registers of the one dense product.
 WIDEST_BLOCK = 8
 
@@ -58,7 +61,7 @@ class Fused:
         self.net, self.tensors, self.cut, self.feedback, self.threads = net, tensors, cut, feedback, threads
         self.like = next(iter(tensors.values())).detach()
         self.masks = {k: torch.as_tensor(m).to(self.like) for k, m in masks.items()}
-        self.kernels = {}
+        self.kernels, self.dense = {}, None
 
     def __call__(self, weights, inputs):
         """Run trials.
@@ -72,26 +75,41 @@ class Fused:
         Returns
         -------
         dict of str to tensor
-            ``'out.output'`` ``(time, trial, neuron)`` of every readout, ``'rec.count'`` ``(trial, neuron)``, the number of
-            spikes of every spiking population.
+            ``'out.output'`` ``(time, trial, neuron)`` of every readout, and ``'rec.count'`` ``(trial, neuron)``, the number
+            of spikes, of every spiking population.
         """
-        inputs = {k: x.contiguous() if x.dtype == torch.bool else x.to(self.like).contiguous() for k, x in inputs.items()}
-        kernel = self.kernel(inputs)
-        masked = [weights[k.name] * self.masks[k.name] for k in kernel.plan.links]
-        values = Trial.apply(kernel, inputs, self.feedback, *masked)
+        check_inputs(self.net, inputs)
+        if self.dense is None:
+            self.dense = frozenset(k for k, x in inputs.items() if int(x.count_nonzero()) > DENSE * x.numel())
+        given = {k: self.prepared(k, x) for k, x in inputs.items()}
+        kernel = self.kernel(given)
+        masked = [weights[k.name].to(self.like) * self.masks[k.name] for k in kernel.plan.links]
+        values = Trial.apply(kernel, given, self.feedback, *masked)
         return dict(zip(kernel.results, values, strict=True))
+
+    def prepared(self, name, values):
+        """Contiguous values, bits where they are to be read as events."""
+        bits = values.dtype == torch.bool and name not in self.dense
+        return (values if bits else values.to(self.like)).contiguous()
 
     def kernel(self, inputs):
         """The kernel for inputs of these types and this many trials."""
-        trials = next(iter(inputs.values())).shape[1]
-        share = -(-trials // self.threads)
+        share = -(-next(iter(inputs.values())).shape[1] // self.threads)
         block = min(WIDEST_BLOCK, 1 << (share - 1).bit_length())
         bits = frozenset(k for k, x in inputs.items() if x.dtype == torch.bool)
-        dense = frozenset(k for k, node in self.net.inputs.items() if node.kind == "currents" and k not in bits)
-        if (block, bits, dense) not in self.kernels:
-            plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=dense)
-            self.kernels[block, bits, dense] = Kernel(plan, self.net, self.tensors, self.threads)
-        return self.kernels[block, bits, dense]
+        if (block, bits) not in self.kernels:
+            plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense)
+            self.kernels[block, bits] = Kernel(plan, self.net, self.tensors, self.threads)
+        return self.kernels[block, bits]
+
+
+def check_inputs(net, inputs):
+    """Raise a :class:`NetworkError` unless ``inputs`` are what the network takes: C would read past the end."""
+    shapes = {k: tuple(x.shape) for k, x in inputs.items()}
+    steps = next(iter(shapes.values()), ())[:2]
+    expected = {k: (*steps, node.size) for k, node in net.inputs.items()}
+    if shapes != expected or len(steps) != 2:
+        raise NetworkError(f"inputs of shape {shapes}; the network takes (time, trial, channel) = {expected}")
 
 
 class Kernel:
@@ -184,7 +202,7 @@ class Trial(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernel, inputs, feedback, *weights):
         steps, trials = next(iter(inputs.values())).shape[:2]
-        new = weights[0].new_zeros
+        new = functools.partial(torch.zeros, dtype=kernel.dtype)
         outputs = {f"output{n.number}": new((steps, trials, n.size)) for n in kernel.readouts}
         counts = {f"count{n.number}": new((trials, n.size)) for n in kernel.spiking}
         arrays = {**given(kernel, inputs), **kernel.weights(weights)}
@@ -194,6 +212,7 @@ class Trial(torch.autograd.Function):
         return (*outputs.values(), *counts.values())
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
         kernel, (steps, trials) = ctx.kernel, ctx.shape
         names = [f"d_output{n.number}" for n in kernel.readouts] + [f"d_count{n.number}" for n in kernel.spiking]
