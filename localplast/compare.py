@@ -13,6 +13,7 @@ from localplast.fit import Fit
 from localplast.record import Request
 from localplast.rule import Rule
 from localplast.rules import bptt
+from localplast.run import BACKENDS, make_learner
 
 __all__ = ["Contender", "alignment", "compare", "hidden_gradient", "markdown"]
 
@@ -62,8 +63,8 @@ def compare(
     -------
     xarray.DataTree
         ``/curves`` (rule, seed, update): test accuracy and loss; ``/alignment`` (rule, seed, probe): relative error,
-        cosine, norm ratio and sign agreement of the hidden gradient with BPTT's; ``/cost`` (rule, seed): spikes per
-        neuron, seconds per 1000 trials on each backend.
+        cosine, norm ratio and sign agreement of the hidden gradient with BPTT's; ``/cost`` (rule, seed,
+        backend): seconds per 1000 trials on each backend (NaN where a rule cannot run; compilation not counted).
     """
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
     contenders = {name: as_contender(rule) for name, rule in rules.items()}
@@ -104,7 +105,25 @@ def one_run(fit, net, name, hidden, contender, seed, path, resume, show):
     store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
     tree = fit.run(Request(), path=store, resume=resume, show=show, on_test=on_test)
     metrics = tree["metrics"].to_dataset().load()
-    return {"alignment": measured, "metrics": metrics, "trials": fit.updates * fit.batch, "seconds": fit.seconds}
+    speed = {fit.backend: 1e3 * fit.seconds / (fit.updates * fit.batch)}
+    if fit.backend == "brian2":
+        speed["torch"] = torch_speed(fit, seed)
+    return {"alignment": measured, "metrics": metrics, "speed": speed}
+
+
+def torch_speed(fit, seed, updates=5):
+    """Seconds per 1000 trials of the same rule in Torch, after one update that is not counted."""
+    example = fit.task.training(0, fit.batch, seed)
+    learner = make_learner(
+        fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, example, backend="torch", batch=fit.batch, seed=seed,
+        target=None, dtype="float64", threads=1, updates_per_block=1,
+    )
+    batches = [fit.task.training(k, fit.batch, seed) for k in range(updates + 1)]
+    learner.train(batches[0])
+    started = time.perf_counter()
+    for trials in batches[1:]:
+        learner.train(trials)
+    return 1e3 * (time.perf_counter() - started) / (updates * fit.batch)
 
 
 def hidden_gradient(net, values, trials, rule, loss, hidden, seed):
@@ -142,13 +161,14 @@ def assemble(net, task, contenders, runs, seeds, **attrs):
     for key in ("test_accuracy", "test_loss", "test_spikes"):
         rows = [[[run["alignment"][0][key], *tested(run["metrics"], key)] for run in runs[n]] for n in names]
         curves[key] = (("rule", "seed", "update"), np.array(rows))
-    cost = {"seconds_per_1000_trials": (("rule", "seed"), [[1e3 * r["seconds"] / r["trials"] for r in runs[n]] for n in names])}
-    backends = ("rule", [contenders[n].backend for n in names])
+    speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
+    cost = {"seconds_per_1000_trials": (("rule", "seed", "backend"), np.array(speed), {"units": "s"})}
+    trained = ("rule", [contenders[n].backend for n in names])
     return xr.DataTree.from_dict({
         "/": xr.Dataset(attrs={**attrs, "task": task.name, "dt": float(net.dt)}),
         "/curves": xr.Dataset(curves, {**coords, "update": probes}),
         "/alignment": xr.Dataset(aligned, {**coords, "update": probes}),
-        "/cost": xr.Dataset(cost, {**coords, "backend": backends}),
+        "/cost": xr.Dataset(cost, {**coords, "backend": list(BACKENDS), "trained_on": trained}),
     })
 
 
@@ -160,18 +180,19 @@ def tested(metrics, key):
 def markdown(tree):
     """The comparison as a Markdown table: mean ± standard deviation over seeds."""
     curves, aligned, cost = (tree[name].to_dataset() for name in ("curves", "alignment", "cost"))
-    header = ["rule", "backend", "test accuracy (%)", "relative error", "cosine", "spikes per neuron", "s per 1000 trials"]
+    header = ["rule", "trained on", "test accuracy (%)", "relative error", "cosine", "spikes per neuron"]
+    header += [f"{b}: s per 1000 trials" for b in BACKENDS]
     lines = [" | ".join(header), " | ".join(["---"] * len(header))]
     along = aligned.isel(update=slice(1, None))
     for rule in curves["rule"].values:
         final = curves.sel(rule=rule).isel(update=-1)
         row = [
-            str(rule), str(cost["backend"].sel(rule=rule).values),
+            str(rule), str(cost["trained_on"].sel(rule=rule).values),
             spread(100 * final["test_accuracy"].values, 1),
             spread(along["relative_error"].sel(rule=rule).mean("update").values, 3),
             spread(along["cosine"].sel(rule=rule).mean("update").values, 3),
             spread(final["test_spikes"].values, 1),
-            spread(cost["seconds_per_1000_trials"].sel(rule=rule).values, 2),
+            *(spread(cost["seconds_per_1000_trials"].sel(rule=rule, backend=b).values, 2) for b in BACKENDS),
         ]
         lines.append(" | ".join(row))
     return "\n".join(f"| {line} |" for line in lines)
@@ -180,5 +201,7 @@ def markdown(tree):
 def spread(values, digits):
     """Mean ± sample standard deviation."""
     values = np.asarray(values, float)
+    if np.isnan(values).all():
+        return "-"
     deviation = values.std(ddof=1) if len(values) > 1 else 0.0
     return f"{values.mean():.{digits}f} ± {deviation:.{digits}f}"

@@ -28,6 +28,8 @@ class Preset:
         Number of test trials.
     hidden : str
         Name of the population whose incoming weights the alignment is reported for.
+    feedback_std : float
+        Standard deviation of random feedback, near that of the readout's weights.
     """
 
     network: Network
@@ -38,6 +40,7 @@ class Preset:
     updates: int
     test: int
     hidden: str
+    feedback_std: float = 1.0
 
 
 @dataclass(frozen=True)

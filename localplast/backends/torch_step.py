@@ -217,6 +217,7 @@ class Neurons:
 
     def fire(self):
         """Slot 2: threshold, and psi sampled before the reset."""
+        self.before_reset = self.state.copy()
         if not self.model.spiking:
             return
         argument = self.argument_tape(self.state)["x"]

@@ -63,6 +63,7 @@ class Synapses:
         values["arrived"] = self.arrived if whole else self.arrived.unsqueeze(-1)
         new = self.program(values)
         shape = self.stored["gradient"].shape
+        self.eligibility = new["elig"].expand(shape)
         self.stored = {name: new[name].expand(shape) for name in self.stored}
         if self.pre:
             self.pre = self.tapes["pre"]({**self.pre, "arrived": self.arrived})
