@@ -7,7 +7,8 @@ import pytest
 import torch
 from brian2 import mV, ms
 
-from localplast.backends import kernel_build
+from localplast.backends import kernel_build, torch_fused
+from localplast.backends.kernel_plan import make_plan
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
@@ -249,6 +250,20 @@ def test_threads_change_nothing(trials):
     assert float(one["rec.count"].detach().sum()) > 0
     assert all(distance(two[k], one[k]) < 1e-12 for k in one)
     assert all(distance(g_two[k], g_one[k]) < 1e-12 for k in g_one)
+
+
+def test_long_trials_run_fewer_at_a_time(monkeypatch):
+    net = lif_net()
+    tensors, masks = prepare(net)
+    inputs = spikes_in(net)
+    results, wide = by_kernel(net, tensors, masks, inputs)
+    blocks = []
+    monkeypatch.setattr(torch_fused, "MOST_MEMORY", 0)
+    monkeypatch.setattr(torch_fused, "make_plan", lambda *a, **k: blocks.append(k["block"]) or make_plan(*a, **k))
+    again, narrow = by_kernel(net, tensors, masks, inputs)
+    assert float(results["rec.count"].detach().sum()) > 0 and distance(again["out.output"], results["out.output"]) < 1e-12
+    assert all(distance(narrow[k], wide[k]) < 1e-12 for k in wide)
+    assert blocks == [8, 4, 2, 1]
 
 
 def test_inputs_may_be_numbers():

@@ -23,6 +23,8 @@ __all__ = ["Fused", "why_not"]
 DENSE = 0.4
 #: Trials that a thread runs side by side, at most: eight rows fill the registers of the one dense product.
 WIDEST_BLOCK = 8
+#: Bytes of history per thread above which fewer trials run side by side.
+MOST_MEMORY = 512 * 2**20
 
 
 class Fused:
@@ -48,6 +50,11 @@ class Fused:
     ------
     UnsupportedError
         :func:`why_not` gives a reason.
+
+    Notes
+    -----
+    Calls of one object share a workspace: make one object per thread of your own. Where ``threads`` > 1, let Torch itself
+    run on one thread (``torch.set_num_threads(1)``): its idle threads spin, and take the cores from the kernel.
     """
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
@@ -93,10 +100,15 @@ class Fused:
         return (values if bits else values.to(self.like)).contiguous()
 
     def kernel(self, inputs):
-        """The kernel for inputs of these types and this many trials."""
-        share = -(-next(iter(inputs.values())).shape[1] // self.threads)
-        block = min(WIDEST_BLOCK, 1 << (share - 1).bit_length())
+        """The kernel for inputs of these types, this many steps and trials."""
+        steps, trials = next(iter(inputs.values())).shape[:2]
+        block = min(WIDEST_BLOCK, 1 << (-(-trials // self.threads) - 1).bit_length())
         bits = frozenset(k for k, x in inputs.items() if x.dtype == torch.bool)
+        while block > 1 and self.loaded(block, bits).bytes(steps, adjoint=True) > MOST_MEMORY:
+            block //= 2
+        return self.loaded(block, bits)
+
+    def loaded(self, block, bits):
         if (block, bits) not in self.kernels:
             plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense)
             self.kernels[block, bits] = Kernel(plan, self.net, self.tensors, self.threads)
@@ -158,9 +170,13 @@ class Kernel:
     def weights(self, matrices):
         return {f"weight{k.number}": self.pad(w, k.post.padded) for k, w in zip(self.plan.links, matrices, strict=True)}
 
+    def bytes(self, steps, adjoint):
+        """Size of one thread's workspace for trials of so many steps."""
+        return self.library.space(steps, self.fixed["longest"].data_ptr(), adjoint)
+
     def workspace(self, steps, adjoint):
         """Aligned memory for every thread, kept from call to call: fresh pages would cost more than the arithmetic."""
-        size = self.library.space(steps, self.fixed["longest"].data_ptr(), adjoint)
+        size = self.bytes(steps, adjoint)
         kept = self.memory.get(adjoint)
         if kept is None or kept[0].numel() < size + 64:
             kept = self.memory[adjoint] = [torch.empty(size + 64, dtype=torch.uint8) for _ in range(self.threads)]
