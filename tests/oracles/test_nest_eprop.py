@@ -1,0 +1,274 @@
+"""e-prop in the discrete time of the 2020 paper's code: published losses of NEST, and the recursions written out.
+
+The losses are those of NEST's own tests, where they agree with the authors' TensorFlow program; weights, inputs and
+losses lie in the folder ``eprop_reference`` below the one that LOCALPLAST_DATA names.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from brian2 import ms
+
+import localplast as lp
+from localplast.backends import brian2_backend, torch_backend
+from localplast.backends.brian2_run import session
+from localplast.backends.torch_learn import TorchLearner
+from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.calculus import Tape
+from localplast.loss import cross_entropy, mse, rate
+from localplast.models import eprop_2020, eprop_readout_2020, leaky_readout, lif
+from localplast.network import Input, Network, Population, Projection
+from localplast.optimise import adam, sgd
+from localplast.plan import plan
+from localplast.rules import eprop
+from localplast.surrogate import exponential, triangle
+from localplast.task import Trials
+
+FOLDER = Path(os.environ.get("LOCALPLAST_DATA", ".")) / "eprop_reference"
+needs_data = pytest.mark.skipif(
+    not (FOLDER / "parameters.json").exists(),
+    reason=f"{FOLDER} is not there; set LOCALPLAST_DATA to the folder that holds eprop_reference",
+)
+TARGET_RATE = 10.0
+
+
+def regulariser(c_reg, window=1):
+    """NEST measures rates in spikes per step of 1 ms, and may divide the gradient by the steps of the learning window."""
+    return rate(TARGET_RATE, c_reg * 1e-3**2 / window)
+
+
+def shifted(spikes):
+    """The reference's input acts in the step it is listed for, ours one step after it was sent."""
+    assert not spikes[..., 0, :].any()
+    return np.roll(spikes, -1, axis=-2)
+
+
+class Case:
+    """A published experiment as a localplast network; ``published`` are NEST's losses, one per update."""
+
+    def __init__(self, file, neuron, readout, parameters=None):
+        self.data = data = dict(np.load(FOLDER / f"eprop_bsshslm2020_{file}.npz"))
+        weight = {k: data[k].T.astype(float) for k in ("w_in_rec", "w_rec_rec", "w_rec_out")}
+        (inputs, size), outputs = weight["w_in_rec"].shape, weight["w_rec_out"].shape[1]
+        self.net = Network(
+            dt=1 * ms, cues=Input(inputs), rec=Population(size, neuron, parameters=parameters or {}),
+            out=Population(outputs, readout),
+            projections=[
+                Projection("cues", "rec", weight=weight["w_in_rec"]), Projection("rec", "rec", weight=weight["w_rec_rec"]),
+                Projection("rec", "out", weight=weight["w_rec_out"]),
+            ],
+        )  # fmt: skip
+        self.rule = eprop(feedback={"rec": data["w_out_rec"].astype(float)})
+        self.published, self.values = data["loss_nest"], self.net.draw(0)
+
+
+def regression():
+    """Pattern generation with LIF neurons, plain gradient descent."""
+    neuron = eprop_2020(tau_mem=30 * ms, v_th=0.03, scaled_input=True)
+    case = Case("regression", neuron, eprop_readout_2020(tau_out=30 * ms))
+    spikes, target = shifted(case.data["input_spikes"]), case.data["target"]
+    case.trials = Trials({"cues": np.stack([spikes] * 5)}, np.stack([target] * 5)[:, :, None])
+    case.loss, case.optimiser = mse() + regulariser(300.0), sgd(1e-4)
+    return case
+
+
+def classification():
+    """Evidence accumulation with 50 LIF and 50 ALIF neurons, Adam, the error averaged over the last 150 steps."""
+    beta = 1.7 * (1 - np.exp(-1 / 2000)) / (1 - np.exp(-1 / 20))
+    neuron = eprop_2020(tau_mem=20 * ms, tau_adapt=2000 * ms, v_th=0.6, tau_ref=5 * ms)
+    parameters = {"beta": np.repeat([0.0, beta], 50)}
+    case = Case("classification_batch1", neuron, eprop_readout_2020(tau_out=20 * ms), parameters)
+    weight = np.zeros(2250)
+    weight[-150:] = 1 / 150
+    case.trials = Trials({"cues": shifted(case.data["input_spikes"])}, case.data["target_class"], weight)
+    case.loss, case.optimiser = cross_entropy() + regulariser(300.0, 150), adam(5e-3, epsilon_hat=True)
+    return case
+
+
+def lively(counts):
+    assert 5 < counts.mean() < 200 and (counts > 0).mean() > 0.5
+
+
+def learn_on_torch(case, form):
+    """The readout's loss before each update, gradients from ``form``."""
+    values, losses = case.values, []
+    update = Tape(case.optimiser.program(), {"learning_rate": case.optimiser.rate("any")})
+    state = {n: {k: np.zeros_like(w) for k in case.optimiser.state} for n, w in values.weights.items()}
+    for number in range(len(case.published)):
+        grads, info = torch_backend.gradient(case.net, values, case.trials[number], case.rule, case.loss, form=form)
+        counts = info["counts"]["rec"]
+        lively(counts)
+        excess = counts / (case.trials.steps * 1e-3) - TARGET_RATE
+        losses.append(info["loss"] - 0.5 * case.loss.regulariser.strength * (excess**2).sum(-1).mean())
+        weights = {}
+        for name, w in values.weights.items():
+            new = update({"w": w, "g": grads[f"{name}.weight"], "k": number + 1, **state[name]})
+            weights[name], state[name] = new["w"], {k: new[k] for k in case.optimiser.state}
+        values = values.replace_weights(weights)
+    return np.array(losses)
+
+
+@needs_data
+@pytest.mark.parametrize("form", ["traces", "adjoint"])
+def test_regression_on_torch(form):
+    case = regression()
+    np.testing.assert_allclose(learn_on_torch(case, form), case.published, rtol=1e-8)
+    np.testing.assert_allclose(case.data["loss_tensorflow"], case.published, rtol=1e-7)
+
+
+@needs_data
+def test_classification_on_torch():
+    case = classification()
+    np.testing.assert_allclose(learn_on_torch(case, "traces"), case.published, rtol=1e-8)
+
+
+@needs_data
+@pytest.mark.parametrize("make", [regression, classification])
+def test_learner(make):
+    """The learner behind ``run`` (the generated kernel where there is a compiler): losses seen without the regulariser."""
+    case, losses = make(), []
+    learner = TorchLearner(case.net, case.values, case.rule, case.loss, case.optimiser)
+    judge = TorchLearner(case.net, case.values, case.rule, type(case.loss)(case.loss.kind), case.optimiser)
+    for number in range(len(case.published)):
+        judge.restart(case.values.replace_weights(learner.numbers()), 0)
+        losses.append(judge.evaluate(case.trials[number])["loss"])
+        learner.train(case.trials[number])
+    np.testing.assert_allclose(losses, case.published, rtol=1e-8)
+
+
+@needs_data
+@pytest.mark.parametrize("make", [regression, classification])
+def test_online_on_brian2(make):
+    """Five trials and updates in one run of Brian2."""
+    case = make()
+    learned = plan(case.net, case.rule, case.loss, case.optimiser)
+    block = brian2_backend.block_for(case.net, case.trials)
+    running = session("numpy", case.net, case.values, block, case.trials, plan=learned)
+    results = running.run(case.trials)
+    lively(results.ledger("rec", "spike_count"))
+    np.testing.assert_allclose(results.ledger("out", "loss").sum(-1), case.published, rtol=1e-8)
+
+
+# --- the recursions written out: no data needed -----------------------------------------------------------------------
+
+N_IN, N, N_OUT, STEPS = 8, 7, 2, 120
+ALPHA, RHO, KAPPA = np.exp(-1 / 20), np.exp(-1 / 100), np.exp(-1 / 30)
+BETA, V_TH = np.array([0, 0, 0, 0.05, 0.1, 0.2, 0.3]), 0.6
+
+
+def small(tau_ref, scaled_input):
+    rng = np.random.default_rng(5)
+    scale = 8.0 if scaled_input else 0.6
+    weights = [scale * rng.standard_normal((N_IN, N)) + scale / 4, 0.5 * scale * rng.standard_normal((N, N)),
+               rng.standard_normal((N, N_OUT))]  # fmt: skip
+    neuron = eprop_2020(tau_adapt=100 * ms, v_th=V_TH, tau_ref=tau_ref * ms, scaled_input=scaled_input)
+    links = [("cues", "rec"), ("rec", "rec"), ("rec", "out")]
+    net = Network(
+        dt=1 * ms, cues=Input(N_IN), rec=Population(N, neuron, parameters={"beta": BETA}),
+        out=Population(N_OUT, eprop_readout_2020(tau_out=30 * ms)),
+        projections=[Projection(*ends, weight=w) for ends, w in zip(links, weights, strict=True)],
+    )  # fmt: skip
+    spikes = rng.random((1, STEPS, N_IN)) < 0.3
+    spikes[:, 0] = False
+    feedback = rng.standard_normal((N, N_OUT))
+    return net, net.draw(0), spikes, rng.standard_normal((1, STEPS, N_OUT)), feedback
+
+
+def written_out(values, x, target, feedback, n_ref, zeta, c_reg):
+    """One sequence of the reference, line by line: spikes, v, a, y and the gradients ``(pre, post)``."""
+    w_in, w_rec, w_out = (values.weights[k] for k in ("cues_rec", "rec_rec", "rec_out"))
+    r, v, a, z, y = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N_OUT)
+    zb_in, zb_rec, zb_out = np.zeros(N_IN), np.zeros(N), np.zeros(N)
+    traces = {k: [np.zeros((n, N)) for _ in range(4)] for k, n in (("cues_rec", N_IN), ("rec_rec", N))}
+    g_out, count, kept = np.zeros((N, N_OUT)), np.zeros(N), []
+    for t in range(len(x)):
+        r = np.maximum(r - 1, 0)
+        v = ALPHA * v + zeta * (x[t] @ w_in + z @ w_rec) - V_TH * z
+        a = RHO * a + z
+        threshold = V_TH + BETA * a
+        psi = np.where(r > 0, 0, 0.3 / V_TH * np.maximum(0, 1 - np.abs(v - threshold) / V_TH))
+        z_old, z = z, ((v >= threshold) & (r == 0)).astype(float)
+        r = np.where(z > 0, n_ref, r)
+        y = KAPPA * y + (1 - KAPPA) * z @ w_out
+        zb_in, zb_rec = ALPHA * zb_in + zeta * x[t], ALPHA * zb_rec + zeta * z_old
+        zb_out = KAPPA * zb_out + (1 - KAPPA) * z
+        for name, zb in (("cues_rec", zb_in), ("rec_rec", zb_rec)):
+            eps, filtered, gradient, total = traces[name]
+            e = psi * (zb[:, None] - BETA * eps)
+            filtered = KAPPA * filtered + (1 - KAPPA) * e
+            traces[name] = [RHO * eps + e, filtered, gradient + (y - target[t]) @ feedback.T * filtered, total + e]
+        g_out, count = g_out + np.outer(zb_out, y - target[t]), count + z
+        kept.append((z, v, a, y))
+    push = c_reg * (count / len(x) - TARGET_RATE * 1e-3) / len(x)
+    grads = {k: (gradient + push * total) * values.masks[k] for k, (_, _, gradient, total) in traces.items()}
+    return [np.array(series) for series in zip(*kept, strict=True)], {**grads, "rec_out": g_out}
+
+
+@pytest.mark.parametrize(("tau_ref", "scaled_input"), [(0, False), (1, True), (2, False), (5, True), (5, False)])
+def test_recursions(tau_ref, scaled_input):
+    """A refractory period of n steps means that n - 1 steps stay silent, as the reference's counter does."""
+    net, values, x, target, feedback = small(tau_ref, scaled_input)
+    zeta = 1 - ALPHA if scaled_input else 1.0
+    (z, v, a, y), grads = written_out(values, x[0], target[0], feedback, tau_ref, zeta, 300.0)
+    intervals = np.concatenate([np.diff(np.flatnonzero(column)) for column in z.T])
+    assert 0.02 < z.mean() < 0.6 and intervals.min() == max(tau_ref, 1)
+    trials = Trials({"cues": shifted(x)}, target)
+    rule, loss = eprop(feedback={"rec": feedback}), mse() + regulariser(300.0)
+    for backend in ("torch", "brian2"):
+        record = lp.run(net, trials, backend=backend, values=values, record=["rec.v", "rec.a", "rec.raster", "out.v"])
+        found = {name: record["rec"][name].values[0] for name in ("spikes", "v", "a")}
+        np.testing.assert_array_equal(found["spikes"], z.astype(bool))
+        np.testing.assert_allclose(found["v"], v, rtol=0, atol=1e-12 * np.abs(v).max())
+        np.testing.assert_allclose(found["a"], a, rtol=0, atol=1e-12 * a.max())
+        np.testing.assert_allclose((1 - KAPPA) * record["out"]["v"].values[0], y, rtol=0, atol=1e-12 * np.abs(y).max())
+    estimates = {form: torch_backend.gradient(net, values, trials, rule, loss, form=form)[0] for form in ("traces", "adjoint")}
+    estimates["brian2"] = brian2_backend.gradient(net, values, trials, rule, loss)[0]
+    for where, estimate in estimates.items():
+        for name, expected in grads.items():
+            assert np.abs(expected).max() > 0.01
+            error = np.abs(estimate[f"{name}.weight"] - expected).max() / np.abs(expected).max()
+            assert error < 1e-10, (where, name, error)
+
+
+# --- shapes of the surrogate ------------------------------------------------------------------------------------------
+
+#: psi of NEST at steps 14 to 18: one neuron, one synapse, spikes that reach it in steps 2, 3, 4, 6, 10 and 12.
+PSI = {
+    "piecewise_linear": [0.21030100902759, 0.18933659619924, 0.170367211025, 0.15320300152221, 0.13767218251307],
+    "exponential": [0.28011776848615, 0.26861558105999, 0.25861553046549, 0.24988832085299, 0.24224569105944],
+}
+SHAPE = {"piecewise_linear": triangle, "exponential": exponential}
+
+
+@pytest.mark.parametrize("shape", PSI)
+@pytest.mark.parametrize("backend", ["torch", "brian2"])
+def test_surrogate(shape, backend):
+    """``lif`` decays after a spike has arrived, NEST's neuron before: one step earlier, the weight is ``w/alpha``."""
+    surrogate = SHAPE[shape](1 / 1.7, gamma=0.5 / 1.7)  # height gamma/width = 0.5
+    neuron = lif(tau_mem=10 * ms, v_th=0.6, tau_ref=3 * ms, surrogate=surrogate)
+    net = Network(
+        dt=1 * ms, cues=Input(1), rec=Population(1, neuron), out=Population(1, leaky_readout()),
+        projections=[Projection("cues", "rec", weight=0.3 * np.exp(0.1)), Projection("rec", "out", weight=1.0)],
+    )  # fmt: skip
+    spikes = np.zeros((1, 20, 1), bool)
+    spikes[0, np.array([2, 3, 4, 6, 10, 12]) - 1] = True
+    values, trials = net.draw(0), Trials({"cues": spikes}, np.zeros((1, 20, 1)))
+    if backend == "torch":
+        inputs = {"cues": torch.tensor(spikes).double().transpose(0, 1)}
+        psi = simulate(Twin(net, leaves(net, values), values.masks), inputs, ["rec.psi"])["rec.psi"][:, 0, 0].numpy()
+    else:
+        block, learned = brian2_backend.block_for(net, trials), plan(net, eprop(), mse())
+        running = session("numpy", net, values, block, trials, request=[("rec", "psi")], plan=learned)
+        psi = running.run(trials).state("rec", "psi")[0, :, 0]
+    np.testing.assert_allclose(psi[14:19], PSI[shape], rtol=1e-8)
+    assert psi[5] == 0  # refractory after its spike
+
+
+@needs_data
+def test_surrogate_values_are_those_of_the_data():
+    stored = json.loads((FOLDER / "parameters.json").read_text())["surrogate_gradient"]["values"]
+    assert {k: stored[k] for k in PSI} == PSI
