@@ -19,6 +19,9 @@ from localplast.serialise import encode
 
 __all__ = ["Fit", "fit", "updates_per_block"]
 
+#: Share of all time steps in which the average neuron spikes that counts as runaway activity.
+RUNAWAY = 0.9
+
 
 def updates_per_block(example, updates, test_every, backend):
     """How many updates run at a stretch: a divisor of both counts, and few enough for the inputs to fit."""
@@ -125,11 +128,7 @@ class Fit:
         steps = self.done + np.arange(1, self.per_block + 1)
         self.done += self.per_block
         for update, metrics in zip(steps, found, strict=True):
-            if not math.isfinite(metrics["loss"]):
-                raise RunawayError(
-                    f"the loss of {self.rule.name} is {metrics['loss']} at update {update}; lower the learning rate, or look "
-                    "at the weights in the record", recorder.tree(),
-                )
+            self.check(update, metrics, recorder)
             tested = {}
             if self.test and update % self.test_every == 0:
                 tested = {f"test_{k}": v for k, v in self.evaluate().items()}
@@ -138,6 +137,16 @@ class Fit:
             if entry.variable == "weight" and entry.every > 1 and self.done % entry.every == 0:
                 recorder.set_weights(entry.node, self.learner.numbers()[entry.node], update=self.done)
         return {**metrics, **tested}
+
+    def check(self, update, metrics, recorder):
+        """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
+        problem = None
+        if not math.isfinite(metrics["loss"]):
+            problem = f"the loss of {self.rule.name} is {metrics['loss']} at update {update}"
+        elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
+            problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"
+        if problem:
+            raise RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
 
     def keep_weights(self, recorder):
         """The latest weights, of every projection that is not kept along training."""

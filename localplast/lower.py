@@ -14,7 +14,7 @@ from brian2.core.variables import Variable
 from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
 
-from localplast.calculus import Tape, differentiate, symbol, to_sympy
+from localplast.calculus import Tape, differentiate, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
 from localplast.neuron import namespace, split_statements, split_threshold
 
@@ -128,7 +128,15 @@ def update_code(model):
                 f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
                 "try 'exponential_euler', 'rk4' or 'euler'"
             ) from None
-    return "\n".join([code, *split_statements(model.update)]).strip()
+    return "\n".join([code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+
+
+def unless_refractory(model, line):
+    """A statement of the discrete map; clamped variables keep their value where the neuron is refractory, as in Brian2."""
+    name, text = parse_statement(line)
+    if not model.refractory or name not in model.odes or "unless refractory" not in model.parsed[name].flags:
+        return line
+    return f"{name} = int(not_refractory)*({text}) + (1 - int(not_refractory))*{name}"
 
 
 def block_variables(model):
@@ -151,13 +159,27 @@ def straight_line(code, state, expand):
     current, program = {}, []
     for number, line in enumerate(split_statements(code)):
         name, text = parse_statement(line)
-        expression = expand(to_sympy(text)).subs({symbol(k): v for k, v in current.items()})
+        expression = guarded(expand(to_sympy(text)).subs({symbol(k): v for k, v in current.items()}))
         if expression.is_Symbol or expression.is_number:
             current[name] = expression
             continue
         program.append((f"_{name.strip('_')}_{number}", expression))
         current[name] = symbol(program[-1][0])
     return tuple(program), {name: current.get(name, symbol(name)) for name in state}
+
+
+def guarded(expression):
+    """``expression`` without division by ``int(not_refractory)``.
+
+    Exponential Euler divides the rate of a clamped variable by its leak: 0/0. Brian2 computes NaN and does not write it;
+    the quotient without the common factor is what the clamp then multiplies by zero.
+    """
+    ready = int_(symbol("not_refractory"))
+
+    def vanishes(e):
+        return e.is_Pow and e.exp.is_negative and e.base.has(ready) and e.base.subs(ready, 0) == 0
+
+    return expression.replace(vanishes, lambda e: e.subs(ready, 1)) if expression.has(ready) else expression
 
 
 def block_map(model, block, expand):

@@ -12,7 +12,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.errors import NetworkError
-from localplast.neuron import RESERVED, NeuronModel, namespace
+from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
 from localplast.serialise import encode, read_json, write_json
 from localplast.surrogate import Surrogate
 
@@ -354,6 +354,12 @@ def check_target(net, label, p):
         raise NetworkError(
             f"{label}: a graded projection sets its target, so {p.target!r} must be declared without an equation "
             f"('{p.target} : unit'); {model.name} has {sorted(model.free_variables) or 'none'}"
+        )
+    written = {line.split("=")[0].strip(" +-*/") for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")}
+    if p.transmission == "graded" and p.target in written:
+        raise NetworkError(
+            f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} itself; "
+            "let it receive by another variable"
         )
     given = p.weight.spread if isinstance(p.weight, Random) else p.weight
     if isinstance(given, Quantity) or model.dimensions[p.target] is DIMENSIONLESS:

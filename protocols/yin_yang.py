@@ -58,9 +58,10 @@ def network(*, hidden=120, dt=1 * ms):
     """Five inputs, ``hidden`` LIF neurons with time constants from 5 to 50 ms, three readouts.
 
     The threshold is low against the weights: neurons fire bursts whose length grows with their input, and the same
-    learning rate moves the hidden layer, in units of its threshold, faster than the readout.
+    learning rate moves the hidden layer, in units of its threshold, faster than the readout. Refractoriness keeps the
+    bursts short.
     """
-    cell = lif(v_th=0.01, surrogate=triangle("2*v_th"))
+    cell = lif(v_th=0.01, tau_ref=5 * ms, surrogate=triangle("2*v_th"))
     return Network(
         dt=dt,
         points=Input(5),
@@ -68,7 +69,7 @@ def network(*, hidden=120, dt=1 * ms):
         out=Population(3, leaky_readout(tau_out=20 * ms)),
         projections=[
             Projection("points", "hidden", weight=normal(0.3, mean=0.015)),
-            Projection("hidden", "out", weight=normal(0.2)),
+            Projection("hidden", "out", weight=normal(0.3)),
         ],
     )
 
@@ -93,6 +94,7 @@ def preset(*, dt, updates):
         updates=updates,
         test=1000,
         hidden="hidden",
+        feedback_std=0.03,
     )
 
 

@@ -45,6 +45,14 @@ class Block:
         return f"int(t_in_timesteps % {self.period} == 0)"
 
     @property
+    def held(self):
+        """Text that is 1 where the state is at rest: in the first step of a trial, and all through a gap.
+
+        Nothing spikes in a gap; a neuron that only its reset keeps from diverging would leave NaN to the next trial.
+        """
+        return f"int((t_in_timesteps % {self.period} == 0) or (t_in_timesteps % {self.period} >= {self.steps}))"
+
+    @property
     def active(self):
         """Text that is true inside a trial, empty where there is no gap."""
         return f"(t_in_timesteps % {self.period} < {self.steps})" if self.gap else ""
@@ -128,8 +136,8 @@ def build_input(built, name, node, example, learning, clock):
     if learning and node.kind == "spikes":
         code += learning.after_update(name, "r")
     group = b2.NeuronGroup(
-        node.size, equations, threshold="r > 0.5" if node.kind == "spikes" else None, reset="", clock=clock,
-        namespace=dict(built.timed, second=b2.second), name=name,
+        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name,
+        **({"threshold": "r > 0.5", "reset": ""} if node.kind == "spikes" else {}),
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
@@ -192,15 +200,18 @@ def graded_parts(net, name):
 
 
 def start_of_trial(block, model, step, started, graded):
-    """Statements that set the state back in the first step of a trial."""
-    code = [f"_fresh = {block.fresh}"]
+    """Statements that set the state back in the first step of a trial, and hold it through a gap.
+
+    Refractoriness first: Brian2 does not write to clamped variables of a neuron that is still refractory.
+    """
+    code = [f"_fresh = {block.held if block.gap else block.fresh}"]
+    if model.refractory:
+        code.append("lastspike = lastspike*(1 - _fresh) - _fresh*10000*second")
+        code.append("not_refractory = not_refractory or (_fresh == 1)")
     for name in (*step.state, *step.inputs):
         for part in graded.get(name, [name]):
             restart = f" + _fresh*initial_{name}" if name in started else ""
             code.append(f"{part} = {part}*(1 - _fresh){restart}")
-    if model.refractory:
-        code.append("lastspike = lastspike*(1 - _fresh) - _fresh*10000*second")
-        code.append("not_refractory = not_refractory or (_fresh == 1)")
     return code
 
 
@@ -209,6 +220,11 @@ def build_projection(built, p, values, learning):
     if p.transmission == "graded" and np.any(steps > 0):
         raise UnsupportedError(
             f"projection {p.name!r}: Brian2 has no delay for graded transmission; use backend='torch' or drop the delay"
+        )
+    if p.transmission == "event" and p.target in graded_parts(net, p.post):
+        raise UnsupportedError(
+            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
+            "set; give the model another variable for one of them, or use backend='torch'"
         )
     if p.delay is not None and p.delay.trainable and np.any(steps != np.floor(steps)):
         raise UnsupportedError(f"projection {p.name!r}: a delay between two steps needs backend='torch'")

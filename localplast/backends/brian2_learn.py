@@ -254,10 +254,11 @@ class Learning:
         block = self.block
         dimension = self.synapse_dimensions(p)["gradient"]
         unit = 1 if dimension is DIMENSIONLESS else symbol(repr(b2.get_unit(dimension)))
+        elapsed = f"(t_in_timesteps % {block.length})"
         if self.plan.rule.update == "trial":
-            number = f"(updates + 1 + t_in_timesteps//{block.period * self.plan.batch})"
+            number = f"(updates + 1 + {elapsed}//{block.period * self.plan.batch})"
         else:
-            step = f"(t_in_timesteps//{block.period})*{block.steps} + t_in_timesteps % {block.period}"
+            step = f"({elapsed}//{block.period})*{block.steps} + t_in_timesteps % {block.period}"
             number = f"(updates + 1 + {step})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
@@ -268,6 +269,13 @@ class Learning:
             lines.append(f"{name} = {text}")
         return lines
 
+    def inside_trials(self, lines):
+        """``lines`` without effect in the gaps, where an optimiser with a memory would go on without a gradient."""
+        if not self.block.gap:
+            return lines
+        pairs = [line.split(" = ", 1) for line in lines]
+        return [f"_on = int({self.block.active})", *[f"{name} = _on*({text}) + (1 - _on)*{name}" for name, text in pairs]]
+
     def attach(self, built, p, synapses):
         """Per-step learning, the order of events, and constants."""
         plan = self.plan.synapses[p.name]
@@ -275,7 +283,7 @@ class Learning:
         if plan.eligibility.arrives == "synapse":
             code.append("arrived = 0")
         if self.plan.optimiser and self.plan.rule.update == "step":
-            code += [*self.optimiser_code(p), self.cleared(p, "gradient")]
+            code += [*self.inside_trials(self.optimiser_code(p)), self.cleared(p, "gradient")]
         synapses.run_regularly("\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn")
         for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
             pathway = getattr(synapses, name, None)

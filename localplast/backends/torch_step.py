@@ -108,20 +108,25 @@ class Taps:
 class Link:
     """One projection: turns the presynaptic signal of this step into what arrives at the target in this step."""
 
-    def __init__(self, projection, tensors, cut, edges, feedback, mask):
+    def __init__(self, projection, tensors, cut, edges, feedback, mask, *, fixed=True):
         self.projection = projection
         self.weight = tensors[f"{projection.name}.weight"] * mask
         self.feedback = feedback
         self.cut = bool(edges & cut)
         self.kind = projection.delay.kind if projection.delay else "axonal"
+        if self.kind == "dendritic" and not fixed:
+            self.kind = "synaptic"  # a weight that changes acts when the spike arrives, not when it leaves
         steps = tensors[f"{projection.name}.delay"]
         self.taps = Taps(steps.expand(self.weight.shape) if self.kind == "synaptic" else steps)
         self.history = [None] * (self.taps.longest + 1)
 
-    def product(self, signal, weight):
-        if self.feedback is not None:
-            return FeedbackProduct.apply(signal, weight, self.feedback)
-        return signal @ weight
+    def product(self, signal, weight, coefficient=None):
+        """``signal @ weight``; of ``weight`` and feedback only the share ``coefficient`` that this tap carries."""
+        weight = weight if coefficient is None else weight * coefficient
+        if self.feedback is None:
+            return signal @ weight
+        feedback = self.feedback if coefficient is None else self.feedback * coefficient.detach()
+        return FeedbackProduct.apply(signal, weight, feedback)
 
     def __call__(self, signal):
         if self.cut:
@@ -140,8 +145,7 @@ class Link:
         total = None
         for k, coefficient in self.taps.taps:
             if self.history[k] is not None:
-                weight = self.weight if coefficient is None else self.weight * coefficient
-                term = self.product(self.history[k], weight)
+                term = self.product(self.history[k], self.weight, coefficient)
                 total = term if total is None else total + term
         return total
 
@@ -152,12 +156,9 @@ class Link:
         total = 0
         for k, coefficient in self.taps.taps:
             shifted = shift(signal, k)
-            scaled = self.weight
             if coefficient is not None and self.kind == "axonal":
-                shifted = shifted * coefficient
-            elif coefficient is not None:
-                scaled = self.weight * coefficient  # (post,) or (pre, post): both scale the columns they should
-            total = total + self.product(shifted, scaled)
+                shifted, coefficient = shifted * coefficient, None
+            total = total + self.product(shifted, self.weight, coefficient)
         return total
 
 
@@ -273,7 +274,7 @@ class Twin:
             check_integration(name, lower(population.model), parameters, net.dt)
             self.neurons[name] = Neurons(name, population, tensors, net.dt, cut)
         self.links = {
-            name: Link(p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like))
+            name: Link(p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like), fixed=hoist)
             for name, p in net.projections.items()
         }
 
