@@ -141,7 +141,11 @@ class Fit:
     def check(self, update, metrics, recorder):
         """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
         problem = None
-        if not math.isfinite(metrics["loss"]):
+        # a membrane that is not a number never spikes: such a network is silent, and its loss looks harmless
+        broken = [name for name, weight in self.learner.numbers().items() if not np.all(np.isfinite(weight))]
+        if broken:
+            problem = f"weights of {broken[0]!r} are not finite at update {update} of {self.rule.name}"
+        elif not math.isfinite(metrics["loss"]):
             problem = f"the loss of {self.rule.name} is {metrics['loss']} at update {update}"
         elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
             problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"

@@ -106,6 +106,8 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
         A network that the rule has no equations for; the message says which does.
     """
     readout = the_readout(net)
+    if rule.update == "step":
+        check_steps(rule, loss, batch)
     fixed = feedback_matrices(net, rule, seed)
     synapses, broadcast = {}, {}
     for p in net.plastic:
@@ -122,6 +124,20 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
         broadcast[p.post] = fixed[p.post] if p.post in fixed else symmetric(net, rule, p.post, path)
         synapses[p.name] = hidden_plan(net, eligibility, readout, path, loss)
     return Plan(rule, loss, optimiser, readout, synapses, broadcast, batch)
+
+
+def check_steps(rule, loss, batch):
+    """Raise where weights cannot change in every step."""
+    if loss.regulariser:
+        raise UnsupportedError(
+            f"{rule.name} with update='step' cannot regularise rates: the rate of a trial is known at its end; "
+            "use update='trial', or drop the regulariser"
+        )
+    if batch > 1:
+        raise UnsupportedError(
+            f"{rule.name} with update='step' changes weights within a trial, so trials one after the other cannot share an "
+            f"update; use batch=1, not {batch}, or backend='torch', where a batch is presented side by side"
+        )
 
 
 def direct_path(net, population, readout):
