@@ -1,0 +1,245 @@
+"""Optimisers against torch.optim, and learning online in Brian2 against Torch, update by update and step by step."""
+
+import numpy as np
+import pytest
+import torch
+from brian2 import mV, ms
+
+from localplast.backends import torch_backend
+from localplast.backends.brian2_backend import Brian2Learner
+from localplast.backends.torch_learn import TorchLearner
+from localplast.backends.torch_step import leaves
+from localplast.backends.torch_traces import OnlineLearner
+from localplast.calculus import Tape
+from localplast.errors import UnsupportedError
+from localplast.loss import cross_entropy, mse, rate
+from localplast.models import alif, cuba_lif, leaky_readout
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.optimise import adam, sgd
+from localplast.plan import plan
+from localplast.rules import eprop
+from localplast.task import Trials
+
+UPDATES = 20
+
+
+def gradients():
+    """Gradients of very different size, and a weight that gets none until the tenth update."""
+    found = np.random.default_rng(0).standard_normal((UPDATES, 3, 4)) * np.logspace(-6, 3, 4)
+    found[:10, 0, 0] = 0.0
+    return found
+
+
+def applied(optimiser, grads, name="any"):
+    """Weights after every update; from ones."""
+    step = Tape(optimiser.program(), {"learning_rate": optimiser.rate(name)})
+    w, state, kept = np.ones(grads.shape[1:]), {k: np.zeros(grads.shape[1:]) for k in optimiser.state}, []
+    for number, g in enumerate(grads, 1):
+        new = step({"w": w, "g": g, "k": number, **state})
+        w, state = new["w"], {k: new[k] for k in optimiser.state}
+        kept.append(w)
+    return np.array(kept)
+
+
+def by_torch(make, grads):
+    w = torch.ones(grads.shape[1:], dtype=torch.float64, requires_grad=True)
+    optimiser, kept = make([w]), []
+    for g in grads:
+        w.grad = torch.tensor(g)
+        optimiser.step()
+        kept.append(w.detach().numpy().copy())
+    return np.array(kept)
+
+
+PAIRS = {
+    "sgd": (sgd(0.03), lambda w: torch.optim.SGD(w, lr=0.03)),
+    "adam": (adam(0.02), lambda w: torch.optim.Adam(w, lr=0.02)),
+    "adam, other constants": (
+        adam(0.02, beta1=0.7, beta2=0.9, epsilon=1e-3), lambda w: torch.optim.Adam(w, lr=0.02, betas=(0.7, 0.9), eps=1e-3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_torch_optim(name):
+    optimiser, make = PAIRS[name]
+    found, expected = applied(optimiser, gradients()), by_torch(make, gradients())
+    assert np.abs(expected[-1] - 1).min() > 1e-9  # every weight has moved
+    assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+def test_epsilon_hat():
+    """``w -= rate*sqrt(1 - beta2**k)/(1 - beta1**k) * m/(sqrt(s) + epsilon)``, which differs from ``adam()`` itself."""
+    grads, w, m, s = gradients(), 1.0, 0.0, 0.0
+    for k, g in enumerate(grads, 1):
+        m, s = 0.9 * m + 0.1 * g, 0.99 * s + 0.01 * g**2
+        w = w - 0.02 * np.sqrt(1 - 0.99**k) / (1 - 0.9**k) * m / (np.sqrt(s) + 1e-3)
+    hat = applied(adam(0.02, beta2=0.99, epsilon=1e-3, epsilon_hat=True), grads)[-1]
+    assert np.abs(hat - w).max() < 1e-12
+    assert np.abs(hat - applied(adam(0.02, beta2=0.99, epsilon=1e-3), grads)[-1]).max() > 1e-3
+
+
+def test_rates():
+    optimiser = sgd(0.1).with_rates(cues_rec=0.5, rec_out=0)
+    assert optimiser.rate("cues_rec") == 0.05 and optimiser.rate("rec_rec") == 0.1
+    assert (applied(optimiser, gradients(), "rec_out") == 1).all()
+    assert optimiser.with_rates(rec_out=1).rates == {"cues_rec": 0.5, "rec_out": 1}  # earlier factors stay
+    assert sgd(0.1).rates == {}
+
+
+# --- learning on both backends ----------------------------------------------------------------------------------------
+
+N_IN, N, N_OUT = 5, 6, 2
+
+
+def network(delay=None, model=None, scale=1.0):
+    return Network(
+        dt=1 * ms, cues=Input(N_IN), rec=Population(N, model or alif(tau_adapt=100 * ms, tau_ref=2 * ms, beta=0.3)),
+        out=Population(N_OUT, leaky_readout()),
+        projections=[
+            Projection("cues", "rec", weight=normal(1.5 * scale, mean=0.3 * scale)),
+            Projection("rec", "rec", weight=normal(scale), delay=delay), Projection("rec", "out"),
+        ],
+    )  # fmt: skip
+
+
+def trials(count, steps=60, labels=False):
+    rng = np.random.default_rng(1)
+    target = rng.integers(0, N_OUT, count) if labels else rng.standard_normal((count, steps, N_OUT))
+    return Trials({"cues": rng.random((count, steps, N_IN)) < 0.25}, target, weight=rng.uniform(0.01, 0.03, steps))
+
+
+def torch_optimiser(optimiser, parameters):
+    """The optimiser of torch.optim with the same constants, and a rate per projection."""
+    groups = [{"params": [w], "lr": optimiser.rate(name)} for name, w in parameters.items()]
+    return torch.optim.SGD(groups) if optimiser.name == "sgd" else torch.optim.Adam(groups)
+
+
+def by_trial(net, values, given, rule, loss, optimiser, batch):
+    """Weights after every update, by torch.optim on the gradients of the traces."""
+    parameters = {n: torch.tensor(w, requires_grad=True) for n, w in values.weights.items()}
+    stepper = torch_optimiser(optimiser, parameters)
+    for start in range(0, len(given), batch):
+        now = values.replace_weights({n: w.detach().numpy() for n, w in parameters.items()})
+        grads, info = torch_backend.gradient(net, now, given[start : start + batch], rule, loss, form="traces")
+        assert 0.5 < info["counts"]["rec"].mean() < 40
+        for name, w in parameters.items():
+            w.grad = torch.tensor(grads[f"{name}.weight"])
+        stepper.step()
+        yield {n: w.detach().numpy().copy() for n, w in parameters.items()}
+
+
+def by_step(net, values, given, rule, loss, optimiser):
+    """Weights after every trial, by torch.optim in every step."""
+    learner = OnlineLearner(net, plan(net, rule, loss), leaves(net, values), values.masks)
+    parameters = {n: torch.nn.Parameter(link.weight) for n, link in learner.twin.links.items()}  # sharing its memory
+    stepper = torch_optimiser(optimiser, parameters)
+
+    def every_step(running):
+        for name, grad in running.gradients().items():
+            parameters[name].grad = grad
+            running.synapses[name].stored["gradient"].zero_()
+        stepper.step()
+
+    for number in range(len(given)):
+        one = given[number]
+        inputs, target, weight = torch_backend.prepare(net, one, loss, rng=np.random.default_rng(0), dtype=torch.float64)
+        _, counts = learner.run(inputs, target, weight, every_step)
+        assert 0.5 < counts["rec"].mean() < 40
+        yield {n: w.detach().numpy().copy() for n, w in parameters.items()}
+
+
+def same_weights(learners, expected, start, tolerance=1e-8):
+    """Every learner's weights after an update, against ``expected``, relative to how far each projection has moved."""
+    for name, w in expected.items():
+        moved = np.abs(w - start[name]).max()
+        assert moved > 0.01 * np.abs(start[name]).max(), f"{name} has hardly learned"
+        for learner in learners:
+            error = np.abs(learner.numbers()[name] - w).max() / moved
+            assert error < tolerance, (learner.backend, name, error)
+
+
+def both_learners(net, values, given, rule, loss, optimiser, batch=1):
+    yield TorchLearner(net, values, rule, loss, optimiser, batch=batch)
+    yield Brian2Learner(net, values, rule, loss, optimiser, given, batch=batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("optimiser", [sgd(0.3), adam(0.05).with_rates(rec_rec=0.3)], ids=lambda o: o.name)
+def test_update_every_trial(optimiser, batch):
+    net, given = network(), trials(4 * batch, labels=True)
+    values, rule, loss = net.draw(2), eprop(feedback="random"), cross_entropy() + rate(20, 1e-5)
+    learners = list(both_learners(net, values, given, rule, loss, optimiser, batch))
+    for number, expected in enumerate(by_trial(net, values, given, rule, loss, optimiser, batch)):
+        for learner in learners:
+            learner.train(given[number * batch : (number + 1) * batch])
+        same_weights(learners, expected, values.weights)
+
+
+def test_several_updates_in_one_block():
+    """As many updates as trials in a single run of Brian2: between trials nothing is left over."""
+    net, given, rule, loss, optimiser = network(axonal(3 * ms)), trials(6), eprop(), mse(), adam(0.05)
+    values = net.draw(2)
+    learner = Brian2Learner(net, values, rule, loss, optimiser, given, batch=2, updates_per_block=3)
+    learner.train(given)
+    *_, expected = by_trial(net, values, given, rule, loss, optimiser, 2)
+    same_weights([learner], expected, values.weights)
+
+
+def test_volts():
+    """Weights in volts: gradients and Adam's state carry units in Brian2, and the numbers are the same."""
+    net, given = network(model=cuba_lif(), scale=40 * mV), trials(3)
+    values, rule, loss, optimiser = net.draw(2), eprop(), mse(), adam(2e-3).with_rates(rec_out=20)
+    learners = list(both_learners(net, values, given, rule, loss, optimiser))
+    for number, expected in enumerate(by_trial(net, values, given, rule, loss, optimiser, 1)):
+        for learner in learners:
+            learner.train(given[number])
+        same_weights(learners, expected, values.weights)
+
+
+DELAYS = {
+    "no delay": None,
+    "axonal": axonal(np.array([0, 1, 4, 2, 1, 3]) * ms),
+    "dendritic": dendritic(np.array([0, 1, 4, 2, 1, 3]) * ms),
+    "synaptic": synaptic(np.arange(N * N).reshape(N, N) % 5 * ms),
+}
+
+
+@pytest.mark.parametrize("optimiser", [sgd(0.02), adam(2e-3)], ids=lambda o: o.name)
+@pytest.mark.parametrize("delay", DELAYS)
+def test_update_every_step(optimiser, delay):
+    """Weights change while spikes are under way: 3 trials of 60 updates each."""
+    net, given, rule, loss = network(DELAYS[delay]), trials(3), eprop(update="step"), mse()
+    values = net.draw(2)
+    learners = list(both_learners(net, values, given, rule, loss, optimiser))
+    for number, expected in enumerate(by_step(net, values, given, rule, loss, optimiser)):
+        for learner in learners:
+            learner.train(given[number])
+        same_weights(learners, expected, values.weights)
+
+
+def test_steps_and_trials_differ():
+    """Otherwise the tests above would show nothing."""
+    net, given, optimiser = network(), trials(2), sgd(0.3)
+    values = net.draw(2)
+    *_, per_step = by_step(net, values, given, eprop(update="step"), mse(), optimiser)
+    *_, per_trial = by_trial(net, values, given, eprop(), mse(), optimiser, 1)
+    moved = np.abs(per_trial["cues_rec"] - values.weights["cues_rec"]).max()
+    assert np.abs(per_step["cues_rec"] - per_trial["cues_rec"]).max() > 0.01 * moved
+
+
+def test_every_step_has_limits():
+    net, given, rule = network(), trials(2), eprop(update="step")
+    with pytest.raises(UnsupportedError, match="cannot regularise rates.*use update='trial'"):
+        TorchLearner(net, net.draw(2), rule, mse() + rate(20, 1e-5), sgd(0.1))
+    with pytest.raises(UnsupportedError, match="use batch=1, not 2"):
+        Brian2Learner(net, net.draw(2), rule, mse(), sgd(0.1), given, batch=2)
+
+
+def test_frozen():
+    net, given = network(), trials(2)
+    values, optimiser = net.draw(2), adam(0.05).with_rates(cues_rec=0)
+    for learner in both_learners(net, values, given, eprop(), mse(), optimiser):
+        learner.train(given[0])
+        assert (learner.numbers()["cues_rec"] == values.weights["cues_rec"]).all(), learner.backend
+        assert (learner.numbers()["rec_out"] != values.weights["rec_out"]).any(), learner.backend
