@@ -4,36 +4,45 @@ A network is written once, in Brian2's equation language. Brian2 runs it forward
 batched and differentiable. Local rules are derived from the equations and compared with backpropagation through time.
 """
 
-from brian2 import Hz as Hz
-from brian2 import ms as ms
-from brian2 import mV as mV
-from brian2 import second as second
-
-from localplast import loss as losses
-from localplast import surrogate as surrogate
-from localplast.compare import compare as compare
-from localplast.errors import LocalplastError as LocalplastError
-from localplast.errors import ModelError as ModelError
-from localplast.errors import NetworkError as NetworkError
-from localplast.errors import RunawayError as RunawayError
-from localplast.errors import UnsupportedError as UnsupportedError
-from localplast.network import Input as Input
-from localplast.network import Network as Network
-from localplast.network import Population as Population
-from localplast.network import Projection as Projection
-from localplast.network import axonal as axonal
-from localplast.network import dendritic as dendritic
-from localplast.network import normal as normal
-from localplast.network import synaptic as synaptic
-from localplast.network import uniform as uniform
-from localplast.neuron import NeuronModel as NeuronModel
-from localplast.optimise import adam as adam
-from localplast.optimise import sgd as sgd
-from localplast.record import open_record as open
-from localplast.run import gradient as gradient
-from localplast.run import run as run
-from localplast.task import Poisson as Poisson
-from localplast.task import Task as Task
-from localplast.task import Trials as Trials
+import importlib
 
 __version__ = "0.1.0"
+
+#: Where each public name is defined. They are loaded on first use: a command line that only prints help stays quick.
+_DEFINED_IN = {
+    "brian2": ("Hz", "ms", "mV", "second"),
+    "localplast.compare": ("Contender", "compare"),
+    "localplast.errors": (
+        "DatasetError", "LocalplastError", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
+    ),
+    "localplast.network": (
+        "Input", "Network", "Population", "Projection", "axonal", "dendritic", "normal", "synaptic", "uniform",
+    ),
+    "localplast.neuron": ("NeuronModel",),
+    "localplast.optimise": ("adam", "sgd"),
+    "localplast.run": ("gradient", "run"),
+    "localplast.task": ("Poisson", "Task", "Trials"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
+_MODULES = ("models", "protocols", "rules", "surrogate")
+
+__all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
+
+
+def __getattr__(name):
+    if name in _HOME:
+        found = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        return importlib.import_module(f"localplast.{name}")
+    elif name == "losses":
+        found = importlib.import_module("localplast.loss")
+    elif name == "open":
+        found = importlib.import_module("localplast.record").open_record
+    else:
+        raise AttributeError(f"module 'localplast' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return __all__

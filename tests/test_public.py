@@ -1,0 +1,70 @@
+"""The public face: what can be imported, what importing costs, and what is packaged."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import localplast as lp
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+
+
+def test_every_public_name_is_there():
+    for name in lp.__all__:
+        assert getattr(lp, name) is not None
+
+
+def test_the_public_names_are_these():
+    assert lp.__all__ == sorted([
+        "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "ModelError", "Network", "NetworkError", "NeuronModel",
+        "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError", "adam", "axonal",
+        "compare", "dendritic", "gradient", "losses", "mV", "models", "ms", "normal", "open", "protocols", "rules", "run",
+        "second", "sgd", "surrogate", "synaptic", "uniform",
+    ])  # fmt: skip
+
+
+def test_a_misspelt_name_lists_what_there_is():
+    with pytest.raises(AttributeError, match="Population"):
+        lp.Populaton  # noqa: B018
+
+
+def test_describing_a_network_needs_no_torch():
+    done = run_python("import sys, localplast as lp; lp.Network, lp.run, lp.compare; assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_neither_brian2_nor_torch():
+    code = """
+import sys
+from localplast.cli import app
+try:
+    app(["--help"])
+except SystemExit:
+    pass
+assert not {"torch", "brian2"} & set(sys.modules)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_folder_with_python_is_packaged():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"localplast.models", "localplast.protocols"}
+    for folder in [ROOT / "localplast", *(ROOT / "localplast").iterdir()]:
+        if folder.is_dir() and not folder.is_symlink() and list(folder.glob("*.py")):
+            found.add(".".join(folder.relative_to(ROOT).parts))
+    assert listed == found
+
+
+def test_models_and_protocols_have_one_name():
+    for name in ("models", "protocols"):
+        done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, cwd=ROOT)
+        assert f"import localplast.{name}, not {name}" in done.stderr
+
