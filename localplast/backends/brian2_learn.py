@@ -13,7 +13,6 @@ from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.calculus import symbol, to_text
-from localplast.errors import UnsupportedError
 from localplast.lower import lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace
@@ -44,30 +43,26 @@ class Learning:
             p = net.projections[name]
             self.outgoing[p.pre].append(p)
             self.incoming[p.post].append(p)
-            if plan.synapses[name].eligibility.before_reset:
-                raise UnsupportedError(
-                    f"projection {name!r}: following the reset of {net.nodes[p.post].model.name} needs its state at the "
-                    "reset; use reset=False, or backend='torch'"
-                )
 
     # --- variables of neurons -------------------------------------------------------------------------------------
 
     def post_program(self, name):
-        """Programs of all plastic projections onto ``name``, each variable once: ``(before, after)``."""
-        before, after = {}, {}
+        """Programs of all plastic projections onto ``name``, each variable once: ``(before, after, before_reset)``."""
+        before, after, before_reset = {}, {}, {}
         for p in self.incoming[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             before.update(eligibility.before)
             after.update(eligibility.after)
-        return before, after
+            before_reset.update(eligibility.before_reset)
+        return before, after, before_reset
 
     def variables(self, name):
         """Dimensions of what learning adds to the neurons of ``name``."""
         result = {}
         if not isinstance(self.net.nodes[name], Input):
-            before, after = self.post_program(name)
+            before, after, before_reset = self.post_program(name)
             known = namespace(self.net.nodes[name].model)
-            for key, expression in {**before, **after}.items():
+            for key, expression in {**before, **after, **before_reset}.items():
                 dimension = parse_expression_dimensions(to_text(expression), known)
                 known[key] = Variable(key, dimensions=dimension)
                 if not key.startswith("_") and key != "x":
@@ -147,7 +142,7 @@ class Learning:
                 restart += ["z", "spike_count"]
             if name == self.plan.readout:
                 restart += ["loss", "score"]
-            before, _ = self.post_program(name)
+            before, _, _ = self.post_program(name)
             code += statements(before.items(), lambda n: n)
         fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
         return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
@@ -159,7 +154,7 @@ class Learning:
         """Statements after the integration: psi and its kin, and whether the neuron spikes."""
         if isinstance(self.net.nodes[name], Input):
             return []
-        _, after = self.post_program(name)
+        _, after, _ = self.post_program(name)
         code = statements(after.items(), lambda n: n)
         if "psi" in after and self.block.gap:
             code.append(f"psi = psi*int({self.block.active})")
@@ -310,6 +305,9 @@ class Learning:
             group = built.objects[name]
             if not self.incoming[name]:
                 continue
+            jumps = statements(self.post_program(name)[2].items(), lambda n: n)
+            if jumps:
+                group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
             for event in ("trial_end", "batch_end"):
                 group.set_event_schedule(event, when="end", order=LEARN)
             kept = ["loss", "score"] if name == self.plan.readout else ["spike_count"]
