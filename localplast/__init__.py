@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 #: Where each public name is defined. They are loaded on first use: a command line that only prints help stays quick.
 _DEFINED_IN = {
     "brian2": ("Hz", "ms", "mV", "second"),
-    "localplast.compare": ("Contender", "compare"),
+    "localplast.comparison": ("Contender", "compare"),
     "localplast.errors": (
         "DatasetError", "LocalplastError", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
@@ -20,7 +20,7 @@ _DEFINED_IN = {
     ),
     "localplast.neuron": ("NeuronModel",),
     "localplast.optimise": ("adam", "sgd"),
-    "localplast.run": ("gradient", "run"),
+    "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}

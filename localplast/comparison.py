@@ -13,7 +13,7 @@ from localplast.fit import Fit
 from localplast.record import Request
 from localplast.rule import Rule
 from localplast.rules import bptt
-from localplast.run import BACKENDS, make_learner
+from localplast.verbs import BACKENDS, make_learner
 
 __all__ = ["Contender", "alignment", "compare", "hidden_gradient", "markdown"]
 
@@ -150,7 +150,7 @@ def alignment(net, values, trials, rule, loss, hidden, seed):
 def assemble(net, task, contenders, runs, seeds, **attrs):
     """The plain results of all runs as one tree."""
     names = list(contenders)
-    coords = {"rule": names, "seed": seeds}
+    coords = {"rule": strings(names), "seed": seeds}
     first = runs[names[0]][0]
     probes = [m["update"] for m in first["alignment"]]
     aligned = {
@@ -163,13 +163,18 @@ def assemble(net, task, contenders, runs, seeds, **attrs):
         curves[key] = (("rule", "seed", "update"), np.array(rows))
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     cost = {"seconds_per_1000_trials": (("rule", "seed", "backend"), np.array(speed), {"units": "s"})}
-    trained = ("rule", [contenders[n].backend for n in names])
+    trained = ("rule", strings([contenders[n].backend for n in names]))
     return xr.DataTree.from_dict({
         "/": xr.Dataset(attrs={**attrs, "task": task.name, "dt": float(net.dt)}),
         "/curves": xr.Dataset(curves, {**coords, "update": probes}),
         "/alignment": xr.Dataset(aligned, {**coords, "update": probes}),
-        "/cost": xr.Dataset(cost, {**coords, "backend": list(BACKENDS), "trained_on": trained}),
+        "/cost": xr.Dataset(cost, {**coords, "backend": strings(BACKENDS), "trained_on": trained}),
     })
+
+
+def strings(values):
+    """Text of variable length, which Zarr can store in a way that others read."""
+    return np.array(values, object)
 
 
 def tested(metrics, key):

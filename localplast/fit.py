@@ -14,7 +14,7 @@ from localplast.errors import LocalplastError, RunawayError
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
-from localplast.run import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
+from localplast.verbs import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
 from localplast.serialise import encode
 
 __all__ = ["Fit", "fit", "updates_per_block"]

@@ -4,7 +4,7 @@ import platform
 from pathlib import Path
 
 import localplast
-from localplast.compare import Contender, compare, markdown
+from localplast.comparison import Contender, compare, markdown
 from localplast.optimise import adam
 from localplast.plot import comparison
 from localplast.record import open_record
@@ -34,7 +34,7 @@ def report(protocol, built, *, preset, seeds, folder, target=None, updates, resu
         batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
         target=target, workers=2,
     )
-    tree.to_zarr(folder / "comparison.zarr", mode="w")
+    tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
     figure = comparison(tree, last_trial(built, folder, list(seeds)[0]))
     figure.savefig(folder / "comparison.png", dpi=150)
     published = "".join(f"\npublished, {what}: {number}" for what, number in protocol.published.items())

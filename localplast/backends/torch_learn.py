@@ -1,6 +1,6 @@
 """Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
 
-import contextlib
+import threading
 
 import numpy as np
 import torch
@@ -12,18 +12,34 @@ from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
 from localplast.plan import plan, the_readout
 
-__all__ = ["TorchLearner", "Forward", "single_thread"]
+__all__ = ["Forward", "TorchLearner", "single_thread"]
 
 
-@contextlib.contextmanager
-def single_thread():
-    """One Torch thread while inside: products of a time step are too small to share (the batch is split instead)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class SingleThread:
+    """One Torch thread while anybody is inside: the products of a time step are too small to share.
+
+    Batches are split between threads instead. The setting is global to the process, so that runs side by side must count:
+    the first one in changes it, the last one out restores it.
+    """
+
+    def __init__(self):
+        self.lock, self.inside, self.before = threading.Lock(), 0, 1
+
+    def __enter__(self):
+        with self.lock:
+            if self.inside == 0:
+                self.before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self.inside += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                torch.set_num_threads(self.before)
+
+
+single_thread = SingleThread()
 
 
 class Forward:
@@ -103,7 +119,7 @@ class TorchLearner:
     def train(self, trials):
         """Learn from whole batches of trials; returns one dict of metrics per update."""
         found = []
-        with denormals_flushed(), single_thread():
+        with denormals_flushed(), single_thread:
             for start in range(0, len(trials), self.batch):
                 found.append(self.update(trials[start : start + self.batch]))
         return found
@@ -163,7 +179,7 @@ class TorchLearner:
         inputs, target, weight = prepare(
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype
         )
-        with torch.no_grad(), denormals_flushed(), single_thread():
+        with torch.no_grad(), denormals_flushed(), single_thread:
             outputs, counts = self.forward(self.weights, inputs)
             _, total = batch_loss(self.loss, outputs, target, weight, counts, trials.steps * float(self.net.dt))
         spikes = [float(c.mean()) for c in counts.values()]
