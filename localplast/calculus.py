@@ -118,6 +118,32 @@ def _int(value):
     return value * 1.0
 
 
+def _compare(relation):
+    """``relation`` as bool in numpy; in torch as 0.0 or 1.0 of the type compared, which plain bool would lose.
+
+    (A bool tensor times 1.0 is single precision, and stays so when it meets a scalar of double precision.)
+    """
+
+    def apply(one, other):
+        result = relation(one, other)
+        module = _module(result)
+        return result if module is np else result.to(module.result_type(one, other))
+
+    return apply
+
+
+def _and(*args):
+    return functools.reduce(operator.mul, args)
+
+
+def _not(value):
+    return np.logical_not(value) if _module(value) is np else 1 - value
+
+
+def _or(*args):
+    return _not(_and(*map(_not, args)))
+
+
 def _power(base, exponent):
     if isinstance(exponent, (int, float)):
         if exponent == -1:
@@ -138,11 +164,9 @@ OPERATIONS = {
     sympy.tan: _call("tan"), sympy.sinh: _call("sinh"), sympy.cosh: _call("cosh"), sympy.tanh: _call("tanh"),
     sympy.asin: _call("arcsin"), sympy.acos: _call("arccos"), sympy.atan: _call("arctan"),
     sympy.Abs: _call("abs"), sympy.sign: _call("sign"), sympy.floor: _call("floor"), sympy.ceiling: _call("ceil"),
-    sympy.StrictGreaterThan: operator.gt, sympy.GreaterThan: operator.ge,
-    sympy.StrictLessThan: operator.lt, sympy.LessThan: operator.le,
-    sympy.And: lambda *args: functools.reduce(operator.and_, args),
-    sympy.Or: lambda *args: functools.reduce(operator.or_, args),
-    sympy.Not: _call("logical_not"),
+    sympy.StrictGreaterThan: _compare(operator.gt), sympy.GreaterThan: _compare(operator.ge),
+    sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
+    sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
     int_: _int, clip: _clip,
 }  # fmt: skip
 BY_NAME = {"exprel": exprel, "expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}

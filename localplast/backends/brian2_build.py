@@ -12,11 +12,11 @@ import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.calculus import to_text
 from localplast.errors import UnsupportedError
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements
+from localplast.backends.brian2_graded import build_graded, graded_parts, output_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.task import Poisson
 
@@ -157,6 +157,7 @@ def build_population(built, name, population, values, learning, clock):
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
+    lines += output_lines(built.net, name)
     if learning:
         lines += [parameter(n, d) for n, d in learning.variables(name).items()]
     code = start_of_trial(block, model, step, started, graded)
@@ -190,15 +191,6 @@ def firing(model, block):
     return "*".join(f"int({condition})" for condition in conditions if condition)
 
 
-def graded_parts(net, name):
-    """For every variable that graded projections set: one Brian2 variable per projection."""
-    parts = {}
-    for p in net.projections.values():
-        if p.post == name and p.transmission == "graded":
-            parts.setdefault(p.target, []).append(f"{p.target}_from_{p.name}")
-    return parts
-
-
 def start_of_trial(block, model, step, started, graded):
     """Statements that set the state back in the first step of a trial, and hold it through a gap.
 
@@ -217,10 +209,6 @@ def start_of_trial(block, model, step, started, graded):
 
 def build_projection(built, p, values, learning):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    if p.transmission == "graded" and np.any(steps > 0):
-        raise UnsupportedError(
-            f"projection {p.name!r}: Brian2 has no delay for graded transmission; use backend='torch' or drop the delay"
-        )
     if p.transmission == "event" and p.target in graded_parts(net, p.post):
         raise UnsupportedError(
             f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
@@ -228,18 +216,16 @@ def build_projection(built, p, values, learning):
         )
     if p.delay is not None and p.delay.trainable and np.any(steps != np.floor(steps)):
         raise UnsupportedError(f"projection {p.name!r}: a delay between two steps needs backend='torch'")
+    if p.transmission == "graded":
+        return build_graded(built, p, values)
     lines = [parameter("w", weight_dimension(net, p))]
     plastic = learning is not None and p.name in learning.plan.synapses
-    arguments = {}
-    if p.transmission == "event":
-        arguments["on_pre"] = {"deliver": f"{p.target}_post += w"}
-        if steps.ndim == 0 and steps > 0:
-            arguments["delay"] = {"deliver": float(steps) * net.dt}
-    else:
-        lines.append(graded_line(net, p))
+    arguments = {"on_pre": {"deliver": f"{p.target}_post += w"}}
+    if steps.ndim == 0 and steps > 0:
+        arguments["delay"] = {"deliver": float(steps) * net.dt}
     if plastic:
         lines += learning.synapse_lines(p)
-        arguments.setdefault("on_pre", {})["deliver"] += learning.on_arrival(p)
+        arguments["on_pre"]["deliver"] += learning.on_arrival(p)
         arguments.update(learning.pathways(p))
     synapses = b2.Synapses(
         built.objects[p.pre], built.objects[p.post], Equations(lines), name=p.name, namespace={"second": b2.second},
@@ -248,27 +234,12 @@ def build_projection(built, p, values, learning):
     pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
-    if p.transmission == "event" and steps.ndim:
+    if steps.ndim:
         per_pair = steps[:, None] if p.delay.kind == "axonal" else steps
         synapses.deliver.delay_ = np.broadcast_to(per_pair, mask.shape)[mask] * float(net.dt)
-    for updater in synapses.summed_updaters.values():
-        updater.when = "before_synapses"
     if plastic:
         learning.attach(built, p, synapses)
     return synapses
-
-
-def graded_line(net, p):
-    """The equation that sums the outputs of ``p``'s presynaptic neurons into its target."""
-    if isinstance(net.nodes[p.pre], Input):
-        output = "r_pre"
-    else:
-        step = lower(net.nodes[p.pre].model)
-        names = {s: f"{s.name}_pre" for s in step.output.free_symbols if s.name != "dt"}
-        output = to_text(step.output.subs({s: type(s)(n, real=True) for s, n in names.items()}))
-    dimension = net.nodes[p.post].model.dimensions[p.target]
-    expression = b2.equations.codestrings.Expression(f"w*({output})")
-    return SingleEquation("subexpression", f"{p.target}_from_{p.name}_post", dimension, expr=expression, flags=["summed"])
 
 
 def build_monitors(built, request):

@@ -144,20 +144,8 @@ class Kernel:
 
     def numbers(self, net, tensors):
         """Arrays that no call changes, by slot."""
-        given = {}
-        for n in self.plan.cells:
-            given[f"shared{n.number}"], given[f"each{n.number}"] = n.constants.numbers(n.padded)
-            given[f"initial{n.number}"] = np.array(
-                [padded_row(tensors[f"{n.name}.{v}"].detach().double(), n.size, n.padded) for v in n.variables]
-            )
-            if n.refractory:
-                given[f"silent{n.number}"] = padded_row(silent_steps(net, n.name, tensors), n.size, n.padded)
-        arrays = {k: torch.as_tensor(v, dtype=self.dtype).contiguous() for k, v in given.items()}
-        longest = []
-        for k in self.plan.links:
-            delay = tensors[f"{k.name}.delay"].detach().to(torch.int32).contiguous()
-            arrays[f"delay{k.number}"] = delay
-            longest.append(int(delay.max()))
+        arrays = constant_arrays(self.plan, net, tensors)
+        longest = [int(arrays[f"delay{k.number}"].max()) for k in self.plan.links]
         arrays["longest"] = torch.as_tensor(np.array(longest or [0], dtype=np.dtype(ctypes.c_long)))
         return arrays
 
@@ -199,6 +187,22 @@ class Kernel:
         work(0)
         for thread in others:
             thread.join()
+
+
+def constant_arrays(plan, net, tensors):
+    """Arrays that no call changes, by slot; call it when the C text is written, for that asks for constants."""
+    given, dtype = {}, torch.float64 if plan.double else torch.float32
+    for n in plan.cells:
+        given[f"shared{n.number}"], given[f"each{n.number}"] = n.constants.numbers(n.padded)
+        given[f"initial{n.number}"] = np.array(
+            [padded_row(tensors[f"{n.name}.{v}"].detach().double(), n.size, n.padded) for v in n.variables]
+        )
+        if n.refractory:
+            given[f"silent{n.number}"] = padded_row(silent_steps(net, n.name, tensors), n.size, n.padded)
+    arrays = {k: torch.as_tensor(v, dtype=dtype).contiguous() for k, v in given.items()}
+    for k in plan.links:
+        arrays[f"delay{k.number}"] = tensors[f"{k.name}.delay"].detach().to(torch.int32).contiguous()
+    return arrays
 
 
 def padded_row(values, size, padded):

@@ -7,6 +7,7 @@ import torch
 
 from localplast.backends.torch_backend import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score
 from localplast.backends.torch_fused import Fused, why_not
+from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
@@ -105,12 +106,16 @@ class TorchLearner:
         }
         self.steps = {n: Tape(self.optimiser.program(), {"learning_rate": self.optimiser.rate(n)}) for n in self.plastic}
         adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
-        self.online = None
-        if adjoint is None:
-            self.online = OnlineLearner(net, plan(net, self.rule, self.loss, seed=seed), self.tensors, values.masks)
+        self.online = None if adjoint is not None else self.online_learner(plan(net, self.rule, self.loss, seed=seed))
         cut, feedback = adjoint or ((), {})
         feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}
         self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, threads=self.threads)
+
+    def online_learner(self, learned):
+        """What carries traces forward: the generated kernel where it can, else the plain step."""
+        if why_not_online(self.net, learned, self.optimiser, batch=self.batch):
+            return OnlineLearner(self.net, learned, self.tensors, self.values.masks)
+        return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser)
 
     def prepare(self, trials):
         rng = np.random.default_rng([self.seed, 3, self.updates])
@@ -160,6 +165,8 @@ class TorchLearner:
     def learn_online(self, inputs, target, weight):
         """Traces carried forward; with ``update='step'`` the weights change in every step."""
         online = self.online
+        if isinstance(online, OnlineKernel):
+            return self.learn_in_kernel(inputs, target, weight)
         for name, link in online.twin.links.items():
             link.weight = self.weights[name] * self.mask(name)
         if self.rule.update == "trial":
@@ -173,6 +180,15 @@ class TorchLearner:
                 learner.synapses[name].stored["gradient"] = torch.zeros_like(learner.synapses[name].stored["gradient"])
 
         return *online.run(inputs, target, weight, every_step), {}
+
+    def learn_in_kernel(self, inputs, target, weight):
+        """As :meth:`learn_online`."""
+        if self.rule.update == "trial":
+            return self.online.gradients(self.weights, inputs, target, weight)
+        *found, weights, self.state = self.online.learn(self.weights, self.state, inputs, target, weight, self.updates)
+        self.adopt(weights)
+        self.updates += len(weight)
+        return *found, {}
 
     def evaluate(self, trials):
         """Loss, accuracy and spikes per neuron on trials, learning nothing."""

@@ -1,0 +1,97 @@
+"""Graded transmission in Brian2: summed variables, read from a delay line where the signal takes time.
+
+Brian2 delays events, not values. A delay line is a group with one cell per source neuron and step of delay: in every step
+each cell takes over its neighbour's value, so that the cell ``d`` steps along holds the output of ``d`` steps ago.
+"""
+
+import brian2 as b2
+import numpy as np
+from brian2.equations.codestrings import Expression
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.calculus import to_text
+from localplast.lower import lower
+from localplast.network import Input, weight_dimension
+from localplast.neuron import namespace
+
+__all__ = ["build_graded", "graded_parts", "output_lines"]
+
+
+def graded_parts(net, name):
+    """For every variable that graded projections set: one Brian2 variable per projection."""
+    parts = {}
+    for p in net.projections.values():
+        if p.post == name and p.transmission == "graded":
+            parts.setdefault(p.target, []).append(f"{p.target}_from_{p.name}")
+    return parts
+
+
+def build_graded(built, p, values):
+    """The Synapses of a graded projection; a delay line before it, if it has delays."""
+    net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
+    source, output = built.objects[p.pre], f"{output_name(net, p.pre)}_pre"
+    pre, post = np.nonzero(mask)
+    if np.any(steps > 0):
+        source = delay_line(built, p, int(steps.max()))
+        per_pair = steps[:, None] if steps.ndim == 1 and p.delay.kind == "axonal" else steps
+        pre = pre * (int(steps.max()) + 1) + cell(np.broadcast_to(per_pair, mask.shape)[mask], int(steps.max()))
+        output = "signal_pre"
+    dimension = net.nodes[p.post].model.dimensions[p.target]
+    total = SingleEquation(
+        "subexpression", f"{p.target}_from_{p.name}_post", dimension, expr=Expression(f"w*({output})"), flags=["summed"]
+    )
+    weight = SingleEquation(PARAMETER, "w", weight_dimension(net, p))
+    group = built.objects[p.post]
+    synapses = b2.Synapses(source, group, Equations([weight, total]), name=p.name, clock=group.clock)
+    synapses.connect(i=pre, j=post)
+    synapses.w_ = values.weights[p.name][mask]
+    for updater in synapses.summed_updaters.values():
+        updater.when, updater.order = "before_synapses", 0
+    return synapses
+
+
+def cell(delay, longest):
+    """Position of a delay in the line of one neuron: the longest delay first.
+
+    Cells are updated in ascending order, and each reads the next one: it must not have moved yet.
+    """
+    return longest - delay.astype(int)
+
+
+def delay_line(built, p, longest):
+    """The group that remembers the outputs of ``p.pre`` for ``longest`` steps, silent at the start of every trial."""
+    source, length, name = built.objects[p.pre], longest + 1, f"line_{p.name}"
+    dimension = built.net.nodes[p.post].model.dimensions[p.target] / weight_dimension(built.net, p)
+    lines = [
+        SingleEquation(PARAMETER, "signal", dimension),
+        SingleEquation(PARAMETER, "newest", DIMENSIONLESS, flags=["constant"]),
+        SingleEquation(PARAMETER, "neighbour", dimension, flags=["linked"]),
+        SingleEquation(PARAMETER, "latest", dimension, flags=["linked"]),
+    ]
+    group = b2.NeuronGroup(source.N * length, Equations(lines), clock=source.clock, name=name)
+    index = np.arange(source.N * length)
+    newest = index % length == longest
+    group.newest_ = newest.astype(float)
+    group.neighbour = b2.linked_var(group, "signal", index=np.where(newest, index, index + 1))
+    group.latest = b2.linked_var(source, output_name(built.net, p.pre), index=index // length)
+    code = f"signal = latest*newest + neighbour*(1 - newest)*(1 - {built.block.fresh})"
+    group.run_regularly(code, when="before_synapses", order=-1, name=f"{name}_shift")
+    built.objects[name] = group
+    return group
+
+
+def output_name(net, name):
+    """The variable of a node's group that is its graded output."""
+    return "r" if isinstance(net.nodes[name], Input) else "graded_output"
+
+
+def output_lines(net, name):
+    """The equation of the graded output, where some projection reads it."""
+    if not any(p.pre == name and p.transmission == "graded" for p in net.projections.values()):
+        return []
+    model = net.nodes[name].model
+    text = to_text(lower(model).output)
+    dimension = parse_expression_dimensions(text, namespace(model))
+    return [SingleEquation("subexpression", "graded_output", dimension, expr=Expression(text))]

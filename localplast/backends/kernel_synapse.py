@@ -1,0 +1,273 @@
+"""The C text of the synapses of one projection: traces, gradient and optimiser, in one pass over all of them.
+
+What depends on the postsynaptic neuron alone is computed once per neuron and step, what depends on the presynaptic
+neuron once per row, what depends on the number of the update beforehand, in double precision.
+"""
+
+import numpy as np
+import sympy
+
+from localplast.backends.kernel_expression import Writer, is_condition
+from localplast.backends.kernel_text import indent
+from localplast.calculus import Tape, symbol
+
+__all__ = ["SynapseText"]
+
+#: Names of an optimiser's program that are one number for all synapses.
+SHARED = {"k", "learning_rate"}
+
+
+class SynapseWriter(Writer):
+    """Writes statements per synapse, and collects those that need not be.
+
+    Parameters
+    ----------
+    domain : callable of str to str
+        ``'post'``, ``'pre'``, ``'step'`` (the same for all synapses) or ``'synapse'``, of a name.
+    steps : list
+        Expressions that depend on the update's number alone; new ones are appended.
+    """
+
+    def __init__(self, constants, load, domain, steps):
+        super().__init__(constants, load)
+        self.domain = domain
+        self.rows = Prefixed(constants, load, "row")
+        self.neurons, self.steps = [], steps
+
+    def where(self, node):
+        """The smallest domain that holds all of ``node``."""
+        found = set()
+        for s in node.free_symbols:
+            number = self.constants.values.get(s.name)
+            known = number is not None and self.domain(s.name) == "post"
+            found.add(("post" if np.ndim(number) else "constant") if known else self.domain(s.name))
+        if found <= {"step"}:
+            return "step"
+        if found <= {"pre", "constant", "step"}:
+            return "pre"
+        return "post" if found <= {"post", "constant"} else "synapse"
+
+    def _make(self, node):
+        if node.is_number or is_condition(node):
+            return super()._make(node)
+        where = self.where(node)
+        if where == "step":
+            if node not in self.steps:
+                self.steps.append(node)
+            return f"now[{self.steps.index(node)}]"
+        if where == "pre":
+            return self.rows(node)
+        if where == "post" and not node.is_Symbol and not self.constants.holds(node):
+            self.neurons.append(node)
+            return self._new(f"neuron{len(self.neurons) - 1}[i]")
+        return super()._make(node)
+
+    def product(self, *factors):
+        """C name of a product of C texts."""
+        return self._new(" * ".join(factors))
+
+    def _operate(self, node):
+        """Sums and products gather what is the same for all synapses of a neuron before what is not."""
+        if node.func in (sympy.Add, sympy.Mul):
+            parts = {"pre": [], "post": [], "synapse": []}
+            for argument in node.args:
+                parts[{"step": "pre"}.get(where := self.where(argument), where)].append(argument)
+            if parts["post"] and all(self.constants.holds(a) for a in parts["pre"]):
+                parts["post"] += parts.pop("pre")
+            inner = parts.pop("synapse")
+            groups = [node.func(*a) for a in parts.values() if a]
+            if len(groups) + len(inner) < len(node.args):
+                node = node.func(*groups, *inner, evaluate=False)
+        return super()._operate(node)
+
+
+class Prefixed(Writer):
+    """A :class:`Writer` whose names begin with ``prefix``: its statements are read from an inner loop."""
+
+    def __init__(self, constants, load, prefix):
+        super().__init__(constants, load)
+        self.prefix = prefix
+
+    def _new(self, text, kind="real"):
+        name = f"{self.prefix}{len(self.lines)}"
+        self.lines.append(f"const {kind} {name} = {text};")
+        return name
+
+
+class SynapseText:
+    """The C functions of the plastic synapses of ``link``."""
+
+    def __init__(self, plan, link):
+        self.plan, self.link = plan, link
+        self.learned = plan.learned.synapses[link.name]
+        self.eligibility = self.learned.eligibility
+        self.hoisted = [name for name, _ in self.eligibility.pre]
+        self.program = list(self.learned.program)
+        self.optimiser = plan.optimiser
+        self.state = list(self.optimiser.state) if self.optimiser else []
+        if self.optimiser:
+            gradient = next(e for name, e in self.program if name == "gradient").subs(symbol("gradient"), 0)
+            self.program = [(n, e) for n, e in self.program if n != "gradient"] + [("g", gradient)]
+        self.steps = []
+        self.stored = list(self.learned.state) + (["w", *self.state] if self.optimiser else ["gradient"])
+        self.written = {counts: self.write(counts) for counts in (True, False)}
+
+    # --- names ----------------------------------------------------------------------------------------------------
+
+    def domain(self, name):
+        if name in self.hoisted or (name == "arrived" and not self.plan.whole(self.link)):
+            return "pre"
+        if name in SHARED and self.optimiser:
+            return "step"
+        inner = {"arrived", "gradient", *self.stored, *(n for n, _ in self.program)}
+        return "synapse" if name in inner else "post"
+
+    def post_names(self):
+        """Per-neuron names that the program reads."""
+        read = {s.name for _, e in self.learned.program for s in e.free_symbols}
+        return {n for n in read if self.domain(n) == "post" and n not in self.link.post.constants.values}
+
+    def load(self, name):
+        where = self.domain(name)
+        if where == "pre":
+            return "arrived[h]" if name == "arrived" else f"e_{name}[h]"
+        if where == "post":
+            return f"q_{name}[i]"
+        return "arrived[i]" if name == "arrived" else f"s_{name}[i]"
+
+    def fields(self):
+        """As :func:`localplast.backends.kernel_online.fields`."""
+        number, shape = self.link.number, (self.link.pre.size, self.link.post.padded)
+        if not self.plan.whole(self.link):
+            yield f"arrived{number}", "real", (self.link.pre.size,), "trial"
+        yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
+        yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
+        yield from ((f"s{number}_{name}", "real", None, "given") for name in (self.state if self.optimiser else ["gradient"]))
+        yield f"mask{number}", "real", None, "given"
+        yield f"schedule{number}", "real", None, "given"
+
+    # --- what need not run ----------------------------------------------------------------------------------------
+
+    @property
+    def idle(self):
+        """Whether a step without an error leaves weights and the optimiser's memory as they are."""
+        if not self.optimiser:
+            return True
+        values = {}
+        for name, e in self.optimiser.program():
+            values[name] = e.subs({symbol(n): v for n, v in values.items()} | {symbol("g"): 0})
+        return all(sympy.expand(values[n] - symbol(n)) == 0 for n in ("w", *self.state))
+
+    @property
+    def ends(self):
+        """Whether nothing of what happens after the last step with an error matters."""
+        return self.idle and not self.learned.regularised
+
+    def kept(self, counts):
+        """Names to store where the step ``counts``, or does not."""
+        changed = [] if self.idle and not counts else ["w", *self.state] if self.optimiser else ["gradient"]
+        return [*self.learned.state, *changed]
+
+    # --- text -----------------------------------------------------------------------------------------------------
+
+    def text(self):
+        parts = [self.function("counts", True)]
+        if self.kept(False):
+            parts.append(self.function("silent", False))
+        return "\n".join([*parts, self.hoist()])
+
+    def write(self, counts):
+        """A writer that has written one step (which ``counts`` or not), and the text of each name to store."""
+        writer, kept = SynapseWriter(self.link.post.constants, self.load, self.domain, self.steps), self.kept(counts)
+        masked = self.link.name in self.plan.masked
+        writer.program([(n, e) for n, e in self.program if n not in ("gradient", "g") or counts])
+        if "w" in kept:
+            if masked and counts:
+                writer.seen[symbol("g")] = writer.product(writer(symbol("g")), "exists[i]")
+            writer.program([(n, e if counts else e.subs(symbol("g"), 0)) for n, e in self.optimiser.program()])
+            if masked:
+                writer.seen[symbol("w")] = writer.product(writer(symbol("w")), "exists[i]")
+        return writer, {name: writer(symbol(name)) for name in kept}
+
+    def function(self, name, counts):
+        """One pass over all synapses."""
+        k, (writer, values) = self.link, self.written[counts]
+        neurons = Writer(k.post.constants, self.load)
+        each = [f"neuron{m}[i] = {neurons(node)};" for m, node in enumerate(writer.neurons)]
+        arrays = "".join(f"    real neuron{m}[N] __attribute__((aligned(64)));\n" for m in range(len(each)))
+        loop = f"    EVERY {{\n{indent(neurons.lines + each)}\n    }}" if each else ""
+        rows = [f"real *restrict s_{n} = (real *)p[P_{self.slot(n)}] + h * N;" for n in values]
+        if self.plan.whole(k):
+            rows.append(f"const real *restrict arrived = (const real *)p[P_arrived{k.number}] + h * N;")
+        if k.name in self.plan.masked and "w" in values:
+            rows.append(f"const real *restrict exists = (const real *)p[P_mask{k.number}] + h * N;")
+        return f"""
+MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
+{{
+    enum {{ N = {k.post.padded} }};
+{self.pointers()}
+{arrays}{loop}
+    for (long h = 0; h < {k.pre.size}; h++) {{
+{indent(rows + writer.rows.lines)}
+        EVERY {{
+{indent(writer.lines + [f"s_{n}[i] = {text};" for n, text in values.items()], 12)}
+        }}
+    }}
+}}"""
+
+    def slot(self, name):
+        return f"weight{self.link.number}" if name == "w" else f"s{self.link.number}_{name}"
+
+    def pointers(self):
+        k = self.link
+        lines = [f"const real *restrict k = p[P_shared{k.post.number}], *restrict c = p[P_each{k.post.number}];"]
+        lines += [f"const real *restrict q_{n} = p[P_q{k.post.number}_{n}];" for n in sorted(self.post_names())]
+        lines += [f"real *restrict e_{n} = p[P_e{k.number}_{n}];" for n in self.hoisted]
+        if not self.plan.whole(k):
+            lines.append(f"const real *restrict arrived = p[P_arrived{k.number}];")
+        return indent(lines, 4)
+
+    def hoist(self):
+        """The traces per presynaptic neuron, one step further."""
+        if not self.hoisted:
+            return ""
+        k = self.link
+        writer = Writer(k.post.constants, self.load)
+        writer.program(self.eligibility.pre)
+        values = {name: writer(symbol(name)) for name in self.hoisted}
+        return f"""
+INLINE void hoist{k.number}(void **p)
+{{
+{self.pointers()}
+    for (long h = 0; h < {k.pre.size}; h++) {{
+{indent(writer.lines + [f"e_{n}[h] = {text};" for n, text in values.items()])}
+    }}
+}}"""
+
+    def calls(self):
+        """C statements of one step."""
+        k = self.link
+        now = f"(const real *)p[P_schedule{k.number}] + t * {len(self.steps)}"
+        lines = [f"if (counts) counts{k.number}(p, {now});"]
+        lines += [f"else silent{k.number}(p, {now});"] if self.kept(False) else []
+        return lines + ([f"hoist{k.number}(p);"] if self.hoisted else [])
+
+    def at_end(self):
+        """C statements at the end of a trial: the rate regulariser."""
+        if not self.learned.regularised:
+            return []
+        k, r = self.link, self.plan.learned.loss.regulariser
+        return [f"""{{
+    const real *count = (const real *)p[P_count{k.post.number}] + b * {k.post.size};
+    const double duration = T * {self.plan.dt!r};
+    for (long h = 0; h < {k.pre.size}; h++) for (long i = 0; i < {k.post.size}; i++)
+        ((real *)p[P_s{k.number}_gradient])[h * {k.post.padded} + i] +=
+            (real)({r.strength!r} / duration * (count[i] / duration - {r.target!r}))
+            * ((const real *)p[P_s{k.number}_elig_sum])[h * {k.post.padded} + i];
+}}"""]
+
+    def schedule(self, first, count):
+        """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""
+        tape = Tape([(f"n{m}", node) for m, node in enumerate(self.steps)], {"learning_rate": self.optimiser.rate(self.link.name)})
+        columns = tape({"k": np.arange(first, first + count, dtype=float)}).values()
+        return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1)
