@@ -1,0 +1,112 @@
+"""What tests share: a network on both backends, a comparison of trajectories, and a check that a network is alive."""
+
+import logging
+from types import SimpleNamespace
+
+import brian2
+import numpy as np
+import pytest
+import torch
+
+from localplast.backends.brian2_backend import block_for
+from localplast.backends.brian2_run import session
+from localplast.backends.torch_step import Twin, leaves
+from localplast.lower import lower
+
+
+def pytest_configure():
+    torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
+    logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
+
+
+def everything(net, spikes=True):
+    """Every state variable and every raster of ``net``, as names to record."""
+    states = [f"{n}.{v}" for n, p in net.populations.items() for v in lower(p.model).state + lower(p.model).inputs]
+    return states + [f"{n}.spikes" for n, p in net.populations.items() if p.model.spiking and spikes]
+
+
+def on_brian2(net, trials, record=None, *, values=None, target="numpy", seed=0):
+    """Dict of name to array ``(trial, time, neuron)``, from a Brian2 run of one block of trials."""
+    record, values = record or everything(net), values or net.draw(0)
+    request = [tuple(name.split(".")) for name in record]
+    running = session(target, net, values, block_for(net, trials), trials, request=request, seed=seed)
+    try:
+        return collect(running.run(trials), net, record)
+    finally:
+        running.close()
+
+
+def collect(results, net, record):
+    """What a block left behind, as a dict of name to array ``(trial, time, neuron)``."""
+    kept = {}
+    for name in record:
+        node, variable = name.split(".")
+        kept[name] = results.raster(node, net.size(node)) if variable == "spikes" else results.state(node, variable)
+    return kept
+
+
+@torch.no_grad()
+def on_torch(net, trials, record=None, *, values=None, before_reset=False, margin=None):
+    """As :func:`on_brian2`, from the Torch twin.
+
+    ``before_reset`` reads the state too early, on purpose. ``margin`` is a list to which the smallest distance of any
+    neuron from its threshold is appended, over the largest distance.
+    """
+    record, values = record or everything(net), values or net.draw(0)
+    twin = Twin(net, leaves(net, values), values.masks)
+    rasters = trials.rasters(np.random.default_rng(0), float(net.dt))
+    inputs = {k: torch.as_tensor(v).double().transpose(0, 1) for k, v in rasters.items()}
+    twin.start(inputs)
+    kept, distances = {name: [] for name in record}, []
+    for t in range(trials.steps):
+        twin.integrate()
+        arguments = [n.argument_tape(n.state)["x"].abs() for n in twin.neurons.values() if n.argument_tape]
+        distances.append([(x.min(), x.max()) for x in arguments])
+        twin.transmit(t)
+        if before_reset:
+            early = {name: twin.read(name) for name in record}
+        twin.jump()
+        for name in record:
+            kept[name].append(early[name] if before_reset else twin.read(name))
+    if margin is not None:
+        low, high = np.moveaxis(np.array(distances), -1, 0)  # (time, population) each
+        margin.append((low.min(0) / high.max(0)).min())
+    return {name: torch.stack(series).transpose(0, 1).numpy() for name, series in kept.items()}
+
+
+def compare(one, other, tolerance=1e-9):
+    """Raise unless spikes are identical and states within ``tolerance`` of the largest value of each variable."""
+    assert one.keys() == other.keys()
+    for name, a in one.items():
+        b = other[name]
+        assert a.shape == b.shape, name
+        if name.endswith(".spikes"):
+            wrong = np.argwhere(a.astype(bool) != b.astype(bool))
+            assert not len(wrong), f"{name}: {len(wrong)} spikes differ, first at (trial, time, neuron) {wrong[0]}"
+        else:
+            assert np.all(np.isfinite(a)) and np.all(np.isfinite(b)), f"{name} is not finite"
+            error = np.abs(a - b).max() / max(np.abs(a).max(), 1e-300)
+            assert error < tolerance, f"{name}: relative difference {error:.1e}"
+
+
+def live(net, arrays, low=0.5, high=400.0):
+    """Raise unless every population that ``arrays`` tells of spikes at ``low`` to ``high`` Hz and every state moves.
+
+    A comparison of silent networks would pass whatever the backends do.
+    """
+    for name, array in arrays.items():
+        if name.endswith(".spikes"):
+            rate = array.mean() / float(net.dt)
+            assert low <= rate <= high, f"{name}: {rate:.3g} Hz is outside {low} to {high} Hz"
+        else:
+            assert np.ptp(array, axis=1).max() > 0, f"{name} never moves"
+
+
+@pytest.fixture(scope="session")
+def twins():
+    """The functions of this file, for every test file."""
+
+    def both(net, trials, record=None, **options):
+        return on_brian2(net, trials, record, **options), on_torch(net, trials, record, values=options.get("values"))
+
+    return SimpleNamespace(both=both, brian2=on_brian2, torch=on_torch, compare=compare, collect=collect, live=live)
