@@ -58,7 +58,9 @@ class Smooth:
         recurrent = None if delay == "of inputs" else DELAYS[delay]
         self.net = Network(
             dt=1 * ms, cues=Input(N_IN, "currents"), out=Population(N_OUT, leaky_graded()),
-            hid=Population(N, graded(method), parameters={"tau_mem": np.linspace(5, 20, N) * ms}, initial={"v": rng.normal(size=N)}),
+            hid=Population(
+                N, graded(method), parameters={"tau_mem": np.linspace(5, 20, N) * ms}, initial={"v": rng.normal(size=N)}
+            ),
             projections=[
                 Projection("cues", "hid", weight=normal(1.5), delay=DELAYS[delay] if delay == "of inputs" else None),
                 Projection("hid", "hid", weight=normal(1.2), delay=recurrent), Projection("hid", "out", weight=normal(1.0)),
@@ -83,7 +85,7 @@ class Smooth:
         """Difference quotients of the loss, entry by entry; ``sides`` (1, 0) is the derivative to the right."""
         tensors = leaves(self.net, self.values)
         start = tensors[name]
-        step = 1e-5 * max(float(start.abs().max()), 1e-2)
+        step = 1e-5 * (float(start.abs().max()) or 1.0)
         found = torch.zeros_like(start)
         for index in np.ndindex(*start.shape):
             ends = []
@@ -228,8 +230,8 @@ def compared(case, rule, *, feedback=None):
     trainable = [f"rec.{n}" for n in names] + ["out.tau_out"]
     grads, info = torch_backend.gradient(net, values, given, rule, mse(), form="adjoint", trainable=trainable)
     tensors = leaves(net, values)
-    p = {n.split(".")[-1] if n in trainable or n.startswith("rec.") else n.removesuffix(".weight"): w for n, w in tensors.items()
-         if n.endswith(".weight") or n.startswith("rec.") or n == "out.tau_out"}  # fmt: skip
+    p = {n.split(".")[1]: w for n, w in tensors.items() if n.startswith("rec.") or n == "out.tau_out"}
+    p.update({n.removesuffix(".weight"): w for n, w in tensors.items() if n.endswith(".weight")})
     for value in p.values():
         value.requires_grad_(True)
     loss = written_out(p, given, net.nodes["rec"].model.name.split("_")[0], rule.cut, feedback)

@@ -24,7 +24,7 @@ from localplast.rules import bptt, eprop
 from localplast.task import Trials
 
 N_IN, N, N_OUT, TRIALS = 6, 9, 2, 3
-BETA = np.array([0.0] * 4 + [0.3, 0.6, 0.2, 0.8, 0.4])  # plain and adaptive neurons side by side
+BETA = np.array([0.0] * 4 + [0.8, 1.2, 0.6, 1.5, 1.0])  # plain and adaptive neurons side by side
 V_TH, TAU_REF, ALPHA, RHO, KAPPA = 1.0, 3, np.exp(-1 / 20), np.exp(-1 / 60), np.exp(-1 / 15)
 REGULARISER = rate(10, 1e-4)
 
