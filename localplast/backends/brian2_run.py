@@ -141,8 +141,8 @@ class Runtime:
             with codegen(self.target):
                 self.network.run(self.block.length * self.built.net.dt, namespace={})
         finally:
-            np.random.set_state(random)
             b2.seed()
+            np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
         return Results(self.block, self.read, self.events, self.states)
 
