@@ -201,8 +201,10 @@ class Network(Data):
 
     @property
     def readouts(self):
-        """Names of the populations without a threshold and with an output: what losses look at."""
-        return tuple(k for k, p in self.populations.items() if not p.model.spiking and p.model.output)
+        """Names of the populations that losses look at: with an output, without a threshold, projecting to nobody."""
+        sources = {p.pre for p in self.projections.values()}
+        candidates = {k: p.model for k, p in self.populations.items() if k not in sources}
+        return tuple(k for k, model in candidates.items() if not model.spiking and model.output)
 
     @property
     def plastic(self):
