@@ -25,7 +25,7 @@ def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
         "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "ModelError", "Network", "NetworkError", "NeuronModel",
         "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError", "adam", "axonal",
-        "compare", "dendritic", "gradient", "losses", "mV", "models", "ms", "normal", "open", "protocols", "rules", "run",
+        "compare", "dendritic", "gradient", "losses", "mV", "models", "ms", "normal", "open", "plot", "protocols", "rules", "run",
         "second", "sgd", "surrogate", "synaptic", "uniform",
     ])  # fmt: skip
 
