@@ -17,6 +17,8 @@ from localplast.verbs import BACKENDS, make_learner
 
 __all__ = ["Contender", "alignment", "compare", "hidden_gradient", "markdown"]
 
+ALIGNMENT = ("relative_error", "cosine", "norm_ratio", "sign_agreement")
+CURVES = ("test_accuracy", "test_loss", "test_spikes")
 #: Trials that a gradient is compared on.
 PROBE_TRIALS = 64
 
@@ -70,7 +72,7 @@ def compare(
     contenders = {name: as_contender(rule) for name, rule in rules.items()}
     every = max(updates // max(probes, 1), 1)
     updates = every * max(probes, 1)
-    lock = threading.Lock()
+    lock, stop = threading.Lock(), threading.Event()
 
     def train(name):
         contender = contenders[name]
@@ -81,34 +83,40 @@ def compare(
                 updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
             )
         try:
-            return [one_run(fit, net, name, hidden, contender, seed, path, resume, show) for seed in seeds]
+            return [
+                one_run(fit, net, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds
+            ]
         finally:
             fit.close()
 
     with ThreadPoolExecutor(workers) as pool:
-        runs = dict(zip(contenders, pool.map(train, contenders), strict=True))
+        futures = {name: pool.submit(train, name) for name in contenders}
+        try:
+            runs = {name: future.result() for name, future in futures.items()}
+        except BaseException:  # one run failed, or Ctrl-C: the others save what they have and stop
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return assemble(net, task, contenders, runs, list(seeds), hidden=hidden, batch=batch, optimiser=optimiser.name)
 
 
-def one_run(fit, net, name, hidden, contender, seed, path, resume, show):
-    """Train once; returns curves, alignments and costs as plain lists."""
+def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
+    """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
     fit.restart(net.draw(seed), seed)
     trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
-    measured = []
 
-    def on_test(fit):
+    def probe(fit):
         values = fit.values.replace_weights(fit.learner.numbers())
-        measured.append({"update": fit.done, **alignment(net, values, trials, contender.rule, fit.loss, hidden, seed)})
-        if fit.done == 0:
-            measured[-1].update({f"test_{k}": v for k, v in fit.evaluate().items()})
+        return alignment(net, values, trials, fit.rule, fit.loss, hidden, seed)
 
     store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
-    tree = fit.run(Request(), path=store, resume=resume, show=show, on_test=on_test)
+    title = f"{name}, {fit.backend}, seed {seed}"
+    tree = fit.run(Request(), path=store, resume=resume, show=show, title=title, probe=probe, stop=stop)
     metrics = tree["metrics"].to_dataset().load()
     speed = {fit.backend: 1e3 * fit.seconds / (fit.updates * fit.batch)}
     if fit.backend == "brian2":
         speed["torch"] = torch_speed(fit, seed)
-    return {"alignment": measured, "metrics": metrics, "speed": speed}
+    return {"metrics": metrics.isel(update=np.isfinite(metrics["cosine"].values)), "speed": speed}
 
 
 def torch_speed(fit, seed, updates=5):
@@ -151,23 +159,19 @@ def assemble(net, task, contenders, runs, seeds, **attrs):
     """The plain results of all runs as one tree."""
     names = list(contenders)
     coords = {"rule": strings(names), "seed": seeds}
-    first = runs[names[0]][0]
-    probes = [m["update"] for m in first["alignment"]]
-    aligned = {
-        key: (("rule", "seed", "update"), np.array([[[m[key] for m in run["alignment"]] for run in runs[n]] for n in names]))
-        for key in ("relative_error", "cosine", "norm_ratio", "sign_agreement")
-    }
-    curves = {}
-    for key in ("test_accuracy", "test_loss", "test_spikes"):
-        rows = [[[run["alignment"][0][key], *tested(run["metrics"], key)] for run in runs[n]] for n in names]
-        curves[key] = (("rule", "seed", "update"), np.array(rows))
+    probes = runs[names[0]][0]["metrics"]["update"].values
+
+    def gather(keys):
+        dims = ("rule", "seed", "update")
+        return {k: (dims, np.array([[run["metrics"][k].values for run in runs[n]] for n in names])) for k in keys}
+
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     cost = {"seconds_per_1000_trials": (("rule", "seed", "backend"), np.array(speed), {"units": "s"})}
     trained = ("rule", strings([contenders[n].backend for n in names]))
     return xr.DataTree.from_dict({
         "/": xr.Dataset(attrs={**attrs, "task": task.name, "dt": float(net.dt)}),
-        "/curves": xr.Dataset(curves, {**coords, "update": probes}),
-        "/alignment": xr.Dataset(aligned, {**coords, "update": probes}),
+        "/curves": xr.Dataset(gather(CURVES), {**coords, "update": probes}),
+        "/alignment": xr.Dataset(gather(ALIGNMENT), {**coords, "update": probes}),
         "/cost": xr.Dataset(cost, {**coords, "backend": strings(BACKENDS), "trained_on": trained}),
     })
 
@@ -175,11 +179,6 @@ def assemble(net, task, contenders, runs, seeds, **attrs):
 def strings(values):
     """Text of variable length, which Zarr can store in a way that others read."""
     return np.array(values, object)
-
-
-def tested(metrics, key):
-    values = metrics[key].values
-    return values[np.isfinite(values)]
 
 
 def markdown(tree):

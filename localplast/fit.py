@@ -95,20 +95,28 @@ class Fit:
         parts += [self.batch, self.test, self.test_every, self.seed, self.backend, self.per_block]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=sorted).encode()).hexdigest()
 
-    def run(self, request, *, path=None, resume=False, show=None, on_test=None):
-        """Learn all updates; returns the record. ``on_test(self)`` is called before the first update and at tests."""
+    def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, stop=None):
+        """Learn all updates; returns the record.
+
+        Parameters
+        ----------
+        probe : callable, optional
+            ``probe(self) -> dict`` of more metrics, asked for before the first update and at every test.
+        stop : threading.Event, optional
+            Once set, the run ends as if by Ctrl-C.
+        """
         recorder = self.open_record(request, path, resume)
-        title = f"{self.rule.name}, {self.backend}, seed {self.seed}"
+        title = title or f"{self.rule.name}, {self.backend}, seed {self.seed}"
         saved = time.monotonic()
         with progress(title, self.updates, show=show) as advance, recorder:
             advance(self.done)
             try:
-                if self.done == 0 and on_test:
-                    on_test(self)
+                if "metrics" not in recorder.last and (self.test or probe):
+                    recorder.add_metrics(update=0, **self.tested(probe))
                 while self.done < self.updates:
-                    metrics = self.block(recorder)
-                    if self.done % self.test_every == 0 and on_test:
-                        on_test(self)
+                    if stop is not None and stop.is_set():
+                        raise KeyboardInterrupt
+                    metrics = self.block(recorder, probe)
                     advance(self.per_block, loss=metrics["loss"], accuracy=metrics["accuracy"])
                     if path and time.monotonic() - saved > CHECKPOINT_SECONDS:
                         self.save(recorder, path)
@@ -119,7 +127,12 @@ class Fit:
                     self.save(recorder, path)
         return recorder.tree()
 
-    def block(self, recorder):
+    def tested(self, probe):
+        """Metrics of the test trials and of ``probe``, with the present weights."""
+        found = {f"test_{k}": v for k, v in self.evaluate().items()} if self.test else {}
+        return {**found, **(probe(self) if probe else {})}
+
+    def block(self, recorder, probe=None):
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
         trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
@@ -129,9 +142,7 @@ class Fit:
         self.done += self.per_block
         for update, metrics in zip(steps, found, strict=True):
             self.check(update, metrics, recorder)
-            tested = {}
-            if self.test and update % self.test_every == 0:
-                tested = {f"test_{k}": v for k, v in self.evaluate().items()}
+            tested = self.tested(probe) if update % self.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
         for entry in recorder.request.entries:
             if entry.variable == "weight" and entry.every > 1 and self.done % entry.every == 0:

@@ -126,6 +126,38 @@ def test_run_show_and_resume(toy, tmp_path):
     assert "metrics" in invoke("show", str(store)).output
 
 
+def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypatch):
+    from localplast import fit
+
+    rules = {"e-prop": lp.Contender(eprop(), "torch"), "BPTT": bptt()}
+    settings = dict(optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=4, test=6, probes=2)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+    whole = compare(network(), TASK, rules, path=tmp_path / "whole", **settings)
+    original, calls = fit.Fit.block, []
+
+    def interrupted(self, recorder, probe=None):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return original(self, recorder, probe)
+
+    monkeypatch.setattr(fit.Fit, "block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(network(), TASK, rules, path=tmp_path / "part", **settings)
+    monkeypatch.setattr(fit.Fit, "block", original)
+    resumed = compare(network(), TASK, rules, path=tmp_path / "part", resume=True, **settings)
+    for group in ("curves", "alignment"):
+        xr.testing.assert_identical(whole[group].to_dataset(), resumed[group].to_dataset())
+
+
+def test_two_runs_side_by_side_share_one_display(capsys):
+    rules = {"BPTT": bptt(), "cut": bptt(cut="reset")}
+    compare(
+        network(), TASK, rules, optimiser=lp.adam(1e-2), seeds=(0,), batch=2, updates=4, test=6, probes=2, workers=2, show=True
+    )
+    assert "BPTT, torch, seed 0" in capsys.readouterr().err
+
+
 def test_list_and_describe():
     listed = invoke("list").output
     assert all(name in listed for name in ("alif", "eprop", "yin-yang", "mnist"))
