@@ -12,6 +12,7 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2_rows import by_rows
 from localplast.calculus import symbol, to_text
 from localplast.lower import lower
 from localplast.network import Input, weight_dimension
@@ -279,7 +280,9 @@ class Learning:
             code.append("arrived = 0")
         if self.plan.optimiser and self.plan.rule.update == "step":
             code += [*self.inside_trials(self.optimiser_code(p)), self.cleared(p, "gradient")]
-        synapses.run_regularly("\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn")
+        synapses.run_regularly(
+            "\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn", codeobj_class=by_rows()
+        )
         for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
             pathway = getattr(synapses, name, None)
             if pathway is not None:
