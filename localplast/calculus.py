@@ -19,8 +19,8 @@ __all__ = ["Tape", "differentiate", "symbol", "to_sympy", "to_text"]
 class int_(sympy.Function):
     """Brian2's ``int(condition)``: piecewise constant, so its derivative is zero."""
 
-    def fdiff(self, argindex=1):
-        return sympy.Integer(0)
+    def _eval_derivative(self, _):
+        return sympy.Integer(0)  # not by fdiff: the chain rule would differentiate the condition
 
     def _eval_is_real(self):
         return True

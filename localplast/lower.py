@@ -85,7 +85,7 @@ def lower(model):
     expand = functools.partial(expand_subexpressions, subexpressions=subexpressions)
     code = update_code(model)
     assigned = block_variables(model)
-    state = tuple(n for n in model.parsed.names if n in assigned and n not in ("not_refractory", "lastspike"))
+    state = tuple(n for n in model.parsed if n in assigned and n not in ("not_refractory", "lastspike"))
     program, updated = straight_line(code, state, expand)
     argument, strict = None, True
     if model.spiking:

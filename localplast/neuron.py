@@ -143,7 +143,7 @@ class NeuronModel:
     @property
     def odes(self):
         """Names of the variables with a differential equation."""
-        return tuple(self.parsed.diff_eq_names)
+        return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
 
     @property
     def free_variables(self):
