@@ -1,0 +1,120 @@
+"""Text to sympy and back, derivatives, and tapes that compute the same on numpy and torch."""
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from localplast.calculus import OPERATIONS, Tape, differentiate, exprel, symbol, to_sympy, to_text
+
+EXPRESSIONS = [
+    "x + 2*y - z/3", "x**2*y", "x**3 - y**-1", "sqrt(y)", "exp(-x/y)", "log(y)", "sin(x)*cos(z)", "tan(x)", "sinh(x)",
+    "cosh(x)", "tanh(x*z)", "arcsin(x/2)", "arccos(x/2)", "arctan(x)", "abs(x - z)", "sign(x)", "clip(x, -0.5, 0.5)",
+    "clip(x*y, z - 1, 1)", "int(x > 0.3)", "int(x >= z)*y", "x*int(x < z) + int(x <= 0)", "int(x > 0 and z > 0)",
+    "int(x > 0 or z > 0)", "int(not (x > 0))", "exprel(x)", "expm1(x)", "log10(y)", "floor(3*x)", "ceil(3*x)", "y**1.5",
+    "2*int(x > 0) - 1", "(1 - int(x > 0))*z",
+]  # fmt: skip
+
+
+def points(seed=0, size=50):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.uniform(-1, 1, size), "y": rng.uniform(0.5, 2, size), "z": rng.uniform(-1, 1, size)}
+
+
+def evaluate(text, values):
+    """Brian2's text as Python computes it: an independent reading of the expression."""
+    names = {
+        "clip": np.clip, "int": lambda c: np.asarray(c) * 1.0, "abs": np.abs, "sign": np.sign, "ceil": np.ceil,
+        "exprel": lambda x: np.expm1(x) / x, **{n: getattr(np, n) for n in (
+            "sqrt exp log sin cos tan sinh cosh tanh arcsin arccos arctan expm1 log10 floor").split()}, **values,
+    }  # fmt: skip
+    text = text.replace("x > 0 and z > 0", "(x > 0) & (z > 0)").replace("x > 0 or z > 0", "(x > 0) | (z > 0)")
+    return eval(text.replace("not (x > 0)", "~(x > 0)"), names)
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_a_tape_computes_what_is_written(text):
+    values = points()
+    result = Tape([("out", to_sympy(text))])(values)["out"]
+    np.testing.assert_allclose(result, evaluate(text, values), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_torch_computes_as_numpy_and_keeps_the_type(text, dtype):
+    """With ``y`` a scalar tensor: where an operation lost the type, the scalar would not restore it."""
+    values = points()
+    values["y"] = np.float64(1.2345678901234567)
+    tensors = {k: torch.as_tensor(v, dtype=dtype) for k, v in values.items()}
+    result = Tape([("out", to_sympy(text) * symbol("y"))], {"y": tensors.pop("y")})(tensors)["out"]
+    expected = evaluate(text, {k: v.astype(np.float32 if dtype == torch.float32 else float) for k, v in values.items()})
+    assert result.dtype == dtype
+    tolerance = 1e-13 if dtype == torch.float64 else 1e-5
+    np.testing.assert_allclose(result.numpy(), expected * values["y"], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_text_survives_the_round_trip(text):
+    expression = to_sympy(text)
+    assert to_sympy(to_text(expression)) == expression
+
+
+@pytest.mark.parametrize("text", [e for e in EXPRESSIONS if "exprel" not in e and "sign" not in e and "floor" not in e and "ceil" not in e])
+@pytest.mark.parametrize("name", ["x", "y", "z"])
+def test_derivatives_are_difference_quotients(text, name):
+    if text == "clip(x*y, z - 1, 1)" and name == "z":
+        pytest.skip("clip is differentiated with respect to its first argument only")
+    expression, values, h = to_sympy(text), points(), 1e-6
+    derivative = Tape([("out", differentiate(expression, name))])(values)["out"]
+
+    def at(step):
+        return Tape([("out", expression)])({**values, name: values[name] + step})["out"]
+
+    quotient = (at(h) - at(-h)) / (2 * h)
+    np.testing.assert_allclose(np.broadcast_to(derivative, 50), np.broadcast_to(quotient, 50), rtol=1e-6, atol=1e-7)
+
+
+def test_derivatives_of_functions_with_kinks():
+    x = symbol("x")
+    assert differentiate(to_sympy("abs(x)"), "x") == sympy.sign(x)
+    assert differentiate(to_sympy("int(x > 1)"), "x") == 0
+    inside = Tape([("out", differentiate(to_sympy("clip(x, -1, 2)"), "x"))])
+    np.testing.assert_array_equal(inside({"x": np.array([-2.0, -1.0, 0.0, 1.9, 2.0, 3.0])})["out"], [0, 0, 1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("text", ["sign(x)", "mystery(x)", "clip(0, x, 1)"])
+def test_what_has_no_derivative_is_refused(text):
+    with pytest.raises(ValueError, match="cannot differentiate .* with respect to x"):
+        differentiate(to_sympy(text), "x")
+
+
+def test_what_has_no_number_is_refused():
+    with pytest.raises(ValueError, match="no numerical form for mystery in mystery"):
+        Tape([("out", to_sympy("mystery(x)"))])
+
+
+def test_exprel_at_zero():
+    for x in (np.array([0.0, 1e-12, -1e-12, 1e-8, 1.0]), torch.tensor([0.0, 1e-12, -1e-12, 1e-8, 1.0], dtype=torch.float64)):
+        np.testing.assert_allclose(exprel(x), [1.0, 1.0, 1.0, 1 + 5e-9, np.e - 1], rtol=1e-9)
+
+
+def test_units_become_their_si_value():
+    assert float(to_sympy("3*ms")) == 3e-3 and float(to_sympy("-60*mV")) == -0.06
+
+
+def test_nothing_in_a_text_is_executed(tmp_path):
+    path = tmp_path / "executed"
+    with pytest.raises(Exception):
+        to_sympy(f"__import__('pathlib').Path('{path}').touch()")
+    assert not path.exists()
+
+
+def test_a_tape_computes_common_parts_once_and_constants_never():
+    text = "exp(-a)*x + exp(-a)*y + tanh(x*y) + tanh(x*y)**2"
+    tape = Tape([("out", to_sympy(text)), ("twice", to_sympy("2*out"))], {"a": 0.3})
+    functions = [function for function, _, _ in tape.instructions]
+    assert functions.count(OPERATIONS[sympy.tanh]) == 1 and OPERATIONS[sympy.exp] not in functions
+    result = tape({"x": 0.5, "y": 0.25})
+    assert result["twice"] == 2 * result["out"]
+    assert result["out"] == pytest.approx(np.exp(-0.3) * 0.75 + np.tanh(0.125) + np.tanh(0.125) ** 2)
+    assert Tape([("out", to_sympy("exp(-a)*2"))], {"a": 0.0})({}) == {"out": 2.0}
