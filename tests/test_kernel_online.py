@@ -155,7 +155,8 @@ def test_gradients(model, feedback):
 @pytest.mark.parametrize("model", MODELS)
 def test_weights_that_change_in_every_step(model, optimiser):
     make, strength = MODELS[model]
-    scaled = replace(optimiser, constants={**optimiser.constants, "learning_rate": optimiser.constants["learning_rate"] * strength})
+    constants = optimiser.constants
+    scaled = replace(optimiser, constants={**constants, "learning_rate": constants["learning_rate"] * strength})
     for loss in (mse(), cross_entropy()):
         same_weights(recurrent(make(), strength), loss, scaled, trials_for(loss, 2, silent=20))
 

@@ -268,6 +268,7 @@ INLINE void hoist{k.number}(void **p)
 
     def schedule(self, first, count):
         """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""
-        tape = Tape([(f"n{m}", node) for m, node in enumerate(self.steps)], {"learning_rate": self.optimiser.rate(self.link.name)})
+        program = [(f"n{m}", node) for m, node in enumerate(self.steps)]
+        tape = Tape(program, {"learning_rate": self.optimiser.rate(self.link.name)})
         columns = tape({"k": np.arange(first, first + count, dtype=float)}).values()
         return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1)

@@ -169,8 +169,8 @@ class OnlineKernel:
         outputs = new((steps, trials, self.online.readout.size), dtype=self.dtype)
         given = {f"data{n.number}": inputs[n.name].to(self.dtype).contiguous() for n in body.channels}
         given |= {f"count{n.number}": count for n, count in counts.items()}
-        given |= {"output": outputs, "target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
-        every = {**self.fixed, **arrays, **given}
+        given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
+        every = {**self.fixed, **arrays, **given, "output": outputs}
         pointers = [m.data_ptr() if (m := every.get(slot)) is not None else None for slot, *_ in self.fields]
         self.library.learn((ctypes.c_void_p * len(pointers))(*pointers), steps, trials, len(target))
         return outputs, {n.name: count for n, count in counts.items()}
