@@ -248,11 +248,11 @@ def test_learning_in_every_step_is_not_learning_at_the_end():
     assert distance({n: m * 1e7 for n, m in little.items()}, {name: -g for name, g in gradients.items()}) < 1e-4
 
 
-def test_batches_fall_back_to_the_plain_step():
+def test_batches_fall_back_to_the_plain_step_and_say_so(caplog):
     net, rule = recurrent(lif(), 4.0), eprop(update="step")
     assert "one trial after the other" in why_not_online(net, plan(net, rule, mse()), sgd(0.1), batch=2)
     learner = TorchLearner(net, net.draw(1), rule, mse(), sgd(0.1), batch=2)
-    assert isinstance(learner.online, OnlineLearner)
+    assert isinstance(learner.online, OnlineLearner) and "slower" in caplog.text
     assert np.isfinite(learner.train(trials_for(mse(), 2, steps=20))[0]["loss"])
 
 

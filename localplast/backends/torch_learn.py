@@ -1,5 +1,6 @@
 """Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
 
+import logging
 import threading
 
 import numpy as np
@@ -14,6 +15,8 @@ from localplast.calculus import Tape
 from localplast.plan import plan, the_readout
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
+
+logger = logging.getLogger(__name__)
 
 
 class SingleThread:
@@ -113,7 +116,9 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        if why_not_online(self.net, learned, self.optimiser, batch=self.batch):
+        reason = why_not_online(self.net, learned, self.optimiser, batch=self.batch)
+        if reason:
+            logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks)
         return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser)
 
