@@ -285,7 +285,7 @@ def draw_mask(projection, shape, rng):
 
 def check_network(net, projections):
     """Check every part against the others; return the projections by name, defaults filled in."""
-    if get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
+    if np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
         raise NetworkError(f"the time step must be a positive time such as 1*ms, not {net.dt!r}")
     for name, node in net.nodes.items():
         check_node(name, node)
@@ -309,18 +309,44 @@ def check_node(name, node):
         if node.kind not in ("spikes", "currents"):
             raise NetworkError(f"input {name!r}: kind is 'spikes' or 'currents', not {node.kind!r}")
         return
-    known = {"parameters": node.model.parameters, "initial": node.model.parsed.names}
+    if not isinstance(node.model, NeuronModel):
+        raise NetworkError(f"population {name!r}: the model is a {type(node.model).__name__}, not a NeuronModel; write lif()")
+    known = {"parameters": node.model.parameters, "initial": variables_of(node.model)}
     for what, names in known.items():
         for key, value in getattr(node, what).items():
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
-            if get_dimensions(value) != node.model.dimensions[key]:
-                unit = get_unit(node.model.dimensions[key])
-                raise NetworkError(f"population {name!r}: {key} = {value} has the wrong unit; it is measured in {unit!r}")
-            if np.shape(value) not in ((), (node.size,)):
-                raise NetworkError(
-                    f"population {name!r}: {key} has shape {np.shape(value)}; give one value or {node.size}"
-                )
+            check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
+    refractory = node.model.refractory
+    if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
+        raise NetworkError(f"population {name!r}: the refractory period {refractory!r} is negative")
+
+
+def check_value(label, key, value, dimension, size):
+    """A parameter or initial value: finite numbers of the right unit, one or ``size``."""
+    if not is_finite(value):
+        raise NetworkError(f"{label}: {key} = {value!r} is not a finite number; write for example 5*ms")
+    if get_dimensions(value) != dimension:
+        raise NetworkError(f"{label}: {key} = {value} has the wrong unit; it is measured in {unit_text(dimension)}")
+    if np.shape(value) not in ((), (size,)):
+        raise NetworkError(f"{label}: {key} has shape {np.shape(value)}; give one value or {size}")
+
+
+def is_finite(value):
+    try:
+        return bool(np.all(np.isfinite(np.asarray(value, float))))
+    except (TypeError, ValueError):
+        return False
+
+
+def unit_text(dimension):
+    """The unit as a person writes it (Brian2 calls numbers without unit radian)."""
+    return "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+
+
+def variables_of(model):
+    """The names that the model itself declares: Brian2 adds two for refractoriness."""
+    return sorted(set(model.parsed.names) - {"not_refractory", "lastspike"})
 
 
 def complete_projection(net, p):
@@ -335,6 +361,8 @@ def complete_projection(net, p):
     spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
     transmission = p.transmission or ("event" if spikes else "graded")
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
+    if not p.name.isidentifier() or p.name.startswith("_"):
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
     if transmission == "event" and not spikes:
@@ -350,8 +378,8 @@ def complete_projection(net, p):
 
 def check_target(net, label, p):
     model = net.nodes[p.post].model
-    if p.target not in model.parsed.names or model.parsed[p.target].type == "subexpression":
-        raise NetworkError(f"{label}: {model.name} has no variable {p.target!r}; it has {sorted(model.parsed.names)}")
+    if p.target not in variables_of(model) or model.parsed[p.target].type == "subexpression":
+        raise NetworkError(f"{label}: {model.name} has no variable {p.target!r}; it has {variables_of(model)}")
     if p.transmission == "graded" and p.target not in model.free_variables:
         raise NetworkError(
             f"{label}: a graded projection sets its target, so {p.target!r} must be declared without an equation "
@@ -363,13 +391,21 @@ def check_target(net, label, p):
             f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} itself; "
             "let it receive by another variable"
         )
-    given = p.weight.spread if isinstance(p.weight, Random) else p.weight
-    if isinstance(given, Quantity) or model.dimensions[p.target] is DIMENSIONLESS:
-        expected = weight_dimension(net, p)
-        if get_dimensions(given) != expected:
+    check_weight(net, label, p)
+
+
+def check_weight(net, label, p):
+    """Weights must be finite and have the unit of what they deliver; bare numbers are SI."""
+    drawn = isinstance(p.weight, Random)
+    parts = {"weight": p.weight.spread, "mean weight": p.weight.mean} if drawn else {"weight": p.weight}
+    expected = weight_dimension(net, p)
+    for what, given in parts.items():
+        if not is_finite(given):
+            raise NetworkError(f"{label}: the {what} {given!r} is not made of finite numbers")
+        if isinstance(given, Quantity) and get_dimensions(given) != expected:
             raise NetworkError(
-                f"{label}: the weight {given!r} has the wrong unit; {p.target!r} of {model.name} "
-                f"needs {get_unit(expected)!r}"
+                f"{label}: the {what} {given!r} has the wrong unit; {p.target!r} of {net.nodes[p.post].model.name} "
+                f"needs {unit_text(expected)}"
             )
 
 
@@ -389,8 +425,12 @@ def check_shapes(net, label, p):
             continue
         if np.shape(value) not in ((), (n_pre, n_post)):
             raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")
+    if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
+        raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     if p.delay is None:
         return
+    if not isinstance(p.delay, Delay):
+        raise NetworkError(f"{label}: the delay {p.delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
     shapes = {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
     if p.delay.kind not in shapes:
         raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {p.delay.kind!r}")

@@ -17,7 +17,7 @@ from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions, check_units_statements
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions
+from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions, get_unit
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
@@ -191,6 +191,7 @@ def check_model(model):
         equations = model.parsed
     except (EquationError, SyntaxError, ValueError, TypeError) as error:
         raise ModelError(f"{model.name}: the equations do not parse: {error}") from None
+    check_parameters(model, equations)
     check_names(model, equations)
     variables = namespace(model)
     check_equations(model, equations, variables)
@@ -206,12 +207,31 @@ def check_model(model):
         check_text(model, "output", model.output, variables)
     check_refractory(model, variables)
     known = set(equations.names)
-    for name in {model.receives, *model.initial}:
+    for where, name in [("receives", model.receives), *(("initial", key) for key in model.initial)]:
         if name not in known:
-            raise ModelError(f"{model.name}: {name!r} is not a variable of the equations; they define {sorted(known)}")
+            raise ModelError(
+                f"{model.name}: {where}={name!r} is not a variable of the equations; they define {sorted(known)}"
+            )
     for name, value in model.initial.items():
         if get_dimensions(value) != model.dimensions[name]:
-            raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit")
+            unit = get_unit(model.dimensions[name])
+            raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
+
+
+def check_parameters(model, equations):
+    for name, value in model.parameters.items():
+        try:
+            np.asarray(value, float)
+        except (TypeError, ValueError):
+            raise ModelError(f"{model.name}: the parameter {name} = {value!r} is not a number; write for example 5*ms") from None
+        if name not in equations:
+            continue
+        if equations[name].expr is not None:
+            raise ModelError(f"{model.name}: {name!r} has an equation and a value in parameters; a variable has one of them")
+        if get_dimensions(value) != equations[name].dim:
+            raise ModelError(
+                f"{model.name}: the parameter {name} = {value} has the wrong unit; the equations say {equations[name].unit!r}"
+            )
 
 
 def check_names(model, equations):
@@ -234,6 +254,7 @@ def check_equations(model, equations, variables):
     from brian2.stateupdaters.base import StateUpdateMethod
 
     for name, equation in equations.items():
+        check_flags(model, name, equation)
         if equation.expr is None:
             continue
         differential = equation.type == "differential equation"
@@ -243,6 +264,18 @@ def check_equations(model, equations, variables):
     if model.odes and str(model.method).lower() not in StateUpdateMethod.stateupdaters:
         known = sorted(StateUpdateMethod.stateupdaters)
         raise ModelError(f"{model.name}: unknown integration method {model.method!r}; Brian2 has {', '.join(known)}")
+
+
+def check_flags(model, name, equation):
+    if name in ("not_refractory", "lastspike"):
+        return
+    for flag in equation.flags:
+        if flag != "unless refractory" or equation.type != "differential equation":
+            raise ModelError(
+                f"{model.name}: the flag ({flag}) of {name!r} is not supported; differential equations may be (unless refractory)"
+            )
+        if model.refractory is None:
+            raise ModelError(f"{model.name}: {name!r} is (unless refractory), but the model has no refractory='tau_ref'")
 
 
 def check_text(model, where, expression, variables, expected=None):
