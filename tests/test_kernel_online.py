@@ -179,6 +179,16 @@ def test_populations_that_do_not_reach_the_readout():
     same_weights(layers(), cross_entropy(), adam(0.01), trials_for(cross_entropy(), 2), feedback="random")
 
 
+def test_a_neuron_may_use_the_names_of_an_optimiser():
+    model = NeuronModel(
+        name="letters", equations="dv/dt = -k*v + m*u : 1\n du/dt = -g*s*u : 1", threshold="v > 1", reset="v -= 1",
+        parameters={"k": 0.05 / ms, "m": 0.1 / ms, "g": 0.5, "s": 0.2 / ms}, receives="u", surrogate=triangle("1"),
+        method="exponential_euler",
+    )  # fmt: skip
+    same_gradients(recurrent(model, 4.0), eprop(), mse(), trials_for(mse(), 2))
+    same_weights(recurrent(model, 4.0), mse(), adam(0.01), trials_for(mse(), 2))
+
+
 def drawn(shape):
     return np.random.default_rng(5).integers(0, 9, shape) * ms
 

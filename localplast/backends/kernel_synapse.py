@@ -13,8 +13,9 @@ from localplast.calculus import Tape, symbol
 
 __all__ = ["SynapseText"]
 
-#: Names of an optimiser's program that are one number for all synapses.
-SHARED = {"k", "learning_rate"}
+#: Names of an optimiser's program that are one number for all synapses. Here its names begin with ``opt_``, for a neuron
+#: may have a parameter called k, or w.
+SHARED = {"opt_k", "opt_learning_rate"}
 
 
 class SynapseWriter(Writer):
@@ -104,12 +105,12 @@ class SynapseText:
         self.hoisted = [name for name, _ in self.eligibility.pre]
         self.program = list(self.learned.program)
         self.optimiser = plan.optimiser
-        self.state = list(self.optimiser.state) if self.optimiser else []
+        self.adapted = ["opt_w", *(f"opt_{n}" for n in self.optimiser.state)] if self.optimiser else []
         if self.optimiser:
             gradient = next(e for name, e in self.program if name == "gradient").subs(symbol("gradient"), 0)
-            self.program = [(n, e) for n, e in self.program if n != "gradient"] + [("g", gradient)]
+            self.program = [(n, e) for n, e in self.program if n != "gradient"] + [("opt_g", gradient)]
         self.steps = []
-        self.stored = list(self.learned.state) + (["w", *self.state] if self.optimiser else ["gradient"])
+        self.stored = list(self.learned.state) + (self.adapted or ["gradient"])
         self.written = {counts: self.write(counts) for counts in (True, False)}
 
     # --- names ----------------------------------------------------------------------------------------------------
@@ -121,6 +122,13 @@ class SynapseText:
             return "step"
         inner = {"arrived", "gradient", *self.stored, *(n for n, _ in self.program)}
         return "synapse" if name in inner else "post"
+
+    def optimisation(self):
+        """The optimiser's program under its names here."""
+        def renamed(e):
+            return e.subs({s: symbol(f"opt_{s.name}") for s in e.free_symbols})
+
+        return [(f"opt_{name}", renamed(e)) for name, e in self.optimiser.program()]
 
     def post_names(self):
         """Per-neuron names that the program reads."""
@@ -142,7 +150,7 @@ class SynapseText:
             yield f"arrived{number}", "real", (self.link.pre.size,), "trial"
         yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
         yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
-        yield from ((f"s{number}_{name}", "real", None, "given") for name in (self.state if self.optimiser else ["gradient"]))
+        yield from ((f"s{number}_{name}", "real", None, "given") for name in (self.adapted[1:] if self.optimiser else ["gradient"]))
         yield f"mask{number}", "real", None, "given"
         yield f"schedule{number}", "real", None, "given"
 
@@ -154,9 +162,9 @@ class SynapseText:
         if not self.optimiser:
             return True
         values = {}
-        for name, e in self.optimiser.program():
-            values[name] = e.subs({symbol(n): v for n, v in values.items()} | {symbol("g"): 0})
-        return all(sympy.expand(values[n] - symbol(n)) == 0 for n in ("w", *self.state))
+        for name, e in self.optimisation():
+            values[name] = e.subs({symbol(n): v for n, v in values.items()} | {symbol("opt_g"): 0})
+        return all(sympy.expand(values[n] - symbol(n)) == 0 for n in self.adapted)
 
     @property
     def ends(self):
@@ -165,7 +173,7 @@ class SynapseText:
 
     def kept(self, counts):
         """Names to store where the step ``counts``, or does not."""
-        changed = [] if self.idle and not counts else ["w", *self.state] if self.optimiser else ["gradient"]
+        changed = [] if self.idle and not counts else self.adapted or ["gradient"]
         return [*self.learned.state, *changed]
 
     # --- text -----------------------------------------------------------------------------------------------------
@@ -180,13 +188,13 @@ class SynapseText:
         """A writer that has written one step (which ``counts`` or not), and the text of each name to store."""
         writer, kept = SynapseWriter(self.link.post.constants, self.load, self.domain, self.steps), self.kept(counts)
         masked = self.link.name in self.plan.masked
-        writer.program([(n, e) for n, e in self.program if n not in ("gradient", "g") or counts])
-        if "w" in kept:
+        writer.program([(n, e) for n, e in self.program if n not in ("gradient", "opt_g") or counts])
+        if "opt_w" in kept:
             if masked and counts:
-                writer.seen[symbol("g")] = writer.product(writer(symbol("g")), "exists[i]")
-            writer.program([(n, e if counts else e.subs(symbol("g"), 0)) for n, e in self.optimiser.program()])
+                writer.seen[symbol("opt_g")] = writer.product(writer(symbol("opt_g")), "exists[i]")
+            writer.program([(n, e if counts else e.subs(symbol("opt_g"), 0)) for n, e in self.optimisation()])
             if masked:
-                writer.seen[symbol("w")] = writer.product(writer(symbol("w")), "exists[i]")
+                writer.seen[symbol("opt_w")] = writer.product(writer(symbol("opt_w")), "exists[i]")
         return writer, {name: writer(symbol(name)) for name in kept}
 
     def function(self, name, counts):
@@ -199,7 +207,7 @@ class SynapseText:
         rows = [f"real *restrict s_{n} = (real *)p[P_{self.slot(n)}] + h * N;" for n in values]
         if self.plan.whole(k):
             rows.append(f"const real *restrict arrived = (const real *)p[P_arrived{k.number}] + h * N;")
-        if k.name in self.plan.masked and "w" in values:
+        if k.name in self.plan.masked and "opt_w" in values:
             rows.append(f"const real *restrict exists = (const real *)p[P_mask{k.number}] + h * N;")
         return f"""
 MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
@@ -216,7 +224,7 @@ MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
 }}"""
 
     def slot(self, name):
-        return f"weight{self.link.number}" if name == "w" else f"s{self.link.number}_{name}"
+        return f"weight{self.link.number}" if name == "opt_w" else f"s{self.link.number}_{name}"
 
     def pointers(self):
         k = self.link
@@ -269,6 +277,6 @@ INLINE void hoist{k.number}(void **p)
     def schedule(self, first, count):
         """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""
         program = [(f"n{m}", node) for m, node in enumerate(self.steps)]
-        tape = Tape(program, {"learning_rate": self.optimiser.rate(self.link.name)})
-        columns = tape({"k": np.arange(first, first + count, dtype=float)}).values()
+        tape = Tape(program, {"opt_learning_rate": self.optimiser.rate(self.link.name)})
+        columns = tape({"opt_k": np.arange(first, first + count, dtype=float)}).values()
         return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1)

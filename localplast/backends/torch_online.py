@@ -147,12 +147,12 @@ class OnlineKernel:
         arrays, steps = self.padded(weights), len(weight)
         for s in self.online.synapses:
             k = s.link
-            arrays |= {f"s{k.number}_{n}": self.pad(m, k.post.padded) for n, m in state[k.name].items()}
+            arrays |= {f"s{k.number}_opt_{n}": self.pad(m, k.post.padded) for n, m in state[k.name].items()}
             arrays[f"schedule{k.number}"] = torch.as_tensor(s.schedule(updates + 1, steps)).to(self.dtype).contiguous()
         found = self.run(arrays, inputs, target, weight)
         for k in self.online.plastic():
             weights = {**weights, k.name: arrays[f"weight{k.number}"][:, : k.post.size].clone()}
-            mine = {n: arrays[f"s{k.number}_{n}"][:, : k.post.size].clone() for n in state[k.name]}
+            mine = {n: arrays[f"s{k.number}_opt_{n}"][:, : k.post.size].clone() for n in state[k.name]}
             state = {**state, k.name: mine}
         return *found, weights, state
 
