@@ -192,7 +192,8 @@ def native_lif(net, values, raster):
     rec.v = model.parameters["v_rest"]
     out = b2.NeuronGroup(2, "dv/dt = -v/tau_out : 1", method="exact", clock=clock, namespace={"tau_out": 20 * ms})
     objects = [cues, rec, out]
-    for pre, post, name, code in ((cues, rec, "cues_rec", "I_post += w"), (rec, rec, "rec_rec", "I_post += w"), (rec, out, "rec_out", "v_post += w")):
+    pairs = ((cues, rec, "cues_rec", "I_post += w"), (rec, rec, "rec_rec", "I_post += w"), (rec, out, "rec_out", "v_post += w"))
+    for pre, post, name, code in pairs:
         unit = "1" if post is out else "volt"
         synapses = b2.Synapses(pre, post, f"w : {unit}", on_pre=code, clock=clock, name=name)
         i, j = np.nonzero(values.masks[name])
@@ -464,8 +465,8 @@ def networks(draw):
         event(pre, post, target, 0.0, 0.2, f"event{number}")
     for number, link in enumerate(draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "drive_a", "drive_b"]), unique=True))):
         graded(*link.split("_"), f"graded{number}")
-    spread = {"theta": 1 + 0.1 * rng.random(4)}
-    parameters = {"theta": models["a"].parameters["theta"] * spread["theta"]} if draw(st.booleans()) else {}
+    thresholds = models["a"].parameters["theta"] * (1 + 0.1 * rng.random(4))
+    parameters = {"theta": thresholds} if draw(st.booleans()) else {}
     net = Network(
         dt=dt, cues=Input(6), drive=Input(2, "currents"), a=Population(4, models["a"], parameters),
         b=Population(3, models["b"]), projections=projections,
