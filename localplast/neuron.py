@@ -27,8 +27,12 @@ from localplast.surrogate import Surrogate
 __all__ = ["NeuronModel"]
 
 #: Names that Brian2 or the learning rules write themselves.
-RESERVED = frozenset("i j t dt N xi x L B w psi lastspike not_refractory t_in_timesteps arrived live".split())
-RESERVED_PREFIXES = ("_", "eps_", "xi_", "d_")
+RESERVED = frozenset(
+    "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss score "
+    "teacher normaliser spike_count learning_rate updates signal newest neighbour latest graded_output spikes raster output"
+    .split()
+)  # fmt: skip
+RESERVED_PREFIXES = ("_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_")
 
 
 @dataclass(frozen=True, eq=False)

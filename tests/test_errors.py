@@ -138,7 +138,7 @@ def test_a_threshold_is_one_inequality(threshold):
     )
 
 
-@pytest.mark.parametrize("name", ["w", "i", "N", "x", "psi", "L", "eps_v", "d_v", "live", "arrived", "t_in_timesteps"])
+@pytest.mark.parametrize("name", ["w", "i", "N", "x", "psi", "L", "z", "gradient", "eps_v", "d_v", "arrived", "t_in_timesteps"])
 def test_reserved_names_are_refused(name):
     reserved = rf"^cell: the name {name!r} is reserved \(Brian2 and the learning rules use B, L.*rename it$"
     by_brian2 = f"^cell: the equations do not parse: {name!r} has a special meaning in equations"

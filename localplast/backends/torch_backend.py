@@ -27,9 +27,10 @@ def denormals_flushed():
 
 
 def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
-    """Trials as tensors, time first: inputs, target ``(time or 1, trial, readout)``, weight ``(time,)``."""
+    """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight ``(time,)``."""
     rasters = trials.rasters(rng, float(net.dt))
-    inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1).to(dtype) for k, v in rasters.items()}
+    inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1) for k, v in rasters.items()}
+    inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
     target = None
     if trials.target is not None:
         dense = loss.dense_target(trials.target, trials.steps, net.size(the_readout(net)))
@@ -40,7 +41,9 @@ def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
 
 def batch_loss(loss, outputs, target, weight, counts, duration):
     """The loss of every trial, ``(trial,)``: the readout's part and the regularised whole."""
-    readout = (weight[:, None] * loss.per_step(outputs, target)).sum(0)
+    counted = weight.nonzero()[:, 0]  # most steps of a task with a silent wait count for nothing
+    target = target[counted] if len(target) > 1 else target
+    readout = (weight[counted, None] * loss.per_step(outputs[counted], target)).sum(0)
     if loss.regulariser is None:
         return readout, readout
     regulariser, total = loss.regulariser, readout

@@ -280,6 +280,7 @@ class Twin:
 
     def start(self, inputs):
         """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``."""
+        inputs = {name: signal.to(self.like.dtype) for name, signal in inputs.items()}
         trials = next(iter(inputs.values())).shape[1]
         for neurons in self.neurons.values():
             neurons.start(trials, self.like)

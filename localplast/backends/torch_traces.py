@@ -113,7 +113,7 @@ class OnlineLearner:
             s.start(trials, self.twin.like, self.twin.links[name].weight.shape)
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
         for t in range(steps):
-            self.step(t, inputs)
+            self.step(t)
             y = self.twin.neurons[self.plan.readout].output()
             outputs.append(y)
             self.error = weight[t] * self.plan.loss.error(y, target[min(t, len(target) - 1)])
@@ -123,7 +123,7 @@ class OnlineLearner:
         self.add_regulariser(steps)
         return torch.stack(outputs), self.counts
 
-    def step(self, t, inputs):
+    def step(self, t):
         """Advance the network, letting the synapses look at the neurons where their programs ask for it."""
         twin = self.twin
         old = {k: dict(n.state) for k, n in twin.neurons.items()}
@@ -136,7 +136,7 @@ class OnlineLearner:
         twin.transmit(t)
         for s in self.synapses.values():
             s.look("before_reset", twin.neurons[s.p.post].state)
-            s.arrive(inputs[s.p.pre][t] if s.from_input else twin.neurons[s.p.pre].z)
+            s.arrive(twin.inputs[s.p.pre][t] if s.from_input else twin.neurons[s.p.pre].z)
         twin.jump()
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
