@@ -71,6 +71,12 @@ def derive(net, projection, *, keep=("adaptation",)):
     UnsupportedError
         An equation that has no derivative.
     """
+    model = net.nodes[projection.post].model
+    if projection.target in model.clamped:
+        raise UnsupportedError(
+            f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
+            "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
+        )
     return Derivation(net, projection, frozenset(keep)).result()
 
 

@@ -134,7 +134,7 @@ def update_code(model):
 def unless_refractory(model, line):
     """A statement of the discrete map; clamped variables keep their value where the neuron is refractory, as in Brian2."""
     name, text = parse_statement(line)
-    if not model.refractory or name not in model.odes or "unless refractory" not in model.parsed[name].flags:
+    if name not in model.clamped:
         return line
     return f"{name} = int(not_refractory)*({text}) + (1 - int(not_refractory))*{name}"
 

@@ -150,6 +150,11 @@ class NeuronModel:
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
 
     @property
+    def clamped(self):
+        """Names of the variables marked ``(unless refractory)``: nothing but the reset moves them while refractory."""
+        return frozenset(name for name, eq in self.parsed.items() if "unless refractory" in eq.flags)
+
+    @property
     def free_variables(self):
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike"}

@@ -15,6 +15,9 @@ from brian2.units.fundamentalunits import Quantity
 import localplast.models
 from localplast.backends.brian2_backend import block_for
 from localplast.backends.brian2_run import codegen, session
+from localplast.backends.kernel_plan import why_not
+from localplast.eligibility import derive
+from localplast.errors import UnsupportedError
 from localplast.lower import lower
 from localplast.models import cuba_lif, leaky_readout, lif
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
@@ -267,10 +270,17 @@ def test_the_discrete_map_does_not_move_clamped_variables(twins):
     twins.compare(one, other)
 
 
-@pytest.mark.xfail(strict=True, reason="the Torch twin delivers spikes to clamped variables, Brian2 does not")
 def test_spikes_do_not_move_clamped_variables(twins):
     net, trials = driven(clamped_model(receives="v"))
     twins.compare(*twins.both(net, trials))
+
+
+def test_what_cannot_follow_clamped_variables_says_so():
+    net, _ = driven(clamped_model(receives="v"))
+    projection = next(p for p in net.projections.values() if p.target == "v")
+    with pytest.raises(UnsupportedError, match="let spikes land on a synaptic current"):
+        derive(net, projection)
+    assert "clamped while refractory" in why_not(net)
 
 
 def test_int_of_a_condition_keeps_double_precision(twins):

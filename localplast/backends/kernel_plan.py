@@ -207,6 +207,8 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
     for name, p in net.projections.items():
         if p.transmission == "graded" and not isinstance(net.nodes[p.pre], Input):
             return f"projection {name!r} is graded between populations"
+        if p.transmission == "event" and p.target in net.nodes[p.post].model.clamped:
+            return f"projection {name!r}: spikes land on a variable that is clamped while refractory"
         if p.delay is not None and p.delay.trainable:
             return f"projection {name!r} has real-valued delays"
         if p.delay is not None and p.delay.kind == "synaptic" and name in feedback:

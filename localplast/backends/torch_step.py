@@ -322,7 +322,10 @@ class Twin:
         for (post, target), current in graded.items():
             self.neurons[post].state[target] = current
         for (post, target), current in events.items():
-            self.neurons[post].state[target] = self.neurons[post].state[target] + current
+            neurons = self.neurons[post]
+            if target in neurons.model.clamped:  # as Brian2: refractoriness begins with the spike itself
+                current = current * (neurons.ready * (1 - neurons.z)).detach()
+            neurons.state[target] = neurons.state[target] + current
 
     def jump(self):
         """Slot 4: reset and adaptation."""
