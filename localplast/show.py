@@ -14,7 +14,7 @@ __all__ = ["trial"]
 
 
 def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
-    """Run the first of ``trials`` under a local ``rule``, watching the liveliest neurons of ``population``.
+    """Run the first of ``trials`` under a local ``rule``, watching the neurons of ``population`` with most to learn.
 
     Returns
     -------
@@ -37,7 +37,8 @@ def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
 
     learner.run(inputs, target, weight, watch)
     stacked = {k: torch.stack(v).numpy() for k, v in seen.items()}
-    chosen = np.sort(np.argsort(-stacked["z"].sum(0), kind="stable")[:neurons])
+    interest = np.abs(stacked["eligibility"]).sum(0) * (stacked["z"].sum(0) > 0)
+    chosen = np.sort(np.argsort(-interest, kind="stable")[:neurons])
     step, neuron = np.nonzero(stacked["z"])
     units = {"units": unit_name(net.nodes[population].model.dimensions["v"])}
     dims = ("neuron", "time")
