@@ -177,6 +177,7 @@ class Neurons:
     def __init__(self, name, population, tensors, dt, cut):
         self.step = lower(population.model)
         self.size, self.cut, self.model = population.size, cut, population.model
+        self.clamped = population.model.clamped
         if any(text in self.step.code for text in ("xi", "rand")):
             raise UnsupportedError(
                 f"population {name!r}: {self.model.name} is stochastic; the torch backend runs deterministic "
@@ -323,7 +324,7 @@ class Twin:
             self.neurons[post].state[target] = current
         for (post, target), current in events.items():
             neurons = self.neurons[post]
-            if target in neurons.model.clamped:  # as Brian2: refractoriness begins with the spike itself
+            if target in neurons.clamped:  # as Brian2: refractoriness begins with the spike itself
                 current = current * (neurons.ready * (1 - neurons.z)).detach()
             neurons.state[target] = neurons.state[target] + current
 
