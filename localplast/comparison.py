@@ -203,9 +203,9 @@ def markdown(tree):
 
 
 def spread(values, digits):
-    """Mean ± sample standard deviation."""
+    """Mean ± sample standard deviation; of a single seed its value alone."""
     values = np.asarray(values, float)
     if np.isnan(values).all():
         return "-"
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{values.mean():.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{values.mean():.{digits}f}"
+    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean

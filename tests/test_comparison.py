@@ -7,7 +7,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.comparison import alignment, compare, markdown
+from localplast.comparison import alignment, compare, markdown, spread
 from localplast.models import leaky_readout, lif
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop
@@ -80,6 +80,10 @@ def test_the_table_has_a_row_for_every_rule(comparison):
     assert len(table) == 2 + 3
     assert "±" in table[2] and "cosine" in table[0]
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_one_seed_has_no_spread(comparison):
+    assert spread([0.5], 2) == "0.50" and spread([0.4, 0.6], 1) == "0.5 ± 0.1" and spread([np.nan], 1) == "-"
 
 
 @pytest.fixture
