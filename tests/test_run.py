@@ -97,6 +97,17 @@ def test_gradients_are_named_and_shaped_alike(trials):
     assert np.abs(found["torch"] - found["bptt"]).max() > 0.01 * scale
 
 
+def test_delays_marked_trainable_and_named_parameters_have_gradients(trials):
+    net = network()
+    between = lp.axonal(np.linspace(0.5, 2.5, 8) * ms, trainable=True)
+    projections = [p for p in net.projections.values() if p.name != "rec_rec"]
+    net = lp.Network(dt=1 * ms, **net.nodes, projections=[*projections, lp.Projection("rec", "rec", delay=between)])
+    tree = lp.gradient(net, trials, bptt(), trainable=["rec.tau_mem"])
+    assert tree["rec_rec"]["gradient_delay"].dims == ("pre",)
+    assert float(np.abs(tree["rec_rec"]["gradient_delay"]).max()) > 0
+    assert float(tree["rec"]["gradient_tau_mem"]) != 0
+
+
 @pytest.mark.parametrize("backend", ["brian2", "torch"])
 def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monkeypatch):
     from localplast import fit

@@ -92,7 +92,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         Of local rules: ``'traces'`` carries eligibility forward, ``'adjoint'`` differentiates with edges cut (the same
         numbers, state per neuron only). Default: adjoint where it exists.
     trainable : sequence of str
-        More parameters than the plastic weights, such as ``'rec.tau_mem'`` (by automatic differentiation).
+        More parameters than the plastic weights and the delays marked trainable, such as ``'rec.tau_mem'`` (by automatic
+        differentiation; delays in steps).
 
     Returns
     -------
@@ -101,7 +102,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
     info : dict
         ``loss`` (mean over trials), ``accuracy``, ``counts``.
     """
-    names = [f"{p.name}.weight" for p in net.plastic] + list(trainable)
+    marked = [f"{p.name}.delay" for p in net.projections.values() if p.delay is not None and p.delay.trainable]
+    names = list(dict.fromkeys([f"{p.name}.weight" for p in net.plastic] + marked + list(trainable)))
     rng = np.random.default_rng([seed, 3])
     with denormals_flushed():
         inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
