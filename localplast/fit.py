@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
@@ -19,8 +20,19 @@ from localplast.serialise import encode
 
 __all__ = ["Fit", "fit", "updates_per_block"]
 
+logger = logging.getLogger(__name__)
+
 #: Share of all time steps in which the average neuron spikes that counts as runaway activity.
 RUNAWAY = 0.9
+
+
+def default_target(backend):
+    """C++ where it can be compiled; else numpy, and a word about it."""
+    if shutil.which("g++") and shutil.which("make"):
+        return "cpp"
+    if backend == "brian2":
+        logger.warning("no g++ and make on the path: Brian2 runs with target 'numpy', which is slower")
+    return "numpy"
 
 
 def updates_per_block(example, updates, test_every, backend):
@@ -57,7 +69,7 @@ class Fit:
     ):
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
-        self.target = target or ("cpp" if shutil.which("g++") and shutil.which("make") else "numpy")
+        self.target = target or default_target(backend)
         example = task.training(0, batch, seed)
         example.check(net)
         self.loss = loss or default_loss(example)

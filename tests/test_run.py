@@ -211,6 +211,16 @@ def test_misuse_says_what_is_legal(arguments, message):
         lp.run(network(), TASK, **{**settings, **arguments})
 
 
+def test_what_is_missing_for_speed_is_said(monkeypatch, caplog):
+    from localplast.backends import torch_learn
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(torch_learn, "why_not", lambda *_, **__: "no compiler here")
+    learn("brian2", eprop(), updates=1, target=None)
+    assert "target 'numpy', which is slower" in caplog.text
+    assert "plain Torch, which is slower: no compiler here" in caplog.text
+
+
 def test_a_record_says_where_it_came_from(tmp_path):
     tree = learn("torch", eprop(), path=tmp_path / "run.zarr")
     assert tree.attrs["backend"] == "torch" and tree.attrs["seed"] == 0

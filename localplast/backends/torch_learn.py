@@ -54,6 +54,8 @@ class Forward:
         self.cut, self.feedback, self.readout = cut, feedback or {}, the_readout(net)
         self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
         reason = why_not(net, trainable=[], feedback=self.feedback)
+        if reason:
+            logger.warning("the network runs in plain Torch, which is slower: %s", reason)
         self.fused = None if reason else Fused(net, tensors, masks, cut=cut, feedback=self.feedback, threads=threads)
 
     def __call__(self, weights, inputs):
