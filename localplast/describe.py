@@ -50,7 +50,9 @@ def describe_rule(rule):
 
     head = f"{rule.name} ({rule.reference}), cuts: {', '.join(sorted(rule.cut)) or 'nothing'}, feedback: {rule.feedback}"
     if not rule.local:
-        return f"{head}\nautomatic differentiation through the whole trial"
+        forward = getattr(rule, "form", None) == "forward"
+        how = "P = ds/dp carried forward: P' = F_s P + F_p" if forward else "automatic differentiation through the whole trial"
+        return f"{head}\n{how}"
     net = Network(
         dt=1 * ms, cues=Input(4), rec=Population(5, alif()), out=Population(2, leaky_readout()),
         projections=[Projection("cues", "rec"), Projection("rec", "rec"), Projection("rec", "out")],

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import torch
 
+from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import UnsupportedError
@@ -90,7 +91,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
     ----------
     form : str, optional
         Of local rules: ``'traces'`` carries eligibility forward, ``'adjoint'`` differentiates with edges cut (the same
-        numbers, state per neuron only). Default: adjoint where it exists.
+        numbers, state per neuron only), ``'forward'`` carries the derivative of the whole state forward, with the same
+        edges cut. Default: that of the rule, else adjoint where it exists.
     trainable : sequence of str
         More parameters than the plastic weights and the delays marked trainable, such as ``'rec.tau_mem'`` (by automatic
         differentiation; delays in steps).
@@ -109,16 +111,21 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
         duration = trials.steps * float(net.dt)
         adjoint = adjoint_form(net, rule, seed)
-        form = form or ("adjoint" if adjoint else "traces")
-        if form == "adjoint":
+        form = form or getattr(rule, "form", None) or ("adjoint" if adjoint else "traces")
+        if form in ("adjoint", "forward"):
             if adjoint is None:
                 raise UnsupportedError(f"no cut of the credit graph equals {rule.name} on this network; use form='traces'")
             tensors = leaves(net, values, dtype=dtype, device=device, trainable=names)
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
+        if form == "adjoint":
             outputs, counts, _ = run_forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)
             readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+        elif form == "forward":
+            influence = Influence(net, tensors, values.masks, loss, cut=adjoint[0], feedback=feedback)
+            outputs, counts, grads = influence.run(inputs, target, weight)
+            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
             learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), tensors, values.masks)
