@@ -1,4 +1,4 @@
-"""Datasets: the Yin-Yang generator, and MNIST and Fashion-MNIST from their original files.
+"""Datasets: the Yin-Yang generator; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; N-MNIST.
 
 Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
 once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pooch
 
 from localplast.errors import DatasetError
 
-__all__ = ["fashion_mnist", "mnist", "yin_yang"]
+__all__ = ["Events", "fashion_mnist", "mnist", "nmnist_small", "oxford", "yin_yang"]
 
 IDX_FILES = (
     "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
@@ -114,6 +115,131 @@ def read_idx(path):
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
+#: Length of SuperSpike's patterns, after which they begin again, in seconds; channels of each.
+OXFORD_PERIOD, OXFORD_CHANNELS = 1.89, 200
+
+
+def oxford(dt):
+    """The frozen input and the target of SuperSpike's published example: Zenke & Ganguli 2018, Neural Comput 30:1514.
+
+    Parameters
+    ----------
+    dt : Quantity
+        Time step, which must divide the period of 1.89 s; the published one is 0.1 ms. Spikes of one neuron that fall
+        into one step are one spike.
+
+    Returns
+    -------
+    inputs, target : bool arrays ``(time, 200)``
+        One period: Poisson spikes near 5 Hz, and the picture, row k of it being neuron k.
+
+    Raises
+    ------
+    DatasetError
+        A file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
+    ValueError
+        The period is not a whole number of steps.
+    """
+    steps = round(OXFORD_PERIOD / float(dt))
+    if not math.isclose(steps * float(dt), OXFORD_PERIOD, rel_tol=1e-9):
+        raise ValueError(f"dt = {dt} does not divide the period of 1.89 s; use for example 0.1*ms or 1*ms")
+    first = {"oxford-input.ras": 0, "oxford-target.ras": 1}  # one file counts neurons from 0, the other from 1
+    return tuple(read_ras(locate("superspike_oxford", file), float(dt), steps, base) for file, base in first.items())
+
+
+def read_ras(path, dt, steps, base):
+    """A text file of spikes, one per line as ``seconds neuron``, as a raster ``(time, neuron)``."""
+    times, neurons = np.loadtxt(path, ndmin=2).T
+    raster = np.zeros((steps, OXFORD_CHANNELS), bool)
+    raster[np.floor(times / dt + 1e-6).astype(int), neurons.astype(int) - base] = True  # a spike at k*dt is in step k
+    return raster
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Recordings of an event camera; ``events[index]`` are those of some recordings.
+
+    Parameters
+    ----------
+    x, y, polarity : uint8 arrays ``(event,)``
+        Pixel, from 0, and 1 where it became brighter, 0 where it became darker.
+    t : uint32 array ``(event,)``
+        In microseconds from the start of a recording.
+    offsets : int array ``(recording + 1,)``
+        Recording i holds the events from ``offsets[i]`` to ``offsets[i + 1]``.
+    size : int
+        Width and height, in pixels.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    polarity: np.ndarray
+    t: np.ndarray
+    offsets: np.ndarray
+    size: int
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index):
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        lengths = np.diff(self.offsets)[chosen]
+        events = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen] or [np.zeros(0, int)])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Events(self.x[events], self.y[events], self.polarity[events], self.t[events], offsets, self.size)
+
+    def raster(self, dt, steps, *, pool=1):
+        """The events as spikes, bool ``(recording, time, 2*(size/pool)**2)``.
+
+        Parameters
+        ----------
+        dt : Quantity
+        steps : int
+            Length; later events are left out.
+
+        Other arguments
+        ---------------
+        pool : int
+            Pixels in squares of ``pool`` by ``pool`` share a channel. Events of one channel in one step are one spike.
+
+        Channel ``polarity*n**2 + (y//pool)*n + x//pool``, with ``n = size/pool``.
+        """
+        if self.size % pool:
+            raise ValueError(f"squares of {pool} by {pool} pixels do not tile {self.size} by {self.size}; pool must divide {self.size}")
+        side = self.size // pool
+        recording = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        step = np.floor(self.t * (1e-6 / float(dt)) + 1e-6).astype(int)  # an event at k*dt is in step k
+        channel = (self.polarity.astype(int) * side + self.y // pool) * side + self.x // pool
+        seen = step < steps
+        raster = np.zeros((len(self), steps, 2 * side**2), bool)
+        raster[recording[seen], step[seen], channel[seen]] = True
+        return raster
+
+
+@functools.cache
+def nmnist_small():
+    """A subset of N-MNIST, digits seen by a moving event camera: Orchard et al. 2015, Front Neurosci 9:437.
+
+    1000 recordings of 60000 and 100 of 10000, those of the first images of MNIST: accuracies on it are not comparable
+    with published ones. A recording lasts about 0.3 s.
+
+    Returns
+    -------
+    train, test : pairs ``(events, labels)``
+        :class:`Events` of 34 by 34 pixels, and int64 ``(1000,)`` and ``(100,)``.
+
+    Raises
+    ------
+    DatasetError
+        The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
+    """
+    file = np.load(locate("nmnist_small", "nmnist_small.npz"), allow_pickle=False)
+    return tuple(
+        (Events(*(frozen(file[f"{part}_{key}"]) for key in ("x", "y", "p", "t", "offsets")), 34), frozen(file[f"{part}_labels"]))
+        for part in ("train", "test")
+    )
+
+
 def frozen(array):
     array.flags.writeable = False
     return array
@@ -132,15 +258,20 @@ def locate(name, file):
     if folder and (path := Path(folder, name, file)).is_file():
         check_digest(path, entry["sha256"])
         return path
+    looked = f"{path} (LOCALPLAST_DATA)" if folder else "no folder, as LOCALPLAST_DATA is not set"
+    advice = f"Put the file into <folder>/{name}/ and set LOCALPLAST_DATA=<folder>"
+    if entry["url"] is None:
+        source = registry()[name]["source"]
+        raise DatasetError(
+            f"dataset {name!r}: no {file}. Looked in {looked}; it cannot be downloaded, for it was packed from {source}. {advice}"
+        )
     cache = platformdirs.user_cache_path("localplast") / name
     try:
         return pooch.retrieve(entry["url"], known_hash=f"sha256:{entry['sha256']}", fname=file, path=cache)
     except (OSError, ValueError) as error:  # no connection, no permission, or not the file we asked for
-        looked = f"{path} (LOCALPLAST_DATA)" if folder else "no folder, as LOCALPLAST_DATA is not set"
         raise DatasetError(
             f"dataset {name!r}: no {file}. Looked in {looked} and in {cache}, and could not download {entry['url']} "
-            f"({type(error).__name__}: {error}). Put the file into <folder>/{name}/ and set LOCALPLAST_DATA=<folder>, "
-            "or connect to the internet and try again"
+            f"({type(error).__name__}: {error}). {advice}, or connect to the internet and try again"
         ) from error
 
 

@@ -5,9 +5,16 @@ if __name__ != "localplast.models":  # a second copy of every class would compar
 
 from localplast.models.alif import alif as alif
 from localplast.models.cuba_lif import cuba_lif as cuba_lif
+from localplast.models.decolle_lif import decolle_lif as decolle_lif
 from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
 from localplast.models.eprop_2020 import eprop_readout_2020 as eprop_readout_2020
+from localplast.models.instant_readout import instant_readout as instant_readout
 from localplast.models.lif import lif as lif
 from localplast.models.readout import leaky_readout as leaky_readout
+from localplast.models.superspike_lif import superspike_lif as superspike_lif
+from localplast.models.van_rossum import van_rossum_readout as van_rossum_readout
 
-__all__ = ["alif", "cuba_lif", "eprop_2020", "eprop_readout_2020", "leaky_readout", "lif"]
+__all__ = [
+    "alif", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout", "leaky_readout", "lif",
+    "superspike_lif", "van_rossum_readout",
+]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
+from brian2 import ms
 
 from localplast import datasets
 from localplast.errors import DatasetError
@@ -128,4 +129,77 @@ def test_every_file_of_the_registry_has_a_checksum_an_address_and_a_licence():
     for entry in datasets.registry().values():
         assert entry["licence"] and entry["source"]
         for name, file in entry["files"].items():
-            assert len(file["sha256"]) == 64 and file["url"].endswith(name)
+            assert len(file["sha256"]) == 64
+            assert file["url"] is None or file["url"].endswith(name)
+
+
+@needs("superspike_oxford/oxford-target.ras")
+class TestOxford:
+    def test_every_spike_of_the_files_is_in_its_step(self):
+        inputs, target = datasets.oxford(0.1 * ms)
+        assert inputs.shape == target.shape == (18900, 200)
+        assert inputs.sum() == 1889 and inputs.mean() / 1e-4 == pytest.approx(5.0, rel=0.01)
+        for raster, name, base in ((inputs, "input", 0), (target, "target", 1)):
+            lines = Path(DATA, f"superspike_oxford/oxford-{name}.ras").read_text().split()
+            times, neurons = np.array(lines[::2], float), np.array(lines[1::2], int) - base
+            again = np.zeros_like(raster)
+            again[np.round(times / 1e-4 - 0.4999).astype(int), neurons] = True
+            assert np.array_equal(raster, again)
+        assert target.sum() == 10367
+
+    def test_the_two_index_bases(self):
+        """Both use all 200 neurons; taking one base for both would leave a neuron silent, or run over the edge."""
+        for raster in datasets.oxford(1 * ms):
+            assert raster[:, [0, -1]].any(0).all()
+
+    def test_a_step_that_does_not_fit_the_period_is_refused(self):
+        with pytest.raises(ValueError, match="does not divide the period"):
+            datasets.oxford(0.8 * ms)
+
+
+@needs("nmnist_small/nmnist_small.npz")
+class TestNMNIST:
+    def test_counts_and_labels(self):
+        (train, labels), (test, test_labels) = datasets.nmnist_small()
+        assert (len(train), len(test)) == (1000, 100)
+        assert np.bincount(labels).tolist() == [97, 116, 99, 93, 105, 92, 94, 117, 87, 100]
+        assert len(test_labels) == 100 and train.offsets[-1] == 4133231
+
+    def test_the_raster_holds_every_event_at_its_place_and_time(self):
+        (train, _), _ = datasets.nmnist_small()
+        some = train[[7, 3]]
+        raster = some.raster(1 * ms, 350)
+        assert raster.shape == (2, 350, 2 * 34 * 34)
+        for recording, number in zip(raster, (7, 3), strict=True):
+            events = slice(train.offsets[number], train.offsets[number + 1])
+            x, y, p, t = (a[events].astype(int) for a in (train.x, train.y, train.polarity, train.t))
+            expected = set(zip(t // 1000, p * 1156 + y * 34 + x, strict=True))
+            assert set(zip(*np.nonzero(recording), strict=True)) == expected
+
+    def test_pooling_joins_channels_and_steps_cut_the_end_off(self):
+        (train, _), _ = datasets.nmnist_small()
+        fine, coarse = train[:3].raster(1 * ms, 200), train[:3].raster(1 * ms, 200, pool=2)
+        joined = fine.reshape(3, 200, 2, 17, 2, 17, 2).any((4, 6)).reshape(3, 200, -1)
+        assert np.array_equal(coarse, joined)
+        assert np.array_equal(train[:3].raster(2 * ms, 100), fine.reshape(3, 100, 2, -1).any(2))
+
+    def test_selections(self):
+        (train, _), _ = datasets.nmnist_small()
+        assert len(train[:0]) == 0 and train[:0].raster(1 * ms, 5).shape == (0, 5, 2312)
+        assert np.array_equal(train[5].raster(1 * ms, 50), train[4:6].raster(1 * ms, 50)[1:])
+        with pytest.raises(ValueError, match="pool must divide 34"):
+            train[:1].raster(1 * ms, 5, pool=3)
+
+
+def test_what_cannot_be_downloaded_says_so(offline):
+    datasets.nmnist_small.cache_clear()
+    with pytest.raises(DatasetError) as caught:
+        datasets.nmnist_small()
+    message = str(caught.value)
+    assert str(offline / "nmnist_small" / "nmnist_small.npz") in message and "cannot be downloaded" in message
+    assert "slayerPytorch" in message and "set LOCALPLAST_DATA" in message
+
+
+def test_missing_patterns_say_where_they_were_looked_for(offline):
+    with pytest.raises(DatasetError, match="oxford-input.ras. Looked in .* could not download https://raw"):
+        datasets.oxford(1 * ms)

@@ -215,7 +215,12 @@ class Neurons:
             self.ready = values["not_refractory"]
         new = self.update_tape(values)
         self.state = {k: state[k] for k in self.step.inputs}
-        self.state.update({k: new[f"new_{k}"] for k in self.step.state})
+        self.state.update({k: self.tensor(new[f"new_{k}"], state[k]) for k in self.step.state})
+
+    @staticmethod
+    def tensor(value, like):
+        """``value`` itself, or where the update sets a constant, a tensor full of it."""
+        return value if torch.is_tensor(value) else torch.full_like(like, value)
 
     def fire(self):
         """Slot 2: threshold, and psi sampled before the reset."""
