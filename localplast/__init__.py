@@ -16,10 +16,10 @@ _DEFINED_IN = {
         "DatasetError", "LocalplastError", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
     "localplast.network": (
-        "Input", "Network", "Population", "Projection", "axonal", "dendritic", "normal", "synaptic", "uniform",
+        "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "synaptic", "uniform",
     ),
     "localplast.neuron": ("NeuronModel",),
-    "localplast.optimise": ("adam", "sgd"),
+    "localplast.optimise": ("adam", "momentum", "rmaxprop", "rmsprop", "sgd"),
     "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip

@@ -29,6 +29,11 @@ class int_(sympy.Function):
 class clip(sympy.Function):
     """Brian2's ``clip(a, low, high)``."""
 
+    @classmethod
+    def eval(cls, value, low, high):
+        if value.is_Number and low.is_Number and high.is_Number:
+            return min(max(value, low), high)
+
     def fdiff(self, argindex=1):
         if argindex != 1:
             raise ArgumentIndexError(self, argindex)
@@ -108,8 +113,9 @@ def _clip(value, low, high):
         return np.clip(value, low, high)
     import torch
 
-    value, low, high = (torch.as_tensor(v) for v in (value, low, high))
-    return torch.minimum(torch.maximum(value, low.to(value.dtype)), high.to(value.dtype))
+    dtype = next(v.dtype for v in (value, low, high) if isinstance(v, torch.Tensor))
+    value, low, high = (torch.as_tensor(v, dtype=dtype) for v in (value, low, high))  # a float alone would be single precision
+    return torch.minimum(torch.maximum(value, low), high)
 
 
 def _int(value):

@@ -11,6 +11,7 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
+from localplast.bounds import as_arrays, check_bounds, dale
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
 from localplast.serialise import encode, read_json, write_json
@@ -18,7 +19,7 @@ from localplast.surrogate import Surrogate
 
 __all__ = [
     "Delay", "Input", "Network", "Population", "Projection", "Random", "Values",
-    "axonal", "dendritic", "normal", "synaptic", "uniform",
+    "axonal", "dale", "dendritic", "normal", "synaptic", "uniform",
 ]
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
@@ -136,6 +137,10 @@ class Projection(Data):
         Whether a neuron may project to itself, where ``pre`` is ``post``.
     plastic : bool
         Whether rules may change the weights.
+    bounds : (low, high), optional
+        What weights are clipped to: when they are drawn, when learning begins and after every update. Each None, one
+        number or an array that broadcasts to ``(pre, post)``, such as ``(pre, 1)``, in the unit of the weight. See
+        :func:`~localplast.bounds.dale`.
     name : str, optional
         Default ``pre_post``.
     """
@@ -150,6 +155,7 @@ class Projection(Data):
     autapses: bool = False
     plastic: bool = True
     name: str | None = None
+    bounds: tuple | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +262,20 @@ class Network(Data):
         steps = np.asarray(projection.delay.value, float) / float(self.dt)
         return steps if projection.delay.trainable else np.floor(steps + 0.5)
 
+    def bounds(self, name):
+        """``(low, high)`` of the weights of a projection, arrays ``(pre, post)`` in SI units; None if nothing is bounded."""
+        p = self.projections[name]
+        return as_arrays(p.bounds, (self.size(p.pre), self.size(p.post)))
+
+    def clip(self, values, names=None):
+        """:class:`Values` with the weights of ``names`` (default: of all projections) within their bounds."""
+        bounds = {name: self.bounds(name) for name in (self.projections if names is None else names)}
+        clipped = {
+            name: np.where(values.masks[name], np.clip(values.weights[name], *found), 0.0)
+            for name, found in bounds.items() if found
+        }  # fmt: skip
+        return values.replace_weights(clipped)
+
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
         weights, masks = {}, {}
@@ -270,7 +290,7 @@ class Network(Data):
             name: {key: np.array(value, float) for key, value in node.values.items()}
             for name, node in self.populations.items()
         }
-        return Values(weights, masks, delays, parameters)
+        return self.clip(Values(weights, masks, delays, parameters))
 
 
 def draw_mask(projection, shape, rng):
@@ -373,6 +393,7 @@ def complete_projection(net, p):
         raise NetworkError(f"{label}: {p.pre!r} gives spikes; use Input({pre.size}, 'currents') for graded values")
     check_target(net, label, p)
     check_shapes(net, label, p)
+    check_bounds(label, p.bounds, (pre.size, post.size), weight_dimension(net, p))
     return p
 
 

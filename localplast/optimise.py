@@ -1,14 +1,16 @@
 """Optimisers as programs: from a gradient to a weight change, the same text on both backends.
 
 The symbols are ``w`` (weight), ``g`` (gradient), ``k`` (number of this update, from 1), the optimiser's own state, and
-its constants.
+its constants. Every optimiser can be followed by links: ``rmsprop(1e-3).clipped(1.0).decayed(1e-4)``.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 
 from localplast.calculus import symbol, to_sympy
+from localplast.errors import LocalplastError
 
-__all__ = ["Optimiser", "adam", "sgd"]
+__all__ = ["Optimiser", "adam", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Optimiser:
     normalised : bool
         Whether the gradient's unit cancels, so that the learning rate is measured in the weight's unit.
     rates : dict of str to float
-        Factors on the learning rate by projection; 0 freezes a projection.
+        Factors on the learning rate and on the decay, by projection; 0 freezes a projection.
+    decay : float
+        Share of its value that a weight loses in each update.
     """
 
     name: str
@@ -38,27 +42,120 @@ class Optimiser:
     scales: dict = field(default_factory=dict)
     normalised: bool = False
     rates: dict = field(default_factory=dict)
+    decay: float = 0.0
 
-    def program(self, unit=1):
+    def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
 
-        ``unit`` is the symbol of the gradient's unit, for text whose units are checked.
+        ``unit`` is the symbol of the gradient's unit, for text whose units are checked. With the name of a
+        ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself: adding zeros
+        would not keep its bits where a gradient is not finite.
         """
         numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in self.constants.items() if n != "learning_rate"}
-        return tuple((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
+        *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
+        w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
+        if self.frozen(projection):
+            return (*state, ("w", w))
+        return (*state, ("w", change - decay * w if decay else change))
 
     def rate(self, projection):
         """The learning rate of one projection."""
         return self.constants["learning_rate"] * self.rates.get(projection, 1.0)
 
+    def frozen(self, projection):
+        """Whether a projection keeps its weights, bit for bit: its factor is 0."""
+        return self.rates.get(projection, 1.0) == 0
+
     def with_rates(self, **rates):
-        """The same optimiser with factors on the learning rate of some projections; 0 freezes one."""
+        """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or bound."""
         return replace(self, rates={**self.rates, **rates})
+
+    def decayed(self, rate):
+        """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so ``(1 - rate) * w + change``.
+
+        Kolen & Pollack 1994: two matrices that receive the same changes and decay alike become alike (used so by
+        Akrout et al. 2019). The decay is counted per update and is not multiplied by the learning rate, unlike
+        that of AdamW. Chained twice, rates add.
+        """
+        if not 0 <= rate <= 1:
+            raise LocalplastError(f"the decay rate {rate!r} is not a share; give a number from 0 to 1, per update")
+        return replace(self, decay=self.decay + float(rate))
+
+    def clipped(self, limit):
+        """The same optimiser on gradients clipped elementwise: ``g <- min(max(g, -limit), limit)``.
+
+        It comes before everything else (Pascanu et al. 2013 clip the norm instead); ``limit`` has the unit of the
+        gradient, which is the mean over the batch. Chained twice, the smaller limit holds.
+        """
+        if not limit > 0:
+            raise LocalplastError(f"gradients cannot be clipped to {limit!r}; give a positive limit")
+        smallest = min(float(limit), self.constants.get("limit", float("inf")))
+        clipped = replace(self, constants={**self.constants, "limit": smallest}, scales={**self.scales, "limit": 1})
+        if "limit" in self.constants:
+            return clipped
+        statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
+        return replace(clipped, statements=statements)
 
 
 def sgd(learning_rate):
     """``w <- w - learning_rate * g``."""
     return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": float(learning_rate)})
+
+
+def momentum(learning_rate, beta=0.9):
+    """Momentum (Polyak 1964; the form of Sutskever et al. 2013 without the rate inside), as ``torch.optim.SGD(momentum=beta)``.
+
+    ``m <- beta * m + g``, then ``w <- w - learning_rate * m``.
+    """
+    return Optimiser(
+        name="momentum",
+        statements=(("m", "beta*m + g"), ("w", "w - learning_rate*m")),
+        constants={"learning_rate": float(learning_rate), "beta": float(beta)},
+        state={"m": 1},
+    )
+
+
+def rmsprop(learning_rate, *, decay=0.99, epsilon=1e-8):
+    """RMSprop (Tieleman & Hinton 2012, lecture 6.5), as ``torch.optim.RMSprop``.
+
+    ``s <- decay * s + (1 - decay) * g**2``, then ``w <- w - learning_rate * g / (sqrt(s) + epsilon)``.
+
+    Other arguments
+    ---------------
+    decay : float
+        Per update; ``alpha`` in Torch.
+    epsilon : float
+        In the unit of the gradient.
+    """
+    return divided("rmsprop", "decay*s + (1 - decay)*g**2", learning_rate, decay, epsilon)
+
+
+def rmaxprop(learning_rate, *, decay, epsilon=1e-8):
+    """RMaxProp (Zenke & Ganguli 2018): a rate per synapse, set by the largest gradient of late.
+
+    ``s <- max(decay * s, g**2)``, then ``w <- w - learning_rate * g / (sqrt(s) + epsilon)``.
+
+    Other arguments
+    ---------------
+    decay : float
+        Per update: ``exp(-interval/tau_rms)`` where updates are ``interval`` apart.
+    epsilon : float
+        In the unit of the gradient.
+    """
+    # of two numbers that are not negative: clip(a, b, a + b) is the larger one, exactly
+    return divided("rmaxprop", "clip(decay*s, g**2, decay*s + g**2)", learning_rate, decay, epsilon)
+
+
+def divided(name, memory, learning_rate, decay, epsilon):
+    """An optimiser that divides the gradient by the root of a memory ``s`` of its square."""
+    return Optimiser(
+        name=name,
+        statements=(("s", memory), ("w", "w - learning_rate*g/(sqrt(s) + epsilon)")),
+        constants={"learning_rate": float(learning_rate), "decay": float(decay), "epsilon": float(epsilon)},
+        state={"s": 2},
+        scales={"epsilon": 1},
+        normalised=True,
+    )
 
 
 def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=False):

@@ -11,11 +11,11 @@ from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
-from localplast.errors import UnsupportedError
+from localplast.errors import LocalplastError, UnsupportedError
 from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.optimise import adam, sgd
+from localplast.optimise import adam, momentum, rmaxprop, rmsprop, sgd
 from localplast.plan import plan
 from localplast.rules import eprop
 from localplast.task import Trials
@@ -57,6 +57,15 @@ PAIRS = {
     "adam, other constants": (
         adam(0.02, beta1=0.7, beta2=0.9, epsilon=1e-3), lambda w: torch.optim.Adam(w, lr=0.02, betas=(0.7, 0.9), eps=1e-3),
     ),
+    "momentum": (momentum(0.02, 0.8), lambda w: torch.optim.SGD(w, lr=0.02, momentum=0.8)),
+    "rmsprop": (rmsprop(0.02), lambda w: torch.optim.RMSprop(w, lr=0.02)),
+    "rmsprop, other constants": (
+        rmsprop(0.02, decay=0.7, epsilon=1e-3), lambda w: torch.optim.RMSprop(w, lr=0.02, alpha=0.7, eps=1e-3),
+    ),
+    "decay": (  # torch adds it to the gradient
+        sgd(0.03).decayed(0.001), lambda w: torch.optim.SGD(w, lr=0.03, weight_decay=0.001 / 0.03),
+    ),
+    "decay of adam": (adam(0.02).decayed(0.02 * 0.3), lambda w: torch.optim.AdamW(w, lr=0.02, weight_decay=0.3)),
 }  # fmt: skip
 
 
@@ -87,6 +96,59 @@ def test_rates():
     assert sgd(0.1).rates == {}
 
 
+def test_others_differ():
+    """One constant changed, or a link left out, and the agreement above is gone."""
+    for name, wrong in {
+        "momentum": momentum(0.02, 0.81), "rmsprop": rmsprop(0.02, decay=0.98), "decay": sgd(0.03),
+        "decay of adam": adam(0.02).decayed(0.02 * 0.31), "adam": rmsprop(0.02),
+    }.items():  # fmt: skip
+        found, expected = applied(wrong, gradients()), by_torch(PAIRS[name][1], gradients())
+        assert np.abs(found - expected).max() > 1e-4 * np.abs(expected).max(), name
+
+
+def test_rmaxprop():
+    """``s <- max(decay*s, g**2)``, then ``w -= rate*g/(sqrt(s) + epsilon)``; the first step is as long as the rate."""
+    grads, w, s = gradients(), 1.0, 0.0
+    for g in grads:
+        s = np.maximum(0.6 * s, g**2)
+        w = w - 0.02 * g / (np.sqrt(s) + 1e-9)
+    found = applied(rmaxprop(0.02, decay=0.6, epsilon=1e-9), grads)
+    assert np.abs(found[-1] - w).max() < 1e-13
+    assert np.abs(np.abs(found[0] - 1).ravel()[1:4] - 0.02).max() < 1e-4
+    assert np.abs(found[-1] - applied(rmsprop(0.02, decay=0.6, epsilon=1e-9), grads)[-1]).max() > 1e-2
+
+
+def test_clipped():
+    """As the optimiser itself on gradients clipped beforehand, whatever it is; a limit chained later only narrows."""
+    grads, limit = gradients(), 0.03
+    within = np.clip(grads, -limit, limit)
+    for optimiser in (sgd(0.3), momentum(0.3), adam(0.02), rmsprop(0.02), rmaxprop(0.02, decay=0.9)):
+        expected = applied(optimiser, within)
+        for chained in (optimiser.clipped(limit), optimiser.clipped(limit).clipped(1), optimiser.clipped(1).clipped(limit)):
+            assert np.abs(applied(chained, grads) - expected).max() < 1e-14
+        assert np.abs(applied(optimiser, grads) - expected).max() > 1e-3
+    torched = Tape(sgd(1.0).clipped(0.3).program(), {"learning_rate": 1.0})
+    w = torched({"w": torch.zeros(1, dtype=torch.float64), "g": torch.ones(1, dtype=torch.float64), "k": 1})["w"]
+    assert float(w) == -0.3  # not 0.3 in single precision
+
+
+def test_decay_makes_two_weights_alike():
+    """Kolen & Pollack: the same changes and the same decay, from different starts: the difference shrinks by 1 - rate."""
+    grads, optimiser = gradients(), adam(0.02).decayed(0.1).decayed(0.1)
+    step = Tape(optimiser.program(), {"learning_rate": 0.02})
+    one, other = ({"w": np.full((3, 4), start), "m": 0.0, "s": 0.0} for start in (1.0, -2.0))
+    for number, g in enumerate(grads, 1):
+        one, other = (step({**pair, "g": g, "k": number}) for pair in (one, other))
+    assert np.abs((one["w"] - other["w"]) / (3 * 0.8**UPDATES) - 1).max() < 1e-12
+
+
+def test_links_refuse_what_makes_no_sense():
+    with pytest.raises(LocalplastError, match="decay rate 1.5 is not a share.*from 0 to 1"):
+        sgd(0.1).decayed(1.5)
+    with pytest.raises(LocalplastError, match="cannot be clipped to 0.*a positive limit"):
+        sgd(0.1).clipped(0)
+
+
 # --- learning on both backends ----------------------------------------------------------------------------------------
 
 N_IN, N, N_OUT = 5, 6, 2
@@ -112,7 +174,11 @@ def trials(count, steps=60, labels=False):
 def torch_optimiser(optimiser, parameters):
     """The optimiser of torch.optim with the same constants, and a rate per projection."""
     groups = [{"params": [w], "lr": optimiser.rate(name)} for name, w in parameters.items()]
-    return torch.optim.SGD(groups) if optimiser.name == "sgd" else torch.optim.Adam(groups)
+    if optimiser.name == "rmsprop":
+        return torch.optim.RMSprop(groups, alpha=optimiser.constants["decay"])
+    if optimiser.name in ("sgd", "momentum"):
+        return torch.optim.SGD(groups, momentum=optimiser.constants.get("beta", 0.0))
+    return torch.optim.Adam(groups)
 
 
 def by_trial(net, values, given, rule, loss, optimiser, batch):
@@ -216,6 +282,49 @@ def test_update_every_step(optimiser, delay):
         for learner in learners:
             learner.train(given[number])
         same_weights(learners, expected, values.weights)
+
+
+#: What has no counterpart in torch.optim is compared between backends, and with what it is without the link.
+OTHERS = {
+    "momentum": momentum(0.02, 0.8), "rmsprop": rmsprop(2e-3, decay=0.9), "rmaxprop": rmaxprop(2e-3, decay=0.9),
+    "clipped": sgd(0.3).clipped(2e-3), "decayed": adam(2e-3).decayed(0.01),
+    "all": rmaxprop(2e-3, decay=0.9).clipped(1e-3).decayed(0.02),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("update", ["trial", "step"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_optimisers(name, update):
+    net, given, rule = network(axonal(2 * ms)), trials(3), eprop(update=update)
+    values, optimiser = net.draw(2), OTHERS[name]
+    if update == "trial" and name != "momentum":  # fewer and larger steps
+        optimiser = optimiser.with_rates(cues_rec=10, rec_rec=10, rec_out=10)
+    learners = list(both_learners(net, values, given, rule, mse(), optimiser))
+    if name in ("momentum", "rmsprop"):
+        options = () if update == "step" else (1,)
+        *_, expected = (by_step if update == "step" else by_trial)(net, values, given, rule, mse(), optimiser, *options)
+    else:
+        plain = TorchLearner(net, values, rule, mse(), optimiser, batch=1)
+        plain.online = plain.online and OnlineLearner(net, plan(net, rule, mse()), plain.tensors, values.masks)
+        plain.train(given)
+        expected = plain.numbers()
+    for learner in learners:
+        for number in range(len(given)):
+            learner.train(given[number])
+    same_weights(learners, expected, values.weights)
+
+
+@pytest.mark.parametrize("name", ["clipped", "decayed"])
+def test_links_matter(name):
+    """Otherwise the test above would show nothing."""
+    net, given, optimiser = network(), trials(3), OTHERS[name]
+    without = sgd(0.3) if name == "clipped" else adam(2e-3)
+    found = []
+    for each in (optimiser, without):
+        learner = TorchLearner(net, net.draw(2), eprop(update="step"), mse(), each)
+        learner.train(given)
+        found.append(learner.numbers()["cues_rec"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3 * np.abs(found[1]).max()
 
 
 def test_steps_and_trials_differ():

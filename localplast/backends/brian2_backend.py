@@ -22,7 +22,9 @@ def block_for(net, trials):
 
 def check_local(rule):
     if not rule.local:
-        raise UnsupportedError(f"{rule.name} differentiates through the whole trial; use backend='torch'")
+        forward = getattr(rule, "form", None) == "forward"
+        why = "carries the derivatives of the whole network" if forward else "differentiates through the whole trial"
+        raise UnsupportedError(f"{rule.name} {why}; use backend='torch'")
 
 
 def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy"):
@@ -90,6 +92,7 @@ class Brian2Learner:
         """Begin again from other numbers: nothing is compiled, if the same synapses exist."""
         if any(not np.array_equal(m, self.masks[n]) for n, m in values.masks.items()):
             raise UnsupportedError("other synapses exist for this seed: build a new learner")
+        values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0
         self.weights = dict(values.weights)
         self.state = {n: {k: np.zeros(int(self.masks[n].sum())) for k in self.optimiser.state} for n in self.plan.synapses}

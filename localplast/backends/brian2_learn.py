@@ -191,6 +191,8 @@ class Learning:
             rate = weight if optimiser.normalised else weight / gradient
             constants = {"learning_rate": rate, "updates": DIMENSIONLESS}
             result += [SingleEquation(PARAMETER, n, d, flags=["shared", "constant"]) for n, d in constants.items()]
+            if self.bounds(p):
+                result += [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in ("w_low", "w_high")]
         carried = [n for n, path in self.plan.broadcast.items() if isinstance(path, str) and path == p.name]
         if carried:
             line = ("subexpression", "L_pre", self.signal_dimension(carried[0]))
@@ -258,12 +260,20 @@ class Learning:
             number = f"(updates + 1 + {step})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
-        for name, expression in self.plan.optimiser.program(unit):
+        for name, expression in self.plan.optimiser.program(unit, projection=p.name):
             text = to_text(expression)
             for short, long in rename.items():
                 text = replace_word(text, short, long)
-            lines.append(f"{name} = {text}")
+            if name == "w" and self.bounds(p):
+                text = f"clip({text}, w_low, w_high)"
+            if text != name:  # a frozen weight
+                lines.append(f"{name} = {text}")
         return lines
+
+    def bounds(self, p):
+        """Lowest and highest weights ``(pre, post)`` where updates are clipped to them, else None."""
+        optimiser = self.plan.optimiser
+        return self.net.bounds(p.name) if optimiser and not optimiser.frozen(p.name) else None
 
     def inside_trials(self, lines):
         """``lines`` without effect in the gaps, where an optimiser with a memory would go on without a gradient."""
@@ -291,6 +301,10 @@ class Learning:
             updater.when, updater.order = "end", SIGNAL
         if self.plan.optimiser:
             synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
+        if self.bounds(p):
+            largest = np.finfo(float).max  # in place of infinity, which -ffast-math rules out
+            for name, bound in zip(("w_low", "w_high"), self.bounds(p), strict=True):
+                setattr(synapses, f"{name}_", np.clip(bound, -largest, largest)[self.values.masks[p.name]])
 
     # --- connections that learning adds ---------------------------------------------------------------------------
 

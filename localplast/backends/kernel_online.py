@@ -31,6 +31,8 @@ class Online:
         None: gradients are summed over all trials. Else it runs in every step.
     masked : frozenset of str
         Plastic projections that lack some synapses.
+    bounds : dict of str to (array, array)
+        Lowest and highest weights ``(pre, post)``, by plastic projection; what has none, or is frozen, is absent.
     dt : float
     """
 
@@ -38,6 +40,7 @@ class Online:
     learned: object
     optimiser: object
     masked: frozenset
+    bounds: dict
     dt: float
 
     def plastic(self, cells=None):

@@ -128,12 +128,26 @@ class SynapseText:
         def renamed(e):
             return e.subs({s: symbol(f"opt_{s.name}") for s in e.free_symbols})
 
-        return [(f"opt_{name}", renamed(e)) for name, e in self.optimiser.program()]
+        return [(f"opt_{name}", renamed(e)) for name, e in self.optimiser.program(projection=self.link.name)]
 
     def post_names(self):
         """Per-neuron names that the program reads."""
         read = {s.name for _, e in self.learned.program for s in e.free_symbols}
         return {n for n in read if self.domain(n) == "post" and n not in self.link.post.constants.values}
+
+    def limits(self):
+        """Bounds of the weights by slot, where any is finite: ``(pre, post)``, or ``(pre, 1)`` if all neurons share them."""
+        named = zip(("low", "high"), self.plan.bounds.get(self.link.name, ()), strict=False)
+        finite = {f"{name}{self.link.number}": bound for name, bound in named if np.isfinite(bound).any()}
+        return {slot: bound[:, :1] if (bound == bound[:, :1]).all() else bound for slot, bound in finite.items()}
+
+    def bounded(self, writer, text):
+        """C name of the weight ``text`` within its bounds; what is not a number stays so, to be found."""
+        for slot, bound in self.limits().items():
+            name = slot.rstrip("0123456789")
+            limit = name if bound.shape[1] == 1 else f"{name}[i]"
+            text = writer.product(f"({text} {'<' if name == 'low' else '>'} {limit} ? {limit} : {text})")
+        return text
 
     def load(self, name):
         where = self.domain(name)
@@ -151,6 +165,7 @@ class SynapseText:
         yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
         yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
         yield from ((f"s{number}_{name}", "real", None, "given") for name in (self.adapted[1:] if self.optimiser else ["gradient"]))
+        yield from ((slot, "real", None, "given") for slot in self.limits())
         yield f"mask{number}", "real", None, "given"
         yield f"schedule{number}", "real", None, "given"
 
@@ -193,6 +208,7 @@ class SynapseText:
             if masked and counts:
                 writer.seen[symbol("opt_g")] = writer.product(writer(symbol("opt_g")), "exists[i]")
             writer.program([(n, e if counts else e.subs(symbol("opt_g"), 0)) for n, e in self.optimisation()])
+            writer.seen[symbol("opt_w")] = self.bounded(writer, writer(symbol("opt_w")))
             if masked:
                 writer.seen[symbol("opt_w")] = writer.product(writer(symbol("opt_w")), "exists[i]")
         return writer, {name: writer(symbol(name)) for name in kept}
@@ -209,6 +225,9 @@ class SynapseText:
             rows.append(f"const real *restrict arrived = (const real *)p[P_arrived{k.number}] + h * N;")
         if k.name in self.plan.masked and "opt_w" in values:
             rows.append(f"const real *restrict exists = (const real *)p[P_mask{k.number}] + h * N;")
+        for slot, bound in self.limits().items() if "opt_w" in values else ():
+            start, short = f"(const real *)p[P_{slot}] + h", slot.rstrip("0123456789")
+            rows.append(f"const real {short} = *({start});" if bound.shape[1] == 1 else f"const real *restrict {short} = {start} * N;")
         return f"""
 MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
 {{
@@ -279,4 +298,4 @@ INLINE void hoist{k.number}(void **p)
         program = [(f"n{m}", node) for m, node in enumerate(self.steps)]
         tape = Tape(program, {"opt_learning_rate": self.optimiser.rate(self.link.name)})
         columns = tape({"opt_k": np.arange(first, first + count, dtype=float)}).values()
-        return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1)
+        return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1) if columns else np.zeros((count, 0))

@@ -102,14 +102,20 @@ class TorchLearner:
 
     def restart(self, values, seed):
         """Begin again from other numbers."""
-        net, self.values, self.seed, self.updates = self.net, values, seed, 0
+        net, self.seed, self.updates = self.net, seed, 0
         self.plastic = [p.name for p in net.plastic]
+        moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
+        self.values = values = net.clip(values, moving)
         self.tensors = leaves(net, values, dtype=self.dtype)
         self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
         self.state = {
             n: {k: torch.zeros_like(self.weights[n]) for k in self.optimiser.state} for n in self.plastic
         }
-        self.steps = {n: Tape(self.optimiser.program(), {"learning_rate": self.optimiser.rate(n)}) for n in self.plastic}
+        self.steps = {
+            n: Tape(self.optimiser.program(projection=n), {"learning_rate": self.optimiser.rate(n)}) for n in self.plastic
+        }
+        found = {n: net.bounds(n) for n in moving}
+        self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
         adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
         self.online = None if adjoint is not None else self.online_learner(plan(net, self.rule, self.loss, seed=seed))
         cut, feedback = adjoint or ((), {})
@@ -161,9 +167,10 @@ class TorchLearner:
         }
 
     def step(self, name, grad):
-        """The optimiser, for one projection."""
+        """The optimiser, for one projection, and its bounds."""
         new = self.steps[name]({"w": self.weights[name], "g": grad, "k": self.updates, **self.state[name]})
-        self.weights[name] = self.tensors[f"{name}.weight"] = new["w"] * self.mask(name)
+        weight = new["w"].clamp(*self.bounds[name]) if name in self.bounds else new["w"]
+        self.weights[name] = self.tensors[f"{name}.weight"] = weight * self.mask(name)
         self.state[name] = {k: new[k] for k in self.state[name]}
 
     def mask(self, name):

@@ -29,7 +29,7 @@ def why_not_online(net, plan, optimiser=None, *, batch=1):
         e = s.eligibility
         expressions += [x for _, x in (*e.before, *e.after, *e.before_reset, *e.pre, *s.program)]
     if plan.rule.update == "step" and optimiser:
-        expressions += [x for _, x in optimiser.program()]
+        expressions += [x for name in plan.synapses for _, x in optimiser.program(projection=name)]
     return why_not(net) or check_c_form(expressions)
 
 
@@ -56,7 +56,8 @@ class OnlineKernel:
         body = make_plan(net, tensors, cut=(), block=1)
         optimiser = optimiser if plan.rule.update == "step" else None
         masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
-        self.online = Online(body, plan, optimiser, masked, float(net.dt))
+        bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}
+        self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt))
         self.fields, self.dtype = list(fields(self.online)), torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
         self.library.learn.restype = None
@@ -65,6 +66,9 @@ class OnlineKernel:
         self.fixed |= self.rings() | self.feedback()
         for k in self.online.plastic():
             self.fixed[f"mask{k.number}"] = self.pad(self.masks[k.name].to(self.dtype), k.post.padded)
+        for s in self.online.synapses:
+            for slot, bound in s.limits().items():
+                self.fixed[slot] = self.pad(torch.tensor(bound), 1 if bound.shape[1] == 1 else s.link.post.padded)
         self.fixed |= self.memory()
 
     # --- memory ---------------------------------------------------------------------------------------------------

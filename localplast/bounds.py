@@ -1,0 +1,72 @@
+"""What weights are held to: bounds of a projection, and the sign of its neurons."""
+
+import numpy as np
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+
+from localplast.errors import NetworkError
+
+__all__ = ["as_arrays", "check_bounds", "dale"]
+
+
+def dale(signs):
+    """Bounds that keep the sign of every presynaptic neuron, ``signs`` an array ``(pre,)`` of +1 and -1 (Dale's law).
+
+    Weights of excitatory neurons stay in ``(0, inf)``, those of inhibitory ones in ``(-inf, 0)``::
+
+        Projection("rec", "rec", bounds=dale([1, 1, 1, -1]))
+    """
+    given = np.asarray(signs)
+    if given.ndim != 1 or not np.isin(given, (-1, 1)).all():
+        raise NetworkError(f"dale() takes one sign per presynaptic neuron, +1 or -1, not {signs!r}")
+    excitatory = given[:, None] > 0
+    return np.where(excitatory, 0.0, -np.inf), np.where(excitatory, np.inf, 0.0)
+
+
+def as_arrays(bounds, shape):
+    """``(low, high)`` as arrays of ``shape`` ``(pre, post)`` in SI units, infinite where nothing is given.
+
+    None if nothing is bounded.
+    """
+    low, high = bounds or (None, None)
+    low = np.asarray(-np.inf if low is None else low, float)
+    high = np.asarray(np.inf if high is None else high, float)
+    if np.isneginf(low).all() and np.isposinf(high).all():
+        return None
+    return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+
+def check_bounds(label, bounds, shape, dimension):
+    """Raise unless these are two bounds, each None or numbers of the right unit and shape, low not above high."""
+    if bounds is None:
+        return
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise NetworkError(f"{label}: bounds are (low, high), each None, a number or an array, not {bounds!r}")
+    for what, bound in zip(("lower", "upper"), bounds, strict=True):
+        if bound is not None:
+            check_bound(f"{label}: the {what} bound", bound, shape, dimension)
+    low, high = as_arrays(bounds, shape) or (np.zeros(1), np.ones(1))
+    wrong = np.flatnonzero((low > high) | np.isposinf(low) | np.isneginf(high))
+    if len(wrong):
+        raise NetworkError(
+            f"{label}: no number lies between the lower bound {low.flat[wrong[0]]:g} and the upper bound "
+            f"{high.flat[wrong[0]]:g} (SI); give (low, high) with low <= high"
+        )
+
+
+def check_bound(label, bound, shape, dimension):
+    try:
+        numbers = np.asarray(bound, float)
+    except (TypeError, ValueError):
+        numbers = np.full((), np.nan)
+    if np.isnan(numbers).any():
+        raise NetworkError(f"{label} {bound!r} is not a number; write for example 0 or 2*mV, or None where there is none")
+    if isinstance(bound, Quantity) and get_dimensions(bound) != dimension:
+        unit = "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+        raise NetworkError(f"{label} {bound!r} has the wrong unit; these weights are measured in {unit}")
+    try:
+        np.broadcast_to(numbers, shape)
+    except ValueError:
+        raise NetworkError(
+            f"{label} has shape {numbers.shape}, which does not broadcast to (pre, post), {shape}; "
+            f"for one per presynaptic neuron give {(shape[0], 1)}"
+        ) from None
