@@ -276,6 +276,27 @@ class Network(Data):
         }  # fmt: skip
         return values.replace_weights(clipped)
 
+    def values_from(self, record):
+        """The :class:`Values` that a run of learning ended with, to be simulated, tested or trained further::
+
+            fit = run(net, task, rule=eprop(), optimiser=adam(5e-3), updates=100)
+            run(net, trials, values=net.values_from(fit), record=["rec.v"])  # nothing learns here
+
+        Weights are the latest of the ``record``, all other numbers those of its seed.
+        """
+        values, weights = self.draw(record.attrs["seed"]), {}
+        for name, mask in values.masks.items():
+            kept = record[name].get("weight") if name in record.children else None
+            if kept is None:
+                raise NetworkError(f"the record keeps no weights of projection {name!r}: is it one of learning, by this network?")
+            weights[name] = np.asarray(kept.isel(update=-1) if "update" in kept.dims else kept, float)
+            if weights[name].shape != mask.shape or np.any(weights[name][~mask]):
+                raise NetworkError(
+                    f"the record has other synapses in projection {name!r} than this network draws with seed "
+                    f"{record.attrs['seed']}; use values.replace_weights(...) on the values that it started from"
+                )
+        return values.replace_weights(weights)
+
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
         weights, masks = {}, {}

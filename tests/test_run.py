@@ -225,3 +225,21 @@ def test_a_record_says_where_it_came_from(tmp_path):
     tree = learn("torch", eprop(), path=tmp_path / "run.zarr")
     assert tree.attrs["backend"] == "torch" and tree.attrs["seed"] == 0
     assert json.loads(tree.attrs["rule"])["name"] == "e-prop"
+
+
+def test_what_was_learned_is_simulated_at_rest(tmp_path, trials):
+    """From memory, from disk, and from a record with weights along training; not from a simulation."""
+    net = network()
+    fits = [learn("torch", eprop(), seed=3, path=tmp_path / "run.zarr"), lp.open(tmp_path / "run.zarr")]
+    fits.append(learn("torch", eprop(), seed=3, record={"cues_rec.weight": {"every": 2}}))
+    start, ends = net.draw(3), [net.values_from(fit) for fit in fits]
+    for end in ends:
+        assert all((end.weights[n] == ends[0].weights[n]).all() for n in net.projections)
+        assert np.abs(end.weights["cues_rec"] - start.weights["cues_rec"]).max() > 1e-3
+    seen = [lp.run(net, trials, values=v, record=["out.v"])["out"]["v"].values for v in (start, ends[0], ends[0])]
+    assert (seen[1] == seen[2]).all() and np.abs(seen[0] - seen[1]).max() > 1e-3
+    with pytest.raises(lp.NetworkError, match="keeps no weights of projection 'cues_rec'"):
+        net.values_from(lp.run(net, trials, record=["out.v"]))
+    sparse = lp.Network(dt=net.dt, projections=[*net.projections.values()][:2] + [lp.Projection("rec", "out", mask=0.5)], **net.nodes)
+    with pytest.raises(lp.NetworkError, match="other synapses in projection 'rec_out'.*replace_weights"):
+        sparse.values_from(fits[0])
