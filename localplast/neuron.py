@@ -68,7 +68,7 @@ class NeuronModel:
     initial : mapping
         Values at the start of a trial; 0 where absent.
     surrogate : Surrogate, optional
-        Stands in for dz/d(spike argument).
+        Stands in for dz/d(spike argument); parameters that it brings along join the neuron's.
     reference : str
         Where the equations come from.
 
@@ -94,6 +94,8 @@ class NeuronModel:
     reference: str = ""
 
     def __post_init__(self):
+        if self.surrogate is not None and self.surrogate.parameters:
+            object.__setattr__(self, "parameters", {**self.parameters, **self.surrogate.parameters})
         check_model(self)
 
     def __eq__(self, other):
@@ -124,7 +126,11 @@ class NeuronModel:
         unknown = set(parameters) - set(self.parameters)
         if unknown:
             raise ModelError(f"{self.name}: no parameter {sorted(unknown)}; it has {sorted(self.parameters)}")
-        return replace(self, parameters={**self.parameters, **parameters})
+        surrogate = self.surrogate
+        if surrogate is not None:
+            own = {name: value for name, value in parameters.items() if name in surrogate.parameters}
+            surrogate = replace(surrogate, parameters={**surrogate.parameters, **own})
+        return replace(self, parameters={**self.parameters, **parameters}, surrogate=surrogate)
 
     @property
     def spiking(self):

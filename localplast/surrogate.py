@@ -1,8 +1,14 @@
 """Surrogate derivatives: what stands in for dz/d(spike argument), as text, so that both backends have it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "boxcar"]
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import get_dimensions
+from brian2.units.stdunits import ms
+
+from localplast.errors import ModelError
+
+__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "boxcar", "per_time"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +20,12 @@ class Surrogate:
     expression : str
         Brian2 expression in ``x`` (the spike argument, with the unit of the membrane)
         and the parameters of the neuron. Its unit must be one over the unit of ``x``.
+    parameters : mapping of str to Quantity or float
+        Values of names that ``expression`` brings along; they become parameters of the neuron.
     """
 
     expression: str
+    parameters: dict = field(default_factory=dict, hash=False)
 
 
 def triangle(width="v_th", *, gamma=0.3):
@@ -50,3 +59,28 @@ def arctan(width="v_th", *, gamma=1.0):
 def boxcar(width="v_th", *, gamma=1.0):
     """``gamma/width`` where ``|x| < width/2``, else 0 (Kaiser et al. 2020)."""
     return Surrogate(f"{gamma!r}/({width})*int(abs(x) < 0.5*({width}))")
+
+
+def per_time(surrogate, *, reference=1 * ms):
+    """``psi(x) * dt/reference``: psi as a rate, so that what is learned per unit of time does not hang on the time step.
+
+    psi stands for how many more spikes a step holds when its spike argument rises; half the step holds half as many. A
+    published psi belongs to the step it was used with, ``reference``: there nothing changes. For small dt the eligibility
+    then obeys, for the neuron of :func:`~localplast.models.alif`,
+
+    .. math::  e = psi/reference (eps_v - beta eps_a),\\quad  d eps_a/dt = -eps_a/tau_a + e
+
+    Left as it is, every sum over time (a gradient) grows as 1/dt, and a trace that feeds on psi itself, through a neuron's
+    adaptation or reset, goes to another limit. Losses need their own dt: ``Trials(..., weight=dt)``.
+
+    Parameters
+    ----------
+    surrogate : Surrogate
+    reference : Quantity
+        The time step that ``surrogate`` was made for; 1 ms in Bellec et al. 2020, Nat Commun 11:3625.
+
+    >>> neuron = alif(surrogate=per_time(triangle()))
+    """
+    if get_dimensions(reference) != second.dim or not float(reference) > 0:
+        raise ModelError(f"per_time: the reference step {reference!r} is not a time; write for example 1*ms")
+    return Surrogate(f"dt/dt_reference*({surrogate.expression})", {**surrogate.parameters, "dt_reference": reference})
