@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _DEFINED_IN = {
     "brian2": ("Hz", "ms", "mV", "second"),
     "localplast.comparison": ("Contender", "compare"),
+    "localplast.measure": ("distance",),
     "localplast.errors": (
         "DatasetError", "LocalplastError", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),

@@ -83,19 +83,26 @@ def compare(
     target: Annotated[str, typer.Option(help="Brian2 target: cpp, cython or numpy; default cpp where it can be.")] = "",
     updates: Annotated[int, typer.Option(help="Updates per run; default the preset's.")] = 0,
     resume: Resume = False,
+    table: Annotated[list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")] = [],  # noqa: B006
+    figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from localplast.report import report
+    from localplast.report import check_figure_path, report
+    from localplast.table import check_table_path
 
     chosen, built = load(protocol, preset)
     folder = out / f"{protocol}-{preset}"
-    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [check_table_path(path) for path in table] + ([check_figure_path(figure)] if figure else [])
+    for path in (*wanted, folder / "any"):  # now, not after minutes of training
+        path.parent.mkdir(parents=True, exist_ok=True)
+    words = [protocol, "--preset", preset, "--seeds", seeds, *(["--target", target] if target else [])]
+    words += ["--updates", updates] if updates else []
     text = report(
         chosen, built, preset=preset, seeds=range(seeds), folder=folder, target=target or None, updates=updates or built.updates,
-        resume=resume,
+        resume=resume, command=f"localplast compare {' '.join(map(str, words))}", tables=table, figure=figure,
     )
     typer.echo(text)
 

@@ -1,24 +1,26 @@
 """How far is a local rule from backpropagation? The same network, task, optimiser and seeds under several rules."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from localplast.alignment import feedback_cosines, gradient_measures
+from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
+from localplast.measure import MEASURES, with_angle
 from localplast.fit import Fit
-from localplast.record import Request
+from localplast.record import Request, version
 from localplast.rule import Rule
-from localplast.rules import bptt
-from localplast.verbs import BACKENDS, make_learner
+from localplast.verbs import BACKENDS
 
-__all__ = ["Contender", "alignment", "compare", "hidden_gradient", "markdown"]
+__all__ = ["Contender", "compare"]
 
-ALIGNMENT = ("relative_error", "cosine", "norm_ratio", "sign_agreement")
-CURVES = ("test_accuracy", "test_loss", "test_spikes")
+CURVES = {"test_accuracy": "1", "test_loss": "1", "test_spikes": "1"}
+TRAINING = {"accuracy": "1", "loss": "1", "rate": "Hz"}
 #: Trials that a gradient is compared on.
 PROBE_TRIALS = 64
 
@@ -55,24 +57,31 @@ def compare(
     probes : int
         At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights.
     hidden : str, optional
-        The population whose incoming weights are compared; default: the first spiking one.
+        The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
         A folder for one record per run.
     workers : int
-        Runs that go on side by side.
+        Runs that go on side by side (and slow each other down: times say so in their attributes).
 
     Returns
     -------
     xarray.DataTree
-        ``/curves`` (rule, seed, update): test accuracy and loss; ``/alignment`` (rule, seed, probe): relative error,
-        cosine, norm ratio and sign agreement of the hidden gradient with BPTT's; ``/cost`` (rule, seed,
-        backend): seconds per 1000 trials on each backend (NaN where a rule cannot run; compilation not counted).
+        ``/curves`` (rule, seed, update): test accuracy, loss and spikes per neuron and trial.
+        ``/training`` (rule, seed, update): accuracy, loss and rate (Hz) of every training batch, before its update.
+        ``/alignment`` (rule, seed, update, projection): relative error, cosine, angle (degrees), norm ratio and sign
+        agreement of the gradient with BPTT's, NaN where there is none; :mod:`localplast.measure` defines them.
+        ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
+        ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
+        weights it stands for; NaN where feedback is those weights.
+        ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
+        ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
+        compilation is not counted. The attributes of each say what it includes.
     """
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
     contenders = {name: as_contender(rule) for name, rule in rules.items()}
     every = max(updates // max(probes, 1), 1)
     updates = every * max(probes, 1)
-    lock, stop = threading.Lock(), threading.Event()
+    lock, stop, seeds = threading.Lock(), threading.Event(), list(seeds)
 
     def train(name):
         contender = contenders[name]
@@ -82,22 +91,24 @@ def compare(
                 net, task, net.draw(seeds[0]), contender.rule, chosen, loss=loss, backend=contender.backend, batch=batch,
                 updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
             )
-        try:
-            return [
-                one_run(fit, net, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds
-            ]
-        finally:
-            fit.close()
+            release.callback(fit.close)
+        return fit, [one_run(fit, net, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {name: pool.submit(train, name) for name in contenders}
-        try:
-            runs = {name: future.result() for name, future in futures.items()}
-        except BaseException:  # one run failed, or Ctrl-C: the others save what they have and stop
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return assemble(net, task, contenders, runs, list(seeds), hidden=hidden, batch=batch, optimiser=optimiser.name)
+    with ExitStack() as release:
+        with ThreadPoolExecutor(workers) as pool:
+            futures = {name: pool.submit(train, name) for name in contenders}
+            try:
+                done = {name: future.result() for name, future in futures.items()}
+            except BaseException:  # one run failed, or Ctrl-C: the others save what they have and stop
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        peaks = {name: memory(fit, net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
+    runs = {name: found for name, (_, found) in done.items()}
+    attrs = dict(hidden=hidden, batch=batch, updates=updates, workers=workers, optimiser=optimiser.name, task=task.name)
+    spent = costs(net, contenders, runs, peaks, seeds, loss or next(iter(done.values()))[0].loss, optimiser)
+    spent.attrs["workers"] = workers
+    return assemble(net, runs, seeds, spent, every, attrs)
 
 
 def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
@@ -107,105 +118,81 @@ def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
 
     def probe(fit):
         values = fit.values.replace_weights(fit.learner.numbers())
-        return alignment(net, values, trials, fit.rule, fit.loss, hidden, seed)
+        found = gradient_measures(net, values, trials, fit.rule, fit.loss, hidden, seed)
+        return {**found, **feedback_cosines(net, values, fit.rule, fit.loss, seed)}
 
     store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
     title = f"{name}, {fit.backend}, seed {seed}"
     tree = fit.run(Request(), path=store, resume=resume, show=show, title=title, probe=probe, stop=stop)
-    metrics = tree["metrics"].to_dataset().load()
-    speed = {fit.backend: 1e3 * fit.seconds / (fit.updates * fit.batch)}
-    if fit.backend == "brian2":
-        speed["torch"] = torch_speed(fit, seed)
-    return {"metrics": metrics.isel(update=np.isfinite(metrics["cosine"].values)), "speed": speed}
+    return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 
-def torch_speed(fit, seed, updates=5):
-    """Seconds per 1000 trials of the same rule in Torch, after one update that is not counted."""
-    example = fit.task.training(0, fit.batch, seed)
-    learner = make_learner(
-        fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, example, backend="torch", batch=fit.batch, seed=seed,
-        target=None, dtype="float64", threads=1, updates_per_block=1,
-    )
-    batches = [fit.task.training(k, fit.batch, seed) for k in range(updates + 1)]
-    learner.train(batches[0])
-    started = time.perf_counter()
-    for trials in batches[1:]:
-        learner.train(trials)
-    return 1e3 * (time.perf_counter() - started) / (updates * fit.batch)
-
-
-def hidden_gradient(net, values, trials, rule, loss, hidden, seed):
-    """The gradient of all plastic weights onto ``hidden``, as one vector."""
-    from localplast.backends.torch_backend import gradient
-
-    grads, _ = gradient(net, values, trials, rule, loss, seed=seed)
-    return np.concatenate([grads[f"{p.name}.weight"][values.masks[p.name]] for p in net.plastic if p.post == hidden])
-
-
-def alignment(net, values, trials, rule, loss, hidden, seed):
-    """The hidden gradient of ``rule`` against BPTT's: relative error, cosine, norm ratio, sign agreement."""
-    estimate = hidden_gradient(net, values, trials, rule, loss, hidden, seed)
-    exact = hidden_gradient(net, values, trials, bptt(), loss, hidden, seed)
-    norms = np.linalg.norm(estimate), np.linalg.norm(exact)
-    return {
-        "relative_error": float(np.linalg.norm(estimate - exact) / norms[1]),
-        "cosine": float(estimate @ exact / (norms[0] * norms[1])),
-        "norm_ratio": float(norms[0] / norms[1]),
-        "sign_agreement": float(np.mean(np.sign(estimate) == np.sign(exact))),
-    }
-
-
-def assemble(net, task, contenders, runs, seeds, **attrs):
-    """The plain results of all runs as one tree."""
+def costs(net, contenders, runs, peaks, seeds, loss, optimiser):
+    """Time, memory and state of every rule as one Dataset."""
     names = list(contenders)
-    coords = {"rule": strings(names), "seed": seeds}
-    probes = runs[names[0]][0]["metrics"]["update"].values
-
-    def gather(keys):
-        dims = ("rule", "seed", "update")
-        return {k: (dims, np.array([[run["metrics"][k].values for run in runs[n]] for n in names])) for k in keys}
-
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
-    cost = {"seconds_per_1000_trials": (("rule", "seed", "backend"), np.array(speed), {"units": "s"})}
-    trained = ("rule", strings([contenders[n].backend for n in names]))
+    timed = {
+        "units": "s",
+        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange of "
+        "files with the compiled program; workers other than 1 ran side by side",
+    }
+    peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
+    spent = state_bytes(net, {n: c.rule for n, c in contenders.items()}, loss, optimiser)
+    return spent.assign(
+        seconds_per_trial=(("rule", "seed", "backend"), np.array(speed), timed),
+        peak_memory=(("rule", "backend"), np.array(peak), {"units": "byte", "comment": HOW_MEMORY}),
+    ).assign_coords(
+        seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([contenders[n].backend for n in names]))
+    )
+
+
+def assemble(net, runs, seeds, spent, every, attrs):
+    """The plain results of all runs as one tree."""
+    update = next(iter(runs.values()))[0]["metrics"]["update"].values
+    probed, trained = update[update % every == 0], update[update > 0]
+    plastic, to_readout = [p.name for p in net.plastic], [p.name for p in net.projections.values() if p.post in net.readouts]
+
+    def coords(at):
+        trials = ("update", at * attrs["batch"], {"long_name": "trials learned from"})
+        return {"rule": strings(list(runs)), "seed": seeds, "update": at, "trials": trials}
+
+    def single(units, at):
+        dims = ("rule", "seed", "update")
+        data = {key: (dims, gather(runs, key, at), {"units": unit}) for key, unit in units.items()}
+        return xr.Dataset(data, coords(at))
+
+    def by_projection(keys, projections):
+        dims = ("rule", "seed", "update", "projection")
+        data = {
+            short: (dims, np.stack([gather(runs, f"{key}.{p}", probed) for p in projections], -1), {"units": "1"})
+            for key, short in keys.items()
+        }
+        return with_angle(xr.Dataset(data, {**coords(probed), "projection": strings(projections)}))
+
     return xr.DataTree.from_dict({
-        "/": xr.Dataset(attrs={**attrs, "task": task.name, "dt": float(net.dt)}),
-        "/curves": xr.Dataset(gather(CURVES), {**coords, "update": probes}),
-        "/alignment": xr.Dataset(gather(ALIGNMENT), {**coords, "update": probes}),
-        "/cost": xr.Dataset(cost, {**coords, "backend": strings(BACKENDS), "trained_on": trained}),
+        "/": xr.Dataset(attrs={**attrs, "dt": float(net.dt), "seeds": seeds, **where()}),
+        "/curves": single(CURVES, probed),
+        "/training": single(TRAINING, trained),
+        "/alignment": by_projection({k: k for k in MEASURES}, plastic),
+        "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
+        "/feedback": by_projection({"feedback_cosine": "cosine"}, to_readout),
+        "/cost": spent,
     })
+
+
+def gather(runs, key, at):
+    """One metric of all runs ``(rule, seed, update)`` at some updates; NaN where a run has none."""
+    def of(metrics):
+        return metrics[key].sel(update=at).values if key in metrics else np.full(len(at), np.nan)
+
+    return np.array([[of(run["metrics"]) for run in found] for found in runs.values()])
+
+
+def where():
+    """What a comparison was measured with and on."""
+    return {**{package: version(package) for package in ("localplast", "brian2", "torch")}, "machine": machine()}
 
 
 def strings(values):
     """Text of variable length, which Zarr can store in a way that others read."""
     return np.array(values, object)
-
-
-def markdown(tree):
-    """The comparison as a Markdown table: mean ± standard deviation over seeds."""
-    curves, aligned, cost = (tree[name].to_dataset() for name in ("curves", "alignment", "cost"))
-    header = ["rule", "trained on", "test accuracy (%)", "relative error", "cosine", "spikes per neuron"]
-    header += [f"{b}: s per 1000 trials" for b in BACKENDS]
-    lines = [" | ".join(header), " | ".join(["---"] * len(header))]
-    along = aligned.isel(update=slice(1, None))
-    for rule in curves["rule"].values:
-        final = curves.sel(rule=rule).isel(update=-1)
-        row = [
-            str(rule), str(cost["trained_on"].sel(rule=rule).values),
-            spread(100 * final["test_accuracy"].values, 1),
-            spread(along["relative_error"].sel(rule=rule).mean("update").values, 3),
-            spread(along["cosine"].sel(rule=rule).mean("update").values, 3),
-            spread(final["test_spikes"].values, 1),
-            *(spread(cost["seconds_per_1000_trials"].sel(rule=rule, backend=b).values, 2) for b in BACKENDS),
-        ]
-        lines.append(" | ".join(row))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def spread(values, digits):
-    """Mean ± sample standard deviation; of a single seed its value alone."""
-    values = np.asarray(values, float)
-    if np.isnan(values).all():
-        return "-"
-    mean = f"{values.mean():.{digits}f}"
-    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean

@@ -1,10 +1,23 @@
 """Figures: thin functions that take labelled arrays and return matplotlib axes, with units on every axis."""
 
+import itertools
+
 import numpy as np
 
-__all__ = ["activity", "alignment", "comparison", "learning_curves", "raster"]
+__all__ = [
+    "activity", "alignment", "comparison", "details", "feedback_angle", "learning_curves", "memory_cost", "raster", "time_cost",
+]
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#6f4e7c", "#9c755f")
+LINES = ("-", "--", ":", "-.")
+#: How many points a curve of training batches is averaged to, at most.
+POINTS = 60
+LABELS = {
+    "relative_error": "relative error", "cosine": "cosine", "angle": "angle (degrees)", "norm_ratio": "norm ratio",
+    "sign_agreement": "sign agreement",
+}  # fmt: skip
+#: What a panel shows at least.
+RANGES = {"cosine": (0.0, 1.05), "angle": (-3.0, 95.0), "norm_ratio": (0.0, 1.1), "sign_agreement": (0.0, 1.05)}
 
 
 def style(ax, title="", xlabel="", ylabel=""):
@@ -13,34 +26,104 @@ def style(ax, title="", xlabel="", ylabel=""):
     return ax
 
 
-def band(ax, x, values, label, colour):
-    """Mean over seeds with a band of one standard deviation; ``values`` ``(seed, x)``."""
-    mean, deviation = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
-    ax.plot(x, mean, label=label, color=colour, lw=1.6)
+def legend(ax):
+    ax.legend(frameon=False, fontsize=8)
+
+
+def coloured(rules):
+    """Every rule with its colour and line, the same in all panels; after six the colours come again with other lines."""
+    looks = itertools.cycle((colour, line) for line in LINES for colour in COLOURS)
+    return [(str(rule), *look) for rule, look in zip(rules, looks, strict=False)]
+
+
+def band(ax, x, values, label, colour, line="-", **more):
+    """Mean over seeds with a band of one standard deviation; ``values`` ``(seed, x)``, gaps where no seed has a value."""
+    seeds = np.isfinite(values).sum(0)
+    mean = np.nansum(values, 0) / np.where(seeds, seeds, np.nan)
+    squares = np.nansum((values - mean) ** 2, 0)
+    deviation = np.sqrt(squares / np.maximum(seeds - 1, 1))
+    ax.plot(x, mean, **{"label": label, "color": colour, "ls": line, "lw": 1.6, **more})
     ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.18, lw=0)
 
 
-def learning_curves(tree, ax, *, metric="test_accuracy"):
-    """Test accuracy of every rule along training."""
-    curves = tree["curves"].to_dataset()
-    for rule, colour in zip(curves["rule"].values, COLOURS, strict=False):
-        chosen = curves.sel(rule=rule)
-        scale = 100 if metric == "test_accuracy" else 1
-        band(ax, chosen["update"].values, scale * chosen[metric].values, str(rule), colour)
-    ax.legend(frameon=False, fontsize=8)
-    label = "test accuracy (%)" if metric == "test_accuracy" else "test loss"
-    return style(ax, "learning", "update", label)
+def learning_curves(tree, ax, *, metric="accuracy"):
+    """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or loss."""
+    curves, training = tree["curves"].to_dataset(), tree["training"].to_dataset()
+    width = -(-training.sizes["update"] // POINTS)
+    training = training.coarsen(update=width, boundary="trim").mean()
+    scale = 100 if metric == "accuracy" else 1
+    for rule, colour, line in coloured(curves["rule"].values):
+        seen = training[metric].sel(rule=rule)
+        ax.plot(seen["update"], scale * seen.mean("seed"), color=colour, lw=0.6, alpha=0.6)
+        tested = curves[f"test_{metric}"].sel(rule=rule)
+        band(ax, tested["update"].values, scale * tested.values, rule, colour, line, marker=".")
+    ax.plot([], [], color="0.5", lw=0.6, label="training batches")
+    legend(ax)
+    return style(ax, "learning (mean, band: sd over seeds)", "update", "accuracy (%)" if metric == "accuracy" else "loss")
 
 
-def alignment(tree, ax, *, metric="cosine"):
-    """How the hidden gradient of every rule relates to BPTT's along training."""
-    found = tree["alignment"].to_dataset()
-    for rule, colour in zip(found["rule"].values, COLOURS, strict=False):
-        chosen = found.sel(rule=rule)
-        band(ax, chosen["update"].values, chosen[metric].values, str(rule), colour)
+def alignment(tree, ax, *, metric="cosine", projection=None):
+    """How the gradient of every rule relates to BPTT's along training.
+
+    Of one ``projection``; default: of all weights onto the hidden population as one vector.
+    """
+    group = "hidden" if projection is None else "alignment"
+    found = tree[group].to_dataset()[metric]
+    found = found if projection is None else found.sel(projection=projection)
+    for rule, colour, line in coloured(found["rule"].values):
+        band(ax, found["update"].values, found.sel(rule=rule).values, rule, colour, line)
     if metric == "relative_error":
         ax.set_yscale("symlog", linthresh=0.1)
-    return style(ax, "hidden gradient against BPTT", "update", metric.replace("_", " "))
+    elif metric in RANGES:  # else rounding errors of what is equal would fill the panel
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, RANGES[metric][0]), max(high, RANGES[metric][1]))
+    legend(ax)
+    return style(ax, f"{projection or 'hidden'} gradient against BPTT", "update", LABELS[metric])
+
+
+def feedback_angle(tree, ax):
+    """The angle between feedback and the forward weights it stands for, of rules that have any of their own."""
+    found = tree["feedback"].to_dataset()["angle"]
+    for rule, colour, _ in coloured(found["rule"].values):
+        for projection, line in zip(found["projection"].values, itertools.cycle(LINES), strict=False):
+            values = found.sel(rule=rule, projection=projection).values
+            if np.isfinite(values).any():
+                band(ax, found["update"].values, values, f"{rule}: {projection}", colour, line)
+    ax.axhline(90, color="0.6", lw=0.8, ls=":", label="at random")
+    legend(ax)
+    return style(ax, "feedback against forward weights", "update", "angle (degrees)")
+
+
+def bars(ax, rules, groups, title, unit):
+    """Horizontal bars, one row per rule; ``groups`` maps a label to mean and deviation ``(rule,)``. Missing ones stay out."""
+    height, rows = 0.8 / len(groups), np.arange(len(rules))
+    for number, ((label, (mean, deviation)), colour) in enumerate(zip(groups.items(), COLOURS, strict=False)):
+        there = np.isfinite(mean)
+        where = rows[there] + (number - (len(groups) - 1) / 2) * height
+        ax.barh(where, mean[there], height, xerr=deviation[there] if deviation is not None else None, color=colour, label=label)
+    ax.set_yticks(rows, rules)
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    legend(ax)
+    return style(ax, title, unit, "rule")
+
+
+def time_cost(tree, ax):
+    """Milliseconds per trial of every rule on each backend, mean and sd over seeds."""
+    found = 1e3 * tree["cost"].to_dataset()["seconds_per_trial"]
+    deviation = found.std("seed", ddof=1) if found.sizes["seed"] > 1 else 0 * found.isel(seed=0)
+    groups = {
+        str(b): (found.sel(backend=b).mean("seed").values, deviation.sel(backend=b).values) for b in found["backend"].values
+    }
+    return bars(ax, found["rule"].values, groups, "time", "time per trial (ms)")
+
+
+def memory_cost(tree, ax):
+    """Bytes per synapse that every rule's equations keep (the costliest projection), and peak memory per backend."""
+    cost = tree["cost"].to_dataset()
+    groups = {"state per synapse": (cost["bytes_per_synapse"].max("projection").values, None)}
+    groups |= {f"peak memory, {b}": (cost["peak_memory"].sel(backend=b).values, None) for b in cost["backend"].values}
+    return bars(ax, cost["rule"].values, groups, "memory", "memory (bytes)")
 
 
 def raster(times, neurons, ax, *, title="", ylabel="neuron"):
@@ -63,14 +146,34 @@ def activity(shown, axes):
 
 
 def comparison(tree, shown=None):
-    """The figure of a comparison: learning curves, alignment, and one trial seen from inside."""
+    """The figure of a comparison: learning curves, alignment of the hidden gradient, and one trial seen from inside."""
     import matplotlib.pyplot as plt
 
     rows = 2 if shown is not None else 1
     figure, axes = plt.subplots(rows, 3, figsize=(12, 3.4 * rows), squeeze=False, constrained_layout=True)
-    learning_curves(tree, axes[0, 0])
+    labelled = np.isfinite(tree["curves"]["test_accuracy"].values).any()  # trajectories have no accuracy
+    learning_curves(tree, axes[0, 0], metric="accuracy" if labelled else "loss")
     alignment(tree, axes[0, 1])
     alignment(tree, axes[0, 2], metric="relative_error")
     if shown is not None:
         activity(shown, axes[1])
+    return figure
+
+
+def details(tree, *, metric="angle"):
+    """The rest of a comparison: loss, feedback, time, memory; then the alignment of every projection."""
+    import matplotlib.pyplot as plt
+
+    projections = tree["alignment"]["projection"].values
+    rows = 1 + -(-len(projections) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(16, 3.4 * rows), squeeze=False, constrained_layout=True)
+    learning_curves(tree, axes[0, 0], metric="loss")
+    feedback_angle(tree, axes[0, 1])
+    time_cost(tree, axes[0, 2])
+    memory_cost(tree, axes[0, 3])
+    below = axes[1:].ravel()
+    for projection, ax in zip(projections, below, strict=False):
+        alignment(tree, ax, metric=metric, projection=projection)
+    for ax in below[len(projections) :]:
+        ax.remove()
     return figure

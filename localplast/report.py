@@ -1,18 +1,25 @@
-"""The main job: a protocol compared under local rules and BPTT, as a table, a figure and a record."""
+"""The main job: a protocol compared under local rules and BPTT, as tables, figures and a record."""
 
-import platform
+import io
 from pathlib import Path
 
-import localplast
-from localplast.comparison import Contender, compare, markdown
+import numpy as np
+
+from localplast.comparison import Contender, compare
+from localplast.measure import UNITS
+from localplast.errors import LocalplastError
 from localplast.optimise import adam
-from localplast.plot import comparison
+from localplast.plot import comparison, details
 from localplast.record import open_record
 from localplast.rules import bptt, eprop
 from localplast.serialise import atomic_write
 from localplast.show import trial
+from localplast.table import Column, Table
+from localplast.verbs import BACKENDS
 
-__all__ = ["contenders", "report"]
+__all__ = ["alignment_table", "check_figure_path", "contenders", "report", "table", "write_figure"]
+
+FIGURES = (".png", ".pdf", ".svg")
 
 
 def contenders(preset):
@@ -27,24 +34,97 @@ def contenders(preset):
     }
 
 
-def report(protocol, built, *, preset, seeds, folder, target=None, updates, resume=False):
-    """Run the comparison; write ``comparison.zarr``, ``comparison.png`` and ``table.md`` to ``folder``; return the text."""
+def table(tree):
+    """The comparison as a :class:`~localplast.table.Table`, a row for every rule; columns without a number are left out.
+
+    Accuracy, loss and spikes are those of the last test; relative error and cosine those of the hidden gradient against
+    BPTT's, averaged along training (the start left out); bytes per synapse those of the costliest projection.
+    """
+    last = tree["curves"].to_dataset().isel(update=-1)
+    along = tree["hidden"].to_dataset().isel(update=slice(1, None)).mean("update")
+    cost = tree["cost"].to_dataset()
+    columns = [
+        Column("rule", [str(name) for name in last["rule"].values]),
+        Column("trained on", [str(name) for name in cost["trained_on"].values]),
+        Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
+        Column("test loss", list(last["test_loss"].values), 3),
+        Column("relative error", list(along["relative_error"].values), 3),
+        Column("cosine", list(along["cosine"].values), 3),
+        Column("spikes per neuron", list(last["test_spikes"].values), 1),
+        *(Column(f"{b}: s per 1000 trials", list(1e3 * cost["seconds_per_trial"].sel(backend=b).values), 2) for b in BACKENDS),
+        *(Column(f"{b}: peak memory (MB)", list(1e-6 * cost["peak_memory"].sel(backend=b).values), 1) for b in BACKENDS),
+        Column("bytes per synapse", list(cost["bytes_per_synapse"].max("projection").values), 0),
+    ]
+    return Table(header(tree.attrs), tuple(column for column in columns if not column.empty))
+
+
+def alignment_table(tree):
+    """The five measures against BPTT of every rule and projection, averaged along training (the start left out)."""
+    along = tree["alignment"].to_dataset().isel(update=slice(1, None)).mean("update")
+    pairs = [(rule, projection) for rule in along["rule"].values for projection in along["projection"].values]
+    columns = [Column("rule", [rule for rule, _ in pairs]), Column("projection", [projection for _, projection in pairs])]
+    for name, unit in UNITS.items():
+        title = name.replace("_", " ") + (" (degrees)" if unit == "degree" else "")
+        values = [along[name].sel(rule=rule, projection=projection).values for rule, projection in pairs]
+        columns.append(Column(title, values, 1 if unit == "degree" else 3))
+    return Table(header(tree.attrs), tuple(columns))
+
+
+def header(attrs):
+    """What was measured, on what, and by which command: lines; what is not known is left out."""
+    seeds = ", ".join(str(seed) for seed in np.atleast_1d(attrs["seeds"]))
+    preset = f", preset {attrs['preset']}" if "preset" in attrs else ""
+    side = f", {attrs['workers']} runs side by side" if attrs["workers"] > 1 else ""
+    lines = [
+        f"{attrs['task']}{preset}, {attrs['updates']} updates of {attrs['batch']} trials, {attrs['optimiser']}",
+        f"mean ± sd over seeds {seeds}",
+        f"{attrs['machine']}{side}; localplast {attrs['localplast']}, Brian2 {attrs['brian2']}, Torch {attrs['torch']}",
+    ]
+    return tuple(lines + ([attrs["command"]] if "command" in attrs else []))
+
+
+def report(
+    protocol, built, *, preset, seeds, folder, target=None, updates, resume=False, command=None, tables=(), figure=None
+):
+    """Run the comparison and write what it found; return the text that says so.
+
+    ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every path of
+    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``).
+    """
     tree = compare(
         built.network, built.task, contenders(built), optimiser=adam(built.learning_rate), loss=built.loss, seeds=list(seeds),
         batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
         target=target, workers=2,
     )
+    tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
-    figure = comparison(tree, last_trial(built, folder, list(seeds)[0]))
-    figure.savefig(folder / "comparison.png", dpi=150)
+    drawn = comparison(tree, last_trial(built, folder, list(seeds)[0]))
+    for path in (folder / "comparison.png", *([figure] if figure else [])):
+        write_figure(drawn, path)
+    write_figure(details(tree), folder / "details.png")
+    found = table(tree)
+    for path in tables:
+        found.write(path)
     published = "".join(f"\npublished, {what}: {number}" for what, number in protocol.published.items())
-    text = (
-        f"{protocol.name}, preset {preset}, seeds {list(seeds)}, {updates} updates of {built.batch} trials; mean ± sd over seeds\n"
-        f"localplast {localplast.__version__}, Python {platform.python_version()}, {platform.machine()}\n\n"
-        f"{markdown(tree)}\n{published}\n\nwritten: {folder}/comparison.zarr, comparison.png, table.md, runs/"
-    )
+    apart = alignment_table(tree).to_markdown().partition("\n\n")[2]  # its header is that of the first table
+    text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{published}\n"
     atomic_write(Path(folder) / "table.md", text.encode())
-    return text
+    written = [f"{folder}/comparison.zarr, comparison.png, details.png, table.md, runs/", *map(str, tables)]
+    return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"
+
+
+def check_figure_path(path):
+    """``path``, if a figure can be written there."""
+    if Path(path).suffix not in FIGURES:
+        raise LocalplastError(f"a figure is written as {', '.join(FIGURES)}; the suffix of {str(path)!r} is none of these")
+    return Path(path)
+
+
+def write_figure(figure, path):
+    """Write a Matplotlib figure to ``path``, whole or not at all, in the format of its suffix."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format=check_figure_path(path).suffix[1:], dpi=150)
+    atomic_write(path, stream.getvalue())
 
 
 def last_trial(built, folder, seed):

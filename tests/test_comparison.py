@@ -7,7 +7,8 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.comparison import alignment, compare, markdown, spread
+from localplast.alignment import feedback, feedback_cosines, gradient_measures
+from localplast.comparison import compare
 from localplast.models import leaky_readout, lif
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop
@@ -41,49 +42,96 @@ def small():
 
 @pytest.fixture(scope="module")
 def comparison():
-    rules = {"BPTT": bptt(), "e-prop": eprop(), "frozen": lp.Contender(bptt(), "torch", ("cues_rec", "rec_rec"))}
+    rules = {
+        "BPTT": bptt(), "e-prop": eprop(), "frozen": lp.Contender(bptt(), "torch", ("cues_rec", "rec_rec")),
+        "random": lp.Contender(eprop(feedback="random"), "torch"),
+    }  # fmt: skip
     return compare(
         network(), TASK, rules, optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=4, test=6, probes=2, target="numpy"
     )
 
 
-def test_the_result_is_labelled(comparison):
-    assert comparison["curves"]["test_accuracy"].dims == ("rule", "seed", "update")
-    assert list(comparison["curves"]["update"].values) == [0, 2, 4]
-    assert set(comparison["alignment"].data_vars) == {"relative_error", "cosine", "norm_ratio", "sign_agreement"}
+@pytest.mark.parametrize("group, dims, variables", [
+    ("curves", ("rule", "seed", "update"), ["test_accuracy", "test_loss", "test_spikes"]),
+    ("training", ("rule", "seed", "update"), ["accuracy", "loss", "rate"]),
+    ("hidden", ("rule", "seed", "update"), ["relative_error", "cosine", "angle", "norm_ratio", "sign_agreement"]),
+    ("alignment", ("rule", "seed", "update", "projection"), ["relative_error", "cosine", "angle", "norm_ratio", "sign_agreement"]),
+    ("feedback", ("rule", "seed", "update", "projection"), ["cosine", "angle"]),
+])  # fmt: skip
+def test_the_result_is_labelled(comparison, group, dims, variables):
+    found = comparison[group].to_dataset()
+    assert set(found.data_vars) == set(variables)
+    for variable in found.data_vars.values():
+        assert variable.dims == dims and variable.attrs["units"]
+    assert list(found["update"].values) == ([1, 2, 3, 4] if group == "training" else [0, 2, 4])
+    assert list(found["trials"].values) == [2 * k for k in found["update"].values]
+
+
+def test_costs_are_labelled(comparison):
+    cost = comparison["cost"].to_dataset()
+    dims = {"seconds_per_trial": ("rule", "seed", "backend"), "peak_memory": ("rule", "backend"),
+            "bytes_per_synapse": ("rule", "projection"), "bytes_per_neuron": ("rule", "node")}  # fmt: skip
+    assert {name: variable.dims for name, variable in cost.items()} == dims
+    assert {variable.attrs["units"] for variable in cost.data_vars.values()} == {"s", "byte"}
+    assert "compiled program" in cost["peak_memory"].attrs["comment"]
+
+
+def test_every_projection_is_compared(comparison):
+    found = comparison["alignment"].to_dataset()
+    assert list(found["projection"].values) == ["cues_rec", "rec_rec", "rec_out"]
+    assert np.isfinite(found["relative_error"]).all()
+    onto_readout = found.sel(projection="rec_out")
+    assert float(onto_readout["relative_error"].max()) < 1e-9  # e-prop stops at the readout: nothing is cut there
 
 
 def test_bptt_is_itself_and_eprop_is_not(comparison):
-    error = comparison["alignment"]["relative_error"]
-    assert float(error.sel(rule="BPTT").max()) == 0
-    assert float(error.sel(rule="e-prop").min()) > 0.01
+    for group in ("hidden", "alignment"):
+        assert float(comparison[group]["relative_error"].sel(rule="BPTT").max()) == 0
+    assert float(comparison["hidden"]["relative_error"].sel(rule="e-prop").min()) > 0.01
+    assert float(comparison["alignment"]["relative_error"].sel(rule="e-prop", projection="rec_rec").min()) > 0.01
 
 
 def test_rules_that_agree_are_found_to_agree():
     """Without recurrence e-prop that follows the reset is BPTT; with it cut, it is not: the measure must see both."""
     net = network(recurrent=False)
     values, trials = net.draw(0), TASK.testing(8, 0)
-    same = alignment(net, values, trials, eprop(reset=True), LOSS, "rec", 0)
-    other = alignment(net, values, trials, eprop(), LOSS, "rec", 0)
-    assert same["relative_error"] < 1e-10 and same["cosine"] > 1 - 1e-10
-    assert other["relative_error"] > 1e-3
+    same = gradient_measures(net, values, trials, eprop(reset=True), LOSS, "rec", 0)
+    other = gradient_measures(net, values, trials, eprop(), LOSS, "rec", 0)
+    assert same["relative_error"] < 1e-10 and same["cosine"] > 1 - 1e-10 and same["relative_error.cues_rec"] < 1e-10
+    assert other["relative_error"] > 1e-3 and other["relative_error.cues_rec"] > 1e-3
+
+
+def test_the_hidden_gradient_is_all_of_it(comparison):
+    """One projection alone would be nearer or farther; together they lie between."""
+    apart = comparison["alignment"]["relative_error"].sel(rule="e-prop", projection=["cues_rec", "rec_rec"])
+    whole = comparison["hidden"]["relative_error"].sel(rule="e-prop")
+    assert ((apart.min("projection") <= whole) & (whole <= apart.max("projection"))).all()
+
+
+def test_only_feedback_of_its_own_has_an_angle(comparison):
+    angles = comparison["feedback"]["angle"].sel(projection="rec_out")
+    assert np.isnan(angles.sel(rule=["BPTT", "e-prop", "frozen"])).all()
+    random = angles.sel(rule="random")
+    assert np.isfinite(random).all() and (random.isel(update=0) != random.isel(update=-1)).all()  # forward weights learn
+
+
+def test_the_angle_of_feedback_to_its_forward_weights():
+    """The forward weights themselves: 0 degrees. Their negative: 180. Symmetric feedback has none."""
+    net = network()
+    values = net.draw(0)
+    for sign in (1, -1):
+        rule = eprop(feedback={"rec": sign * 2 * values.weights["rec_out"]})
+        assert feedback(net, rule, LOSS, 0)["rec_out"].shape == (8, 2)
+        assert feedback_cosines(net, values, rule, LOSS, 0) == {"feedback_cosine.rec_out": pytest.approx(sign)}
+    assert feedback_cosines(net, values, eprop(), LOSS, 0) == {}
 
 
 def test_local_rules_are_timed_on_both_backends_and_bptt_on_torch(comparison):
-    speed = comparison["cost"]["seconds_per_1000_trials"]
-    assert np.isfinite(speed.sel(rule="e-prop")).all()
-    assert np.isnan(speed.sel(rule="BPTT", backend="brian2")).all()
-
-
-def test_the_table_has_a_row_for_every_rule(comparison):
-    table = markdown(comparison).splitlines()
-    assert len(table) == 2 + 3
-    assert "±" in table[2] and "cosine" in table[0]
-    assert len({line.count("|") for line in table}) == 1
-
-
-def test_one_seed_has_no_spread(comparison):
-    assert spread([0.5], 2) == "0.50" and spread([0.4, 0.6], 1) == "0.5 ± 0.1" and spread([np.nan], 1) == "-"
+    for name in ("seconds_per_trial", "peak_memory"):
+        found = comparison["cost"][name]
+        assert (found.sel(rule="e-prop") > 0).all() or name == "peak_memory"
+        assert np.isnan(found.sel(rule="BPTT", backend="brian2")).all()
+        assert np.isfinite(found.sel(rule="BPTT", backend="torch")).all()
 
 
 @pytest.fixture
@@ -101,14 +149,30 @@ def invoke(*arguments):
 
 
 def test_compare_writes_table_figure_and_record(toy, tmp_path):
-    result = invoke("compare", "toy", "--seeds", "2", "--target", "numpy", "--out", str(tmp_path))
-    assert result.exit_code == 0
+    wanted = [tmp_path / "paper" / name for name in ("table.tex", "table.csv", "figure.pdf")]
+    tables = [word for path in wanted[:2] for word in ("--table", str(path))]
+    result = invoke(
+        "compare", "toy", "--seeds", "2", "--target", "numpy", "--out", str(tmp_path), *tables, "--figure", str(wanted[2])
+    )
+    assert result.exit_code == 0, result.output
     folder = tmp_path / "toy-quick"
     assert "e-prop, random" in (folder / "table.md").read_text() and "50 %" in result.output
-    assert (folder / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    for figure in ("comparison.png", "details.png"):
+        assert (folder / figure).read_bytes()[:4] == b"\x89PNG"
+    assert wanted[2].read_bytes()[:4] == b"%PDF" and r"\toprule" in wanted[0].read_text()
+    command = "localplast compare toy --preset quick --seeds 2 --target numpy"
+    assert all(command in path.read_text() for path in (wanted[1], folder / "table.md"))
+    assert "by projection" in result.output and str(wanted[0]) in result.output
     tree = xr.open_datatree(folder / "comparison.zarr", engine="zarr", consolidated=False)
     assert list(tree["curves"]["rule"].values) == ["BPTT", "e-prop, symmetric", "e-prop, random", "BPTT, hidden frozen"]
     assert len(list((folder / "runs").glob("*.zarr"))) == 8
+
+
+@pytest.mark.parametrize("option, path", [("--table", "table.xls"), ("--figure", "figure")])
+def test_a_suffix_that_cannot_be_written_is_refused_before_training(toy, tmp_path, option, path):
+    with pytest.raises(lp.LocalplastError, match=r"\.(csv|png)"):
+        invoke("compare", "toy", "--out", str(tmp_path), option, str(tmp_path / path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_frozen_control_keeps_its_hidden_weights(toy, tmp_path):
@@ -133,7 +197,7 @@ def test_run_show_and_resume(toy, tmp_path):
 def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypatch):
     from localplast import fit
 
-    rules = {"e-prop": lp.Contender(eprop(), "torch"), "BPTT": bptt()}
+    rules = {"e-prop": lp.Contender(eprop(feedback="random"), "torch"), "BPTT": bptt()}
     settings = dict(optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=4, test=6, probes=2)
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
     whole = compare(network(), TASK, rules, path=tmp_path / "whole", **settings)
@@ -150,7 +214,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypat
         compare(network(), TASK, rules, path=tmp_path / "part", **settings)
     monkeypatch.setattr(fit.Fit, "block", original)
     resumed = compare(network(), TASK, rules, path=tmp_path / "part", resume=True, **settings)
-    for group in ("curves", "alignment"):
+    for group in ("curves", "training", "alignment", "hidden", "feedback"):
         xr.testing.assert_identical(whole[group].to_dataset(), resumed[group].to_dataset())
 
 

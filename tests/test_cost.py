@@ -1,0 +1,91 @@
+"""What rules cost: the numbers they store, counted by hand; memory that is known."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from brian2 import ms
+
+import localplast as lp
+from localplast import cost
+from localplast.cost import machine, peak_memory, state_bytes
+from localplast.models import alif, leaky_readout, lif
+from localplast.rules import bptt, eprop
+
+MB = 2**20
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+
+
+def network(model):
+    return lp.Network(
+        dt=1 * ms, cues=lp.Input(4), rec=lp.Population(5, model), out=lp.Population(2, leaky_readout()),
+        projections=[lp.Projection("cues", "rec"), lp.Projection("rec", "out")],
+    )  # fmt: skip
+
+
+def test_state_is_counted_in_bytes():
+    """A LIF neuron's trace is hoisted; the adaptation of an adaptive one stays per synapse, as `describe` prints."""
+    rules, loss = {"BPTT": bptt(), "e-prop": eprop()}, lp.losses.cross_entropy()
+    plain, adaptive = (state_bytes(network(model), rules, loss, lp.adam(1e-3)) for model in (lif(), alif()))
+    found = {name: [int(x) for x in d["bytes_per_synapse"].sel(projection="cues_rec")] for name, d in
+             (("lif", plain), ("alif", adaptive))}  # fmt: skip
+    # gradient and Adam's two; then the trace filtered by the readout; then the adaptation
+    assert found == {"lif": [8 * 3, 8 * 4], "alif": [8 * 3, 8 * 5]}
+    neuron = plain["bytes_per_neuron"]
+    assert np.isnan(neuron.sel(rule="BPTT")).all() and float(neuron.sel(rule="e-prop", node="cues")) > 0
+    assert float(neuron.sel(rule="e-prop", node="out")) == 0
+    assert plain["bytes_per_synapse"].attrs["units"] == "byte"
+
+
+def test_sgd_and_single_precision_take_less():
+    rules, loss = {"e-prop": eprop()}, lp.losses.cross_entropy()
+    double = state_bytes(network(lif()), rules, loss, lp.sgd(1e-3))["bytes_per_synapse"]
+    single = state_bytes(network(lif()), rules, loss, lp.sgd(1e-3), number=4)["bytes_per_synapse"]
+    assert list(double.values[0]) == [16, 8] and (double == 2 * single).all()
+
+
+@linux
+def test_memory_that_is_known():
+    """Twice: memory that was freed before must not hide what is needed now."""
+    for _ in range(2):
+        assert peak_memory(lambda: np.ones(8 * MB).sum()) == pytest.approx(64 * MB, rel=0.1)
+    assert peak_memory(lambda: None) < MB
+
+
+@linux
+def test_memory_of_a_program_that_is_started():
+    code = "import time; x = bytearray(100 * 2**20); time.sleep(0.1)"
+    found = peak_memory(lambda: subprocess.run(["/bin/sh", "-c", f"exec '{sys.executable}' -c '{code}' & wait"]))
+    assert found < 20 * MB  # the child of a child is not ours to see
+    other = peak_memory(lambda: subprocess.run(["/usr/bin/env", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=40"], stderr=subprocess.DEVNULL))
+    assert 60 * MB < other < 90 * MB
+
+
+def test_where_the_system_does_not_tell_memory_is_nan(monkeypatch):
+    def forbidden(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(cost, "status", forbidden)
+    done = []
+    assert np.isnan(peak_memory(lambda: done.append(1))) and done == [1]
+
+
+def test_the_machine_is_named():
+    assert "cores" in machine()
+
+
+@linux
+def test_the_memory_of_bptt_grows_with_the_trial_and_that_of_traces_does_not():
+    from localplast.backends.torch_backend import gradient
+
+    def needed(steps, **options):
+        net, raster = network(lif()), np.random.default_rng(0).random((200, steps, 4)) < 0.3
+        trials, values = lp.Trials({"cues": raster}, np.zeros(200, int)), net.draw(0)
+        options = {"seed": 0, **options}
+        return peak_memory(lambda: gradient(net, values, trials, loss=lp.losses.cross_entropy(), **options))
+
+    needed(20, rule=bptt())
+    history = needed(400, rule=bptt()) / needed(100, rule=bptt())
+    traces = needed(400, rule=eprop(), form="traces") / needed(100, rule=eprop(), form="traces")
+    assert history > 2 and traces < history
