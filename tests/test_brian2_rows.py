@@ -9,22 +9,22 @@ from brian2 import ms
 from localplast.backends.brian2_backend import Brian2Learner
 from localplast.loss import mse
 from localplast.models import alif, leaky_readout
-from localplast.network import Input, Network, Population, Projection, axonal, normal
+from localplast.network import Input, Network, Population, Projection, axonal, dale, normal
 from localplast.optimise import adam
 from localplast.rules import eprop
 from localplast.task import Trials
 
-STEPS, SIZE = 60, 24
+STEPS, SIZE, SIGNS = 60, 24, np.array([1, 1, 1, 1, 1, 1, -1, -1])
 
 
 def network():
-    """Full rows, rows with a hole (no autapses) and rows of single synapses, in one network, some with delays."""
+    """Full rows, rows with a hole (no autapses) and rows of single synapses, in one network, some with delays or bounds."""
     sparse = np.random.default_rng(4).random((8, SIZE)) < 0.2
     return Network(
         dt=1 * ms, cues=Input(8), noise=Input(8), rec=Population(SIZE, alif(tau_adapt=30 * ms, tau_ref=2 * ms)),
         out=Population(2, leaky_readout()),
         projections=[
-            Projection("cues", "rec", weight=normal(4.0)), Projection("noise", "rec", weight=normal(4.0), mask=sparse),
+            Projection("cues", "rec", weight=normal(4.0), bounds=dale(SIGNS)), Projection("noise", "rec", weight=normal(4.0), mask=sparse),
             Projection("rec", "rec", weight=normal(2.0), delay=axonal(3 * ms)), Projection("rec", "out"),
         ],
     )  # fmt: skip
@@ -40,6 +40,8 @@ def learned(target):
     learner = Brian2Learner(net, values, rule, mse(), adam(0.01), trials, target=target, updates_per_block=2)
     try:
         metrics = learner.train(trials)
+        signs = np.sign(learner.numbers()["cues_rec"]) * SIGNS[:, None]
+        assert signs.min() == 0  # Brian2 compiles with -ffast-math, where infinite bounds would have no meaning
         return {n: w - values.weights[n] for n, w in learner.numbers().items()}, metrics[0]["rate"]
     finally:
         learner.close()

@@ -549,7 +549,7 @@ for number, wait in enumerate({waits}):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_record_survives_sigkill_at_any_moment(tmp_path):
-    draw = random.Random()
+    draw = random.Random(0)
     waits = [draw.uniform(0, 1) for _ in range(4)]
     script = WRITER.format(test=__file__, waits=waits, folder=str(tmp_path))
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

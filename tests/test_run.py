@@ -150,7 +150,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
     checkpoint = tmp_path / "part.checkpoint.npz"
     while not checkpoint.exists():
         time.sleep(0.01)
-    time.sleep(np.random.default_rng().uniform(0, 0.3))
+    time.sleep(np.random.default_rng(0).uniform(0, 0.3))
     running.send_signal(signal.SIGKILL)
     running.wait()
     subprocess.run([sys.executable, script, part, "resume"], check=True)
