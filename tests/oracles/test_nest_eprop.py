@@ -50,8 +50,8 @@ def shifted(spikes):
 class Case:
     """A published experiment as a localplast network; ``published`` are NEST's losses, one per update."""
 
-    def __init__(self, file, neuron, readout, parameters=None):
-        self.data = data = dict(np.load(FOLDER / f"eprop_bsshslm2020_{file}.npz"))
+    def __init__(self, data, neuron, readout, parameters=None):
+        self.data = data = data if isinstance(data, dict) else dict(np.load(FOLDER / f"eprop_bsshslm2020_{data}.npz"))
         weight = {k: data[k].T.astype(float) for k in ("w_in_rec", "w_rec_rec", "w_rec_out")}
         (inputs, size), outputs = weight["w_in_rec"].shape, weight["w_rec_out"].shape[1]
         self.net = Network(
@@ -76,12 +76,12 @@ def regression():
     return case
 
 
-def classification():
+def classification(data="classification_batch1"):
     """Evidence accumulation with 50 LIF and 50 ALIF neurons, Adam, the error averaged over the last 150 steps."""
     beta = 1.7 * (1 - np.exp(-1 / 2000)) / (1 - np.exp(-1 / 20))
     neuron = eprop_2020(tau_mem=20 * ms, tau_adapt=2000 * ms, v_th=0.6, tau_ref=5 * ms)
     parameters = {"beta": np.repeat([0.0, beta], 50)}
-    case = Case("classification_batch1", neuron, eprop_readout_2020(tau_out=20 * ms), parameters)
+    case = Case(data, neuron, eprop_readout_2020(tau_out=20 * ms), parameters)
     weight = np.zeros(2250)
     weight[-150:] = 1 / 150
     case.trials = Trials({"cues": shifted(case.data["input_spikes"])}, case.data["target_class"], weight)
@@ -151,6 +151,61 @@ def test_online_on_brian2(make):
     results = running.run(case.trials)
     lively(results.ledger("rec", "spike_count"))
     np.testing.assert_allclose(results.ledger("out", "loss").sum(-1), case.published, rtol=1e-8)
+
+
+# --- classification with two trials per update: drawn again, no data needed -------------------------------------------
+
+
+def drawn(batch, iterations=5):
+    """The weights, input spikes ``(trial, time, channel)`` and labels of NEST's classification test: numpy's old generator."""
+    rng, limit = np.random.RandomState(1), np.sqrt(3 / ((100 + 2) / 2))
+    weights = {"w_in_rec": rng.randn(40, 100).T / np.sqrt(40), "w_rec_rec": rng.randn(100, 100).T / np.sqrt(100),
+               "w_rec_out": rng.uniform(-limit, limit, (100, 2)).T, "w_out_rec": rng.randn(100, 2)}  # fmt: skip
+    np.fill_diagonal(weights["w_rec_rec"], 0)
+    spikes, labels = [], []
+    for _ in range(iterations):
+        left = np.float32([0.3, 0.7])[rng.choice([0, 1], batch)]
+        cues = np.array([rng.choice([0, 1], 7, p=[p, 1 - p]) for p in left])
+        probability = np.zeros((batch, 2250, 40))
+        for trial, number in np.ndindex(batch, 7):
+            start, channel = 50 + 150 * number, 10 * cues[trial, number]
+            probability[trial, start : start + 100, channel : channel + 10] = 0.04
+        probability[:, -150:, 20:30], probability[:, :, 30:] = 0.04, 0.01
+        spikes.append(probability > rng.rand(probability.size).reshape(probability.shape))
+        spikes[-1][:, 0] = False
+        labels.append((cues.sum(1) > 3).astype(int))
+    weights = {name: w.astype(np.float32) for name, w in weights.items()}
+    return {**weights, "input_spikes": np.concatenate(spikes), "target_class": np.concatenate(labels)}
+
+
+@needs_data
+def test_drawn_again():
+    """With one trial per update the draw is the stored one, bit by bit."""
+    stored = np.load(FOLDER / "eprop_bsshslm2020_classification_batch1.npz")
+    for name, array in drawn(1).items():
+        np.testing.assert_array_equal(array, stored[name])
+
+
+#: losses of NEST's test with two trials per update (nest-simulator 84b06d8).
+BATCH_2 = [0.702163370672, 0.735555303152, 0.740354864111, 0.683882815282, 0.707841122268]
+
+
+def test_two_trials_per_update():
+    """Adam on the mean over two trials; one update for each of them is another path."""
+    case = classification({**drawn(2), "loss_nest": np.array(BATCH_2)})
+    for batch in (2, 1):
+        losses = []
+        learner = TorchLearner(case.net, case.values, case.rule, case.loss, case.optimiser, batch=batch)
+        judge = TorchLearner(case.net, case.values, case.rule, type(case.loss)(case.loss.kind), case.optimiser, batch=2)
+        for start in range(0, 10, 2):
+            judge.restart(case.values.replace_weights(learner.numbers()), 0)
+            losses.append(judge.evaluate(case.trials[start : start + 2])["loss"])
+            learner.train(case.trials[start : start + 2])
+        if batch == 2:
+            np.testing.assert_allclose(losses, case.published, rtol=1e-8)
+        else:
+            assert losses[0] == pytest.approx(BATCH_2[0], rel=1e-8)
+            assert np.abs(np.array(losses[1:]) / BATCH_2[1:] - 1).min() > 1e-4
 
 
 # --- the recursions written out: no data needed -----------------------------------------------------------------------
