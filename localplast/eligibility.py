@@ -18,7 +18,7 @@ from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
 from localplast.lower import jacobian, lower
 
-__all__ = ["Eligibility", "derive"]
+__all__ = ["Derived", "Eligibility", "closure", "derive"]
 
 ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
 
@@ -58,13 +58,42 @@ class Eligibility:
     arrives: str
 
 
-def derive(net, projection, *, keep=("adaptation",)):
+@dataclass(frozen=True)
+class Derived:
+    """The eligibility that follows from the neuron's equations.
+
+    Parameters
+    ----------
+    reset, adaptation : bool
+        Whether the neuron's own spike moves its traces through its reset and its adaptation.
+    memory : bool
+        Whether the neuron's leak is followed over time. False: only what has arrived in the past step counts
+        (Meng et al. 2023, ICCV, SLTT).
+    """
+
+    reset: bool = False
+    adaptation: bool = True
+    memory: bool = True
+
+    @property
+    def keep(self):
+        """Edges of a neuron's own spike that the eligibility follows."""
+        return frozenset(name for name in ("reset", "adaptation") if getattr(self, name))
+
+    def of(self, net, projection):
+        """The :class:`Eligibility` of one projection."""
+        return derive(net, projection, keep=self.keep, memory=self.memory)
+
+
+def derive(net, projection, *, keep=("adaptation",), memory=True):
     """The :class:`Eligibility` of ``projection`` in ``net``.
 
     Parameters
     ----------
     keep : set of str
         Of ``'reset'`` and ``'adaptation'``: through which the neuron's own spike moves its traces.
+    memory : bool
+        Whether eps lasts longer than one step.
 
     Raises
     ------
@@ -77,13 +106,14 @@ def derive(net, projection, *, keep=("adaptation",)):
             f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
             "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
         )
-    return Derivation(net, projection, frozenset(keep)).result()
+    return Derivation(net, projection, frozenset(keep), memory).result()
 
 
 class Derivation:
     """The steps of :func:`derive`, sharing the neuron's step map."""
 
-    def __init__(self, net, projection, keep):
+    def __init__(self, net, projection, keep, memory):
+        self.memory = memory
         self.population = net.nodes[projection.post]
         self.model, self.step = self.population.model, lower(self.population.model)
         self.target, self.keep = projection.target, keep
@@ -160,22 +190,24 @@ class Derivation:
             return sympy.Add(*[update[k, m] * source[m] for m in parts if (k, m) in update])
 
         last = {k: symbol(f"last_eps_{k}") if k in hoisted else eps[k] for k in parts}
-        pre = [(f"last_eps_{k}", eps[k] + arrived[k]) for k in hoisted]
+        past = eps if self.memory else dict.fromkeys(parts, sympy.Integer(0))
+        pre = [(f"last_eps_{k}", past[k] + arrived[k]) for k in hoisted]
         pre += [(f"eps_{k}", propagate(k, last)) for k in hoisted if k not in emptied]
         program, primed = [], dict(eps)
         for k in (k for k in parts if k not in hoisted):
             primed[k] = symbol(f"primed_{k}")
             program.append((f"primed_{k}", propagate(k, last)))
-        after = {k: primed[k] + arrived[k] for k in parts}
+        # the derivative of the state after transmission: all of it, or what has just arrived
+        landed = {k: primed[k] + arrived[k] for k in parts} if self.memory else arrived
         if self.model.spiking:
             value = PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
         else:
             outputs = {k: differentiate(self.step.output, k) for k in parts}
             outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
-            value = sympy.Add(*[e * after[k] for k, e in outputs.items()])
+            value = sympy.Add(*[e * landed[k] for k, e in outputs.items()])
         program.append(("elig", value))
         for k in (k for k in parts if k not in hoisted):
-            jumped = after[k] + sympy.Add(*[moved[k, m] * after[m] for m in parts if (k, m) in moved])
+            jumped = landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved])
             program.append((f"eps_{k}", jumped + kicked.get(k, 0) * symbol("elig")))
         return Eligibility(
             before=self.program("before", self.jacobian_program),

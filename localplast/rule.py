@@ -1,11 +1,24 @@
-"""What a learning rule is: a composition of eligibility, filter, learning signal and time of update.
+"""What a learning rule is: eligibility x filter x learning signal x time of update.
 
-``gradient estimate = sum_t learning_signal_j(t) * filter(eligibility_ij)(t)``. A rule knows no backend.
+.. math::  dE/dw_{ij} ~ \\sum_t L_j(t) \\, filter(elig_{ij})(t)
+
+Each part is a small frozen object of its own: an *eligibility* says what a synapse remembers
+(:mod:`localplast.eligibility`), a *filter* how the trace is smoothed before it meets the *learning signal*
+(:mod:`localplast.filters`, :mod:`localplast.signal`), and ``update`` when the optimiser
+(:mod:`localplast.optimise`) uses the sum. A rule knows no backend.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-__all__ = ["Rule"]
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import Quantity, get_dimensions
+
+from localplast.eligibility import Derived
+from localplast.errors import LocalplastError
+from localplast.filters import AsReadout
+from localplast.signal import Broadcast
+
+__all__ = ["Rule", "feedback_alignment"]
 
 
 @dataclass(frozen=True)
@@ -19,25 +32,60 @@ class Rule:
         Whether synapses can compute it forward in time. False: automatic differentiation does (Torch only).
     cut : frozenset of str
         Edges of the credit graph that the estimate ignores (:mod:`localplast.graph`).
-    feedback : str or dict
-        How the readout's error reaches other populations. ``'symmetric'``: through the transposed forward weights.
-        ``'random'``: through fixed Gaussian weights. A dict maps a population to its matrix ``(population, readout)``.
-    feedback_std : float
-        Standard deviation of random feedback.
-    update : str
-        ``'trial'``: weights change between trials. ``'step'``: in every time step.
+    eligibility
+        What a synapse remembers; ``of(net, projection)`` gives its :class:`~localplast.eligibility.Eligibility`.
+    filter
+        How the eligibility is smoothed; ``of(net, readout, path)`` gives a :class:`~localplast.filters.Smoothing`.
+    signal
+        The third factor; ``of(net, readouts, seed)`` gives the :class:`~localplast.signal.Signal` of each population.
+    update : str or Quantity
+        When weights change: ``'trial'`` (at its end), ``'step'``, or a time: after so long, and at the end of a trial.
     reference : str
+
+    Raises
+    ------
+    LocalplastError
+        An ``update`` that is none of these.
     """
 
     name: str
     local: bool
-    cut: frozenset = field(default_factory=frozenset)
-    feedback: object = "symmetric"
-    feedback_std: float = 1.0
-    update: str = "trial"
+    cut: frozenset = frozenset()
+    eligibility: object = field(default_factory=Derived)
+    filter: object = field(default_factory=AsReadout)
+    signal: object = field(default_factory=Broadcast)
+    update: object = "trial"
     reference: str = ""
 
+    def __post_init__(self):
+        if self.update in ("trial", "step") if isinstance(self.update, str) else is_time(self.update):
+            return
+        raise LocalplastError(f"update is 'trial', 'step' or a time such as 500*ms, not {self.update!r}")
+
     @property
-    def keep(self):
-        """Edges of a neuron's own spike that its eligibility follows."""
-        return frozenset({"reset", "adaptation"}) - self.cut
+    def feedback(self):
+        """How errors travel back."""
+        return self.signal.feedback
+
+    def interval(self, dt):
+        """Steps between two updates within a trial; 0 where weights change at its end only."""
+        if isinstance(self.update, str):
+            return int(self.update == "step")
+        return max(1, int(float(self.update) / float(dt) + 0.5))
+
+    def updates(self, steps, dt):
+        """Updates in a trial of ``steps`` steps, for rules that change weights within it."""
+        return -(-steps // self.interval(dt))
+
+
+def is_time(value):
+    return isinstance(value, Quantity) and get_dimensions(value) == second.dim and float(value) > 0
+
+
+def feedback_alignment(rule, feedback="random", *, std=1.0):
+    """``rule`` with other feedback: ``'random'``, ``'uniform'``, ``'sign'``, ``'learned'``, ``'symmetric'`` or matrices.
+
+    Lillicrap et al. 2016, Nat Commun 7:13276 (fixed random); Liao et al. 2016, AAAI (sign); Kolen & Pollack 1994, and
+    Akrout et al. 2019, NeurIPS (learned).
+    """
+    return replace(rule, signal=replace(rule.signal, feedback=feedback, std=std))

@@ -205,7 +205,7 @@ def test_linear_in_psi(model):
 def test_twice_psi_is_twice_the_gradient():
     """Without a path through the neuron's own spike; with one, psi enters again and again."""
     nets = [network(alif(tau_ref=2 * ms, beta=0.3, surrogate=triangle(gamma=g))) for g in (0.3, 0.6)]
-    local = dataclasses.replace(eprop(), cut=eprop().cut | {"adaptation"})
+    local = eprop(adaptation=False)
     one, two = (traces(net, local) for net in nets)
     hidden = ("cues_rec.weight", "rec_rec.weight")
     assert error({k: two[k] for k in hidden}, {k: 2 * one[k] for k in hidden}) < 1e-12

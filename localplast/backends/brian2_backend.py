@@ -4,6 +4,7 @@ import numpy as np
 
 from localplast.backends.brian2_build import Block, longest_delay
 from localplast.backends.brian2_run import session
+from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
 from localplast.plan import plan
 from localplast.task import Poisson
@@ -46,8 +47,9 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy"):
 
 def trial_losses(net, learned, results, duration):
     """The loss of every trial ``(trial,)`` with its regulariser, and spike counts by learning population."""
-    loss = results.ledger(learned.readout, "loss").sum(-1)
-    counts = {name: results.ledger(name, "spike_count") for name in learned.broadcast}
+    loss = sum(results.ledger(readout, "loss").sum(-1) for readout in learned.readouts)
+    plastic = {p.post for p in net.plastic}
+    counts = {name: results.ledger(name, "spike_count") for name in learned.signals if name in plastic}
     regulariser = learned.loss.regulariser
     if regulariser:
         for count in counts.values():
@@ -60,7 +62,7 @@ def trial_metrics(net, learned, results, trials):
     loss, counts = trial_losses(net, learned, results, trials.steps * float(net.dt))
     accuracy = float("nan")
     if np.ndim(trials.target) == 1:
-        accuracy = float((results.ledger(learned.readout, "score").argmax(-1) == trials.target).mean())
+        accuracy = float((results.ledger(learned.readouts[-1], "score").argmax(-1) == trials.target).mean())
     return {"loss": float(loss.mean()), "accuracy": accuracy, "counts": counts}
 
 
@@ -96,34 +98,40 @@ class Brian2Learner:
         self.values, self.seed, self.updates = values, seed, 0
         self.weights = dict(values.weights)
         self.state = {n: {k: np.zeros(int(self.masks[n].sum())) for k in self.optimiser.state} for n in self.plan.synapses}
-        self.fixed = {
-            (f"feedback_{name}", "B"): matrix.ravel()
-            for name, matrix in plan(self.net, self.rule, self.loss, seed=seed).broadcast.items()
-            if not isinstance(matrix, str)
-        }
+        again = plan(self.net, self.rule, self.loss, seed=seed)
+        self.fixed = {(feedback_name(*key), "B"): matrix.ravel() for key, matrix in again.fixed.items()}
+        self.feedback = {name: matrix * self.masks[name] for name, matrix in again.learned.items()}
 
     def train(self, trials):
         """Learn from one block of trials (``updates_per_block`` batches); returns one dict of metrics per update."""
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
+        variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name, state in self.state.items():
             variables |= {(name, k): s for k, s in state.items()}
             variables[name, "updates"] = float(self.updates)
             variables[name, "learning_rate"] = self.optimiser.rate(name)
         results = self.session.run(trials, variables, seed=[self.seed, self.updates])
+        self.feedback = {name: self.matrix(results, name, "B") for name in self.feedback}
         for name in self.plan.synapses:
-            matrix = np.zeros(self.masks[name].shape)
-            matrix[self.masks[name]] = results.read(name, "w")
-            self.weights[name] = matrix
+            self.weights[name] = self.matrix(results, name, "w")
             self.state[name] = {k: results.read(name, k) for k in self.state[name]}
-        self.updates += len(trials) // self.batch if self.rule.update == "trial" else len(trials) * trials.steps
+        within = self.rule.interval(self.net.dt)
+        per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
+        self.updates += len(trials) * per_trial if within else len(trials) // self.batch
         return self.metrics(results, trials)
+
+    def matrix(self, results, name, variable):
+        """A variable of the synapses of one projection as ``(pre, post)``."""
+        matrix = np.zeros(self.masks[name].shape)
+        matrix[self.masks[name]] = results.read(name, variable)
+        return matrix
 
     def metrics(self, results, trials):
         duration = trials.steps * float(self.net.dt)
         loss, counts = trial_losses(self.net, self.plan, results, duration)
         right = np.full(len(trials), np.nan)
         if np.ndim(trials.target) == 1:
-            right = results.ledger(self.plan.readout, "score").argmax(-1) == trials.target
+            right = results.ledger(self.plan.readouts[-1], "score").argmax(-1) == trials.target
         rate = np.mean([c.mean(-1) for c in counts.values()], axis=0) / duration
         table = {"loss": loss, "accuracy": right.astype(float), "rate": rate}
         by_update = {k: v.reshape(-1, self.batch).mean(-1) for k, v in table.items()}
@@ -137,12 +145,14 @@ class Brian2Learner:
         """Everything that a checkpoint must hold, by name: between blocks no spike is in flight and no trace is left."""
         kept = {f"weight.{n}": w for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s for n, state in self.state.items() for k, s in state.items()})
+        kept.update({f"feedback.{n}": b for n, b in self.feedback.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
         """Go on from what :meth:`arrays` gave."""
         self.weights = {n: arrays[f"weight.{n}"] for n in self.weights}
         self.state = {n: {k: arrays[f"{k}.{n}"] for k in state} for n, state in self.state.items()}
+        self.feedback = {n: arrays[f"feedback.{n}"] for n in self.feedback}
         self.updates = int(arrays["updates"])
 
     def close(self):

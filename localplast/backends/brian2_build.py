@@ -219,6 +219,7 @@ def build_projection(built, p, values, learning):
     if p.transmission == "graded":
         return build_graded(built, p, values)
     lines = [parameter("w", weight_dimension(net, p))]
+    lines += learning.signals.carrier_lines(p) if learning else []
     plastic = learning is not None and p.name in learning.plan.synapses
     arguments = {"on_pre": {"deliver": f"{p.target}_post += w"}}
     if steps.ndim == 0 and steps > 0:
@@ -237,6 +238,8 @@ def build_projection(built, p, values, learning):
     if steps.ndim:
         per_pair = steps[:, None] if p.delay.kind == "axonal" else steps
         synapses.deliver.delay_ = np.broadcast_to(per_pair, mask.shape)[mask] * float(net.dt)
+    if learning:
+        learning.signals.attach(p, synapses, mask)
     if plastic:
         learning.attach(built, p, synapses)
     return synapses

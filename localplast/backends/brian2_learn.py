@@ -1,26 +1,25 @@
 """A learning plan as Brian2 text: what neurons and synapses compute besides their dynamics.
 
-Within the last slot of a step ('end') the order is: softmax, errors of the readout, learning signals, synapses, end of
-the trial (an event), optimiser (an event).
+Within the last slot of a step ('end') the order is: softmax, errors of the readouts, learning signals population by
+population (:mod:`localplast.backends.brian2_signal`), synapses, end of the trial (an event), optimiser (an event).
 """
 
 import brian2 as b2
 import numpy as np
-from brian2.equations.codestrings import Expression
-from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_rows import by_rows
+from localplast.backends.brian2_signal import LEARN, Signals, replace_word, unit_of
 from localplast.calculus import symbol, to_text
-from localplast.lower import lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace
 
 __all__ = ["Learning"]
 
-SOFTMAX, ERROR, SIGNAL, LEARN, END_OF_TRIAL, UPDATE, MONITOR = range(7)
+END_OF_TRIAL, UPDATE, MONITOR = range(LEARN + 1, LEARN + 4)
 
 
 def statements(program, rename):
@@ -38,6 +37,7 @@ class Learning:
 
     def __init__(self, net, values, block, plan, seed):
         self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
+        self.signals, self.interval = Signals(net, block, plan), plan.rule.interval(net.dt)
         self.outgoing = {name: [] for name in net.nodes}
         self.incoming = {name: [] for name in net.nodes}
         for name in plan.synapses:
@@ -47,63 +47,33 @@ class Learning:
 
     # --- variables of neurons -------------------------------------------------------------------------------------
 
-    def post_program(self, name):
-        """Programs of all plastic projections onto ``name``, each variable once: ``(before, after, before_reset)``."""
-        before, after, before_reset = {}, {}, {}
-        for p in self.incoming[name]:
-            eligibility = self.plan.synapses[p.name].eligibility
-            before.update(eligibility.before)
-            after.update(eligibility.after)
-            before_reset.update(eligibility.before_reset)
-        return before, after, before_reset
-
     def variables(self, name):
         """Dimensions of what learning adds to the neurons of ``name``."""
         result = {}
         if not isinstance(self.net.nodes[name], Input):
-            before, after, before_reset = self.post_program(name)
-            known = namespace(self.net.nodes[name].model)
-            for key, expression in {**before, **after, **before_reset}.items():
-                dimension = parse_expression_dimensions(to_text(expression), known)
-                known[key] = Variable(key, dimensions=dimension)
+            plan, known = self.plan.neurons[name], namespace(self.net.nodes[name].model)
+            result.update(self.signals.variables(name))
+            known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
+            for key, expression in (*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end):
+                text = to_text(expression.subs(symbol(key), 0))
+                known[key] = Variable(key, dimensions=parse_expression_dimensions(text, known))
                 if not key.startswith("_") and key != "x":
-                    result[key] = dimension
+                    result[key] = known[key].dim
             if self.net.nodes[name].model.spiking:
                 result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
-            if name in self.plan.broadcast:
-                result["L"] = self.signal_dimension(name)
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             for key, _ in eligibility.pre:
-                result[f"{key}_{p.name}"] = self.trace_dimension(p, key.split("eps_")[1])
+                result[f"{key}_{p.name}"] = self.trace_dimension(p, key)
             if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
-        if name == self.plan.readout:
-            result.update(error=self.error_dimension, loss=self.loss_dimension, score=self.output_dimension)
-            result["teacher"] = self.output_dimension
-            if self.plan.loss.kind == "cross_entropy":
-                result["normaliser"] = DIMENSIONLESS
         return result
 
-    def trace_dimension(self, p, state):
-        return self.net.nodes[p.post].model.dimensions[state] / weight_dimension(self.net, p)
-
-    @property
-    def output_dimension(self):
-        model = self.net.nodes[self.plan.readout].model
-        return parse_expression_dimensions(model.output, namespace(model))
-
-    @property
-    def error_dimension(self):
-        return self.output_dimension if self.plan.loss.kind == "mse" else DIMENSIONLESS
-
-    @property
-    def loss_dimension(self):
-        return self.error_dimension**2
-
-    def signal_dimension(self, name):
-        carrier = next((p for p in self.net.projections.values() if p.post == self.plan.readout), None)
-        return self.error_dimension * weight_dimension(self.net, carrier)
+    def trace_dimension(self, p, key):
+        """Of a trace per presynaptic neuron: what a unit weight has done to a state, or a plain trace of spikes."""
+        if "eps_" not in key:
+            return DIMENSIONLESS
+        return self.net.nodes[p.post].model.dimensions[key.split("eps_")[1]] / weight_dimension(self.net, p)
 
     # --- code of neurons ------------------------------------------------------------------------------------------
 
@@ -141,10 +111,11 @@ class Learning:
         if not isinstance(self.net.nodes[name], Input):
             if self.net.nodes[name].model.spiking:
                 restart += ["z", "spike_count"]
-            if name == self.plan.readout:
+            if name in self.plan.readouts:
                 restart += ["loss", "score"]
-            before, _, _ = self.post_program(name)
-            code += statements(before.items(), lambda n: n)
+            plan = self.plan.neurons[name]
+            restart += plan.past
+            code += statements([*plan.shift, *plan.before], lambda n: n)
         fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
         return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
 
@@ -155,10 +126,11 @@ class Learning:
         """Statements after the integration: psi and its kin, and whether the neuron spikes."""
         if isinstance(self.net.nodes[name], Input):
             return []
-        _, after, _ = self.post_program(name)
-        code = statements(after.items(), lambda n: n)
-        if "psi" in after and self.block.gap:
-            code.append(f"psi = psi*int({self.block.active})")
+        code = []
+        for pair in self.plan.neurons[name].after:
+            code += statements([pair], lambda n: n)
+            if pair[0] == "psi" and self.block.gap:
+                code.append(f"psi = psi*int({self.block.active})")
         if firing:
             code += [f"z = {firing}", "spike_count += z"]
         return code
@@ -169,7 +141,7 @@ class Learning:
         last = {"trial_end": f"t_in_timesteps % {period} == {period - 1}"}
         batch = period * self.plan.batch
         last["batch_end"] = f"t_in_timesteps % {batch} == {batch - 1}"
-        return last if self.incoming[name] else None
+        return last if self.incoming[name] or name in self.plan.readouts else None
 
     # --- synapses -------------------------------------------------------------------------------------------------
 
@@ -193,10 +165,8 @@ class Learning:
             result += [SingleEquation(PARAMETER, n, d, flags=["shared", "constant"]) for n, d in constants.items()]
             if self.bounds(p):
                 result += [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in ("w_low", "w_high")]
-        carried = [n for n, path in self.plan.broadcast.items() if isinstance(path, str) and path == p.name]
-        if carried:
-            line = ("subexpression", "L_pre", self.signal_dimension(carried[0]))
-            result.append(SingleEquation(*line, expr=Expression("w*error_post"), flags=["summed"]))
+        if plan.learned and not self.signals.carried(p):
+            result.append(SingleEquation(PARAMETER, "B", weight))
         return result
 
     def synapse_dimensions(self, p):
@@ -204,8 +174,11 @@ class Learning:
         weight, states = weight_dimension(self.net, p), self.net.nodes[p.post].model.dimensions
         dimensions = {f"eps_{name}": dimension / weight for name, dimension in states.items()}
         dimensions |= {name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions}
-        readout = p.post == self.plan.readout
-        signal = self.error_dimension * self.output_dimension if readout else self.signal_dimension(p.post)
+        signals = self.signals
+        if p.post in self.plan.readouts:
+            signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
+        else:
+            signal = signals.dimension
         return {**dimensions, "gradient": signal / weight}
 
     def on_arrival(self, p):
@@ -227,7 +200,7 @@ class Learning:
         """Event pathways: the end of a trial, and the optimiser."""
         ends = {"trial_over": "\n".join(self.trial_end(p))}
         events = {"deliver": "spike", "trial_over": "trial_end"}
-        if self.plan.optimiser and self.plan.rule.update == "trial":
+        if self.plan.optimiser and not self.interval:
             ends["optimise"] = "\n".join([*self.optimiser_code(p), self.cleared(p, "gradient")])
             events["optimise"] = "batch_end"
         ends = {k: v for k, v in ends.items() if v}
@@ -245,29 +218,32 @@ class Learning:
     def cleared(self, p, name):
         """The statement that sets a synaptic variable to zero, in its unit."""
         dimension = self.synapse_dimensions(p)[name]
-        return f"{name} = 0" if dimension is DIMENSIONLESS else f"{name} = 0*{b2.get_unit(dimension)!r}"
+        return f"{name} = 0" if dimension is DIMENSIONLESS else f"{name} = 0*{unit_of(dimension)}"
 
     def optimiser_code(self, p):
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
         block = self.block
         dimension = self.synapse_dimensions(p)["gradient"]
-        unit = 1 if dimension is DIMENSIONLESS else symbol(repr(b2.get_unit(dimension)))
+        unit = 1 if dimension is DIMENSIONLESS else symbol(unit_of(dimension))
         elapsed = f"(t_in_timesteps % {block.length})"
-        if self.plan.rule.update == "trial":
+        if not self.interval:
             number = f"(updates + 1 + {elapsed}//{block.period * self.plan.batch})"
         else:
-            step = f"({elapsed}//{block.period})*{block.steps} + t_in_timesteps % {block.period}"
-            number = f"(updates + 1 + {step})"
+            before = f"({elapsed}//{block.period})*{self.plan.rule.updates(block.steps, self.net.dt)}"
+            number = f"(updates + 1 + {before} + (t_in_timesteps % {block.period})//{self.interval})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
         for name, expression in self.plan.optimiser.program(unit, projection=p.name):
             text = to_text(expression)
             for short, long in rename.items():
                 text = replace_word(text, short, long)
+            plain = text
             if name == "w" and self.bounds(p):
                 text = f"clip({text}, w_low, w_high)"
             if text != name:  # a frozen weight
                 lines.append(f"{name} = {text}")
+                if name == "w" and self.plan.synapses[p.name].learned:
+                    lines.append(f"B = {replace_word(plain, 'w', 'B')}")
         return lines
 
     def bounds(self, p):
@@ -275,12 +251,17 @@ class Learning:
         optimiser = self.plan.optimiser
         return self.net.bounds(p.name) if optimiser and not optimiser.frozen(p.name) else None
 
-    def inside_trials(self, lines):
-        """``lines`` without effect in the gaps, where an optimiser with a memory would go on without a gradient."""
-        if not self.block.gap:
-            return lines
+    def at_updates(self, p):
+        """The optimiser within a trial: where it is time for an update, and never in the gaps."""
+        lines, block = self.optimiser_code(p), self.block
+        step = f"(t_in_timesteps % {block.period})"
+        due = f"({step} % {self.interval} == {self.interval - 1}) or ({step} == {block.steps - 1})" if self.interval > 1 else ""
+        condition = " and ".join(f"({c})" for c in (due, block.active) if c)
+        if not condition:
+            return [*lines, self.cleared(p, "gradient")]
         pairs = [line.split(" = ", 1) for line in lines]
-        return [f"_on = int({self.block.active})", *[f"{name} = _on*({text}) + (1 - _on)*{name}" for name, text in pairs]]
+        gated = [f"{name} = _on*({text}) + (1 - _on)*{name}" for name, text in pairs]
+        return [f"_on = int({condition})", *gated, "gradient = (1 - _on)*gradient"]
 
     def attach(self, built, p, synapses):
         """Per-step learning, the order of events, and constants."""
@@ -288,8 +269,8 @@ class Learning:
         code = statements(plan.program, self.rename(p))
         if plan.eligibility.arrives == "synapse":
             code.append("arrived = 0")
-        if self.plan.optimiser and self.plan.rule.update == "step":
-            code += [*self.inside_trials(self.optimiser_code(p)), self.cleared(p, "gradient")]
+        if self.plan.optimiser and self.interval:
+            code += self.at_updates(p)
         synapses.run_regularly(
             "\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn", codeobj_class=by_rows()
         )
@@ -297,8 +278,8 @@ class Learning:
             pathway = getattr(synapses, name, None)
             if pathway is not None:
                 pathway.when, pathway.order = "end", order
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", SIGNAL
+        if self.plan.synapses[p.name].learned:
+            synapses.B_ = self.plan.learned[p.name][self.values.masks[p.name]]
         if self.plan.optimiser:
             synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
         if self.bounds(p):
@@ -309,79 +290,33 @@ class Learning:
     # --- connections that learning adds ---------------------------------------------------------------------------
 
     def connect(self, built, trials):
-        """Errors of the readout, fixed feedback, delayed arrivals of hoisted traces, and the ledger of each trial."""
-        self.build_readout(built, trials)
-        for name, path in self.plan.broadcast.items():
-            if not isinstance(path, str):
-                self.build_feedback(built, name, path)
+        """Errors and signals, delayed arrivals of hoisted traces, and the ledger of each trial."""
+        self.signals.connect(built, trials)
         for name in self.plan.synapses:
             p = self.net.projections[name]
             if self.gathers(p):
                 self.build_arrivals(built, p)
         for name in self.net.populations:
-            group = built.objects[name]
-            if not self.incoming[name]:
-                continue
-            jumps = statements(self.post_program(name)[2].items(), lambda n: n)
+            group, plan = built.objects[name], self.plan.neurons[name]
+            jumps = statements(plan.before_reset, lambda n: n)
             if jumps:
                 group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
-            for event in ("trial_end", "batch_end"):
-                group.set_event_schedule(event, when="end", order=LEARN)
-            kept = ["loss", "score"] if name == self.plan.readout else ["spike_count"]
-            kept = [k for k in kept if k in group.variables]
-            if kept:
-                built.monitors[name, "ledger"] = b2.EventMonitor(
-                    group, "trial_end", variables=kept, when="end", order=MONITOR, name=f"{name}_ledger"
-                )
+            if name in self.plan.signals:
+                self.signals.pass_on(group, name, statements(plan.end, lambda n: n))
+            self.keep_ledger(built, name, group)
 
-    def build_readout(self, built, trials):
-        block, net, plan = self.block, self.net, self.plan
-        group = built.objects[plan.readout]
-        labels = np.ndim(trials.target) == 1
-        outputs, clock = net.size(plan.readout), block.clock
-        built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
-        rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
-        built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
-        group.namespace.update({"step_weight": built.timed["step_weight"], "target": built.timed["target"]})
-        output = to_text(lower(net.nodes[plan.readout].model).output)
-        weight = f"step_weight((t_in_timesteps % {block.period})*dt)"
-        unit = "" if self.output_dimension is DIMENSIONLESS else f"*{b2.get_unit(self.output_dimension)!r}"
-        code = [f"_weight = {weight}", f"teacher = target({clock}, i){unit}"]
-        if plan.loss.kind == "cross_entropy":
-            self.build_softmax(built, group, output)
-            code += ["error = _weight*(1.0/normaliser - teacher)", "loss += _weight*teacher*log(normaliser)"]
-        else:
-            code += [f"error = _weight*({output} - teacher)", f"loss += 0.5*_weight*({output} - teacher)**2"]
-        code.append(f"score += _weight*({output})")
-        group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{plan.readout}_error")
-
-    def build_softmax(self, built, group, output):
-        """``normaliser_k = sum_j exp(y_j - y_k)``, so that ``softmax(y)_k = 1/normaliser_k`` without overflow."""
-        pre, post = (suffixed(self.net.nodes[self.plan.readout].model, output, end) for end in ("_pre", "_post"))
-        line = SingleEquation(
-            "subexpression", "normaliser_post", DIMENSIONLESS, expr=Expression(f"exp({pre} - ({post}))"), flags=["summed"]
-        )
-        synapses = b2.Synapses(group, group, Equations([line]), name="softmax", clock=group.clock)
-        pairs = np.indices((group.N, group.N))
-        synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", SOFTMAX
-        built.objects["softmax"] = synapses
-
-    def build_feedback(self, built, name, matrix):
-        dimension = self.signal_dimension(name)
-        lines = [
-            SingleEquation(PARAMETER, "B", dimension / self.error_dimension, flags=["constant"]),
-            SingleEquation("subexpression", "L_post", dimension, expr=Expression("B*error_pre"), flags=["summed"]),
-        ]
-        source, group = built.objects[self.plan.readout], built.objects[name]
-        synapses = b2.Synapses(source, group, Equations(lines), name=f"feedback_{name}", clock=group.clock)
-        neurons, outputs = np.indices(matrix.shape)
-        synapses.connect(i=outputs.ravel(), j=neurons.ravel())
-        synapses.B_ = matrix.ravel()
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", SIGNAL
-        built.objects[f"feedback_{name}"] = synapses
+    def keep_ledger(self, built, name, group):
+        """What a population had summed up at the end of each trial."""
+        if not self.events(name):
+            return
+        for event in ("trial_end", "batch_end"):
+            group.set_event_schedule(event, when="end", order=LEARN)
+        kept = ["loss", "score"] if name in self.plan.readouts else ["spike_count"]
+        kept = [k for k in kept if k in group.variables]
+        if kept:
+            built.monitors[name, "ledger"] = b2.EventMonitor(
+                group, "trial_end", variables=kept, when="end", order=MONITOR, name=f"{name}_ledger"
+            )
 
     def build_arrivals(self, built, p):
         """Delayed copies of spikes for the hoisted traces: one synapse per presynaptic neuron."""
@@ -396,18 +331,5 @@ class Learning:
 
 def with_unit(number, dimension):
     """A constant with its unit, as sympy, so that Brian2 can check the text it ends up in."""
-    unit = symbol(repr(b2.get_unit(dimension))) if dimension is not DIMENSIONLESS else 1
+    unit = symbol(unit_of(dimension)) if dimension is not DIMENSIONLESS else 1
     return number * unit
-
-
-def replace_word(text, word, replacement):
-    import re
-
-    return re.sub(rf"\b{word}\b", replacement, text)
-
-
-def suffixed(model, text, end):
-    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
-    for name in model.dimensions:
-        text = replace_word(text, name, name + end)
-    return text

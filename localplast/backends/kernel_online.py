@@ -70,7 +70,7 @@ class Online:
 
     @property
     def readout(self):
-        return next(n for n in self.body.cells if n.name == self.learned.readout)
+        return next(n for n in self.body.cells if n.name == self.learned.readouts[0])
 
 
 def fields(plan):
@@ -127,7 +127,7 @@ def source(plan):
         *(send(plan, k) for k in body.links),
         *(arrive(plan, n) for n in body.cells),
         judge(plan),
-        *(broadcast(plan, name, path) for name, path in plan.learned.broadcast.items()),
+        *(broadcast(plan, name, signal.terms[0]) for name, signal in plan.learned.signals.items()),
         *(s.text() for s in plan.synapses),
         begin(plan),
         entry(plan),
@@ -262,12 +262,12 @@ INLINE int judge(void **p, long t, long B, long b, long rows)
 }}"""
 
 
-def broadcast(plan, name, path):
+def broadcast(plan, name, term):
     """The learning signal of one population: its error through the readout's weights or fixed ones."""
     n, readout = next(c for c in plan.body.cells if c.name == name), plan.readout
     slot, stride = f"feedback{n.number}", readout.size
-    if isinstance(path, str):
-        slot, stride = f"weight{next(k.number for k in plan.body.links if k.name == path)}", readout.padded
+    if term.form == "weight":
+        slot, stride = f"weight{next(k.number for k in plan.body.links if k.name == term.path)}", readout.padded
     return f"""
 INLINE void broadcast{n.number}(void **p)
 {{
@@ -311,7 +311,7 @@ def entry(plan):
     calls += [f"send{k.number}(p, t);" for k in body.links]
     calls += [f"arrive{n.number}(p, t, b);" for n in body.cells]
     calls += ["const int counts = judge(p, t, B, b, rows);", f"if (!({last})) continue;"]
-    signals = [n.number for n in body.cells if n.name in plan.learned.broadcast]
+    signals = [n.number for n in body.cells if n.name in plan.learned.signals]
     calls += [f"if (counts) broadcast{number}(p);" for number in signals]
     calls += [call for s in plan.synapses for call in s.calls()]
     ends = [call for s in plan.synapses for call in s.at_end()]

@@ -9,7 +9,11 @@ from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import UnsupportedError
-from localplast.plan import direct_path, feedback_matrices, plan, the_readout
+from localplast.graph import projection_edges
+from localplast.eligibility import Derived
+from localplast.filters import AsReadout
+from localplast.plan import plan, the_readouts
+from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
 
@@ -34,17 +38,18 @@ def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
     target = None
     if trials.target is not None:
-        dense = loss.dense_target(trials.target, trials.steps, net.size(the_readout(net)))
+        dense = loss.dense_target(trials.target, trials.steps, net.size(the_readouts(net)[0]))
         target = torch.as_tensor(dense, device=device).transpose(0, 1).to(dtype)
     weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight, float)
     return inputs, target, torch.as_tensor(weight, device=device).to(dtype)
 
 
 def batch_loss(loss, outputs, target, weight, counts, duration):
-    """The loss of every trial, ``(trial,)``: the readout's part and the regularised whole."""
+    """The loss of every trial, ``(trial,)``: the readouts' part and the regularised whole."""
     counted = weight.nonzero()[:, 0]  # most steps of a task with a silent wait count for nothing
     target = target[counted] if len(target) > 1 else target
-    readout = (weight[counted, None] * loss.per_step(outputs[counted], target)).sum(0)
+    outputs = outputs[counted].unflatten(-1, (-1, target.shape[-1]))  # (time, trial, readout, output)
+    readout = (weight[counted, None] * loss.per_step(outputs, target.unsqueeze(-2)).sum(-1)).sum(0)
     if loss.regulariser is None:
         return readout, readout
     regulariser, total = loss.regulariser, readout
@@ -54,34 +59,57 @@ def batch_loss(loss, outputs, target, weight, counts, duration):
     return readout, total
 
 
-def score(outputs, weight, labels):
-    """Share of trials whose largest weighted mean output is the label; nan where there are no labels."""
+def score(outputs, weight, labels, choices):
+    """Share of trials whose largest weighted mean output is the label; nan where there are no labels.
+
+    Of several readouts the last one counts, ``choices`` outputs.
+    """
     if labels is None or np.ndim(labels) != 1:
         return float("nan")
-    chosen = (weight[:, None, None] * outputs).sum(0).argmax(-1)
+    chosen = (weight[:, None, None] * outputs[..., -choices:]).sum(0).argmax(-1)
     return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
 
 
 def adjoint_form(net, rule, seed):
     """``(cut, feedback)`` whose automatic differentiation equals ``rule``; None where no cut does."""
-    readout = the_readout(net)
-    paths = {name: direct_path(net, name, readout) for name, p in net.populations.items() if p.model.spiking}
-    fixed = feedback_matrices(net, rule, seed)
-    targets = {p.post for p in net.plastic} - {readout}
-    if rule.local and any(paths[name] is None for name in targets):
+    readouts = the_readouts(net)
+    if not rule.local:
+        return rule.cut, backward_matrices(net, rule.signal, readouts, seed)
+    broadcast = isinstance(rule.signal, Broadcast) and rule.signal.variable == "error" and rule.signal.form != "sign"
+    if not broadcast or rule.filter != AsReadout() or not isinstance(rule.eligibility, Derived) or not rule.eligibility.memory:
         return None
-    return rule.cut, {paths[k].name: b for k, b in fixed.items() if paths[k] is not None}
+    if any(direct_path(net, p.post, r) is None for p in net.plastic if p.post not in readouts for r in heard(net, p.post)):
+        return None
+    terms = [t for s in rule.signal.of(net, readouts, seed).values() for t in s.terms]
+    return rule.cut, {t.path: t.matrix for t in terms if t.matrix is not None}
+
+
+def heard(net, population):
+    """The readouts that a population projects to, or else all."""
+    return [r for r in net.readouts if direct_path(net, population, r)] or net.readouts
+
+
+def backward_matrices(net, signal, readouts, seed):
+    """Matrices ``(pre, post)`` that stand in for weights in the backward pass, by projection."""
+    if signal.feedback == "symmetric":
+        return {}
+    edges = projection_edges(net)
+    paths = [p for p in net.projections.values() if p.pre in net.populations and "recurrent" not in edges[p.name]]
+    paths = [p for p in paths if net.nodes[p.pre].model.spiking]
+    if isinstance(signal.feedback, dict):
+        paths = [p for p in paths if {p.name, p.pre} & set(signal.feedback)]
+    return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
 
 def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, record=()):
-    """Simulate trials; returns readout outputs ``(time, trial, k)``, spike counts, and what was asked for."""
-    readout = the_readout(net)
+    """Simulate trials; returns readout outputs ``(time, trial, k)`` side by side, spike counts, and what was asked for."""
+    outputs = [f"{r}.output" for r in the_readouts(net)]
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback)
-    wanted = [f"{readout}.output", *(f"{k}.spikes" for k in spiking), *record]
+    wanted = [*outputs, *(f"{k}.spikes" for k in spiking), *record]
     traces = simulate(twin, inputs, list(dict.fromkeys(wanted)))
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
-    return traces[f"{readout}.output"], counts, traces
+    return torch.cat([traces[name] for name in outputs], -1), counts, traces
 
 
 def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, form=None, trainable=(), device="cpu"):
@@ -134,7 +162,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()}
     info = {
         "loss": float(total.detach().mean()),
-        "accuracy": score(outputs.detach(), weight, trials.target),
+        "accuracy": score(outputs.detach(), weight, trials.target, net.size(net.readouts[0])),
         "counts": {k: c.detach().cpu().numpy() for k, c in counts.items()},
     }
     return {n: g.detach().cpu().numpy() for n, g in grads.items()}, info

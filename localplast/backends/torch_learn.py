@@ -12,7 +12,7 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
-from localplast.plan import plan, the_readout
+from localplast.plan import plan, the_readouts
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
 
@@ -51,7 +51,7 @@ class Forward:
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
         self.net, self.tensors, self.masks = net, tensors, masks
-        self.cut, self.feedback, self.readout = cut, feedback or {}, the_readout(net)
+        self.cut, self.feedback, self.readouts = cut, feedback or {}, the_readouts(net)
         self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
         reason = why_not(net, trainable=[], feedback=self.feedback)
         if reason:
@@ -62,7 +62,7 @@ class Forward:
         """Readout outputs ``(time, trial, k)`` and spike counts by population."""
         if self.fused is not None:
             results = self.fused(weights, inputs)
-            return results[f"{self.readout}.output"], {k: results[f"{k}.count"] for k in self.spiking}
+            return torch.cat([results[f"{r}.output"] for r in self.readouts], -1), {k: results[f"{k}.count"] for k in self.spiking}
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}}
         outputs, counts, _ = run_forward(
             self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback
@@ -117,9 +117,12 @@ class TorchLearner:
         found = {n: net.bounds(n) for n in moving}
         self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
         adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
-        self.online = None if adjoint is not None else self.online_learner(plan(net, self.rule, self.loss, seed=seed))
+        learned = plan(net, self.rule, self.loss, seed=seed) if self.rule.local else None
+        self.online = None if adjoint is not None else self.online_learner(learned)
         cut, feedback = adjoint or ((), {})
         feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}
+        starts = learned.learned if learned else {}
+        self.feedback = {k: torch.as_tensor(b).to(self.dtype) * self.mask(k) for k, b in starts.items()}
         self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, threads=self.threads)
 
     def online_learner(self, learned):
@@ -144,6 +147,7 @@ class TorchLearner:
 
     def update(self, trials):
         """One batch: present it, change the weights."""
+        self.forward.feedback.update(self.feedback if self.online is None else {})
         inputs, target, weight = self.prepare(trials)
         duration = trials.steps * float(self.net.dt)
         if self.online is not None:
@@ -162,13 +166,16 @@ class TorchLearner:
         rates = [c.detach().mean() / duration for c in counts.values()]
         return {
             "loss": float(total.detach().mean()),
-            "accuracy": score(outputs, weight, trials.target),
+            "accuracy": score(outputs, weight, trials.target, target.shape[-1]),
             "rate": float(sum(rates) / max(len(rates), 1)),
         }
 
     def step(self, name, grad):
-        """The optimiser, for one projection, and its bounds."""
-        new = self.steps[name]({"w": self.weights[name], "g": grad, "k": self.updates, **self.state[name]})
+        """The optimiser, for one projection, its bounds, and the feedback that learns beside it."""
+        given = {"g": grad, "k": self.updates, **self.state[name]}
+        new = self.steps[name]({"w": self.weights[name], **given})
+        if name in self.feedback:
+            self.feedback[name] = self.steps[name]({"w": self.feedback[name], **given})["w"] * self.mask(name)
         weight = new["w"].clamp(*self.bounds[name]) if name in self.bounds else new["w"]
         self.weights[name] = self.tensors[f"{name}.weight"] = weight * self.mask(name)
         self.state[name] = {k: new[k] for k in self.state[name]}
@@ -177,28 +184,32 @@ class TorchLearner:
         return torch.as_tensor(self.values.masks[name]).to(self.dtype)
 
     def learn_online(self, inputs, target, weight):
-        """Traces carried forward; with ``update='step'`` the weights change in every step."""
+        """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
         online = self.online
         if isinstance(online, OnlineKernel):
             return self.learn_in_kernel(inputs, target, weight)
         for name, link in online.twin.links.items():
             link.weight = self.weights[name] * self.mask(name)
-        if self.rule.update == "trial":
+        online.learned = self.feedback
+        interval = self.rule.interval(self.net.dt)
+        if not interval:
             return *online.run(inputs, target, weight), online.gradients()
 
-        def every_step(learner):
+        def now_and_then(learner, t):
+            if (t + 1) % interval and t + 1 < len(weight):
+                return
             self.updates += 1
             for name, grad in learner.gradients().items():
                 self.step(name, grad)
                 learner.twin.links[name].weight = self.weights[name]
-                learner.synapses[name].stored["gradient"] = torch.zeros_like(learner.synapses[name].stored["gradient"])
+                learner.forget(name)
 
-        return *online.run(inputs, target, weight, every_step), {}
+        return *online.run(inputs, target, weight, now_and_then), {}
 
     def learn_in_kernel(self, inputs, target, weight):
         """As :meth:`learn_online`."""
         if self.rule.update == "trial":
-            return self.online.gradients(self.weights, inputs, target, weight)
+            return self.online.gradients(self.weights, inputs, target, weight, self.feedback)
         *found, weights, self.state = self.online.learn(self.weights, self.state, inputs, target, weight, self.updates)
         self.adopt(weights)
         self.updates += len(weight)
@@ -215,7 +226,7 @@ class TorchLearner:
         spikes = [float(c.mean()) for c in counts.values()]
         return {
             "loss": float(total.mean()),
-            "accuracy": score(outputs, weight, trials.target),
+            "accuracy": score(outputs, weight, trials.target, target.shape[-1]),
             "spikes": sum(spikes) / max(len(spikes), 1),
         }
 
@@ -232,12 +243,14 @@ class TorchLearner:
         """Everything that a checkpoint must hold, by name."""
         kept = {f"weight.{n}": w.detach().numpy() for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s.detach().numpy() for n, state in self.state.items() for k, s in state.items()})
+        kept.update({f"feedback.{n}": b.numpy() for n, b in self.feedback.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
         """Go on from what :meth:`arrays` gave."""
         for name in self.weights:
             self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(arrays[f"weight.{name}"]).clone()
+        self.feedback = {n: torch.as_tensor(arrays[f"feedback.{n}"]).clone() for n in self.feedback}
         for name, state in self.state.items():
             self.state[name] = {k: torch.as_tensor(arrays[f"{k}.{name}"]).clone() for k in state}
         self.updates = int(arrays["updates"])

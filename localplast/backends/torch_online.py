@@ -22,8 +22,10 @@ TYPES = {"unsigned": torch.int32, "int": torch.int32, "long": torch.int64}
 
 def why_not_online(net, plan, optimiser=None, *, batch=1):
     """Why the kernel cannot learn this online, as a sentence, or None if it can."""
-    if plan.rule.update == "step" and batch > 1:
-        return f"update='step' with {batch} trials side by side: the kernel runs one trial after the other"
+    if plan.rule.update != "trial" and batch > 1:
+        return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
+    if reason := why_not_signals(net, plan):
+        return reason
     expressions = []
     for s in plan.synapses.values():
         e = s.eligibility
@@ -31,6 +33,22 @@ def why_not_online(net, plan, optimiser=None, *, batch=1):
     if plan.rule.update == "step" and optimiser:
         expressions += [x for name in plan.synapses for _, x in optimiser.program(projection=name)]
     return why_not(net) or check_c_form(expressions)
+
+
+def why_not_signals(net, plan):
+    """Why the kernel has no text for the learning signals of this plan, or None."""
+    terms = [t for s in plan.signals.values() for t in s.terms]
+    if len(plan.readouts) > 1:
+        return "there are several readouts"
+    if plan.rule.interval(net.dt) > 1:
+        return f"weights change every {plan.rule.update}"
+    if any(n.shift or n.end or n.past for n in plan.neurons.values()):
+        return "neurons keep traces of their own"
+    if len(terms) > len(plan.signals) or any(t.variable != "error" or t.form == "sign" for t in terms):
+        return "the error does not come straight from the readout"
+    if plan.learned and plan.rule.update != "trial":
+        return "feedback that learns in every step"
+    return None
 
 
 class OnlineKernel:
@@ -87,8 +105,14 @@ class OnlineKernel:
         numbers = {n.name: n.number for n in self.online.body.cells}
         return {
             f"feedback{numbers[name]}": torch.as_tensor(matrix).to(self.dtype).contiguous()
-            for name, matrix in self.plan.broadcast.items() if not isinstance(matrix, str)
-        }  # fmt: skip
+            for (name, _), matrix in self.plan.fixed.items()
+        }
+
+    def learned(self, feedback):
+        """Feedback that learns, given by projection ``(neuron, readout)``."""
+        numbers = {n.name: n.number for n in self.online.body.cells}
+        pre = {k.name: k.pre.name for k in self.online.body.links}
+        return {f"feedback{numbers[pre[name]]}": b.to(self.dtype).contiguous() for name, b in (feedback or {}).items()}
 
     def memory(self):
         """Everything that lives within a trial."""
@@ -106,7 +130,7 @@ class OnlineKernel:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def gradients(self, weights, inputs, target, weight):
+    def gradients(self, weights, inputs, target, weight, feedback=None):
         """Present trials; weights stay.
 
         Parameters
@@ -116,6 +140,8 @@ class OnlineKernel:
         inputs : dict of str to tensor ``(time, trial, channel)``
         target : tensor ``(time or 1, trial, readout)``
         weight : tensor ``(time,)``
+        feedback : dict of str to tensor ``(pre, post)``, optional
+            Feedback that learns, by projection.
 
         Returns
         -------
@@ -126,7 +152,7 @@ class OnlineKernel:
         trials = next(iter(inputs.values())).shape[1]
         arrays = {f"s{k.number}_gradient": torch.zeros((k.pre.size, k.post.padded), dtype=self.dtype)
                   for k in self.online.plastic()}  # fmt: skip
-        found = self.run(self.padded(weights) | arrays, inputs, target, weight)
+        found = self.run(self.padded(weights) | arrays | self.learned(feedback), inputs, target, weight)
         gradients = {
             k.name: arrays[f"s{k.number}_gradient"][:, : k.post.size] / trials * self.masks[k.name]
             for k in self.online.plastic()

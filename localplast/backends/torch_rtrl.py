@@ -13,7 +13,7 @@ import torch
 
 from localplast.backends.torch_step import Twin
 from localplast.errors import UnsupportedError
-from localplast.plan import the_readout
+from localplast.plan import the_readouts
 
 __all__ = ["Influence"]
 
@@ -36,7 +36,7 @@ class Influence:
     """
 
     def __init__(self, net, tensors, masks, loss, *, cut=(), feedback=None):
-        self.net, self.loss, self.readout = net, loss, the_readout(net)
+        self.net, self.loss, self.readouts = net, loss, the_readouts(net)
         self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
         self.parameters = {name: t for name, t in tensors.items() if t.requires_grad}
         # what inputs have in flight depends on no parameter
@@ -70,10 +70,10 @@ class Influence:
         moved = {name: 0.0 for name in self.spiking}  # how the parameters have moved each neuron's spike count
         for t in range(steps):
             seen = self.step(t)
-            y, dy = seen[self.readout]
-            outputs.append(y)
-            error = weight[t] * self.loss.error(y, target[min(t, len(target) - 1)])
-            gradient = gradient + torch.einsum("bk,bkp->p", error, dy)
+            outputs.append(torch.cat([seen[r][0] for r in self.readouts], -1))
+            for y, dy in (seen[r] for r in self.readouts):
+                error = weight[t] * self.loss.error(y, target[min(t, len(target) - 1)])
+                gradient = gradient + torch.einsum("bk,bkp->p", error, dy)
             for name in counts:
                 z, dz = seen[name]
                 counts[name] = counts[name] + z
@@ -103,14 +103,14 @@ class Influence:
             )
 
     def step(self, t):
-        """One time step; returns ``{population: (value, its derivative)}`` of the readout's output and all spikes.
+        """One time step; returns ``{population: (value, its derivative)}`` of the readouts' outputs and all spikes.
 
         A derivative is ``(trial, neuron, parameter)``.
         """
         before = [part.requires_grad_() for part in self.state()]
         self.twin.advance(t)
         after, neurons = self.state(), self.twin.neurons
-        watched = {self.readout: neurons[self.readout].output()}
+        watched = {r: neurons[r].output() for r in self.readouts}
         watched.update({name: neurons[name].z for name in self.spiking if self.loss.regulariser})
         values = torch.cat([*after, *watched.values()], 1)
         total = torch.einsum("bnm,bmp->bnp", self.jacobian(values, before), self.influence)

@@ -11,19 +11,36 @@ from localplast.calculus import Tape
 __all__ = ["OnlineLearner"]
 
 
+class NeuronTraces:
+    """What the neurons of one population compute for the synapses that end on them."""
+
+    PARTS = ("shift", "before", "after", "before_reset", "end")
+
+    def __init__(self, net, name, plan, tensors):
+        constants = {k: tensors[f"{name}.{k}"].detach() for k in net.nodes[name].values}
+        constants["dt"] = float(net.dt)
+        self.past = plan.past
+        self.tapes = {part: Tape(getattr(plan, part), constants) for part in self.PARTS}
+
+    def start(self, shape, like):
+        self.values = {name: like.new_zeros(shape) for name in self.past}
+
+    def look(self, part, state):
+        """Run one of the programs on the state of this moment."""
+        tape = self.tapes[part]
+        if tape.outputs:
+            self.values.update(tape({**self.values, **state}))
+
+
 class Synapses:
     """The traces of one plastic projection."""
 
     def __init__(self, net, projection, plan, tensors, inputs):
         self.p, self.plan, self.from_input = projection, plan, projection.pre in inputs
         eligibility = plan.eligibility
-        post = net.nodes[projection.post]
-        constants = {k: tensors[f"{projection.post}.{k}"].detach() for k in post.values}
+        constants = {k: tensors[f"{projection.post}.{k}"].detach() for k in net.nodes[projection.post].values}
         constants["dt"] = float(net.dt)
-        self.tapes = {
-            where: Tape(getattr(eligibility, where), constants) for where in ("before", "after", "before_reset", "pre")
-        }
-        self.program = Tape(plan.program, constants)
+        self.hoisted, self.program = Tape(eligibility.pre, constants), Tape(plan.program, constants)
         steps = tensors[f"{projection.name}.delay"].detach()
         shape = tensors[f"{projection.name}.weight"].shape
         whole = eligibility.arrives == "synapse"
@@ -34,13 +51,6 @@ class Synapses:
         self.stored = {name: like.new_zeros(trials, *shape) for name in self.plan.state}
         self.stored["gradient"] = like.new_zeros(trials, *shape)
         self.history = [None] * (self.taps.longest + 1)
-        self.post = {}
-
-    def look(self, where, values):
-        """Run one of the per-neuron programs on the state of this moment."""
-        tape = self.tapes[where]
-        if tape.outputs:
-            self.post.update(tape(values))
 
     def arrive(self, signal):
         """What the synapses deliver in this step: ``(trial, pre, 1)`` or ``(trial, pre, post)``."""
@@ -51,10 +61,9 @@ class Synapses:
             arrived = torch.zeros_like(self.history[0])
         self.arrived = arrived
 
-    def learn(self, signals, z):
+    def learn(self, per_neuron, z):
         """The synapse program, and the hoisted traces one step further."""
         whole = self.plan.eligibility.arrives == "synapse"
-        per_neuron = {**self.post, **signals}
         values = {n: v.unsqueeze(1) if getattr(v, "ndim", 0) == 2 else v for n, v in per_neuron.items()}
         if z is not None:
             values["z"] = z.unsqueeze(1)
@@ -66,7 +75,7 @@ class Synapses:
         self.eligibility = new["elig"].expand(shape)
         self.stored = {name: new[name].expand(shape) for name in self.stored}
         if self.pre:
-            self.pre = self.tapes["pre"]({**self.pre, "arrived": self.arrived})
+            self.pre = self.hoisted({**self.pre, "arrived": self.arrived})
 
 
 class OnlineLearner:
@@ -79,16 +88,23 @@ class OnlineLearner:
     tensors : dict of str to tensor
         From :func:`localplast.backends.torch_step.leaves`.
     masks : dict of str to bool array
+
+    Attributes
+    ----------
+    learned : dict of str to tensor ``(pre, post)``
+        Feedback that learns, by projection; the caller changes it with the weights.
     """
 
     def __init__(self, net, plan, tensors, masks):
         self.net, self.plan = net, plan
         self.twin = Twin(net, tensors, masks, hoist=plan.rule.update == "trial")
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
+        self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
             name: Synapses(net, net.projections[name], s, tensors, net.inputs) for name, s in plan.synapses.items()
         }
-        self.feedback = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.broadcast.items() if not isinstance(b, str)}
+        self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
+        self.learned = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.learned.items()}
 
     @torch.no_grad()
     def run(self, inputs, target, weight, on_step=None):
@@ -100,57 +116,76 @@ class OnlineLearner:
         target : tensor ``(time or 1, trial, readout)``
         weight : tensor ``(time,)``
         on_step : callable, optional
-            Called after every step with this learner: weights may change there.
+            Called after every step with this learner and the step's number: weights may change there.
 
         Returns
         -------
-        outputs : tensor ``(time, trial, readout)``
+        outputs : tensor ``(time, trial, readout)``, those of several readouts side by side
         counts : dict of str to tensor ``(trial, neuron)``, spikes of each spiking population
         """
         steps, trials = next(iter(inputs.values())).shape[:2]
         self.twin.start(inputs)
+        for name, n in self.neurons.items():
+            n.start((trials, self.net.size(name)), self.twin.like)
         for name, s in self.synapses.items():
             s.start(trials, self.twin.like, self.twin.links[name].weight.shape)
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
         for t in range(steps):
             self.step(t)
-            y = self.twin.neurons[self.plan.readout].output()
-            outputs.append(y)
-            self.error = weight[t] * self.plan.loss.error(y, target[min(t, len(target) - 1)])
+            outputs.append(self.judge(target[min(t, len(target) - 1)], weight[t]))
             self.learn()
             if on_step:
-                on_step(self)
+                on_step(self, t)
         self.add_regulariser(steps)
         return torch.stack(outputs), self.counts
 
     def step(self, t):
-        """Advance the network, letting the synapses look at the neurons where their programs ask for it."""
+        """Advance the network, letting the neurons look at themselves where their programs ask for it."""
         twin = self.twin
         old = {k: dict(n.state) for k, n in twin.neurons.items()}
         twin.integrate()
-        for s in self.synapses.values():
-            neurons = twin.neurons[s.p.post]
+        for name, n in self.neurons.items():
+            neurons = twin.neurons[name]
             extra = {"not_refractory": neurons.ready} if neurons.since is not None else {}
-            s.look("before", {**old[s.p.post], **extra})
-            s.look("after", {**neurons.state, **extra})
+            n.look("shift", {})
+            n.look("before", {**old[name], **extra})
+            n.look("after", {**neurons.state, **extra})
         twin.transmit(t)
+        for name, n in self.neurons.items():
+            n.look("before_reset", twin.neurons[name].state)
         for s in self.synapses.values():
-            s.look("before_reset", twin.neurons[s.p.post].state)
             s.arrive(twin.inputs[s.p.pre][t] if s.from_input else twin.neurons[s.p.pre].z)
         twin.jump()
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
 
+    def judge(self, target, weight):
+        """Errors of the readouts; returns their outputs side by side."""
+        outputs = []
+        for name in self.plan.readouts:
+            outputs.append(self.twin.neurons[name].output())
+            values = self.neurons[name].values
+            values["error"] = weight * self.plan.loss.error(outputs[-1], target)
+            values["lure"] = -weight * target
+        return torch.cat(outputs, -1)
+
     def learn(self):
-        """Broadcast the error and let every synapse learn from it."""
-        signals = {}
-        for population, path in self.plan.broadcast.items():
-            matrix = self.twin.links[path].weight if isinstance(path, str) else self.feedback[population]
-            signals[population] = self.error @ matrix.T
+        """Send the errors back, population by population, and let every synapse learn."""
+        for name, signal in self.plan.signals.items():
+            terms = [self.neurons[t.source].values[t.variable] @ self.matrix(name, t).T for t in signal.terms]
+            self.neurons[name].values["L"] = sum(terms[1:], terms[0])
+            self.neurons[name].look("end", {})
         for s in self.synapses.values():
-            name = "error" if s.p.post == self.plan.readout else "L"
-            signal = self.error if name == "error" else signals[s.p.post]
-            s.learn({name: signal}, self.twin.neurons[s.p.post].z)
+            s.learn(self.neurons[s.p.post].values, self.twin.neurons[s.p.post].z)
+
+    def matrix(self, name, term):
+        """The feedback weights of one term, ``(population, source)``."""
+        if term.form == "fixed":
+            return self.fixed[name, term.source]
+        if term.form == "learned":
+            return self.learned[term.path]
+        weight = self.twin.links[term.path].weight
+        return weight if term.form == "weight" else torch.as_tensor(term.matrix).to(weight) * weight.sign()
 
     def add_regulariser(self, steps):
         duration = steps * float(self.net.dt)
@@ -165,3 +200,7 @@ class OnlineLearner:
         """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
         return {name: s.stored["gradient"].mean(0) * self.masks[name] for name, s in self.synapses.items()}
 
+    def forget(self, name):
+        """Set the gradient of one projection back to zero."""
+        stored = self.synapses[name].stored
+        stored["gradient"] = torch.zeros_like(stored["gradient"])

@@ -1,6 +1,18 @@
-"""Learning rules, one file each: every public function here makes a Rule."""
+"""Learning rules: every public function here makes a Rule. One file each; rules that differ in one part share a file."""
 
+from localplast.rule import feedback_alignment as feedback_alignment
 from localplast.rules.bptt import bptt as bptt
+from localplast.rules.decolle import decolle as decolle
+from localplast.rules.direct import dfa as dfa
+from localplast.rules.direct import drtp as drtp
+from localplast.rules.direct import erbp as erbp
 from localplast.rules.eprop import eprop as eprop
+from localplast.rules.rtrl import rtrl as rtrl
+from localplast.rules.spatial import ostl as ostl
+from localplast.rules.spatial import ottt as ottt
+from localplast.rules.spatial import sltt as sltt
+from localplast.rules.superspike import superspike as superspike
 
-__all__ = ["bptt", "eprop"]
+__all__ = [
+    "bptt", "decolle", "dfa", "drtp", "eprop", "erbp", "feedback_alignment", "ostl", "ottt", "rtrl", "sltt", "superspike",
+]  # fmt: skip

@@ -1,6 +1,7 @@
 """Backpropagation through time with surrogate gradients: the baseline, and the oracle of every local rule."""
 
 from localplast.rule import Rule
+from localplast.signal import Layered
 
 __all__ = ["bptt"]
 
@@ -14,9 +15,14 @@ def bptt(*, cut=(), feedback="symmetric", feedback_std=1.0):
         Edges through which no gradient flows: ``leak``, ``readout``, ``reset``, ``adaptation``, ``spike``,
         ``recurrent``, ``feedforward`` or the name of a projection (:mod:`localplast.graph`).
     feedback : str or dict
-        ``'symmetric'``, ``'random'`` or matrices by population: what the backward pass from the readout uses.
+        What the backward pass uses in place of the weights, layer by layer: ``'symmetric'`` (the weights), ``'random'``
+        (feedback alignment, Lillicrap et al. 2016, Nat Commun 7:13276), ``'uniform'``, or matrices by population or
+        projection.
+    feedback_std : float
+        Size of the entries of random or uniform feedback.
 
     Torch only. Neftci, Mostafa & Zenke 2019, IEEE Signal Process Mag 36:51.
     """
     cut = frozenset([cut] if isinstance(cut, str) else cut)
-    return Rule("bptt", False, cut, feedback, feedback_std, reference="Neftci et al. 2019, IEEE Signal Process Mag 36:51")
+    reference = "Neftci et al. 2019, IEEE Signal Process Mag 36:51"
+    return Rule("bptt", False, cut, signal=Layered(feedback, feedback_std), reference=reference)

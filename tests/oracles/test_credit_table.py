@@ -19,7 +19,7 @@ from localplast.backends.torch_traces import OnlineLearner
 from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal
-from localplast.plan import feedback_matrices, plan
+from localplast.plan import plan
 from localplast.rules import bptt, eprop
 from localplast.task import Trials
 
@@ -146,15 +146,11 @@ def estimates(net, values, given, rule, loss, *, brian2=True):
         yield "brian2", 1e-8, grads
 
 
-def without(rule, *edges):
-    return dataclasses.replace(rule, cut=rule.cut | set(edges))
-
-
 #: name: (neuron, rule, edges cut in the written network, cut of localplast's own autograd)
 EQUAL = {
     "LIF": ("lif", eprop(), "RS", {"recurrent", "reset"}),
     "ALIF": ("alif", eprop(), "RS", {"recurrent", "reset"}),
-    "ALIF, adaptation cut": ("alif", without(eprop(), "adaptation"), "RSA", {"recurrent", "reset", "adaptation"}),
+    "ALIF, adaptation cut": ("alif", eprop(adaptation=False), "RSA", {"recurrent", "reset", "adaptation"}),
     "LIF, reset followed": ("lif", eprop(reset=True), "R", {"recurrent"}),
     "ALIF, reset followed": ("alif", eprop(reset=True), "R", {"recurrent"}),
 }
@@ -164,7 +160,7 @@ DIFFERENT = {
     "ALIF, reset kept in autograd only": ("alif", eprop(), "R"),
     "ALIF, reset followed by the rule only": ("alif", eprop(reset=True), "RS"),
     "ALIF, adaptation cut in autograd only": ("alif", eprop(), "RSA"),
-    "ALIF, adaptation cut in the rule only": ("alif", without(eprop(), "adaptation"), "RS"),
+    "ALIF, adaptation cut in the rule only": ("alif", eprop(adaptation=False), "RS"),
     "ALIF, full BPTT": ("alif", eprop(), ""),
 }
 
@@ -222,7 +218,7 @@ def test_different(row):
 def test_random_feedback(kind, steps):
     net, rule = network(kind), eprop(feedback="random")
     values, given = net.draw(3), trials(steps)
-    matrix = feedback_matrices(net, rule, 0)["rec"]
+    matrix = plan(net, rule, mse(), seed=0).fixed["rec", "out"]
     written = Written(net, values, given, cut="RS", feedback=matrix)
     if steps > 2:
         alive(written)
@@ -275,7 +271,7 @@ def test_factorisation(kind):
     total = torch.stack(torch.autograd.grad(written.loss, moved, retain_graph=True))  # (time, trial, post)
     sums = {"cues_rec": [], "rec_rec": []}
 
-    def note(learner):
+    def note(learner, _):
         for name, kept in sums.items():
             kept.append(learner.synapses[name].stored["elig_sum"].clone())
 

@@ -1,0 +1,34 @@
+"""SuperSpike: voltage-based three-factor learning of spike times."""
+
+from localplast.eligibility import Derived
+from localplast.rule import Rule
+from localplast.signal import Broadcast, Layered
+
+__all__ = ["superspike"]
+
+
+def superspike(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+    """``dw_ij/dt = rate * (a*e)_j * a*[psi_j P_i]``, with ``a`` the double exponential of the van Rossum distance.
+
+    For networks whose spiking outputs are compared with target spikes by a
+    :func:`~localplast.models.van_rossum_readout`: its equations are ``a``, and the filter of the eligibility is derived
+    from them. ``P_i`` is the postsynaptic potential of a unit weight, the reset is ignored. Hidden neurons hear the
+    errors of the output neurons without their psi.
+
+    Other arguments
+    ---------------
+    feedback : str or dict
+        ``'symmetric'`` (the weights to the output neurons), ``'random'``, ``'uniform'`` or matrices by population.
+    feedback_std : float
+        Standard deviation of random feedback, value of uniform feedback.
+    update : str or Quantity
+        ``'trial'``, ``'step'`` or a time (published: 500 ms).
+
+    Zenke & Ganguli 2018, Neural Comput 30:1514, eqs. 5-10.
+    """
+    kind = Layered(feedback, feedback_std, gated=False) if feedback in ("symmetric", "sign", "learned") else Broadcast(feedback, feedback_std)
+    return Rule(
+        "SuperSpike", True, frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
+        eligibility=Derived(adaptation=False), signal=kind, update=update,
+        reference="Zenke & Ganguli 2018, Neural Comput 30:1514",
+    )  # fmt: skip
