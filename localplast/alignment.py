@@ -1,13 +1,15 @@
 """What is measured along training: a rule's gradient against BPTT's, its feedback against the weights it stands for."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from localplast.measure import cosine_of, distance, joined, measures
-from localplast.plan import plan
+from localplast.plan import the_readouts
 from localplast.rules import bptt
 from localplast.verbs import gradient
 
-__all__ = ["feedback", "feedback_cosines", "gradient_measures"]
+__all__ = ["as_it_is", "feedback", "feedback_cosines", "gradient_measures"]
 
 
 def gradient_measures(net, values, trials, rule, loss, hidden, seed):
@@ -26,24 +28,31 @@ def gradient_measures(net, values, trials, rule, loss, hidden, seed):
     return {**single, **measures(joined(estimate, onto), joined(exact, onto))}
 
 
-def feedback_cosines(net, values, rule, loss, seed):
+def as_it_is(rule, learned):
+    """``rule`` with the feedback that it has ``learned`` so far, by projection; itself where nothing learns."""
+    if not learned:
+        return rule
+    matrices = {name: np.array(matrix, float) for name, matrix in learned.items()}
+    return replace(rule, signal=replace(rule.signal, feedback=matrices))
+
+
+def feedback_cosines(net, values, rule, seed):
     """``feedback_cosine.rec_out`` and so on: between feedback and the forward weights that it stands for."""
     return {
-        f"feedback_cosine.{name}": cosine_of(matrix, values.weights[name] * values.masks[name])
-        for name, matrix in feedback(net, rule, loss, seed).items()
+        f"feedback_cosine.{name}": cosine_of(matrix * values.masks[name], values.weights[name] * values.masks[name])
+        for name, matrix in feedback(net, values, rule, seed).items()
     }
 
 
-def feedback(net, rule, loss, seed):
+def feedback(net, values, rule, seed):
     """Feedback that differs from the forward weights, ``(pre, post)`` by the projection it stands for.
 
-    The only function here that knows how a plan keeps feedback.
+    The only function here that knows how a rule keeps it.
     """
+    from localplast.backends.torch_backend import backward_matrices
+
+    readouts = the_readouts(net)
     if not rule.local:
-        return {}
-    found = {}
-    for population, matrix in plan(net, rule, loss, seed=seed).broadcast.items():
-        for p in net.projections.values():
-            if not isinstance(matrix, str) and p.pre == population and p.post in net.readouts:
-                found[p.name] = np.asarray(matrix)
-    return found
+        return backward_matrices(net, rule.signal, readouts, seed)
+    terms = [t for signal in rule.signal.of(net, readouts, seed).values() for t in signal.terms if t.path and t.form != "weight"]
+    return {t.path: t.matrix * np.sign(values.weights[t.path]) if t.form == "sign" else t.matrix for t in terms}

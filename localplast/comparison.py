@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.alignment import feedback_cosines, gradient_measures
+from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
 from localplast.measure import MEASURES, with_angle
 from localplast.fit import Fit
@@ -118,8 +118,9 @@ def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
 
     def probe(fit):
         values = fit.values.replace_weights(fit.learner.numbers())
-        found = gradient_measures(net, values, trials, fit.rule, fit.loss, hidden, seed)
-        return {**found, **feedback_cosines(net, values, fit.rule, fit.loss, seed)}
+        rule = as_it_is(fit.rule, fit.learner.feedback)
+        found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
+        return {**found, **feedback_cosines(net, values, rule, seed)}
 
     store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
     title = f"{name}, {fit.backend}, seed {seed}"
@@ -150,7 +151,7 @@ def assemble(net, runs, seeds, spent, every, attrs):
     """The plain results of all runs as one tree."""
     update = next(iter(runs.values()))[0]["metrics"]["update"].values
     probed, trained = update[update % every == 0], update[update > 0]
-    plastic, to_readout = [p.name for p in net.plastic], [p.name for p in net.projections.values() if p.post in net.readouts]
+    plastic, backwards = [p.name for p in net.plastic], [name for name, p in net.projections.items() if p.pre in net.populations]
 
     def coords(at):
         trials = ("update", at * attrs["batch"], {"long_name": "trials learned from"})
@@ -175,7 +176,7 @@ def assemble(net, runs, seeds, spent, every, attrs):
         "/training": single(TRAINING, trained),
         "/alignment": by_projection({k: k for k in MEASURES}, plastic),
         "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
-        "/feedback": by_projection({"feedback_cosine": "cosine"}, to_readout),
+        "/feedback": by_projection({"feedback_cosine": "cosine"}, backwards),
         "/cost": spent,
     })
 

@@ -170,4 +170,7 @@ def stored(net, rule, loss, optimiser):
     planned, neurons = plan(net, rule, loss, optimiser), dict.fromkeys([*net.inputs, *net.populations], 0)
     for name, synapse in planned.synapses.items():
         neurons[net.projections[name].pre] += len(synapse.eligibility.pre)
-    return {name: always + len(synapse.state) for name, synapse in planned.synapses.items()}, neurons
+    for name, neuron in planned.neurons.items():
+        neurons[name] += len(neuron.past)
+    learned = {name for name, synapse in planned.synapses.items() if synapse.learned}  # B, its optimiser
+    return {name: always * (1 + (name in learned)) + len(s.state) for name, s in planned.synapses.items()}, neurons

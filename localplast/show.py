@@ -28,10 +28,10 @@ def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
     strongest = np.abs(values.weights[projection]).argmax(0)
     seen = {"v": [], "x": [], "eligibility": [], "z": []}
 
-    def watch(learner):
+    def watch(learner, step):
         cells, synapses = learner.twin.neurons[population], learner.synapses[projection]
         seen["v"].append(cells.before_reset["v"][0].clone())
-        seen["x"].append(synapses.post["x"].expand(1, cells.size)[0].clone())
+        seen["x"].append(learner.neurons[population].values["x"].expand(1, cells.size)[0].clone())
         seen["z"].append(cells.z[0].clone())
         seen["eligibility"].append(synapses.eligibility[0, strongest, np.arange(cells.size)].clone())
 

@@ -7,11 +7,11 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.alignment import feedback, feedback_cosines, gradient_measures
+from localplast.alignment import as_it_is, feedback, feedback_cosines, gradient_measures
 from localplast.comparison import compare
 from localplast.models import leaky_readout, lif
 from localplast.protocol import Preset, Protocol
-from localplast.rules import bptt, eprop
+from localplast.rules import bptt, eprop, feedback_alignment
 
 STEPS = 30
 
@@ -121,9 +121,25 @@ def test_the_angle_of_feedback_to_its_forward_weights():
     values = net.draw(0)
     for sign in (1, -1):
         rule = eprop(feedback={"rec": sign * 2 * values.weights["rec_out"]})
-        assert feedback(net, rule, LOSS, 0)["rec_out"].shape == (8, 2)
-        assert feedback_cosines(net, values, rule, LOSS, 0) == {"feedback_cosine.rec_out": pytest.approx(sign)}
-    assert feedback_cosines(net, values, eprop(), LOSS, 0) == {}
+        assert feedback(net, values, rule, 0)["rec_out"].shape == (8, 2)
+        assert feedback_cosines(net, values, rule, 0) == {"feedback_cosine.rec_out": pytest.approx(sign)}
+    assert feedback_cosines(net, values, eprop(), 0) == {}
+
+
+def test_signs_and_learned_feedback_have_an_angle_too():
+    """Signs of the forward weights lie near them; what learns is looked at as it is now, not as it began."""
+    net = network()
+    values = net.draw(0)
+    signs, learns = feedback_alignment(eprop(), "sign"), feedback_alignment(eprop(), "learned")
+    assert 0.5 < feedback_cosines(net, values, signs, 0)["feedback_cosine.rec_out"] < 1
+    now = as_it_is(learns, {"rec_out": values.weights["rec_out"]})
+    assert feedback_cosines(net, values, now, 0) == {"feedback_cosine.rec_out": pytest.approx(1)}
+    trials = TASK.testing(4, 0)
+    grads = [lp.gradient(net, trials, rule, loss=LOSS) for rule in (now, eprop(), learns)]
+    assert float(lp.distance(grads[0], grads[1])["relative_error"].max()) < 1e-12
+    assert float(lp.distance(grads[2], grads[1])["relative_error"].max()) > 0.1
+    assert as_it_is(eprop(), {}) == eprop()
+    assert feedback_cosines(net, values, learns, 0)["feedback_cosine.rec_out"] < 0.9
 
 
 def test_local_rules_are_timed_on_both_backends_and_bptt_on_torch(comparison):
