@@ -22,7 +22,7 @@ from localplast.rules import bptt, eprop
 from localplast.surrogate import fast_sigmoid, per_time, triangle
 from localplast.task import Task, Trials
 
-N_IN, N, N_OUT, TRIALS, DURATION = 6, 5, 2, 2, 120  # ms
+N_IN, N, N_OUT, TRIALS, DURATION = 6, 5, 2, 2, 80  # ms
 TAU_MEM, TAU_ADAPT, TAU_OUT, BETA, KICK = 20.0, 50.0, 20.0, 0.3, 1.6
 STEPS = (1.0, 0.5, 0.25, 0.1)
 
@@ -31,7 +31,7 @@ W_IN, W_OUT = _rng.normal(0.02, 0.03, (N_IN, N)), _rng.normal(0, 1, (N, N_OUT))
 CUES = _rng.random((TRIALS, DURATION, N_IN)) < 0.12
 KICKS = np.zeros((TRIALS, DURATION, N), bool)
 for _trial, _neuron in np.ndindex(TRIALS, N):
-    KICKS[_trial, _rng.integers(3, 20) + np.array([0, 17, 41, 60, 83]), _neuron] = True
+    KICKS[_trial, _rng.integers(3, 20) + np.array([0, 17, 34, 55]), _neuron] = True
 
 
 def target(t):
@@ -62,7 +62,7 @@ def trials(dt):
 def gradient(dt, surrogate, rule, loss=None):
     net = network(dt, surrogate)
     grads, info = torch_backend.gradient(net, net.draw(0), trials(dt), rule, loss or mse())
-    np.testing.assert_array_equal(info["counts"]["rec"], 5)  # the kicks make every spike, whatever the step
+    np.testing.assert_array_equal(info["counts"]["rec"], 4)  # the kicks make every spike, whatever the step
     return grads["cues_rec.weight"]
 
 
@@ -103,7 +103,7 @@ def test_without_it_learning_grows_as_one_over_dt():
     at, _ = sweep("nothing fed back", False)
     for dt in STEPS:
         ratio = np.abs(at[dt]).max() / np.abs(at[1.0]).max()
-        assert ratio == pytest.approx(1 / dt, rel=0.25)
+        assert ratio == pytest.approx(1 / dt, rel=0.3)
     timed, _ = sweep("nothing fed back", True)
     for dt in STEPS:
         np.testing.assert_allclose(timed[dt], dt * at[dt], rtol=1e-10)
