@@ -20,7 +20,8 @@ __all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes
 HOW_MEMORY = (
     "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process held "
     "before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the trials "
-    "themselves. With Brian2's C++ target it includes the whole compiled program. Linux only"
+    "themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as an adjoint "
+    "with a history where the two are equal, not as traces. Linux only"
 )
 HOW_STATE = (
     "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradient and the "
@@ -35,7 +36,8 @@ def machine():
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{models[0] if models else platform.processor() or 'unknown processor'}, {cores} cores, {platform.system()} {platform.machine()}"
+    processor = models[0] if models else platform.processor() or "unknown processor"
+    return f"{processor}, {cores} cores, {platform.system()} {platform.machine()}"
 
 
 def twin(fit, seed, updates):

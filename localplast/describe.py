@@ -33,9 +33,11 @@ def describe_plan(net, learned):
         stored = [n for n, _ in eligibility.pre if not n.startswith("last_")]
         lines.append(f"  stored: {len(synapse.state)} per synapse ({', '.join(synapse.state) or 'none'}), "
                      f"{len(stored)} per source neuron ({', '.join(stored) or 'none'})")
-    for name, path in learned.broadcast.items():
-        matrix = f"weights of {path}" if isinstance(path, str) else "fixed matrix B"
-        lines.append(f"learning signal of {name}: L = sum_k error_k * ({matrix})")
+    words = {"weight": "weights of {}", "sign": "signs of {}", "learned": "learned beside {}", "fixed": "fixed matrix B"}
+    for name, signal in learned.signals.items():
+        terms = [f"sum_k {t.source}.{t.variable}_k * ({words[t.form].format(t.path)})" for t in signal.terms]
+        late = f", {signal.lag} steps late" if signal.lag else ""
+        lines.append(f"learning signal of {name}: L = {' + '.join(terms)}{late}")
     return "\n".join(lines)
 
 
