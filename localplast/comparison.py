@@ -117,7 +117,7 @@ def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
     trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
 
     def probe(fit):
-        values = fit.values.replace_weights(fit.learner.numbers())
+        values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
         rule = as_it_is(fit.rule, fit.learner.feedback)
         found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
         return {**found, **feedback_cosines(net, values, rule, seed)}

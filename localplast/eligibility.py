@@ -18,7 +18,7 @@ from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
 from localplast.lower import jacobian, lower
 
-__all__ = ["Derived", "Eligibility", "closure", "derive"]
+__all__ = ["Coefficients", "Derived", "Eligibility", "closure", "derive"]
 
 ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
 
@@ -69,11 +69,16 @@ class Derived:
     memory : bool
         Whether the neuron's leak is followed over time. False: only what has arrived in the past step counts
         (Meng et al. 2023, ICCV, SLTT).
+    free : bool
+        Follow the neuron as if it never spiked: what its spikes do to itself, refractoriness included, is left out, and psi is
+        read off the membrane at all times. The trace of a linear neuron is then the postsynaptic potential of a unit weight,
+        the same for all targets (Zenke & Ganguli 2018, Neural Comput 30:1514, SuperSpike).
     """
 
     reset: bool = False
     adaptation: bool = True
     memory: bool = True
+    free: bool = False
 
     @property
     def keep(self):
@@ -82,10 +87,10 @@ class Derived:
 
     def of(self, net, projection):
         """The :class:`Eligibility` of one projection."""
-        return derive(net, projection, keep=self.keep, memory=self.memory)
+        return derive(net, projection, keep=self.keep, memory=self.memory, free=self.free)
 
 
-def derive(net, projection, *, keep=("adaptation",), memory=True):
+def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
     """The :class:`Eligibility` of ``projection`` in ``net``.
 
     Parameters
@@ -94,6 +99,8 @@ def derive(net, projection, *, keep=("adaptation",), memory=True):
         Of ``'reset'`` and ``'adaptation'``: through which the neuron's own spike moves its traces.
     memory : bool
         Whether eps lasts longer than one step.
+    free : bool
+        Whether what the neuron's spikes do to itself is left out altogether.
 
     Raises
     ------
@@ -101,25 +108,25 @@ def derive(net, projection, *, keep=("adaptation",), memory=True):
         An equation that has no derivative.
     """
     model = net.nodes[projection.post].model
-    if projection.target in model.clamped:
+    if projection.target in model.clamped and not free:
         raise UnsupportedError(
             f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
             "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
         )
-    return Derivation(net, projection, frozenset(keep), memory).result()
+    return Derivation(net, projection, frozenset(keep), memory, free).result()
 
 
-class Derivation:
-    """The steps of :func:`derive`, sharing the neuron's step map."""
+class Coefficients:
+    """Derivatives of one population's own step, each taken at its moment of the step.
 
-    def __init__(self, net, projection, keep, memory):
-        self.memory = memory
-        self.population = net.nodes[projection.post]
-        self.model, self.step = self.population.model, lower(self.population.model)
-        self.target, self.keep = projection.target, keep
-        delays = net.delay_steps(projection)
-        shared = projection.delay is None or projection.delay.kind == "axonal" or delays.ndim == 0
-        self.arrives = "pre" if shared else "synapse"
+    What is the same for all neurons stays an expression, the rest becomes a variable per neuron.
+    """
+
+    free = False
+
+    def __init__(self, population, keep=frozenset()):
+        self.population, self.keep = population, keep
+        self.model, self.step = population.model, lower(population.model)
         self.postsynaptic = {symbol(n) for n in self.step.state + self.step.inputs} | {
             symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())
         } | {symbol("not_refractory"), PSI, Z}
@@ -136,9 +143,24 @@ class Derivation:
     def update_coefficients(self):
         """``d updated[k] / d old[m]``."""
         result = jacobian(self.step)
-        self.jacobian_program = result.program
-        self.postsynaptic |= {symbol(name) for name, _ in result.program}
-        return {(k, m): self.coefficient(e, "before", f"d_{k}_{m}") for (k, m), e in result.entries.items()}
+        entries, self.jacobian_program = dict(result.entries), result.program
+        if self.free:
+            entries, self.jacobian_program = self.never_refractory(result)
+        self.postsynaptic |= {symbol(name) for name, _ in self.jacobian_program}
+        return {(k, m): self.coefficient(e, "before", f"d_{k}_{m}") for (k, m), e in entries.items()}
+
+    def never_refractory(self, result):
+        """Entries and program of a Jacobian where the neuron is never refractory; what is then constant is put in."""
+        constants, program = {int_(symbol("not_refractory")): sympy.Integer(1)}, []
+        varying = {symbol(n) for n in self.step.state + self.step.inputs}
+        for name, expression in result.program:
+            expression = expression.subs(constants)
+            if expression.free_symbols & varying:
+                varying.add(symbol(name))
+                program.append((name, expression))
+            else:
+                constants[symbol(name)] = expression
+        return {pair: e.subs(constants) for pair, e in result.entries.items()}, tuple(program)
 
     def spike_coefficients(self):
         """``d x / d state[k]``, and psi."""
@@ -167,6 +189,28 @@ class Derivation:
                     kicked[k] = self.coefficient(jump, "before_reset", f"d_jump_{k}")
         return moved, kicked
 
+    def surrogate(self):
+        """psi at the spike argument ``x``; zero while the neuron is refractory, for then it cannot spike."""
+        if not self.model.spiking:
+            return ()
+        ready = int_(symbol("not_refractory")) if self.model.refractory and not self.free else sympy.Integer(1)
+        return (("x", self.step.spike_argument), ("psi", self.step.psi * ready))
+
+    def program(self, where, first=()):
+        return tuple(first if self.named[where] else ()) + tuple(self.named[where].items())
+
+
+class Derivation(Coefficients):
+    """The steps of :func:`derive`, sharing the neuron's step map."""
+
+    def __init__(self, net, projection, keep, memory, free=False):
+        self.free = free
+        super().__init__(net.nodes[projection.post], keep)
+        self.memory, self.target = memory, projection.target
+        delays = net.delay_steps(projection)
+        shared = projection.delay is None or projection.delay.kind == "axonal" or delays.ndim == 0
+        self.arrives = "pre" if shared else "synapse"
+
     def components(self, update, spike, moved, kicked):
         """The parts of eps that are not zero and can reach the eligibility."""
         alive = {self.target}
@@ -178,7 +222,7 @@ class Derivation:
 
     def result(self):
         update, spike = self.update_coefficients(), self.spike_coefficients()
-        moved, kicked = self.jump_coefficients() if self.model.spiking else ({}, {})
+        moved, kicked = self.jump_coefficients() if self.model.spiking and not self.free else ({}, {})
         parts = self.components(update, spike, moved, kicked)
         hoisted = self.hoisted(parts, update, moved, kicked)
         # what the update empties (an input that acts one step later) leaves nothing to store between two steps
@@ -220,13 +264,6 @@ class Derivation:
             arrives=self.arrives,
         )
 
-    def surrogate(self):
-        """psi at the spike argument ``x``; zero while the neuron is refractory, for then it cannot spike."""
-        if not self.model.spiking:
-            return ()
-        ready = int_(symbol("not_refractory")) if self.model.refractory else sympy.Integer(1)
-        return (("x", self.step.spike_argument), ("psi", self.step.psi * ready))
-
     def hoisted(self, parts, update, moved, kicked):
         """Components that are the same for all targets, so that one trace per presynaptic neuron is enough."""
         if self.arrives == "synapse":
@@ -243,9 +280,6 @@ class Derivation:
             if not drop:
                 return [k for k in parts if k in kept]
             kept -= drop
-
-    def program(self, where, first=()):
-        return tuple(first if self.named[where] else ()) + tuple(self.named[where].items())
 
 
 def closure(start, links):

@@ -97,7 +97,7 @@ class Fit:
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
         trials = self.task.testing(self.test, self.seed)
         if self.judge is not self.learner:
-            self.judge.adopt(self.learner.numbers())
+            self.judge.adopt(self.learner.numbers(), self.learner.parameters())
         parts = [(len(part), self.judge.evaluate(part)) for part in split(trials, 250)]
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
 
@@ -165,7 +165,8 @@ class Fit:
         """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
         problem = None
         # a membrane that is not a number never spikes: such a network is silent, and its loss looks harmless
-        broken = [name for name, weight in self.learner.numbers().items() if not np.all(np.isfinite(weight))]
+        learned = self.learner.numbers() | self.learner.parameters()
+        broken = [name for name, value in learned.items() if not np.all(np.isfinite(value))]
         if broken:
             problem = f"weights of {broken[0]!r} are not finite at update {update} of {self.rule.name}"
         elif not math.isfinite(metrics["loss"]):
@@ -181,6 +182,8 @@ class Fit:
         for name, weight in self.learner.numbers().items():
             if name not in along:
                 recorder.set_weights(name, weight)
+        for name, value in self.learner.parameters().items():
+            recorder.set_learned(name, value)
 
     def open_record(self, request, path, resume):
         origin = {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}

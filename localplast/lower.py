@@ -208,7 +208,7 @@ class Jacobian:
     program : tuple of (str, sympy expression)
         What must be computed first, on the state *before* the update; empty for linear models.
     entries : dict of (str, str) to sympy expression
-        ``d updated[row] / d old[column]``, zeros left out; columns are states and inputs.
+        ``d updated[row] / d old[column]``, zeros left out; columns are states and inputs, or parameters.
     """
 
     program: tuple
@@ -216,10 +216,13 @@ class Jacobian:
 
 
 @functools.cache
-def jacobian(step):
-    """The :class:`Jacobian` of a :class:`StepMap`, by forward differentiation of its program."""
-    columns = step.state + step.inputs
-    varying = {symbol(n) for n in columns} | {symbol("not_refractory")}
+def jacobian(step, *parameters):
+    """The :class:`Jacobian` of a :class:`StepMap`, by forward differentiation of its program.
+
+    With names of ``parameters`` the columns are those instead of states and inputs.
+    """
+    columns = parameters or step.state + step.inputs
+    varying = {symbol(n) for n in step.state + step.inputs} | {symbol("not_refractory")}
     derivative = {(symbol(n), n): sympy.Integer(1) for n in columns}
     program = list(step.program)
     for name, expression in step.program:

@@ -99,12 +99,17 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Population(Data):
-    """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays."""
+    """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays.
+
+    ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take (either
+    may be None): ``{"tau_mem": (5*ms, 100*ms)}``.
+    """
 
     size: int
     model: NeuronModel
     parameters: dict = field(default_factory=dict)
     initial: dict = field(default_factory=dict)
+    trainable: dict = field(default_factory=dict)
 
     @property
     def values(self):
@@ -175,9 +180,21 @@ class Values:
     delays: dict
     parameters: dict
 
-    def replace_weights(self, weights):
-        """The same numbers with other weights."""
-        return replace(self, weights={**self.weights, **weights})
+    def other(self, name):
+        """The value of ``'rec.tau_mem'`` or ``'rec_rec.delay'``."""
+        owner, key = name.split(".")
+        return self.parameters[owner][key] if owner in self.parameters else self.delays[owner]
+
+    def replace_weights(self, weights, others=None):
+        """The same numbers with other weights, and other values of what else learns (``'rec.tau_mem'``, ``'rec_rec.delay'``)."""
+        delays, parameters = dict(self.delays), {name: dict(values) for name, values in self.parameters.items()}
+        for name, value in (others or {}).items():
+            owner, key = name.split(".")
+            if owner in parameters:
+                parameters[owner][key] = value
+            else:
+                delays[owner] = value
+        return replace(self, weights={**self.weights, **weights}, delays=delays, parameters=parameters)
 
 
 class Network(Data):
@@ -211,6 +228,20 @@ class Network(Data):
         sources = {p.pre for p in self.projections.values()}
         candidates = {k: p.model for k, p in self.populations.items() if k not in sources}
         return tuple(k for k, model in candidates.items() if not model.spiking and model.output)
+
+    @property
+    def trainable(self):
+        """Everything but weights that rules may change: ``'rec.tau_mem'``, ``'rec_rec.delay'``."""
+        parameters = [f"{name}.{key}" for name, p in self.populations.items() for key in p.trainable]
+        return (*parameters, *(f"{p.name}.delay" for p in self.projections.values() if p.delay is not None and p.delay.trainable))
+
+    def limits(self, name):
+        """Lowest and highest value of something trainable, in SI units (delays in steps)."""
+        owner, key = name.split(".")
+        if key == "delay" and owner in self.projections:
+            return (0.0, float(MAX_DELAY_STEPS))
+        low, high = self.populations[owner].trainable[key]
+        return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
 
     @property
     def plastic(self):
@@ -295,7 +326,9 @@ class Network(Data):
                     f"the record has other synapses in projection {name!r} than this network draws with seed "
                     f"{record.attrs['seed']}; use values.replace_weights(...) on the values that it started from"
                 )
-        return values.replace_weights(weights)
+        others = record["learned"].to_dataset() if "learned" in record.children else {}
+        learned = {n: np.asarray(others[n], float).reshape(np.shape(values.other(n))) for n in self.trainable if n in others}
+        return values.replace_weights(weights, learned)
 
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
@@ -358,9 +391,24 @@ def check_node(name, node):
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
             check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
+    check_trainable(name, node)
     refractory = node.model.refractory
     if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
         raise NetworkError(f"population {name!r}: the refractory period {refractory!r} is negative")
+
+
+def check_trainable(name, node):
+    """Parameters that learn must exist, act on the neuron smoothly, and have bounds of their unit."""
+    for key, bounds in node.trainable.items():
+        label = f"population {name!r}, trainable {key!r}"
+        if key not in node.model.parameters or key == node.model.refractory:
+            smooth = sorted(set(node.model.parameters) - {node.model.refractory})
+            raise NetworkError(f"{label}: {node.model.name} has no such parameter that can be learned; it has {smooth}")
+        if np.ndim(bounds) != 1 or len(bounds) != 2:
+            raise NetworkError(f"{label}: give the lowest and the highest value, such as (5*ms, 100*ms) or (None, None), not {bounds!r}")
+        for bound in bounds:
+            if bound is not None:
+                check_value(label, key, bound, node.model.dimensions[key], 1)
 
 
 def check_value(label, key, value, dimension, size):

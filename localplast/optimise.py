@@ -186,3 +186,13 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
         scales={"epsilon": 1},
         normalised=True,
     )
+
+
+def check_rates(net, optimiser):
+    """Raise where the network marks something as trainable whose rate the optimiser does not give: it has its own unit."""
+    missing = [name for name in net.trainable if name not in optimiser.rates]
+    if missing:
+        raise LocalplastError(
+            f"say how fast {missing[0]} learns beside the weights, as a factor on the learning rate in its own unit (delays: "
+            f"steps): optimiser.with_rates(**{{{missing[0]!r}: 1e-3}}); 0 keeps it"
+        )

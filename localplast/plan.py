@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.calculus import symbol
-from localplast.eligibility import Eligibility
+from localplast.eligibility import Coefficients, Derived, Eligibility
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.loss import Loss
 from localplast.lower import jacobian, lower
 from localplast.optimise import Optimiser
 from localplast.rule import Rule
+from localplast.sensitivity import sensitivity
 
 __all__ = ["NeuronPlan", "Plan", "SynapsePlan", "plan", "the_readouts"]
 
@@ -43,8 +44,19 @@ class NeuronPlan:
     @property
     def past(self):
         """Names that outlive a step, zero at the start of a trial."""
-        read = {s.name for _, e in self.shift for s in e.free_symbols} | {name for name, _ in self.shift}
-        return sorted(read | {name for name, e in self.after if symbol(name) in e.free_symbols})
+        found = {s.name for _, e in self.shift for s in e.free_symbols} | {name for name, _ in self.shift}
+        for program in (self.after, self.end):
+            written, early = set(), set()
+            for name, e in program:
+                early |= {s.name for s in e.free_symbols} - written
+                written.add(name)
+            found |= early & written
+        return sorted(found - set(self.sums))
+
+    @property
+    def sums(self):
+        """Gradients of parameters, summed up until they are used."""
+        return tuple(name for name, _ in self.end if name.startswith("gradient_"))
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,8 @@ class SynapsePlan:
         Per synapse and step; it ends by adding to ``gradient`` (and to ``elig_sum`` where rates are regularised).
     state : tuple of str
         What a synapse stores within a trial, zero at its start.
+    sums : tuple of str
+        Gradients that are summed up until they are used: of the weight, and of the delay where that learns.
     regularised : bool
         Whether ``elig_sum`` is kept for the rate regulariser.
     learned : bool
@@ -67,6 +81,7 @@ class SynapsePlan:
     eligibility: Eligibility
     program: tuple
     state: tuple
+    sums: tuple = ("gradient",)
     regularised: bool = False
     learned: bool = False
 
@@ -84,6 +99,8 @@ class Plan:
         By projection.
     signals : dict of str to Signal
         By population, in the order in which they can be computed.
+    parameters : dict of str to tuple of str
+        Parameters that learn, by population: each neuron sums up ``gradient_<parameter>``.
     optimiser : Optimiser or None
         None: gradients are summed and weights stay.
     batch : int
@@ -97,6 +114,7 @@ class Plan:
     neurons: dict = field(default_factory=dict)
     synapses: dict = field(default_factory=dict)
     signals: dict = field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)
     batch: int = 1
 
     @property
@@ -127,8 +145,10 @@ def the_readouts(net):
     return net.readouts
 
 
-def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
+def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
+
+    ``trainable`` names more parameters to learn than the network marks, such as ``'rec.tau_mem'``.
 
     Raises
     ------
@@ -144,8 +164,14 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
                 f"projection {p.name!r}: {rule.name} learns weights of event projections; set plastic=False "
                 "for graded ones, or use bptt()"
             )
+    names = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable]) if not name.endswith(".weight")]
+    if names and rule.update != "trial":
+        raise UnsupportedError(f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'")
+    parameters = {n: tuple(k for owner, k in names if owner == n) for n in net.populations}
+    delays = {owner for owner, k in names if k == "delay" and owner in net.projections}
+    check_trainable(net, rule, parameters, delays)
     signals = rule.signal.of(net, readouts, seed)
-    made = Plan(rule, loss, optimiser, readouts, signals=signals, batch=batch)
+    made = Plan(rule, loss, optimiser, readouts, signals=signals, parameters=parameters, batch=batch)
     learned = set(made.learned)
     for path in learned - {p.name for p in net.plastic}:
         raise UnsupportedError(f"projection {path!r}: feedback learns beside forward weights that do; make them plastic")
@@ -153,13 +179,27 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0):
     for p in net.plastic:
         eligibility = rule.eligibility.of(net, p)
         if p.post in readouts:
-            synapses[p.name] = readout_plan(eligibility, p.name in learned)
-            continue
-        made_here = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
-        synapses[p.name] = made_here
-        late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
-    neurons = {name: neuron_plan(net, name, synapses, signals, late.get(name, {})) for name in net.populations}
+            synapse = readout_plan(eligibility, p.name in learned)
+        else:
+            synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
+            late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
+        synapses[p.name] = with_delay(synapse) if p.name in delays else synapse
+    neurons = {name: neuron_plan(net, made, name, synapses, late.get(name, {})) for name in net.populations}
     return replace(made, synapses=synapses, neurons=neurons)
+
+
+def check_trainable(net, rule, parameters, delays):
+    """Raise where parameters or delays cannot learn by this rule."""
+    fixed = delays - {p.name for p in net.plastic}
+    if fixed:
+        raise UnsupportedError(f"projection {min(fixed)!r}: its delay learns beside its weights; make it plastic, or use bptt()")
+    derived = isinstance(rule.eligibility, Derived) and rule.eligibility.memory
+    for name, learned in parameters.items():
+        if learned and not derived:
+            raise UnsupportedError(f"{rule.name} has no trace of {name}.{learned[0]}; use eprop(), ottt() or bptt()")
+        incoming = any(p.post == name for p in net.plastic)
+        if learned and not incoming and not net.nodes[name].trainable:
+            raise UnsupportedError(f"nothing that {name!r} receives learns; mark {learned[0]!r} as trainable in its Population")
 
 
 def check_steps(rule, loss, batch):
@@ -189,8 +229,8 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
     trace, delayed = smoothing.trace, smoothing.program
     if signal.lag:
         eligibility, chain, now = delay_elig(eligibility, signal.lag)
-        program += chain
-        state += [name for name, _ in chain]
+        program = [*chain, *program]  # before this step's elig takes the place of the last one's
+        state += [earlier.name for _, earlier in chain]
         delayed = [(name, e.subs(symbol("elig"), now)) for name, e in delayed]
         trace = trace.subs(symbol("elig"), now)
     program += [*delayed, ("gradient", symbol("gradient") + symbol("L") * trace)]
@@ -198,7 +238,32 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
     if loss.regulariser:
         program.append(("elig_sum", symbol("elig_sum") + symbol("elig")))
         state.append("elig_sum")
-    return SynapsePlan(eligibility, tuple(program), tuple(state), loss.regulariser is not None, learned)
+    return SynapsePlan(eligibility, tuple(program), tuple(state), ("gradient",), loss.regulariser is not None, learned)
+
+
+def with_delay(plan):
+    """``plan`` with the gradient of the delay beside that of the weight.
+
+    A delay that grows by one step replaces what arrives now by what arrived a step ago: the traces are those of the
+    weight, driven by the difference of the two, times the weight (forward in time; for a current-based neuron it is minus
+    the slope of the postsynaptic potential).
+    """
+    eligibility, arrived = plan.eligibility, symbol("arrived")
+    own = {name for name, _ in (*eligibility.pre, *plan.program)}
+    change = {symbol(name): symbol(f"drift_{name}") for name in own} | {arrived: symbol("past_arrived") - arrived}
+
+    def drifting(program):
+        return [(f"drift_{name}", e.subs(change, simultaneous=True)) for name, e in program if name != "gradient"]
+
+    product = dict(plan.program)["gradient"] - symbol("gradient")
+    total = symbol("gradient_delay") + symbol("w") * product.subs(change, simultaneous=True)
+    pre, program = drifting(eligibility.pre), [*drifting(plan.program), ("gradient_delay", total)]
+    (pre if eligibility.arrives == "pre" else program).append(("past_arrived", arrived))
+    state = [f"drift_{name}" for name in plan.state] + ([] if eligibility.arrives == "pre" else ["past_arrived"])
+    return replace(
+        plan, eligibility=replace(eligibility, pre=(*eligibility.pre, *pre)), program=(*plan.program, *program),
+        state=(*plan.state, *state), sums=("gradient", "gradient_delay"),
+    )  # fmt: skip
 
 
 def copies(name, lag):
@@ -235,14 +300,14 @@ def delay_elig(eligibility, lag):
     return replace(eligibility, pre=(*chain, *eligibility.pre)), [], eligibility.value.subs(late, simultaneous=True)
 
 
-def neuron_plan(net, name, synapses, signals, shift):
-    """Programs of all plastic projections onto ``name``, each variable once, and what its signal passes on."""
-    merged = {where: {} for where in ("before", "after", "before_reset")}
+def neuron_plan(net, made, name, synapses, shift):
+    """Programs of all plastic projections onto ``name``, each variable once, what its signal passes on, its parameters."""
+    signals, merged = made.signals, {where: {} for where in ("before", "after", "before_reset")}
     for p in net.plastic:
         if p.post == name:
             for where, program in merged.items():
                 program.update(getattr(synapses[p.name].eligibility, where))
-    shift, end = dict(shift), {}
+    shift, end = dict(shift), []
     lag = signals[name].lag if name in signals else 0
     for target in sorted({t.variable[6:] for s in signals.values() for t in s.terms
                           if t.source == name and t.variable.startswith("delta_")}):  # fmt: skip
@@ -251,8 +316,31 @@ def neuron_plan(net, name, synapses, signals, shift):
         merged["after"].update(after)
         factor = f"credit_{target}"
         shift.update(copies(factor, lag))
-        end[f"delta_{target}"] = symbol("L") * symbol(f"late{lag}_{factor}" if lag else factor)
-    return NeuronPlan(tuple(shift.items()), *(tuple(program.items()) for program in merged.values()), tuple(end.items()))
+        end.append((f"delta_{target}", symbol("L") * symbol(f"late{lag}_{factor}" if lag else factor)))
+    for parameter in made.parameters[name]:
+        found = sensitivity(net, name, parameter, keep=made.rule.eligibility.keep)
+        for where, program in merged.items():
+            program.update(getattr(found, where))
+        end += parameter_program(net, made, name, parameter, found)
+    return NeuronPlan(tuple(shift.items()), *(tuple(program.items()) for program in merged.values()), tuple(end))
+
+
+def parameter_program(net, made, name, parameter, found):
+    """Traces of one parameter, smoothed and multiplied as those of a weight are, per neuron."""
+    elig, total = symbol(f"elig_{parameter}"), symbol(f"gradient_{parameter}")
+    if name in made.readouts:
+        return [*found.program, (f"gradient_{parameter}", total + symbol("error") * elig)]
+    signal = made.signals[name]
+    smoothing = made.rule.filter.of(net, signal.readout, net.projections[signal.path] if signal.path else None)
+    late = copies(f"elig_{parameter}", signal.lag)
+    now = symbol(late[0][0]) if late else elig
+    own = {symbol(n): symbol(f"{n}_{parameter}") for n, _ in smoothing.program} | {symbol("elig"): now}
+    smoothed = [(f"{n}_{parameter}", e.subs(own, simultaneous=True)) for n, e in smoothing.program]
+    product = symbol("L") * smoothing.trace.subs(own, simultaneous=True)
+    program = [*late, *found.program, *smoothed, (f"gradient_{parameter}", total + product)]
+    if made.loss.regulariser:
+        program.append((f"elig_sum_{parameter}", symbol(f"elig_sum_{parameter}") + elig))
+    return program
 
 
 def credit(net, name, target):
@@ -260,9 +348,7 @@ def credit(net, name, target):
 
     Returns the programs before and after the integration.
     """
-    from localplast.eligibility import Derivation
-
-    found = Derivation(net, next(p for p in net.projections.values() if (p.post, p.target) == (name, target)), frozenset(), True)
+    found = Coefficients(net.nodes[name])
     update, spike = found.update_coefficients(), found.spike_coefficients()
     slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]

@@ -232,6 +232,15 @@ class Recorder:
             self._append(f"{name}/weight", ("update", "pre", "post"), array[None], units=units)
             self._append_update(name, update)
 
+    def set_learned(self, name, array):
+        """Keep the latest value of a parameter or delay that learns, ``'rec.tau_mem'``, in SI units (delays in steps)."""
+        owner, key = name.split(".")
+        rows = np.atleast_1d(plain(array, name)[0])
+        dims = tuple(f"{owner}_{key}_{axis}" for axis in range(rows.ndim))
+        delay = owner in self.net.projections
+        units = "steps" if delay else unit_name(self.net.nodes[owner].model.dimensions[key])
+        self._append(f"learned/{name}", dims, rows, units=units, replace=True)
+
     @property
     def position(self):
         """How many rows of each variable are visible: JSON data to be kept in a checkpoint, and given to resume."""

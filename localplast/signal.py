@@ -6,7 +6,7 @@ learns beside it (``'learned'``), or a fixed one.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -70,8 +70,9 @@ def direct_path(net, population, readout):
 
 
 def learning_populations(net, readouts):
-    """Spiking populations whose incoming weights are plastic."""
-    return [n for n in net.populations if n not in readouts and any(p.post == n for p in net.plastic)]
+    """Spiking populations whose incoming weights, or whose parameters, learn."""
+    learning = {p.post for p in net.plastic} | {n for n, p in net.populations.items() if p.trainable}
+    return [n for n in net.populations if n in learning and n not in readouts]
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ class Feedback:
         local product as the forward weights (Kolen & Pollack 1994). A dict holds matrices by population or projection.
     std : float
         Standard deviation of random weights, size of uniform ones and of signs.
+    judged : bool
+        Whether the readouts judge spikes: populations that project to them then hear their own errors, through those weights,
+        whatever the feedback to all others.
     """
 
     feedback: object = "symmetric"
     std: float = 1.0
+    judged: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
         if not isinstance(self.feedback, dict) and self.feedback not in KINDS:
@@ -101,6 +106,8 @@ class Feedback:
 
     def term(self, net, population, source, variable, path, seed):
         """One :class:`Term`; ``path`` is the projection from ``population`` to ``source``, None if there is none."""
+        if self.judged and path is not None and source in net.readouts:
+            return Term(source, variable, "weight", path.name)
         if self.form != "fixed" and path is None:
             raise UnsupportedError(
                 f"{self.feedback} feedback needs a projection from {population!r} to {source!r}, whose weights "

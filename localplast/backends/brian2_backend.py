@@ -6,6 +6,7 @@ from localplast.backends.brian2_build import Block, longest_delay
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
+from localplast.optimise import check_rates
 from localplast.plan import plan
 from localplast.task import Poisson
 
@@ -28,10 +29,10 @@ def check_local(rule):
         raise UnsupportedError(f"{rule.name} {why}; use backend='torch'")
 
 
-def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy"):
-    """dloss/dweight as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
+def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainable=()):
+    """dloss/dparameter as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
     check_local(rule)
-    learned = plan(net, rule, loss, batch=len(trials), seed=seed)
+    learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable)
     running = session(target, net, values, block_for(net, trials), trials, plan=learned, seed=seed)
     try:
         results = running.run(trials)
@@ -40,9 +41,40 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy"):
             matrix = np.zeros(values.masks[name].shape)
             matrix[values.masks[name]] = results.read(name, "gradient") / len(trials)
             grads[f"{name}.weight"] = matrix
+        grads |= other_gradients(net, values, learned, results, len(trials))
         return grads, trial_metrics(net, learned, results, trials)
     finally:
         running.close()
+
+
+def other_gradients(net, values, learned, results, trials):
+    """Gradients of parameters and delays, summed over what shares one number."""
+    grads = {}
+    for name, parameters in learned.parameters.items():
+        for key in parameters:
+            found = results.read(name, f"gradient_{key}") / trials
+            grads[f"{name}.{key}"] = found if values.parameters[name][key].ndim else found.sum()
+    for name, synapses in learned.synapses.items():
+        if "gradient_delay" in synapses.sums:
+            matrix = np.zeros(values.masks[name].shape)
+            matrix[values.masks[name]] = results.read(name, "gradient_delay") / trials
+            shared = {"axonal": 1, "dendritic": 0}.get(net.projections[name].delay.kind)
+            found = matrix if shared is None else matrix.sum(shared)
+            grads[f"{name}.delay"] = found if values.delays[name].ndim else matrix.sum()
+    return grads
+
+
+def check_trainable(net, optimiser, values):
+    """Raise where Brian2 cannot change what the network marks as trainable."""
+    check_rates(net, optimiser)
+    for name in net.trainable:
+        if name.endswith(".delay") and not optimiser.frozen(name):
+            raise UnsupportedError(f"{name}: Brian2 reads delays when a run starts; learn delays with backend='torch'")
+        if not np.ndim(values.other(name)):
+            raise UnsupportedError(
+                f"{name} is one number for the whole population, so learning it is not local; give every neuron its own "
+                "(an array), or use backend='torch'"
+            )
 
 
 def trial_losses(net, learned, results, duration):
@@ -83,6 +115,7 @@ class Brian2Learner:
         check_local(rule)
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
         self.batch, self.per_block, self.target = batch, updates_per_block, target
+        check_trainable(net, optimiser, values)
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed)
         template = example[np.zeros(batch * updates_per_block, int)]
         self.block = block_for(net, template)
@@ -97,7 +130,9 @@ class Brian2Learner:
         values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0
         self.weights = dict(values.weights)
-        self.state = {n: {k: np.zeros(int(self.masks[n].sum())) for k in self.optimiser.state} for n in self.plan.synapses}
+        self.others = {name: np.array(values.other(name), float) for name in self.net.trainable}
+        sizes = {n: int(self.masks[n].sum()) for n in self.plan.synapses} | {n: len(x) for n, x in self.others.items()}
+        self.state = {n: {k: np.zeros(size) for k in self.optimiser.state} for n, size in sizes.items()}
         again = plan(self.net, self.rule, self.loss, seed=seed)
         self.fixed = {(feedback_name(*key), "B"): matrix.ravel() for key, matrix in again.fixed.items()}
         self.feedback = {name: matrix * self.masks[name] for name, matrix in again.learned.items()}
@@ -107,18 +142,27 @@ class Brian2Learner:
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name, state in self.state.items():
-            variables |= {(name, k): s for k, s in state.items()}
-            variables[name, "updates"] = float(self.updates)
-            variables[name, "learning_rate"] = self.optimiser.rate(name)
+            owner, end = self.place(name)
+            variables |= {(owner, k + end): x for k, x in state.items()}
+            variables |= {(owner, f"updates{end}"): float(self.updates), (owner, f"learning_rate{end}"): self.optimiser.rate(name)}
+        variables |= {tuple(name.split(".")): x for name, x in self.others.items()}
         results = self.session.run(trials, variables, seed=[self.seed, self.updates])
         self.feedback = {name: self.matrix(results, name, "B") for name in self.feedback}
         for name in self.plan.synapses:
             self.weights[name] = self.matrix(results, name, "w")
-            self.state[name] = {k: results.read(name, k) for k in self.state[name]}
+        self.others = {name: results.read(*name.split(".")) for name in self.others}
+        for name, state in self.state.items():
+            owner, end = self.place(name)
+            self.state[name] = {k: results.read(owner, k + end) for k in state}
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
         self.updates += len(trials) * per_trial if within else len(trials) // self.batch
         return self.metrics(results, trials)
+
+    def place(self, name):
+        """The Brian2 object that holds the optimiser's numbers of a projection or a parameter, and how their names end."""
+        owner, _, key = name.partition(".")
+        return owner, f"_{key}" if key else ""
 
     def matrix(self, results, name, variable):
         """A variable of the synapses of one projection as ``(pre, post)``."""
@@ -141,11 +185,16 @@ class Brian2Learner:
         """The present weights, by projection."""
         return {n: np.array(w, float) for n, w in self.weights.items()}
 
+    def parameters(self):
+        """The present values of what else learns, by name: ``'rec.tau_mem'``."""
+        return {n: np.array(x, float) for n, x in self.others.items()}
+
     def arrays(self):
         """Everything that a checkpoint must hold, by name: between blocks no spike is in flight and no trace is left."""
         kept = {f"weight.{n}": w for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s for n, state in self.state.items() for k, s in state.items()})
         kept.update({f"feedback.{n}": b for n, b in self.feedback.items()})
+        kept.update({f"value.{n}": x for n, x in self.others.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
@@ -153,6 +202,7 @@ class Brian2Learner:
         self.weights = {n: arrays[f"weight.{n}"] for n in self.weights}
         self.state = {n: {k: arrays[f"{k}.{n}"] for k in state} for n, state in self.state.items()}
         self.feedback = {n: arrays[f"feedback.{n}"] for n in self.feedback}
+        self.others = {n: arrays[f"value.{n}"] for n in self.others}
         self.updates = int(arrays["updates"])
 
     def close(self):

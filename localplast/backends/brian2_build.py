@@ -153,13 +153,17 @@ def build_population(built, name, population, values, learning, clock):
         lines.append(SingleEquation("subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))))
     arrays = values.parameters[name]
     for key in model.parameters:
-        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), "constant"))
+        learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
+        flags = () if learns else ("constant",)
+        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
     lines += output_lines(built.net, name)
     if learning:
-        lines += [parameter(n, d) for n, d in learning.variables(name).items()]
+        kept, shared = learning.parameter_variables(name)
+        lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
+        lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
     code = start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *split_statements(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None

@@ -4,6 +4,8 @@ Within the last slot of a step ('end') the order is: softmax, errors of the read
 population (:mod:`localplast.backends.brian2_signal`), synapses, end of the trial (an event), optimiser (an event).
 """
 
+from dataclasses import replace
+
 import brian2 as b2
 import numpy as np
 from brian2.equations.equations import PARAMETER, SingleEquation
@@ -55,8 +57,10 @@ class Learning:
             result.update(self.signals.variables(name))
             known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
             for key, expression in (*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end):
-                text = to_text(expression.subs(symbol(key), 0))
-                known[key] = Variable(key, dimensions=parse_expression_dimensions(text, known))
+                dimension = self.parameter_dimension(name, key)
+                if dimension is None:
+                    dimension = parse_expression_dimensions(to_text(expression.subs(symbol(key), 0)), known)
+                known[key] = Variable(key, dimensions=dimension)
                 if not key.startswith("_") and key != "x":
                     result[key] = known[key].dim
             if self.net.nodes[name].model.spiking:
@@ -68,6 +72,20 @@ class Learning:
             if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
         return result
+
+    def parameter_dimension(self, name, key):
+        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per parameter."""
+        model, signals = self.net.nodes[name].model, self.signals
+        for parameter in self.plan.parameters[name]:
+            per, readout = model.dimensions[parameter], name in self.plan.readouts
+            for state, dimension in model.dimensions.items():
+                if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
+                    return dimension / per
+            if key == f"gradient_{parameter}":
+                return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
+            if key.endswith(f"_{parameter}") and key.split("_")[0] in ("elig", "filtered", "faded") or key.endswith(f"_elig_{parameter}"):
+                return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
+        return None
 
     def trace_dimension(self, p, key):
         """Of a trace per presynaptic neuron: what a unit weight has done to a state, or a plain trace of spikes."""
@@ -138,10 +156,11 @@ class Learning:
     def events(self, name):
         """Custom events of a population: the end of a trial, and of a batch."""
         period = self.block.period
+        learning = self.incoming[name] or self.plan.parameters.get(name) or name in self.plan.readouts
         last = {"trial_end": f"t_in_timesteps % {period} == {period - 1}"}
         batch = period * self.plan.batch
         last["batch_end"] = f"t_in_timesteps % {batch} == {batch - 1}"
-        return last if self.incoming[name] or name in self.plan.readouts else None
+        return last if learning else None
 
     # --- synapses -------------------------------------------------------------------------------------------------
 
@@ -151,8 +170,7 @@ class Learning:
         weight = weight_dimension(self.net, p)
         dimensions = self.synapse_dimensions(p)
         gradient = dimensions["gradient"]
-        lines = {name: dimensions[name] for name in plan.state}
-        lines["gradient"] = gradient
+        lines = {name: dimensions[name] for name in (*plan.state, *plan.sums)}
         optimiser = self.plan.optimiser
         if optimiser:
             lines.update({name: gradient**power for name, power in optimiser.state.items()})
@@ -172,14 +190,15 @@ class Learning:
     def synapse_dimensions(self, p):
         """Dimensions of what a synapse of ``p`` stores: a trace is something per weight, a gradient loss per weight."""
         weight, states = weight_dimension(self.net, p), self.net.nodes[p.post].model.dimensions
-        dimensions = {f"eps_{name}": dimension / weight for name, dimension in states.items()}
+        dimensions = {f"{start}eps_{name}": dimension / weight for name, dimension in states.items() for start in ("", "drift_")}
+        dimensions["past_arrived"] = DIMENSIONLESS
         dimensions |= {name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions}
         signals = self.signals
         if p.post in self.plan.readouts:
             signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
         else:
             signal = signals.dimension
-        return {**dimensions, "gradient": signal / weight}
+        return {**dimensions, "gradient": signal / weight, "gradient_delay": signal}
 
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""
@@ -212,7 +231,10 @@ class Learning:
             duration = self.block.steps * float(self.net.dt)
             regulariser = self.plan.loss.regulariser
             factor = regulariser.strength / duration
-            code.append(f"gradient += {factor!r}*(spike_count_post/{duration!r} - {regulariser.target!r})*elig_sum")
+            excess = f"{factor!r}*(spike_count_post/{duration!r} - {regulariser.target!r})"
+            code.append(f"gradient += {excess}*elig_sum")
+            if "gradient_delay" in plan.sums:
+                code.append(f"gradient_delay += {excess}*w*drift_elig_sum")
         return code + [self.cleared(p, name) for name in plan.state]
 
     def cleared(self, p, name):
@@ -303,7 +325,53 @@ class Learning:
                 group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
             if name in self.plan.signals:
                 self.signals.pass_on(group, name, statements(plan.end, lambda n: n))
+            self.learn_parameters(built, name, group)
             self.keep_ledger(built, name, group)
+
+    def learn_parameters(self, built, name, group):
+        """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
+        regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
+        ends, updates = [], []
+        for parameter in self.plan.parameters[name]:
+            if regulariser and name in self.plan.signals:
+                excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
+                ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
+            updates += self.parameter_update(name, parameter) if self.plan.optimiser else []
+        for event, code, order in (("trial_end", ends, END_OF_TRIAL), ("batch_end", updates, UPDATE)):
+            if code:
+                group.run_on_event(event, "\n".join(code), when="end", order=order)
+        if self.plan.optimiser:
+            for parameter in self.plan.parameters[name]:
+                setattr(group, f"learning_rate_{parameter}_", self.plan.optimiser.rate(f"{name}.{parameter}"))
+
+    def parameter_update(self, name, parameter):
+        """The optimiser's statements for one parameter of every neuron, bounds included."""
+        gradient, unit = f"gradient_{parameter}", unit_of(self.parameter_dimension(name, f"gradient_{parameter}"))
+        number = f"(updates_{parameter} + 1 + (t_in_timesteps % {self.block.length})//{self.block.period * self.plan.batch})"
+        short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
+        short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
+        own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
+        optimiser = replace(self.plan.optimiser, decay=0.0)
+        for target, expression in optimiser.program(symbol(unit) if unit else 1, projection=f"{name}.{parameter}"):
+            text = to_text(expression)
+            for word, long in short.items():
+                text = replace_word(text, word, long)
+            if target == "w":
+                low, high = (min(max(x, -1e300), 1e300) for x in self.net.limits(f"{name}.{parameter}"))
+                text = f"clip({text}, {low!r}*{own}, {high!r}*{own})"
+            lines.append(f"{short[target]} = {text}")
+        return [*lines, f"{gradient} = 0*{unit}" if unit else f"{gradient} = 0"]
+
+    def parameter_variables(self, name):
+        """Dimensions of what an optimiser keeps per parameter, and of its shared constants."""
+        kept, shared = {}, {}
+        for parameter in self.plan.parameters[name] if self.plan.optimiser else ():
+            gradient = self.parameter_dimension(name, f"gradient_{parameter}")
+            own = self.net.nodes[name].model.dimensions[parameter]
+            kept.update({f"{n}_{parameter}": gradient**power for n, power in self.plan.optimiser.state.items()})
+            shared[f"learning_rate_{parameter}"] = own if self.plan.optimiser.normalised else own / gradient
+            shared[f"updates_{parameter}"] = DIMENSIONLESS
+        return kept, shared
 
     def keep_ledger(self, built, name, group):
         """What a population had summed up at the end of each trial."""

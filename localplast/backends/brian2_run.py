@@ -122,7 +122,8 @@ class Runtime:
         if get_device() is not all_devices["runtime"]:
             raise LocalplastError("another Brian2 device is active; call brian2.set_device('runtime') first")
         self.seed = options.get("seed", 0)
-        self.built = build(net, values, block, trials, **options)
+        with codegen(target):  # making synapses is code too: Brian2's default would compile it with Cython
+            self.built = build(net, values, block, trials, **options)
         self.network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
         self.start = 0
 
@@ -237,6 +238,26 @@ class Standalone:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+#: What every file of a Brian2 program includes.
+HEADERS = (
+    '"objects.h"', '"brianlib/common_math.h"', '"brianlib/stdint_compat.h"', "<algorithm>", "<climits>", "<cmath>", "<ctime>",
+    "<fstream>", "<iostream>", "<map>", "<random>", "<string>", "<vector>",
+)  # fmt: skip
+PRECOMPILE = """
+all.h.gch: all.h
+\t$(CXX) -Wno-write-strings $(OPTIMISATIONS) -I. -x c++-header all.h -o all.h.gch
+
+$(OBJS): all.h.gch
+"""
+
+
+def share_headers(directory):
+    """Let the C++ project compile its headers once, not once per file: they are most of the work (2.4 times less)."""
+    (directory / "all.h").write_text("".join(f"#include {name}\n" for name in HEADERS))
+    makefile = directory / "makefile"
+    makefile.write_text(makefile.read_text().replace("CXXFLAGS = -c ", "CXXFLAGS = -c -include all.h ") + PRECOMPILE)
+
+
 def compile_cached(directory):
     """Compile the C++ project in ``directory``, or take the program from the cache where its sources were seen before."""
     digest = hashlib.sha256()
@@ -245,7 +266,8 @@ def compile_cached(directory):
     digest.update(Path("/proc/cpuinfo").read_bytes().split(b"flags", 1)[-1].split(b"\n")[0] if os.path.exists("/proc/cpuinfo") else b"")
     cached = Path(platformdirs.user_cache_dir("localplast")) / "brian2" / digest.hexdigest()[:32]
     if not cached.exists():
-        done = subprocess.run(["make", "-j2"], cwd=directory, capture_output=True, text=True)
+        share_headers(directory)
+        done = subprocess.run(["make", "-j2", "DEPS="], cwd=directory, capture_output=True, text=True)
         if done.returncode:
             raise LocalplastError(f"compiling the Brian2 program failed:\n{done.stderr[-2000:]}")
         cached.parent.mkdir(parents=True, exist_ok=True)

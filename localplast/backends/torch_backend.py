@@ -76,7 +76,7 @@ def adjoint_form(net, rule, seed):
     if not rule.local:
         return rule.cut, backward_matrices(net, rule.signal, readouts, seed)
     broadcast = isinstance(rule.signal, Broadcast) and rule.signal.variable == "error" and rule.signal.form != "sign"
-    if not broadcast or rule.filter != AsReadout() or not isinstance(rule.eligibility, Derived) or not rule.eligibility.memory:
+    if not broadcast or rule.filter != AsReadout() or not isinstance(rule.eligibility, Derived) or not rule.eligibility.memory or rule.eligibility.free:
         return None
     if any(direct_path(net, p.post, r) is None for p in net.plastic if p.post not in readouts for r in heard(net, p.post)):
         return None
@@ -122,8 +122,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         numbers, state per neuron only), ``'forward'`` carries the derivative of the whole state forward, with the same
         edges cut. Default: that of the rule, else adjoint where it exists.
     trainable : sequence of str
-        More parameters than the plastic weights and the delays marked trainable, such as ``'rec.tau_mem'`` (by automatic
-        differentiation; delays in steps).
+        More than the plastic weights and what the network marks as trainable, such as ``'rec.tau_mem'`` (delays in steps).
 
     Returns
     -------
@@ -132,8 +131,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
     info : dict
         ``loss`` (mean over trials), ``accuracy``, ``counts``.
     """
-    marked = [f"{p.name}.delay" for p in net.projections.values() if p.delay is not None and p.delay.trainable]
-    names = list(dict.fromkeys([f"{p.name}.weight" for p in net.plastic] + marked + list(trainable)))
+    names = list(dict.fromkeys([f"{p.name}.weight" for p in net.plastic] + [*net.trainable, *trainable]))
     rng = np.random.default_rng([seed, 3])
     with denormals_flushed():
         inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
@@ -156,10 +154,10 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
-            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), tensors, values.masks)
+            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable), tensors, values.masks)
             outputs, counts = learner.run(inputs, target, weight)
             readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
-            grads = {f"{n}.weight": g for n, g in learner.gradients().items()}
+            grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
     info = {
         "loss": float(total.detach().mean()),
         "accuracy": score(outputs.detach(), weight, trials.target, net.size(net.readouts[0])),

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
+from localplast.optimise import check_rates
 from localplast.plan import plan, the_readouts
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
@@ -53,17 +55,18 @@ class Forward:
         self.net, self.tensors, self.masks = net, tensors, masks
         self.cut, self.feedback, self.readouts = cut, feedback or {}, the_readouts(net)
         self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
-        reason = why_not(net, trainable=[], feedback=self.feedback)
+        reason = why_not(net, trainable=net.trainable, feedback=self.feedback)
         if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
         self.fused = None if reason else Fused(net, tensors, masks, cut=cut, feedback=self.feedback, threads=threads)
 
-    def __call__(self, weights, inputs):
-        """Readout outputs ``(time, trial, k)`` and spike counts by population."""
+    def __call__(self, weights, inputs, others=None):
+        """Readout outputs ``(time, trial, k)`` side by side, and spike counts by population."""
         if self.fused is not None:
             results = self.fused(weights, inputs)
-            return torch.cat([results[f"{r}.output"] for r in self.readouts], -1), {k: results[f"{k}.count"] for k in self.spiking}
-        tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}}
+            outputs = torch.cat([results[f"{r}.output"] for r in self.readouts], -1)
+            return outputs, {k: results[f"{k}.count"] for k in self.spiking}
+        tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         outputs, counts, _ = run_forward(
             self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback
         )
@@ -103,18 +106,17 @@ class TorchLearner:
     def restart(self, values, seed):
         """Begin again from other numbers."""
         net, self.seed, self.updates = self.net, seed, 0
+        check_rates(net, self.optimiser)
         self.plastic = [p.name for p in net.plastic]
         moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
         self.values = values = net.clip(values, moving)
         self.tensors = leaves(net, values, dtype=self.dtype)
         self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
-        self.state = {
-            n: {k: torch.zeros_like(self.weights[n]) for k in self.optimiser.state} for n in self.plastic
-        }
-        self.steps = {
-            n: Tape(self.optimiser.program(projection=n), {"learning_rate": self.optimiser.rate(n)}) for n in self.plastic
-        }
-        found = {n: net.bounds(n) for n in moving}
+        self.others = {n: self.tensors[n] for n in net.trainable}
+        learning = {n: self.weights[n] for n in self.plastic} | self.others
+        self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
+        self.steps = {n: self.program(n) for n in learning}
+        found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
         self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
         adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
         learned = plan(net, self.rule, self.loss, seed=seed) if self.rule.local else None
@@ -124,6 +126,11 @@ class TorchLearner:
         starts = learned.learned if learned else {}
         self.feedback = {k: torch.as_tensor(b).to(self.dtype) * self.mask(k) for k, b in starts.items()}
         self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, threads=self.threads)
+
+    def program(self, name):
+        """The optimiser of one projection, parameter or delay; only weights decay."""
+        optimiser = self.optimiser if name in self.plastic else replace(self.optimiser, decay=0.0)
+        return Tape(optimiser.program(projection=name), {"learning_rate": optimiser.rate(name)})
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
@@ -154,10 +161,13 @@ class TorchLearner:
             outputs, counts, grads = self.learn_online(inputs, target, weight)
         else:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
-            outputs, counts = self.forward(leaf, inputs)
+            more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
+            outputs, counts = self.forward(leaf, inputs, more)
         readout_loss, total = batch_loss(self.loss, outputs, target, weight, counts, duration)
         if self.online is None:
-            grads = dict(zip(self.plastic, torch.autograd.grad(total.mean(), [leaf[n] for n in self.plastic]), strict=True))
+            leaves_ = {n: leaf[n] for n in self.plastic} | more
+            found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
+            grads = dict(zip(leaves_, found, strict=True))
         if grads:
             self.updates += 1
             for name, grad in grads.items():
@@ -171,8 +181,13 @@ class TorchLearner:
         }
 
     def step(self, name, grad):
-        """The optimiser, for one projection, its bounds, and the feedback that learns beside it."""
+        """The optimiser, for one projection, its bounds, and the feedback that learns beside it; or for a parameter."""
         given = {"g": grad, "k": self.updates, **self.state[name]}
+        if name in self.others:
+            new = self.steps[name]({"w": self.others[name], **given})
+            self.others[name] = self.tensors[name] = new["w"].clamp(*self.bounds[name])
+            self.state[name] = {k: new[k] for k in self.state[name]}
+            return
         new = self.steps[name]({"w": self.weights[name], **given})
         if name in self.feedback:
             self.feedback[name] = self.steps[name]({"w": self.feedback[name], **given})["w"] * self.mask(name)
@@ -185,15 +200,17 @@ class TorchLearner:
 
     def learn_online(self, inputs, target, weight):
         """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
-        online = self.online
-        if isinstance(online, OnlineKernel):
+        if isinstance(self.online, OnlineKernel):
             return self.learn_in_kernel(inputs, target, weight)
+        if self.others:  # the learner holds numbers of neurons
+            self.online = self.online_learner(self.online.plan)
+        online = self.online
         for name, link in online.twin.links.items():
             link.weight = self.weights[name] * self.mask(name)
         online.learned = self.feedback
         interval = self.rule.interval(self.net.dt)
         if not interval:
-            return *online.run(inputs, target, weight), online.gradients()
+            return *online.run(inputs, target, weight), online.gradients() | online.other_gradients(self.tensors)
 
         def now_and_then(learner, t):
             if (t + 1) % interval and t + 1 < len(weight):
@@ -221,7 +238,7 @@ class TorchLearner:
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts = self.forward(self.weights, inputs)
+            outputs, counts = self.forward(self.weights, inputs, self.others)
             _, total = batch_loss(self.loss, outputs, target, weight, counts, trials.steps * float(self.net.dt))
         spikes = [float(c.mean()) for c in counts.values()]
         return {
@@ -230,20 +247,27 @@ class TorchLearner:
             "spikes": sum(spikes) / max(len(spikes), 1),
         }
 
-    def adopt(self, numbers):
-        """Take over weights, by projection."""
+    def adopt(self, numbers, parameters=None):
+        """Take over weights, by projection, and what else learns, by name."""
         for name, weight in numbers.items():
             self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(weight).to(self.dtype)
+        for name, value in (parameters or {}).items():
+            self.others[name] = self.tensors[name] = torch.as_tensor(value).to(self.dtype)
 
     def numbers(self):
         """The present weights, by projection."""
         return {n: w.detach().numpy().astype(float) for n, w in self.weights.items()}
+
+    def parameters(self):
+        """The present values of what else learns, by name: ``'rec.tau_mem'``, ``'rec_rec.delay'`` (in steps)."""
+        return {n: x.detach().numpy().astype(float) for n, x in self.others.items()}
 
     def arrays(self):
         """Everything that a checkpoint must hold, by name."""
         kept = {f"weight.{n}": w.detach().numpy() for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s.detach().numpy() for n, state in self.state.items() for k, s in state.items()})
         kept.update({f"feedback.{n}": b.numpy() for n, b in self.feedback.items()})
+        kept.update({f"value.{n}": x.numpy() for n, x in self.others.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
@@ -251,6 +275,7 @@ class TorchLearner:
         for name in self.weights:
             self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(arrays[f"weight.{name}"]).clone()
         self.feedback = {n: torch.as_tensor(arrays[f"feedback.{n}"]).clone() for n in self.feedback}
+        self.adopt({}, {n: arrays[f"value.{n}"].copy() for n in self.others})
         for name, state in self.state.items():
             self.state[name] = {k: torch.as_tensor(arrays[f"{k}.{name}"]).clone() for k in state}
         self.updates = int(arrays["updates"])

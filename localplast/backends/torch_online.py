@@ -44,6 +44,8 @@ def why_not_signals(net, plan):
         return f"weights change every {plan.rule.update}"
     if any(n.shift or n.end or n.past for n in plan.neurons.values()):
         return "neurons keep traces of their own"
+    if any(len(s.sums) > 1 for s in plan.synapses.values()):
+        return "delays learn"
     if len(terms) > len(plan.signals) or any(t.variable != "error" or t.form == "sign" for t in terms):
         return "the error does not come straight from the readout"
     if plan.learned and plan.rule.update != "trial":

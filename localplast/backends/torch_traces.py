@@ -19,11 +19,11 @@ class NeuronTraces:
     def __init__(self, net, name, plan, tensors):
         constants = {k: tensors[f"{name}.{k}"].detach() for k in net.nodes[name].values}
         constants["dt"] = float(net.dt)
-        self.past = plan.past
+        self.past, self.sums = plan.past, plan.sums
         self.tapes = {part: Tape(getattr(plan, part), constants) for part in self.PARTS}
 
     def start(self, shape, like):
-        self.values = {name: like.new_zeros(shape) for name in self.past}
+        self.values = {name: like.new_zeros(shape) for name in (*self.past, *self.sums)}
 
     def look(self, part, state):
         """Run one of the programs on the state of this moment."""
@@ -48,8 +48,7 @@ class Synapses:
 
     def start(self, trials, like, shape):
         self.pre = {name: like.new_zeros(trials, shape[0]) for name, _ in self.plan.eligibility.pre}
-        self.stored = {name: like.new_zeros(trials, *shape) for name in self.plan.state}
-        self.stored["gradient"] = like.new_zeros(trials, *shape)
+        self.stored = {name: like.new_zeros(trials, *shape) for name in (*self.plan.state, *self.plan.sums)}
         self.history = [None] * (self.taps.longest + 1)
 
     def arrive(self, signal):
@@ -61,14 +60,14 @@ class Synapses:
             arrived = torch.zeros_like(self.history[0])
         self.arrived = arrived
 
-    def learn(self, per_neuron, z):
+    def learn(self, per_neuron, z, weight):
         """The synapse program, and the hoisted traces one step further."""
         whole = self.plan.eligibility.arrives == "synapse"
         values = {n: v.unsqueeze(1) if getattr(v, "ndim", 0) == 2 else v for n, v in per_neuron.items()}
         if z is not None:
             values["z"] = z.unsqueeze(1)
         values.update({name: v.unsqueeze(-1) for name, v in self.pre.items()})
-        values.update(self.stored)
+        values.update(self.stored, w=weight)
         values["arrived"] = self.arrived if whole else self.arrived.unsqueeze(-1)
         new = self.program(values)
         shape = self.stored["gradient"].shape
@@ -76,6 +75,13 @@ class Synapses:
         self.stored = {name: new[name].expand(shape) for name in self.stored}
         if self.pre:
             self.pre = self.hoisted({**self.pre, "arrived": self.arrived})
+
+    def regularise(self, factor, weight):
+        """Add what the rates of a trial say, known at its end."""
+        stored = self.stored
+        stored["gradient"] = stored["gradient"] + factor * stored["elig_sum"]
+        if "gradient_delay" in stored:
+            stored["gradient_delay"] = stored["gradient_delay"] + factor * weight * stored["drift_elig_sum"]
 
 
 class OnlineLearner:
@@ -174,9 +180,18 @@ class OnlineLearner:
         for name, signal in self.plan.signals.items():
             terms = [self.neurons[t.source].values[t.variable] @ self.matrix(name, t).T for t in signal.terms]
             self.neurons[name].values["L"] = sum(terms[1:], terms[0])
-            self.neurons[name].look("end", {})
+            self.finish(name)
+        for name in self.plan.readouts:
+            self.finish(name)
         for s in self.synapses.values():
-            s.learn(self.neurons[s.p.post].values, self.twin.neurons[s.p.post].z)
+            neurons = self.neurons[s.p.post]
+            s.learn(neurons.values, self.twin.neurons[s.p.post].z, self.twin.links[s.p.name].weight)
+
+    def finish(self, name):
+        """What neurons compute last of all."""
+        state = self.twin.neurons[name].state
+        spikes = {"z": self.twin.neurons[name].z} if self.twin.neurons[name].z is not None else {}
+        self.neurons[name].look("end", {**state, **spikes})
 
     def matrix(self, name, term):
         """The feedback weights of one term, ``(population, source)``."""
@@ -188,19 +203,50 @@ class OnlineLearner:
         return weight if term.form == "weight" else torch.as_tensor(term.matrix).to(weight) * weight.sign()
 
     def add_regulariser(self, steps):
-        duration = steps * float(self.net.dt)
+        duration, regulariser = steps * float(self.net.dt), self.plan.loss.regulariser
+        if regulariser is None:
+            return
+        factors = {
+            name: regulariser.strength / duration * (count / duration - regulariser.target) for name, count in self.counts.items()
+        }
         for s in self.synapses.values():
             if s.plan.regularised:
-                regulariser = self.plan.loss.regulariser
-                excess = self.counts[s.p.post] / duration - regulariser.target
-                factor = regulariser.strength / duration * excess
-                s.stored["gradient"] = s.stored["gradient"] + factor.unsqueeze(1) * s.stored["elig_sum"]
+                s.regularise(factors[s.p.post].unsqueeze(1), self.twin.links[s.p.name].weight)
+        for name in self.plan.signals:
+            values = self.neurons[name].values
+            for parameter in self.plan.parameters[name]:
+                key = f"gradient_{parameter}"
+                values[key] = values[key] + factors[name] * values[f"elig_sum_{parameter}"]
 
     def gradients(self):
         """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
         return {name: s.stored["gradient"].mean(0) * self.masks[name] for name, s in self.synapses.items()}
 
+    def other_gradients(self, tensors):
+        """The estimates for parameters and delays, by name in ``tensors`` and of their shape, mean over trials."""
+        found = {}
+        for name, parameters in self.plan.parameters.items():
+            for parameter in parameters:
+                found[f"{name}.{parameter}"] = self.neurons[name].values[f"gradient_{parameter}"].mean(0)
+        for name, s in self.synapses.items():
+            if "gradient_delay" in s.stored:
+                found[f"{name}.delay"] = s.stored["gradient_delay"].mean(0) * self.masks[name]
+        return {key: whole_of(gradient, self.delay_kind(key), tensors[key].ndim) for key, gradient in found.items()}
+
+    def delay_kind(self, key):
+        name, variable = key.split(".")
+        return self.net.projections[name].delay.kind if variable == "delay" and name in self.net.projections else None
+
     def forget(self, name):
         """Set the gradient of one projection back to zero."""
         stored = self.synapses[name].stored
         stored["gradient"] = torch.zeros_like(stored["gradient"])
+
+
+def whole_of(gradient, kind, ndim):
+    """A gradient per synapse or per neuron, summed over what shares one number."""
+    if ndim == 0:
+        return gradient.sum()
+    if kind in ("axonal", "dendritic"):
+        return gradient.sum(1 if kind == "axonal" else 0)
+    return gradient
