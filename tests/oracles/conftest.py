@@ -1,0 +1,170 @@
+"""What the oracles of layered rules share: a stack of layers written out in plain Torch, and how gradients are compared.
+
+Nothing of localplast computes here, except the numbers (weights, delays) that a network draws.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from brian2 import ms
+
+from localplast.backends import brian2_backend, torch_backend
+from localplast.loss import mse
+from localplast.models import alif, leaky_readout
+from localplast.network import Input, Network, Population, Projection, axonal, normal
+from localplast.task import Trials
+
+N_IN, SIZES, N_OUT, TRIALS, TAU_REF = 6, {"low": 7, "top": 5}, 3, 2, 2
+BETA = {"low": np.array([0, 0, 0, 0.8, 1.2, 0.6, 1.5]), "top": np.array([0, 0, 0.5, 1.0, 0.7])}  # LIF beside ALIF
+START = {name: np.linspace(0.3, 1.6, n) for name, n in SIZES.items()}
+ALPHA, RHO, KAPPA = np.exp(-1 / 20), np.exp(-1 / 60), np.exp(-1 / 15)
+
+
+def stack(*, skip=False, loop=False, delay=0, readout=None, fixed=()):
+    """cues -> low -> top -> out; ``skip``: low -> out too; ``loop``: low -> low; ``fixed``: projections that do not learn."""
+    made = {n: Population(k, alif(tau_adapt=60 * ms, tau_ref=TAU_REF * ms), {"beta": BETA[n]}, {"v": START[n]}) for n, k in SIZES.items()}
+    path = axonal(delay * ms) if delay else None
+    links = [
+        Projection("cues", "low", weight=normal(1.2, mean=0.35)),
+        Projection("low", "top", weight=normal(1.6, mean=0.25), delay=path, plastic="low_top" not in fixed),
+        Projection("top", "out", weight=normal(2.0)),
+    ]
+    if skip:
+        links.append(Projection("low", "out", weight=normal(2.0)))
+    if loop:
+        links.append(Projection("low", "low", weight=normal(1.0)))
+    return Network(
+        dt=1 * ms, cues=Input(N_IN), **made, out=Population(N_OUT, readout or leaky_readout(tau_out=15 * ms)), projections=links
+    )
+
+
+def trials(steps=50, count=TRIALS):
+    rng = np.random.default_rng([7, steps])
+    target = rng.standard_normal((count, steps, N_OUT))
+    return Trials({"cues": rng.random((count, steps, N_IN)) < 0.4}, target, weight=rng.uniform(0.2, 1.0, steps))
+
+
+class Stack:
+    """The network of :func:`stack`, with ``detach()`` where an edge is cut.
+
+    ``cut`` names edges by layer: ``'leak top'`` (a state and what it was before this step's spikes arrived),
+    ``'reset low'``, ``'adaptation low'``, ``'memory'`` (of the readout), ``'loop'``, and projections. ``feedback``
+    ``{projection: (pre, post)}`` stands in for weights in the backward pass to the spikes.
+    """
+
+    def __init__(self, net, values, given, *, cut=(), feedback=None):
+        self.w = {k: torch.tensor(w, requires_grad=True) for k, w in values.weights.items()}
+        self.cut, self.feedback = set(cut), {k: torch.tensor(b) for k, b in (feedback or {}).items()}
+        self.delay = int(values.delays.get("low_top", 0))
+        self.target, self.weight = torch.tensor(given.target), torch.tensor(given.weight)
+        self.run(torch.tensor(given.inputs["cues"]).double())
+
+    def seen(self, edge, x):
+        return x.detach() if edge in self.cut else x
+
+    def through(self, name, z):
+        """What the projection ``name`` delivers."""
+        z = self.seen(name, z)
+        if name not in self.feedback:
+            return z @ self.w[name]
+        return z.detach() @ self.w[name] + (z - z.detach()) @ self.feedback[name]
+
+    def run(self, x):
+        v = {n: torch.tensor(START[n]).expand(len(x), -1) for n in SIZES}
+        a = {n: torch.zeros(len(x), k) for n, k in SIZES.items()}
+        silent, y = {n: torch.zeros(len(x), k) for n, k in SIZES.items()}, torch.zeros(len(x), N_OUT)
+        self.z, outputs = {n: [] for n in SIZES}, []
+        for t in range(x.shape[1]):
+            for n in SIZES:
+                v[n], a[n] = ALPHA * v[n], RHO * a[n]
+                argument = v[n] - 1 - torch.tensor(BETA[n]) * a[n]
+                ready = (silent[n] <= 0).double()
+                psi = 0.3 * torch.clamp(1 - argument.detach().abs(), min=0) * ready
+                hard = (argument.detach() > 0).double() * ready
+                self.z[n].append(hard + psi * (argument - argument.detach()))
+                silent[n] = torch.where(hard > 0, float(TAU_REF), silent[n]) - 1
+                v[n], a[n] = self.seen(f"leak {n}", v[n]), self.seen(f"leak {n}", a[n])
+            low, top = (self.z[n][-1] for n in SIZES)
+            v["low"] = v["low"] + x[:, t] @ self.w["cues_low"]
+            if "low_low" in self.w:
+                v["low"] = v["low"] + self.seen("loop", low) @ self.w["low_low"]
+            if t >= self.delay:
+                v["top"] = v["top"] + self.through("low_top", self.z["low"][t - self.delay])
+            y = self.seen("memory", KAPPA * y) + self.through("top_out", top)
+            if "low_out" in self.w:
+                y = y + self.through("low_out", low)
+            outputs.append(y)
+            for n in SIZES:
+                v[n] = v[n] - self.seen(f"reset {n}", self.z[n][-1])
+                a[n] = a[n] + self.seen(f"adaptation {n}", self.z[n][-1])
+        self.y = torch.stack(outputs, 1)
+
+    def loss(self):
+        return 0.5 * (self.weight[:, None] * (self.y - self.target) ** 2).sum((1, 2)).mean()
+
+    def errors(self):
+        """dE/dy ``(trial, time, readout)``, as numbers."""
+        return (self.weight[:, None] * (self.y - self.target)).detach()
+
+    def spikes(self, name):
+        """``(trial, time, neuron)``, alive in the graph."""
+        return torch.stack(self.z[name], 1)
+
+    def gradient(self, name, loss=None):
+        """Of ``loss`` with respect to the weights ``name``; zero where nothing connects them."""
+        loss = self.loss() if loss is None else loss
+        found = torch.autograd.grad(loss, self.w[name], retain_graph=True, allow_unused=True)[0]
+        found = torch.zeros_like(self.w[name]) if found is None else found
+        return (found * (1 - torch.eye(len(found))) if name == "low_low" else found).numpy()
+
+    def alive(self):
+        """Raise unless every layer spikes, in bursts as fast as it can, without being saturated."""
+        for n in SIZES:
+            spikes = self.spikes(n).detach().numpy()
+            assert 0.03 < spikes.mean() < 0.9 / TAU_REF, f"{n}: {spikes.mean():.3f} spikes per neuron and step"
+            assert min(np.diff(np.flatnonzero(row)).min(initial=99) for trial in spikes for row in trial.T) == TAU_REF
+        return self
+
+
+def error(found, expected):
+    """The largest difference over the largest value; silence compared with silence is an error of the test."""
+    assert found.shape == expected.shape
+    scale = np.abs(expected).max()
+    if not np.isfinite(scale) or scale < 1e-12:
+        raise ValueError("nothing to compare: the expected gradient is zero")
+    return np.abs(found - expected).max() / scale
+
+
+def estimates(net, values, given, rule, loss=None, *, seed=0):
+    """``(where, tolerance, gradients by projection)`` of a local rule as it runs forward in time, on both backends."""
+    loss = loss or mse()
+    traces, _ = torch_backend.gradient(net, values, given, rule, loss, form="traces", seed=seed)
+    online, _ = brian2_backend.gradient(net, values, given, rule, loss, target="numpy", seed=seed)
+    for where, tolerance, grads in (("torch", 1e-10, traces), ("brian2", 1e-8, online)):
+        yield where, tolerance, {k.removesuffix(".weight"): g for k, g in grads.items()}
+
+
+def autograd(net, values, given, rule, loss=None, *, seed=0):
+    """Gradients by localplast's own automatic differentiation, by projection."""
+    grads, _ = torch_backend.gradient(net, values, given, rule, loss or mse(), seed=seed)
+    return {k.removesuffix(".weight"): g for k, g in grads.items()}
+
+
+def equal(net, values, given, rule, expected, loss=None, *, seed=0):
+    """Raise unless ``rule`` gives the ``expected`` gradients on both backends; returns those found, by backend."""
+    found = {}
+    for where, tolerance, grads in estimates(net, values, given, rule, loss, seed=seed):
+        for name, array in expected.items():
+            assert error(grads[name], array) < tolerance, (where, name, error(grads[name], array))
+        found[where] = grads
+    return found
+
+
+@pytest.fixture(scope="session")
+def layered():
+    """The functions of this file, for the oracles."""
+    return SimpleNamespace(
+        Stack=Stack, stack=stack, trials=trials, error=error, estimates=estimates, autograd=autograd, equal=equal, sizes=SIZES
+    )
