@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import brian2 as b2
 import numpy as np
+import sympy
 from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.core.variables import Variable
@@ -56,10 +57,10 @@ class Learning:
             plan, known = self.plan.neurons[name], namespace(self.net.nodes[name].model)
             result.update(self.signals.variables(name))
             known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
-            for key, expression in (*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end):
+            for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
                 dimension = self.parameter_dimension(name, key)
                 if dimension is None:
-                    dimension = parse_expression_dimensions(to_text(expression.subs(symbol(key), 0)), known)
+                    dimension = parse_expression_dimensions(to_text(expression), known)
                 known[key] = Variable(key, dimensions=dimension)
                 if not key.startswith("_") and key != "x":
                     result[key] = known[key].dim
@@ -395,6 +396,24 @@ class Learning:
         synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
         synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
         built.objects[f"arrivals_{p.name}"] = synapses
+
+
+def telling(program):
+    """``program`` in an order in which each line reads known names only, for its dimension: what is not known yet is zero.
+
+    A name that reads its own past, or that of a later one, is a sum whose other terms have the same dimension.
+    """
+    waiting, lines = dict(program), []
+    while waiting:
+        before = len(waiting)
+        for name, expression in list(waiting.items()):
+            known = expression.subs(dict.fromkeys(map(symbol, waiting), 0))
+            if expression == 0 or known != 0 and not known.has(sympy.nan, sympy.zoo):
+                lines.append((name, known))
+                del waiting[name]
+        if len(waiting) == before:
+            return [*lines, *((name, sympy.Integer(0)) for name in waiting)]
+    return lines
 
 
 def with_unit(number, dimension):
