@@ -22,9 +22,10 @@ START = {name: np.linspace(0.3, 1.6, n) for name, n in SIZES.items()}
 ALPHA, RHO, KAPPA = np.exp(-1 / 20), np.exp(-1 / 60), np.exp(-1 / 15)
 
 
-def stack(*, skip=False, loop=False, delay=0, readout=None, fixed=()):
+def stack(*, skip=False, loop=False, delay=0, readout=None, fixed=(), surrogate=None):
     """cues -> low -> top -> out; ``skip``: low -> out too; ``loop``: low -> low; ``fixed``: projections that do not learn."""
-    made = {n: Population(k, alif(tau_adapt=60 * ms, tau_ref=TAU_REF * ms), {"beta": BETA[n]}, {"v": START[n]}) for n, k in SIZES.items()}
+    neuron = alif(tau_adapt=60 * ms, tau_ref=TAU_REF * ms, surrogate=surrogate)
+    made = {n: Population(k, neuron, {"beta": BETA[n]}, {"v": START[n]}) for n, k in SIZES.items()}
     path = axonal(delay * ms) if delay else None
     links = [
         Projection("cues", "low", weight=normal(1.2, mean=0.35)),
@@ -51,10 +52,11 @@ class Stack:
 
     ``cut`` names edges by layer: ``'leak top'`` (a state and what it was before this step's spikes arrived),
     ``'reset low'``, ``'adaptation low'``, ``'memory'`` (of the readout), ``'loop'``, and projections. ``feedback``
-    ``{projection: (pre, post)}`` stands in for weights in the backward pass to the spikes.
+    ``{projection: (pre, post)}`` stands in for weights in the backward pass to the spikes. ``psi`` is the surrogate.
     """
 
-    def __init__(self, net, values, given, *, cut=(), feedback=None):
+    def __init__(self, net, values, given, *, cut=(), feedback=None, psi=None):
+        self.psi = psi or (lambda x: 0.3 * torch.clamp(1 - x.abs(), min=0))
         self.w = {k: torch.tensor(w, requires_grad=True) for k, w in values.weights.items()}
         self.cut, self.feedback = set(cut), {k: torch.tensor(b) for k, b in (feedback or {}).items()}
         self.delay = int(values.delays.get("low_top", 0))
@@ -81,7 +83,7 @@ class Stack:
                 v[n], a[n] = ALPHA * v[n], RHO * a[n]
                 argument = v[n] - 1 - torch.tensor(BETA[n]) * a[n]
                 ready = (silent[n] <= 0).double()
-                psi = 0.3 * torch.clamp(1 - argument.detach().abs(), min=0) * ready
+                psi = self.psi(argument.detach()) * ready
                 hard = (argument.detach() > 0).double() * ready
                 self.z[n].append(hard + psi * (argument - argument.detach()))
                 silent[n] = torch.where(hard > 0, float(TAU_REF), silent[n]) - 1
