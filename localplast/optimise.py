@@ -49,11 +49,12 @@ class Optimiser:
 
         ``unit`` is the symbol of the gradient's unit, for text whose units are checked. With the name of a
         ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself: adding zeros
-        would not keep its bits where a gradient is not finite.
+        would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
+        (``population.parameter``) do not: nothing draws a time constant to zero.
         """
         numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in self.constants.items() if n != "learning_rate"}
         *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
-        w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
+        w, decay = symbol("w"), 0.0 if "." in (projection or "") else self.decay * self.rates.get(projection, 1.0)
         if self.frozen(projection):
             return (*state, ("w", w))
         return (*state, ("w", change - decay * w if decay else change))

@@ -142,6 +142,12 @@ def test_decay_makes_two_weights_alike():
     assert np.abs((one["w"] - other["w"]) / (3 * 0.8**UPDATES) - 1).max() < 1e-12
 
 
+def test_numbers_of_neurons_do_not_decay():
+    optimiser = sgd(0.1).decayed(0.2).with_rates(slow=0.5)
+    assert optimiser.program(projection="rec.tau_mem") == sgd(0.1).program()
+    assert optimiser.program(projection="slow") == sgd(0.1).decayed(0.1).program()
+
+
 def test_links_refuse_what_makes_no_sense():
     with pytest.raises(LocalplastError, match="decay rate 1.5 is not a share.*from 0 to 1"):
         sgd(0.1).decayed(1.5)
