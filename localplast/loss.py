@@ -5,11 +5,11 @@ the mean over its trials, plus the regularisers. ``error = dl/dy`` is also given
 online.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Loss", "RateRegulariser", "cross_entropy", "mse", "rate", "smooth_l1"]
+__all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse", "rate", "reward", "smooth_l1"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Loss:
     def __add__(self, regulariser):
         if not isinstance(regulariser, RateRegulariser):
             return NotImplemented
-        return Loss(self.kind, regulariser)
+        return replace(self, regulariser=regulariser)
 
     def per_step(self, y, target):
         """``l(y, target)``, shape ``(trial, time)``; numpy arrays or torch tensors of shape ``(trial, time, k)``."""
@@ -92,3 +92,49 @@ def mse():
 def smooth_l1():
     """Half the squared error where it is below one, its size less a half beyond (Huber), at every step that counts."""
     return Loss("smooth_l1")
+
+
+@dataclass(frozen=True)
+class Reward(Loss):
+    """Actor and critic: see :func:`reward`."""
+
+    policy: str = "policy"
+    value: str = "value"
+    dice: str = "dice"
+    discount: float = 1.0
+    value_cost: float = 0.5
+    delay: float = 0.0
+
+    def steps(self, dt):
+        """Steps from the last decision to the reward; ``dt`` in seconds."""
+        return int(self.delay / dt + 0.5)
+
+
+def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="value", dice="dice"):
+    """Learn from reward: in every step that counts a choice is drawn from the softmax of the policy readout.
+
+    A right choice (the label) earns the weight of its step, a wrong one costs as much; all of it is paid at once, ``delay``
+    after the last choice, and before the trial's last step. With ``delta(t) = r(t) + discount*V(t+1) - V(t)`` the gradient is
+    ``sum_t delta(t) F(L trace)(t)``, ``F`` a filter that fades by ``discount`` per step, with the errors ``pi - chosen`` of the
+    policy and ``-value_cost`` of the value readout. The reported loss is minus the reward.
+
+    Parameters
+    ----------
+    delay : Quantity
+
+    Other arguments
+    ---------------
+    discount : float
+        Per time step.
+    policy, value, dice : str
+        Two readouts, and an input of currents as wide as the policy: Gumbel noise, which makes choices random and the
+        same on both backends (:func:`gumbel`). It projects nowhere.
+
+    Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45 (reward-based e-prop).
+    """
+    return Reward("reward", None, policy, value, dice, float(discount), float(value_cost), float(delay))
+
+
+def gumbel(rng, shape):
+    """Noise whose largest entry, added to logits, is a draw from their softmax: for the input ``dice``."""
+    return -np.log(-np.log(rng.uniform(1e-12, 1.0, shape)))

@@ -29,10 +29,14 @@ __all__ = ["NeuronModel"]
 #: Names that Brian2 or the learning rules write themselves.
 RESERVED = frozenset(
     "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss score "
-    "teacher normaliser spike_count learning_rate updates signal newest neighbour latest graded_output spikes raster output"
+    "teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived spike_count "
+    "learning_rate updates signal newest neighbour latest graded_output spikes raster output"
     .split()
 )  # fmt: skip
-RESERVED_PREFIXES = ("_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_")
+RESERVED_PREFIXES = (
+    "_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_", "drift_", "credit_", "delta_",
+    "gradient_", "late1_", "L_from_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

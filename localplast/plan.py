@@ -12,13 +12,13 @@ import sympy
 from localplast.calculus import symbol
 from localplast.eligibility import Coefficients, Derived, Eligibility
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import Loss
+from localplast.loss import Loss, Reward
 from localplast.lower import jacobian, lower
 from localplast.optimise import Optimiser
 from localplast.rule import Rule
 from localplast.sensitivity import sensitivity
 
-__all__ = ["NeuronPlan", "Plan", "SynapsePlan", "plan", "the_readouts"]
+__all__ = ["NeuronPlan", "Plan", "SynapsePlan", "judged_readout", "plan", "the_readouts"]
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,11 @@ class Plan:
         return {t.path: t.matrix for s in self.signals.values() for t in s.terms if t.form == "learned"}
 
 
-def the_readouts(net):
-    """The names of the network's readouts, which have the same number of outputs."""
+def the_readouts(net, loss=None):
+    """The names of the network's readouts, which have the same number of outputs unless ``loss`` is a reward."""
+    if isinstance(loss, Reward):
+        check_reward(net, loss)
+        return net.readouts
     sizes = {net.size(name) for name in net.readouts}
     if not sizes:
         raise NetworkError(
@@ -145,6 +148,27 @@ def the_readouts(net):
     return net.readouts
 
 
+def judged_readout(net, loss):
+    """The readout whose outputs are choices: of several the last, with reward the policy."""
+    readouts = the_readouts(net, loss)
+    return loss.policy if isinstance(loss, Reward) else readouts[-1]
+
+
+def check_reward(net, loss):
+    """Raise unless ``net`` has an actor, a critic and dice."""
+    if set(net.readouts) != {loss.policy, loss.value}:
+        raise NetworkError(
+            f"learning from reward needs two readouts, {loss.policy!r} (the actor) and {loss.value!r} (the critic); this network "
+            f"has {list(net.readouts) or 'none'}"
+        )
+    dice = net.inputs.get(loss.dice)
+    if net.size(loss.value) != 1 or dice is None or dice.kind != "currents" or dice.size != net.size(loss.policy):
+        raise NetworkError(
+            f"learning from reward needs one neuron in {loss.value!r} and an Input({net.size(loss.policy)}, 'currents') called "
+            f"{loss.dice!r}, whose Gumbel noise draws the choices"
+        )
+
+
 def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
 
@@ -155,7 +179,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
     UnsupportedError
         A network that the rule has no equations for; the message says which does.
     """
-    readouts = the_readouts(net)
+    readouts = the_readouts(net, loss)
     if rule.update != "trial":
         check_steps(rule, loss, batch)
     for p in net.plastic:
@@ -179,7 +203,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
     for p in net.plastic:
         eligibility = rule.eligibility.of(net, p)
         if p.post in readouts:
-            synapse = readout_plan(eligibility, p.name in learned)
+            synapse = readout_plan(eligibility, loss, p.name in learned)
         else:
             synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
             late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
@@ -216,15 +240,26 @@ def check_steps(rule, loss, batch):
         )
 
 
-def readout_plan(eligibility, learned):
-    gradient = symbol("gradient") + symbol("error") * symbol("elig")
-    return SynapsePlan(eligibility, (*eligibility.synapse, ("gradient", gradient)), eligibility.state, learned=learned)
+def summed(loss, product, end=""):
+    """``(program, state)`` that adds a product of trace and signal to the gradient.
+
+    Where reward comes late the product fades until the temporal difference error ``td``, of the step before, meets it.
+    """
+    gradient = symbol(f"gradient{end}")
+    if not isinstance(loss, Reward):
+        return [(f"gradient{end}", gradient + product)], []
+    fading = symbol(f"fading{end}")
+    return [(f"gradient{end}", gradient + symbol("td") * fading), (f"fading{end}", loss.discount * fading + product)], [f"fading{end}"]
+
+
+def readout_plan(eligibility, loss, learned):
+    sums, state = summed(loss, symbol("error") * symbol("elig"))
+    return SynapsePlan(eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), learned=learned)
 
 
 def hidden_plan(net, rule, eligibility, signal, loss, learned):
     """Eligibility, its delay where the signal is late, its filter, and the product with the learning signal."""
-    path = net.projections[signal.path] if signal.path else None
-    smoothing = rule.filter.of(net, signal.readout, path)
+    smoothing = shared_smoothing(net, rule, signal)
     program, state = [*eligibility.synapse], [*eligibility.state]
     trace, delayed = smoothing.trace, smoothing.program
     if signal.lag:
@@ -233,8 +268,9 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
         state += [earlier.name for _, earlier in chain]
         delayed = [(name, e.subs(symbol("elig"), now)) for name, e in delayed]
         trace = trace.subs(symbol("elig"), now)
-    program += [*delayed, ("gradient", symbol("gradient") + symbol("L") * trace)]
-    state += smoothing.state
+    sums, fading = summed(loss, symbol("L") * trace)
+    program += [*delayed, *sums]
+    state += [*smoothing.state, *fading]
     if loss.regulariser:
         program.append(("elig_sum", symbol("elig_sum") + symbol("elig")))
         state.append("elig_sum")
@@ -264,6 +300,26 @@ def with_delay(plan):
         plan, eligibility=replace(eligibility, pre=(*eligibility.pre, *pre)), program=(*plan.program, *program),
         state=(*plan.state, *state), sums=("gradient", "gradient_delay"),
     )  # fmt: skip
+
+
+def shared_smoothing(net, rule, signal):
+    """The filter of the eligibility, which must be the same for all readouts that a population hears.
+
+    Raises
+    ------
+    UnsupportedError
+        Readouts that remember spikes differently.
+    """
+    path = net.projections[signal.path] if signal.path else None
+    found = rule.filter.of(net, signal.readout, path)
+    for other in (t.source for t in signal.terms if t.variable in ("error", "lure") and t.source != signal.readout):
+        path = next((net.projections[t.path] for t in signal.terms if t.source == other and t.path), None)
+        if rule.filter.of(net, other, path) != found:
+            raise UnsupportedError(
+                f"readouts {signal.readout!r} and {other!r} remember spikes differently, so that {rule.name} would need a trace for "
+                "each; give them the same time constants"
+            )
+    return found
 
 
 def copies(name, lag):
@@ -327,17 +383,17 @@ def neuron_plan(net, made, name, synapses, shift):
 
 def parameter_program(net, made, name, parameter, found):
     """Traces of one parameter, smoothed and multiplied as those of a weight are, per neuron."""
-    elig, total = symbol(f"elig_{parameter}"), symbol(f"gradient_{parameter}")
+    elig, end = symbol(f"elig_{parameter}"), f"_{parameter}"
     if name in made.readouts:
-        return [*found.program, (f"gradient_{parameter}", total + symbol("error") * elig)]
+        return [*found.program, *summed(made.loss, symbol("error") * elig, end)[0]]
     signal = made.signals[name]
-    smoothing = made.rule.filter.of(net, signal.readout, net.projections[signal.path] if signal.path else None)
+    smoothing = shared_smoothing(net, made.rule, signal)
     late = copies(f"elig_{parameter}", signal.lag)
     now = symbol(late[0][0]) if late else elig
     own = {symbol(n): symbol(f"{n}_{parameter}") for n, _ in smoothing.program} | {symbol("elig"): now}
     smoothed = [(f"{n}_{parameter}", e.subs(own, simultaneous=True)) for n, e in smoothing.program]
     product = symbol("L") * smoothing.trace.subs(own, simultaneous=True)
-    program = [*late, *found.program, *smoothed, (f"gradient_{parameter}", total + product)]
+    program = [*late, *found.program, *smoothed, *summed(made.loss, product, end)[0]]
     if made.loss.regulariser:
         program.append((f"elig_sum_{parameter}", symbol(f"elig_sum_{parameter}") + elig))
     return program

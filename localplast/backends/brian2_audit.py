@@ -114,7 +114,7 @@ def statement_violations(title, text, synapses, allowed, may_write):
         if variable is None:
             if n in synapses.namespace and isinstance(synapses.namespace[n], TimedArray):
                 yield f"{title}: reads the table {n!r}"
-            elif n not in DEFAULT_FUNCTIONS:
+            else:
                 yield f"{title}: {n!r} is no variable of the synapse or of its neurons"
         elif isinstance(variable, Function) or n in CLOCK:
             continue
@@ -130,7 +130,7 @@ def statement_violations(title, text, synapses, allowed, may_write):
 
 
 def identifiers(text):
-    return get_identifiers(text) - WORDS - set(DEFAULT_UNITS)
+    return get_identifiers(text) - WORDS - set(DEFAULT_UNITS) - set(DEFAULT_FUNCTIONS)
 
 
 def written(text):

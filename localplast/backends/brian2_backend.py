@@ -7,7 +7,7 @@ from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
 from localplast.optimise import check_rates
-from localplast.plan import plan
+from localplast.plan import judged_readout, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]
@@ -94,7 +94,7 @@ def trial_metrics(net, learned, results, trials):
     loss, counts = trial_losses(net, learned, results, trials.steps * float(net.dt))
     accuracy = float("nan")
     if np.ndim(trials.target) == 1:
-        accuracy = float((results.ledger(learned.readouts[-1], "score").argmax(-1) == trials.target).mean())
+        accuracy = float((results.ledger(judged_readout(net, learned.loss), "score").argmax(-1) == trials.target).mean())
     return {"loss": float(loss.mean()), "accuracy": accuracy, "counts": counts}
 
 
@@ -175,7 +175,7 @@ class Brian2Learner:
         loss, counts = trial_losses(self.net, self.plan, results, duration)
         right = np.full(len(trials), np.nan)
         if np.ndim(trials.target) == 1:
-            right = results.ledger(self.plan.readouts[-1], "score").argmax(-1) == trials.target
+            right = results.ledger(judged_readout(self.net, self.loss), "score").argmax(-1) == trials.target
         rate = np.mean([c.mean(-1) for c in counts.values()], axis=0) / duration
         table = {"loss": loss, "accuracy": right.astype(float), "rate": rate}
         by_update = {k: v.reshape(-1, self.batch).mean(-1) for k, v in table.items()}

@@ -67,6 +67,7 @@ class Built:
     objects: dict = field(default_factory=dict)
     timed: dict = field(default_factory=dict)
     monitors: dict = field(default_factory=dict)
+    pay_delay: int = 0
 
 
 def longest_delay(net):

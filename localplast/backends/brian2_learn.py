@@ -15,7 +15,8 @@ from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_rows import by_rows
-from localplast.backends.brian2_signal import LEARN, Signals, replace_word, unit_of
+from localplast.backends.brian2_signal import Signals
+from localplast.backends.brian2_text import LEARN, replace_word, unit_of
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace
@@ -84,6 +85,8 @@ class Learning:
                     return dimension / per
             if key == f"gradient_{parameter}":
                 return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
+            if key == f"fading_{parameter}":
+                return self.parameter_dimension(name, f"gradient_{parameter}")
             if key.endswith(f"_{parameter}") and key.split("_")[0] in ("elig", "filtered", "faded") or key.endswith(f"_elig_{parameter}"):
                 return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
         return None
@@ -133,7 +136,7 @@ class Learning:
             if name in self.plan.readouts:
                 restart += ["loss", "score"]
             plan = self.plan.neurons[name]
-            restart += plan.past
+            restart += [*plan.past, *self.signals.past(name)]
             code += statements([*plan.shift, *plan.before], lambda n: n)
         fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
         return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
@@ -199,7 +202,7 @@ class Learning:
             signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
         else:
             signal = signals.dimension
-        return {**dimensions, "gradient": signal / weight, "gradient_delay": signal}
+        return {**dimensions, "gradient": signal / weight, "gradient_delay": signal, "fading": signal / weight}
 
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""

@@ -68,6 +68,9 @@ def tables(built, trials):
         weight = np.zeros(block.period)
         weight[: block.steps] = 1.0 if trials.weight is None else trials.weight
         filled["step_weight"] = weight
+        if "pay" in built.timed:
+            pay = np.arange(block.period) == np.flatnonzero(weight)[-1] + built.pay_delay
+            filled["pay"] = pay.astype(float)
     return filled
 
 

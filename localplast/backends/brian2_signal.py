@@ -1,7 +1,5 @@
 """Errors of the readouts and learning signals as Brian2 objects: what travels back to the neurons that learn."""
 
-import re
-
 import brian2 as b2
 import numpy as np
 from brian2.equations.codestrings import Expression
@@ -9,37 +7,19 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2_reward import REWARD_VARIABLES, build_reward
+from localplast.backends.brian2_text import ERROR, LEARN, SIGNAL, SOFTMAX, gather, suffixed, unit_of
 from localplast.calculus import to_text
+from localplast.loss import Reward
 from localplast.lower import lower
 from localplast.network import weight_dimension
 from localplast.neuron import namespace
 
-__all__ = ["LEARN", "Signals", "feedback_name", "replace_word", "unit_of"]
-
-SOFTMAX, ERROR, SIGNAL = range(3)
-#: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
-LEARN = 1000
-
+__all__ = ["Signals", "feedback_name"]
 
 def feedback_name(population, source):
     """What the Brian2 object of fixed feedback is called."""
     return f"feedback_{population}_from_{source}"
-
-
-def unit_of(dimension):
-    """A unit as Brian2 text, empty for numbers without one."""
-    return "" if dimension is DIMENSIONLESS else repr(b2.get_unit(dimension))
-
-
-def replace_word(text, word, replacement):
-    return re.sub(rf"\b{word}\b", replacement, text)
-
-
-def suffixed(model, text, end):
-    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
-    for name in model.dimensions:
-        text = replace_word(text, name, name + end)
-    return text
 
 
 class Signals:
@@ -57,7 +37,7 @@ class Signals:
         return parse_expression_dimensions(model.output, namespace(model))
 
     def error_dimension(self, readout):
-        return DIMENSIONLESS if self.plan.loss.kind == "cross_entropy" else self.output_dimension(readout)
+        return DIMENSIONLESS if self.plan.loss.kind in ("cross_entropy", "reward") else self.output_dimension(readout)
 
     @property
     def dimension(self):
@@ -85,9 +65,17 @@ class Signals:
         if name in self.plan.readouts:
             error, output = self.error_dimension(name), self.output_dimension(name)
             result |= {"error": error, "loss": error**2, "score": output, "teacher": output, "lure": error}
-            if self.plan.loss.kind == "cross_entropy":
+            if self.plan.loss.kind in ("cross_entropy", "reward"):
                 result["normaliser"] = DIMENSIONLESS
+        if isinstance(self.plan.loss, Reward):
+            names = REWARD_VARIABLES.get({self.plan.loss.policy: "policy", self.plan.loss.value: "value"}.get(name), ())
+            result |= dict.fromkeys(("td", *names), DIMENSIONLESS)
         return result
+
+    def past(self, name):
+        """What signals keep from step to step, zero at the start of a trial."""
+        value = isinstance(self.plan.loss, Reward) and name == self.plan.loss.value
+        return ["purse", "paid", "value_before"] if value else []
 
     def target(self, name, term):
         """The variable that a term sums into."""
@@ -141,8 +129,11 @@ class Signals:
         built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
         rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
         built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
-        for readout in self.plan.readouts:
-            self.build_readout(built, readout)
+        if isinstance(self.plan.loss, Reward):
+            build_reward(self, built)
+        else:
+            for readout in self.plan.readouts:
+                self.build_readout(built, readout)
         for (name, _), term in self.terms.items():
             if term.form == "fixed":
                 self.build_feedback(built, name, term)
@@ -171,17 +162,12 @@ class Signals:
 
     def build_softmax(self, built, readout, output):
         """``normaliser_k = sum_j exp(y_j - y_k)``, so that ``softmax(y)_k = 1/normaliser_k`` without overflow."""
-        group, model = built.objects[readout], self.net.nodes[readout].model
+        model = self.net.nodes[readout].model
         pre, post = (suffixed(model, output, end) for end in ("_pre", "_post"))
-        line = SingleEquation(
-            "subexpression", "normaliser_post", DIMENSIONLESS, expr=Expression(f"exp({pre} - ({post}))"), flags=["summed"]
+        expression = f"exp({pre} - ({post}))"
+        built.objects[f"softmax_{readout}"] = gather(
+            built, f"softmax_{readout}", readout, readout, {"normaliser_post": (DIMENSIONLESS, expression)}, SOFTMAX
         )
-        synapses = b2.Synapses(group, group, Equations([line]), name=f"softmax_{readout}", clock=group.clock)
-        pairs = np.indices((group.N, group.N))
-        synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", SOFTMAX
-        built.objects[f"softmax_{readout}"] = synapses
 
     def build_feedback(self, built, name, term):
         ratio, target = self.dimension / self.source_dimension(term), self.target(name, term)

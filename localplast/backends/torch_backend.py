@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import torch
 
+from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
@@ -12,7 +13,8 @@ from localplast.errors import UnsupportedError
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
 from localplast.filters import AsReadout
-from localplast.plan import plan, the_readouts
+from localplast.loss import Reward
+from localplast.plan import judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
@@ -38,18 +40,15 @@ def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
     target = None
     if trials.target is not None:
-        dense = loss.dense_target(trials.target, trials.steps, net.size(the_readouts(net)[0]))
+        dense = loss.dense_target(trials.target, trials.steps, net.size(judged_readout(net, loss)))
         target = torch.as_tensor(dense, device=device).transpose(0, 1).to(dtype)
     weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight, float)
     return inputs, target, torch.as_tensor(weight, device=device).to(dtype)
 
 
-def batch_loss(loss, outputs, target, weight, counts, duration):
+def batch_loss(net, loss, outputs, target, weight, counts, duration, inputs):
     """The loss of every trial, ``(trial,)``: the readouts' part and the regularised whole."""
-    counted = weight.nonzero()[:, 0]  # most steps of a task with a silent wait count for nothing
-    target = target[counted] if len(target) > 1 else target
-    outputs = outputs[counted].unflatten(-1, (-1, target.shape[-1]))  # (time, trial, readout, output)
-    readout = (weight[counted, None] * loss.per_step(outputs, target.unsqueeze(-2)).sum(-1)).sum(0)
+    readout = readout_loss(net, loss, outputs, target, weight, inputs)
     if loss.regulariser is None:
         return readout, readout
     regulariser, total = loss.regulariser, readout
@@ -59,20 +58,29 @@ def batch_loss(loss, outputs, target, weight, counts, duration):
     return readout, total
 
 
-def score(outputs, weight, labels, choices):
-    """Share of trials whose largest weighted mean output is the label; nan where there are no labels.
+def readout_loss(net, loss, outputs, target, weight, inputs):
+    """What the readouts' outputs cost; with reward, minus the reward, whose gradient is that of actor and critic."""
+    if isinstance(loss, Reward):
+        errors, reward = rewarded(net, loss, outputs.detach(), target, weight, inputs[loss.dice])
+        product = (errors * outputs).sum((0, 2))
+        return product - product.detach() - reward
+    counted = weight.nonzero()[:, 0]  # most steps of a task with a silent wait count for nothing
+    target = target[counted] if len(target) > 1 else target
+    outputs = outputs[counted].unflatten(-1, (-1, target.shape[-1]))  # (time, trial, readout, output)
+    return (weight[counted, None] * loss.per_step(outputs, target.unsqueeze(-2)).sum(-1)).sum(0)
 
-    Of several readouts the last one counts, ``choices`` outputs.
-    """
+
+def score(net, loss, outputs, weight, labels):
+    """Share of trials whose largest weighted mean output is the label; nan where there are no labels."""
     if labels is None or np.ndim(labels) != 1:
         return float("nan")
-    chosen = (weight[:, None, None] * outputs[..., -choices:]).sum(0).argmax(-1)
+    chosen = (weight[:, None, None] * split(net, outputs)[judged_readout(net, loss)]).sum(0).argmax(-1)
     return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
 
 
 def adjoint_form(net, rule, seed):
     """``(cut, feedback)`` whose automatic differentiation equals ``rule``; None where no cut does."""
-    readouts = the_readouts(net)
+    readouts = net.readouts
     if not rule.local:
         return rule.cut, backward_matrices(net, rule.signal, readouts, seed)
     broadcast = isinstance(rule.signal, Broadcast) and rule.signal.variable == "error" and rule.signal.form != "sign"
@@ -103,7 +111,7 @@ def backward_matrices(net, signal, readouts, seed):
 
 def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, record=()):
     """Simulate trials; returns readout outputs ``(time, trial, k)`` side by side, spike counts, and what was asked for."""
-    outputs = [f"{r}.output" for r in the_readouts(net)]
+    outputs = [f"{r}.output" for r in net.readouts]
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback)
     wanted = [*outputs, *(f"{k}.spikes" for k in spiking), *record]
@@ -145,22 +153,22 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
             outputs, counts, _ = run_forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)
-            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
+            _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}
         elif form == "forward":
             influence = Influence(net, tensors, values.masks, loss, cut=adjoint[0], feedback=feedback)
             outputs, counts, grads = influence.run(inputs, target, weight)
-            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
+            _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
             learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable), tensors, values.masks)
             outputs, counts = learner.run(inputs, target, weight)
-            readout_loss, total = batch_loss(loss, outputs, target, weight, counts, duration)
+            _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
     info = {
         "loss": float(total.detach().mean()),
-        "accuracy": score(outputs.detach(), weight, trials.target, net.size(net.readouts[0])),
+        "accuracy": score(net, loss, outputs.detach(), weight, trials.target),
         "counts": {k: c.detach().cpu().numpy() for k, c in counts.items()},
     }
     return {n: g.detach().cpu().numpy() for n, g in grads.items()}, info

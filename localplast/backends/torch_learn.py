@@ -14,7 +14,7 @@ from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
 from localplast.optimise import check_rates
-from localplast.plan import plan, the_readouts
+from localplast.plan import plan
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
 
@@ -53,7 +53,7 @@ class Forward:
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
         self.net, self.tensors, self.masks = net, tensors, masks
-        self.cut, self.feedback, self.readouts = cut, feedback or {}, the_readouts(net)
+        self.cut, self.feedback, self.readouts = cut, feedback or {}, net.readouts
         self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
         reason = why_not(net, trainable=net.trainable, feedback=self.feedback)
         if reason:
@@ -163,7 +163,7 @@ class TorchLearner:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
             more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
             outputs, counts = self.forward(leaf, inputs, more)
-        readout_loss, total = batch_loss(self.loss, outputs, target, weight, counts, duration)
+        _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs)
         if self.online is None:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
             found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
@@ -176,7 +176,7 @@ class TorchLearner:
         rates = [c.detach().mean() / duration for c in counts.values()]
         return {
             "loss": float(total.detach().mean()),
-            "accuracy": score(outputs, weight, trials.target, target.shape[-1]),
+            "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
             "rate": float(sum(rates) / max(len(rates), 1)),
         }
 
@@ -239,11 +239,12 @@ class TorchLearner:
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
             outputs, counts = self.forward(self.weights, inputs, self.others)
-            _, total = batch_loss(self.loss, outputs, target, weight, counts, trials.steps * float(self.net.dt))
+            duration = trials.steps * float(self.net.dt)
+            _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs)
         spikes = [float(c.mean()) for c in counts.values()]
         return {
             "loss": float(total.mean()),
-            "accuracy": score(outputs, weight, trials.target, target.shape[-1]),
+            "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
             "spikes": sum(spikes) / max(len(spikes), 1),
         }
 

@@ -14,6 +14,7 @@ from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_online import Online, fields, source
 from localplast.backends.kernel_plan import make_plan, why_not
 from localplast.backends.torch_fused import constant_arrays
+from localplast.loss import Reward
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
@@ -38,6 +39,8 @@ def why_not_online(net, plan, optimiser=None, *, batch=1):
 def why_not_signals(net, plan):
     """Why the kernel has no text for the learning signals of this plan, or None."""
     terms = [t for s in plan.signals.values() for t in s.terms]
+    if isinstance(plan.loss, Reward):
+        return "reward comes late"
     if len(plan.readouts) > 1:
         return "there are several readouts"
     if plan.rule.interval(net.dt) > 1:

@@ -6,7 +6,9 @@ Shapes: pre ``(trial, pre, 1)``, post ``(trial, 1, post)``, synapse ``(trial, pr
 import torch
 
 from localplast.backends.torch_step import Taps, Twin
+from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
+from localplast.loss import Reward
 
 __all__ = ["OnlineLearner"]
 
@@ -138,7 +140,7 @@ class OnlineLearner:
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
         for t in range(steps):
             self.step(t)
-            outputs.append(self.judge(target[min(t, len(target) - 1)], weight[t]))
+            outputs.append(self.judge(t, target[min(t, len(target) - 1)], weight, inputs))
             self.learn()
             if on_step:
                 on_step(self, t)
@@ -165,15 +167,32 @@ class OnlineLearner:
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
 
-    def judge(self, target, weight):
+    def judge(self, t, target, weight, inputs):
         """Errors of the readouts; returns their outputs side by side."""
-        outputs = []
-        for name in self.plan.readouts:
-            outputs.append(self.twin.neurons[name].output())
-            values = self.neurons[name].values
-            values["error"] = weight * self.plan.loss.error(outputs[-1], target)
-            values["lure"] = -weight * target
-        return torch.cat(outputs, -1)
+        outputs = {name: self.twin.neurons[name].output() for name in self.plan.readouts}
+        if isinstance(self.plan.loss, Reward):
+            self.judge_reward(t, outputs, target, weight, inputs)
+        else:
+            for name, output in outputs.items():
+                error, lure = self.plan.loss.error(output, target), -target.expand(output.shape)
+                self.neurons[name].values.update(error=weight[t] * error, lure=weight[t] * lure)
+        return torch.cat(list(outputs.values()), -1)
+
+    def judge_reward(self, t, outputs, target, weight, inputs):
+        """Choose, be paid, and let everybody know the temporal difference error of the step before."""
+        loss = self.plan.loss
+        y, value = outputs[loss.policy], outputs[loss.value]
+        chosen = torch.nn.functional.one_hot((y + inputs[loss.dice][t]).argmax(-1), y.shape[-1]).to(y)
+        if t == 0:
+            self.purse = self.paid = self.value = torch.zeros_like(value)
+        self.purse = self.purse + weight[t] * (2 * (chosen * target).sum(-1, keepdim=True) - 1)
+        td = self.paid + loss.discount * value - self.value
+        self.paid = self.purse * (t == pay_step(weight, loss.steps(float(self.net.dt))))
+        self.value = value
+        for n in self.neurons.values():
+            n.values["td"] = td
+        self.neurons[loss.policy].values["error"] = weight[t] * (y.softmax(-1) - chosen)
+        self.neurons[loss.value].values["error"] = torch.full_like(value, -loss.value_cost)
 
     def learn(self):
         """Send the errors back, population by population, and let every synapse learn."""

@@ -1,0 +1,46 @@
+"""Small pieces of Brian2 text, sums over all pairs of two groups, and the order of what happens at the end of a step."""
+
+import re
+
+import brian2 as b2
+import numpy as np
+from brian2.equations.codestrings import Expression
+from brian2.equations.equations import Equations, SingleEquation
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+__all__ = [
+    "ERROR", "LEARN", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "gather", "replace_word", "suffixed", "unit_of",
+]  # fmt: skip
+
+#: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
+SOFTMAX, ERROR, PURSE, PAID, SURPRISE, SIGNAL = range(6)
+#: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
+LEARN = 1000
+
+
+def unit_of(dimension):
+    """A unit as Brian2 text, empty for numbers without one."""
+    return "" if dimension is DIMENSIONLESS else repr(b2.get_unit(dimension))
+
+
+def replace_word(text, word, replacement):
+    return re.sub(rf"\b{word}\b", replacement, text)
+
+
+def suffixed(model, text, end):
+    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
+    for name in model.dimensions:
+        text = replace_word(text, name, name + end)
+    return text
+
+
+def gather(built, key, source, target, sums, order, namespace=None):
+    """Synapses between all pairs that sum expressions into variables of ``target``: ``{variable: (dimension, text)}``."""
+    groups = built.objects[source], built.objects[target]
+    lines = [SingleEquation("subexpression", n, d, expr=Expression(e), flags=["summed"]) for n, (d, e) in sums.items()]
+    synapses = b2.Synapses(*groups, Equations(lines), name=key, clock=groups[1].clock, namespace=namespace or {})
+    pairs = np.indices((groups[0].N, groups[1].N))
+    synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
+    for updater in synapses.summed_updaters.values():
+        updater.when, updater.order = "end", order
+    return synapses
