@@ -131,7 +131,7 @@ def oxford(dt):
     Returns
     -------
     inputs, target : bool arrays ``(time, 200)``
-        One period: Poisson spikes near 5 Hz, and the picture, row k of it being neuron k.
+        One period: Poisson spikes near 5 Hz, and the picture, row k of it being neuron k. Shared and read-only.
 
     Raises
     ------
@@ -143,8 +143,14 @@ def oxford(dt):
     steps = round(OXFORD_PERIOD / float(dt))
     if not math.isclose(steps * float(dt), OXFORD_PERIOD, rel_tol=1e-9):
         raise ValueError(f"dt = {dt} does not divide the period of 1.89 s; use for example 0.1*ms or 1*ms")
+    return read_oxford(steps)
+
+
+@functools.lru_cache(maxsize=4)
+def read_oxford(steps):
     first = {"oxford-input.ras": 0, "oxford-target.ras": 1}  # one file counts neurons from 0, the other from 1
-    return tuple(read_ras(locate("superspike_oxford", file), float(dt), steps, base) for file, base in first.items())
+    files = [(locate("superspike_oxford", file), base) for file, base in first.items()]
+    return tuple(frozen(read_ras(path, OXFORD_PERIOD / steps, steps, base)) for path, base in files)
 
 
 def read_ras(path, dt, steps, base):
@@ -205,7 +211,7 @@ class Events:
         Channel ``polarity*n**2 + (y//pool)*n + x//pool``, with ``n = size/pool``.
         """
         if self.size % pool:
-            raise ValueError(f"squares of {pool} by {pool} pixels do not tile {self.size} by {self.size}; pool must divide {self.size}")
+            raise ValueError(f"squares of {pool} by {pool} pixels do not tile the picture; pool must divide {self.size}")
         side = self.size // pool
         recording = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         step = np.floor(self.t * (1e-6 / float(dt)) + 1e-6).astype(int)  # an event at k*dt is in step k
@@ -234,10 +240,12 @@ def nmnist_small():
         The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
     """
     file = np.load(locate("nmnist_small", "nmnist_small.npz"), allow_pickle=False)
-    return tuple(
-        (Events(*(frozen(file[f"{part}_{key}"]) for key in ("x", "y", "p", "t", "offsets")), 34), frozen(file[f"{part}_labels"]))
-        for part in ("train", "test")
-    )
+
+    def part(name):
+        arrays = [frozen(file[f"{name}_{key}"]) for key in ("x", "y", "p", "t", "offsets")]
+        return Events(*arrays, size=34), frozen(file[f"{name}_labels"])
+
+    return part("train"), part("test")
 
 
 def frozen(array):
@@ -263,7 +271,8 @@ def locate(name, file):
     if entry["url"] is None:
         source = registry()[name]["source"]
         raise DatasetError(
-            f"dataset {name!r}: no {file}. Looked in {looked}; it cannot be downloaded, for it was packed from {source}. {advice}"
+            f"dataset {name!r}: no {file}. Looked in {looked}; it cannot be downloaded, for it was packed from "
+            f"{source}. {advice}"
         )
     cache = platformdirs.user_cache_path("localplast") / name
     try:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from localplast.errors import LocalplastError
 from localplast.loss import Loss
 from localplast.network import Network
+from localplast.optimise import Optimiser, adam
 from localplast.task import Task
 
 __all__ = ["Preset", "Protocol"]
@@ -19,8 +21,6 @@ class Preset:
     network : Network
     task : Task
     loss : Loss
-    learning_rate : float
-        Of Adam, the same for every rule that is compared.
     batch : int
         Trials per update.
     updates : int
@@ -28,19 +28,34 @@ class Preset:
         Number of test trials.
     hidden : str
         Name of the population whose incoming weights the alignment is reported for.
+    learning_rate : float, optional
+        Of Adam.
+    optimiser : Optimiser, optional
+        Where it is not Adam; give one of the two. The same for every rule that is compared.
     feedback_std : float
         Standard deviation of random feedback, near that of the readout's weights.
+    rules : dict of str to Rule or Contender, optional
+        What ``localplast compare`` compares, by name. Default: e-prop with both kinds of feedback, BPTT and a control.
     """
 
     network: Network
     task: Task
     loss: Loss
-    learning_rate: float
     batch: int
     updates: int
     test: int
     hidden: str
+    learning_rate: float | None = None
+    optimiser: Optimiser | None = None
     feedback_std: float = 1.0
+    rules: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        of_adam = None if self.learning_rate is None else adam(self.learning_rate)
+        optimiser = self.optimiser or of_adam
+        if optimiser is None or of_adam not in (None, optimiser):  # both may be there after dataclasses.replace
+            raise LocalplastError("a preset needs one of learning_rate= (of Adam) and optimiser=")
+        object.__setattr__(self, "optimiser", optimiser)
 
 
 @dataclass(frozen=True)

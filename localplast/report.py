@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from localplast.comparison import Contender, compare
+from localplast.comparison import Contender, as_contender, compare
 from localplast.measure import UNITS
 from localplast.errors import LocalplastError
-from localplast.optimise import adam
 from localplast.plot import comparison, details
 from localplast.record import open_record
 from localplast.rules import bptt, eprop
@@ -23,7 +22,9 @@ FIGURES = (".png", ".pdf", ".svg")
 
 
 def contenders(preset):
-    """The rules of the main job: e-prop with both kinds of feedback, BPTT, and the control with hidden weights frozen."""
+    """The rules of ``preset``, or else e-prop with both kinds of feedback, BPTT, and the control with hidden weights frozen."""
+    if preset.rules:
+        return preset.rules
     readouts = preset.network.readouts
     hidden = tuple(p.name for p in preset.network.plastic if p.post not in readouts)
     return {
@@ -92,7 +93,7 @@ def report(
     ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``).
     """
     tree = compare(
-        built.network, built.task, contenders(built), optimiser=adam(built.learning_rate), loss=built.loss, seeds=list(seeds),
+        built.network, built.task, contenders(built), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
         batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
         target=target, workers=2,
     )
@@ -128,8 +129,10 @@ def write_figure(figure, path):
 
 
 def last_trial(built, folder, seed):
-    """One test trial of the network that e-prop trained."""
-    record = open_record(folder / "runs" / f"e-prop,-symmetric-seed{seed}.zarr")
+    """One test trial of the network that the first local rule trained, or else the first rule."""
+    rules = {name: as_contender(rule).rule for name, rule in contenders(built).items()}
+    name = next((n for n, rule in rules.items() if rule.local), next(iter(rules)))
+    record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
     weights = {name: record[name]["weight"].values for name in built.network.projections}
     values = built.network.draw(seed).replace_weights(weights)
-    return trial(built.network, values, built.task.testing(1, seed), eprop(), built.loss, built.hidden, seed=seed)
+    return trial(built.network, values, built.task.testing(1, seed), rules[name], built.loss, built.hidden, seed=seed)

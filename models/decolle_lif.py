@@ -11,7 +11,7 @@ __all__ = ["decolle_lif"]
 def decolle_lif(
     *, tau_mem=1 / 0.03 * ms, tau_syn=12.5 * ms, tau_ref=1 / 0.35 * ms, pulse=1 * ms, recoil=1.0, bias=0.0, surrogate=None
 ):
-    """``tau_mem dv/dt = -v + pulse/tau_syn*I``, ``tau_syn dI/dt = -I``, ``tau_ref dh/dt = -h``; a spike where ``v + bias + h > 0``.
+    """``tau_mem dv/dt = -v + pulse/tau_syn*I``, ``tau_syn dI/dt = -I``, ``tau_ref dh/dt = -h``; threshold on ``v + bias + h``.
 
     At ``dt = pulse = 1 ms`` forward Euler is the published recursion, to rounding and without a shift of time::
 

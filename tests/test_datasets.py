@@ -201,5 +201,6 @@ def test_what_cannot_be_downloaded_says_so(offline):
 
 
 def test_missing_patterns_say_where_they_were_looked_for(offline):
+    datasets.read_oxford.cache_clear()
     with pytest.raises(DatasetError, match="oxford-input.ras. Looked in .* could not download https://raw"):
         datasets.oxford(1 * ms)

@@ -91,7 +91,8 @@ class TestVanRossum:
         net = Network(
             dt=0.1 * ms, cues=Input(1), target=Input(1), judge=Population(1, van_rossum_readout()),
             projections=[
-                Projection("cues", "judge", weight=1.0, plastic=False), Projection("target", "judge", weight=-1.0, plastic=False),
+                Projection("cues", "judge", weight=1.0, plastic=False),
+                Projection("target", "judge", weight=-1.0, plastic=False),
             ],
         )
         one = np.zeros((2, 3000, 1), bool)

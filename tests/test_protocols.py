@@ -3,32 +3,51 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from brian2 import ms
 
+import localplast as lp
 from localplast import protocols
 from localplast.errors import DatasetError, LocalplastError
 from localplast.loss import Loss
 from localplast.network import Network
-from localplast.protocol import Protocol
+from localplast.optimise import Optimiser, adam
+from localplast.protocol import Preset, Protocol
+from localplast.protocols import decolle_nmnist, superspike_oxford, t_maze, temporal_xor
+from localplast.protocols import superspike_single as single
 from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
+from localplast.rules import bptt, decolle, superspike
 
 PRESETS = [(name, preset) for name in protocols.names() for preset in protocols.load(name).presets]
+
+
+#: What protocols read, below LOCALPLAST_DATA.
+FILES = {
+    "mnist": "mnist/train-images-idx3-ubyte.gz",
+    "decolle-mnist": "mnist/train-images-idx3-ubyte.gz",
+    "decolle-nmnist": "nmnist_small/nmnist_small.npz",
+    "superspike-oxford": "superspike_oxford/oxford-target.ras",
+}
+
+
+def built(name, size="quick"):
+    """One preset, if its files are there."""
+    if name in FILES and not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES[name]).is_file():
+        pytest.skip(f"{FILES[name]} is not in LOCALPLAST_DATA")
+    return protocols.load(name).presets[size]()
 
 
 @pytest.fixture(params=PRESETS, ids="-".join, scope="module")
 def preset(request):
     """Every preset of every protocol, built."""
-    name, size = request.param
-    if name == "mnist" and not Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist", "train-images-idx3-ubyte.gz").is_file():
-        pytest.skip("the MNIST files are not in LOCALPLAST_DATA")
-    return protocols.load(name).presets[size]()
+    return built(*request.param)
 
 
 def same(a, b):
@@ -43,14 +62,14 @@ def test_every_protocol_module_defines_a_protocol_of_its_name(name):
     protocol = protocols.load(name)
     assert isinstance(protocol, Protocol)
     assert protocol.name == name and protocol.summary and protocol.reference
-    assert set(protocol.presets) == {"quick", "paper"}
+    assert {"quick", "paper"} <= set(protocol.presets)
 
 
 def test_presets_fit_together(preset):
     assert isinstance(preset.network, Network) and isinstance(preset.loss, Loss)
     assert preset.hidden in preset.network.populations
-    assert len(preset.network.readouts) == 1
-    assert preset.learning_rate > 0 and preset.updates > 0 and preset.test > 0
+    assert preset.network.readouts
+    assert isinstance(preset.optimiser, Optimiser) and preset.updates > 0 and preset.test > 0
     assert preset.network.plastic
 
 
@@ -72,7 +91,7 @@ def test_trials_depend_on_seed_and_update_only(preset):
     task, batch = preset.task, min(preset.batch, 8)
     first = task.training(0, batch, seed=0)
     assert same(first, task.training(0, batch, seed=0))
-    assert not same(first, task.training(0, batch, seed=1))
+    assert same(first, task.training(0, batch, seed=1)) == task.meta.get("given", False)  # a pattern that comes in files
     if task.meta.get("frozen"):  # learning one pattern is the task
         assert same(first, task.training(1, batch, seed=0)) and same(first, task.testing(batch, seed=0))
         return
@@ -199,6 +218,113 @@ def test_the_frozen_pattern():
     spectrum = np.abs(np.fft.rfft(target[:-1]))  # the last step repeats the phase of the first
     assert set(np.argsort(spectrum[1:])[-4:] + 1) == {1, 2, 3, 5}
     assert trials.inputs["pattern"].mean() == pytest.approx(0.05, abs=0.004)
+
+
+def test_a_preset_has_one_optimiser():
+    quick = protocols.load("yin-yang").presets["quick"]()
+    assert quick.optimiser == adam(quick.learning_rate)
+    assert replace(quick, updates=3).optimiser == quick.optimiser
+    for options in ({}, {"learning_rate": 1e-3, "optimiser": adam(1e-2)}):
+        with pytest.raises(LocalplastError, match="one of learning_rate= .* and optimiser="):
+            Preset(quick.network, quick.task, quick.loss, batch=1, updates=1, test=1, hidden="hidden", **options)
+
+
+class TestSuperSpike:
+    def test_five_target_spikes_in_equal_distance(self):
+        trials = single.frozen_trial(0)
+        assert np.flatnonzero(trials.inputs["target"][0, :, 0]).tolist() == [500, 1500, 2500, 3500, 4500]
+        assert trials.inputs["pattern"].mean() / 1e-4 == pytest.approx(10, rel=0.1)
+
+    def test_a_silent_network_loses_half_of_the_kernels_square_per_target_spike(self):
+        """In milliseconds; the last spike leaves 50 ms of its kernel in the trial, which is all but 1e-4 of it."""
+        net, trials = single.network(dt=0.5 * ms), single.frozen_trial(0, dt=0.5 * ms)
+        silent = {"pattern_out": np.zeros((100, 1))}
+        found = lp.gradient(
+            net, trials, bptt(), loss=lp.losses.mse(), values=net.draw(0).replace_weights({**net.draw(0).weights, **silent})
+        )
+        assert found.attrs["loss"] == pytest.approx(5 * 0.5 * 0.83333333, rel=1e-3)
+
+    def test_judges_hear_their_own_neuron_only(self):
+        values = single.judged((4, 3, 5), dt=1 * ms).draw(0)
+        assert np.array_equal(values.weights["out_judge"], np.eye(5)) and np.array_equal(values.weights["target_judge"], -np.eye(5))
+        assert set(values.weights) == {"pattern_hidden1", "hidden1_out", "out_judge", "target_judge"}
+
+    def test_xor(self):
+        trials = temporal_xor.xor_trials(3)
+        pattern, target = trials.inputs["pattern"], trials.inputs["target"]
+        assert np.all(pattern.sum(1) == 1)
+        first, last = pattern.argmax(1)[:, :50], pattern.argmax(1)[:, 50:]
+        late = np.stack([first.min(1) >= 40, last.min(1) >= 40], 1)  # 20 ms in steps of 0.5 ms
+        assert late.tolist() == [[False, False], [False, True], [True, False], [True, True]]
+        assert target[:, :, 0].sum(1).tolist() == [0, 1, 1, 0] and target[1, 80, 0]
+        with pytest.raises(ValueError, match="even number"):
+            temporal_xor.xor_trials(0, inputs=5)
+
+    @pytest.mark.skipif(not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES["superspike-oxford"]).is_file(), reason="no files")
+    def test_the_oxford_pattern_repeats(self):
+        once, twice = (superspike_oxford.pattern_trial(1 * ms, every=4, periods=k) for k in (1, 2))
+        assert once.inputs["target"].shape == (1, 1890, 50) and twice.steps == 2 * 1890
+        assert np.array_equal(twice.inputs["target"][:, 1890:], once.inputs["target"])
+        assert np.array_equal(once.inputs["pattern"], twice.inputs["pattern"][:, :1890])
+
+
+def test_decolle_trials_are_judged_after_the_burn_in():
+    quick = built("decolle-nmnist")
+    trials = quick.task.training(0, 3, seed=0)
+    assert trials.inputs["events"].shape == (3, 100, 578) and trials.inputs["events"].any((1, 2)).all()
+    assert np.flatnonzero(trials.weight)[0] == 20 and trials.weight.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("hidden", [(7,), (7, 5, 3)])
+def test_every_layer_of_decolle_has_a_fixed_readout_of_its_own(hidden):
+    net = decolle_nmnist.network(20, hidden)
+    assert net.readouts == tuple(f"hidden{k}_out" for k in range(1, len(hidden) + 1))
+    for number, size in enumerate(hidden, 1):
+        weight = net.draw(0).weights[f"hidden{number}_hidden{number}_out"]
+        assert np.abs(weight).max() <= 0.5 / np.sqrt(size) and not net.projections[f"hidden{number}_hidden{number}_out"].plastic
+    assert [p.post for p in net.plastic] == [f"hidden{k}" for k in range(1, len(hidden) + 1)]
+
+
+def test_deep_layers_are_not_silent():
+    quick = built("deep")
+    names = [f"hidden{k}" for k in range(1, 6)]
+    record = lp.run(quick.network, quick.task.testing(20, 0), backend="torch", record=[f"{n}.raster" for n in names])
+    assert all(0.5 < record[n]["spikes"].values.sum((1)).mean() < 10 for n in names)
+    assert built("deep", "local").network.readouts == tuple(f"{n}_out" for n in names)
+
+
+class TestTMaze:
+    def test_nothing_but_noise_between_turn_and_reward(self):
+        quick = built("t-maze")
+        trials, (start, end), reward = quick.task.testing(50, 0), quick.task.meta["decision"], quick.task.meta["reward"]
+        assert (start, end, reward, trials.steps) == (300, 450, 549, 550)
+        raster = trials.inputs["cues"].reshape(50, 550, 4, 10)
+        assert np.array_equal(np.flatnonzero(raster[:, :, 2].any((0, 2))), np.arange(start, end))
+        assert not raster[:, end:, :3].any() and raster[:, end:, 3].mean() == pytest.approx(0.01, rel=0.1)
+        assert np.array_equal(np.flatnonzero(trials.weight), np.arange(start, end))
+
+    def test_up_to_the_turn_it_is_evidence_accumulation(self):
+        one = t_maze.maze_trials(np.random.default_rng(0), 4, cues=3, duration=700 * ms)
+        other = evidence_trials(np.random.default_rng(0), 4, cues=3, duration=700 * ms)
+        assert np.array_equal(one.inputs["cues"][:, :700], other.inputs["cues"]) and np.array_equal(one.target, other.target)
+
+    def test_actor_and_critic(self):
+        net = built("t-maze").network
+        assert {name: net.size(name) for name in net.readouts} == {"policy": 2, "value": 1}
+
+
+@pytest.mark.parametrize("name, rule, fraction", [
+    ("superspike-single", superspike(), 0.7), ("superspike-single", bptt(cut={"reset"}), 0.7), ("decolle-nmnist", decolle(), 0.97),
+    ("decolle-nmnist", bptt(), 0.97), ("deep", bptt(), 0.95),
+])
+def test_quick_presets_begin_to_learn(name, rule, fraction):
+    quick = built(name)
+    found = lp.run(
+        quick.network, quick.task, backend="torch", rule=rule, optimiser=quick.optimiser, loss=quick.loss, batch=quick.batch,
+        updates=30, test=20, test_every=30,
+    )
+    loss = found["metrics"]["test_loss"].dropna("update").values
+    assert loss[-1] < fraction * loss[0]
 
 
 def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):

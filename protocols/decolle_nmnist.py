@@ -1,0 +1,127 @@
+"""N-MNIST with DECOLLE: digits seen by a moving event camera, and a readout of its own for every layer.
+
+Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424. They have three convolutional layers and all recordings; here layers
+are fully connected, and the recordings are 1000 for training and 100 for testing, so accuracies cannot be compared.
+"""
+
+from functools import partial
+
+import numpy as np
+from brian2 import ms
+
+from localplast.datasets import nmnist_small
+from localplast.loss import smooth_l1
+from localplast.models import decolle_lif, instant_readout
+from localplast.network import Input, Network, Population, Projection, normal, uniform
+from localplast.protocol import Preset, Protocol
+from localplast.rules import bptt, decolle
+from localplast.task import Task, Trials
+
+__all__ = ["event_trials", "local_readouts", "network", "protocol"]
+
+
+def local_readouts(name, size, outputs, *, reach=0.5):
+    """``(population, projection)`` of a local readout for the population ``name``: fixed weights in ±``reach/sqrt(size)``."""
+    fixed = Projection(name, f"{name}_out", weight=uniform(reach), plastic=False)
+    return Population(outputs, instant_readout()), fixed
+
+
+def network(inputs, hidden, *, outputs=10, weight=normal(5.0), dt=1 * ms):
+    """Layers of DECOLLE's neurons, each with a readout without memory, reached by fixed random weights.
+
+    Parameters
+    ----------
+    inputs : int
+    hidden : sequence of int
+        Sizes of the layers.
+
+    Other arguments
+    ---------------
+    outputs : int
+        Of every readout.
+    weight : Random
+        Of every layer.
+    dt : Quantity
+
+    Returns
+    -------
+    Network
+        Input ``events``; ``hidden1``, ``hidden2``, ... with their readouts ``hidden1_out``, ``hidden2_out``, ... Of the
+        readouts, the last one decides.
+    """
+    nodes, projections, last = {"events": Input(inputs)}, [], "events"
+    for number, size in enumerate(hidden, 1):
+        name = f"hidden{number}"
+        nodes[name] = Population(size, decolle_lif())
+        nodes[f"{name}_out"], fixed = local_readouts(name, size, outputs)
+        projections += [Projection(last, name, weight=weight), fixed]
+        last = name
+    return Network(dt=dt, projections=projections, **nodes)
+
+
+def event_trials(events, labels, rng=None, *, steps=300, burn_in=60, pool=1, dt=1 * ms):
+    """Recordings as spikes.
+
+    Parameters
+    ----------
+    events : Events
+    labels : int array ``(trial,)``
+    rng : ignored
+
+    Other arguments
+    ---------------
+    steps, burn_in : int
+        Length of a trial, and of its beginning that is not judged.
+    pool : int
+        Pixels in squares of this side share a channel.
+    dt : Quantity
+
+    Returns
+    -------
+    Trials
+        Input ``events``: bool ``(trial, time, 2*(34/pool)**2)``.
+    """
+    weight = np.full(steps, 1 / (steps - burn_in))
+    weight[:burn_in] = 0
+    return Trials({"events": events.raster(dt, steps, pool=pool)}, labels, weight)
+
+
+def task(**options):
+    train, test = nmnist_small()
+    return Task.dataset("decolle-nmnist", train, test, partial(event_trials, **options))
+
+
+def quick():
+    """Two layers, pixels pooled by two, the first of the three saccades."""
+    return preset(hidden=(100, 100), steps=100, burn_in=20, pool=2, batch=25, updates=400, learning_rate=1e-2)
+
+
+def paper():
+    """Three layers, every pixel, 300 ms; batch, burn-in and epochs as published."""
+    return preset(hidden=(512, 512, 512), steps=300, burn_in=60, pool=1, batch=72, updates=1400, learning_rate=1e-3)
+
+
+def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate):
+    return Preset(
+        network=network(2 * (34 // pool) ** 2, hidden),
+        task=task(steps=steps, burn_in=burn_in, pool=pool),
+        loss=smooth_l1(),
+        learning_rate=learning_rate,
+        batch=batch,
+        updates=updates,
+        test=100,
+        hidden="hidden1",
+        rules={"BPTT": bptt(), "DECOLLE": decolle()},
+    )
+
+
+protocol = Protocol(
+    name="decolle-nmnist",
+    summary="Digits seen by a moving event camera (a subset of N-MNIST); every layer has a readout of its own.",
+    reference="Kaiser et al. 2020, Front Neurosci 14:424; Orchard et al. 2015, Front Neurosci 9:437",
+    presets={"quick": quick, "paper": paper},
+    published={
+        "DECOLLE, convolutional, all recordings": "99.04 ± 0.12 % (not checked against the paper)",
+        "DECOLLE, fully connected, all recordings": "93.1 % (NeuroTrain's re-run, as they print it)",
+    },
+)

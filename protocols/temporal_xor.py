@@ -1,0 +1,106 @@
+"""Exclusive or of spike times: two volleys, each early or late; the output spikes once if they differ, else never.
+
+After the temporal exclusive-or task of Zenke & Ganguli 2018, Neural Comput 30:1514 (sizes from there; volleys and times
+chosen here). At the time of the target spike the four conditions bear on the output's membrane as sums of two terms, so
+that no weights of a single layer separate them.
+"""
+
+import numpy as np
+from brian2 import mV, ms
+
+from localplast.loss import mse
+from localplast.network import normal
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.superspike_single import judged, judged_trials, published_optimiser
+from localplast.rules import bptt, superspike
+from localplast.task import Task
+
+__all__ = ["network", "protocol", "xor_trials"]
+
+#: Onset of an early and a late volley, how long one lasts, when the output should spike, and the length of a trial.
+EARLY, LATE, SPREAD, ANSWER, DURATION = 5 * ms, 20 * ms, 5 * ms, 40 * ms, 80 * ms
+
+
+def xor_trials(seed, *, inputs=100, dt=0.5 * ms):
+    """The four trials of this task: early-early, early-late, late-early, late-late.
+
+    Half of the inputs form each volley. Every input spikes once, at a time within the volley that is its own and frozen.
+
+    Parameters
+    ----------
+    seed : int
+        Of the times within the volleys.
+
+    Other arguments
+    ---------------
+    inputs : int
+        An even number.
+    dt : Quantity
+
+    Returns
+    -------
+    Trials
+        Input ``pattern``: bool ``(4, time, inputs)``; ``target``: bool ``(4, time, 1)``.
+    """
+    if inputs % 2:
+        raise ValueError(f"{inputs} inputs do not make two volleys of equal size; use an even number")
+    rng = np.random.default_rng([seed, 3])
+    within = rng.random(inputs) * float(SPREAD)
+    late = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    onset = np.where(np.repeat(late, inputs // 2, axis=1), float(LATE), float(EARLY))
+    when = np.floor((onset + within) / float(dt)).astype(int)
+    steps = round(float(DURATION / dt))
+    pattern, target = np.zeros((4, steps, inputs), bool), np.zeros((4, steps, 1), bool)
+    pattern[np.arange(4)[:, None], when, np.arange(inputs)] = True
+    target[late[:, 0] != late[:, 1], round(float(ANSWER / dt))] = True
+    return judged_trials(pattern, target, dt)
+
+
+def network(*, inputs=100, hidden=10, dt=0.5 * ms):
+    """``inputs`` channels, ``hidden`` neurons, one output."""
+    return judged((inputs, hidden, 1), dt=dt, weight=normal(100 * mV))
+
+
+def task(**options):
+    def training(update, batch, seed):
+        return xor_trials(seed, **options)[np.arange(batch) % 4]
+
+    return Task("temporal-xor", training, testing=lambda n, seed: training(0, n, seed), meta={"frozen": True})
+
+
+def quick():
+    """Ten hidden neurons, steps of 0.5 ms."""
+    return preset(dt=0.5 * ms, updates=1000)
+
+
+def paper():
+    """Ten hidden neurons, the published step of 0.1 ms."""
+    return preset(dt=0.1 * ms, updates=5000)
+
+
+def preset(*, dt, updates):
+    return Preset(
+        network=network(dt=dt),
+        task=task(dt=dt),
+        loss=mse(),
+        optimiser=published_optimiser(5e-5, 4 * DURATION),
+        batch=4,
+        updates=updates,
+        test=4,
+        hidden="hidden1",
+        rules={
+            "BPTT": bptt(),
+            "BPTT, reset cut": bptt(cut={"reset"}),
+            "SuperSpike, symmetric": superspike(),
+            "SuperSpike, random": superspike(feedback="random"),
+            "SuperSpike, uniform": superspike(feedback="uniform"),
+        },
+    )
+
+
+protocol = Protocol(
+    name="temporal-xor",
+    summary="Two volleys, early or late: one output spike if they differ, none if not. Needs a hidden layer.",
+    reference="after Zenke & Ganguli 2018, Neural Comput 30:1514",
+    presets={"quick": quick, "paper": paper},
+)
