@@ -133,7 +133,7 @@ def run(
     path = out / f"{protocol}-{preset}-{rule}-{feedback}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
-        built.network, built.task, backend=backend, rule=made, optimiser=lp.adam(built.learning_rate), loss=built.loss,
+        built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
         batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), seed=seed, path=path,
         resume=resume, threads=2,
     )
