@@ -26,9 +26,9 @@ def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 def ostl(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     """Online spatio-temporal learning: a layer's own memory is followed exactly, that of all others is cut.
 
-    The eligibility follows leak, reset and adaptation of the neuron itself, the error travels back without memory. With
-    recurrent projections among the layers cut this is also diagonal real-time recurrent learning (D-RTRL; Wang et al.
-    2026, Nat Commun 17:1745). Bohnstingl et al. 2022, IEEE Trans Neural Netw Learn Syst 34:8894.
+    The eligibility follows leak, reset and adaptation of the neuron itself, the error travels back without memory. This is
+    also diagonal real-time recurrent learning (D-RTRL; Wang et al. 2026, Nat Commun 17:1745), whose diagonal is that of the
+    neuron's own step: BrainTrace leaves recurrent weights out of it, autapses too. Bohnstingl et al. 2022, IEEE Trans Neural Netw Learn Syst 34:8894.
 
     Other arguments
     ---------------
