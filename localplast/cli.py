@@ -60,18 +60,39 @@ def list_():
 
 
 @app.command()
-def describe(name: Annotated[str, typer.Argument(help="A model or a rule.")]):
-    """The equations of a model, or of a rule on a small recurrent network."""
-    from localplast import models, rules
-    from localplast.describe import describe_model, describe_rule
-    from localplast.errors import LocalplastError
+def describe(
+    name: Annotated[str, typer.Argument(help="A model, a rule or a protocol.")],
+    rule: Annotated[str, typer.Option(help="The rule that a protocol is described with.")] = "eprop",
+    on: Annotated[str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")] = "recurrent",
+    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX (with amsmath) instead of text.")] = False,
+):
+    """Derived equations, where each value is stored, what it costs, and what each synapse reads."""
+    from dataclasses import replace
 
+    from localplast import models, protocols, rules
+    from localplast.describe import describe_model
+    from localplast.errors import LocalplastError
+    from localplast.samples import SAMPLES, sample
+
+    def made(word):
+        word = word.replace("-", "")
+        if word not in rules.__all__:
+            raise LocalplastError(f"no rule {word!r}; there are {', '.join(rules.__all__)}")
+        return rules.feedback_alignment(rules.eprop()) if word == "feedback_alignment" else getattr(rules, word)()
+
+    if on not in SAMPLES:
+        raise LocalplastError(f"no network {on!r} to show a rule on; there are {', '.join(SAMPLES)}")
     if name in models.__all__:
-        typer.echo(describe_model(getattr(models, name)()))
+        found = describe_model(getattr(models, name)())
+    elif name in protocols.names():
+        _, preset = load(name, "quick")
+        found = made(rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
+        found = replace(found, title=f"{name}: {found.title}")
     elif name.replace("-", "") in rules.__all__:
-        typer.echo(describe_rule(getattr(rules, name.replace("-", ""))()))
+        found = made(name).describe(sample(on))
     else:
-        raise LocalplastError(f"no model or rule {name!r}; see localplast list")
+        raise LocalplastError(f"no model, rule or protocol {name!r}; see localplast list")
+    typer.echo(found.latex() if latex else str(found))
 
 
 @app.command()
@@ -82,11 +103,15 @@ def compare(
     out: Out = Path("results"),
     target: Annotated[str, typer.Option(help="Brian2 target: cpp, cython or numpy; default cpp where it can be.")] = "",
     updates: Annotated[int, typer.Option(help="Updates per run; default the preset's.")] = 0,
+    batch: Annotated[int, typer.Option(help="Trials per update; default the preset's.")] = 0,
+    backend: Annotated[str, typer.Option(help="Where local rules run: brian2 or torch; default brian2.")] = "",
     resume: Resume = False,
     table: Annotated[list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")] = [],  # noqa: B006
     figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
+    from dataclasses import replace
+
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,8 +125,11 @@ def compare(
         path.parent.mkdir(parents=True, exist_ok=True)
     words = [protocol, "--preset", preset, "--seeds", seeds, *(["--target", target] if target else [])]
     words += ["--updates", updates] if updates else []
+    words += ["--batch", batch] if batch else []
+    words += ["--backend", backend] if backend else []
+    built = replace(built, batch=batch or built.batch)
     text = report(
-        chosen, built, preset=preset, seeds=range(seeds), folder=folder, target=target or None, updates=updates or built.updates,
+        chosen, built, preset=preset, seeds=range(seeds), folder=folder, backend=backend or None, target=target or None, updates=updates or built.updates,
         resume=resume, command=f"localplast compare {' '.join(map(str, words))}", tables=table, figure=figure,
     )
     typer.echo(text)
@@ -110,8 +138,8 @@ def compare(
 @app.command()
 def run(
     protocol: str,
-    rule: Annotated[str, typer.Option(help="bptt or eprop.")] = "eprop",
-    feedback: Annotated[str, typer.Option(help="symmetric or random.")] = "symmetric",
+    rule: Annotated[str, typer.Option(help="See localplast list.")] = "eprop",
+    feedback: Annotated[str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")] = "",
     backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules.")] = "",
     preset: Preset = "quick",
     seed: int = 0,
@@ -127,10 +155,12 @@ def run(
     if rule not in rules.__all__:
         raise LocalplastError(f"no rule {rule!r}; there are {', '.join(rules.__all__)}")
     _, built = load(protocol, preset)
-    made = getattr(rules, rule)(feedback=feedback, feedback_std=built.feedback_std)
+    made = getattr(rules, rule)()
+    if feedback:
+        made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
     backend = backend or ("brian2" if made.local else "torch")
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{protocol}-{preset}-{rule}-{feedback}-{backend}-seed{seed}.zarr"
+    path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
         built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,

@@ -77,6 +77,15 @@ class Rule:
         """Updates in a trial of ``steps`` steps, for rules that change weights within it."""
         return -(-steps // self.interval(dt))
 
+    def describe(self, net, loss=None, *, optimiser=None):
+        """Every equation derived for ``net``, where it is stored, what it costs and what each synapse reads.
+
+        ``print`` it, show it in a notebook, or take its ``.latex()``: a :class:`~localplast.description.Description`.
+        """
+        from localplast.describe import describe
+
+        return describe(self, net, loss, optimiser=optimiser)
+
 
 def is_time(value):
     return isinstance(value, Quantity) and get_dimensions(value) == second.dim and float(value) > 0

@@ -246,7 +246,7 @@ def test_list_and_describe():
     listed = invoke("list").output
     assert all(name in listed for name in ("alif", "eprop", "yin-yang", "mnist"))
     rule, model = invoke("describe", "e-prop").output, invoke("describe", "alif").output
-    assert "elig = psi*" in rule and "stored: 2 per synapse" in rule
+    assert "elig = psi*" in rule and "2 (eps_a, filtered_v) per synapse" in rule
     assert "dv/dt = -v/tau_mem" in model and "d v / d v = exp(-dt/tau_mem)" in model
 
 
