@@ -6,12 +6,14 @@ import logging
 import math
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from localplast.checkpoint import load_checkpoint, save_checkpoint
 from localplast.errors import LocalplastError, RunawayError
+from localplast.plan import of_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
@@ -82,9 +84,14 @@ class Fit:
         self.judge = self.learner
         if backend == "brian2":  # the twin has the same spikes, and presents all test trials at once
             self.judge = make_learner(
-                net, values, bptt(), self.loss, optimiser, example, backend="torch", updates_per_block=1, **options
+                net, values, bptt(), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
         self.seconds, self.done = 0.0, 0
+
+    @property
+    def judged_loss(self):
+        """What is reported: a regulariser of running rates is felt by synapses, and is no part of the loss."""
+        return self.loss if of_trials(self.loss) else replace(self.loss, regulariser=None)
 
     def restart(self, values, seed):
         """The same run from other numbers."""

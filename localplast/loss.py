@@ -14,18 +14,23 @@ __all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse"
 
 @dataclass(frozen=True)
 class RateRegulariser:
-    """``strength/2 * sum_j (f_j - target)**2``, with ``f_j`` the rate of neuron j in a trial, in hertz."""
+    """``strength/2 * sum_j (f_j - target)**2``, with ``f_j`` the rate of neuron j in hertz: see :func:`rate`."""
 
     target: float
     strength: float
+    window: float = 0.0
 
 
-def rate(target, strength):
+def rate(target, strength, *, window=None):
     """Keep every spiking neuron near ``target`` (a frequency, or hertz as a number); add it to a loss.
 
-    Bellec et al. 2020, Nat Commun 11:3625, methods, "firing rate regularization" (per trial).
+    Without ``window`` the rate is that of a whole trial, and the penalty is paid once, at its end (Bellec et al. 2020, Nat
+    Commun 11:3625, methods, "firing rate regularization"). With a time as ``window`` it is a running average that fades
+    with this time constant, and the penalty is ``strength/2 * integral (f_j(t) - target)**2 dt``: known in every step, so that
+    it goes with weights that change within a trial. It then acts through local rules only, and is not part of the
+    reported loss.
     """
-    return RateRegulariser(float(target), float(strength))
+    return RateRegulariser(float(target), float(strength), 0.0 if window is None else float(window))
 
 
 @dataclass(frozen=True)

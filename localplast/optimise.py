@@ -43,6 +43,7 @@ class Optimiser:
     normalised: bool = False
     rates: dict = field(default_factory=dict)
     decay: float = 0.0
+    decaying: tuple = ()
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -54,7 +55,9 @@ class Optimiser:
         """
         numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in self.constants.items() if n != "learning_rate"}
         *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
-        w, decay = symbol("w"), 0.0 if "." in (projection or "") else self.decay * self.rates.get(projection, 1.0)
+        w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
+        if "." in (projection or "") or (self.decaying and projection not in self.decaying):
+            decay = 0.0
         if self.frozen(projection):
             return (*state, ("w", w))
         return (*state, ("w", change - decay * w if decay else change))
@@ -71,16 +74,17 @@ class Optimiser:
         """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or bound."""
         return replace(self, rates={**self.rates, **rates})
 
-    def decayed(self, rate):
+    def decayed(self, rate, only=()):
         """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so ``(1 - rate) * w + change``.
 
         Kolen & Pollack 1994: two matrices that receive the same changes and decay alike become alike (used so by
         Akrout et al. 2019). The decay is counted per update and is not multiplied by the learning rate, unlike
-        that of AdamW. Chained twice, rates add.
+        that of AdamW. Chained twice, rates add. ``only`` names the projections that decay (default: all that learn): adaptive
+        e-prop lets the readout's weights decay, and with them the feedback that learns beside them.
         """
         if not 0 <= rate <= 1:
             raise LocalplastError(f"the decay rate {rate!r} is not a share; give a number from 0 to 1, per update")
-        return replace(self, decay=self.decay + float(rate))
+        return replace(self, decay=self.decay + float(rate), decaying=tuple(only) or self.decaying)
 
     def clipped(self, limit):
         """The same optimiser on gradients clipped elementwise: ``g <- min(max(g, -limit), limit)``.

@@ -7,6 +7,7 @@ programs, the optimiser.
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import sympy
 
 from localplast.calculus import symbol
@@ -18,7 +19,7 @@ from localplast.optimise import Optimiser
 from localplast.rule import Rule
 from localplast.sensitivity import sensitivity
 
-__all__ = ["NeuronPlan", "Plan", "SynapsePlan", "judged_readout", "plan", "the_readouts"]
+__all__ = ["NeuronPlan", "Plan", "SynapsePlan", "judged_readout", "of_trials", "plan", "the_readouts"]
 
 
 @dataclass(frozen=True)
@@ -228,10 +229,10 @@ def check_trainable(net, rule, parameters, delays):
 
 def check_steps(rule, loss, batch):
     """Raise where weights cannot change within a trial."""
-    if loss.regulariser:
+    if loss.regulariser and not loss.regulariser.window:
         raise UnsupportedError(
-            f"{rule.name} with update={rule.update!r} cannot regularise rates: the rate of a trial is known at its end; "
-            "use update='trial', or drop the regulariser"
+            f"{rule.name} with update={rule.update!r} cannot regularise the rate of a trial, which is known at its end; use "
+            "rate(..., window=500*ms), a running average, or update='trial'"
         )
     if batch > 1:
         raise UnsupportedError(
@@ -240,16 +241,35 @@ def check_steps(rule, loss, batch):
         )
 
 
-def summed(loss, product, end=""):
-    """``(program, state)`` that adds a product of trace and signal to the gradient.
+def of_trials(loss):
+    """Whether rates are regularised at the end of each trial."""
+    return loss.regulariser is not None and not loss.regulariser.window
+
+
+def running(net, loss, end=""):
+    """``(program, state, term)`` of the regulariser of running rates: the gradient's ``term`` in every step."""
+    if loss.regulariser is None or not loss.regulariser.window:
+        return [], [], 0
+    keep, slow = fading_of(net, loss.regulariser.window), symbol(f"elig_slow{end}")
+    program = [(f"elig_slow{end}", keep * slow + (1 - keep) * symbol(f"elig{end}"))]
+    return program, [f"elig_slow{end}"], loss.regulariser.strength * (symbol("activity") - loss.regulariser.target) * slow
+
+
+def fading_of(net, window):
+    """What is left after one step of something that fades with the time constant ``window``."""
+    return float(np.exp(-float(net.dt) / window))
+
+
+def summed(loss, product, end="", extra=0):
+    """``(program, state)`` that adds a product of trace and signal, and what is ``extra``, to the gradient.
 
     Where reward comes late the product fades until the temporal difference error ``td``, of the step before, meets it.
     """
     gradient = symbol(f"gradient{end}")
     if not isinstance(loss, Reward):
-        return [(f"gradient{end}", gradient + product)], []
+        return [(f"gradient{end}", gradient + product + extra)], []
     fading = symbol(f"fading{end}")
-    return [(f"gradient{end}", gradient + symbol("td") * fading), (f"fading{end}", loss.discount * fading + product)], [f"fading{end}"]
+    return [(f"gradient{end}", gradient + symbol("td") * fading + extra), (f"fading{end}", loss.discount * fading + product)], [f"fading{end}"]
 
 
 def readout_plan(eligibility, loss, learned):
@@ -268,13 +288,14 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
         state += [earlier.name for _, earlier in chain]
         delayed = [(name, e.subs(symbol("elig"), now)) for name, e in delayed]
         trace = trace.subs(symbol("elig"), now)
-    sums, fading = summed(loss, symbol("L") * trace)
-    program += [*delayed, *sums]
-    state += [*smoothing.state, *fading]
-    if loss.regulariser:
+    slow, slow_state, extra = running(net, loss)
+    sums, fading = summed(loss, symbol("L") * trace, extra=extra)
+    program += [*delayed, *slow, *sums]
+    state += [*smoothing.state, *slow_state, *fading]
+    if of_trials(loss):
         program.append(("elig_sum", symbol("elig_sum") + symbol("elig")))
         state.append("elig_sum")
-    return SynapsePlan(eligibility, tuple(program), tuple(state), ("gradient",), loss.regulariser is not None, learned)
+    return SynapsePlan(eligibility, tuple(program), tuple(state), ("gradient",), of_trials(loss), learned)
 
 
 def with_delay(plan):
@@ -373,6 +394,9 @@ def neuron_plan(net, made, name, synapses, shift):
         factor = f"credit_{target}"
         shift.update(copies(factor, lag))
         end.append((f"delta_{target}", symbol("L") * symbol(f"late{lag}_{factor}" if lag else factor)))
+    if made.loss.regulariser and made.loss.regulariser.window and name in signals:
+        keep = fading_of(net, made.loss.regulariser.window)
+        end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
     for parameter in made.parameters[name]:
         found = sensitivity(net, name, parameter, keep=made.rule.eligibility.keep)
         for where, program in merged.items():
@@ -393,8 +417,9 @@ def parameter_program(net, made, name, parameter, found):
     own = {symbol(n): symbol(f"{n}_{parameter}") for n, _ in smoothing.program} | {symbol("elig"): now}
     smoothed = [(f"{n}_{parameter}", e.subs(own, simultaneous=True)) for n, e in smoothing.program]
     product = symbol("L") * smoothing.trace.subs(own, simultaneous=True)
-    program = [*late, *found.program, *smoothed, *summed(made.loss, product, end)[0]]
-    if made.loss.regulariser:
+    slow, _, extra = running(net, made.loss, end)
+    program = [*late, *found.program, *smoothed, *slow, *summed(made.loss, product, end, extra)[0]]
+    if of_trials(made.loss):
         program.append((f"elig_sum_{parameter}", symbol(f"elig_sum_{parameter}") + elig))
     return program
 
@@ -407,5 +432,10 @@ def credit(net, name, target):
     found = Coefficients(net.nodes[name])
     update, spike = found.update_coefficients(), found.spike_coefficients()
     slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
+    if slope == 0:
+        raise UnsupportedError(
+            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than one step after, "
+            "and a layered signal has no memory of it; use eprop() or bptt()"
+        )
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
     return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

@@ -1,6 +1,7 @@
 """The main job: a protocol compared under local rules and BPTT, as tables, figures and a record."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ __all__ = ["alignment_table", "check_figure_path", "contenders", "report", "tabl
 FIGURES = (".png", ".pdf", ".svg")
 
 
-def contenders(preset):
+def contenders(preset, backend=None):
+    """What ``preset`` compares, local rules on ``backend`` (default: Brian2, or where the preset says)."""
+    found = {name: as_contender(rule) for name, rule in rules_of(preset).items()}
+    return {n: replace(c, backend=backend) if backend and c.rule.local else c for n, c in found.items()}
+
+
+def rules_of(preset):
     """The rules of ``preset``, or else e-prop with both kinds of feedback, BPTT, and the control with hidden weights frozen."""
     if preset.rules:
         return preset.rules
@@ -85,7 +92,8 @@ def header(attrs):
 
 
 def report(
-    protocol, built, *, preset, seeds, folder, target=None, updates, resume=False, command=None, tables=(), figure=None
+    protocol, built, *, preset, seeds, folder, backend=None, target=None, updates, resume=False, command=None, tables=(),
+    figure=None,
 ):
     """Run the comparison and write what it found; return the text that says so.
 
@@ -93,7 +101,7 @@ def report(
     ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``).
     """
     tree = compare(
-        built.network, built.task, contenders(built), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
+        built.network, built.task, contenders(built, backend), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
         batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
         target=target, workers=2,
     )
@@ -130,7 +138,7 @@ def write_figure(figure, path):
 
 def last_trial(built, folder, seed):
     """One test trial of the network that the first local rule trained, or else the first rule."""
-    rules = {name: as_contender(rule).rule for name, rule in contenders(built).items()}
+    rules = {name: contender.rule for name, contender in contenders(built).items()}
     name = next((n for n, rule in rules.items() if rule.local), next(iter(rules)))
     record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
     weights = {name: record[name]["weight"].values for name in built.network.projections}

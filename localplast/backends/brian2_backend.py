@@ -7,7 +7,7 @@ from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
 from localplast.optimise import check_rates
-from localplast.plan import judged_readout, plan
+from localplast.plan import judged_readout, of_trials, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]
@@ -83,7 +83,7 @@ def trial_losses(net, learned, results, duration):
     plastic = {p.post for p in net.plastic}
     counts = {name: results.ledger(name, "spike_count") for name in learned.signals if name in plastic}
     regulariser = learned.loss.regulariser
-    if regulariser:
+    if of_trials(learned.loss):
         for count in counts.values():
             loss = loss + 0.5 * regulariser.strength * ((count / duration - regulariser.target) ** 2).sum(-1)
     return loss, counts

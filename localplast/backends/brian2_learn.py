@@ -19,6 +19,7 @@ from localplast.backends.brian2_signal import Signals
 from localplast.backends.brian2_text import LEARN, replace_word, unit_of
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
+from localplast.plan import of_trials
 from localplast.neuron import namespace
 
 __all__ = ["Learning"]
@@ -57,6 +58,8 @@ class Learning:
         if not isinstance(self.net.nodes[name], Input):
             plan, known = self.plan.neurons[name], namespace(self.net.nodes[name].model)
             result.update(self.signals.variables(name))
+            if self.net.nodes[name].model.spiking:
+                result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
             known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
             for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
                 dimension = self.parameter_dimension(name, key)
@@ -65,8 +68,6 @@ class Learning:
                 known[key] = Variable(key, dimensions=dimension)
                 if not key.startswith("_") and key != "x":
                     result[key] = known[key].dim
-            if self.net.nodes[name].model.spiking:
-                result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             for key, _ in eligibility.pre:
@@ -337,7 +338,7 @@ class Learning:
         regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
         ends, updates = [], []
         for parameter in self.plan.parameters[name]:
-            if regulariser and name in self.plan.signals:
+            if of_trials(self.plan.loss) and name in self.plan.signals:
                 excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
                 ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
             updates += self.parameter_update(name, parameter) if self.plan.optimiser else []

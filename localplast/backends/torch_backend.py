@@ -9,12 +9,13 @@ from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
-from localplast.errors import UnsupportedError
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
 from localplast.filters import AsReadout
+from localplast.lower import lower
 from localplast.loss import Reward
-from localplast.plan import judged_readout, plan
+from localplast.plan import judged_readout, of_trials, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
@@ -49,7 +50,7 @@ def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
 def batch_loss(net, loss, outputs, target, weight, counts, duration, inputs):
     """The loss of every trial, ``(trial,)``: the readouts' part and the regularised whole."""
     readout = readout_loss(net, loss, outputs, target, weight, inputs)
-    if loss.regulariser is None:
+    if not of_trials(loss):
         return readout, readout
     regulariser, total = loss.regulariser, readout
     for count in counts.values():
@@ -78,10 +79,15 @@ def score(net, loss, outputs, weight, labels):
     return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
 
 
-def adjoint_form(net, rule, seed):
+def adjoint_form(net, rule, seed, loss=None):
     """``(cut, feedback)`` whose automatic differentiation equals ``rule``; None where no cut does."""
-    readouts = net.readouts
+    readouts, running = net.readouts, loss is not None and loss.regulariser is not None and not of_trials(loss)
+    if running and not rule.local:
+        raise UnsupportedError(f"{rule.name} regularises the rates of whole trials only; use rate() without window")
+    if running:
+        return None
     if not rule.local:
+        check_surrogates(net, rule)
         return rule.cut, backward_matrices(net, rule.signal, readouts, seed)
     broadcast = isinstance(rule.signal, Broadcast) and rule.signal.variable == "error" and rule.signal.form != "sign"
     if not broadcast or rule.filter != AsReadout() or not isinstance(rule.eligibility, Derived) or not rule.eligibility.memory or rule.eligibility.free:
@@ -90,6 +96,17 @@ def adjoint_form(net, rule, seed):
         return None
     terms = [t for s in rule.signal.of(net, readouts, seed).values() for t in s.terms]
     return rule.cut, {t.path: t.matrix for t in terms if t.matrix is not None}
+
+
+def check_surrogates(net, rule):
+    """Raise where weights would not learn, for want of a surrogate."""
+    for p in net.plastic:
+        model = net.nodes[p.post].model
+        if model.spiking and lower(model).psi is None and "spike" not in rule.cut:
+            raise UnsupportedError(
+                f"population {p.post!r}: {model.name} spikes but has no surrogate, so projection {p.name!r} cannot learn; "
+                "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
+            )
 
 
 def heard(net, population):
@@ -101,10 +118,18 @@ def backward_matrices(net, signal, readouts, seed):
     """Matrices ``(pre, post)`` that stand in for weights in the backward pass, by projection."""
     if signal.feedback == "symmetric":
         return {}
+    if signal.feedback in ("sign", "learned"):
+        raise UnsupportedError(
+            f"automatic differentiation goes through fixed matrices, not {signal.feedback!r} feedback; use a layered local rule such as "
+            "ottt(), or give matrices"
+        )
     edges = projection_edges(net)
     paths = [p for p in net.projections.values() if p.pre in net.populations and "recurrent" not in edges[p.name]]
     paths = [p for p in paths if net.nodes[p.pre].model.spiking]
     if isinstance(signal.feedback, dict):
+        known = {name for p in paths for name in (p.name, p.pre)}
+        if unknown := set(signal.feedback) - known:
+            raise NetworkError(f"feedback names {sorted(unknown)}; errors come back along {', '.join(p.name for p in paths)}")
         paths = [p for p in paths if {p.name, p.pre} & set(signal.feedback)]
     return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
@@ -144,7 +169,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
     with denormals_flushed():
         inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
         duration = trials.steps * float(net.dt)
-        adjoint = adjoint_form(net, rule, seed)
+        adjoint = adjoint_form(net, rule, seed, loss)
         form = form or getattr(rule, "form", None) or ("adjoint" if adjoint else "traces")
         if form in ("adjoint", "forward"):
             if adjoint is None:

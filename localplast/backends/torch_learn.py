@@ -118,7 +118,7 @@ class TorchLearner:
         self.steps = {n: self.program(n) for n in learning}
         found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
         self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
-        adjoint = adjoint_form(net, self.rule, seed) if self.rule.update == "trial" else None
+        adjoint = adjoint_form(net, self.rule, seed, self.loss) if self.rule.update == "trial" else None
         learned = plan(net, self.rule, self.loss, seed=seed) if self.rule.local else None
         self.online = None if adjoint is not None else self.online_learner(learned)
         cut, feedback = adjoint or ((), {})

@@ -9,6 +9,7 @@ from localplast.backends.torch_step import Taps, Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
 from localplast.loss import Reward
+from localplast.plan import of_trials
 
 __all__ = ["OnlineLearner"]
 
@@ -223,7 +224,7 @@ class OnlineLearner:
 
     def add_regulariser(self, steps):
         duration, regulariser = steps * float(self.net.dt), self.plan.loss.regulariser
-        if regulariser is None:
+        if not of_trials(self.plan.loss):
             return
         factors = {
             name: regulariser.strength / duration * (count / duration - regulariser.target) for name, count in self.counts.items()
