@@ -113,6 +113,11 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
             f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
             "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
         )
+    if model.spiking and lower(model).psi is None:
+        raise UnsupportedError(
+            f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection {projection.name!r} cannot learn; "
+            "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
+        )
     return Derivation(net, projection, frozenset(keep), memory, free).result()
 
 

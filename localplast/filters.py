@@ -66,6 +66,11 @@ class Immediate:
     def of(self, net, readout, path=None):
         """The :class:`Smoothing`; arguments as for :class:`AsReadout`."""
         _, output, target = response(net, readout, path)
+        if output[target] == 0:
+            raise UnsupportedError(
+                f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its own step, so "
+                "a rule without a filter would learn nothing; use leaky_readout(), or a rule that filters, such as eprop()"
+            )
         return Smoothing((), (), output[target] * ELIG)
 
 

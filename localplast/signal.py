@@ -97,8 +97,10 @@ class Feedback:
     judged: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        if not isinstance(self.feedback, dict) and self.feedback not in KINDS:
-            raise NetworkError(f"feedback is one of {', '.join(KINDS)}, or matrices by population; not {self.feedback!r}")
+        if not isinstance(self.feedback, dict) and not (isinstance(self.feedback, str) and self.feedback in KINDS):
+            raise NetworkError(
+                f"feedback is one of {', '.join(KINDS)}, or a dict of matrices by population, such as {{'rec': B}}; not {self.feedback!r}"
+            )
 
     @property
     def form(self):
@@ -106,6 +108,12 @@ class Feedback:
 
     def term(self, net, population, source, variable, path, seed):
         """One :class:`Term`; ``path`` is the projection from ``population`` to ``source``, None if there is none."""
+        parallel = [p.name for p in net.projections.values() if (p.pre, p.post) == (population, source)]
+        if len(parallel) > 1:
+            raise UnsupportedError(
+                f"projections {', '.join(parallel)}: errors come back from {source!r} to {population!r} along one projection only; "
+                "put the weights into one, or use bptt()"
+            )
         if self.judged and path is not None and source in net.readouts:
             return Term(source, variable, "weight", path.name)
         if self.form != "fixed" and path is None:

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import torch
 
+from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
@@ -19,6 +20,9 @@ from localplast.plan import judged_readout, of_trials, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
+
+#: Neurons times steps times trials: some hundred bytes each are kept by automatic differentiation.
+WORTH_FUSING = 1_000_000
 
 
 @contextlib.contextmanager
@@ -145,6 +149,20 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, record=()
     return torch.cat([traces[name] for name in outputs], -1), counts, traces
 
 
+def worth_fusing(net, trials, names, feedback, device):
+    """Whether the history that automatic differentiation keeps is so large that the generated adjoint should run."""
+    numbers = len(trials) * trials.steps * sum(p.size for p in net.populations.values())
+    return numbers > WORTH_FUSING and device == "cpu" and why_not(net, trainable=names, feedback=feedback) is None
+
+
+def run_fused(net, tensors, masks, inputs, *, cut, feedback):
+    """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
+    plain = {k: v.detach() for k, v in tensors.items()}
+    results = Fused(net, plain, masks, cut=cut, feedback=feedback)({n: tensors[f"{n}.weight"] for n in net.projections}, inputs)
+    spiking = [k for k, p in net.populations.items() if p.model.spiking]
+    return torch.cat([results[f"{r}.output"] for r in net.readouts], -1), {k: results[f"{k}.count"] for k in spiking}
+
+
 def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, form=None, trainable=(), device="cpu"):
     """dloss/dparameter as ``rule`` estimates it, before any optimiser.
 
@@ -177,7 +195,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             tensors = leaves(net, values, dtype=dtype, device=device, trainable=names)
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
-            outputs, counts, _ = run_forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)
+            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else run_forward
+            outputs, counts = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)[:2]
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}

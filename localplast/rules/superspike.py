@@ -26,7 +26,7 @@ def superspike(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 
     Zenke & Ganguli 2018, Neural Comput 30:1514, eqs. 5-10.
     """
-    if feedback in ("symmetric", "sign", "learned"):
+    if isinstance(feedback, str) and feedback in ("symmetric", "sign", "learned"):
         signal = Layered(feedback, feedback_std, gated=False, judged=True)
     else:
         signal = Broadcast(feedback, feedback_std, judged=True)
