@@ -42,7 +42,7 @@ def task(train=None, **options):
 
 def quick():
     """Two layers of 100, 100 ms, the first 10000 training images."""
-    return preset(hidden=(100, 100), train=10_000, steps=100, burn_in=20, updates=600, test=500, learning_rate=1e-2)
+    return preset(hidden=(100, 100), train=10_000, steps=100, burn_in=20, updates=200, test=500, learning_rate=1e-2)
 
 
 def paper():

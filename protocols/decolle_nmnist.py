@@ -93,7 +93,7 @@ def task(**options):
 
 def quick():
     """Two layers, pixels pooled by two, the first of the three saccades."""
-    return preset(hidden=(100, 100), steps=100, burn_in=20, pool=2, batch=25, updates=400, learning_rate=1e-2)
+    return preset(hidden=(100, 100), steps=100, burn_in=20, pool=2, batch=25, updates=200, learning_rate=1e-2)
 
 
 def paper():

@@ -55,7 +55,7 @@ def task(dt, **options):
 
 def quick():
     """Every fourth row of the picture, 100 hidden neurons, steps of 1 ms."""
-    return preset(dt=1 * ms, hidden=100, every=4, updates=200)
+    return preset(dt=1 * ms, hidden=100, every=4, updates=100)
 
 
 def paper():
