@@ -55,18 +55,13 @@ class TwoTraces:
     def of(self, net, projection):
         """The :class:`~localplast.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
         derived = Derived(adaptation=False).of(net, projection)
-        model, target = net.nodes[projection.post].model, projection.target
-        if not model.spiking:
+        target = projection.target
+        if not net.nodes[projection.post].model.spiking:
             return derived
         if derived.arrives == "synapse":
             raise_shared(projection, "a trace per presynaptic neuron")
-        before, after = credit(net, projection.post, target)
+        before, after = credit(net, projection.post, target)  # refuses neurons that feel a spike later still
         now, past, trace, fresh = f"credit_{target}", f"past_credit_{target}", f"eps_{target}", f"last_eps_{target}"
-        if dict(after)[now] == 0:
-            raise UnsupportedError(
-                f"population {projection.post!r}: a spike moves the threshold of {model.name} later than in the next step, so "
-                "the two traces have no step in common; use method='exact', or let spikes land on the membrane"
-            )
         lam_pre, lam_post = (per_step(lam, net.dt) for lam in (self.lam_pre, self.lam_post))
         value = self.a_pre * symbol(now) * symbol(trace) + self.a_post * symbol(past) * symbol(fresh)
         return Eligibility(
