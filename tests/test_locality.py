@@ -23,7 +23,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, n
 from localplast.optimise import adam, momentum, sgd
 from localplast.plan import plan
 from localplast.samples import sample
-from localplast.signal import Broadcast, Signal, Term
+from localplast.signal import Broadcast
 from localplast.task import Trials
 
 MODELS = {"lif": lif, "alif": alif, "cuba": cuba_lif}
@@ -58,28 +58,27 @@ def planned(rule, kind="alif", loss=None, optimiser=None):
         return plan(net, rules.feedback_alignment(rule), loss, optimiser), net
 
 
-#: what rules refuse: layered errors by paths of two lengths, factors per presynaptic neuron that synapses delay
-REFUSED = {(n, "local") for n in ("es_d_rtrl", "ostl", "ottt", "s_tllr", "sltt")} | {
-    ("es_d_rtrl", "cuba"), ("es_d_rtrl", "synaptic"), ("s_tllr", "synaptic"),
-}  # fmt: skip
+#: networks that some rules refuse: two paths of an error, a readout that spikes show in late, spikes that arrive one by one
+SPECIAL = ("cuba", "local", "spikes", "synaptic")
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_local_rule_is_local(kind):
     """On the plan, and (where networks are special) on the text that Brian2 runs."""
-    refused = set()
+    audited = []
     for name in LOCAL:
         try:
             made, net = planned(getattr(rules, name)(), kind)
         except UnsupportedError:
-            refused.add((name, kind))
+            assert kind in SPECIAL, name
             continue
+        audited.append(name)
         assert audit(made, net).check().local, name
         for projection in made.synapses:
             assert reads(made, net, projection).foreign == (), name
         if kind not in ("lif", "alif", "deep"):  # the special ones hold all that these do
             assert audit_text(net, made) == (), name
-    assert refused == {pair for pair in REFUSED if pair[1] == kind}
+    assert {"eprop", "decolle", "superspike"} <= set(audited)
 
 
 @pytest.mark.parametrize("rule", [rules.eprop(feedback="learned", update="step"), rules.eprop(feedback="sign", update=3 * ms)])
@@ -229,21 +228,30 @@ def test_cheats_in_neurons(where, owner, expression):
 
 @dataclasses.dataclass(frozen=True)
 class Spy(Broadcast):
-    """A signal that carries something else than an error."""
-
-    carries: str = "v"
-    lag: int = 0
+    """A signal that carries the membrane of the readout."""
 
     def of(self, net, readouts, seed):
-        honest = super().of(net, readouts, seed)
-        return {n: Signal(tuple(Term(t.source, self.carries, t.form, t.path, t.matrix) for t in s.terms), s.readout, s.path, self.lag)
-                for n, s in honest.items()}  # fmt: skip
+        return carrying(super().of(net, readouts, seed), "v")
 
 
-@pytest.mark.parametrize("carries", ["v", "loss", "delta_v", "L"])
-def test_signals_carry_errors_only(carries):
-    made, net = planned(dataclasses.replace(rules.eprop(), signal=Spy(carries=carries)))
-    assert any("learning signal of 'rec'" in v for v in audit(made, net).violations)
+def carrying(signals, variable):
+    """``signals`` with every term carrying ``variable``."""
+    return {
+        n: dataclasses.replace(s, terms=tuple(dataclasses.replace(t, variable=variable) for t in s.terms)) for n, s in signals.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", ["v", "loss", "delta_v", "L", "z"])
+def test_signals_carry_errors_only(variable):
+    made, net = planned(rules.eprop())
+    found = audit(dataclasses.replace(made, signals=carrying(made.signals, variable)), net)
+    assert any("learning signal of 'rec'" in v for v in found.violations)
+
+
+def test_a_signal_of_ones_own_is_audited():
+    made, net = planned(dataclasses.replace(rules.eprop(), signal=Spy()))
+    with pytest.raises(LocalityError, match="carries 'v' of 'out'"):
+        audit(made, net).check()
 
 
 def test_a_signal_that_is_early_is_of_the_future():
