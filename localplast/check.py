@@ -1,0 +1,200 @@
+"""What a network must be: every part checked against the others, before anything is compiled."""
+
+from dataclasses import replace
+
+import numpy as np
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+
+from localplast.bounds import check_bounds
+from localplast.errors import NetworkError
+from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
+from localplast.parts import Delay, Input, Population, Random
+
+__all__ = ["MAX_DELAY_STEPS", "check_network", "weight_dimension"]
+
+#: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
+MAX_DELAY_STEPS = 100_000
+
+
+def check_network(net, projections):
+    """Check every part against the others; return the projections by name, defaults filled in."""
+    if np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
+        raise NetworkError(f"the time step must be a positive time such as 1*ms, not {net.dt!r}")
+    for name, node in net.nodes.items():
+        check_node(name, node)
+    complete = {}
+    for projection in projections:
+        projection = complete_projection(net, projection)
+        if projection.name in complete or projection.name in net.nodes:
+            raise NetworkError(f"two parts are called {projection.name!r}; give the projection another name=")
+        complete[projection.name] = projection
+    return complete
+
+
+def check_node(name, node):
+    if not name.isidentifier() or name.startswith("_") or name in RESERVED:
+        raise NetworkError(f"{name!r} cannot name a population; use letters, digits and underscores")
+    if not isinstance(node, (Population, Input)):
+        raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
+    if not isinstance(node.size, (int, np.integer)) or node.size < 1:
+        raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
+    if isinstance(node, Input):
+        if node.kind not in ("spikes", "currents"):
+            raise NetworkError(f"input {name!r}: kind is 'spikes' or 'currents', not {node.kind!r}")
+        return
+    if not isinstance(node.model, NeuronModel):
+        raise NetworkError(f"population {name!r}: the model is a {type(node.model).__name__}, not a NeuronModel; write lif()")
+    known = {"parameters": node.model.parameters, "initial": variables_of(node.model)}
+    for what, names in known.items():
+        for key, value in getattr(node, what).items():
+            if key not in names:
+                raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
+            check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
+    check_trainable(name, node)
+    refractory = node.model.refractory
+    if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
+        raise NetworkError(f"population {name!r}: the refractory period {refractory!r} is negative")
+
+
+def check_trainable(name, node):
+    """Parameters that learn must exist, act on the neuron smoothly, and have bounds of their unit."""
+    for key, bounds in node.trainable.items():
+        label = f"population {name!r}, trainable {key!r}"
+        if key not in node.model.parameters or key == node.model.refractory:
+            smooth = sorted(set(node.model.parameters) - {node.model.refractory})
+            raise NetworkError(f"{label}: {node.model.name} has no such parameter that can be learned; it has {smooth}")
+        if np.ndim(bounds) != 1 or len(bounds) != 2:
+            raise NetworkError(f"{label}: give the lowest and the highest value, such as (5*ms, 100*ms) or (None, None), not {bounds!r}")
+        for bound in bounds:
+            if bound is not None:
+                check_value(label, key, bound, node.model.dimensions[key], 1)
+
+
+def check_value(label, key, value, dimension, size):
+    """A parameter or initial value: finite numbers of the right unit, one or ``size``."""
+    if not is_finite(value):
+        raise NetworkError(f"{label}: {key} = {value!r} is not a finite number; write for example 5*ms")
+    if get_dimensions(value) != dimension:
+        raise NetworkError(f"{label}: {key} = {value} has the wrong unit; it is measured in {unit_text(dimension)}")
+    if np.shape(value) not in ((), (size,)):
+        raise NetworkError(f"{label}: {key} has shape {np.shape(value)}; give one value or {size}")
+
+
+def is_finite(value):
+    try:
+        return bool(np.all(np.isfinite(np.asarray(value, float))))
+    except (TypeError, ValueError):
+        return False
+
+
+def unit_text(dimension):
+    """The unit as a person writes it (Brian2 calls numbers without unit radian)."""
+    return "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+
+
+def variables_of(model):
+    """The names that the model itself declares: Brian2 adds two for refractoriness."""
+    return sorted(set(model.parsed.names) - {"not_refractory", "lastspike"})
+
+
+def complete_projection(net, p):
+    """Fill in the defaults of one projection and check it against the nodes it connects."""
+    label = f"projection {p.name or f'{p.pre}_{p.post}'!r}"
+    for end in (p.pre, p.post):
+        if end not in net.nodes:
+            raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")
+    pre, post = net.nodes[p.pre], net.nodes[p.post]
+    if isinstance(post, Input):
+        raise NetworkError(f"{label}: {p.post!r} is an input and cannot receive")
+    spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
+    transmission = p.transmission or ("event" if spikes else "graded")
+    p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
+    if not p.name.isidentifier() or p.name.startswith("_"):
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
+    if transmission not in ("event", "graded"):
+        raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
+    if transmission == "event" and not spikes:
+        raise NetworkError(f"{label}: {p.pre!r} does not spike; use transmission='graded'")
+    if transmission == "graded" and isinstance(pre, Population) and pre.model.output is None:
+        raise NetworkError(f"{label}: {pre.model.name} has no graded output; give the model output='...'")
+    if transmission == "graded" and isinstance(pre, Input) and pre.kind == "spikes":
+        raise NetworkError(f"{label}: {p.pre!r} gives spikes; use Input({pre.size}, 'currents') for graded values")
+    check_target(net, label, p)
+    check_shapes(net, label, p)
+    check_bounds(label, p.bounds, (pre.size, post.size), weight_dimension(net, p))
+    return p
+
+
+def check_target(net, label, p):
+    model = net.nodes[p.post].model
+    if p.target not in variables_of(model) or model.parsed[p.target].type == "subexpression":
+        raise NetworkError(f"{label}: {model.name} has no variable {p.target!r}; it has {variables_of(model)}")
+    if p.transmission == "graded" and p.target not in model.free_variables:
+        raise NetworkError(
+            f"{label}: a graded projection sets its target, so {p.target!r} must be declared without an equation "
+            f"('{p.target} : unit'); {model.name} has {sorted(model.free_variables) or 'none'}"
+        )
+    written = {line.split("=")[0].strip(" +-*/") for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")}
+    if p.transmission == "graded" and p.target in written:
+        raise NetworkError(
+            f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} itself; "
+            "let it receive by another variable"
+        )
+    check_weight(net, label, p)
+
+
+def check_weight(net, label, p):
+    """Weights must be finite and have the unit of what they deliver; bare numbers are SI."""
+    drawn = isinstance(p.weight, Random)
+    parts = {"weight": p.weight.spread, "mean weight": p.weight.mean} if drawn else {"weight": p.weight}
+    expected = weight_dimension(net, p)
+    for what, given in parts.items():
+        if not is_finite(given):
+            raise NetworkError(f"{label}: the {what} {given!r} is not made of finite numbers")
+        if isinstance(given, Quantity) and get_dimensions(given) != expected:
+            raise NetworkError(
+                f"{label}: the {what} {given!r} has the wrong unit; {p.target!r} of {net.nodes[p.post].model.name} "
+                f"needs {unit_text(expected)}"
+            )
+
+
+def weight_dimension(net, p):
+    """Dimensions of the weight: the target's, over those of the output where transmission is graded."""
+    dim = net.nodes[p.post].model.dimensions[p.target]
+    pre = net.nodes[p.pre]
+    if p.transmission == "event" or isinstance(pre, Input):
+        return dim
+    return dim / parse_expression_dimensions(pre.model.output, namespace(pre.model))
+
+
+def check_shapes(net, label, p):
+    n_pre, n_post = net.size(p.pre), net.size(p.post)
+    for what, value in (("weight", p.weight), ("mask", p.mask)):
+        if value is None or isinstance(value, Random):
+            continue
+        if np.shape(value) not in ((), (n_pre, n_post)):
+            raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")
+    if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
+        raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
+    if p.delay is None:
+        return
+    if not isinstance(p.delay, Delay):
+        raise NetworkError(f"{label}: the delay {p.delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
+    shapes = {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
+    if p.delay.kind not in shapes:
+        raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {p.delay.kind!r}")
+    if get_dimensions(p.delay.value) != second.dim:
+        raise NetworkError(f"{label}: the delay {p.delay.value!r} is not a time; write for example 3*ms")
+    if np.shape(p.delay.value) not in ((), shapes[p.delay.kind]):
+        raise NetworkError(
+            f"{label}: the {p.delay.kind} delay has shape {np.shape(p.delay.value)}; "
+            f"give one value or {shapes[p.delay.kind]}"
+        )
+    steps = np.asarray(p.delay.value, float) / float(net.dt)
+    if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
+        raise NetworkError(
+            f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {net.dt}, "
+            f"these range from {steps.min():g} to {steps.max():g} steps"
+        )

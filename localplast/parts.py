@@ -1,0 +1,184 @@
+"""What networks are made of, as frozen data: populations, inputs, projections, delays, and weights to be drawn."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from brian2.units.fundamentalunits import Quantity
+
+from localplast.neuron import NeuronModel
+from localplast.serialise import encode
+
+__all__ = [
+    "Data", "Delay", "Input", "Population", "Projection", "Random", "Values", "axonal", "dendritic", "normal", "synaptic", "uniform",
+]  # fmt: skip
+
+
+class Data:
+    """Equality by content: what two objects would write to a file."""
+
+    def __eq__(self, other):
+        return type(self) is type(other) and encode(self) == encode(other)
+
+    __hash__ = None
+
+
+@dataclass(frozen=True)
+class Random:
+    """Weights to be drawn, from ``kind`` ``'normal'`` or ``'uniform'``; see :func:`normal`, :func:`uniform`."""
+
+    kind: str
+    mean: float
+    spread: float
+    fan_in: bool
+
+    def draw(self, rng, shape):
+        """An array of ``shape`` ``(pre, post)`` in SI units."""
+        spread = float(self.spread) / (np.sqrt(shape[0]) if self.fan_in else 1.0)
+        standard = rng.standard_normal(shape) if self.kind == "normal" else rng.uniform(-1.0, 1.0, shape)
+        return float(self.mean) + spread * standard
+
+
+def normal(std=1.0, *, mean=0.0, fan_in=True):
+    """Gaussian weights; with ``fan_in`` the standard deviation is ``std / sqrt(pre)``."""
+    return Random("normal", mean, std, fan_in)
+
+
+def uniform(limit=1.0, *, mean=0.0, fan_in=True):
+    """Uniform weights in ``mean ± limit``; with ``fan_in`` the limit is divided by ``sqrt(pre)``."""
+    return Random("uniform", mean, limit, fan_in)
+
+
+@dataclass(frozen=True, eq=False)
+class Delay(Data):
+    """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
+
+    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``. A ``trainable`` delay is a
+    real number of steps on the Torch backend, read by linear interpolation between two steps.
+    """
+
+    kind: str
+    value: Quantity
+    trainable: bool = False
+
+
+def axonal(value, *, trainable=False):
+    """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``."""
+    return Delay("axonal", value, trainable)
+
+
+def dendritic(value, *, trainable=False):
+    """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``."""
+    return Delay("dendritic", value, trainable)
+
+
+def synaptic(value, *, trainable=False):
+    """One delay per synapse, ``value`` an array ``(pre, post)``."""
+    return Delay("synaptic", value, trainable)
+
+
+@dataclass(frozen=True)
+class Input:
+    """``size`` channels that come from outside: ``kind`` is ``'spikes'`` or ``'currents'`` (graded values)."""
+
+    size: int
+    kind: str = "spikes"
+
+
+@dataclass(frozen=True, eq=False)
+class Population(Data):
+    """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays.
+
+    ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take (either
+    may be None): ``{"tau_mem": (5*ms, 100*ms)}``.
+    """
+
+    size: int
+    model: NeuronModel
+    parameters: dict = field(default_factory=dict)
+    initial: dict = field(default_factory=dict)
+    trainable: dict = field(default_factory=dict)
+
+    @property
+    def values(self):
+        """Every parameter of the model, overridden where this population says so."""
+        return {**self.model.parameters, **self.parameters}
+
+
+@dataclass(frozen=True, eq=False)
+class Projection(Data):
+    """What travels from ``pre`` to ``post``.
+
+    Parameters
+    ----------
+    pre, post : str
+        Names in the network.
+
+    Other arguments
+    ---------------
+    weight : Random, array ``(pre, post)`` or number
+        With the unit of the target (event transmission), or of target over output (graded). Bare numbers are SI.
+    delay : Delay, optional
+        None: a spike acts in the step it is emitted in.
+    target : str, optional
+        Variable of the postsynaptic model; default its ``receives``.
+    transmission : str
+        ``'event'``: add the weight on each spike. ``'graded'``: set the target to the weighted sum of outputs.
+    mask : bool array ``(pre, post)`` or float, optional
+        Which synapses exist, or the probability that one does.
+    autapses : bool
+        Whether a neuron may project to itself, where ``pre`` is ``post``.
+    plastic : bool
+        Whether rules may change the weights.
+    bounds : (low, high), optional
+        What weights are clipped to: when they are drawn, when learning begins and after every update. Each None, one
+        number or an array that broadcasts to ``(pre, post)``, such as ``(pre, 1)``, in the unit of the weight. See
+        :func:`~localplast.bounds.dale`.
+    name : str, optional
+        Default ``pre_post``.
+    """
+
+    pre: str
+    post: str
+    weight: object = field(default_factory=normal)
+    delay: Delay | None = None
+    target: str | None = None
+    transmission: str | None = None
+    mask: object = None
+    autapses: bool = False
+    plastic: bool = True
+    name: str | None = None
+    bounds: tuple | None = None
+
+
+@dataclass(frozen=True)
+class Values:
+    """The numbers of one network for one seed, in SI units: every backend starts from these.
+
+    Attributes
+    ----------
+    weights : dict of str to array ``(pre, post)``
+    masks : dict of str to bool array ``(pre, post)``
+    delays : dict of str to float array in steps, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``
+    parameters : dict of population name to dict of parameter name to float array, shape ``()`` or ``(neuron,)``
+    """
+
+    weights: dict
+    masks: dict
+    delays: dict
+    parameters: dict
+
+    def other(self, name):
+        """The value of ``'rec.tau_mem'`` or ``'rec_rec.delay'``."""
+        owner, key = name.split(".")
+        return self.parameters[owner][key] if owner in self.parameters else self.delays[owner]
+
+    def replace_weights(self, weights, others=None):
+        """The same numbers with other weights, and other values of what else learns (``'rec.tau_mem'``, ``'rec_rec.delay'``)."""
+        delays, parameters = dict(self.delays), {name: dict(values) for name, values in self.parameters.items()}
+        for name, value in (others or {}).items():
+            owner, key = name.split(".")
+            if owner in parameters:
+                parameters[owner][key] = value
+            else:
+                delays[owner] = value
+        return replace(self, weights={**self.weights, **weights}, delays=delays, parameters=parameters)
