@@ -45,7 +45,7 @@ def drtp(*, feedback_std=1.0, update="trial"):
 def erbp(*, feedback_std=1.0, update="trial"):
     """Event-driven random backpropagation: a presynaptic spike moves the weight by the error its target has heard.
 
-    ``dw_ij = -rate * psi_j(t) sum_k B_jk error_k(t)`` at the spikes of i only: no trace. Give the neurons
+    ``dw_ij = -rate * psi_j(t) sum_k B_jk error_k(t)`` in the step in which a spike of i moves j, and no other: no trace. Give the neurons
     ``surrogate=boxcar(...)``, the window of the published rule, and the network a leaky readout, whose error is then the
     low-passed difference of prediction and label that the error neurons hold. Neftci et al. 2017, Front Neurosci 11:324.
 
