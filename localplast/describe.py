@@ -6,7 +6,7 @@ import numpy as np
 
 from localplast.calculus import to_text
 from localplast.description import Description, Equation, Section, assignments
-from localplast.locality import SLOTS, TRANSPORT, audit, reads, storage
+from localplast.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
 from localplast.loss import mse
 from localplast.lower import jacobian, lower
 from localplast.notation import math_name
@@ -112,7 +112,7 @@ def composition(rule):
 def error_section(made):
     text, tex = ERRORS.get(made.loss.kind, ("d loss / d y_k", r"\partial \ell / \partial y_k"))
     body = [Equation(f"error_k = {text}", "E_k", tex), "times the weight of the step in the loss; y is the readout's output"]
-    if made.loss.regulariser:
+    if made.loss.regulariser and not getattr(made.loss.regulariser, "window", None):
         body.append("rates are regularised: at the end of a trial the gradient takes in elig_sum times the error of the rate")
     return Section(f"error of {', '.join(made.readouts)} ({made.loss.kind}), per output neuron k", tuple(body))
 
@@ -156,6 +156,9 @@ def neuron_section(made, net, name):
         program = getattr(made.neurons[name], slot)
         if program:
             body += [f"{MOMENTS[slot]}:", *assignments(program, indices)]
+    if made.parameters.get(name):
+        kept = [n for n in (*made.neurons[name].past, *made.neurons[name].sums) if of_parameter(made, name, n)]
+        body.append(f"parameters that learn: {', '.join(made.parameters[name])}; stored for them: {listed(kept)} per neuron")
     return Section(f"per postsynaptic neuron j of {name}", tuple(body))
 
 

@@ -10,6 +10,7 @@ is audited by :mod:`localplast.backends.brian2_audit`.
 from dataclasses import dataclass
 
 from localplast.errors import LocalplastError
+from localplast.loss import Reward
 from localplast.lower import lower
 from localplast.network import Input
 
@@ -133,12 +134,18 @@ def neuron_scope(plan, net, name):
     base = {*step.state, *step.inputs, *shared, *differing, "not_refractory"}
     third = ({"L"} if name in plan.signals else set()) | ({"error"} if name in plan.readouts else set())
     names = {slot: {n for n, _ in getattr(neuron, slot)} for slot in SLOTS}
-    past, scope, known = set(neuron.past), {}, set(base)
+    third |= reward_signal(plan)
+    past, scope, known = {*neuron.past, *neuron.sums}, {}, set(base)
     for slot in SLOTS:
         known |= {"before_reset": {"z", "spike_count"}, "end": third}.get(slot, set())
         scope[slot] = known | past if slot != "before" else set(known)
         known |= names[slot]
     return {**scope, "all": known - third}
+
+
+def reward_signal(plan):
+    """The temporal difference error, one number for all, where the loss is a reward."""
+    return {"td"} if isinstance(plan.loss, Reward) else set()
 
 
 def domains(plan, net, p):
@@ -152,6 +159,7 @@ def domains(plan, net, p):
     own |= set(plan.optimiser.state) if plan.optimiser else set()
     own |= arrived - pre if synapse.eligibility.arrives == "synapse" else set()
     third = {"error"} if p.post in plan.readouts else {"L"} & ({"L"} if p.post in plan.signals else set())
+    third |= reward_signal(plan)
     constants = shared | {"learning_rate", "updates"}
     post = neuron_scope(plan, net, p.post)["all"] - constants
     return {"own": own, "pre": pre, "third": third, "post": post, "constants": constants}
@@ -300,6 +308,10 @@ def notes(plan, net):
             if term.form == "fixed" and term.variable == "lure":
                 yield f"{name} hears the targets of {term.source}, not its error"
     if plan.loss.regulariser:
-        yield "the rate regulariser reads the spike count of the postsynaptic neuron, at the end of a trial"
+        running = getattr(plan.loss.regulariser, "window", None)
+        what = "running rate of the postsynaptic neuron" if running else "spike count of the postsynaptic neuron, at the end of a trial"
+        yield f"the rate regulariser reads the {what}"
+    if reward_signal(plan):
+        yield "all synapses hear one temporal difference error, td, as they would a neuromodulator"
     if any(s.eligibility.arrives == "pre" and s.eligibility.pre for s in plan.synapses.values()):
         yield "traces per presynaptic neuron use constants of its targets (time constants), which all of these share"

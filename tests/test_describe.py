@@ -158,6 +158,17 @@ def test_how_the_signal_travels(feedback, words):
     assert ("learned feedback 1 (B)" in str(found)) == (feedback == "learned" if isinstance(feedback, str) else False)
 
 
+def test_parameters_that_learn():
+    net = Network(
+        dt=1 * ms, cues=Input(4), rec=Population(5, lif(), trainable={"tau_mem": (1 * ms, 100 * ms)}), out=Population(2, leaky_readout()),
+        projections=[Projection("cues", "rec"), Projection("rec", "out")],
+    )  # fmt: skip
+    found = rules.eprop().describe(net)
+    assert "parameters that learn: tau_mem; stored for them: 3 (" in str(found) and "gradient_tau_mem = " in str(found)
+    assert found.storage["cues_rec"].post == ()
+    typeset(found.latex())
+
+
 def test_lags_and_what_is_passed_on():
     text = str(rules.ottt().describe(sample("deep")))
     assert "lag: 1 steps" in text and "L_j = sum_k w_jk*delta_v_k" in text and "delta_v = L*credit_v" in text

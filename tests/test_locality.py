@@ -17,7 +17,7 @@ from localplast.eligibility import Derived
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout, Smoothing
 from localplast.locality import LocalityError, audit, reads
-from localplast.loss import cross_entropy, mse, rate
+from localplast.loss import cross_entropy, mse, rate, reward
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
 from localplast.optimise import adam, momentum, sgd
@@ -93,6 +93,36 @@ def test_the_rate_regulariser_is_local():
     assert audit(made, net).check() and audit_text(net, made) == ()
     assert "spike_count" in reads(made, net, "cues_rec").post
     assert any("regulariser" in note for note in audit(made, net).notes)
+
+
+def test_running_rates_parameters_and_delays_are_local():
+    net = network("axonal")
+    cases = [
+        plan(net, rules.eprop(update="step"), mse() + rate(10, 1.0, window=100 * ms), sgd(0.1)),
+        plan(net, rules.eprop(), mse(), trainable=("rec.tau_mem", "rec.beta")),
+        plan(net, rules.eprop(), mse(), trainable=("rec_rec.delay",)),
+    ]
+    for made in cases:
+        assert audit(made, net).check() and audit_text(net, made) == ()
+    assert "activity" in reads(cases[0], net, "cues_rec").post
+    assert "w" in reads(cases[2], net, "rec_rec").own
+
+
+def test_reward_is_one_more_third_factor():
+    net = Network(
+        dt=1 * ms, cues=Input(4), dice=Input(2, "currents"), rec=Population(5, alif()),
+        policy=Population(2, leaky_readout()), value=Population(1, leaky_readout()),
+        projections=[Projection("cues", "rec"), Projection("rec", "policy"), Projection("rec", "value")],
+    )  # fmt: skip
+    made = plan(net, rules.eprop(feedback="random"), reward(2 * ms))
+    found = audit(made, net).check()
+    assert found.strict and any("temporal difference" in note for note in found.notes)
+    assert reads(made, net, "cues_rec").third == ("L", "td")
+    assert "temporal difference" in str(made.rule.describe(net, reward(2 * ms)))
+    trials = dataclasses.replace(example_trials(net), target=np.zeros(1, int))
+    built = build(net, net.draw(0), Block(1, trials.steps, 0), trials, plan=made)
+    b2.Network(*built.objects.values())
+    assert text_violations(built, made, net.draw(0)) == ()
 
 
 def test_what_a_synapse_reads():

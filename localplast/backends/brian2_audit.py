@@ -17,7 +17,7 @@ from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 
 from localplast.backends.brian2_build import Block, build, longest_delay
 from localplast.backends.brian2_learn import Learning
-from localplast.locality import neuron_scope
+from localplast.locality import neuron_scope, reward_signal
 from localplast.task import Trials
 
 __all__ = ["audit_text", "example_trials", "text_violations"]
@@ -38,7 +38,7 @@ def example_trials(net, steps=5):
 def audit_text(net, plan, values=None):
     """Build ``plan`` in Brian2 without running it; returns what its text reads and may not, as a tuple of str."""
     trials, values = example_trials(net), values or net.draw(0)
-    built = build(net, values, Block(1, trials.steps, longest_delay(net)), trials, plan=plan)
+    built = build(net, values, Block(1, trials.steps, longest_delay(values)), trials, plan=plan)
     b2.Network(*built.objects.values())  # Brian2 warns of objects that belong to none
     return text_violations(built, plan, values)
 
@@ -65,7 +65,7 @@ def synapses_violations(net, plan, learning, name, synapses):
         return
     allowed = synapse_names(net, plan, learning, name)
     if allowed is None:
-        if name not in net.projections and not name.startswith("softmax_"):  # a softmax is declared by the plan's audit
+        if name not in net.projections and name not in declared(net, plan):
             yield f"{name}: an object that the plan does not declare"
         return
     for title, text, may_write in texts_of(net, synapses, name):
@@ -76,6 +76,13 @@ def synapses_violations(net, plan, learning, name, synapses):
             yield f"{name}, sum into {target}: reads {n!r}; it is declared to carry {sorted(names)}"
 
 
+def declared(net, plan):
+    """Objects that make the third factor out of several neurons; the audit of the plan says so in its notes."""
+    if reward_signal(plan):
+        return {"choice", "income", *(f"surprise_{name}" for name in net.populations)}
+    return {f"softmax_{name}" for name in plan.readouts} if plan.loss.kind == "cross_entropy" else set()
+
+
 def synapse_names(net, plan, learning, name):
     """What the text of one Synapses may read of its neurons, with Brian2's endings; None where nothing learns."""
     if name not in plan.synapses:
@@ -83,7 +90,7 @@ def synapse_names(net, plan, learning, name):
     p = net.projections[name]
     pre = {f"{key}_{name}_pre" for key, _ in plan.synapses[name].eligibility.pre}
     pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {f"{learning.spike_name(p.pre)}_pre"}
-    post = neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"})
+    post = neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
     return pre | {f"{n}_post" for n in post}
 
 
