@@ -84,7 +84,7 @@ def response(net, readout, path):
     """
     population = net.nodes[readout]
     step = lower(population.model)
-    if path is not None and np.any(net.delay_steps(path) > 0):
+    if path is not None and (np.any(net.delay_steps(path) > 0) or path.delay is not None and path.delay.trainable):
         raise UnsupportedError(
             f"projection {path.name!r}: a delayed path to the readout would need a delayed eligibility; remove the delay"
         )

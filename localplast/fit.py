@@ -235,6 +235,8 @@ def concatenate(parts):
 
     if len(parts) == 1:
         return parts[0]
+    if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):
+        raise LocalplastError("the weight of the steps differs between updates of this task; it must be the same for all trials")
     inputs = {}
     for name, first in parts[0].inputs.items():
         arrays = [part.inputs[name] for part in parts]

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import sympy
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.calculus import symbol
 from localplast.eligibility import Coefficients, Derived, Eligibility
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.loss import Loss, Reward
 from localplast.lower import jacobian, lower
+from localplast.network import axonal
 from localplast.optimise import Optimiser
 from localplast.rule import Rule
 from localplast.sensitivity import sensitivity
@@ -170,17 +173,18 @@ def check_reward(net, loss):
         )
 
 
-def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
+def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), values=None):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
 
-    ``trainable`` names more parameters to learn than the network marks, such as ``'rec.tau_mem'``.
+    ``trainable`` names more parameters to learn than the network marks, such as ``'rec.tau_mem'``. With ``values`` what a
+    filter needs to know of a readout, and a layered signal of delays, is taken from these, not from the network.
 
     Raises
     ------
     UnsupportedError
         A network that the rule has no equations for; the message says which does.
     """
-    readouts = the_readouts(net, loss)
+    readouts, net = the_readouts(net, loss), net if values is None else with_numbers(net, values)
     if rule.update != "trial":
         check_steps(rule, loss, batch)
     for p in net.plastic:
@@ -211,6 +215,24 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=()):
         synapses[p.name] = with_delay(synapse) if p.name in delays else synapse
     neurons = {name: neuron_plan(net, made, name, synapses, late.get(name, {})) for name in net.populations}
     return replace(made, synapses=synapses, neurons=neurons)
+
+
+def with_numbers(net, values):
+    """``net`` with the parameters and delays of ``values``, where they are others."""
+    nodes, projections = dict(net.nodes), []
+    for name, population in net.populations.items():
+        found = {
+            k: Quantity(v, dim=population.model.dimensions[k]) for k, v in values.parameters[name].items()
+            if not np.array_equal(v, population.values[k])
+        }  # fmt: skip
+        nodes[name] = replace(population, parameters={**population.parameters, **found}) if found else population
+    for p in net.projections.values():
+        steps = values.delays[p.name]
+        if not np.array_equal(steps, net.delay_steps(p)):
+            delay = replace(p.delay or axonal(0 * second), value=Quantity(steps * float(net.dt), dim=second.dim))
+            p = replace(p, delay=delay)
+        projections.append(p)
+    return type(net)(dt=net.dt, projections=projections, **nodes)
 
 
 def check_trainable(net, rule, parameters, delays):
@@ -310,11 +332,15 @@ def with_delay(plan):
     change = {symbol(name): symbol(f"drift_{name}") for name in own} | {arrived: symbol("past_arrived") - arrived}
 
     def drifting(program):
-        return [(f"drift_{name}", e.subs(change, simultaneous=True)) for name, e in program if name != "gradient"]
+        return [drift(name, e) for name, e in program]
 
-    product = dict(plan.program)["gradient"] - symbol("gradient")
-    total = symbol("gradient_delay") + symbol("w") * product.subs(change, simultaneous=True)
-    pre, program = drifting(eligibility.pre), [*drifting(plan.program), ("gradient_delay", total)]
+    def drift(name, e):
+        if name != "gradient":
+            return f"drift_{name}", e.subs(change, simultaneous=True)
+        product = e - symbol("gradient")
+        return "gradient_delay", symbol("gradient_delay") + symbol("w") * product.subs(change, simultaneous=True)
+
+    pre, program = drifting(eligibility.pre), drifting(plan.program)
     (pre if eligibility.arrives == "pre" else program).append(("past_arrived", arrived))
     state = [f"drift_{name}" for name in plan.state] + ([] if eligibility.arrives == "pre" else ["past_arrived"])
     return replace(

@@ -141,6 +141,4 @@ def last_trial(built, folder, seed):
     rules = {name: contender.rule for name, contender in contenders(built).items()}
     name = next((n for n, rule in rules.items() if rule.local), next(iter(rules)))
     record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
-    weights = {name: record[name]["weight"].values for name in built.network.projections}
-    values = built.network.draw(seed).replace_weights(weights)
-    return trial(built.network, values, built.task.testing(1, seed), rules[name], built.loss, built.hidden, seed=seed)
+    return trial(built.network, built.network.values_from(record), built.task.testing(1, seed), rules[name], built.loss, built.hidden, seed=seed)

@@ -243,4 +243,6 @@ class Layered(Feedback):
         steps = net.delay_steps(p)
         if np.ptp(steps):
             raise UnsupportedError(f"projection {p.name!r}: a layered signal needs one delay for all of its synapses")
+        if p.delay is not None and p.delay.trainable:
+            raise UnsupportedError(f"projection {p.name!r}: a layered signal needs to know how late it is; its delay cannot learn")
         return int(np.max(steps))

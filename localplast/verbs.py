@@ -135,7 +135,7 @@ def brian2_player(net, values, request, *, seed, target, dtype):
     wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
 
     def play(trials, recorder, number):
-        running = session(target, net, values, block_for(net, trials), trials, request=wanted, seed=seed)
+        running = session(target, net, values, block_for(net, trials, values), trials, request=wanted, seed=seed)
         try:
             results = running.run(trials, seed=[seed, number])
 

@@ -13,9 +13,9 @@ from localplast.task import Poisson
 __all__ = ["Brian2Learner", "block_for", "gradient"]
 
 
-def block_for(net, trials):
+def block_for(net, trials, values):
     """The :class:`Block` that holds these trials; gaps are whole segments of inputs given as rates."""
-    gap = longest_delay(net)
+    gap = longest_delay(values)
     for array in trials.inputs.values():
         if isinstance(array, Poisson):
             gap = -(-gap // array.segment) * array.segment
@@ -32,8 +32,8 @@ def check_local(rule):
 def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainable=()):
     """dloss/dparameter as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
     check_local(rule)
-    learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable)
-    running = session(target, net, values, block_for(net, trials), trials, plan=learned, seed=seed)
+    learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable, values=values)
+    running = session(target, net, values, block_for(net, trials, values), trials, plan=learned, seed=seed)
     try:
         results = running.run(trials)
         grads = {}
@@ -81,7 +81,7 @@ def trial_losses(net, learned, results, duration):
     """The loss of every trial ``(trial,)`` with its regulariser, and spike counts by learning population."""
     loss = sum(results.ledger(readout, "loss").sum(-1) for readout in learned.readouts)
     plastic = {p.post for p in net.plastic}
-    counts = {name: results.ledger(name, "spike_count") for name in learned.signals if name in plastic}
+    counts = {name: results.ledger(name, "spike_count") for name in learned.signals if name in plastic or learned.parameters[name]}
     regulariser = learned.loss.regulariser
     if of_trials(learned.loss):
         for count in counts.values():
@@ -116,9 +116,9 @@ class Brian2Learner:
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
         self.batch, self.per_block, self.target = batch, updates_per_block, target
         check_trainable(net, optimiser, values)
-        self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed)
+        self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         template = example[np.zeros(batch * updates_per_block, int)]
-        self.block = block_for(net, template)
+        self.block = block_for(net, template, values)
         self.masks = values.masks
         self.session = session(target, net, values, self.block, template, plan=self.plan, seed=seed)
         self.restart(values, seed)

@@ -70,9 +70,9 @@ class Built:
     pay_delay: int = 0
 
 
-def longest_delay(net):
-    """Steps that the slowest spike of ``net`` is in flight."""
-    return max([0, *(int(np.max(net.delay_steps(p))) for p in net.projections.values())])
+def longest_delay(values):
+    """Steps that the slowest spike is in flight."""
+    return max([0, *(int(np.ceil(np.max(steps))) for steps in values.delays.values())])
 
 
 def parameter(name, dimension, *flags):

@@ -328,8 +328,11 @@ class Learning:
             jumps = statements(plan.before_reset, lambda n: n)
             if jumps:
                 group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
+            end = statements(plan.end, lambda n: n)
             if name in self.plan.signals:
-                self.signals.pass_on(group, name, statements(plan.end, lambda n: n))
+                self.signals.pass_on(group, name, end)
+            elif end:  # a readout, whose own parameters hear its error
+                group.run_regularly("\n".join(end), when="end", order=LEARN - 1, name=f"{name}_own")
             self.learn_parameters(built, name, group)
             self.keep_ledger(built, name, group)
 

@@ -206,7 +206,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
-            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable), tensors, values.masks)
+            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable, values=values), tensors, values.masks)
             outputs, counts = learner.run(inputs, target, weight)
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)

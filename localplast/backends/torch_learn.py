@@ -13,6 +13,8 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
+from localplast.errors import UnsupportedError
+from localplast.filters import AsReadout
 from localplast.optimise import check_rates
 from localplast.plan import plan
 
@@ -73,6 +75,16 @@ class Forward:
         return outputs, counts
 
 
+def check_filters(net, rule, optimiser):
+    """Raise where traces are smoothed with a memory that would itself change."""
+    for name in net.trainable:
+        if name.split(".")[0] in net.readouts and rule.filter == AsReadout() and not optimiser.frozen(name) and len(net.populations) > len(net.readouts):
+            raise UnsupportedError(
+                f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), or a rule that "
+                "automatic differentiation can compute, such as eprop()"
+            )
+
+
 class TorchLearner:
     """A network that learns in Torch.
 
@@ -119,7 +131,9 @@ class TorchLearner:
         found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
         self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
         adjoint = adjoint_form(net, self.rule, seed, self.loss) if self.rule.update == "trial" else None
-        learned = plan(net, self.rule, self.loss, seed=seed) if self.rule.local else None
+        learned = plan(net, self.rule, self.loss, seed=seed, values=values) if self.rule.local else None
+        if adjoint is None and self.rule.local:
+            check_filters(net, self.rule, self.optimiser)
         self.online = None if adjoint is not None else self.online_learner(learned)
         cut, feedback = adjoint or ((), {})
         feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}

@@ -47,12 +47,15 @@ class Synapses:
         steps = tensors[f"{projection.name}.delay"].detach()
         shape = tensors[f"{projection.name}.weight"].shape
         whole = eligibility.arrives == "synapse"
-        self.taps = Taps(steps.expand(shape) if whole else steps)
+        steps = steps.expand(shape) if whole else steps
+        self.taps = Taps(steps)
+        #: where the delay learns: what lies on both sides of it, between which it is interpolated
+        self.around = [Taps(steps.floor() + extra) for extra in (0, 1)] if "gradient_delay" in plan.sums else []
 
     def start(self, trials, like, shape):
         self.pre = {name: like.new_zeros(trials, shape[0]) for name, _ in self.plan.eligibility.pre}
         self.stored = {name: like.new_zeros(trials, *shape) for name in (*self.plan.state, *self.plan.sums)}
-        self.history = [None] * (self.taps.longest + 1)
+        self.history = [None] * (max(t.longest for t in (self.taps, *self.around)) + 1)
 
     def arrive(self, signal):
         """What the synapses deliver in this step: ``(trial, pre, 1)`` or ``(trial, pre, post)``."""
@@ -61,7 +64,10 @@ class Synapses:
         arrived = self.taps.read(self.history)
         if arrived is None:
             arrived = torch.zeros_like(self.history[0])
-        self.arrived = arrived
+        self.arrived, self.later = arrived, None
+        if self.around:  # with the slope of the interpolation in place of what a whole step changes
+            sooner, later = (x if x is not None else torch.zeros_like(arrived) for x in (t.read(self.history) for t in self.around))
+            self.later = arrived + later - sooner
 
     def learn(self, per_neuron, z, weight):
         """The synapse program, and the hoisted traces one step further."""
@@ -72,12 +78,15 @@ class Synapses:
         values.update({name: v.unsqueeze(-1) for name, v in self.pre.items()})
         values.update(self.stored, w=weight)
         values["arrived"] = self.arrived if whole else self.arrived.unsqueeze(-1)
+        if self.around:
+            values["past_arrived"] = self.later if whole else self.later.unsqueeze(-1)
         new = self.program(values)
         shape = self.stored["gradient"].shape
         self.eligibility = new["elig"].expand(shape)
         self.stored = {name: new[name].expand(shape) for name in self.stored}
         if self.pre:
-            self.pre = self.hoisted({**self.pre, "arrived": self.arrived})
+            late = {} if self.later is None else {"past_arrived": self.later}
+            self.pre = self.hoisted({**self.pre, "arrived": self.arrived, **late})
 
     def regularise(self, factor, weight):
         """Add what the rates of a trial say, known at its end."""
