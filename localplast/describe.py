@@ -226,7 +226,7 @@ def needs(rule, net):
     steps = [(p.size, lower(p.model)) for p in net.populations.values()]
     states = sum(size * (len(step.state) + len(step.inputs) + step.model.spiking) for size, step in steps)
     pairs = sum(int(mask.sum()) for n, mask in net.draw(0).masks.items() if net.projections[n].plastic)
-    if getattr(rule, "form", None) == "forward":
+    if rule.form == "forward":
         body = (
             Equation("P = F_s*P + F_w", "P", r"\frac{\partial F}{\partial s} P + \frac{\partial F}{\partial w}"),
             Equation("gradient += error*dy/ds*P", "g", r"g + E\, \frac{\partial y}{\partial s} P"),

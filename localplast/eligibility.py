@@ -232,6 +232,9 @@ class Derivation(Coefficients):
         hoisted = self.hoisted(parts, update, moved, kicked)
         # what the update empties (an input that acts one step later) leaves nothing to store between two steps
         emptied = {k for k in hoisted if not any((k, m) in update for m in parts)}
+        if not self.memory:  # nor does what nothing lands on, where memory is cut
+            jumping = {self.target, *hoisted, *kicked, *(k for k, _ in moved)}
+            emptied |= {k for k in parts if k not in jumping}
         eps = {k: sympy.Integer(0) if k in emptied else symbol(f"eps_{k}") for k in parts}
         arrived = {k: ARRIVED if k == self.target else sympy.Integer(0) for k in parts}
 
@@ -255,7 +258,8 @@ class Derivation(Coefficients):
             outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
             value = sympy.Add(*[e * landed[k] for k, e in outputs.items()])
         program.append(("elig", value))
-        for k in (k for k in parts if k not in hoisted):
+        stored = [k for k in parts if k not in hoisted and k not in emptied]
+        for k in stored:
             jumped = landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved])
             program.append((f"eps_{k}", jumped + kicked.get(k, 0) * symbol("elig")))
         return Eligibility(
@@ -264,7 +268,7 @@ class Derivation(Coefficients):
             before_reset=self.program("before_reset"),
             pre=tuple(pre),
             synapse=tuple(program),
-            state=tuple(f"eps_{k}" for k in parts if k not in hoisted),
+            state=tuple(f"eps_{k}" for k in stored),
             value=value,
             arrives=self.arrives,
         )

@@ -41,6 +41,9 @@ class Rule:
     update : str or Quantity
         When weights change: ``'trial'`` (at its end), ``'step'``, or a time: after so long, and at the end of a trial.
     reference : str
+    form : str, optional
+        How the gradient is computed where there is a choice (see :func:`localplast.gradient`): ``'forward'`` carries the
+        derivative of the whole network.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class Rule:
     signal: object = field(default_factory=Broadcast)
     update: object = "trial"
     reference: str = ""
+    form: str | None = None
 
     def __post_init__(self):
         if self.update in ("trial", "step") if isinstance(self.update, str) else is_time(self.update):

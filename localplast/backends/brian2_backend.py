@@ -24,8 +24,7 @@ def block_for(net, trials, values):
 
 def check_local(rule):
     if not rule.local:
-        forward = getattr(rule, "form", None) == "forward"
-        why = "carries the derivatives of the whole network" if forward else "differentiates through the whole trial"
+        why = "carries the derivatives of the whole network" if rule.form == "forward" else "differentiates through the whole trial"
         raise UnsupportedError(f"{rule.name} {why}; use backend='torch'")
 
 

@@ -188,7 +188,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         inputs, target, weight = prepare(net, trials, loss, rng=rng, dtype=dtype, device=device)
         duration = trials.steps * float(net.dt)
         adjoint = adjoint_form(net, rule, seed, loss)
-        form = form or getattr(rule, "form", None) or ("adjoint" if adjoint else "traces")
+        form = form or rule.form or ("adjoint" if adjoint else "traces")
         if form in ("adjoint", "forward"):
             if adjoint is None:
                 raise UnsupportedError(f"no cut of the credit graph equals {rule.name} on this network; use form='traces'")

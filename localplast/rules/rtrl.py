@@ -1,17 +1,8 @@
 """Real-time recurrent learning: the gradient of BPTT, carried forward in time; the reference for small networks."""
 
-from dataclasses import dataclass
-
 from localplast.rule import Rule
 
 __all__ = ["rtrl"]
-
-
-@dataclass(frozen=True)
-class Forward(Rule):
-    """A rule whose gradient is carried forward with the whole state of the network."""
-
-    form = "forward"
 
 
 def rtrl(*, cut=()):
@@ -28,4 +19,4 @@ def rtrl(*, cut=()):
     Torch only, not local. Williams & Zipser 1989, Neural Comput 1:270.
     """
     cut = frozenset([cut] if isinstance(cut, str) else cut)
-    return Forward("rtrl", False, cut, reference="Williams & Zipser 1989, Neural Comput 1:270")
+    return Rule("rtrl", False, cut, reference="Williams & Zipser 1989, Neural Comput 1:270", form="forward")

@@ -212,3 +212,11 @@ def test_silence_is_not_compared():
         gradients(net, rtrl(), given=quiet)
     with pytest.raises(ValueError, match="nothing to compare"):
         error(np.zeros(2), np.zeros(2))
+
+
+def test_training_by_rtrl_is_refused():
+    net = network(lif())
+    given = trials(net)
+    task = lp.Task("again", lambda update, batch, seed: given, lambda n, seed: given)
+    with pytest.raises(lp.UnsupportedError, match="train with bptt"):
+        lp.run(net, task, backend="torch", rule=rtrl(), optimiser=lp.sgd(1e-3), updates=1)
