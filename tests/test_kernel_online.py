@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_the_trial():
     net = recurrent(lif(), 4.0, delay=DELAYS["synaptic"])
     values, tensors, given, learned = case(net, eprop(), mse(), trials_for(mse(), 1, 400))
     kernel = OnlineKernel(net, learned, tensors, values.masks)
-    before = {slot: m.shape for slot, m in kernel.fixed.items()}
+    before = {slot: m.shape for slot, m in kernel.memories[0].items()}
     kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given)
-    assert {slot: m.shape for slot, m in kernel.fixed.items()} == before
-    assert all(m.numel() < 400 for m in kernel.fixed.values())
+    assert {slot: m.shape for slot, m in kernel.memories[0].items()} == before
+    assert all(m.numel() < 400 for m in (*kernel.fixed.values(), *kernel.memories[0].values()))

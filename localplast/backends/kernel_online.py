@@ -1,9 +1,10 @@
-"""The C text of a kernel that learns online: traces carried forward, weights that may change in every step.
+"""The C text of a kernel that learns online: traces carried forward, weights that may change within a trial.
 
 Semantics are those of :class:`~localplast.backends.torch_traces.OnlineLearner`, one trial after the other. Rows of
 synapses are contiguous and padded; the innermost loop runs over postsynaptic neurons. In every function ``p`` holds the
 arrays by slot, ``t`` is the step, ``b`` the trial, ``h`` the presynaptic and ``i`` the postsynaptic neuron. Spikes are
 lists of neuron numbers, kept for as many steps as the longest delay: memory does not grow with the trial.
+Names that neurons compute, and that outlive a function, are arrays ``q``.
 """
 
 import functools
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 
 from localplast.backends.kernel_delay import ring, send
 from localplast.backends.kernel_expression import Writer
+from localplast.backends.kernel_signal import DOT, judge, listen, say, signal_fields
 from localplast.backends.kernel_synapse import SynapseText
 from localplast.backends.kernel_text import HELPERS, indent
 from localplast.calculus import symbol
+from localplast.plan import of_trials
 
 __all__ = ["Online", "fields", "source"]
 
@@ -28,12 +31,13 @@ class Online:
         The network: nodes and links, one trial at a time.
     learned : localplast.plan.Plan
     optimiser : Optimiser or None
-        None: gradients are summed over all trials. Else it runs in every step.
+        None: gradients are summed over all trials. Else it runs every ``interval`` steps, and at the end of a trial.
     masked : frozenset of str
         Plastic projections that lack some synapses.
     bounds : dict of str to (array, array)
         Lowest and highest weights ``(pre, post)``, by plastic projection; what has none, or is frozen, is absent.
     dt : float
+    interval : int
     """
 
     body: object
@@ -42,6 +46,7 @@ class Online:
     masked: frozenset
     bounds: dict
     dt: float
+    interval: int = 1
 
     def plastic(self, cells=None):
         """Links that learn (onto ``cells``)."""
@@ -54,14 +59,27 @@ class Online:
         """Whether a spike arrives at each synapse at a time of its own."""
         return link.kind in ("dendritic", "synaptic")
 
-    def programs(self, cells, where):
-        """One per-neuron program of all plastic projections onto ``cells``, each name once."""
-        return {name: e for k in self.plastic(cells) for name, e in getattr(self.eligibility(k), where)}
+    def neurons(self, cells):
+        """What a population computes: a :class:`~localplast.plan.NeuronPlan`."""
+        return self.learned.neurons[cells.name]
+
+    def population(self, name):
+        return next(n for n in self.body.cells if n.name == name)
 
     def shown(self, cells):
-        """Per-neuron names that synapses read: coefficients, psi, z, the learning signal or the error."""
-        found = {name for s in self.synapses if s.link.post is cells for name in s.post_names()}
-        return sorted(found | ({"error"} if cells is self.readout else set()))
+        """Per-neuron names that one function leaves for others, and for the next step."""
+        return self.names[cells]
+
+    @functools.cached_property
+    def names(self):
+        return {n: sorted(self.left_behind(n)) for n in self.body.cells}
+
+    def left_behind(self, n):
+        own, terms = self.neurons(n), [t for _, t in self.terms]
+        found = {name for s in self.synapses if s.link.post is n for name in s.post_names()} | set(own.past)
+        found |= unwritten(own.before_reset) | unwritten(own.end) | {t.variable for t in terms if t.source == n.name}
+        found |= ({"error"} if n in self.readouts else set()) | ({"L"} if n.name in self.learned.signals else set())
+        return found - {*n.variables, *n.constants.values, *own.sums}
 
     @functools.cached_property
     def synapses(self):
@@ -69,8 +87,29 @@ class Online:
         return [SynapseText(self, k) for k in self.plastic()]
 
     @property
-    def readout(self):
-        return next(n for n in self.body.cells if n.name == self.learned.readouts[0])
+    def readouts(self):
+        return [self.population(name) for name in self.learned.readouts]
+
+    @property
+    def terms(self):
+        """``(population, term)`` of all learning signals."""
+        return [(name, t) for name, signal in self.learned.signals.items() for t in signal.terms]
+
+    @functools.cached_property
+    def lazy(self):
+        """Whether a step without an error changes no gradient, and nothing that neurons keep."""
+        own = [self.neurons(n) for n in self.body.cells]
+        kept = any(name in (*plan.past, *plan.sums) for plan in own for name, _ in plan.end)
+        return not kept and all(s.lazy for s in self.synapses)
+
+
+def unwritten(program):
+    """Names that a program reads and does not write first."""
+    found, written = set(), set()
+    for name, e in program:
+        found |= {s.name for s in e.free_symbols} - written
+        written.add(name)
+    return found
 
 
 def fields(plan):
@@ -88,13 +127,13 @@ def fields(plan):
         yield from ((f"x{n.number}_{v}", "real", (n.padded,), "step") for v in n.variables)
         yield from ((f"in{n.number}_{target}_{how}", "real", (n.padded,), "step") for target, how in n.boxes)
         yield from ((f"q{n.number}_{name}", "real", (n.padded,), "trial") for name in plan.shown(n))
+        yield from ((f"q{n.number}_{name}", "real", None, "given") for name in plan.neurons(n).sums)
         if n.spiking:
             yield f"fired{n.number}", "mask", (n.padded,), "step"
             yield f"since{n.number}", "real", (n.padded,), "step"
             yield f"list{n.number}", "unsigned", (("ring", n), n.size), "step"
             yield f"number{n.number}", "long", (("ring", n),), "trial"
             yield f"count{n.number}", "real", None, "given"
-            yield f"feedback{n.number}", "real", None, "given"
     for k in plan.body.links:
         yield f"weight{k.number}", "real", None, "given"
         yield f"delay{k.number}", "int", None, "given"
@@ -108,6 +147,7 @@ def fields(plan):
             yield f"arrived{k.number}", "real", (k.pre.size, k.post.padded), "trial"
     for s in plan.synapses:
         yield from s.fields()
+    yield from dict.fromkeys(signal_fields(plan))
     yield "output", "real", None, "given"
     yield from ((name, "real", None, "given") for name in ("step_weight", "target"))
     yield "rings", "long", None, "given"
@@ -120,14 +160,17 @@ def source(plan):
         "#define DOUBLE" if body.double else "",
         "enum { S = 1 };",
         HELPERS,
+        DOT,
         "#define EVERY _Pragma(\"GCC ivdep\") for (long i = 0; i < N; i++)",
         f"enum {{ {', '.join('P_' + slot for slot, *_ in fields(plan))} }};",
         *(update(plan, n) for n in body.cells),
         *(gather(plan, n) for n in body.channels),
         *(send(plan, k) for k in body.links),
         *(arrive(plan, n) for n in body.cells),
+        *(say(plan, n, declared(n)) for n in plan.readouts),
         judge(plan),
-        *(broadcast(plan, name, signal.terms[0]) for name, signal in plan.learned.signals.items()),
+        *(listen(plan, name, signal) for name, signal in plan.learned.signals.items()),
+        *(finish(plan, n) for n in body.cells),
         *(s.text() for s in plan.synapses),
         begin(plan),
         entry(plan),
@@ -145,23 +188,39 @@ def declared(n, *others):
 
 
 def shown(plan, n):
-    return [("real", f"q_{name}", f"q{n.number}_{name}") for name in plan.shown(n)]
+    names = (*plan.shown(n), *plan.neurons(n).sums)
+    return [("real", f"q_{name}", f"q{n.number}_{name}") for name in names]
+
+
+def reader(n, known=()):
+    """What reads a name where neurons compute: the state, names ``known`` in this function, arrays ``q``."""
+    known = dict(known)
+    return lambda name: f"x_{name}[i]" if name in n.variables else known.get(name, f"q_{name}[i]")
+
+
+def results(writer, program):
+    """C names of what a program has computed."""
+    return {name: writer(symbol(name)) for name, _ in program}
 
 
 def update(plan, n):
-    """Slots 1 and 2: the coefficients that synapses ask for, integrate, threshold, psi."""
-    visible, lines = plan.shown(n), []
+    """Slots 1 and 2: late copies, the coefficients that synapses ask for, integrate, threshold, psi."""
+    own, visible, lines = plan.neurons(n), plan.shown(n), []
     if n.refractory:
         lines += ["const real ago = since[i] + R(1.0);", "const real ready = ago >= silent[i] ? R(1.0) : R(0.0);"]
-    old = Writer(n.constants, lambda v: f"x_{v}[i]")
-    old.program(plan.programs(n, "before").items())
-    kept = [f"q_{name}[i] = {old(e)};" for name, e in plan.programs(n, "before").items() if name in visible]
+    shift = Writer(n.constants, reader(n))
+    shift.program(own.shift)
+    found = results(shift, own.shift)
+    old = Writer(n.constants, reader(n, found), after=shift)
+    old.program(own.before)
+    found |= results(old, own.before)
     old.program(n.step.program)
     new = {v: old(e) for v, e in n.step.updated.items()}
-    after = Writer(n.constants, lambda v: new.get(v, f"x_{v}[i]"), after=old)
-    programs = plan.programs(n, "after")
-    after.program(programs.items())
-    kept += [f"q_{name}[i] = {after(symbol(name))};" for name in programs if name in visible]
+    states = {v: new.get(v, f"x_{v}[i]") for v in n.variables}
+    after = Writer(n.constants, lambda v: states.get(v) or found.get(v, f"q_{v}[i]"), after=old)
+    after.program(own.after)
+    found |= results(after, own.after)
+    kept = [f"q_{name}[i] = {text};" for name, text in found.items() if name in visible]
     tail = []
     if n.spiking:
         x = after(n.step.spike_argument)
@@ -207,9 +266,10 @@ def arrive(plan, n):
     for target, how in n.boxes:
         box = f"((const real *)p[P_in{n.number}_{target}_{how}])[i]"
         lines.append(f"x_{target}[i] = {box};" if how == "graded" else f"x_{target}[i] = x_{target}[i] + {box};")
-    writer, programs = Writer(n.constants, lambda v: f"x_{v}[i]"), plan.programs(n, "before_reset")
-    writer.program(programs.items())
-    lines += writer.lines + [f"q_{name}[i] = {writer(symbol(name))};" for name in programs if name in plan.shown(n)]
+    writer, program = Writer(n.constants, reader(n)), plan.neurons(n).before_reset
+    writer.program(program)
+    found = results(writer, program)
+    lines += writer.lines + [f"q_{name}[i] = {text};" for name, text in found.items() if name in plan.shown(n)]
     jumps = []
     for block in (n.step.reset, n.step.adaptation):
         jump = Writer(n.constants, lambda v: f"x_{v}[i]")
@@ -232,51 +292,20 @@ INLINE void arrive{n.number}(void **p, long t, long b)
 }}"""
 
 
-def judge(plan):
-    """Output and error of the readout; returns whether this step counts."""
-    n, kind = plan.readout, plan.learned.loss.kind
-    writer = Writer(n.constants, lambda v: f"x_{v}[i]")
-    value = writer(n.step.output)
-    wrong = "error[i] = weight * (y[i] - wanted[i]);"
-    if kind == "cross_entropy":
-        wrong = "error[i] = weight * (M(exp)(y[i] - most) / sum - wanted[i]);"
+def finish(plan, n):
+    """What neurons compute once their learning signal is known."""
+    own = plan.neurons(n)
+    if not own.end:
+        return ""
+    writer = Writer(n.constants, reader(n))
+    writer.program(own.end)
+    kept = {name: text for name, text in results(writer, own.end).items() if name in (*plan.shown(n), *own.sums)}
     return f"""
-INLINE int judge(void **p, long t, long B, long b, long rows)
+INLINE void finish{n.number}(void **p)
 {{
-{declared(n)}
-    enum {{ K = {n.size} }};
-    real *restrict y = (real *)p[P_output] + (t * B + b) * K;
-    const real *restrict wanted = (const real *)p[P_target] + ((t < rows ? t : rows - 1) * B + b) * K;
-    const real weight = ((const real *)p[P_step_weight])[t];
-    real *restrict error = p[P_q{n.number}_error];
-    for (long i = 0; i < K; i++) {{
-{indent(writer.lines)}
-        y[i] = {value};
-    }}
-    if (weight == 0) return 0;
-    real most = y[0], sum = 0;
-    for (long i = 1; i < K; i++) most = larger(most, y[i]);
-    for (long i = 0; i < K; i++) sum += M(exp)(y[i] - most);
-    for (long i = 0; i < K; i++) {wrong}
-    return 1;
-}}"""
-
-
-def broadcast(plan, name, term):
-    """The learning signal of one population: its error through the readout's weights or fixed ones."""
-    n, readout = next(c for c in plan.body.cells if c.name == name), plan.readout
-    slot, stride = f"feedback{n.number}", readout.size
-    if term.form == "weight":
-        slot, stride = f"weight{next(k.number for k in plan.body.links if k.name == term.path)}", readout.padded
-    return f"""
-INLINE void broadcast{n.number}(void **p)
-{{
-    const real *restrict back = p[P_{slot}], *restrict error = p[P_q{readout.number}_error];
-    real *restrict signal = p[P_q{n.number}_L];
-    for (long i = 0; i < {n.size}; i++) {{
-        real sum = 0;
-        for (long k = 0; k < {readout.size}; k++) sum += back[i * {stride} + k] * error[k];
-        signal[i] = sum;
+{declared(n, *shown(plan, n))}
+    EVERY {{
+{indent([*writer.lines, *(f"q_{name}[i] = {text};" for name, text in kept.items())])}
     }}
 }}"""
 
@@ -303,25 +332,38 @@ static void begin(void **p)
 
 
 def entry(plan):
-    """What Python calls: ``T`` steps of ``B`` trials, one after the other."""
-    body, last = plan.body, "t <= last" if all(s.ends for s in plan.synapses) else "1"
+    """What Python calls: ``T`` steps of the trials from ``first`` to ``end`` of ``B``, one after the other."""
+    body, last = plan.body, "t <= last" if plan.lazy and all(s.ends for s in plan.synapses) else "1"
     calls = [f"update{n.number}(p, t);" for n in body.cells]
-    calls += [f"gather{n.number}(p, t, B, b);" for n in body.channels]
+    calls += [f"gather{n.number}(p, t, B, b);" for n in body.channels if any(k.pre is n for k in body.links)]
     calls += [f"memset(p[P_in{n.number}_{v}_{how}], 0, {n.padded} * sizeof(real));" for n in body.cells for v, how in n.boxes]
     calls += [f"send{k.number}(p, t);" for k in body.links]
     calls += [f"arrive{n.number}(p, t, b);" for n in body.cells]
-    calls += ["const int counts = judge(p, t, B, b, rows);", f"if (!({last})) continue;"]
-    signals = [n.number for n in body.cells if n.name in plan.learned.signals]
-    calls += [f"if (counts) broadcast{number}(p);" for number in signals]
-    calls += [call for s in plan.synapses for call in s.calls()]
-    ends = [call for s in plan.synapses for call in s.at_end()]
+    calls += [f"say{n.number}(p, t, B, b);" for n in plan.readouts]
+    heard = [plan.population(name) for name in plan.learned.signals]
+    signals = ["judge(p, t, B, b, rows, last);"]
+    for n in (*heard, *plan.readouts):
+        signals += [f"listen{n.number}(p);"] if n in heard else []
+        signals += [f"finish{n.number}(p);"] if plan.neurons(n).end else []
+    counts = "((const real *)p[P_step_weight])[t] != 0" if plan.lazy else "1"
+    calls += [
+        f"if ({last}) {{",
+        f"    const int counts = {counts};",
+        "    if (counts) {",
+        *(f"        {call}" for call in signals),
+        "    }",
+        *(f"    {call}" for s in plan.synapses for call in s.calls()),
+        "}",
+        *(call for s in plan.synapses for call in s.now_and_then()),
+    ]
+    ends = [call for s in plan.synapses for call in s.at_end()] + regularise(plan)
     return f"""
-void learn(void **p, long T, long B, long rows)
+void learn(void **p, long T, long B, long rows, long first, long end)
 {{
     const unsigned old = flush();
     long last = -1; /* the last step that counts: later traces reach nothing */
     for (long t = 0; t < T; t++) if (((const real *)p[P_step_weight])[t] != 0) last = t;
-    for (long b = 0; b < B; b++) {{
+    for (long b = first; b < end; b++) {{
         begin(p);
         for (long t = 0; t < T; t++) {{
 {indent(calls, 12)}
@@ -331,3 +373,17 @@ void learn(void **p, long T, long B, long rows)
     unflush(old);
 }}
 """
+
+
+def regularise(plan):
+    """C statements at the end of a trial: what rates say about parameters."""
+    r, lines = plan.learned.loss.regulariser, []
+    for n in plan.body.cells if of_trials(plan.learned.loss) else ():
+        for parameter in plan.learned.parameters[n.name] if n.name in plan.learned.signals else ():
+            lines.append(f"""for (long i = 0; i < {n.size}; i++) {{
+    const double duration = T * {plan.dt!r};
+    const real rate = ((const real *)p[P_count{n.number}])[b * {n.size} + i] / duration;
+    ((real *)p[P_q{n.number}_gradient_{parameter}])[i] +=
+        (real)({r.strength!r} / duration * (rate - {r.target!r})) * ((const real *)p[P_q{n.number}_elig_sum_{parameter}])[i];
+}}""")
+    return lines

@@ -1,5 +1,6 @@
 """The C text of the synapses of one projection: traces, gradient and optimiser, in one pass over all of them.
 
+Where weights change in some steps only, the optimiser has a pass of its own, over gradients summed up until then.
 What depends on the postsynaptic neuron alone is computed once per neuron and step, what depends on the presynaptic
 neuron once per row, what depends on the number of the update beforehand, in double precision.
 """
@@ -104,14 +105,19 @@ class SynapseText:
         self.eligibility = self.learned.eligibility
         self.hoisted = [name for name, _ in self.eligibility.pre]
         self.program = list(self.learned.program)
-        self.optimiser = plan.optimiser
+        self.optimiser, self.fused = plan.optimiser, plan.optimiser is not None and plan.interval == 1
         self.adapted = ["opt_w", *(f"opt_{n}" for n in self.optimiser.state)] if self.optimiser else []
-        if self.optimiser:
-            gradient = next(e for name, e in self.program if name == "gradient").subs(symbol("gradient"), 0)
-            self.program = [(n, e) for n, e in self.program if n != "gradient"] + [("opt_g", gradient)]
+        if self.learned.learned and self.optimiser:
+            self.adapted.append("opt_B")
+        if self.fused:
+            self.program = [("opt_g", self.change()) if n == "gradient" else (n, e) for n, e in self.program]
         self.steps = []
-        self.stored = list(self.learned.state) + (self.adapted or ["gradient"])
-        self.written = {counts: self.write(counts) for counts in (True, False)}
+        self.stored = [*self.learned.state, *(self.adapted if self.fused else ["gradient"])]
+        self.passes = {"counts": self.write(True)}
+        if self.kept(False):
+            self.passes["silent"] = self.write(False)
+        if self.optimiser and not self.fused:
+            self.passes["adapt"] = self.write_adaptation()
 
     # --- names ----------------------------------------------------------------------------------------------------
 
@@ -120,15 +126,20 @@ class SynapseText:
             return "pre"
         if name in SHARED and self.optimiser:
             return "step"
-        inner = {"arrived", "gradient", *self.stored, *(n for n, _ in self.program)}
-        return "synapse" if name in inner else "post"
+        inner = {"arrived", "gradient", "opt_g", *self.adapted, *self.stored, *(n for n, _ in self.program)}
+        return "synapse" if name in inner or name.startswith("back_") else "post"
 
     def optimisation(self):
-        """The optimiser's program under its names here."""
-        def renamed(e):
-            return e.subs({s: symbol(f"opt_{s.name}") for s in e.free_symbols})
+        """The optimiser's program under its names here, and again for feedback that learns beside the weight."""
+        def renamed(e, back=()):
+            return e.subs({s: symbol(back[s.name] if s.name in back else f"opt_{s.name}") for s in e.free_symbols})
 
-        return [(f"opt_{name}", renamed(e)) for name, e in self.optimiser.program(projection=self.link.name)]
+        program = self.optimiser.program(projection=self.link.name)
+        found, back = [(f"opt_{name}", renamed(e)) for name, e in program], {"w": "opt_B"}
+        for name, e in program if "opt_B" in self.adapted else ():
+            found.append(("opt_B" if name == "w" else f"back_{name}", renamed(e, back)))
+            back = {**back, name: found[-1][0]}
+        return found
 
     def post_names(self):
         """Per-neuron names that the program reads."""
@@ -155,6 +166,8 @@ class SynapseText:
             return "arrived[h]" if name == "arrived" else f"e_{name}[h]"
         if where == "post":
             return f"q_{name}[i]"
+        if name == "opt_g":
+            return "s_gradient[i]"
         return "arrived[i]" if name == "arrived" else f"s_{name}[i]"
 
     def fields(self):
@@ -164,7 +177,9 @@ class SynapseText:
             yield f"arrived{number}", "real", (self.link.pre.size,), "trial"
         yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
         yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
-        yield from ((f"s{number}_{name}", "real", None, "given") for name in (self.adapted[1:] if self.optimiser else ["gradient"]))
+        yield from ((f"s{number}_{name}", "real", None, "given") for name in self.adapted if name not in ("opt_w", "opt_B"))
+        if not self.fused:
+            yield f"s{number}_gradient", "real", *((shape, "trial") if self.optimiser else (None, "given"))
         yield from ((slot, "real", None, "given") for slot in self.limits())
         yield f"mask{number}", "real", None, "given"
         yield f"schedule{number}", "real", None, "given"
@@ -174,7 +189,7 @@ class SynapseText:
     @property
     def idle(self):
         """Whether a step without an error leaves weights and the optimiser's memory as they are."""
-        if not self.optimiser:
+        if not self.fused:
             return True
         values = {}
         for name, e in self.optimisation():
@@ -182,45 +197,78 @@ class SynapseText:
         return all(sympy.expand(values[n] - symbol(n)) == 0 for n in self.adapted)
 
     @property
+    def lazy(self):
+        """Whether gradients and traces ignore a step without an error."""
+        signals = {symbol(name): 0 for name in ("L", "error")}
+        kept = [e for name, e in self.learned.program if name != "gradient"]
+        return self.change().subs(signals) == 0 and not any(e.free_symbols & signals.keys() for e in kept)
+
+    def change(self):
+        """What one step adds to the gradient."""
+        return dict(self.learned.program)["gradient"].subs(symbol("gradient"), 0)
+
+    @property
     def ends(self):
         """Whether nothing of what happens after the last step with an error matters."""
         return self.idle and not self.learned.regularised
 
+    @property
+    def quiet(self):
+        """Traces of a presynaptic neuron, if nothing happens to its synapses while all of these are zero; else none."""
+        names = sorted({s.name for _, e in self.program for s in e.free_symbols if self.domain(s.name) == "pre"})
+        values = {}
+        for name, e in self.program:
+            values[name] = e.subs({symbol(n): 0 for n in (*names, "gradient")} | {symbol(n): v for n, v in values.items()})
+        still = not self.learned.state and self.idle and values["opt_g" if self.fused else "gradient"] == 0
+        return names if still else []
+
     def kept(self, counts):
         """Names to store where the step ``counts``, or does not."""
-        changed = [] if self.idle and not counts else self.adapted or ["gradient"]
+        changed = [] if self.idle and not counts else self.adapted if self.fused else ["gradient"]
         return [*self.learned.state, *changed]
 
     # --- text -----------------------------------------------------------------------------------------------------
 
     def text(self):
-        parts = [self.function("counts", True)]
-        if self.kept(False):
-            parts.append(self.function("silent", False))
-        return "\n".join([*parts, self.hoist()])
+        run = [name for name in self.passes if name != "silent" or self.plan.lazy]
+        return "\n".join([*(self.function(name) for name in run), self.hoist()])
 
     def write(self, counts):
         """A writer that has written one step (which ``counts`` or not), and the text of each name to store."""
         writer, kept = SynapseWriter(self.link.post.constants, self.load, self.domain, self.steps), self.kept(counts)
-        masked = self.link.name in self.plan.masked
         writer.program([(n, e) for n, e in self.program if n not in ("gradient", "opt_g") or counts])
         if "opt_w" in kept:
-            if masked and counts:
-                writer.seen[symbol("opt_g")] = writer.product(writer(symbol("opt_g")), "exists[i]")
-            writer.program([(n, e if counts else e.subs(symbol("opt_g"), 0)) for n, e in self.optimisation()])
-            writer.seen[symbol("opt_w")] = self.bounded(writer, writer(symbol("opt_w")))
-            if masked:
-                writer.seen[symbol("opt_w")] = writer.product(writer(symbol("opt_w")), "exists[i]")
+            self.adapt(writer, counts)
         return writer, {name: writer(symbol(name)) for name in kept}
 
-    def function(self, name, counts):
+    def write_adaptation(self):
+        """As :meth:`write`, for a pass of the optimiser over summed gradients, which begin anew."""
+        writer = SynapseWriter(self.link.post.constants, self.load, self.domain, self.steps)
+        self.adapt(writer, True)
+        return writer, {**{name: writer(symbol(name)) for name in self.adapted}, "gradient": "R(0.0)"}
+
+    def adapt(self, writer, counts):
+        """Write the optimiser; where the step does not count the gradient is zero."""
+        masked = self.link.name in self.plan.masked
+        if masked and counts:
+            writer.seen[symbol("opt_g")] = writer.product(writer(symbol("opt_g")), "exists[i]")
+        writer.program([(n, e if counts else e.subs(symbol("opt_g"), 0)) for n, e in self.optimisation()])
+        writer.seen[symbol("opt_w")] = self.bounded(writer, writer(symbol("opt_w")))
+        for name in ("opt_w", "opt_B"):
+            if masked and name in self.adapted:
+                writer.seen[symbol(name)] = writer.product(writer(symbol(name)), "exists[i]")
+
+    def function(self, name):
         """One pass over all synapses."""
-        k, (writer, values) = self.link, self.written[counts]
+        k, (writer, values) = self.link, self.passes[name]
         neurons = Writer(k.post.constants, self.load)
         each = [f"neuron{m}[i] = {neurons(node)};" for m, node in enumerate(writer.neurons)]
         arrays = "".join(f"    real neuron{m}[N] __attribute__((aligned(64)));\n" for m in range(len(each)))
         loop = f"    EVERY {{\n{indent(neurons.lines + each)}\n    }}" if each else ""
-        rows = [f"real *restrict s_{n} = (real *)p[P_{self.slot(n)}] + h * N;" for n in values]
+        rows = []
+        if name == "counts" and self.quiet:
+            rows.append(f"if (!({' || '.join(f'{self.load(n)} != 0' for n in self.quiet)})) continue;")
+        rows += [f"real *restrict s_{n} = (real *)p[P_{self.slot(n)}] + h * N;" for n in values]
         if self.plan.whole(k):
             rows.append(f"const real *restrict arrived = (const real *)p[P_arrived{k.number}] + h * N;")
         if k.name in self.plan.masked and "opt_w" in values:
@@ -243,7 +291,8 @@ MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
 }}"""
 
     def slot(self, name):
-        return f"weight{self.link.number}" if name == "opt_w" else f"s{self.link.number}_{name}"
+        own = {"opt_w": "weight", "opt_B": "back"}
+        return f"{own[name]}{self.link.number}" if name in own else f"s{self.link.number}_{name}"
 
     def pointers(self):
         k = self.link
@@ -276,8 +325,16 @@ INLINE void hoist{k.number}(void **p)
         k = self.link
         now = f"(const real *)p[P_schedule{k.number}] + t * {len(self.steps)}"
         lines = [f"if (counts) counts{k.number}(p, {now});"]
-        lines += [f"else silent{k.number}(p, {now});"] if self.kept(False) else []
+        lines += [f"else silent{k.number}(p, {now});"] if "silent" in self.passes and self.plan.lazy else []
         return lines + ([f"hoist{k.number}(p);"] if self.hoisted else [])
+
+    def now_and_then(self):
+        """C statements of one step in which weights may change, if they do not in every one."""
+        k, every = self.link, self.plan.interval
+        if "adapt" not in self.passes:
+            return []
+        now = f"(const real *)p[P_schedule{k.number}] + t / {every} * {len(self.steps)}"
+        return [f"if ((t + 1) % {every} == 0 || t + 1 == T) adapt{k.number}(p, {now});"]
 
     def at_end(self):
         """C statements at the end of a trial: the rate regulariser."""

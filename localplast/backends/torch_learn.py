@@ -119,6 +119,8 @@ class TorchLearner:
         """Begin again from other numbers."""
         net, self.seed, self.updates = self.net, seed, 0
         check_rates(net, self.optimiser)
+        if self.rule.form == "forward":
+            raise UnsupportedError(f"{self.rule.name} is a reference for lp.gradient; train with bptt(), whose gradients are the same")
         self.plastic = [p.name for p in net.plastic]
         moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
         self.values = values = net.clip(values, moving)
@@ -152,7 +154,7 @@ class TorchLearner:
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks)
-        return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser)
+        return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
 
     def prepare(self, trials):
         rng = np.random.default_rng([self.seed, 3, self.updates])
@@ -240,10 +242,14 @@ class TorchLearner:
     def learn_in_kernel(self, inputs, target, weight):
         """As :meth:`learn_online`."""
         if self.rule.update == "trial":
+            if self.others:
+                self.online.refresh(self.tensors)
             return self.online.gradients(self.weights, inputs, target, weight, self.feedback)
-        *found, weights, self.state = self.online.learn(self.weights, self.state, inputs, target, weight, self.updates)
+        *found, weights, self.state, self.feedback = self.online.learn(
+            self.weights, self.state, inputs, target, weight, self.updates, self.feedback
+        )
         self.adopt(weights)
-        self.updates += len(weight)
+        self.updates += self.rule.updates(len(weight), self.net.dt)
         return *found, {}
 
     def evaluate(self, trials):

@@ -1,10 +1,11 @@
 """Learning online in generated C: the fast form of :class:`~localplast.backends.torch_traces.OnlineLearner`.
 
 The kernel is made from the plan (:mod:`localplast.backends.kernel_online`); it carries traces forward, and runs the
-optimiser in every step where the rule says so.
+optimiser within the trial where the rule says so.
 """
 
 import ctypes
+import threading
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from localplast.backends.kernel_build import build
 from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_online import Online, fields, source
 from localplast.backends.kernel_plan import make_plan, why_not
-from localplast.backends.torch_fused import constant_arrays
-from localplast.loss import Reward
+from localplast.backends.kernel_signal import matrix_slot
+from localplast.backends.torch_fused import constant_arrays, share
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
@@ -25,35 +26,16 @@ def why_not_online(net, plan, optimiser=None, *, batch=1):
     """Why the kernel cannot learn this online, as a sentence, or None if it can."""
     if plan.rule.update != "trial" and batch > 1:
         return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
-    if reason := why_not_signals(net, plan):
-        return reason
+    if any(len(s.sums) > 1 for s in plan.synapses.values()):
+        return "delays learn, and lie between two steps then"
     expressions = []
+    for n in plan.neurons.values():
+        expressions += [x for _, x in (*n.shift, *n.before, *n.after, *n.before_reset, *n.end)]
     for s in plan.synapses.values():
-        e = s.eligibility
-        expressions += [x for _, x in (*e.before, *e.after, *e.before_reset, *e.pre, *s.program)]
-    if plan.rule.update == "step" and optimiser:
+        expressions += [x for _, x in (*s.eligibility.pre, *s.program)]
+    if plan.rule.update != "trial" and optimiser:
         expressions += [x for name in plan.synapses for _, x in optimiser.program(projection=name)]
     return why_not(net) or check_c_form(expressions)
-
-
-def why_not_signals(net, plan):
-    """Why the kernel has no text for the learning signals of this plan, or None."""
-    terms = [t for s in plan.signals.values() for t in s.terms]
-    if isinstance(plan.loss, Reward):
-        return "reward comes late"
-    if len(plan.readouts) > 1:
-        return "there are several readouts"
-    if plan.rule.interval(net.dt) > 1:
-        return f"weights change every {plan.rule.update}"
-    if any(n.shift or n.end or n.past for n in plan.neurons.values()):
-        return "neurons keep traces of their own"
-    if any(len(s.sums) > 1 for s in plan.synapses.values()):
-        return "delays learn"
-    if len(terms) > len(plan.signals) or any(t.variable != "error" or t.form == "sign" for t in terms):
-        return "the error does not come straight from the readout"
-    if plan.learned and plan.rule.update != "trial":
-        return "feedback that learns in every step"
-    return None
 
 
 class OnlineKernel:
@@ -67,24 +49,26 @@ class OnlineKernel:
         From :func:`~localplast.backends.torch_step.leaves`, on the CPU; their dtype is that of all arithmetic.
     masks : dict of str to bool array ``(pre, post)``
     optimiser : Optimiser, optional
-        What runs in every step, for rules with ``update='step'``.
+        What changes weights within a trial, for rules with ``update='step'`` or a time.
+    threads : int
+        Where weights change between trials only, these are split between threads.
 
     Notes
     -----
     Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your own.
     """
 
-    def __init__(self, net, plan, tensors, masks, optimiser=None):
-        self.plan, self.masks = plan, {k: torch.as_tensor(m) for k, m in masks.items()}
-        body = make_plan(net, tensors, cut=(), block=1)
-        optimiser = optimiser if plan.rule.update == "step" else None
+    def __init__(self, net, plan, tensors, masks, optimiser=None, *, threads=1):
+        self.net, self.plan, self.masks = net, plan, {k: torch.as_tensor(m) for k, m in masks.items()}
+        body, self.interval = make_plan(net, tensors, cut=(), block=1), plan.rule.interval(net.dt)
+        optimiser = optimiser if self.interval else None
         masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
         bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}
-        self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt))
+        self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval)
         self.fields, self.dtype = list(fields(self.online)), torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
         self.library.learn.restype = None
-        self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 3
+        self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
         self.fixed = constant_arrays(body, net, tensors)
         self.fixed |= self.rings() | self.feedback()
         for k in self.online.plastic():
@@ -92,7 +76,13 @@ class OnlineKernel:
         for s in self.online.synapses:
             for slot, bound in s.limits().items():
                 self.fixed[slot] = self.pad(torch.tensor(bound), 1 if bound.shape[1] == 1 else s.link.post.padded)
-        self.fixed |= self.memory()
+        self.memories = [self.memory() for _ in range(threads if optimiser is None else 1)]
+
+    def refresh(self, tensors):
+        """Take over parameters that have changed."""
+        for n in self.online.body.cells:
+            n.constants.values.update({k: tensors[f"{n.name}.{k}"].detach() for k in n.constants.values if k != "dt"})
+        self.fixed |= constant_arrays(self.online.body, self.net, tensors)
 
     # --- memory ---------------------------------------------------------------------------------------------------
 
@@ -106,18 +96,16 @@ class OnlineKernel:
         return {"rings": torch.tensor(list(self.lengths.values()), dtype=torch.int64)}
 
     def feedback(self):
-        """Fixed feedback ``(neuron, readout)``."""
-        numbers = {n.name: n.number for n in self.online.body.cells}
+        """Feedback that does not learn: fixed matrices, and the gains of signs."""
         return {
-            f"feedback{numbers[name]}": torch.as_tensor(matrix).to(self.dtype).contiguous()
-            for (name, _), matrix in self.plan.fixed.items()
-        }
+            matrix_slot(self.online, name, t): self.pad(torch.as_tensor(t.matrix), self.online.population(t.source).padded)
+            for name, t in self.online.terms if t.form in ("fixed", "sign")
+        }  # fmt: skip
 
     def learned(self, feedback):
-        """Feedback that learns, given by projection ``(neuron, readout)``."""
-        numbers = {n.name: n.number for n in self.online.body.cells}
-        pre = {k.name: k.pre.name for k in self.online.body.links}
-        return {f"feedback{numbers[pre[name]]}": b.to(self.dtype).contiguous() for name, b in (feedback or {}).items()}
+        """Feedback that learns, given by projection ``(pre, post)``."""
+        links = [k for k in self.online.body.links if k.name in (feedback or {})]
+        return {f"back{k.number}": self.pad(feedback[k.name], k.post.padded) for k in links}
 
     def memory(self):
         """Everything that lives within a trial."""
@@ -152,20 +140,28 @@ class OnlineKernel:
         -------
         outputs : tensor ``(time, trial, readout)``
         counts : dict of str to tensor ``(trial, neuron)``
-        gradients : dict of str to tensor ``(pre, post)``, mean over trials
+        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their shape
         """
         trials = next(iter(inputs.values())).shape[1]
-        arrays = {f"s{k.number}_gradient": torch.zeros((k.pre.size, k.post.padded), dtype=self.dtype)
-                  for k in self.online.plastic()}  # fmt: skip
-        found = self.run(self.padded(weights) | arrays | self.learned(feedback), inputs, target, weight)
-        gradients = {
-            k.name: arrays[f"s{k.number}_gradient"][:, : k.post.size] / trials * self.masks[k.name]
-            for k in self.online.plastic()
-        }
-        return *found, gradients
+        sums = [(f"q{n.number}_{name}", (n.padded,)) for n in self.online.body.cells for name in self.online.neurons(n).sums]
+        sums += [(f"s{k.number}_gradient", (k.pre.size, k.post.padded)) for k in self.online.plastic()]
+        private = [{slot: torch.zeros(shape, dtype=self.dtype) for slot, shape in sums} for _ in self.memories]
+        found = self.run(self.padded(weights) | self.learned(feedback), private, inputs, target, weight)
+        total = {slot: sum(mine[slot] for mine in private) / trials for slot, _ in sums}
+        gradients = {k.name: total[f"s{k.number}_gradient"][:, : k.post.size] * self.masks[k.name] for k in self.online.plastic()}
+        return *found, gradients | self.of_parameters(total)
 
-    def learn(self, weights, state, inputs, target, weight, updates):
-        """Present one trial, the optimiser running in every step.
+    def of_parameters(self, total):
+        """Gradients of parameters, by name; of one that all neurons share, their sum."""
+        found = {}
+        for n in self.online.body.cells:
+            for name in self.plan.parameters[n.name]:
+                each = total[f"q{n.number}_gradient_{name}"][: n.size]
+                found[f"{n.name}.{name}"] = each if n.constants.values[name].ndim else each.sum()
+        return found
+
+    def learn(self, weights, state, inputs, target, weight, updates, feedback=None):
+        """Present one trial, the optimiser running within it.
 
         Parameters
         ----------
@@ -173,39 +169,54 @@ class OnlineKernel:
             The optimiser's memory, by plastic projection.
         updates : int
             Updates before this trial.
+        feedback : as for :meth:`gradients`
 
         Returns
         -------
         outputs, counts : as :meth:`gradients` gives them
-        weights, state : as they were given, after the trial
+        weights, state, feedback : as they were given, after the trial
         """
-        arrays, steps = self.padded(weights), len(weight)
+        arrays, many = self.padded(weights) | self.learned(feedback), -(-len(weight) // self.interval)
         for s in self.online.synapses:
             k = s.link
             arrays |= {f"s{k.number}_opt_{n}": self.pad(m, k.post.padded) for n, m in state[k.name].items()}
-            arrays[f"schedule{k.number}"] = torch.as_tensor(s.schedule(updates + 1, steps)).to(self.dtype).contiguous()
-        found = self.run(arrays, inputs, target, weight)
+            arrays[f"schedule{k.number}"] = torch.as_tensor(s.schedule(updates + 1, many)).to(self.dtype).contiguous()
+        found = self.run(arrays, [{}], inputs, target, weight)
         for k in self.online.plastic():
             weights = {**weights, k.name: arrays[f"weight{k.number}"][:, : k.post.size].clone()}
             mine = {n: arrays[f"s{k.number}_opt_{n}"][:, : k.post.size].clone() for n in state[k.name]}
             state = {**state, k.name: mine}
-        return *found, weights, state
+            if k.name in (feedback or {}):
+                feedback = {**feedback, k.name: arrays[f"back{k.number}"][:, : k.post.size].clone()}
+        return *found, weights, state, feedback
 
     def padded(self, weights):
         """All weights, zero where there is no synapse."""
         links = self.online.body.links
         return {f"weight{k.number}": self.pad(weights[k.name] * self.masks[k.name], k.post.padded) for k in links}
 
-    def run(self, arrays, inputs, target, weight):
-        """Call the kernel; returns outputs and counts."""
+    def run(self, arrays, private, inputs, target, weight):
+        """Call the kernel, ``private`` holding arrays of each thread; returns outputs and counts."""
         steps, trials = next(iter(inputs.values())).shape[:2]
         body, new = self.online.body, torch.zeros
         counts = {n: new((trials, n.size), dtype=self.dtype) for n in body.cells if n.spiking}
-        outputs = new((steps, trials, self.online.readout.size), dtype=self.dtype)
+        outputs = new((steps, trials, sum(n.size for n in self.online.readouts)), dtype=self.dtype)
         given = {f"data{n.number}": inputs[n.name].to(self.dtype).contiguous() for n in body.channels}
         given |= {f"count{n.number}": count for n, count in counts.items()}
         given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
         every = {**self.fixed, **arrays, **given, "output": outputs}
-        pointers = [m.data_ptr() if (m := every.get(slot)) is not None else None for slot, *_ in self.fields]
-        self.library.learn((ctypes.c_void_p * len(pointers))(*pointers), steps, trials, len(target))
+        edges = share(trials, 1, len(private))
+
+        def work(number):
+            mine = {**every, **self.memories[number], **private[number]}
+            pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, *_ in self.fields]
+            ends = edges[number], edges[number + 1]
+            self.library.learn((ctypes.c_void_p * len(pointers))(*pointers), steps, trials, len(target), *ends)
+
+        others = [threading.Thread(target=work, args=(number,)) for number in range(1, len(private))]
+        for thread in others:
+            thread.start()
+        work(0)
+        for thread in others:
+            thread.join()
         return outputs, {n.name: count for n, count in counts.items()}

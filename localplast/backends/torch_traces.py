@@ -80,13 +80,13 @@ class Synapses:
         values["arrived"] = self.arrived if whole else self.arrived.unsqueeze(-1)
         if self.around:
             values["past_arrived"] = self.later if whole else self.later.unsqueeze(-1)
-        new = self.program(values)
-        shape = self.stored["gradient"].shape
-        self.eligibility = new["elig"].expand(shape)
-        self.stored = {name: new[name].expand(shape) for name in self.stored}
+        new, like = self.program(values), self.stored["gradient"]
+        self.eligibility = new["elig"].expand(like.shape)
+        self.stored = {name: full(new[name], like) for name in self.stored}
         if self.pre:
             late = {} if self.later is None else {"past_arrived": self.later}
-            self.pre = self.hoisted({**self.pre, "arrived": self.arrived, **late})
+            new = self.hoisted({**self.pre, "arrived": self.arrived, **late})
+            self.pre = {name: full(x, self.arrived) for name, x in new.items()}
 
     def regularise(self, factor, weight):
         """Add what the rates of a trial say, known at its end."""
@@ -94,6 +94,11 @@ class Synapses:
         stored["gradient"] = stored["gradient"] + factor * stored["elig_sum"]
         if "gradient_delay" in stored:
             stored["gradient_delay"] = stored["gradient_delay"] + factor * weight * stored["drift_elig_sum"]
+
+
+def full(value, like):
+    """``value`` in the shape of ``like``; a trace without memory may be a mere number."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(like.shape)
 
 
 class OnlineLearner:
