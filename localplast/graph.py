@@ -3,7 +3,7 @@
 =============== ==========================================================================
 edge            from, to
 =============== ==========================================================================
-``leak``        state of a spiking neuron at t-1, its state at t
+``leak``        state of a spiking neuron before spikes arrive at t-1, its state at t
 ``readout``     state of a neuron without threshold at t-1, its state at t
 ``reset``       a neuron's spike, its own reset
 ``adaptation``  a neuron's spike, its own adaptation

@@ -207,7 +207,8 @@ def written_out(p, given, kind, cut=(), feedback=None):
     y, silent, total, count = torch.zeros(TRIALS, N_OUT), torch.zeros(TRIALS, N), 0.0, 0
     for t in range(STEPS):
         ready = (silent <= 0).double()
-        v, s, argument, psi = (alif_step if kind == "alif" else cuba_step)(p, seen("leak", v), seen("leak", s), ready)
+        v, s, argument, psi = (alif_step if kind == "alif" else cuba_step)(p, v, s, ready)
+        v, s = seen("leak", v), seen("leak", s)
         y = seen("readout", y) * torch.exp(-1e-3 / p["tau_out"])
         hard = (argument.detach() > 0).double() * ready
         z = hard + (seen("spike", argument) - argument.detach()) * psi * ready

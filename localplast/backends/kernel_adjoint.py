@@ -200,7 +200,8 @@ def close_step(n, kept):
         kept[n.number, f"psi{n.number}"] = True
         lines.append(f"const real gx = gz[o] * w->psi{n.number}[h + o];")
         after = {v: writer(e) for v, e in n.sensitivity().items()}
-    sums = [f"const real a_{v} = g_{v}[o]{f' + gx * {after[v]}' if v in after else ''};" for v in n.variables]
+    gathered = {v: total([*([] if n.forgets(v) else [f"g_{v}[o]"]), *([f"gx * {after[v]}"] if v in after else [])]) for v in n.variables}
+    sums = [f"const real a_{v} = {text};" for v, text in gathered.items()]
     results = step_back(n, kept, writer)
     if any("ready" in line for line in writer.lines):
         kept[n.number, f"ready{n.number}"] = True

@@ -71,15 +71,19 @@ class Cells:
         return not self.spiking and self.step.output is not None
 
     def transition(self):
-        """``(program, entries)`` of the Jacobian of the update, with the cut ``leak`` or ``readout`` left out.
+        """``(program, entries)`` of the Jacobian of the update, with the cut ``readout`` left out.
 
         Inputs keep their value, and pass their gradient on, whatever is cut.
         """
         found = jacobian(self.step)
         entries = {(v, v): sympy.Integer(1) for v in self.step.inputs} | found.entries
-        if ("leak" if self.spiking else "readout") in self.cut:
+        if not self.spiking and "readout" in self.cut:
             entries = {(row, column): e for (row, column), e in entries.items() if column in self.step.inputs}
         return found.program, entries
+
+    def forgets(self, variable):
+        """Whether what is in ``variable`` before spikes arrive carries no gradient on: the cut ``leak``."""
+        return self.spiking and "leak" in self.cut and variable not in self.step.inputs
 
     def jumps(self):
         """``[(name, value, whether the gradient to the spike is kept)]`` of reset and adaptation."""

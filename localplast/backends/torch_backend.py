@@ -40,13 +40,12 @@ def denormals_flushed():
 
 def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight ``(time,)``."""
+    loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
     rasters = trials.rasters(rng, float(net.dt))
     inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1) for k, v in rasters.items()}
     inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
-    target = None
-    if trials.target is not None:
-        dense = loss.dense_target(trials.target, trials.steps, net.size(judged_readout(net, loss)))
-        target = torch.as_tensor(dense, device=device).transpose(0, 1).to(dtype)
+    dense = loss.dense_target(trials.target, trials.steps, net.size(judged_readout(net, loss)))
+    target = torch.as_tensor(dense, device=device).transpose(0, 1).to(dtype)
     weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight, float)
     return inputs, target, torch.as_tensor(weight, device=device).to(dtype)
 
@@ -93,13 +92,23 @@ def adjoint_form(net, rule, seed, loss=None):
     if not rule.local:
         check_surrogates(net, rule)
         return rule.cut, backward_matrices(net, rule.signal, readouts, seed)
-    broadcast = isinstance(rule.signal, Broadcast) and rule.signal.variable == "error" and rule.signal.form != "sign"
-    if not broadcast or rule.filter != AsReadout() or not isinstance(rule.eligibility, Derived) or not rule.eligibility.memory or rule.eligibility.free:
-        return None
-    if any(direct_path(net, p.post, r) is None for p in net.plastic if p.post not in readouts for r in heard(net, p.post)):
+    if not is_autograd(net, rule, loss):
         return None
     terms = [t for s in rule.signal.of(net, readouts, seed).values() for t in s.terms]
     return rule.cut, {t.path: t.matrix for t in terms if t.matrix is not None}
+
+
+def is_autograd(net, rule, loss):
+    """Whether automatic differentiation without the edges that ``rule`` names gives exactly its estimate."""
+    eligibility, signal = rule.eligibility, rule.signal
+    if not isinstance(eligibility, Derived) or eligibility.free or signal.form == "sign":
+        return False
+    if eligibility.memory != (rule.filter == AsReadout()):
+        return False  # the readout's own weights remember, where it is cut for all others
+    if isinstance(signal, Broadcast):
+        hidden = {p.post for p in net.plastic} - set(net.readouts)
+        return signal.variable == "error" and all(direct_path(net, n, r) for n in hidden for r in heard(net, n))
+    return signal.gated and not eligibility.memory and (loss is None or loss.regulariser is None)
 
 
 def check_surrogates(net, rule):

@@ -205,7 +205,7 @@ class Neurons:
     def update(self):
         """Slot 1: integrate."""
         state = self.state
-        if ("leak" if self.model.spiking else "readout") in self.cut:
+        if not self.model.spiking and "readout" in self.cut:
             kept = self.step.inputs
             state = {k: v if k in kept else v.detach() for k, v in state.items()}
         values = dict(state)
@@ -236,6 +236,11 @@ class Neurons:
             z, psi = z * self.ready, psi * self.ready
             self.since = torch.where(z.detach() > 0, torch.zeros_like(self.since), self.since)
         self.z, self.psi = z, psi
+
+    def forget(self):
+        """Where the leak is cut: what was in the state before this step's spikes arrive carries no gradient on."""
+        if self.model.spiking and "leak" in self.cut:
+            self.state = {k: v if k in self.step.inputs else v.detach() for k, v in self.state.items()}
 
     def output(self):
         """The graded output of the present state."""
@@ -311,6 +316,8 @@ class Twin:
     def transmit(self, t):
         """Slot 3: graded projections set their targets, event projections add to theirs."""
         outputs = {k: n.output() for k, n in self.neurons.items() if n.output_tape is not None}
+        for neurons in self.neurons.values():
+            neurons.forget()
         graded, events = {}, {}
         for name, link in self.links.items():
             p = link.projection

@@ -41,8 +41,7 @@ def ostl(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 def sltt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     """Spatial learning through time: no memory at all, a step's error meets the spikes that arrived in that step.
 
-    Equal to BPTT where every state forgets, before the spikes of a step arrive, what it owes to earlier ones (``bptt(cut="leak")``
-    cuts it after they have arrived, and with it what they do in the next step). Meng et al. 2023, ICCV, eqs. 9-12.
+    Equal to BPTT with every temporal edge cut, on any feed-forward network. Meng et al. 2023, ICCV, eqs. 9-12.
 
     Other arguments
     ---------------

@@ -114,6 +114,20 @@ def test_the_last_hidden_layer_is_bptt_with_a_few_edges_cut(layered):
             assert layered.error(grads["cues_low"], twin["cues_low"]) > 0.01, (rule.name, where)
 
 
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+def test_sltt_is_bptt_with_every_temporal_edge_cut(layered, feedback):
+    """In every layer; with one of the edges kept it is not."""
+    net, given, rule = layered.stack(), layered.trials(), sltt(feedback=feedback)
+    values = net.draw(3)
+    twin = layered.autograd(net, values, given, bptt(cut=rule.cut, feedback=feedback))
+    for where, tolerance, grads in layered.estimates(net, values, given, rule):
+        for name, grad in grads.items():
+            assert layered.error(grad, twin[name]) < tolerance, (where, name)
+        for kept in ("leak", "readout"):
+            other = layered.autograd(net, values, given, bptt(cut=rule.cut - {kept}, feedback=feedback))
+            assert layered.error(grads["low_top"], other["low_top"]) > 0.01, (where, kept)
+
+
 def test_an_error_passes_layers_that_do_not_learn(layered):
     """Weights onto the top layer that stay as they are still carry the error to the layer below."""
     net, given = layered.stack(fixed=("low_top",)), layered.trials()
