@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from localplast.measure import cosine_of, distance, joined, measures
-from localplast.plan import the_readouts
 from localplast.rules import bptt
 from localplast.verbs import gradient
 
@@ -51,7 +50,7 @@ def feedback(net, values, rule, seed):
     """
     from localplast.backends.torch_backend import backward_matrices
 
-    readouts = the_readouts(net)
+    readouts = net.readouts
     if not rule.local:
         return backward_matrices(net, rule.signal, readouts, seed)
     terms = [t for signal in rule.signal.of(net, readouts, seed).values() for t in signal.terms if t.path and t.form != "weight"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from localplast.errors import NetworkError
+
 __all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse", "rate", "reward", "smooth_l1"]
 
 
@@ -66,6 +68,11 @@ class Loss:
         logarithm = np.log(total) if isinstance(y, np.ndarray) else total.log()
         return logarithm - (shifted * target).sum(-1)
 
+    def check(self, trials, outputs, dt):
+        """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
+        if trials.target is None:
+            raise NetworkError("these trials have no target, so nothing can be learned from them: give Trials(..., target=...)")
+
     def error(self, y, target):
         """``dl/dy``, shape as ``y``."""
         if self.kind == "mse":
@@ -113,6 +120,19 @@ class Reward(Loss):
     def steps(self, dt):
         """Steps from the last decision to the reward; ``dt`` in seconds."""
         return int(self.delay / dt + 0.5)
+
+    def check(self, trials, outputs, dt):
+        target, weight = trials.target, np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
+        if np.ndim(target) != 1 or np.asarray(target).dtype.kind not in "iu" or np.min(target) < 0 or np.max(target) >= outputs:
+            raise NetworkError(f"a reward needs the right choice of every trial: int labels (trial,) from 0 to {outputs - 1} as target")
+        counted, wait = np.flatnonzero(weight), self.steps(dt)
+        if not len(counted):
+            raise NetworkError("a reward needs steps in which choices are made; the weight of every step is zero")
+        if counted[-1] + wait > trials.steps - 2:
+            raise NetworkError(
+                f"the reward comes {wait} steps after the last choice, in step {counted[-1] + wait}; a trial has {trials.steps} steps, "
+                f"and the critic must see one after the reward: make trials at least {counted[-1] + wait + 2} steps long"
+            )
 
 
 def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="value", dice="dice"):

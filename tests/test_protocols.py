@@ -297,8 +297,8 @@ class TestTMaze:
     def test_nothing_but_noise_between_turn_and_reward(self):
         quick = built("t-maze")
         trials, (start, end), reward = quick.task.testing(50, 0), quick.task.meta["decision"], quick.task.meta["reward"]
-        assert (start, end, reward, trials.steps) == (300, 450, 549, 550)
-        raster = trials.inputs["cues"].reshape(50, 550, 4, 10)
+        assert (start, end, reward, trials.steps) == (200, 350, 399, 401)
+        raster = trials.inputs["cues"].reshape(50, 401, 4, 10)
         assert np.array_equal(np.flatnonzero(raster[:, :, 2].any((0, 2))), np.arange(start, end))
         assert not raster[:, end:, :3].any() and raster[:, end:, 3].mean() == pytest.approx(0.01, rel=0.1)
         assert np.array_equal(np.flatnonzero(trials.weight), np.arange(start, end))

@@ -38,7 +38,7 @@ def example_trials(net, steps=5):
 def audit_text(net, plan, values=None):
     """Build ``plan`` in Brian2 without running it; returns what its text reads and may not, as a tuple of str."""
     trials, values = example_trials(net), values or net.draw(0)
-    built = build(net, values, Block(1, trials.steps, longest_delay(values)), trials, plan=plan)
+    built = build(net, values, Block(1, trials.steps, longest_delay(values.delays)), trials, plan=plan)
     b2.Network(*built.objects.values())  # Brian2 warns of objects that belong to none
     return text_violations(built, plan, values)
 

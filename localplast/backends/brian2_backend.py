@@ -13,9 +13,9 @@ from localplast.task import Poisson
 __all__ = ["Brian2Learner", "block_for", "gradient"]
 
 
-def block_for(net, trials, values):
+def block_for(net, trials, values=None):
     """The :class:`Block` that holds these trials; gaps are whole segments of inputs given as rates."""
-    gap = longest_delay(values)
+    gap = longest_delay({name: net.delay_steps(p) for name, p in net.projections.items()} if values is None else values.delays)
     for array in trials.inputs.values():
         if isinstance(array, Poisson):
             gap = -(-gap // array.segment) * array.segment
@@ -32,6 +32,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
     """dloss/dparameter as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
     check_local(rule)
     learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable, values=values)
+    loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
     running = session(target, net, values, block_for(net, trials, values), trials, plan=learned, seed=seed)
     try:
         results = running.run(trials)
@@ -116,6 +117,7 @@ class Brian2Learner:
         self.batch, self.per_block, self.target = batch, updates_per_block, target
         check_trainable(net, optimiser, values)
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
+        loss.check(example, net.size(judged_readout(net, loss)), float(net.dt))
         template = example[np.zeros(batch * updates_per_block, int)]
         self.block = block_for(net, template, values)
         self.masks = values.masks
@@ -138,6 +140,7 @@ class Brian2Learner:
 
     def train(self, trials):
         """Learn from one block of trials (``updates_per_block`` batches); returns one dict of metrics per update."""
+        self.loss.check(trials, self.net.size(judged_readout(self.net, self.loss)), float(self.net.dt))
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name, state in self.state.items():

@@ -70,9 +70,9 @@ class Built:
     pay_delay: int = 0
 
 
-def longest_delay(values):
-    """Steps that the slowest spike is in flight."""
-    return max([0, *(int(np.ceil(np.max(steps))) for steps in values.delays.values())])
+def longest_delay(delays):
+    """Steps that the slowest spike is in flight; ``delays`` are those of :class:`~localplast.network.Values`."""
+    return max([0, *(int(np.ceil(np.max(steps))) for steps in delays.values())])
 
 
 def parameter(name, dimension, *flags):

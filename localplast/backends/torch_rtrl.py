@@ -13,6 +13,7 @@ import torch
 
 from localplast.backends.torch_step import Twin
 from localplast.errors import UnsupportedError
+from localplast.loss import Reward
 from localplast.plan import the_readouts
 
 __all__ = ["Influence"]
@@ -36,6 +37,8 @@ class Influence:
     """
 
     def __init__(self, net, tensors, masks, loss, *, cut=(), feedback=None):
+        if isinstance(loss, Reward):
+            raise UnsupportedError("the derivatives of the whole network, carried forward, do not meet late reward; use eprop() or bptt()")
         self.net, self.loss, self.readouts = net, loss, the_readouts(net)
         self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
         self.parameters = {name: t for name, t in tensors.items() if t.requires_grad}
