@@ -8,7 +8,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "eprop", "memory")
+PARTS = ("bptt", "deep", "eprop", "memory")
 PACKAGES = ("localplast", "numpy", "torch", "brian2", "snntorch", "norse", "spikingjelly", "spyx", "jax", "braintrace")
 
 

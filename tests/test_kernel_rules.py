@@ -102,6 +102,7 @@ def named_rules():
 RULES = named_rules()
 
 
+@functools.cache
 def networks(name):
     """``{where: network}`` of those that a rule has equations for."""
     found = {}
@@ -235,10 +236,7 @@ def test_threads_share_the_trials():
         same_gradients(layers(False), rules.ostl(), mse(), trials_for(mse(), 5), threads=threads)
 
 
-def test_a_batch_of_any_rule_learns_in_the_kernel(caplog):
-    for name, make in RULES.items():
-        for net in networks(name).values():
-            assert why_not_online(net, plan(net, make(), mse()), batch=8) is None
+def test_batches_learn_in_the_kernel(caplog):
     learner = TorchLearner(layers(False), layers(False).draw(1), rules.ottt(), mse(), adam(0.01), batch=4, threads=2)
     assert isinstance(learner.online, OnlineKernel) and len(learner.online.memories) == 2
     losses = [m["loss"] for _ in range(15) for m in learner.train(trials_for(mse(), 4))]
@@ -259,6 +257,16 @@ def maze():
     trials = trials_for(cross_entropy(), 3)
     dice = gumbel(np.random.default_rng(0), (3, STEPS, OUTPUTS))
     return net, Trials({**trials.inputs, "dice": dice}, trials.target, trials.weight)
+
+
+@pytest.mark.parametrize("make", [functools.partial(rules.eprop, feedback="random"), rules.ottt], ids=["eprop", "ottt"])
+def test_running_rates(make):
+    """Weights change in every step, whether it counts or not."""
+    loss, trials = mse() + rate(20 * Hz, 1e-2, window=20 * ms), trials_for(mse())
+    same_gradients(layers(False), make(), loss, trials)
+    with pytest.raises(AssertionError):
+        same_gradients(layers(False), make(), loss, trials, spoil=lambda _: plan(layers(False), make(), mse()))
+    same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
 
 
 @pytest.mark.parametrize("make", [rules.eprop, rules.ottt])
