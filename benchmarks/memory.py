@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eprop import CHANNELS, LEARNING_RATE, RATE, problem
+from eprop_problem import CHANNELS, LEARNING_RATE, SHORTEST, problem, rule, torch_learner
 from timing import case_main, memory, reset_peak, rounds, table
 
-SHORTEST, FACTORS = 225, (1, 10, 100)
+#: Steps of the shortest trial, factors; rate of the input in hertz.
+FIRST, FACTORS, RATE = 225, (1, 10, 100), 40.0
 #: Backends and rules; programs that Brian2 compiles run outside this process, which is looked at, too.
 CASES = {
     "e-prop, Brian2 numpy": ("numpy", "eprop"),
@@ -25,15 +26,15 @@ CASES = {
 }
 
 
-def trial(steps):
-    """The network, its numbers, and one trial whose input is given as rates; every step counts in the loss."""
+def rates(given, steps):
+    """``given``, with one trial whose input is drawn from rates inside the backend; every step counts in the loss alike."""
     from dataclasses import replace
 
     from localplast import Poisson
 
-    net, values, trials = problem(1, 150)
-    poisson = Poisson(np.full((1, 1, CHANNELS), 1000 * RATE), steps)
-    return net, values, replace(trials, inputs={"cues": poisson}, weight=None)
+    net, values, trials, numbers = given
+    poisson = Poisson(np.full((1, 1, CHANNELS), RATE), steps)
+    return net, values, replace(trials, inputs={"cues": poisson}, weight=np.full(steps, 1 / steps)), numbers
 
 
 def brian2_step(target, steps):
@@ -41,35 +42,26 @@ def brian2_step(target, steps):
     from localplast import adam
     from localplast.backends.brian2_backend import Brian2Learner
     from localplast.loss import mse
-    from localplast.rules import eprop
 
-    net, values, trials = trial(steps)
-    learner = Brian2Learner(net, values, eprop(), mse(), adam(LEARNING_RATE), trials, target=target)
+    net, values, trials, numbers = rates(problem(1, SHORTEST), steps)
+    learner = Brian2Learner(net, values, rule(numbers), mse(), adam(LEARNING_RATE), trials, target=target)
     return lambda: learner.train(trials)
 
 
-def torch_step(rule, steps):
-    import torch
-
-    from localplast import sgd
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import mse
-    from localplast.rules import bptt, eprop
-
-    net, values, trials = trial(steps)
-    rule = bptt() if rule == "bptt" else eprop(update="step")
-    learner = TorchLearner(net, values, rule, mse(), sgd(LEARNING_RATE / steps), dtype=torch.float32)
-    return lambda: learner.train(trials)
+def torch_step(form, steps):
+    given = rates(problem(1, SHORTEST), steps)
+    learner = torch_learner(given, form)
+    return lambda: learner.train(given[2])
 
 
-def plain_step(rule, steps):
+def plain_step(form, steps):
     """Automatic differentiation of the plain Torch step."""
     import torch
 
     from localplast import gradient
     from localplast.rules import bptt
 
-    net, values, trials = trial(steps)
+    net, values, trials, _ = rates(problem(1, SHORTEST), steps)
     return lambda: gradient(net, trials, bptt(), values=values, dtype=torch.float32)
 
 
@@ -104,9 +96,9 @@ class Children:
 
 def run(case, steps, threads=1):
     """Peak memory while two trials of ``steps`` steps are learned, beyond what the process had before."""
-    backend, rule = CASES[case]
+    backend, form = CASES[case]
     make = {"torch": torch_step, "plain": plain_step}.get(backend)
-    step = make(rule, steps) if make else brian2_step(backend, steps)
+    step = make(form, steps) if make else brian2_step(backend, steps)
     reset_peak()
     before = memory()
     with Children() as children:
@@ -117,7 +109,7 @@ def run(case, steps, threads=1):
 
 def main(quick=False, count=1):
     """The table, as Markdown."""
-    lengths = [SHORTEST * factor // (5 if quick else 1) for factor in FACTORS]
+    lengths = [FIRST * factor // (5 if quick else 1) for factor in FACTORS]
     jobs = [{"case": case, "steps": steps} for case in CASES for steps in lengths]
     found = dict(zip([(j["case"], j["steps"]) for j in jobs], rounds(__file__, jobs, 1), strict=True))
     rows = []

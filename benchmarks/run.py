@@ -8,8 +8,10 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "eprop", "memory")
-PACKAGES = ("localplast", "numpy", "torch", "brian2", "snntorch", "norse", "spikingjelly", "spyx", "jax", "braintrace")
+PARTS = ("bptt", "deep", "eprop", "growth", "memory", "state")
+PACKAGES = (
+    "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax", "braintrace",
+)  # fmt: skip
 
 
 def machine():
