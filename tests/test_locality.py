@@ -301,7 +301,7 @@ def objects():
     """Brian2 objects of e-prop with random feedback, their plan, and their values; kept in one Brian2 network."""
     made, net = planned(rules.eprop(feedback="random"), "axonal")
     trials, values = example_trials(net), net.draw(0)
-    built = build(net, values, Block(1, trials.steps, longest_delay(net)), trials, plan=made)
+    built = build(net, values, Block(1, trials.steps, longest_delay(values.delays)), trials, plan=made)
     b2.Network(*built.objects.values())
     assert text_violations(built, made, values) == ()
     return built, made, values

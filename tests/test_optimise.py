@@ -342,7 +342,7 @@ def test_steps_and_trials_differ():
 
 def test_every_step_has_limits():
     net, given, rule = network(), trials(2), eprop(update="step")
-    with pytest.raises(UnsupportedError, match="cannot regularise rates.*use update='trial'"):
+    with pytest.raises(UnsupportedError, match="cannot regularise the rate of a trial.*update='trial'"):
         TorchLearner(net, net.draw(2), rule, mse() + rate(20, 1e-5), sgd(0.1))
     with pytest.raises(UnsupportedError, match="use batch=1, not 2"):
         Brian2Learner(net, net.draw(2), rule, mse(), sgd(0.1), given, batch=2)

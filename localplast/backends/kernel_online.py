@@ -119,6 +119,7 @@ def fields(plan):
     """
     for n in plan.body.channels:
         yield f"data{n.number}", "real", None, "given"
+        yield f"raster{n.number}", "unsigned char", None, "given"
         yield f"list{n.number}", "unsigned", (("ring", n), n.size), "step"
         yield f"value{n.number}", "real", (("ring", n), n.size), "step"
         yield f"number{n.number}", "long", (("ring", n),), "trial"
@@ -248,15 +249,18 @@ INLINE void update{n.number}(void **p, long t)
 
 
 def gather(plan, n):
-    """The channels of an input that are not zero at step t."""
+    """The channels of an input that are not zero at step t: of a raster ``(trial, time, channel)``, or of numbers, time first."""
     return f"""
 /* {n.name} */
-INLINE void gather{n.number}(void **p, long t, long B, long b)
+INLINE void gather{n.number}(void **p, long t, long T, long B, long b)
 {{
     const long slot = t % {ring(plan, n)};
-    ((long *)p[P_number{n.number}])[slot] = collect_numbers(
-        (const real *)p[P_data{n.number}] + (t * B + b) * {n.size}, {n.size},
-        (unsigned *)p[P_list{n.number}] + slot * {n.size}, (real *)p[P_value{n.number}] + slot * {n.size}, 0);
+    const unsigned char *raster = p[P_raster{n.number}];
+    unsigned *list = (unsigned *)p[P_list{n.number}] + slot * {n.size};
+    real *value = (real *)p[P_value{n.number}] + slot * {n.size};
+    ((long *)p[P_number{n.number}])[slot] = raster
+        ? collect_bytes(raster + (b * T + t) * {n.size}, {n.size}, list, value, 0)
+        : collect_numbers((const real *)p[P_data{n.number}] + (t * B + b) * {n.size}, {n.size}, list, value, 0);
 }}"""
 
 
@@ -335,7 +339,7 @@ def entry(plan):
     """What Python calls: ``T`` steps of the trials from ``first`` to ``end`` of ``B``, one after the other."""
     body, last = plan.body, "t <= last" if plan.lazy and all(s.ends for s in plan.synapses) else "1"
     calls = [f"update{n.number}(p, t);" for n in body.cells]
-    calls += [f"gather{n.number}(p, t, B, b);" for n in body.channels if any(k.pre is n for k in body.links)]
+    calls += [f"gather{n.number}(p, t, T, B, b);" for n in body.channels if any(k.pre is n for k in body.links)]
     calls += [f"memset(p[P_in{n.number}_{v}_{how}], 0, {n.padded} * sizeof(real));" for n in body.cells for v, how in n.boxes]
     calls += [f"send{k.number}(p, t);" for k in body.links]
     calls += [f"arrive{n.number}(p, t, b);" for n in body.cells]

@@ -19,7 +19,7 @@ from localplast.backends.torch_fused import constant_arrays, share
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
-TYPES = {"unsigned": torch.int32, "int": torch.int32, "long": torch.int64}
+TYPES = {"unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64}
 
 
 def why_not_online(net, plan, optimiser=None, *, batch=1):
@@ -201,7 +201,12 @@ class OnlineKernel:
         body, new = self.online.body, torch.zeros
         counts = {n: new((trials, n.size), dtype=self.dtype) for n in body.cells if n.spiking}
         outputs = new((steps, trials, sum(n.size for n in self.online.readouts)), dtype=self.dtype)
-        given = {f"data{n.number}": inputs[n.name].to(self.dtype).contiguous() for n in body.channels}
+        given = {}
+        for n in body.channels:  # a raster is read as it is: memory must not grow with the trial
+            x = inputs[n.name]
+            raster = x.dtype == torch.bool
+            slot = f"{'raster' if raster else 'data'}{n.number}"
+            given[slot] = x.transpose(0, 1).contiguous() if raster else x.to(self.dtype).contiguous()
         given |= {f"count{n.number}": count for n, count in counts.items()}
         given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
         every = {**self.fixed, **arrays, **given, "output": outputs}
