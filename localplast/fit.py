@@ -13,7 +13,7 @@ import numpy as np
 
 from localplast.checkpoint import load_checkpoint, save_checkpoint
 from localplast.errors import LocalplastError, RunawayError
-from localplast.plan import of_trials
+from localplast.loss import of_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt

@@ -11,7 +11,7 @@ import numpy as np
 
 from localplast.errors import NetworkError
 
-__all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse", "rate", "reward", "smooth_l1"]
+__all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward", "smooth_l1"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class RateRegulariser:
     target: float
     strength: float
     window: float = 0.0
+
+
+def of_trials(loss):
+    """Whether rates are regularised at the end of each trial."""
+    return loss.regulariser is not None and not loss.regulariser.window
 
 
 def rate(target, strength, *, window=None):

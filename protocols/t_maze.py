@@ -61,7 +61,7 @@ def network(**options):
     """
     base = evidence.network(**options)
     nodes = {name: node for name, node in base.nodes.items() if name != "out"}
-    neurons, leaky = base.size("rec"), base.nodes["out"].model
+    leaky = base.nodes["out"].model
     kept = [p for p in base.projections.values() if p.post != "out"]
     spread = base.projections["rec_out"].weight.spread
     return Network(

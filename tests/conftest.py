@@ -3,7 +3,6 @@
 import logging
 from types import SimpleNamespace
 
-import brian2
 import numpy as np
 import pytest
 import torch

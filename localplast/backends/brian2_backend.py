@@ -7,7 +7,8 @@ from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
 from localplast.optimise import check_rates
-from localplast.plan import judged_readout, of_trials, plan
+from localplast.loss import of_trials
+from localplast.plan import judged_readout, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]

@@ -162,7 +162,7 @@ def build_population(built, name, population, values, learning, clock):
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
     lines += output_lines(built.net, name)
     if learning:
-        kept, shared = learning.parameter_variables(name)
+        kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
     code = start_of_trial(block, model, step, started, graded)

@@ -4,8 +4,6 @@ Within the last slot of a step ('end') the order is: softmax, errors of the read
 population (:mod:`localplast.backends.brian2_signal`), synapses, end of the trial (an event), optimiser (an event).
 """
 
-from dataclasses import replace
-
 import brian2 as b2
 import numpy as np
 import sympy
@@ -14,17 +12,15 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2_parameters import Parameters
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
-from localplast.backends.brian2_text import LEARN, replace_word, unit_of
+from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE, replace_word, unit_of
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
-from localplast.plan import of_trials
 from localplast.neuron import namespace
 
 __all__ = ["Learning"]
-
-END_OF_TRIAL, UPDATE, MONITOR = range(LEARN + 1, LEARN + 4)
 
 
 def statements(program, rename):
@@ -43,6 +39,7 @@ class Learning:
     def __init__(self, net, values, block, plan, seed):
         self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
         self.signals, self.interval = Signals(net, block, plan), plan.rule.interval(net.dt)
+        self.parameters = Parameters(net, block, plan, self.signals)
         self.outgoing = {name: [] for name in net.nodes}
         self.incoming = {name: [] for name in net.nodes}
         for name in plan.synapses:
@@ -62,7 +59,7 @@ class Learning:
                 result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
             known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
             for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
-                dimension = self.parameter_dimension(name, key)
+                dimension = self.parameters.dimension(name, key)
                 if dimension is None:
                     dimension = parse_expression_dimensions(to_text(expression), known)
                 known[key] = Variable(key, dimensions=dimension)
@@ -75,22 +72,6 @@ class Learning:
             if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
         return result
-
-    def parameter_dimension(self, name, key):
-        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per parameter."""
-        model, signals = self.net.nodes[name].model, self.signals
-        for parameter in self.plan.parameters[name]:
-            per, readout = model.dimensions[parameter], name in self.plan.readouts
-            for state, dimension in model.dimensions.items():
-                if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
-                    return dimension / per
-            if key == f"gradient_{parameter}":
-                return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
-            if key == f"fading_{parameter}":
-                return self.parameter_dimension(name, f"gradient_{parameter}")
-            if key.endswith(f"_{parameter}") and key.split("_")[0] in ("elig", "filtered", "faded") or key.endswith(f"_elig_{parameter}"):
-                return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
-        return None
 
     def trace_dimension(self, p, key):
         """Of a trace per presynaptic neuron: what a unit weight has done to a state, or a plain trace of spikes."""
@@ -333,53 +314,8 @@ class Learning:
                 self.signals.pass_on(group, name, end)
             elif end:  # a readout, whose own parameters hear its error
                 group.run_regularly("\n".join(end), when="end", order=LEARN - 1, name=f"{name}_own")
-            self.learn_parameters(built, name, group)
+            self.parameters.connect(name, group)
             self.keep_ledger(built, name, group)
-
-    def learn_parameters(self, built, name, group):
-        """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
-        regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
-        ends, updates = [], []
-        for parameter in self.plan.parameters[name]:
-            if of_trials(self.plan.loss) and name in self.plan.signals:
-                excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
-                ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
-            updates += self.parameter_update(name, parameter) if self.plan.optimiser else []
-        for event, code, order in (("trial_end", ends, END_OF_TRIAL), ("batch_end", updates, UPDATE)):
-            if code:
-                group.run_on_event(event, "\n".join(code), when="end", order=order)
-        if self.plan.optimiser:
-            for parameter in self.plan.parameters[name]:
-                setattr(group, f"learning_rate_{parameter}_", self.plan.optimiser.rate(f"{name}.{parameter}"))
-
-    def parameter_update(self, name, parameter):
-        """The optimiser's statements for one parameter of every neuron, bounds included."""
-        gradient, unit = f"gradient_{parameter}", unit_of(self.parameter_dimension(name, f"gradient_{parameter}"))
-        number = f"(updates_{parameter} + 1 + (t_in_timesteps % {self.block.length})//{self.block.period * self.plan.batch})"
-        short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
-        short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
-        own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
-        optimiser = replace(self.plan.optimiser, decay=0.0)
-        for target, expression in optimiser.program(symbol(unit) if unit else 1, projection=f"{name}.{parameter}"):
-            text = to_text(expression)
-            for word, long in short.items():
-                text = replace_word(text, word, long)
-            if target == "w":
-                low, high = (min(max(x, -1e300), 1e300) for x in self.net.limits(f"{name}.{parameter}"))
-                text = f"clip({text}, {low!r}*{own}, {high!r}*{own})"
-            lines.append(f"{short[target]} = {text}")
-        return [*lines, f"{gradient} = 0*{unit}" if unit else f"{gradient} = 0"]
-
-    def parameter_variables(self, name):
-        """Dimensions of what an optimiser keeps per parameter, and of its shared constants."""
-        kept, shared = {}, {}
-        for parameter in self.plan.parameters[name] if self.plan.optimiser else ():
-            gradient = self.parameter_dimension(name, f"gradient_{parameter}")
-            own = self.net.nodes[name].model.dimensions[parameter]
-            kept.update({f"{n}_{parameter}": gradient**power for n, power in self.plan.optimiser.state.items()})
-            shared[f"learning_rate_{parameter}"] = own if self.plan.optimiser.normalised else own / gradient
-            shared[f"updates_{parameter}"] = DIMENSIONLESS
-        return kept, shared
 
     def keep_ledger(self, built, name, group):
         """What a population had summed up at the end of each trial."""

@@ -8,7 +8,7 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_reward import REWARD_VARIABLES, build_reward
-from localplast.backends.brian2_text import ERROR, LEARN, SIGNAL, SOFTMAX, gather, suffixed, unit_of
+from localplast.backends.brian2_text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, unit_of
 from localplast.calculus import to_text
 from localplast.loss import Reward
 from localplast.lower import lower

@@ -9,13 +9,14 @@ from brian2.equations.equations import Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 __all__ = [
-    "ERROR", "LEARN", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "gather", "replace_word", "suffixed", "unit_of",
+    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gather", "replace_word", "suffixed", "unit_of",
 ]  # fmt: skip
 
 #: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
 SOFTMAX, ERROR, PURSE, PAID, SURPRISE, SIGNAL = range(6)
 #: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
 LEARN = 1000
+END_OF_TRIAL, UPDATE, MONITOR = range(LEARN + 1, LEARN + 4)
 
 
 def unit_of(dimension):

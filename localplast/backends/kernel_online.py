@@ -16,7 +16,7 @@ from localplast.backends.kernel_signal import DOT, judge, listen, say, signal_fi
 from localplast.backends.kernel_synapse import SynapseText
 from localplast.backends.kernel_text import HELPERS, indent
 from localplast.calculus import symbol
-from localplast.plan import of_trials
+from localplast.loss import of_trials
 
 __all__ = ["Online", "fields", "source"]
 
@@ -60,7 +60,7 @@ class Online:
         return link.kind in ("dendritic", "synaptic")
 
     def neurons(self, cells):
-        """What a population computes: a :class:`~localplast.plan.NeuronPlan`."""
+        """What a population computes: a :class:`~localplast.programs.NeuronPlan`."""
         return self.learned.neurons[cells.name]
 
     def population(self, name):

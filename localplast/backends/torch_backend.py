@@ -15,8 +15,8 @@ from localplast.graph import projection_edges
 from localplast.eligibility import Derived
 from localplast.filters import AsReadout
 from localplast.lower import lower
-from localplast.loss import Reward
-from localplast.plan import judged_readout, of_trials, plan
+from localplast.loss import Reward, of_trials
+from localplast.plan import judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]

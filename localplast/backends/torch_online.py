@@ -7,7 +7,6 @@ optimiser within the trial where the rule says so.
 import ctypes
 import threading
 
-import numpy as np
 import torch
 
 from localplast.backends.kernel_build import build

@@ -8,8 +8,7 @@ import torch
 from localplast.backends.torch_step import Taps, Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
-from localplast.loss import Reward
-from localplast.plan import of_trials
+from localplast.loss import Reward, of_trials
 
 __all__ = ["OnlineLearner"]
 

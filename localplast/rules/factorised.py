@@ -9,7 +9,7 @@ from localplast.calculus import int_, symbol
 from localplast.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z
 from localplast.errors import LocalplastError, UnsupportedError
 from localplast.filters import Immediate
-from localplast.plan import credit
+from localplast.programs import credit
 from localplast.rule import Rule, is_time
 from localplast.signal import Broadcast, Layered
 
