@@ -9,8 +9,7 @@ from brian2 import ms, second
 from localplast.datasets import oxford
 from localplast.loss import mse
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.superspike_single import judged, judged_trials, published_optimiser
-from localplast.rules import bptt, superspike
+from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
 from localplast.task import Task
 
 __all__ = ["network", "pattern_trial", "protocol"]
@@ -73,13 +72,7 @@ def preset(*, dt, hidden, every, updates):
         updates=updates,
         test=1,
         hidden="hidden1",
-        rules={
-            "BPTT": bptt(),
-            "BPTT, reset cut": bptt(cut={"reset"}),
-            "SuperSpike, symmetric": superspike(),
-            "SuperSpike, random": superspike(feedback="random"),
-            "SuperSpike, uniform": superspike(feedback="uniform"),
-        },
+        rules=hidden_rules(),
     )
 
 

@@ -15,7 +15,7 @@ from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, superspike
 from localplast.task import Task, Trials
 
-__all__ = ["frozen_trial", "judged", "judged_trials", "network", "protocol", "published_optimiser"]
+__all__ = ["frozen_trial", "hidden_rules", "judged", "judged_trials", "network", "protocol", "published_optimiser"]
 
 
 def judged(sizes, *, dt, weight=normal(50 * mV)):
@@ -66,6 +66,17 @@ def judged_trials(pattern, target, dt):
     dt : Quantity
     """
     return Trials({"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms)))
+
+
+def hidden_rules():
+    """What is compared where there are hidden neurons: SuperSpike with every feedback of the paper, beside BPTT."""
+    return {
+        "BPTT": bptt(),
+        "BPTT, reset cut": bptt(cut={"reset"}),
+        "SuperSpike, symmetric": superspike(),
+        "SuperSpike, random": superspike(feedback="random"),
+        "SuperSpike, uniform": superspike(feedback="uniform"),
+    }
 
 
 def published_optimiser(learning_rate, interval):

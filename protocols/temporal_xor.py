@@ -11,8 +11,7 @@ from brian2 import mV, ms
 from localplast.loss import mse
 from localplast.network import normal
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.superspike_single import judged, judged_trials, published_optimiser
-from localplast.rules import bptt, superspike
+from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
 from localplast.task import Task
 
 __all__ = ["network", "protocol", "xor_trials"]
@@ -88,13 +87,7 @@ def preset(*, dt, updates):
         updates=updates,
         test=4,
         hidden="hidden1",
-        rules={
-            "BPTT": bptt(),
-            "BPTT, reset cut": bptt(cut={"reset"}),
-            "SuperSpike, symmetric": superspike(),
-            "SuperSpike, random": superspike(feedback="random"),
-            "SuperSpike, uniform": superspike(feedback="uniform"),
-        },
+        rules=hidden_rules(),
     )
 
 
