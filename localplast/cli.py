@@ -152,8 +152,9 @@ def run(
     from localplast import rules
     from localplast.errors import LocalplastError
 
-    if rule not in rules.__all__:
-        raise LocalplastError(f"no rule {rule!r}; there are {', '.join(rules.__all__)}")
+    made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
+    if rule not in made_alone:
+        raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
     _, built = load(protocol, preset)
     made = getattr(rules, rule)()
     if feedback:
