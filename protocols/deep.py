@@ -87,7 +87,7 @@ def preset(*, dt, updates, local=False):
 
 protocol = Protocol(
     name="deep",
-    summary="Yin-Yang through five narrow hidden layers: broadcast errors fall behind.",
+    summary="Yin-Yang through five narrow hidden layers: what do broadcast, direct and local errors lose with depth?",
     reference="after Kriener et al. 2022, NICE, arXiv:2102.08211",
     presets={"quick": quick, "paper": paper, "local": local},
 )
