@@ -90,7 +90,7 @@ def error(one, other, start):
     return np.abs(one - other).max() / np.abs(other - start).max()
 
 
-@pytest.mark.parametrize("update", ["step", 5 * ms], ids=["step", "5 ms"])
+@pytest.mark.parametrize("update", ["step", pytest.param(5 * ms, marks=pytest.mark.slow)], ids=["step", "5 ms"])
 @pytest.mark.parametrize("name", local_rules())
 def test_the_backends_take_the_same_course(name, update, layered, monkeypatch):
     rule, trials = getattr(rules, name)(update=update), layered.trials(STEPS, 1)
