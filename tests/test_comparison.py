@@ -184,6 +184,18 @@ def test_compare_writes_table_figure_and_record(toy, tmp_path):
     assert len(list((folder / "runs").glob("*.zarr"))) == 8
 
 
+def test_local_rules_can_be_compared_on_torch(toy, tmp_path):
+    result = invoke("compare", "toy", "--seeds", "1", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path))
+    assert "--batch 3 --backend torch" in result.output and "of 3 trials" in result.output
+    tree = xr.open_datatree(tmp_path / "toy-quick" / "comparison.zarr", engine="zarr", consolidated=False)
+    assert set(tree["cost"]["trained_on"].values) == {"torch"}
+
+
+def test_a_modifier_is_no_rule_to_run(toy, tmp_path):
+    with pytest.raises(lp.LocalplastError, match="no rule 'feedback_alignment'"):
+        invoke("run", "toy", "--rule", "feedback_alignment", "--out", str(tmp_path))
+
+
 @pytest.mark.parametrize("option, path", [("--table", "table.xls"), ("--figure", "figure")])
 def test_a_suffix_that_cannot_be_written_is_refused_before_training(toy, tmp_path, option, path):
     with pytest.raises(lp.LocalplastError, match=r"\.(csv|png)"):

@@ -274,3 +274,17 @@ def test_memory_does_not_grow_with_the_trial():
     kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given)
     assert {slot: m.shape for slot, m in kernel.memories[0].items()} == before
     assert all(m.numel() < 400 for m in (*kernel.fixed.values(), *kernel.memories[0].values()))
+
+
+def test_rasters_and_numbers_are_read_alike():
+    """Spikes as bytes, trial by trial, and the same as numbers, time first; other spikes are seen."""
+    net, loss = recurrent(lif(), 4.0), mse()
+    values, trials = net.draw(1), trials_for(loss, 3)
+    inputs, target, weight = prepare(net, trials, loss, rng=np.random.default_rng(0), dtype=torch.float64)
+    kernel = OnlineKernel(net, plan(net, eprop(), loss), leaves(net, values), values.masks)
+    weights = {n: torch.as_tensor(w) for n, w in values.weights.items()}
+    given = [inputs, {k: x.double() for k, x in inputs.items()}, {k: x.flip(1) for k, x in inputs.items()}]
+    (bits, _, one), (_, _, same), (_, _, other) = (kernel.gradients(weights, x, target, weight) for x in given)
+    assert inputs["cues"].dtype == torch.bool and bool(bits.abs().sum() > 0)
+    for name, grad in one.items():
+        assert torch.equal(grad, same[name]) and not torch.equal(grad, other[name])

@@ -142,6 +142,13 @@ def test_decay_makes_two_weights_alike():
     assert np.abs((one["w"] - other["w"]) / (3 * 0.8**UPDATES) - 1).max() < 1e-12
 
 
+def test_chosen_projections_decay():
+    """Adaptive e-prop lets the readout's weights decay, and no others."""
+    optimiser = sgd(0.1).decayed(0.2, only=["rec_out"])
+    assert optimiser.program(projection="rec_out") == sgd(0.1).decayed(0.2).program(projection="rec_out")
+    assert optimiser.program(projection="cues_rec") == sgd(0.1).program() != optimiser.program(projection="rec_out")
+
+
 def test_numbers_of_neurons_do_not_decay():
     optimiser = sgd(0.1).decayed(0.2).with_rates(slow=0.5)
     assert optimiser.program(projection="rec.tau_mem") == sgd(0.1).program()

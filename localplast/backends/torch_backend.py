@@ -19,7 +19,7 @@ from localplast.loss import Reward, of_trials
 from localplast.plan import judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
-__all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare"]
+__all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
 
 #: Neurons times steps times trials: some hundred bytes each are kept by automatic differentiation.
 WORTH_FUSING = 1_000_000
@@ -167,9 +167,14 @@ def worth_fusing(net, trials, names, feedback, device):
 def run_fused(net, tensors, masks, inputs, *, cut, feedback):
     """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
     plain = {k: v.detach() for k, v in tensors.items()}
-    results = Fused(net, plain, masks, cut=cut, feedback=feedback)({n: tensors[f"{n}.weight"] for n in net.projections}, inputs)
-    spiking = [k for k, p in net.populations.items() if p.model.spiking]
-    return torch.cat([results[f"{r}.output"] for r in net.readouts], -1), {k: results[f"{k}.count"] for k in spiking}
+    weights = {n: tensors[f"{n}.weight"] for n in net.projections}
+    return side_by_side(net, Fused(net, plain, masks, cut=cut, feedback=feedback)(weights, inputs))
+
+
+def side_by_side(net, results):
+    """What the generated kernel returns, as :func:`run_forward` does: outputs side by side, and spike counts."""
+    counts = {k: results[f"{k}.count"] for k, p in net.populations.items() if p.model.spiking}
+    return torch.cat([results[f"{r}.output"] for r in net.readouts], -1), counts
 
 
 def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, form=None, trainable=(), device="cpu"):

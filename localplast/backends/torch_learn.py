@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from localplast.backends.torch_backend import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score
+from localplast.backends.torch_backend import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score, side_by_side
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
@@ -55,8 +55,7 @@ class Forward:
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
         self.net, self.tensors, self.masks = net, tensors, masks
-        self.cut, self.feedback, self.readouts = cut, feedback or {}, net.readouts
-        self.spiking = [k for k, p in net.populations.items() if p.model.spiking]
+        self.cut, self.feedback = cut, feedback or {}
         reason = why_not(net, trainable=net.trainable, feedback=self.feedback)
         if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
@@ -65,9 +64,7 @@ class Forward:
     def __call__(self, weights, inputs, others=None):
         """Readout outputs ``(time, trial, k)`` side by side, and spike counts by population."""
         if self.fused is not None:
-            results = self.fused(weights, inputs)
-            outputs = torch.cat([results[f"{r}.output"] for r in self.readouts], -1)
-            return outputs, {k: results[f"{k}.count"] for k in self.spiking}
+            return side_by_side(self.net, self.fused(weights, inputs))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         outputs, counts, _ = run_forward(
             self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback

@@ -317,3 +317,19 @@ def test_a_planted_error_is_caught(planted):
     assert error(wrong, expected) > 1e-8
     cosine = (wrong * expected).sum() / np.linalg.norm(wrong) / np.linalg.norm(expected)
     assert cosine > 0.9999
+
+
+@pytest.mark.parametrize("rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"])
+def test_long_trials_run_on_the_generated_adjoint(rule, monkeypatch):
+    """The same gradient, by the kernel where the history would be large; another cut is seen."""
+    net, given = network(), trials(50)
+    values = net.draw(3)
+    plain, _ = torch_backend.gradient(net, values, given, rule, mse())
+    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0)
+    monkeypatch.setattr(torch_backend, "run_forward", None)  # nothing else may run
+    fused, info = torch_backend.gradient(net, values, given, rule, mse())
+    other, _ = torch_backend.gradient(net, values, given, bptt(cut={"recurrent"}), mse())
+    for name, grad in plain.items():
+        assert error(fused[name], grad) < 1e-10, name
+    assert error(other["rec_rec.weight"], plain["rec_rec.weight"]) > 1e-3
+    assert info["counts"]["rec"].shape == (TRIALS, N)
