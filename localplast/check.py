@@ -192,9 +192,26 @@ def check_shapes(net, label, p):
             f"{label}: the {p.delay.kind} delay has shape {np.shape(p.delay.value)}; "
             f"give one value or {shapes[p.delay.kind]}"
         )
+    check_learned_delay(label, p.delay)
     steps = np.asarray(p.delay.value, float) / float(net.dt)
     if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
         raise NetworkError(
             f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {net.dt}, "
             f"these range from {steps.min():g} to {steps.max():g} steps"
         )
+
+
+def check_learned_delay(label, delay):
+    """Bounds of a delay that learns: two times, not below zero, with the delay itself between them."""
+    if isinstance(delay.trainable, (bool, np.bool_)):
+        return
+    bounds = delay.trainable
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise NetworkError(f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}")
+    for bound in bounds:
+        if bound is not None and (np.ndim(bound) or get_dimensions(bound) != second.dim or not float(bound) >= 0):
+            raise NetworkError(f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms")
+    low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
+    value = np.asarray(delay.value, float)
+    if low > high or np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
+        raise NetworkError(f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}")

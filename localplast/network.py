@@ -59,13 +59,15 @@ class Network(Data):
     def trainable(self):
         """Everything but weights that rules may change: ``'rec.tau_mem'``, ``'rec_rec.delay'``."""
         parameters = [f"{name}.{key}" for name, p in self.populations.items() for key in p.trainable]
-        return (*parameters, *(f"{p.name}.delay" for p in self.projections.values() if p.delay is not None and p.delay.trainable))
+        return (*parameters, *(f"{name}.delay" for name in self.learned_delays))
 
     def limits(self, name):
         """Lowest and highest value of something trainable, in SI units (delays in steps)."""
         owner, key = name.split(".")
         if key == "delay" and owner in self.projections:
-            return (0.0, float(MAX_DELAY_STEPS))
+            given = self.projections[owner].delay.trainable
+            low, high = given if isinstance(given, (tuple, list)) else (None, None)
+            return tuple(x if b is None else float(b) / float(self.dt) for b, x in ((low, 0.0), (high, float(MAX_DELAY_STEPS))))
         low, high = self.populations[owner].trainable[key]
         return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
 
@@ -73,6 +75,11 @@ class Network(Data):
     def plastic(self):
         """The projections that rules may change."""
         return tuple(p for p in self.projections.values() if p.plastic)
+
+    @property
+    def learned_delays(self):
+        """Names of the projections whose delays may learn."""
+        return tuple(p.name for p in self.projections.values() if p.delay is not None and p.delay.trainable)
 
     def __setattr__(self, name, value):
         if name in self.__dict__:

@@ -52,27 +52,28 @@ def uniform(limit=1.0, *, mean=0.0, fan_in=True):
 class Delay(Data):
     """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
 
-    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``. A ``trainable`` delay is a
-    real number of steps on the Torch backend, read by linear interpolation between two steps.
+    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``. A ``trainable`` delay is a real
+    number of steps, shared by the two steps around it (linear interpolation); rules may change it, from the lowest to the
+    highest time where ``trainable`` is such a pair (either may be None).
     """
 
     kind: str
     value: Quantity
-    trainable: bool = False
+    trainable: bool | tuple = False
 
 
 def axonal(value, *, trainable=False):
-    """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``."""
+    """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``; see :class:`Delay`."""
     return Delay("axonal", value, trainable)
 
 
 def dendritic(value, *, trainable=False):
-    """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``."""
+    """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``; see :class:`Delay`."""
     return Delay("dendritic", value, trainable)
 
 
 def synaptic(value, *, trainable=False):
-    """One delay per synapse, ``value`` an array ``(pre, post)``."""
+    """One delay per synapse, ``value`` an array ``(pre, post)``; see :class:`Delay`."""
     return Delay("synaptic", value, trainable)
 
 
