@@ -11,7 +11,9 @@ import numpy as np
 
 from localplast.errors import NetworkError
 
-__all__ = ["Loss", "RateRegulariser", "Reward", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward", "smooth_l1"]
+__all__ = [
+    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward", "smooth_l1",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,40 @@ def rate(target, strength, *, window=None):
 
 
 @dataclass(frozen=True)
+class Branching:
+    """``strength`` times the mean over steps of ``(s[t] - s[t-1])**2``: see :func:`branching`."""
+
+    strength: float
+    batch: bool = False
+
+    def penalty(self, spikes):
+        """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the batch."""
+        spikes = spikes.sum(1) if self.batch else spikes
+        return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).mean(0)
+
+
+def branching(strength, *, batch=False):
+    """Let every step have as many spikes as the one before it; add it to a loss.
+
+    The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a branching
+    factor near one, neither dying out nor exploding (Balafrej et al. 2025, Neuromorph Comput Eng, doi
+    10.1088/2634-4386/add293, "branching factor"). Every spiking population is penalised, each by its own number.
+
+    No synapse knows the spikes of a whole population, let alone those of the coming step: only automatic differentiation
+    (``bptt()``) follows it.
+
+    Other arguments
+    ---------------
+    batch : bool
+        Count the spikes of all trials of a batch together, as the authors' code does: the penalty then grows with the
+        batch, and trials compensate each other. Default: every trial by itself.
+    """
+    if not strength > 0:
+        raise NetworkError(f"the strength of the branching regulariser must be positive, not {strength!r}; leave it out instead")
+    return Branching(float(strength), bool(batch))
+
+
+@dataclass(frozen=True)
 class Loss:
     """A per-step loss on the readout's output ``y``.
 
@@ -50,15 +86,17 @@ class Loss:
         ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-log softmax(y)[label]``.
         ``'smooth_l1'``: ``sum_k d_k**2/2`` where ``|d_k| < 1``, else ``|d_k| - 1/2``, with ``d = y - y*``.
     regulariser : RateRegulariser, optional
+    branching : Branching, optional
     """
 
     kind: str
     regulariser: RateRegulariser | None = None
+    branching: Branching | None = None
 
-    def __add__(self, regulariser):
-        if not isinstance(regulariser, RateRegulariser):
-            return NotImplemented
-        return replace(self, regulariser=regulariser)
+    def __add__(self, other):
+        if isinstance(other, Branching):
+            return replace(self, branching=other)
+        return replace(self, regulariser=other) if isinstance(other, RateRegulariser) else NotImplemented
 
     def per_step(self, y, target):
         """``l(y, target)``, shape ``(trial, time)``; numpy arrays or torch tensors of shape ``(trial, time, k)``."""

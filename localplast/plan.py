@@ -19,7 +19,7 @@ from localplast.optimise import Optimiser
 from localplast.programs import hidden_plan, neuron_plan, postponed, readout_plan, with_delay
 from localplast.rule import Rule
 
-__all__ = ["Plan", "judged_readout", "plan", "the_readouts"]
+__all__ = ["Plan", "check_branching", "judged_readout", "plan", "the_readouts"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
         A network that the rule has no equations for; the message says which does.
     """
     readouts, net = the_readouts(net, loss), net if values is None else with_numbers(net, values)
+    check_branching(loss, rule)
     if rule.update != "trial":
         check_steps(rule, loss, batch)
     for p in net.plastic:
@@ -179,6 +180,15 @@ def check_trainable(net, rule, parameters, delays):
         incoming = any(p.post == name for p in net.plastic)
         if learned and not incoming and not net.nodes[name].trainable:
             raise UnsupportedError(f"nothing that {name!r} receives learns; mark {learned[0]!r} as trainable in its Population")
+
+
+def check_branching(loss, rule, form="adjoint"):
+    """Raise where a rule does not see the spikes of whole populations."""
+    if loss.branching and (rule.local or form != "adjoint"):
+        raise UnsupportedError(
+            f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in the next step; "
+            "use bptt(), or a loss without branching()"
+        )
 
 
 def check_steps(rule, loss, batch):

@@ -16,7 +16,7 @@ from localplast.eligibility import Derived
 from localplast.filters import AsReadout
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
-from localplast.plan import judged_readout, plan
+from localplast.plan import check_branching, judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
@@ -50,12 +50,15 @@ def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     return inputs, target, torch.as_tensor(weight, device=device).to(dtype)
 
 
-def batch_loss(net, loss, outputs, target, weight, counts, duration, inputs):
+def batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums=None):
     """The loss of every trial, ``(trial,)``: the readouts' part and the regularised whole."""
     readout = readout_loss(net, loss, outputs, target, weight, inputs)
+    total = readout
+    if loss.branching:
+        total = readout + sum(loss.branching.penalty(spikes) for spikes in sums.values())
     if not of_trials(loss):
-        return readout, readout
-    regulariser, total = loss.regulariser, readout
+        return readout, total
+    regulariser = loss.regulariser
     for count in counts.values():
         excess = count / duration - regulariser.target
         total = total + 0.5 * regulariser.strength * (excess**2).sum(-1)
@@ -147,15 +150,25 @@ def backward_matrices(net, signal, readouts, seed):
     return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
 
-def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, record=()):
-    """Simulate trials; returns readout outputs ``(time, trial, k)`` side by side, spike counts, and what was asked for."""
+def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=False):
+    """Simulate trials.
+
+    Returns
+    -------
+    outputs : tensor ``(time, trial, k)``
+        Of all readouts, side by side.
+    counts : dict of str to tensor ``(trial, neuron)``
+        Spikes, by population.
+    sums : dict of str to tensor ``(time, trial)``
+        Spikes of whole populations; without ``sums`` none.
+    """
     outputs = [f"{r}.output" for r in net.readouts]
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback)
-    wanted = [*outputs, *(f"{k}.spikes" for k in spiking), *record]
-    traces = simulate(twin, inputs, list(dict.fromkeys(wanted)))
+    traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)])
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
-    return torch.cat([traces[name] for name in outputs], -1), counts, traces
+    together = {k: traces[f"{k}.spikes"].sum(-1) for k in spiking if sums}
+    return torch.cat([traces[name] for name in outputs], -1), counts, together
 
 
 def worth_fusing(net, trials, names, feedback, device):
@@ -164,7 +177,7 @@ def worth_fusing(net, trials, names, feedback, device):
     return numbers > WORTH_FUSING and device == "cpu" and why_not(net, trainable=names, feedback=feedback) is None
 
 
-def run_fused(net, tensors, masks, inputs, *, cut, feedback):
+def run_fused(net, tensors, masks, inputs, *, cut, feedback, sums=False):
     """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
     plain = {k: v.detach() for k, v in tensors.items()}
     weights = {n: tensors[f"{n}.weight"] for n in net.projections}
@@ -172,9 +185,11 @@ def run_fused(net, tensors, masks, inputs, *, cut, feedback):
 
 
 def side_by_side(net, results):
-    """What the generated kernel returns, as :func:`run_forward` does: outputs side by side, and spike counts."""
-    counts = {k: results[f"{k}.count"] for k, p in net.populations.items() if p.model.spiking}
-    return torch.cat([results[f"{r}.output"] for r in net.readouts], -1), counts
+    """What the generated kernel returns, as :func:`run_forward` does."""
+    spiking = [k for k, p in net.populations.items() if p.model.spiking]
+    counts = {k: results[f"{k}.count"] for k in spiking}
+    together = {k: results[f"{k}.sum"] for k in spiking if f"{k}.sum" in results}
+    return torch.cat([results[f"{r}.output"] for r in net.readouts], -1), counts, together
 
 
 def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, form=None, trainable=(), device="cpu"):
@@ -203,15 +218,17 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         duration = trials.steps * float(net.dt)
         adjoint = adjoint_form(net, rule, seed, loss)
         form = form or rule.form or ("adjoint" if adjoint else "traces")
+        check_branching(loss, rule, form)
         if form in ("adjoint", "forward"):
             if adjoint is None:
                 raise UnsupportedError(f"no cut of the credit graph equals {rule.name} on this network; use form='traces'")
             tensors = leaves(net, values, dtype=dtype, device=device, trainable=names)
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
-            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else run_forward
-            outputs, counts = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback)[:2]
-            _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
+            many = loss.branching is not None
+            forward = run_fused if not many and worth_fusing(net, trials, names, feedback, device) else run_forward
+            outputs, counts, sums = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many)
+            _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}
         elif form == "forward":

@@ -16,7 +16,7 @@ from localplast.calculus import Tape
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
 from localplast.optimise import check_rates
-from localplast.plan import plan
+from localplast.plan import check_branching, plan
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
 
@@ -53,23 +53,20 @@ single_thread = SingleThread()
 class Forward:
     """A differentiable run of the network: the generated kernel where it can, else the plain step."""
 
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
-        self.net, self.tensors, self.masks = net, tensors, masks
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1):
+        self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
         self.cut, self.feedback = cut, feedback or {}
-        reason = why_not(net, trainable=net.trainable, feedback=self.feedback)
+        reason = why_not(net, trainable=net.trainable, feedback=self.feedback) or ("sums" if sums else None)
         if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
         self.fused = None if reason else Fused(net, tensors, masks, cut=cut, feedback=self.feedback, threads=threads)
 
     def __call__(self, weights, inputs, others=None):
-        """Readout outputs ``(time, trial, k)`` side by side, and spike counts by population."""
+        """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
             return side_by_side(self.net, self.fused(weights, inputs))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
-        outputs, counts, _ = run_forward(
-            self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback
-        )
-        return outputs, counts
+        return run_forward(self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback, sums=self.sums)
 
 
 def check_filters(net, rule, optimiser):
@@ -138,7 +135,9 @@ class TorchLearner:
         feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}
         starts = learned.learned if learned else {}
         self.feedback = {k: torch.as_tensor(b).to(self.dtype) * self.mask(k) for k, b in starts.items()}
-        self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, threads=self.threads)
+        check_branching(self.loss, self.rule, self.rule.form or "adjoint")
+        sums = self.loss.branching is not None
+        self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads)
 
     def program(self, name):
         """The optimiser of one projection, parameter or delay; only weights decay."""
@@ -169,14 +168,14 @@ class TorchLearner:
         """One batch: present it, change the weights."""
         self.forward.feedback.update(self.feedback if self.online is None else {})
         inputs, target, weight = self.prepare(trials)
-        duration = trials.steps * float(self.net.dt)
+        duration, sums = trials.steps * float(self.net.dt), None
         if self.online is not None:
             outputs, counts, grads = self.learn_online(inputs, target, weight)
         else:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
             more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
-            outputs, counts = self.forward(leaf, inputs, more)
-        _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs)
+            outputs, counts, sums = self.forward(leaf, inputs, more)
+        _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         if self.online is None:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
             found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
@@ -255,9 +254,9 @@ class TorchLearner:
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts = self.forward(self.weights, inputs, self.others)
+            outputs, counts, sums = self.forward(self.weights, inputs, self.others)
             duration = trials.steps * float(self.net.dt)
-            _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs)
+            _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         spikes = [float(c.mean()) for c in counts.values()]
         return {
             "loss": float(total.mean()),

@@ -7,7 +7,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import leaves
+from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.loss import mse, rate
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, normal
@@ -32,7 +32,7 @@ def penalty_gradient(rule, *, window=WINDOW):
     names = ["cues_rec.weight", "rec_rec.weight"]
     tensors = leaves(NET, VALUES, trainable=names)
     inputs = {"cues": torch.as_tensor(TRIALS.inputs["cues"]).transpose(0, 1)}
-    _, _, traces = torch_backend.run_forward(NET, tensors, VALUES.masks, inputs, cut=rule.cut, record=["rec.spikes"])
+    traces = simulate(Twin(NET, tensors, VALUES.masks, cut=rule.cut), inputs, ["rec.spikes"])
     keep, f, total = np.exp(-1 * ms / window), 0.0, 0.0
     for z in traces["rec.spikes"]:
         f = keep * f + (1 - keep) * z / 1e-3
