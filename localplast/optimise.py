@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError
 
-__all__ = ["Optimiser", "adam", "momentum", "rmaxprop", "rmsprop", "sgd"]
+__all__ = ["Optimiser", "adam", "check_norm", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Optimiser:
         Factors on the learning rate and on the decay, by projection; 0 freezes a projection.
     decay : float
         Share of its value that a weight loses in each update.
+    norm : float
+        What the norm of the whole gradient is held to.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Optimiser:
     rates: dict = field(default_factory=dict)
     decay: float = 0.0
     decaying: tuple = ()
+    norm: float = float("inf")
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -100,6 +103,31 @@ class Optimiser:
             return clipped
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
         return replace(clipped, statements=statements)
+
+    def norm_clipped(self, limit):
+        """The same optimiser on gradients that shrink together where the norm of all of them is above ``limit``.
+
+        Pascanu et al. 2013, ICML, algorithm 1; as ``torch.nn.utils.clip_grad_norm_``. The norm is over all that learns;
+        numbers with a rate of their own (:meth:`with_rates`: time constants, delays) are measured in units of that factor.
+        It is no local rule: every synapse must know all the others. Learning with BPTT can, and traces summed up to the
+        end of a batch on Torch.
+        """
+        if not limit > 0:
+            raise LocalplastError(f"the norm of a gradient cannot be held to {limit!r}; give a positive limit")
+        return replace(self, norm=min(float(limit), self.norm))
+
+    def share(self, gradients):
+        """What is left of every gradient, by name, when their norm is held to the limit: a factor of at most one."""
+        if self.norm == float("inf"):
+            return 1.0
+        norm = sum(float(((self.rates.get(name, 1.0) * g) ** 2).sum()) for name, g in gradients.items()) ** 0.5
+        return 1.0 if norm <= self.norm else self.norm / norm
+
+
+def check_norm(rule, optimiser, reason):
+    """Raise where nobody has the whole gradient."""
+    if optimiser.norm < float("inf"):
+        raise LocalplastError(f"{rule.name}: {reason}, so its norm cannot be held to {optimiser.norm:g}; clip every element: .clipped({optimiser.norm:g})")
 
 
 def sgd(learning_rate):

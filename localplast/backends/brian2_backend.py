@@ -6,7 +6,7 @@ from localplast.backends.brian2_build import Block, longest_delay
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.errors import UnsupportedError
-from localplast.optimise import check_rates
+from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
 from localplast.plan import judged_readout, plan
 from localplast.task import Poisson
@@ -116,6 +116,7 @@ class Brian2Learner:
         check_local(rule)
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
         self.batch, self.per_block, self.target = batch, updates_per_block, target
+        check_norm(rule, optimiser, "in Brian2 every synapse has its own gradient and no other")
         check_trainable(net, optimiser, values)
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         loss.check(example, net.size(judged_readout(net, loss)), float(net.dt))

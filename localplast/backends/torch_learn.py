@@ -15,7 +15,7 @@ from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
-from localplast.optimise import check_rates
+from localplast.optimise import check_norm, check_rates
 from localplast.plan import check_branching, plan
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
@@ -113,6 +113,8 @@ class TorchLearner:
         """Begin again from other numbers."""
         net, self.seed, self.updates = self.net, seed, 0
         check_rates(net, self.optimiser)
+        if self.rule.update != "trial":
+            check_norm(self.rule, self.optimiser, "weights change within a trial, when the whole gradient is not known")
         if self.rule.form == "forward":
             raise UnsupportedError(f"{self.rule.name} is a reference for lp.gradient; train with bptt(), whose gradients are the same")
         self.plastic = [p.name for p in net.plastic]
@@ -182,8 +184,9 @@ class TorchLearner:
             grads = dict(zip(leaves_, found, strict=True))
         if grads:
             self.updates += 1
+            share = self.optimiser.share(grads)
             for name, grad in grads.items():
-                self.step(name, grad)
+                self.step(name, share * grad)
         outputs = outputs.detach()
         rates = [c.detach().mean() / duration for c in counts.values()]
         return {

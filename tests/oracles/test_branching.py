@@ -1,0 +1,132 @@
+"""The branching regulariser against numpy, its gradient against automatic differentiation written out; the norm of the gradient."""
+
+import numpy as np
+import pytest
+import torch
+from brian2 import ms
+
+import localplast as lp
+from localplast.errors import LocalplastError, NetworkError, UnsupportedError
+from localplast.loss import branching, mse
+from localplast.models import leaky_readout, lif
+from localplast.network import Input, Network, Population, Projection, normal
+from localplast.optimise import adam, sgd
+from localplast.rules import bptt, eprop, rtrl
+from localplast.task import Task, Trials
+
+N_IN, N, STEPS, STRENGTH = 5, 6, 30, 0.03
+NET = Network(
+    dt=1 * ms, cues=Input(N_IN), rec=Population(N, lif(tau_mem=15 * ms)), out=Population(2, leaky_readout(tau_out=10 * ms)),
+    projections=[
+        Projection("cues", "rec", weight=normal(1.2, mean=0.4)), Projection("rec", "rec", weight=normal(1.2)), Projection("rec", "out"),
+    ],
+)  # fmt: skip
+VALUES = NET.draw(2)
+RNG = np.random.default_rng(5)
+#: the readout's error counts for nothing: what is left is the regulariser
+TRIALS = Trials({"cues": RNG.random((4, STEPS, N_IN)) < 0.3}, np.zeros((4, STEPS, 2)), np.zeros(STEPS))
+
+
+def written(batch):
+    """The penalty and its gradient: the network by hand, spikes of the whole population counted."""
+    w = {n: torch.tensor(x, requires_grad=n != "rec_out") for n, x in VALUES.weights.items()}
+    x, alpha = torch.tensor(TRIALS.inputs["cues"]).double(), np.exp(-1 / 15)
+    v, sums = torch.zeros(len(x), N), []
+    for t in range(STEPS):
+        v = alpha * v
+        psi = 0.3 * torch.clamp(1 - (v.detach() - 1).abs(), min=0)
+        hard = (v.detach() > 1).double()
+        z = hard + psi * (v - v.detach())
+        sums.append(z.sum(1))
+        v = v + x[:, t] @ w["cues_rec"] + (z @ w["rec_rec"]) - z
+    s = torch.stack(sums)
+    s = s.sum(1, keepdim=True) if batch else s
+    penalty = STRENGTH * ((s[1:] - s[:-1]) ** 2).mean()
+    return float(penalty.detach()), torch.autograd.grad(penalty, [w["cues_rec"], w["rec_rec"]]), s.detach().numpy()
+
+
+def found(batch, rule=None):
+    return lp.gradient(NET, TRIALS, rule or bptt(), loss=mse() + branching(STRENGTH, batch=batch), values=VALUES)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_value_and_gradient(batch):
+    penalty, expected, s = written(batch)
+    tree = found(batch)
+    by_hand = STRENGTH * np.mean([np.mean([(s[t, b] - s[t - 1, b]) ** 2 for t in range(1, STEPS)]) for b in range(s.shape[1])])
+    assert penalty == pytest.approx(by_hand, rel=1e-12) and penalty > 0.01
+    assert tree.attrs["loss"] == pytest.approx(penalty, rel=1e-12)
+    for name, grad in zip(("cues_rec", "rec_rec"), expected, strict=True):
+        g = grad.numpy() * VALUES.masks[name]
+        assert np.abs(tree[name]["gradient"].values - g).max() < 1e-10 * np.abs(g).max()
+
+
+def test_the_batch_form_is_another_one():
+    one, other = found(False)["rec_rec"]["gradient"].values, found(True)["rec_rec"]["gradient"].values
+    assert np.abs(one - other).max() > 0.1 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("rule", [eprop(), rtrl()])
+def test_no_synapse_knows_it(rule):
+    with pytest.raises(UnsupportedError, match="cannot regularise the branching factor"):
+        found(False, rule)
+
+
+def test_no_strength():
+    with pytest.raises(NetworkError, match="must be positive, not 0"):
+        branching(0)
+
+
+def test_it_evens_out_the_population():
+    """Learning from the regulariser alone lowers what it measures."""
+    task = Task("alike", training=lambda update, batch, seed: TRIALS, testing=lambda n, seed: TRIALS)
+    options = dict(rule=bptt(), optimiser=adam(0.02), loss=mse() + branching(STRENGTH), backend="torch", batch=4, show=False)
+    losses = lp.run(NET, task, updates=30, values=VALUES, **options)["metrics"]["loss"].values
+    assert losses[-1] < 0.7 * losses[0]
+
+
+# --- the norm ---------------------------------------------------------------------------------------------------------
+
+
+def test_norm_as_torch():
+    rng = np.random.default_rng(0)
+    grads = {"a": torch.tensor(rng.standard_normal((3, 4))), "b": torch.tensor(rng.standard_normal(5))}
+    parameters = [torch.zeros_like(g, requires_grad=True) for g in grads.values()]
+    for limit in (0.1, 1.0, 100.0):
+        for p, g in zip(parameters, grads.values(), strict=True):
+            p.grad = g.clone()
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
+        share = sgd(1.0).norm_clipped(limit).share(grads)
+        for p, g in zip(parameters, grads.values(), strict=True):
+            assert np.allclose(p.grad, share * g, rtol=1e-5, atol=0)  # theirs adds 1e-6 to the norm
+    assert share == 1.0
+
+
+def test_norm_in_units_of_the_rate():
+    """A time constant in seconds whose rate is 1e-3 counts as if it were given in milliseconds."""
+    grads = {"w": np.array([3.0]), "rec.tau_mem": np.array([4000.0])}
+    assert sgd(1.0).norm_clipped(1.0).with_rates(**{"rec.tau_mem": 1e-3}).share(grads) == pytest.approx(1 / 5)
+    assert sgd(1.0).norm_clipped(1.0).share(grads) == pytest.approx(1 / 4000, rel=1e-4)
+    assert sgd(1.0).norm_clipped(1.0).with_rates(w=0, **{"rec.tau_mem": 0}).share(grads) == 1.0  # what is frozen does not count
+
+
+def test_learning_with_a_norm():
+    """One update of gradient descent moves all weights by the limit."""
+    task = Task("alike", training=lambda update, batch, seed: TRIALS, testing=lambda n, seed: TRIALS)
+    fit = lp.run(
+        NET, task, rule=bptt(), optimiser=sgd(0.5).norm_clipped(1e-3), loss=mse() + branching(STRENGTH), backend="torch", batch=4,
+        updates=1, values=VALUES, show=False,
+    )  # fmt: skip
+    moved = [fit[n]["weight"].values.reshape(w.shape) - w for n, w in VALUES.weights.items()]
+    assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.5e-3, rel=1e-9)
+
+
+def test_where_nobody_has_the_norm():
+    task = Task("alike", training=lambda update, batch, seed: TRIALS, testing=lambda n, seed: TRIALS)
+    options = dict(optimiser=sgd(0.5).norm_clipped(1e-3), updates=1, show=False)
+    with pytest.raises(LocalplastError, match="every synapse has its own gradient"):
+        lp.run(NET, task, rule=eprop(), backend="brian2", target="numpy", batch=4, **options)
+    with pytest.raises(LocalplastError, match="weights change within a trial"):
+        lp.run(NET, task, rule=eprop(update="step"), backend="torch", **options)
+    with pytest.raises(LocalplastError, match="positive limit"):
+        sgd(1).norm_clipped(0)
