@@ -8,6 +8,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.bounds import check_bounds
+from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
 from localplast.parts import Delay, Input, Population, Random
@@ -193,6 +194,7 @@ def check_shapes(net, label, p):
             f"give one value or {shapes[p.delay.kind]}"
         )
     check_learned_delay(label, p.delay)
+    check_kernel(label, p.delay)
     steps = np.asarray(p.delay.value, float) / float(net.dt)
     if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
         raise NetworkError(
@@ -215,3 +217,19 @@ def check_learned_delay(label, delay):
     value = np.asarray(delay.value, float)
     if low > high or np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
         raise NetworkError(f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}")
+
+
+def check_kernel(label, delay):
+    """The kernel of a delay: only of one that learns, with widths that are times."""
+    kernel = delay.kernel
+    if kernel is None:
+        return
+    if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
+        raise NetworkError(f"{label}: the kernel {kernel!r} of its delay is none; write localplast.delay.triangle(...) or gaussian(...)")
+    if not delay.trainable:
+        raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
+    for what, width in (("width", kernel.width), ("final width", kernel.final)):
+        if width is not None and (np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
+            raise NetworkError(f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms")
+    if not float(kernel.halving) > 0:
+        raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

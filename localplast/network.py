@@ -9,6 +9,7 @@ import numpy as np
 
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, weight_dimension
+from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import NeuronModel
 from localplast.parts import (
@@ -111,7 +112,7 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Random, NeuronModel, Surrogate)}
+        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, NeuronModel, Surrogate)}
         data = read_json(path, types)
         return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
 

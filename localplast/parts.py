@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
 
+from localplast.delay import Kernel
 from localplast.neuron import NeuronModel
 from localplast.serialise import encode
 
@@ -53,28 +54,30 @@ class Delay(Data):
     """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
 
     ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``. A ``trainable`` delay is a real
-    number of steps, shared by the two steps around it (linear interpolation); rules may change it, from the lowest to the
-    highest time where ``trainable`` is such a pair (either may be None).
+    number of steps, shared by the two steps around it (linear interpolation) or by those in its ``kernel``
+    (:mod:`localplast.delay`); rules may change it, from the lowest to the highest time where ``trainable`` is such a pair
+    (either may be None).
     """
 
     kind: str
     value: Quantity
     trainable: bool | tuple = False
+    kernel: Kernel | None = None
 
 
-def axonal(value, *, trainable=False):
+def axonal(value, *, trainable=False, kernel=None):
     """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``; see :class:`Delay`."""
-    return Delay("axonal", value, trainable)
+    return Delay("axonal", value, trainable, kernel)
 
 
-def dendritic(value, *, trainable=False):
+def dendritic(value, *, trainable=False, kernel=None):
     """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``; see :class:`Delay`."""
-    return Delay("dendritic", value, trainable)
+    return Delay("dendritic", value, trainable, kernel)
 
 
-def synaptic(value, *, trainable=False):
+def synaptic(value, *, trainable=False, kernel=None):
     """One delay per synapse, ``value`` an array ``(pre, post)``; see :class:`Delay`."""
-    return Delay("synaptic", value, trainable)
+    return Delay("synaptic", value, trainable, kernel)
 
 
 @dataclass(frozen=True)
