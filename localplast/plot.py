@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 
 __all__ = [
-    "activity", "alignment", "comparison", "details", "feedback_angle", "learning_curves", "memory_cost", "raster", "time_cost",
+    "activity", "alignment", "comparison", "delay_groups", "delays", "details", "feedback_angle", "learning_curves", "memory_cost",
+    "raster", "retention", "spectrum", "time_cost",
 ]
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#6f4e7c", "#9c755f")
@@ -130,6 +131,70 @@ def raster(times, neurons, ax, *, title="", ylabel="neuron"):
     """Spikes: ``times`` in seconds."""
     ax.plot(1e3 * np.asarray(times), neurons, "|", ms=3, color="0.2")
     return style(ax, title, "time (ms)", ylabel)
+
+
+def quantity(name, units):
+    """``wait (s)``, ``cues``: a name with its unit, if it has one."""
+    return name.replace("_", " ") + ("" if units in (None, "1") else f" ({units})")
+
+
+def retention(curves, ax, *, reference=None):
+    """Accuracy of networks that learn no more against what was varied, with error bars of one standard error.
+
+    ``curves``: label to what :func:`localplast.retention.accuracy_against` returned, along one variable. ``reference``:
+    label to accuracies ``(value,)`` at the same values, such as those of an agent that remembers the last k cues.
+    """
+    for (label, colour, line), curve in zip(coloured(curves), curves.values(), strict=True):
+        (name,) = curve["accuracy"].dims
+        x, share, error = (curve[k].values for k in (name, "accuracy", "standard_error"))
+        ax.errorbar(x, 100 * share, 100 * error, label=label, color=colour, ls=line, marker=".", capsize=2, lw=1.6)
+    for (label, values), line in zip((reference or {}).items(), itertools.cycle(LINES[1:] + LINES[:1]), strict=False):
+        ax.plot(x, 100 * np.asarray(values), color="0.5", lw=1, ls=line, label=label)
+    legend(ax)
+    return style(ax, "accuracy without retraining", quantity(name, curve[name].attrs.get("units")), "accuracy (%)")
+
+
+def spectrum(power, ax, *, lines=None):
+    """A spectrum of the population rate, the level of independent neurons, and where delays should show.
+
+    ``power`` is made by :func:`localplast.dynamics.rate_spectrum`, ``lines`` by :func:`localplast.dynamics.delay_lines`.
+    """
+    frequency = power["frequency"].values
+    ax.semilogy(frequency[1:], power.values[1:], color="0.2", lw=0.8)  # the mean was taken out
+    ax.axhline(power.attrs["poisson"], color="0.6", lw=0.8, ls=":", label="independent neurons")
+    periods = [] if lines is None else lines.transpose("period", "harmonic").dropna("period", how="all")
+    for period, (_, colour, line) in zip(periods, coloured(range(len(periods))), strict=True):
+        for number, where in enumerate(period.values[np.isfinite(period.values)]):
+            label = f"period {1e3 * float(period['period']):.4g} ms" if number == 0 else None
+            ax.axvline(where, color=colour, ls=line, lw=1, alpha=0.7, label=label)
+    if len(periods):
+        ax.set_xlim(0, 1.1 * float(np.nanmax(lines)))
+    legend(ax)
+    return style(ax, "spectrum of the population rate", "frequency (Hz)", "power (Hz²/Hz)")
+
+
+def delay_groups(times, neurons, steps, ax, *, dt, title="spikes by delay"):
+    """Spikes of a population, sorted and coloured by the delay of each neuron.
+
+    ``times`` in seconds; ``steps`` ``(neuron,)`` is the delay of every neuron in steps, ``dt`` a step in seconds.
+    """
+    times, neurons, steps = np.asarray(times), np.asarray(neurons), np.asarray(steps)
+    row, groups = np.argsort(np.argsort(steps, kind="stable")), np.unique(steps)
+    for delay, (_, colour, _) in zip(groups, coloured(groups), strict=True):
+        mine = steps[neurons] == delay
+        ax.plot(1e3 * times[mine], row[neurons[mine]], "|", ms=3, color=colour, label=f"{1e3 * float(dt) * delay:.4g} ms")
+    legend(ax)
+    return style(ax, title, "time (ms)", "neuron, sorted by delay")
+
+
+def delays(before, after, ax, *, dt, bins=20):
+    """Histogram of the delays of a projection before and after learning; arrays in steps, ``dt`` a step in seconds."""
+    pair = [1e3 * float(dt) * np.ravel(x) for x in (before, after)]
+    edges = np.histogram_bin_edges(np.concatenate(pair), bins)
+    ax.hist(pair[0], edges, color="0.75", label="before learning")
+    ax.hist(pair[1], edges, histtype="step", color=COLOURS[1], lw=1.6, label="after learning")
+    legend(ax)
+    return style(ax, "delays", "delay (ms)", "synapses")
 
 
 def activity(shown, axes):

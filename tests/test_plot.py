@@ -100,3 +100,54 @@ def test_trajectories_are_judged_by_their_loss(tree):
     figure = plot.comparison(tree)
     assert figure.axes[0].get_ylabel() == "loss"
     plt.close(figure)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def curve(accuracy, name="wait", units="s"):
+    data = {k: (name, np.array(v), {"units": "1"}) for k, v in (("accuracy", accuracy), ("standard_error", [0.01, 0.02, 0.03]))}
+    return xr.Dataset(data, {name: (name, [1.0, 5.0, 30.0], {"units": units})})
+
+
+def test_retention_has_bars_and_a_reference(ax):
+    curves = {"delays": curve([0.9, 0.8, 0.7]), "none": curve([0.5, 0.5, 0.5])}
+    assert plot.retention(curves, ax, reference={"last 7": [0.9, 0.8, 0.8]}) is ax
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("wait (s)", "accuracy (%)") and ax.get_title()
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"delays", "none", "last 7"}
+    bars = ax.containers[0][2][0].get_segments()
+    np.testing.assert_allclose([segment[:, 1] for segment in bars], [[89, 91], [78, 82], [67, 73]])
+    np.testing.assert_allclose(ax.get_lines()[-1].get_ydata(), [90, 80, 80])
+
+
+def test_what_has_no_unit_shows_none(ax):
+    plot.retention({"a": curve([0.9, 0.8, 0.7], "number_of_cues", "1")}, ax)
+    assert ax.get_xlabel() == "number of cues"
+
+
+def test_a_spectrum_has_its_lines(ax):
+    power = xr.DataArray(np.ones(50), dims="frequency", coords={"frequency": np.arange(50.0)}, attrs={"poisson": 0.5})
+    lines = xr.DataArray(
+        [[12.5, 25.0], [10.0, np.nan], [np.nan, np.nan]], dims=("period", "harmonic"),
+        coords={"period": [0.08, 0.1, 0.001], "harmonic": [1, 2]},
+    )  # fmt: skip
+    assert plot.spectrum(power, ax, lines=lines) is ax
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("frequency (Hz)", "power (Hz²/Hz)")
+    assert [line.get_xdata()[0] for line in ax.get_lines()[2:]] == [12.5, 25, 10]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["independent neurons", "period 80 ms", "period 100 ms"]
+    plot.spectrum(power, plt.figure().add_subplot())  # without lines
+
+
+def test_spikes_are_sorted_and_coloured_by_delay(ax):
+    assert plot.delay_groups([0.1, 0.2, 0.3], [0, 1, 2], [99, 0, 79], ax, dt=1e-3) is ax
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["0 ms", "79 ms", "99 ms"]
+    drawn = [(float(x), int(y)) for line in ax.get_lines() for x, y in zip(*line.get_data(), strict=True)]
+    assert drawn == [(200.0, 0), (300.0, 1), (100.0, 2)] and len({line.get_color() for line in ax.get_lines()}) == 3
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (ms)", "neuron, sorted by delay")
+
+
+def test_delays_before_and_after_share_their_bins(ax):
+    assert plot.delays([[1, 1], [2, 3]], [[1, 2], [5, 9]], ax, dt=1e-3, bins=8) is ax
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    assert sum(heights) == 4 and heights[0] == 2 and (ax.get_xlabel(), ax.get_ylabel()) == ("delay (ms)", "synapses")
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"before learning", "after learning"}
