@@ -13,7 +13,7 @@ from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.neuron import NeuronModel
 from localplast.surrogate import arctan, boxcar, exponential, triangle
 
@@ -320,15 +320,13 @@ def test_only_wanted_gradients_are_made():
 def test_why_not_names_what_is_missing():
     net = lif_net()
     assert why_not(net, trainable=["rec_rec.weight"], record=["out.output", "rec.count"]) is None
-    assert "rec.tau_mem" in why_not(net, trainable=["rec.tau_mem"])
+    assert "rec.v" in why_not(net, trainable=["rec.tau_mem", "rec.v"]), "the state that trials start from does not learn"
     assert "rec.v" in why_not(net, record=["rec.v"])
-    delayed = recurrent(lif(), 1.0, delay=lambda pre, post: Delay("axonal", 2.5 * ms, trainable=True))
-    assert "real-valued delays" in why_not(delayed)
     synapses = recurrent(lif(), 1.0, delay=DELAYS["synaptic"])
     assert "one delay per synapse" in why_not(synapses, feedback=["rec_rec"])
-    tensors, masks = prepare(delayed)
-    with pytest.raises(UnsupportedError, match="real-valued delays"):
-        Fused(delayed, tensors, masks)
+    tensors, masks = prepare(synapses)
+    with pytest.raises(UnsupportedError, match="one delay per synapse"):
+        Fused(synapses, tensors, masks, feedback={"rec_rec": torch.ones(7, 7)})
 
 
 def test_without_a_compiler_the_reason_says_what_to_do(monkeypatch):

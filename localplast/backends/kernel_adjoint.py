@@ -2,11 +2,13 @@
 
 ``g`` holds dloss/dstate at the end of a step; then, the reset undone, dloss/d(state before the reset). Projections add to
 that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps it for as long as their delays are.
+``grad`` sums what each neuron's parameters have done: in the output, the jump at a spike, the spike argument, the update.
 """
 
 from localplast.backends.kernel_expression import Writer
-from localplast.backends.kernel_text import add, events, indent
+from localplast.backends.kernel_text import add, events, indent, taps
 from localplast.calculus import differentiate, symbol
+from localplast.lower import jacobian
 
 __all__ = ["adjoint_text"]
 
@@ -37,6 +39,7 @@ def head(n):
         f"const real *restrict k = p[P_shared{n.number}], *restrict c = p[P_each{n.number}];",
         "const long h = t * S * N;",
         *(f"real *restrict g_{v} = w->g{n.number}_{v};" for v in n.variables),
+        *(f"real *restrict grad_{p} = w->grad{n.number}_{p};" for p in n.learned),
     ]
     if n.learns:
         lines.append(f"real *restrict gz = w->gz{n.number};")
@@ -63,8 +66,9 @@ INLINE void open{n.number}(struct space *w, void **p, long t)
 
 def take_output(n, kept):
     writer = Writer(n.constants, reader(n, "end", kept))
-    slopes = {v: differentiate(n.step.output, v) for v in n.variables}
-    terms = [f"g_{v}[o] += d * {writer(e)};" for v, e in slopes.items() if e != 0]
+    slopes = {f"g_{v}": differentiate(n.step.output, v) for v in n.variables}
+    slopes |= {f"grad_{p}": differentiate(n.step.output, p) for p in n.learned}
+    terms = [f"{name}[o] += d * {writer(e)};" for name, e in slopes.items() if e != 0]
     return f"""    const real *d_output = (const real *)p[P_d_output{n.number}] + (t * w->B + w->first) * {n.size};
     for (int s = 0; s < w->live; s++)
         for (int i = 0; i < {n.size}; i++) {{
@@ -75,7 +79,7 @@ def take_output(n, kept):
 
 
 def spike_gradient(n, kept):
-    """gz starts with the gradient of the spike count and that of the jump at the reset."""
+    """gz starts with the gradients of the spike count, of the jump at the reset, and of the population's sum in this step."""
     writer = Writer(n.constants, reader(n, "met", kept))
     terms = [f"w->gcount{n.number}[o]"]
     terms += [f"g_{v}[o] * {writer(value - symbol(v))}" for v, value, live in n.jumps() if live]
@@ -83,6 +87,11 @@ def spike_gradient(n, kept):
         const long o = s * N + i;
 {indent(writer.lines)}
         gz[o] = {total(terms)};
+    }}
+    const real *d_total = p[P_d_total{n.number}];
+    for (int s = 0; d_total && s < w->live; s++) {{
+        const real d = d_total[t * w->B + w->first + s];
+        for (int i = 0; i < N; i++) gz[s * N + i] += d;
     }}"""
 
 
@@ -99,15 +108,23 @@ def undo_reset(n, kept):
         terms = [] if column in jumps else [f"g_{column}[o]"]
         terms += [f"g_{v}[o] * {writer(e)}" for v, e in slopes.items()]
         changed.append((column, total(terms)))
-    if not changed:
+    direct = {p: by_parameter(jumps, p, writer) for p in n.learned}
+    moved = [f"grad_{p}[o] += {total(terms)};" for p, terms in direct.items() if terms]
+    if not changed and not moved:
         return ""
-    lines = writer.lines + [f"const real b_{v} = {text};" for v, text in changed]
+    lines = writer.lines + moved + [f"const real b_{v} = {text};" for v, text in changed]
     lines += [f"g_{v}[o] = b_{v};" for v, _ in changed]
     return f"""    for (int s = 0; s < S; s++)
         for (long e = w->start{n.number}[t * S + s]; e < w->start{n.number}[t * S + s + 1]; e++) {{
             const long i = w->list{n.number}[e], o = s * N + i;
 {indent(lines, 12)}
         }}"""
+
+
+def by_parameter(jumps, parameter, writer):
+    """What a parameter does to the state after a spike, times the gradient of that state: the reset never cuts it."""
+    slopes = {v: differentiate(value, parameter) for v, value in jumps.items()}
+    return [f"g_{v}[o] * {writer(e)}" for v, e in slopes.items() if e != 0]
 
 
 def keep_mu(n):
@@ -117,7 +134,10 @@ def keep_mu(n):
 
 
 def back_link(k):
-    """Undo slot 3 of one projection: gradients of its weights, and of the presynaptic spikes."""
+    """Undo slot 3 of one projection: gradients of its weights, delays, and of the presynaptic spikes.
+
+    ``d_share`` ``(pre, post)`` is the gradient of what moves from a delay's own step to the next, per unit of weight.
+    """
     n_pre = f"enum {{ PRE = {k.pre.padded} }};" if k.passes else ""
     return f"""
 /* {k.name} */
@@ -126,41 +146,70 @@ INLINE void back{k.number}(struct space *w, void **p, long t)
     enum {{ N = {k.post.padded} }};
     {n_pre}
     const int *restrict delay = p[P_delay{k.number}];
-    const long ring = w->ring{k.post.number};
+    const real *restrict part = p[P_part{k.number}];
+    const long ring = w->ring{k.post.number}, here = t % ring;
     const real *restrict mu = w->mu{k.post.number}_{k.target};
-    real *restrict d_weight = p[P_d_weight{k.number}];
+    real *restrict d_weight = p[P_d_weight{k.number}], *restrict d_share = p[P_d_share{k.number}];
 {seen_mu(k)}
 {learn(k)}
 {pass_back(k) if k.passes else ""}
 }}"""
 
 
+def mu_row(delay):
+    """The gradient of what arrives after ``delay``, in trial s."""
+    return f"(mu + (wrap(here + {delay}, ring) * S + s) * N)"
+
+
+def weighted(terms):
+    """A sum of C texts, each times its factor, if it has one."""
+    return total([f"{factor} * {text}" if factor else text for text, factor in terms])
+
+
 def seen_mu(k):
-    """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target."""
-    if k.kind == "shared":
-        return "    const real *restrict seen = mu + ((t + delay[0]) % ring) * S * N;"
-    if k.kind == "dendritic":
-        return f"""    real *restrict seen = w->shift{k.number};
+    """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target; its ``slope``."""
+    if k.kind == "shared" and not k.between:
+        return "    const real *restrict seen = mu + wrap(here + delay[0], ring) * S * N;"
+    if k.kind not in ("shared", "dendritic"):
+        return ""
+    rows = [(f"{mu_row(d)}[j]", share, slope) for d, share, slope in taps(k, "0" if k.kind == "shared" else "j")]
+    lines = [f"seen[s * N + j] = {weighted([(text, share) for text, share, _ in rows])};"]
+    if k.between:
+        lines.append(f"slope[s * N + j] = {weighted([(text, slope) for text, _, slope in rows])};")
+    return f"""    real *restrict seen = w->seen{k.number}, *restrict slope = w->slope{k.number};
     for (int s = 0; s < S; s++)
-        for (int j = 0; j < {k.post.size}; j++) seen[s * N + j] = mu[(((t + delay[j]) % ring) * S + s) * N + j];"""
-    return ""
+        for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(lines)} }}"""
 
 
 def learn(k):
+    found = [learn_one(k, "d_weight", "seen", [(d, share) for d, share, _ in taps(k, delay_place(k))])]
+    if k.between:
+        found.append(learn_one(k, "d_share", "slope", [(d, slope) for d, _, slope in taps(k, delay_place(k))]))
+    return "\n".join(found)
+
+
+def delay_place(k):
+    """Where the delay of the synapse from i to j stands in its table."""
+    return {"shared": "0", "axonal": "i", "dendritic": "j", "synaptic": f"i * {k.post.size} + j"}[k.kind]
+
+
+def learn_one(k, to, rows, given):
+    """Add, for every event of this step, the row of ``rows``, or the ``given`` [(delay, factor)] rows of mu, to ``to``."""
     if k.dense:
-        return f"""    if (d_weight) {{
+        return f"""    if ({to}) {{
         const real *data = (const real *)p[P_data{k.pre.number}] + (t * w->B + w->first) * {k.pre.size};
         memcpy(w->rows{k.pre.number}, data, w->live * {k.pre.size} * sizeof(real));
-        outer(w->rows{k.pre.number}, {k.pre.size}, seen, N, d_weight);
+        outer(w->rows{k.pre.number}, {k.pre.size}, {rows}, N, {to});
     }}"""
+    row = f"{to} + i * N"
     if k.kind == "synaptic":
-        sized = " * x" if k.sized else ""
-        body = (f"for (int j = 0; j < {k.post.size}; j++) d_weight[i * N + j] += "
-                f"mu[(((t + delay[i * {k.post.size} + j]) % ring) * S + s) * N + j]{sized};")  # fmt: skip
+        value = weighted([(f"{mu_row(d)}[j]", factor) for d, factor in given])
+        body = f"for (int j = 0; j < {k.post.size}; j++) ({row})[j] += ({value}){' * x' if k.sized else ''};"
+    elif k.kind == "axonal":
+        body = " ".join(add(k, row, mu_row(d), factor) for d, factor in given)
     else:
-        row = "mu + (((t + delay[i]) % ring) * S + s) * N" if k.kind == "axonal" else "seen + s * N"
-        body = add(k, "d_weight + i * N", row)
-    return f"    if (d_weight) {events(k, 't', body)}"
+        body = add(k, row, f"{rows} + s * N")
+    return f"    if ({to}) {events(k, 't', body)}"
 
 
 def pass_back(k):
@@ -169,24 +218,33 @@ def pass_back(k):
     if k.kind in ("shared", "dendritic"):
         return f"    product(seen, N, {k.post.size}, {back}, PRE, w->gz{number});"
     if k.kind == "axonal":
-        return f"""    real *restrict early = w->early{k.number};
-    const long long_ago = ((const long *)p[P_longest])[{k.number}] + 1;
-    memset(w->sum{k.number}, 0, S * PRE * sizeof(real));
-    product(mu + (t % ring) * S * N, N, {k.post.size}, {back}, PRE, w->sum{k.number});
+        return f"""    real *restrict early = w->early{k.number}, *restrict sum = w->sum{k.number};
+    const long long_ago = ((const long *)p[P_longest])[{k.number}] + 1, before = t % long_ago + long_ago;
+    memset(sum, 0, S * PRE * sizeof(real));
+    product(mu + here * S * N, N, {k.post.size}, {back}, PRE, sum);
     for (int s = 0; s < S; s++)
-        for (int i = 0; i < {k.pre.size}; i++)
-            early[(((t - delay[i] + long_ago) % long_ago) * S + s) * PRE + i] += w->sum{k.number}[s * PRE + i];
+        for (int i = 0; i < {k.pre.size}; i++) {{
+{indent(send_early(k), 12)}
+        }}
     real *now = early + (t % long_ago) * S * PRE;
     add_row(w->gz{number}, now, S * PRE);
     memset(now, 0, S * PRE * sizeof(real));"""
+    value = weighted([(f"{mu_row(d)}[j]", share) for d, share, _ in taps(k, delay_place(k))])
     return f"""    const real *restrict weight = {back};
     for (int s = 0; s < S; s++)
         for (int i = 0; i < {k.pre.size}; i++) {{
             real sum = 0;
-            for (int j = 0; j < {k.post.size}; j++)
-                sum += weight[i * N + j] * mu[(((t + delay[i * {k.post.size} + j]) % ring) * S + s) * N + j];
+            for (int j = 0; j < {k.post.size}; j++) sum += weight[i * N + j] * ({value});
             w->gz{number}[s * PRE + i] += sum;
         }}"""
+
+
+def send_early(k):
+    """Statements that keep the gradient until the scan comes to the time of the spike."""
+    return [
+        f"early[(wrap(before - {d}, long_ago) * S + s) * PRE + i] += {weighted([('sum[s * PRE + i]', share)])};"
+        for d, share, _ in taps(k, "i")
+    ]
 
 
 def close_step(n, kept):
@@ -199,10 +257,10 @@ def close_step(n, kept):
     if n.learns:
         kept[n.number, f"psi{n.number}"] = True
         lines.append(f"const real gx = gz[o] * w->psi{n.number}[h + o];")
-        after = {v: writer(e) for v, e in n.sensitivity().items()}
-    gathered = {v: total([*([] if n.forgets(v) else [f"g_{v}[o]"]), *([f"gx * {after[v]}"] if v in after else [])]) for v in n.variables}
+        after = {v: f"gx * {writer(e)}" for v, e in n.sensitivity().items()}
+    gathered = {v: total([*([] if n.forgets(v) else [f"g_{v}[o]"]), *([after[v]] if v in after else [])]) for v in n.variables}
     sums = [f"const real a_{v} = {text};" for v, text in gathered.items()]
-    results = step_back(n, kept, writer)
+    results = step_back(n, kept, writer, after)
     if any("ready" in line for line in writer.lines):
         kept[n.number, f"ready{n.number}"] = True
         lines.append(f"const real ready = w->ready{n.number}[h + o];")
@@ -218,8 +276,11 @@ INLINE void close{n.number}(struct space *w, void **p, long t)
 }}"""
 
 
-def step_back(n, kept, after):
-    """Statements that multiply by the transposed Jacobian, taken at the state before the update."""
+def step_back(n, kept, after, spike):
+    """Statements that multiply by the transposed Jacobian, taken at the state before the update.
+
+    ``spike`` holds what comes through the spike argument, as C text, by variable and learned parameter.
+    """
     program, entries = n.transition()
     writer = Writer(n.constants, reader(n, "old", kept), after=after)
     if entries:
@@ -228,6 +289,12 @@ def step_back(n, kept, after):
     for column in n.variables:
         terms = [f"a_{row} * {writer(e)}" for (row, at), e in entries.items() if at == column]
         results.append(f"g_{column}[o] = {total(terms)};")
+    for parameter in n.learned:
+        found = jacobian(n.step, parameter)
+        writer.program(found.program)
+        terms = [f"a_{row} * {writer(e)}" for (row, _), e in found.entries.items()]
+        terms += [spike[parameter]] if parameter in spike else []
+        results += [f"grad_{parameter}[o] += {total(terms)};"] if terms else []
     return results
 
 
@@ -238,6 +305,7 @@ def back(plan):
         begin += [f"memset(w->g{n.number}_{v}, 0, S * {n.padded} * sizeof(real));" for v in n.variables]
         begin += [f"memset(w->mu{n.number}_{v}, 0, w->ring{n.number} * S * {n.padded} * sizeof(real));"
                   for v in sorted({target for target, _ in n.boxes})]  # fmt: skip
+        begin += [f"memset(w->grad{n.number}_{v}, 0, S * {n.padded} * sizeof(real));" for v in n.learned]
         if n.spiking:
             begin += [
                 f"memset(w->gcount{n.number}, 0, S * {n.padded} * sizeof(real));",
@@ -249,6 +317,9 @@ def back(plan):
     calls = [f"open{n.number}(w, p, t);" for n in plan.cells]
     calls += [f"back{k.number}(w, p, t);" for k in plan.links]
     calls += [f"close{n.number}(w, p, t);" for n in plan.cells]
+    ends = [f"if (p[P_d{n.number}_{v}]) for (int s = 0; s < w->live; s++) "
+            f"add_row(p[P_d{n.number}_{v}], w->grad{n.number}_{v} + s * {n.padded}, {n.padded});"
+            for n in plan.cells for v in n.learned]  # fmt: skip
     return f"""
 static void back(struct space *w, void **p, long T)
 {{
@@ -257,4 +328,5 @@ static void back(struct space *w, void **p, long T)
     for (long t = T - 1; t >= 0; t--) {{
 {indent(calls)}
     }}
+{indent(ends, 4)}
 }}"""

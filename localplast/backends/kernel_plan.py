@@ -47,6 +47,8 @@ class Cells:
         Whether a spike can silence the neuron for more than the next step.
     learns : bool
         Whether a gradient flows through the spike.
+    learned : tuple of str
+        Parameters whose gradient is wanted.
     cut : frozenset of str
     """
 
@@ -60,6 +62,7 @@ class Cells:
     boxes: tuple
     refractory: bool
     learns: bool
+    learned: tuple
     cut: frozenset
 
     @property
@@ -94,8 +97,8 @@ class Cells:
         ]
 
     def sensitivity(self):
-        """d spike argument / d variable, for the variables that it depends on."""
-        found = {v: differentiate(self.step.spike_argument, v) for v in self.variables}
+        """d spike argument / d variable or learned parameter, for those that it depends on."""
+        found = {v: differentiate(self.step.spike_argument, v) for v in (*self.variables, *self.learned)}
         return {v: e for v, e in found.items() if e != 0}
 
 
@@ -103,7 +106,14 @@ class Cells:
 class Link:
     """A projection between the nodes ``pre`` and ``post``; ``kind`` of delay ``'shared'`` where one serves all.
 
-    ``passes``: whether the gradient goes back to the presynaptic spikes.
+    Attributes
+    ----------
+    passes : bool
+        Whether the gradient goes back to the presynaptic spikes.
+    between : bool
+        Whether delays are real numbers, shared by two steps and with a gradient.
+    sent_late : bool
+        Whether it is the source that delays, so that a feedback matrix stands between a delay and its error.
     """
 
     number: int
@@ -114,6 +124,8 @@ class Link:
     transmission: str
     kind: str
     passes: bool
+    between: bool
+    sent_late: bool
 
     @property
     def sized(self):
@@ -136,14 +148,20 @@ class Plan:
 
     cells = property(lambda self: [n for n in self.nodes if isinstance(n, Cells)])
     channels = property(lambda self: [n for n in self.nodes if isinstance(n, Channels)])
+    delayed = property(lambda self: [k for k in self.links if k.between])
+
+    @property
+    def learned(self):
+        """Names of what is differentiated besides weights: parameters, then delays."""
+        return [f"{n.name}.{p}" for n in self.cells for p in n.learned] + [f"{k.name}.delay" for k in self.delayed]
 
     def into(self, cells, target, transmission):
         """Links that fill one box."""
         return [k for k in self.links if (k.post, k.target, k.transmission) == (cells, target, transmission)]
 
 
-def make_plan(net, tensors, *, cut, block, bits=(), dense=()):
-    """The :class:`Plan` of a network; ``bits`` and ``dense`` name inputs (:class:`Channels`)."""
+def make_plan(net, tensors, *, cut, block, bits=(), dense=(), learned=()):
+    """The :class:`Plan` of a network; ``bits`` and ``dense`` name inputs (:class:`Channels`), ``learned`` parameters and delays."""
     cut, edges = check_cut(net, cut), projection_edges(net)
     double = next(iter(tensors.values())).dtype == torch.float64
     nodes = {}
@@ -151,20 +169,23 @@ def make_plan(net, tensors, *, cut, block, bits=(), dense=()):
         if isinstance(node, Input):
             nodes[name] = Channels(number, name, node.size, name in bits, name in dense)
         else:
-            nodes[name] = make_cells(net, number, name, node, tensors, cut, double)
+            nodes[name] = make_cells(net, number, name, node, tensors, cut, double, learned)
     links = []
     for number, (name, p) in enumerate(net.projections.items()):
         pre, post = nodes[p.pre], nodes[p.post]
         kind = "shared" if tensors[f"{name}.delay"].ndim == 0 else p.delay.kind
         passes = isinstance(pre, Cells) and pre.learns and not edges[name] & cut
-        links.append(Link(number, name, pre, post, p.target, p.transmission, kind, passes))
+        between = f"{name}.delay" in learned or name in net.learned_delays
+        sent_late = p.delay is None or p.delay.kind == "axonal"
+        links.append(Link(number, name, pre, post, p.target, p.transmission, kind, passes, between, sent_late))
     return Plan(tuple(nodes.values()), tuple(links), double, block)
 
 
-def make_cells(net, number, name, population, tensors, cut, double):
-    step, dt = lower(population.model), float(net.dt)
+def make_cells(net, number, name, population, tensors, cut, double, learned):
+    step, dt, period = lower(population.model), float(net.dt), population.model.refractory
     values = {k: tensors[f"{name}.{k}"].detach() for k in population.values}
-    refractory = population.model.refractory is not None and bool((silent_steps(net, name, tensors) > 1).any())
+    grows = f"{name}.{period}" in learned
+    refractory = period is not None and (grows or bool((silent_steps(net, name, tensors) > 1).any()))
     lanes = ROW_BYTES // (8 if double else 4)
     arriving = [p for p in net.projections.values() if p.post == name]
     return Cells(
@@ -178,6 +199,7 @@ def make_cells(net, number, name, population, tensors, cut, double):
         boxes=tuple(sorted({(p.target, p.transmission) for p in arriving}, key=lambda b: (b[1] == "event", b[0]))),
         refractory=refractory,
         learns=population.model.spiking and step.psi is not None and "spike" not in cut,
+        learned=tuple(k for k in population.values if f"{name}.{k}" in learned),
         cut=cut,
     )
 
@@ -195,17 +217,18 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
     ----------
     net : Network
     trainable : iterable of str
-        Names of tensors that need gradients, such as ``'rec_rec.weight'``.
+        Names of tensors that need gradients, such as ``'rec_rec.weight'``, ``'rec.tau_mem'``, ``'rec_rec.delay'``.
     record : iterable of str
-        What must come back: ``'<readout>.output'`` and ``'<population>.count'``.
+        What must come back: ``'<readout>.output'``, ``'<population>.count'`` and ``'<population>.sum'``.
     feedback : iterable of str
         Projections with a feedback matrix.
     """
     spiking = {name for name, p in net.populations.items() if p.model.spiking}
-    known = {f"{n}.output" for n in net.readouts} | {f"{n}.count" for n in spiking}
-    other = [name for name in trainable if not name.endswith(".weight")]
-    if other:
-        return f"gradients of {', '.join(other)}: the kernel has those of weights only"
+    known = {f"{n}.output" for n in net.readouts} | {f"{n}.{what}" for n in spiking for what in ("count", "sum")}
+    parameters = {f"{n}.{k}" for n, p in net.populations.items() for k in p.values}
+    learnable = parameters | {f"{n}.{what}" for n in net.projections for what in ("weight", "delay")}
+    if other := [name for name in trainable if name not in learnable]:
+        return f"gradients of {', '.join(other)}: the kernel has those of weights, parameters and delays"
     if set(record) - known:
         return f"recording {', '.join(sorted(set(record) - known))}: the kernel returns {', '.join(sorted(known))}"
     for name, p in net.projections.items():
@@ -213,18 +236,18 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
             return f"projection {name!r} is graded between populations"
         if p.transmission == "event" and p.target in net.nodes[p.post].model.clamped:
             return f"projection {name!r}: spikes land on a variable that is clamped while refractory"
-        if p.delay is not None and p.delay.trainable:
-            return f"projection {name!r} has real-valued delays"
+        if getattr(p.delay, "kernel", None) is not None:
+            return f"projection {name!r} spreads its delays by a {p.delay.kernel} kernel"
         if p.delay is not None and p.delay.kind == "synaptic" and name in feedback:
             return f"projection {name!r} has a feedback matrix and one delay per synapse"
     for name, population in net.populations.items():
-        reason = why_no_cells(population.model)
+        reason = why_no_cells(population.model, tuple(k for k in population.values if f"{name}.{k}" in trainable))
         if reason:
             return f"population {name!r}: {reason}"
     return missing()
 
 
-def why_no_cells(model):
+def why_no_cells(model, learned=()):
     step = lower(model)
     if any(text in step.code for text in ("xi", "rand")):
         return f"{model.name} is stochastic"
@@ -232,9 +255,11 @@ def why_no_cells(model):
     expressions += [*step.reset.values(), *step.adaptation.values()]
     expressions += [e for e in (step.spike_argument, step.psi, step.output) if e is not None]
     try:
-        found = jacobian(step)
-        expressions += [e for _, e in found.program] + list(found.entries.values())
-    except UnsupportedError as error:
+        for found in (jacobian(step), *(jacobian(step, p) for p in learned)):
+            expressions += [e for _, e in found.program] + list(found.entries.values())
+        outside = [*step.reset.values(), *step.adaptation.values(), step.spike_argument, step.output]
+        expressions += [differentiate(e, p) for p in learned for e in outside if e is not None]
+    except (UnsupportedError, ValueError) as error:
         return str(error)
     reason = check_c_form(expressions)
     return f"{model.name}: {reason}" if reason else None

@@ -8,7 +8,7 @@ hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and `
 from localplast.backends.kernel_adjoint import adjoint_text
 from localplast.backends.kernel_expression import Writer
 from localplast.backends.kernel_plan import Channels
-from localplast.backends.kernel_text import HELPERS, add, events, indent
+from localplast.backends.kernel_text import HELPERS, add, events, indent, taps
 from localplast.calculus import symbol
 
 __all__ = ["slots", "source"]
@@ -21,9 +21,10 @@ def slots(plan):
         names.append(f"data{n.number}")
     for n in plan.cells:
         names += [f"{what}{n.number}" for what in ("shared", "each", "initial", "silent", "output", "count")]
-        names += [f"d_output{n.number}", f"d_count{n.number}"]
+        names += [f"{what}{n.number}" for what in ("d_output", "d_count", "total", "d_total")]
+        names += [f"d{n.number}_{parameter}" for parameter in n.learned]
     for k in plan.links:
-        names += [f"{what}{k.number}" for what in ("weight", "back", "delay", "d_weight")]
+        names += [f"{what}{k.number}" for what in ("weight", "back", "delay", "part", "d_weight", "d_share")]
     return names
 
 
@@ -65,6 +66,7 @@ def fields(plan, kept):
         yield from (("real", f"g{n.number}_{v}", block, "keep") for v in n.variables)
         yield from (("real", f"{history}", f"T * {block}", "keep") for number, history in kept if number == n.number)
         yield from (("real", f"mu{n.number}_{v}", f"ring{n.number} * {block}", "keep") for v in targets(n))
+        yield from (("real", f"grad{n.number}_{parameter}", block, "keep") for parameter in n.learned)
         if n.spiking:
             yield from lists(n)
             yield from (("mask", f"fired{n.number}", block, "1"), ("real", f"since{n.number}", block, "1"))
@@ -72,7 +74,8 @@ def fields(plan, kept):
     for k in plan.links:
         ring = f"(longest[{k.number}] + 1) * S"
         yield "real", f"late{k.number}", f"{ring} * {k.post.padded}", "0" if k.kind == "shared" else "1"
-        yield "real", f"shift{k.number}", f"S * {k.post.padded}", "keep"
+        yield "real", f"seen{k.number}", f"S * {k.post.padded}", "keep"
+        yield "real", f"slope{k.number}", f"S * {k.post.padded}", "keep" if k.between else "0"
         if k.kind == "axonal" and k.passes:
             yield "real", f"early{k.number}", f"{ring} * {k.pre.padded}", "keep"
             yield "real", f"sum{k.number}", f"S * {k.pre.padded}", "keep"
@@ -181,7 +184,9 @@ INLINE void update{n.number}(struct space *w, void **p, long t, const int keep)
 
 def collect_spikes(n):
     return f"""    long *start = w->start{n.number} + t * S;
-    for (int s = 0; s < S; s++) start[s + 1] = collect(fired + s * N, {n.size}, w->list{n.number}, start[s]);"""
+    for (int s = 0; s < S; s++) start[s + 1] = collect(fired + s * N, {n.size}, w->list{n.number}, start[s]);
+    real *total = p[P_total{n.number}];
+    for (int s = 0; total && s < w->live; s++) total[t * w->B + w->first + s] = start[s + 1] - start[s];"""
 
 
 def gather(n):
@@ -205,42 +210,57 @@ static void gather{n.number}(struct space *w, void **p, long t)
 
 def send(k):
     """Slot 3: what one projection brings at step t."""
-    sized = " * x" if k.sized else ""
     row = "weight + i * N"
     if k.dense:
         body = send_dense(k)
     elif k.kind == "shared":
-        body = f"if (t < delay[0]) return;\n    {events(k, 't - delay[0]', add(k, 'box + s * N', row))}"
+        body = "\n    ".join(
+            f"if (t >= {d}) {events(k, f't - {d}', add(k, 'box + s * N', row, share))}" for d, share, _ in taps(k, "0")
+        )
     elif k.kind == "axonal":
-        body = events(k, "t", add(k, "late + (((t + delay[i]) % ring) * S + s) * N", row)) + arrived(k)
+        body = events(k, "t", " ".join(add(k, late_row(d), row, share) for d, share, _ in taps(k, "i"))) + arrived(k)
     else:
-        at = "j" if k.kind == "dendritic" else f"i * {k.post.size} + j"
-        scatter = (f"for (int j = 0; j < {k.post.size}; j++) "
-                   f"late[(((t + delay[{at}]) % ring) * S + s) * N + j] += weight[i * N + j]{sized};")  # fmt: skip
-        body = events(k, "t", scatter) + arrived(k)
+        body = events(k, "t", scatter(k)) + arrived(k)
     return f"""
 /* {k.name} */
 INLINE void send{k.number}(struct space *w, void **p, long t)
 {{
     enum {{ N = {k.post.padded} }};
-    const real *restrict weight = p[P_weight{k.number}];
+    const real *restrict weight = p[P_weight{k.number}], *restrict part = p[P_part{k.number}];
     const int *restrict delay = p[P_delay{k.number}];
-    const long ring = ((const long *)p[P_longest])[{k.number}] + 1;
+    const long ring = ((const long *)p[P_longest])[{k.number}] + 1, here = t % ring;
     real *restrict box = w->in{k.post.number}_{k.target}_{k.transmission}, *restrict late = w->late{k.number};
     {body}
 }}"""
 
 
+def late_row(delay):
+    """Where the row of trial s that arrives after ``delay`` waits."""
+    return f"late + (wrap(here + {delay}, ring) * S + s) * N"
+
+
+def scatter(k):
+    """C loop that puts every synapse of neuron i where it will arrive."""
+    sized = " * x" if k.sized else ""
+    at = "j" if k.kind == "dendritic" else f"i * {k.post.size} + j"
+    adds = (f"({late_row(d)})[j] += weight[i * N + j]{f' * {share}' if share else ''}{sized};" for d, share, _ in taps(k, at))
+    return f"for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(adds)} }}"
+
+
 def send_dense(k):
+    many = f"w->live * {k.pre.size}"
+    data = f"(const real *)p[P_data{k.pre.number}] + ((t - {{0}}) * w->B + w->first) * {k.pre.size}"
+    lines = [f"if (t >= {d}) add_scaled(rows, {data.format(d)}, {share or 'R(1.0)'}, {many});" for d, share, _ in taps(k, "0")]
     return f"""if (t < delay[0]) return;
-    const real *data = (const real *)p[P_data{k.pre.number}] + ((t - delay[0]) * w->B + w->first) * {k.pre.size};
-    memcpy(w->rows{k.pre.number}, data, w->live * {k.pre.size} * sizeof(real));
-    product(w->rows{k.pre.number}, {k.pre.size}, {k.pre.size}, weight, N, box);"""
+    real *rows = w->rows{k.pre.number};
+    memset(rows, 0, {many} * sizeof(real));
+{indent(lines, 4)}
+    product(rows, {k.pre.size}, {k.pre.size}, weight, N, box);"""
 
 
 def arrived(k):
     return """
-    real *now = late + (t % ring) * S * N;
+    real *now = late + here * S * N;
     add_row(box, now, S * N);
     memset(now, 0, S * N * sizeof(real));"""
 

@@ -1,6 +1,6 @@
 """The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
 
-__all__ = ["HELPERS", "add", "events", "indent"]
+__all__ = ["HELPERS", "add", "events", "indent", "taps"]
 
 #: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``.
 HELPERS = r"""
@@ -37,6 +37,9 @@ typedef real vec __attribute__((vector_size(VECTOR)));
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define NEURONS for (int s = 0; s < S; s++) _Pragma("GCC ivdep") for (int i = 0; i < N; i++)
+
+/* Where in a ring of this length: x < 2 * length. Dividing at every synapse would cost more than its arithmetic. */
+INLINE long wrap(long x, long length) { return x < length ? x : x - length; }
 
 static inline real larger(real a, real b) { return a < b ? b : a; }
 static inline real smaller(real a, real b) { return a > b ? b : a; }
@@ -186,8 +189,19 @@ def events(link, when, body):
         }}"""
 
 
-def add(link, to, row):
-    """C statement: add a row, times the size of the event where it has one."""
-    if link.sized:
-        return f"add_scaled({to}, {row}, x, N);"
+def add(link, to, row, share=None):
+    """C statement: add a row, times the size of the event where it has one, and times ``share`` where it is given."""
+    factors = " * ".join([*([share] if share else []), *(["x"] if link.sized else [])])
+    if factors:
+        return f"add_scaled({to}, {row}, {factors}, N);"
     return f"add_row({to}, {row}, N);"
+
+
+def taps(link, at):
+    """``[(delay in steps, share of the weight, d share / d delay)]`` as C text; ``at`` is the place in the table of delays.
+
+    A delay between two steps is shared by both (linear interpolation); a whole one needs one tap, and no share.
+    """
+    if not link.between:
+        return [(f"delay[{at}]", None, None)]
+    return [(f"delay[{at}]", f"(R(1.0) - part[{at}])", "R(-1.0)"), (f"(delay[{at}] + 1)", f"part[{at}]", "R(1.0)")]

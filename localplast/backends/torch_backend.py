@@ -181,7 +181,8 @@ def run_fused(net, tensors, masks, inputs, *, cut, feedback, sums=False):
     """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
     plain = {k: v.detach() for k, v in tensors.items()}
     weights = {n: tensors[f"{n}.weight"] for n in net.projections}
-    return side_by_side(net, Fused(net, plain, masks, cut=cut, feedback=feedback)(weights, inputs))
+    others = {k: v for k, v in tensors.items() if v.requires_grad and not k.endswith(".weight")}
+    return side_by_side(net, Fused(net, plain, masks, cut=cut, feedback=feedback, sums=sums)(weights, inputs, others))
 
 
 def side_by_side(net, results):
@@ -226,7 +227,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
             many = loss.branching is not None
-            forward = run_fused if not many and worth_fusing(net, trials, names, feedback, device) else run_forward
+            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else run_forward
             outputs, counts, sums = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many)
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)

@@ -7,6 +7,7 @@ call recomputes it for a few trials at a time and runs the adjoint at once: memo
 import ctypes
 import functools
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch
 from localplast.backends.kernel_build import build
 from localplast.backends.kernel_plan import make_plan, silent_steps, why_not
 from localplast.backends.kernel_source import slots, source
+from localplast.check import MAX_DELAY_STEPS
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.lower import check_integration, lower
 
@@ -28,7 +30,7 @@ MOST_MEMORY = 512 * 2**20
 
 
 class Fused:
-    """A network as a differentiable function of its weights.
+    """A network as a differentiable function of its weights, parameters and delays.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ class Fused:
         Edges of the credit graph through which no gradient flows.
     feedback : dict of str to tensor ``(pre, post)``
         Projections whose backward pass uses this matrix in place of the weight.
+    sums : bool
+        Whether the spikes of whole populations come back as well, step by step.
     threads : int
         The batch is split between them; a time step never is.
 
@@ -57,20 +61,21 @@ class Fused:
     run on one thread (``torch.set_num_threads(1)``): its idle threads spin, and take the cores from the kernel.
     """
 
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, threads=1):
-        feedback = feedback or {}
-        reason = why_not(net, trainable=[k for k, v in tensors.items() if v.requires_grad], feedback=feedback)
-        if reason:
-            raise UnsupportedError(f"the fused kernel cannot run this network: {reason}")
-        for name, population in net.populations.items():
-            parameters = {k: tensors[f"{name}.{k}"].detach().numpy() for k in population.values}
-            check_integration(name, lower(population.model), parameters, net.dt)
-        self.net, self.tensors, self.cut, self.feedback, self.threads = net, tensors, cut, feedback, threads
-        self.like = next(iter(tensors.values())).detach()
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1):
+        self.net, self.cut, self.feedback, self.sums, self.threads = net, cut, feedback or {}, sums, threads
+        self.tensors = {k: v.detach() for k, v in tensors.items()}
+        self.check([k for k, v in tensors.items() if v.requires_grad])
+        check_numbers(net, self.tensors)
+        self.like = next(iter(self.tensors.values()))
         self.masks = {k: torch.as_tensor(m).to(self.like) for k, m in masks.items()}
         self.kernels, self.dense = {}, None
 
-    def __call__(self, weights, inputs):
+    def check(self, trainable):
+        """Raise an :class:`UnsupportedError` where the kernel cannot run."""
+        if reason := why_not(self.net, trainable=trainable, feedback=self.feedback):
+            raise UnsupportedError(f"the fused kernel cannot run this network: {reason}")
+
+    def __call__(self, weights, inputs, others=None):
         """Run trials.
 
         Parameters
@@ -78,20 +83,29 @@ class Fused:
         weights : dict of str to tensor ``(pre, post)``
             By projection name.
         inputs : dict of str to bool or float tensor ``(time, trial, channel)``
+        others : dict of str to tensor
+            Parameters (``'rec.tau_mem'``, SI units) and delays (``'rec_rec.delay'``, steps) in place of those in ``tensors``,
+            shaped as there; differentiable. Their values may change from call to call.
 
         Returns
         -------
         dict of str to tensor
             ``'out.output'`` ``(time, trial, neuron)`` of every readout, and ``'rec.count'`` ``(trial, neuron)``, the number
-            of spikes, of every spiking population.
+            of spikes, of every spiking population; with ``sums`` also ``'rec.sum'`` ``(time, trial)``, those of all its neurons.
         """
+        others = {k: x.to(self.like) for k, x in (others or {}).items()}
         check_inputs(self.net, inputs)
+        check_shapes(others, self.tensors)
         if self.dense is None:
             self.dense = frozenset(k for k, x in inputs.items() if int(x.count_nonzero()) > DENSE * x.numel())
         given = {k: self.prepared(k, x) for k, x in inputs.items()}
-        kernel = self.kernel(given)
+        tensors = {**self.tensors, **others}
+        if others:
+            check_numbers(self.net, {k: v.detach() for k, v in tensors.items()})
+        kernel, numbers = self.kernel(given, tensors, frozenset(others))
         masked = [weights[k.name].to(self.like) * self.masks[k.name] for k in kernel.plan.links]
-        values = Trial.apply(kernel, given, self.feedback, *masked)
+        call = Call(kernel, given, self.feedback, numbers)
+        values = Trial.apply(call, *masked, *(tensors[name] for name in kernel.plan.learned))
         return dict(zip(kernel.results, values, strict=True))
 
     def prepared(self, name, values):
@@ -99,20 +113,47 @@ class Fused:
         bits = values.dtype == torch.bool and name not in self.dense
         return (values if bits else values.to(self.like)).contiguous()
 
-    def kernel(self, inputs):
-        """The kernel for inputs of these types, this many steps and trials."""
+    def kernel(self, inputs, tensors, learned):
+        """The kernel for inputs of these types, this many steps and trials, and its numbers."""
         steps, trials = next(iter(inputs.values())).shape[:2]
         block = min(WIDEST_BLOCK, 1 << (-(-trials // self.threads) - 1).bit_length())
         bits = frozenset(k for k, x in inputs.items() if x.dtype == torch.bool)
-        while block > 1 and self.loaded(block, bits).bytes(steps, adjoint=True) > MOST_MEMORY:
+        while True:
+            kernel = self.loaded(block, bits, learned)
+            numbers = kernel.numbers(self.net, tensors)
+            if block == 1 or kernel.bytes(numbers, steps, adjoint=True) <= MOST_MEMORY:
+                return kernel, numbers
             block //= 2
-        return self.loaded(block, bits)
 
-    def loaded(self, block, bits):
-        if (block, bits) not in self.kernels:
-            plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense)
-            self.kernels[block, bits] = Kernel(plan, self.net, self.tensors, self.threads)
-        return self.kernels[block, bits]
+    def loaded(self, block, bits, learned):
+        key = block, bits, learned
+        if key not in self.kernels:
+            self.check(learned)
+            plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense, learned=learned)
+            self.kernels[key] = Kernel(plan, self.net, self.tensors, self.threads, self.sums)
+        return self.kernels[key]
+
+
+def check_numbers(net, tensors):
+    """Raise where the integration is degenerate for these parameters, or a delay is none."""
+    for name, population in net.populations.items():
+        parameters = {k: tensors[f"{name}.{k}"].numpy() for k in population.values}
+        check_integration(name, lower(population.model), parameters, net.dt)
+    for name in net.projections:
+        steps = tensors[f"{name}.delay"]
+        if not bool(((steps >= 0) & (steps <= MAX_DELAY_STEPS)).all()):
+            raise NetworkError(
+                f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must lie between 0 and "
+                f"{MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
+            )
+
+
+def check_shapes(others, tensors):
+    """Raise a :class:`NetworkError` unless the network has numbers of these names and shapes."""
+    for name, x in others.items():
+        if name not in tensors or x.shape != tensors[name].shape:
+            have = f"shape {tuple(tensors[name].shape)}" if name in tensors else f"only {', '.join(tensors)}"
+            raise NetworkError(f"{name} of shape {tuple(x.shape)} is given; the network has {have}")
 
 
 def check_inputs(net, inputs):
@@ -125,9 +166,9 @@ def check_inputs(net, inputs):
 
 
 class Kernel:
-    """A loaded kernel and the numbers that stay: pointers by name, and a workspace for each thread."""
+    """A loaded kernel, and a workspace for each thread."""
 
-    def __init__(self, plan, net, tensors, threads):
+    def __init__(self, plan, net, tensors, threads, sums):
         self.plan, self.threads, self.slots = plan, threads, slots(plan)
         self.library = build(source(plan))
         for function in (self.library.forward, self.library.adjoint):
@@ -138,14 +179,15 @@ class Kernel:
         self.dtype = torch.float64 if plan.double else torch.float32
         self.readouts = [n for n in plan.cells if n.readout]
         self.spiking = [n for n in plan.cells if n.spiking]
-        self.results = [f"{n.name}.output" for n in self.readouts] + [f"{n.name}.count" for n in self.spiking]
-        self.fixed = self.numbers(net, tensors)
+        self.summed = self.spiking if sums else []
+        named = (self.readouts, "output"), (self.spiking, "count"), (self.summed, "sum")
+        self.results = [f"{n.name}.{what}" for cells, what in named for n in cells]
         self.memory = {}
 
     def numbers(self, net, tensors):
-        """Arrays that no call changes, by slot."""
+        """Parameters and delays as arrays, by slot."""
         arrays = constant_arrays(self.plan, net, tensors)
-        longest = [int(arrays[f"delay{k.number}"].max()) for k in self.plan.links]
+        longest = [int(arrays[f"delay{k.number}"].max()) + k.between for k in self.plan.links]
         arrays["longest"] = torch.as_tensor(np.array(longest or [0], dtype=np.dtype(ctypes.c_long)))
         return arrays
 
@@ -158,13 +200,13 @@ class Kernel:
     def weights(self, matrices):
         return {f"weight{k.number}": self.pad(w, k.post.padded) for k, w in zip(self.plan.links, matrices, strict=True)}
 
-    def bytes(self, steps, adjoint):
+    def bytes(self, numbers, steps, adjoint):
         """Size of one thread's workspace for trials of so many steps."""
-        return self.library.space(steps, self.fixed["longest"].data_ptr(), adjoint)
+        return self.library.space(steps, numbers["longest"].data_ptr(), adjoint)
 
-    def workspace(self, steps, adjoint):
+    def workspace(self, numbers, steps, adjoint):
         """Aligned memory for every thread, kept from call to call: fresh pages would cost more than the arithmetic."""
-        size = self.bytes(steps, adjoint)
+        size = self.bytes(numbers, steps, adjoint)
         kept = self.memory.get(adjoint)
         if kept is None or kept[0].numel() < size + 64:
             kept = self.memory[adjoint] = [torch.empty(size + 64, dtype=torch.uint8) for _ in range(self.threads)]
@@ -172,11 +214,11 @@ class Kernel:
 
     def run(self, function, arrays, steps, trials, private=()):
         """Call the kernel on all trials; ``private`` holds arrays of the single threads, by slot."""
-        memory = self.workspace(steps, function is self.library.adjoint)
+        memory = self.workspace(arrays, steps, function is self.library.adjoint)
         edges = share(trials, self.plan.block, self.threads)
 
         def work(number):
-            mine = {**self.fixed, **arrays, **(private[number] if private else {})}
+            mine = {**arrays, **(private[number] if private else {})}
             pointers = (ctypes.c_void_p * len(self.slots))(*[m.data_ptr() if (m := mine.get(s)) is not None else None
                                                             for s in self.slots])  # fmt: skip
             function(pointers, memory[number], steps, trials, edges[number], edges[number + 1])
@@ -190,9 +232,10 @@ class Kernel:
 
 
 def constant_arrays(plan, net, tensors):
-    """Arrays that no call changes, by slot; call it when the C text is written, for that asks for constants."""
+    """Parameters and delays as arrays, by slot; call it when the C text is written, for that asks for constants."""
     given, dtype = {}, torch.float64 if plan.double else torch.float32
     for n in plan.cells:
+        n.constants.values.update({k: tensors[f"{n.name}.{k}"].detach() for k in n.constants.values if k != "dt"})
         given[f"shared{n.number}"], given[f"each{n.number}"] = n.constants.numbers(n.padded)
         given[f"initial{n.number}"] = np.array(
             [padded_row(tensors[f"{n.name}.{v}"].detach().double(), n.size, n.padded) for v in n.variables]
@@ -201,7 +244,9 @@ def constant_arrays(plan, net, tensors):
             given[f"silent{n.number}"] = padded_row(silent_steps(net, n.name, tensors), n.size, n.padded)
     arrays = {k: torch.as_tensor(v, dtype=dtype).contiguous() for k, v in given.items()}
     for k in plan.links:
-        arrays[f"delay{k.number}"] = tensors[f"{k.name}.delay"].detach().to(torch.int32).contiguous()
+        steps = tensors[f"{k.name}.delay"].detach()
+        arrays[f"delay{k.number}"] = steps.to(torch.int32).contiguous()
+        arrays[f"part{k.number}"] = (steps - steps.floor()).contiguous()
     return arrays
 
 
@@ -216,48 +261,87 @@ def share(trials, block, threads):
     return [min(trials, block * (blocks * number // threads)) for number in range(threads + 1)]
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What one call of a kernel is about, besides what it is differentiable in: ``numbers`` as that call found them."""
+
+    kernel: Kernel
+    inputs: dict
+    feedback: dict
+    numbers: dict
+
+    @property
+    def shape(self):
+        """Steps and trials."""
+        return next(iter(self.inputs.values())).shape[:2]
+
+    def arrays(self, weights):
+        """What both scans read, by slot."""
+        data = {f"data{n.number}": self.inputs[n.name] for n in self.kernel.plan.channels}
+        return {**self.numbers, **data, **self.kernel.weights(weights)}
+
+    def backward_weights(self, weights):
+        """What carries gradients back: the weights transposed ``(post, pre)``, or the feedback matrix in their place."""
+        result, pad = {}, self.kernel.pad
+        for k, weight in zip(self.kernel.plan.links, weights, strict=True):
+            if k.passes:
+                matrix = self.feedback.get(k.name, weight).detach()
+                synaptic = k.kind == "synaptic"  # read row by row, in the order of the weights themselves
+                result[f"back{k.number}"] = pad(*((matrix, k.post.padded) if synaptic else (matrix.T, k.pre.padded)))
+        return result
+
+    def private(self, wanted, delayed):
+        """Arrays that each thread adds up: gradients of weights, delays and parameters, by slot."""
+        links = [("d_weight", k) for k in wanted] + [("d_share", k) for k in delayed]
+        shapes = {f"{what}{k.number}": (k.pre.size, k.post.padded) for what, k in links}
+        shapes |= {f"d{n.number}_{p}": (n.padded,) for n in self.kernel.plan.cells for p in n.learned}
+        return [{slot: torch.zeros(shape, dtype=self.kernel.dtype) for slot, shape in shapes.items()}
+                for _ in range(self.kernel.threads)]  # fmt: skip
+
+    def delay_gradient(self, k, weight, share, like):
+        """dloss/ddelay, shaped ``like`` the delay: what its share does, times the weight, summed over whom it serves."""
+        through = self.feedback.get(k.name, weight) if k.sent_late else weight
+        each = share * through
+        return {"axonal": each.sum(1), "dendritic": each.sum(0), "synaptic": each, "shared": each.sum()}[k.kind].reshape(like.shape)
+
+
 class Trial(torch.autograd.Function):
-    """``(kernel, inputs, feedback, *weights) -> results``; differentiable in the weights."""
+    """``(call, *weights, *learned) -> results``; differentiable in weights, parameters and delays."""
 
     @staticmethod
-    def forward(ctx, kernel, inputs, feedback, *weights):
-        steps, trials = next(iter(inputs.values())).shape[:2]
+    def forward(ctx, call, *given):
+        kernel, (steps, trials) = call.kernel, call.shape
         new = functools.partial(torch.zeros, dtype=kernel.dtype)
-        outputs = {f"output{n.number}": new((steps, trials, n.size)) for n in kernel.readouts}
-        counts = {f"count{n.number}": new((trials, n.size)) for n in kernel.spiking}
-        arrays = {**given(kernel, inputs), **kernel.weights(weights)}
-        kernel.run(kernel.library.forward, {**arrays, **outputs, **counts}, steps, trials)
-        ctx.kernel, ctx.inputs, ctx.feedback, ctx.shape = kernel, inputs, feedback, (steps, trials)
-        ctx.save_for_backward(*weights)
-        return (*outputs.values(), *counts.values())
+        results = {f"output{n.number}": new((steps, trials, n.size)) for n in kernel.readouts}
+        results |= {f"count{n.number}": new((trials, n.size)) for n in kernel.spiking}
+        results |= {f"total{n.number}": new((steps, trials)) for n in kernel.summed}
+        weights = given[: len(kernel.plan.links)]
+        kernel.run(kernel.library.forward, call.arrays(weights) | results, steps, trials)
+        ctx.call = call
+        ctx.save_for_backward(*given)
+        return tuple(results.values())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
-        kernel, (steps, trials) = ctx.kernel, ctx.shape
+        call, kernel, plan = ctx.call, ctx.call.kernel, ctx.call.kernel.plan
+        weights = dict(zip(plan.links, ctx.saved_tensors, strict=False))
+        learned = dict(zip(plan.learned, ctx.saved_tensors[len(weights) :], strict=True))
+        needed = dict(zip((*plan.links, *plan.learned), ctx.needs_input_grad[1:], strict=True))
         names = [f"d_output{n.number}" for n in kernel.readouts] + [f"d_count{n.number}" for n in kernel.spiking]
+        names += [f"d_total{n.number}" for n in kernel.summed]
         arrays = {name: g.contiguous() for name, g in zip(names, gradients, strict=True)}
-        arrays |= {**given(kernel, ctx.inputs), **kernel.weights(ctx.saved_tensors), **backward_weights(ctx)}
-        wanted = [k for k, need in zip(kernel.plan.links, ctx.needs_input_grad[3:], strict=True) if need]
-        private = [
-            {f"d_weight{k.number}": torch.zeros((k.pre.size, k.post.padded), dtype=kernel.dtype) for k in wanted}
-            for _ in range(kernel.threads)
-        ]
-        kernel.run(kernel.library.adjoint, arrays, steps, trials, private)
-        total = {k: sum(d[f"d_weight{k.number}"] for d in private)[:, : k.post.size] for k in wanted}
-        return (None, None, None, *(total.get(k) for k in kernel.plan.links))
-
-
-def given(kernel, inputs):
-    return {f"data{n.number}": inputs[n.name] for n in kernel.plan.channels}
-
-
-def backward_weights(ctx):
-    """What carries gradients back: the weights transposed ``(post, pre)``, or the feedback matrix in their place."""
-    result = {}
-    for k, weight in zip(ctx.kernel.plan.links, ctx.saved_tensors, strict=True):
-        if k.passes:
-            matrix = ctx.feedback.get(k.name, weight).detach()
-            synaptic = k.kind == "synaptic"  # read row by row, in the order of the weights themselves
-            result[f"back{k.number}"] = ctx.kernel.pad(*((matrix, k.post.padded) if synaptic else (matrix.T, k.pre.padded)))
-    return result
+        arrays |= call.arrays(weights.values()) | call.backward_weights(weights.values())
+        wanted, delayed = [k for k in plan.links if needed[k]], [k for k in plan.delayed if needed[f"{k.name}.delay"]]
+        private = call.private(wanted, delayed)
+        kernel.run(kernel.library.adjoint, arrays, *call.shape, private)
+        total = {slot: sum(mine[slot] for mine in private) for slot in private[0]}
+        found = {k: total[f"d_weight{k.number}"][:, : k.post.size] for k in wanted}
+        for n in plan.cells:
+            for p in n.learned:
+                each = total[f"d{n.number}_{p}"][: n.size]
+                found[f"{n.name}.{p}"] = each if learned[f"{n.name}.{p}"].ndim else each.sum()
+        for k in delayed:
+            share = total[f"d_share{k.number}"][:, : k.post.size]
+            found[f"{k.name}.delay"] = call.delay_gradient(k, weights[k], share, learned[f"{k.name}.delay"])
+        return (None, *(found.get(name) for name in needed))

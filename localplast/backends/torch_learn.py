@@ -53,20 +53,26 @@ single_thread = SingleThread()
 class Forward:
     """A differentiable run of the network: the generated kernel where it can, else the plain step."""
 
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1):
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu"):
         self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
         self.cut, self.feedback = cut, feedback or {}
-        reason = why_not(net, trainable=net.trainable, feedback=self.feedback) or ("sums" if sums else None)
+        reason = elsewhere(device) or why_not(net, trainable=net.trainable, feedback=self.feedback)
         if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
-        self.fused = None if reason else Fused(net, tensors, masks, cut=cut, feedback=self.feedback, threads=threads)
+        options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
+        self.fused = None if reason else Fused(net, tensors, masks, **options)
 
     def __call__(self, weights, inputs, others=None):
         """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
-            return side_by_side(self.net, self.fused(weights, inputs))
+            return side_by_side(self.net, self.fused(weights, inputs, others))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         return run_forward(self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback, sums=self.sums)
+
+
+def elsewhere(device):
+    """Why no generated kernel runs on this device; None on the CPU."""
+    return None if device == "cpu" else f"generated kernels run on the CPU, not on {device}"
 
 
 def check_filters(net, rule, optimiser):
@@ -100,13 +106,15 @@ class TorchLearner:
     dtype : torch.dtype
     threads : int
         The batch is split between them.
+    device : str
+        Where tensors live, those of the optimiser included; on another one than ``'cpu'`` the plain step runs.
     """
 
     backend = "torch"
 
-    def __init__(self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1):
+    def __init__(self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1, device="cpu"):
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
-        self.batch, self.seed, self.dtype, self.threads = batch, seed, dtype, threads
+        self.batch, self.seed, self.dtype, self.threads, self.device = batch, seed, dtype, threads, device
         self.restart(values, seed)
 
     def restart(self, values, seed):
@@ -120,26 +128,32 @@ class TorchLearner:
         self.plastic = [p.name for p in net.plastic]
         moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
         self.values = values = net.clip(values, moving)
-        self.tensors = leaves(net, values, dtype=self.dtype)
+        self.tensors = leaves(net, values, dtype=self.dtype, device=self.device)
         self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
         self.others = {n: self.tensors[n] for n in net.trainable}
         learning = {n: self.weights[n] for n in self.plastic} | self.others
         self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
         self.steps = {n: self.program(n) for n in learning}
         found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
-        self.bounds = {n: [torch.as_tensor(np.array(b)).to(self.dtype) for b in pair] for n, pair in found.items() if pair}
+        self.bounds = {n: [self.tensor(b) for b in pair] for n, pair in found.items() if pair}
         adjoint = adjoint_form(net, self.rule, seed, self.loss) if self.rule.update == "trial" else None
         learned = plan(net, self.rule, self.loss, seed=seed, values=values) if self.rule.local else None
         if adjoint is None and self.rule.local:
             check_filters(net, self.rule, self.optimiser)
         self.online = None if adjoint is not None else self.online_learner(learned)
         cut, feedback = adjoint or ((), {})
-        feedback = {k: torch.as_tensor(b).to(self.dtype) for k, b in feedback.items()}
+        feedback = {k: self.tensor(b) for k, b in feedback.items()}
         starts = learned.learned if learned else {}
-        self.feedback = {k: torch.as_tensor(b).to(self.dtype) * self.mask(k) for k, b in starts.items()}
+        self.feedback = {k: self.tensor(b) * self.mask(k) for k, b in starts.items()}
         check_branching(self.loss, self.rule, self.rule.form or "adjoint")
         sums = self.loss.branching is not None
-        self.forward = Forward(net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads)
+        self.forward = Forward(
+            net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads, device=self.device
+        )
+
+    def tensor(self, array):
+        """A copy of ``array`` among the numbers that learn: of their type, on their device."""
+        return torch.tensor(np.asarray(array), dtype=self.dtype, device=self.device)
 
     def program(self, name):
         """The optimiser of one projection, parameter or delay; only weights decay."""
@@ -148,7 +162,7 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        reason = why_not_online(self.net, learned, self.optimiser, batch=self.batch)
+        reason = elsewhere(self.device) or why_not_online(self.net, learned, self.optimiser, batch=self.batch)
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks)
@@ -156,7 +170,7 @@ class TorchLearner:
 
     def prepare(self, trials):
         rng = np.random.default_rng([self.seed, 3, self.updates])
-        return prepare(self.net, trials, self.loss, rng=rng, dtype=self.dtype)
+        return prepare(self.net, trials, self.loss, rng=rng, dtype=self.dtype, device=self.device)
 
     def train(self, trials):
         """Learn from whole batches of trials; returns one dict of metrics per update."""
@@ -211,7 +225,7 @@ class TorchLearner:
         self.state[name] = {k: new[k] for k in self.state[name]}
 
     def mask(self, name):
-        return torch.as_tensor(self.values.masks[name]).to(self.dtype)
+        return self.tensor(self.values.masks[name])
 
     def learn_online(self, inputs, target, weight):
         """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
@@ -254,7 +268,7 @@ class TorchLearner:
     def evaluate(self, trials):
         """Loss, accuracy and spikes per neuron on trials, learning nothing."""
         inputs, target, weight = prepare(
-            self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype
+            self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
             outputs, counts, sums = self.forward(self.weights, inputs, self.others)
@@ -270,34 +284,34 @@ class TorchLearner:
     def adopt(self, numbers, parameters=None):
         """Take over weights, by projection, and what else learns, by name."""
         for name, weight in numbers.items():
-            self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(weight).to(self.dtype)
+            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(weight)
         for name, value in (parameters or {}).items():
-            self.others[name] = self.tensors[name] = torch.as_tensor(value).to(self.dtype)
+            self.others[name] = self.tensors[name] = self.tensor(value)
 
     def numbers(self):
         """The present weights, by projection."""
-        return {n: w.detach().numpy().astype(float) for n, w in self.weights.items()}
+        return {n: w.detach().cpu().numpy().astype(float) for n, w in self.weights.items()}
 
     def parameters(self):
         """The present values of what else learns, by name: ``'rec.tau_mem'``, ``'rec_rec.delay'`` (in steps)."""
-        return {n: x.detach().numpy().astype(float) for n, x in self.others.items()}
+        return {n: x.detach().cpu().numpy().astype(float) for n, x in self.others.items()}
 
     def arrays(self):
         """Everything that a checkpoint must hold, by name."""
-        kept = {f"weight.{n}": w.detach().numpy() for n, w in self.weights.items()}
-        kept.update({f"{k}.{n}": s.detach().numpy() for n, state in self.state.items() for k, s in state.items()})
-        kept.update({f"feedback.{n}": b.numpy() for n, b in self.feedback.items()})
-        kept.update({f"value.{n}": x.numpy() for n, x in self.others.items()})
+        kept = {f"weight.{n}": w.detach().cpu().numpy() for n, w in self.weights.items()}
+        kept.update({f"{k}.{n}": s.detach().cpu().numpy() for n, state in self.state.items() for k, s in state.items()})
+        kept.update({f"feedback.{n}": b.cpu().numpy() for n, b in self.feedback.items()})
+        kept.update({f"value.{n}": x.cpu().numpy() for n, x in self.others.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
         """Go on from what :meth:`arrays` gave."""
         for name in self.weights:
-            self.weights[name] = self.tensors[f"{name}.weight"] = torch.as_tensor(arrays[f"weight.{name}"]).clone()
-        self.feedback = {n: torch.as_tensor(arrays[f"feedback.{n}"]).clone() for n in self.feedback}
-        self.adopt({}, {n: arrays[f"value.{n}"].copy() for n in self.others})
+            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(arrays[f"weight.{name}"])
+        self.feedback = {n: self.tensor(arrays[f"feedback.{n}"]) for n in self.feedback}
+        self.adopt({}, {n: arrays[f"value.{n}"] for n in self.others})
         for name, state in self.state.items():
-            self.state[name] = {k: torch.as_tensor(arrays[f"{k}.{name}"]).clone() for k in state}
+            self.state[name] = {k: self.tensor(arrays[f"{k}.{name}"]) for k in state}
         self.updates = int(arrays["updates"])
 
     def close(self):

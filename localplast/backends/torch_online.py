@@ -25,7 +25,7 @@ def why_not_online(net, plan, optimiser=None, *, batch=1):
     """Why the kernel cannot learn this online, as a sentence, or None if it can."""
     if plan.rule.update != "trial" and batch > 1:
         return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
-    if any(len(s.sums) > 1 for s in plan.synapses.values()):
+    if net.learned_delays:
         return "delays learn, and lie between two steps then"
     expressions = []
     for n in plan.neurons.values():
@@ -79,8 +79,6 @@ class OnlineKernel:
 
     def refresh(self, tensors):
         """Take over parameters that have changed."""
-        for n in self.online.body.cells:
-            n.constants.values.update({k: tensors[f"{n.name}.{k}"].detach() for k in n.constants.values if k != "dt"})
         self.fixed |= constant_arrays(self.online.body, self.net, tensors)
 
     # --- memory ---------------------------------------------------------------------------------------------------
