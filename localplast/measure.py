@@ -1,4 +1,4 @@
-"""How far one gradient is from another: five measures per projection, on labelled arrays.
+"""How far one gradient is from another: five measures per projection, delay and parameter, on labelled arrays.
 
 Relative error is the one that proves something; cosine and angle are shown to people, and hide a wrong length.
 """
@@ -22,8 +22,8 @@ LONG_NAMES = {
 }
 
 
-def distance(estimate, exact, *, variable="gradient"):
-    """How far the gradient ``estimate`` is from ``exact``, projection by projection.
+def distance(estimate, exact, *, variable=None):
+    """How far the gradient ``estimate`` is from ``exact``, one thing that learns after the other.
 
     Parameters
     ----------
@@ -32,25 +32,28 @@ def distance(estimate, exact, *, variable="gradient"):
 
     Other arguments
     ---------------
-    variable : str
-        ``'gradient'`` of weights ``(pre, post)``, or another one of the trees, such as ``'gradient_delay'``.
+    variable : str, optional
+        Only this one of the trees: ``'gradient'`` of weights ``(pre, post)``, or ``'gradient_delay'``. Default: all gradients.
 
     Returns
     -------
     xarray.Dataset
-        Dim ``projection`` (all that either tree has). ``relative_error``, ``cosine``, ``norm_ratio`` and
+        Dim ``projection``: all that either tree has, weights by the name of their projection, delays and parameters as
+        ``'cues_rec.delay'`` and ``'rec.tau_mem'``. ``relative_error``, ``cosine``, ``norm_ratio`` and
         ``sign_agreement`` (no unit), ``angle`` (degrees). All are NaN where ``exact`` is zero or missing; cosine and
         angle also where ``estimate`` is zero.
 
     Raises
     ------
     LocalplastError
-        No projection has ``variable``, or the shapes differ.
+        Neither tree has ``variable``, or the shapes differ.
     """
-    parts = {name: (found(estimate, name, variable), found(exact, name, variable)) for name in nodes(estimate, exact)}
-    parts = {name: pair for name, pair in parts.items() if pair[0] is not None or pair[1] is not None}
+    parts = {
+        label(name, key): (found(estimate, name, key), found(exact, name, key))
+        for name, key in gradients(estimate, exact) if variable in (None, key)
+    }
     if not parts:
-        raise LocalplastError(f"neither tree holds {variable!r}; give two results of localplast.gradient")
+        raise LocalplastError(f"neither tree holds {variable or 'gradient'!r}; give two results of localplast.gradient")
     rows = [measured(name, *pair) for name, pair in parts.items()]
     data = {k: ("projection", np.array([row[k] for row in rows])) for k in MEASURES}
     attrs = {
@@ -60,9 +63,16 @@ def distance(estimate, exact, *, variable="gradient"):
     return with_angle(xr.Dataset(data, {"projection": np.array(list(parts), object)}, attrs))
 
 
-def nodes(*trees):
-    """The names of the children of all trees, in order, each once."""
-    return list(dict.fromkeys(name for tree in trees for name in tree.children))
+def gradients(*trees):
+    """``(node, variable)`` of every gradient that one of the trees holds, in order, each once: weights first."""
+    held = [(name, key) for tree in trees for name, node in tree.children.items() for key in node.data_vars]
+    kept = dict.fromkeys(pair for pair in held if pair[1].startswith("gradient"))
+    return sorted(kept, key=lambda pair: pair[1] != "gradient")
+
+
+def label(node, variable):
+    """What a gradient is the gradient of: ``'cues_rec'`` for weights, ``'cues_rec.delay'``, ``'rec.tau_mem'``."""
+    return node if variable == "gradient" else f"{node}.{variable.removeprefix('gradient_')}"
 
 
 def found(tree, name, variable):
