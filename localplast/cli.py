@@ -138,35 +138,40 @@ def compare(
 @app.command()
 def run(
     protocol: str,
-    rule: Annotated[str, typer.Option(help="See localplast list.")] = "eprop",
+    rule: Annotated[str, typer.Option(help="See localplast list; default the protocol's.")] = "",
     feedback: Annotated[str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")] = "",
-    backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules.")] = "",
+    backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules on the CPU.")] = "",
     preset: Preset = "quick",
     seed: int = 0,
     updates: Annotated[int, typer.Option(help="Default the preset's.")] = 0,
     out: Out = Path("results"),
     resume: Resume = False,
+    device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch: how many share a batch.")] = 2,
 ):
     """Train one network under one rule and write its record."""
     import localplast as lp
     from localplast import rules
     from localplast.errors import LocalplastError
+    from localplast.verbs import check_device
 
+    check_device(device, backend or "torch")
     made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
-    if rule not in made_alone:
+    if rule and rule not in made_alone:
         raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
-    _, built = load(protocol, preset)
+    chosen, built = load(protocol, preset)
+    rule = rule or chosen.rule
     made = getattr(rules, rule)()
     if feedback:
         made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
-    backend = backend or ("brian2" if made.local else "torch")
+    backend = backend or ("brian2" if made.local and device == "cpu" else "torch")
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
         built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
         batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), seed=seed, path=path,
-        resume=resume, threads=2,
+        resume=resume, threads=threads, device=device,
     )
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))

@@ -9,7 +9,7 @@ from localplast.progress import progress
 from localplast.record import Recorder, Request
 from localplast.task import Task, Trials
 
-__all__ = ["BACKENDS", "default_loss", "gradient", "make_learner", "run"]
+__all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
 
 BACKENDS = ("brian2", "torch")
 
@@ -22,7 +22,7 @@ CHECKPOINT_SECONDS = 20.0
 def run(
     net, what, *, backend="brian2", rule=None, optimiser=None, loss=None, record=(), every=1, seed=0, values=None,
     batch=1, updates=None, test=0, test_every=None, path=None, resume=False, target=None, dtype="float64", threads=1,
-    show=None,
+    device="cpu", show=None,
 ):
     """Simulate a network, or let it learn.
 
@@ -59,6 +59,8 @@ def run(
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found.
     dtype, threads : of Torch
+    device : str
+        Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
     show : bool, optional
         A progress bar; default: on a terminal.
 
@@ -73,9 +75,10 @@ def run(
     """
     if backend not in BACKENDS:
         raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
+    check_device(device, backend)
     values = values or net.draw(seed)
     request = Request.parse(net, record, every=every)
-    options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads)
+    options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
     if isinstance(what, Trials):
         return simulate(net, what, values, request, backend, **options)
     if not isinstance(what, Task) or rule is None or optimiser is None or not updates:
@@ -86,6 +89,25 @@ def run(
         net, what, values, request, backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
         test=test, test_every=test_every, resume=resume, **options,
     )
+
+
+def check_device(device, backend):
+    """Raise where nothing can run on ``device``."""
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise LocalplastError(f"device is 'cpu', 'cuda' or one of several, such as 'cuda:1', not {device!r}")
+    if device == "cpu":
+        return
+    if backend != "torch":
+        raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= found:
+        raise LocalplastError(
+            f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or install a CUDA "
+            "build of Torch where there is such a device"
+        )
 
 
 def default_loss(trials):
@@ -104,11 +126,11 @@ def chunks(trials, numbers):
     return [trials[start : start + size] for start in range(0, len(trials), size)]
 
 
-def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads):
+def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
     """Present trials, record what was asked for."""
     trials.check(net)
     player = (brian2_player if backend == "brian2" else torch_player)(
-        net, values, request, seed=seed, target=target or "numpy", dtype=dtype
+        net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
     recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
     with progress(backend, len(trials), show=show) as advance, recorder:
@@ -128,7 +150,7 @@ def keep(recorder, request, arrays, spikes, shape):
             recorder.add(entry.node, entry.variable, entry.select(arrays(entry.node, entry.variable)))
 
 
-def brian2_player(net, values, request, *, seed, target, dtype):
+def brian2_player(net, values, request, *, seed, target, dtype, device):
     from localplast.backends.brian2_backend import block_for
     from localplast.backends.brian2_run import session
 
@@ -151,23 +173,23 @@ def brian2_player(net, values, request, *, seed, target, dtype):
     return play
 
 
-def torch_player(net, values, request, *, seed, target, dtype):
+def torch_player(net, values, request, *, seed, target, dtype, device):
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
     from localplast.backends.torch_step import Twin, leaves
     from localplast.backends.torch_step import simulate as simulate_twin
 
-    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype)), values.masks)
+    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype), device=device), values.masks)
     wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
     names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
 
     def play(trials, recorder, number):
         rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
-        inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like.dtype) for k, v in rasters.items()}
+        inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
         with torch.no_grad(), denormals_flushed():
             traces = simulate_twin(twin, inputs, names)
-        traces = {name: trace.transpose(0, 1).numpy() for name, trace in traces.items()}
+        traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
 
         def arrays(node, variable):
             if node in rasters:
@@ -179,7 +201,7 @@ def torch_player(net, values, request, *, seed, target, dtype):
             return trial, step, neuron
 
         keep(recorder, request, arrays, spikes, (len(trials), trials.steps))
-        finals = {f"{n}.{k}": twin.neurons[n].state[k].numpy() for n, p in net.populations.items() for k in state_names(p)}
+        finals = {f"{n}.{k}": twin.neurons[n].state[k].cpu().numpy() for n, p in net.populations.items() for k in state_names(p)}
         check_finite(net, values, trials, finals, recorder, seed)
 
     return play
@@ -284,7 +306,9 @@ def labelled(net, part, array):
     return (("neuron",) * array.ndim, array)
 
 
-def make_learner(net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block):
+def make_learner(
+    net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block, device="cpu"
+):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
         import torch
@@ -292,7 +316,8 @@ def make_learner(net, values, rule, loss, optimiser, example, *, backend, batch,
         from localplast.backends.torch_learn import TorchLearner
 
         return TorchLearner(
-            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads
+            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads,
+            device=device,
         )
     from localplast.backends.brian2_backend import Brian2Learner
 
