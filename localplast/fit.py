@@ -37,9 +37,12 @@ def default_target(backend):
     return "numpy"
 
 
-def updates_per_block(example, updates, test_every, backend):
-    """How many updates run at a stretch: a divisor of both counts, and few enough for the inputs to fit."""
-    if backend == "torch":
+def updates_per_block(example, updates, test_every, backend, delays=False):
+    """How many updates run at a stretch: a divisor of both counts, and few enough for the inputs to fit.
+
+    One where ``delays`` learn: Brian2 reads them when a run starts.
+    """
+    if backend == "torch" or delays:
         return 1
     per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
     common = math.gcd(updates, test_every)
@@ -49,12 +52,12 @@ def updates_per_block(example, updates, test_every, backend):
 
 def fit(
     net, task, values, request, backend, *, rule, optimiser, loss, batch, updates, test, test_every, seed, path, resume,
-    show, target, dtype, threads,
+    show, target, dtype, threads, device,
 ):
     """Let ``net`` learn ``task``; the arguments are those of :func:`localplast.run`."""
     training = Fit(
         net, task, values, rule, optimiser, loss=loss, backend=backend, batch=batch, updates=updates, test=test,
-        test_every=test_every, seed=seed, target=target, dtype=dtype, threads=threads,
+        test_every=test_every, seed=seed, target=target, dtype=dtype, threads=threads, device=device,
     )
     try:
         return training.run(request, path=path, resume=resume, show=show)
@@ -67,7 +70,7 @@ class Fit:
 
     def __init__(
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
-        test_every=None, seed=0, target=None, dtype="float64", threads=1,
+        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu",
     ):
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
@@ -75,9 +78,10 @@ class Fit:
         example = task.training(0, batch, seed)
         example.check(net)
         self.loss = loss or default_loss(example)
-        self.per_block = updates_per_block(example, updates, self.test_every, backend)
+        delays = any(not optimiser.frozen(f"{name}.delay") for name in net.learned_delays)
+        self.per_block = updates_per_block(example, updates, self.test_every, backend, delays)
         self.optimiser, self.values = optimiser, values
-        options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads)
+        options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
