@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from brian2.units.fundamentalunits import Quantity
 from brian2.units.stdunits import ms
 
-__all__ = ["Kernel", "gaussian", "triangle"]
+__all__ = ["Kernel", "gaussian", "kernel_widths", "triangle"]
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
@@ -42,3 +42,9 @@ def triangle(width, *, halving=100, final=0 * ms):
 def gaussian(width, *, halving=100, final=None):
     """``h(n) ~ exp(-(n - d)^2 / (2 s^2))``, n >= 0 (Hammouamri et al. 2024, ICLR, arXiv:2306.17670)."""
     return Kernel("gaussian", width, halving, final)
+
+
+def kernel_widths(net, updates=0):
+    """Widths of the kernels of all delays, in steps, after so many updates, by projection; zero where there is none."""
+    kernels = {name: p.delay.kernel if p.delay else None for name, p in net.projections.items()}
+    return {name: kernel.steps(net.dt, updates) if kernel else 0.0 for name, kernel in kernels.items()}

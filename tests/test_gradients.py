@@ -6,7 +6,8 @@ import torch
 from brian2 import mV, ms
 
 from localplast.backends import torch_backend
-from localplast.backends.torch_step import FeedbackProduct, Twin, leaves, simulate
+from localplast.backends.torch_delay import FeedbackProduct
+from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.errors import NetworkError
 from localplast.loss import mse
 from localplast.models import alif, cuba_lif, leaky_readout

@@ -90,7 +90,7 @@ class Influence:
         self.twin.start(inputs)
         for link in self.lines:
             silence = self.twin.like.new_zeros(trials, self.net.size(link.projection.pre))
-            link.history = [silence] * len(link.history)
+            link.line.resume([silence] * link.line.longest)
         start = self.state()
         self.check_size(trials, sum(part.shape[1] for part in start))
         self.influence = self.derivative(torch.cat(start, 1), self.parameters.values())
@@ -127,7 +127,7 @@ class Influence:
     def state(self):
         """The state of the whole network, parts ``(trial, size)``: variables of populations, then signals in flight."""
         parts = [n.state[k] for n in self.twin.neurons.values() for k in sorted(n.state)]
-        return parts + [signal for link in self.lines for signal in link.history[: link.taps.longest]]
+        return parts + [signal for link in self.lines for signal in link.line.in_flight()]
 
     def resume(self, parts):
         """Set the state, in the order of :meth:`state`."""
@@ -135,7 +135,7 @@ class Influence:
         for neurons in self.twin.neurons.values():
             neurons.state = {k: next(parts) for k in sorted(neurons.state)}
         for link in self.lines:
-            link.history = [*(next(parts) for _ in range(link.taps.longest)), None]
+            link.line.resume([next(parts) for _ in range(link.line.longest)])
 
     def jacobian(self, values, before):
         """``d values / d before``, ``(trial, value, state)``: trials do not touch, so that one pass serves them all."""

@@ -5,7 +5,9 @@ The order within a step is the contract of both backends: update, threshold, tra
 
 import torch
 
+from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.calculus import Tape
+from localplast.delay import kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.lower import check_integration, lower
@@ -27,21 +29,6 @@ class Spike(torch.autograd.Function):
     def backward(ctx, grad):
         (psi,) = ctx.saved_tensors
         return grad * psi, None, None
-
-
-class FeedbackProduct(torch.autograd.Function):
-    """``x @ weight`` whose backward pass to ``x`` uses ``feedback`` in place of ``weight``; both ``(pre, post)``."""
-
-    @staticmethod
-    def forward(ctx, x, weight, feedback):
-        ctx.save_for_backward(x, feedback)
-        return x @ weight
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, feedback = ctx.saved_tensors
-        flat = x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
-        return grad @ feedback.T, flat, None
 
 
 def leaves(net, values, *, dtype=torch.float64, device="cpu", trainable=()):
@@ -77,98 +64,65 @@ def float_array(value):
     return np.array(value, float)
 
 
-class Taps:
-    """A delay as a short filter: ``[(k, coefficient)]`` over the signal k steps ago.
+class Link:
+    """One projection: turns the presynaptic signal of this step into what arrives at the target in this step.
 
-    Whole delays have one tap each; a delay between two steps is shared by both (linear interpolation), so that its
-    gradient flows through the coefficients.
+    Where weights are ``fixed``, products are made for as many steps at once as delays allow; signals with dendritic delays
+    are multiplied as they leave. ``width`` is that of the kernel of a delay that learns, in steps.
     """
 
-    def __init__(self, steps):
-        whole = steps.detach().floor()
-        fraction = steps - whole
-        exact = not bool((fraction != 0).any()) and not steps.requires_grad
-        self.taps = []
-        for k in sorted({int(d) + extra for d in whole.flatten().tolist() for extra in ((0,) if exact else (0, 1))}):
-            coefficient = (whole == k) * (1 - fraction) + (whole + 1 == k) * fraction
-            uniform = exact and bool((coefficient == 1).all())
-            self.taps.append((k, None if uniform else coefficient))
-        self.longest = max(k for k, _ in self.taps)
-
-    def read(self, history):
-        """The delayed signal; ``history[k]`` is the signal k steps ago (None before the trial)."""
-        total = None
-        for k, coefficient in self.taps:
-            if history[k] is not None:
-                term = history[k] if coefficient is None else history[k] * coefficient
-                total = term if total is None else total + term
-        return total
-
-
-class Link:
-    """One projection: turns the presynaptic signal of this step into what arrives at the target in this step."""
-
-    def __init__(self, projection, tensors, cut, edges, feedback, mask, *, fixed=True):
-        self.projection = projection
+    def __init__(self, projection, tensors, cut, edges, feedback, mask, *, fixed=True, width=0.0):
+        delay, steps = projection.delay, tensors[f"{projection.name}.delay"]
+        self.projection, self.feedback, self.fixed = projection, feedback, fixed
         self.weight = tensors[f"{projection.name}.weight"] * mask
-        self.feedback = feedback
         self.cut = bool(edges & cut)
-        self.kind = projection.delay.kind if projection.delay else "axonal"
+        self.kind = delay.kind if delay else "axonal"
         if self.kind == "dendritic" and not fixed:
             self.kind = "synaptic"  # a weight that changes acts when the spike arrives, not when it leaves
-        steps = tensors[f"{projection.name}.delay"]
-        self.taps = Taps(steps.expand(self.weight.shape) if self.kind == "synaptic" else steps)
-        self.history = [None] * (self.taps.longest + 1)
+        n_pre, n_post = shape = self.weight.shape
+        size = {"axonal": n_pre, "dendritic": n_post, "synaptic": shape}[self.kind]
+        taps = taps_of(steps.expand(size), delay.kernel.kind if delay and delay.kernel else "triangle", width)
+        self.at_once = taps[1] is None and not bool(taps[0].any())
+        self.rows = None
+        if self.kind == "synaptic":
+            self.rows, late, self.shares = rows_of(*taps, mask)
+            self.line = Line(n_pre, late.unsqueeze(0), columns=self.rows)
+        else:
+            self.line = Line(size, *taps)
 
-    def product(self, signal, weight, coefficient=None):
-        """``signal @ weight``; of ``weight`` and feedback only the share ``coefficient`` that this tap carries."""
-        weight = weight if coefficient is None else weight * coefficient
-        if self.feedback is None:
-            return signal @ weight
-        feedback = self.feedback if coefficient is None else self.feedback * coefficient.detach()
-        return FeedbackProduct.apply(signal, weight, feedback)
+    def matrices(self):
+        """The present weights and the feedback of all rows: of neurons, or of neurons so many steps ago."""
+        if self.rows is None:
+            return self.weight, self.feedback
+        feedback = None if self.feedback is None else self.feedback[self.rows] * self.shares.detach()
+        return self.weight[self.rows] * self.shares, feedback
+
+    def start(self, steps):
+        """Begin a trial of so many steps."""
+        ahead = self.fixed and self.kind != "dendritic" and not self.at_once
+        self.line.start(steps, *(self.matrices() if ahead else ()))
 
     def __call__(self, signal):
         if self.cut:
             signal = signal.detach()
+        if self.at_once:
+            return product(signal, self.weight, self.feedback)
         if self.kind == "dendritic":
-            signal = self.product(signal, self.weight)
-        self.history = [signal, *self.history[:-1]]
-        if self.kind == "synaptic":
-            return self.read_synaptic()
-        arriving = self.taps.read(self.history)
-        if arriving is None or self.kind == "dendritic":
-            return arriving
-        return self.product(arriving, self.weight)
-
-    def read_synaptic(self):
-        total = None
-        for k, coefficient in self.taps.taps:
-            if self.history[k] is not None:
-                term = self.product(self.history[k], self.weight, coefficient)
-                total = term if total is None else total + term
-        return total
+            return self.line.read(product(signal, self.weight, self.feedback))
+        if self.fixed:
+            return self.line.deliver(signal)
+        arriving = self.line.read(signal)
+        return None if arriving is None else product(arriving, *self.matrices())
 
     def whole_trial(self, signal):
         """As calling it on every step of ``signal`` ``(time, trial, pre)``, as one product over all steps."""
         if self.cut:
             signal = signal.detach()
-        total = 0
-        for k, coefficient in self.taps.taps:
-            shifted = shift(signal, k)
-            if coefficient is not None and self.kind == "axonal":
-                shifted, coefficient = shifted * coefficient, None
-            total = total + self.product(shifted, self.weight, coefficient)
-        return total
-
-
-def shift(signal, steps):
-    """``signal`` ``(time, ...)`` delayed by whole ``steps``, zeros first."""
-    if steps == 0:
-        return signal
-    if steps >= len(signal):
-        return torch.zeros_like(signal)
-    return torch.cat([torch.zeros_like(signal[:steps]), signal[:-steps]])
+        if self.at_once:
+            return product(signal, self.weight, self.feedback)
+        if self.kind == "dendritic":
+            return self.line.whole(product(signal, self.weight, self.feedback))
+        return self.line.whole(signal, *self.matrices())
 
 
 class Neurons:
@@ -273,9 +227,11 @@ class Twin:
         Projections whose backward pass uses this matrix in place of the weight.
     hoist : bool
         Take what inputs deliver out of the time loop, as one product; not possible where weights change in a trial.
+    widths : dict of str to float
+        Of the kernels of delays that learn, in steps, by projection; default: those with which learning begins.
     """
 
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, hoist=True):
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, hoist=True, widths=None):
         cut, feedback, edges = check_cut(net, cut), feedback or {}, projection_edges(net)
         like = next(iter(tensors.values()))
         self.net, self.like, self.hoist = net, like, hoist
@@ -284,20 +240,23 @@ class Twin:
             parameters = {k: tensors[f"{name}.{k}"].detach().cpu().numpy() for k in population.values}
             check_integration(name, lower(population.model), parameters, net.dt)
             self.neurons[name] = Neurons(name, population, tensors, net.dt, cut)
+        widths = {**kernel_widths(net), **(widths or {})}
         self.links = {
-            name: Link(p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like), fixed=hoist)
+            name: Link(
+                p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like), fixed=hoist, width=widths[name]
+            )
             for name, p in net.projections.items()
         }
 
     def start(self, inputs):
         """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``."""
         inputs = {name: signal.to(self.like.dtype) for name, signal in inputs.items()}
-        trials = next(iter(inputs.values())).shape[1]
+        steps, trials = next(iter(inputs.values())).shape[:2]
         for neurons in self.neurons.values():
             neurons.start(trials, self.like)
         self.arriving, self.inputs = {}, {name: signal.unbind(0) for name, signal in inputs.items()}
         for name, link in self.links.items():
-            link.history = [None] * len(link.history)
+            link.start(steps)
             if self.hoist and link.projection.pre in inputs:
                 self.arriving[name] = link.whole_trial(inputs[link.projection.pre]).unbind(0)
 

@@ -5,9 +5,11 @@ Shapes: pre ``(trial, pre, 1)``, post ``(trial, 1, post)``, synapse ``(trial, pr
 
 import torch
 
-from localplast.backends.torch_step import Taps, Twin
+from localplast.backends.torch_delay import Line, slope_of, taps_of
+from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
+from localplast.delay import kernel_widths
 from localplast.loss import Reward, of_trials
 
 __all__ = ["OnlineLearner"]
@@ -37,7 +39,7 @@ class NeuronTraces:
 class Synapses:
     """The traces of one plastic projection."""
 
-    def __init__(self, net, projection, plan, tensors, inputs):
+    def __init__(self, net, projection, plan, tensors, inputs, width):
         self.p, self.plan, self.from_input = projection, plan, projection.pre in inputs
         eligibility = plan.eligibility
         constants = {k: tensors[f"{projection.post}.{k}"].detach() for k in net.nodes[projection.post].values}
@@ -45,40 +47,44 @@ class Synapses:
         self.hoisted, self.program = Tape(eligibility.pre, constants), Tape(plan.program, constants)
         steps = tensors[f"{projection.name}.delay"].detach()
         shape = tensors[f"{projection.name}.weight"].shape
-        whole = eligibility.arrives == "synapse"
-        steps = steps.expand(shape) if whole else steps
-        self.taps = Taps(steps)
-        #: where the delay learns: what lies on both sides of it, between which it is interpolated
-        self.around = [Taps(steps.floor() + extra) for extra in (0, 1)] if "gradient_delay" in plan.sums else []
+        self.whole = eligibility.arrives == "synapse"
+        steps = steps.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
+        columns = torch.arange(shape[0], device=steps.device).repeat_interleave(shape[1] if self.whole else 1)
+        kernel = (projection.delay.kernel.kind if projection.delay and projection.delay.kernel else "triangle", width)
+        learns = "gradient_delay" in plan.sums
+        self.line = Line(shape[0], *taps_of(steps, *kernel), columns)
+        #: where the delay learns: how what arrives changes with it
+        self.slope = Line(shape[0], *slope_of(steps, *kernel), columns) if learns else None
 
     def start(self, trials, like, shape):
         self.pre = {name: like.new_zeros(trials, shape[0]) for name, _ in self.plan.eligibility.pre}
         self.stored = {name: like.new_zeros(trials, *shape) for name in (*self.plan.state, *self.plan.sums)}
-        self.history = [None] * (max(t.longest for t in (self.taps, *self.around)) + 1)
+        self.line.start()
+        if self.slope:
+            self.slope.start()
 
     def arrive(self, signal):
         """What the synapses deliver in this step: ``(trial, pre, 1)`` or ``(trial, pre, post)``."""
-        whole = self.plan.eligibility.arrives == "synapse"
-        self.history = [signal.unsqueeze(-1) if whole else signal, *self.history[:-1]]
-        arrived = self.taps.read(self.history)
-        if arrived is None:
-            arrived = torch.zeros_like(self.history[0])
-        self.arrived, self.later = arrived, None
-        if self.around:  # with the slope of the interpolation in place of what a whole step changes
-            sooner, later = (x if x is not None else torch.zeros_like(arrived) for x in (t.read(self.history) for t in self.around))
-            self.later = arrived + later - sooner
+        self.arrived, self.later = self.read(self.line, signal), None
+        if self.slope:  # with the slope in place of what a whole step changes
+            self.later = self.arrived + self.read(self.slope, signal)
+
+    def read(self, line, signal):
+        found = line.read(signal)
+        if found is None:
+            found = signal.new_zeros(len(signal), len(line.columns))
+        return found.unflatten(1, (line.width, -1)) if self.whole else found
 
     def learn(self, per_neuron, z, weight):
         """The synapse program, and the hoisted traces one step further."""
-        whole = self.plan.eligibility.arrives == "synapse"
         values = {n: v.unsqueeze(1) if getattr(v, "ndim", 0) == 2 else v for n, v in per_neuron.items()}
         if z is not None:
             values["z"] = z.unsqueeze(1)
         values.update({name: v.unsqueeze(-1) for name, v in self.pre.items()})
         values.update(self.stored, w=weight)
-        values["arrived"] = self.arrived if whole else self.arrived.unsqueeze(-1)
+        values["arrived"] = self.arrived if self.whole else self.arrived.unsqueeze(-1)
         if self.around:
-            values["past_arrived"] = self.later if whole else self.later.unsqueeze(-1)
+            values["past_arrived"] = self.later if self.whole else self.later.unsqueeze(-1)
         new, like = self.program(values), self.stored["gradient"]
         self.eligibility = new["elig"].expand(like.shape)
         self.stored = {name: full(new[name], like) for name in self.stored}
@@ -110,6 +116,8 @@ class OnlineLearner:
     tensors : dict of str to tensor
         From :func:`localplast.backends.torch_step.leaves`.
     masks : dict of str to bool array
+    widths : dict of str to float
+        As of :class:`~localplast.backends.torch_step.Twin`.
 
     Attributes
     ----------
@@ -117,13 +125,14 @@ class OnlineLearner:
         Feedback that learns, by projection; the caller changes it with the weights.
     """
 
-    def __init__(self, net, plan, tensors, masks):
+    def __init__(self, net, plan, tensors, masks, widths=None):
         self.net, self.plan = net, plan
-        self.twin = Twin(net, tensors, masks, hoist=plan.rule.update == "trial")
+        widths = {**kernel_widths(net), **(widths or {})}
+        self.twin = Twin(net, tensors, masks, hoist=plan.rule.update == "trial", widths=widths)
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
         self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
-            name: Synapses(net, net.projections[name], s, tensors, net.inputs) for name, s in plan.synapses.items()
+            name: Synapses(net, net.projections[name], s, tensors, net.inputs, widths[name]) for name, s in plan.synapses.items()
         }
         self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
         self.learned = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.learned.items()}
