@@ -177,6 +177,9 @@ def check_shapes(net, label, p):
             continue
         if np.shape(value) not in ((), (n_pre, n_post)):
             raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")
+    radius = getattr(p.weight, "radius", None)
+    if radius is not None and (p.pre != p.post or not radius > 0):
+        raise NetworkError(f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()")
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     if p.delay is None:

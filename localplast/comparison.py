@@ -13,6 +13,9 @@ from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
 from localplast.measure import MEASURES, with_angle
 from localplast.fit import Fit
+from localplast.loss import Loss
+from localplast.network import Network
+from localplast.optimise import Optimiser
 from localplast.record import Request, version
 from localplast.rule import Rule
 from localplast.verbs import BACKENDS
@@ -27,11 +30,28 @@ PROBE_TRIALS = 64
 
 @dataclass(frozen=True)
 class Contender:
-    """A rule as it takes part in a comparison: where it runs, and which projections stay as they are."""
+    """A rule as it takes part in a comparison.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : str
+        Where it runs.
+    frozen : tuple of str
+        Projections that stay as they are.
+    network : Network, optional
+        One of its own, with the inputs, readouts and time step of the network that is compared.
+    optimiser : Optimiser, optional
+        One of its own: where other things learn, they need rates.
+    loss : Loss, optional
+    """
 
     rule: Rule
     backend: str
     frozen: tuple = field(default=())
+    network: Network | None = None
+    optimiser: Optimiser | None = None
+    loss: Loss | None = None
 
 
 def as_contender(rule):

@@ -171,7 +171,7 @@ class Network(Data):
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             shape = (self.size(p.pre), self.size(p.post))
             masks[name] = draw_mask(p, shape, rng)
-            drawn = p.weight.draw(rng, shape) if isinstance(p.weight, Random) else np.asarray(p.weight, float)
+            drawn = p.weight.draw(rng, shape, masks[name]) if isinstance(p.weight, Random) else np.asarray(p.weight, float)
             weights[name] = np.where(masks[name], np.broadcast_to(drawn, shape), 0.0)
         delays = {name: self.delay_steps(p) for name, p in self.projections.items()}
         parameters = {

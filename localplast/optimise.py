@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError
 
-__all__ = ["Optimiser", "adam", "check_norm", "momentum", "rmaxprop", "rmsprop", "sgd"]
+__all__ = ["Optimiser", "adam", "check_norm", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,38 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
         },
         state={"m": 1, "s": 2},
         scales={"epsilon": 1},
+        normalised=True,
+    )
+
+
+def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
+    """MADGRAD (Defazio & Jelassi 2022, JMLR 23:144, algorithm 1): sums of gradients, divided by a cube root.
+
+    With ``r = learning_rate * sqrt(k)``: ``s <- s + r*g``, ``q <- q + r*g**2``, ``z = x0 - s/(cbrt(q) + epsilon)``, then
+    ``w <- momentum * w + (1 - momentum) * z``. ``x0`` is the weight before the first update. The step grows as
+    ``learning_rate**(2/3)``, which is the rate that factors by projection act on; the sums are kept without it.
+
+    Other arguments
+    ---------------
+    momentum : float
+        Share of its place that a weight keeps in an update.
+    epsilon : float
+        In the published place, beside the cube root of what holds the rate.
+    """
+    return Optimiser(
+        name="madgrad",
+        statements=(
+            ("start", "start + int(k < 2)*w/learning_rate"),
+            ("s", "s + sqrt(k)*g/unit"),
+            ("q", "q + sqrt(k)*(g/unit)**2"),
+            ("w", "momentum*w + (1 - momentum)*learning_rate*(start - s/(q**(1/3) + epsilon))"),
+        ),
+        constants={
+            "learning_rate": float(learning_rate) ** (2 / 3), "momentum": float(momentum), "unit": 1.0,
+            "epsilon": float(epsilon) / float(learning_rate) ** (1 / 3),
+        },
+        state={"start": 0, "s": 0, "q": 0},
+        scales={"unit": 1},
         normalised=True,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 from brian2.units.fundamentalunits import Quantity
 
 from localplast.delay import Kernel
+from localplast.errors import NetworkError
 from localplast.neuron import NeuronModel
 from localplast.serialise import encode
 
@@ -31,12 +32,26 @@ class Random:
     mean: float
     spread: float
     fan_in: bool
+    radius: float | None = None
 
-    def draw(self, rng, shape):
-        """An array of ``shape`` ``(pre, post)`` in SI units."""
+    def draw(self, rng, shape, mask=True):
+        """An array of ``shape`` ``(pre, post)`` in SI units, zero where ``mask`` says that there is no synapse."""
         spread = float(self.spread) / (np.sqrt(shape[0]) if self.fan_in else 1.0)
         standard = rng.standard_normal(shape) if self.kind == "normal" else rng.uniform(-1.0, 1.0, shape)
-        return float(self.mean) + spread * standard
+        weight = np.where(mask, float(self.mean) + spread * standard, 0.0)
+        if self.radius is None:
+            return weight
+        present = np.abs(np.linalg.eigvals(np.abs(weight))).max()
+        if not present > 0:
+            raise NetworkError(f"these weights {shape} form no loop, so they cannot be scaled to radius {self.radius}; drop .scaled()")
+        return weight * (self.radius / present)
+
+    def scaled(self, radius):
+        """The same, multiplied by what makes ``radius`` the spectral radius of the absolute weights of one population.
+
+        What activity comes to does then not hang on the size of the population (Balafrej et al. 2023, arXiv:2310.19067).
+        """
+        return replace(self, radius=radius)
 
 
 def normal(std=1.0, *, mean=0.0, fan_in=True):

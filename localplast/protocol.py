@@ -60,10 +60,14 @@ class Preset:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`."""
+    """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
+
+    ``rule`` names what ``localplast run`` trains it with unless told otherwise.
+    """
 
     name: str
     summary: str
     reference: str
     presets: dict[str, Callable[[], Preset]]
     published: dict[str, str] = field(default_factory=dict)
+    rule: str = "eprop"

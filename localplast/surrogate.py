@@ -8,7 +8,7 @@ from brian2.units.stdunits import ms
 
 from localplast.errors import ModelError
 
-__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "boxcar", "per_time"]
+__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "boxcar", "ramp", "per_time"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,15 @@ def arctan(width="v_th", *, gamma=1.0):
 def boxcar(width="v_th", *, gamma=1.0):
     """``gamma/width`` where ``|x| < width/2``, else 0 (Kaiser et al. 2020)."""
     return Surrogate(f"{gamma!r}/({width})*int(abs(x) < 0.5*({width}))")
+
+
+def ramp(width=1.0, *, gamma=1.0):
+    """``gamma/width * clip(x/width + 1, 0, 1)``: 0 far below threshold, rising over ``width``, flat above it.
+
+    Balafrej et al. 2023, arXiv:2310.19067 (DelayNet): one unit wide whatever the threshold, so that hardly a neuron is
+    without a gradient.
+    """
+    return Surrogate(f"{gamma!r}/({width})*clip(x/({width}) + 1, 0, 1)")
 
 
 def per_time(surrogate, *, reference=1 * ms):

@@ -4,6 +4,8 @@ if __name__ != "localplast.models":  # a second copy of every class would compar
     raise ImportError("import localplast.models, not models")
 
 from localplast.models.alif import alif as alif
+from localplast.models.biased_lif import biased_lif as biased_lif
+from localplast.models.biased_lif import biased_readout as biased_readout
 from localplast.models.cuba_lif import cuba_lif as cuba_lif
 from localplast.models.decolle_lif import decolle_lif as decolle_lif
 from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
@@ -15,6 +17,6 @@ from localplast.models.superspike_lif import superspike_lif as superspike_lif
 from localplast.models.van_rossum import van_rossum_readout as van_rossum_readout
 
 __all__ = [
-    "alif", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout", "leaky_readout", "lif",
+    "alif", "biased_lif", "biased_readout", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout", "leaky_readout", "lif",
     "superspike_lif", "van_rossum_readout",
 ]

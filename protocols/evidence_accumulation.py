@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from brian2 import ms
+from scipy.stats import binom
 
 from localplast.loss import cross_entropy, rate
 from localplast.models import alif, leaky_readout
@@ -15,7 +16,7 @@ from localplast.network import Input, Network, Population, Projection, normal, u
 from localplast.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 
-__all__ = ["evidence_trials", "network", "protocol"]
+__all__ = ["evidence_trials", "last_k_accuracy", "network", "protocol"]
 
 #: Channels in each of the four groups: cues on the left, cues on the right, recall signal, noise.
 GROUP = 10
@@ -23,9 +24,11 @@ GROUP = 10
 GAP, CUE, RECALL = 50 * ms, 100 * ms, 150 * ms
 #: Rates, in hertz, and the probability of a right cue in trials of the left kind.
 CUE_RATE, NOISE_RATE, MINORITY = 40.0, 10.0, 0.3
+#: How many numbers are drawn at once: a trial of half a minute holds a million.
+AT_ONCE = 4_000_000
 
 
-def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, dt=1 * ms):
+def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=RECALL, dt=1 * ms):
     """Draw ``n`` trials.
 
     Half of the trials (at random) favour the right: each of their cues is on the right with probability 0.7, else 0.3.
@@ -41,45 +44,75 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, dt=1 * ms):
     cues : int
         Odd, so that there are no ties. Cue k lasts from ``50 + 150*k`` to ``150 + 150*k`` ms.
     duration : Quantity
-        Of the whole trial; its last 150 ms are the recall window. The wait is what is left between cues and recall.
+        Of the whole trial; its last 150 ms are the recall window.
+    silence : (Quantity, Quantity), optional
+        Shortest and longest time between the last cue and the recall window, drawn uniformly for every trial (500 and 1500 ms
+        in the paper's text). All trials of a batch end together, so that those with a shorter wait begin with a longer one,
+        before the first cue. Default: all that ``duration`` leaves, and cues from the start, as in the authors' code.
+    judged : Quantity
+        The part of the trial, up to its end, in which the readout is judged.
     dt : Quantity
 
     Returns
     -------
     Trials
         Input ``cues``: bool ``(trial, time, 40)``. Target: int64 ``(trial,)``, 1 for right.
-        Weight: ``1/steps`` in the recall window, 0 before.
+        Weight: ``1/steps`` where the readout is judged, by default in the recall window, 0 before.
 
     Raises
     ------
     ValueError
-        An even number of cues, or a duration too short for the cues and the recall window.
+        An even number of cues, or a duration too short for the cues, the longest silence and the recall window.
     """
     if cues % 2 == 0:
         raise ValueError(f"an even number of cues ({cues}) can tie; use an odd one")
     needed = cues * (GAP + CUE) + RECALL
-    if steps(duration, dt) < steps(needed, dt):
-        raise ValueError(f"{cues} cues and the recall window need {needed}, not {duration}")
+    total, longest = steps(duration, dt), 0 * ms if silence is None else silence[1]
+    if total < steps(needed + longest, dt):
+        raise ValueError(f"{cues} cues and the recall window need {needed + longest}, not {duration}")
     favoured = np.where(rng.random(n) < 0.5, MINORITY, 1 - MINORITY)
     right = rng.random((n, cues)) < favoured[:, None]
-    probability = cue_rates(right, steps(duration, dt), dt) * float(dt)
-    weight = np.zeros(steps(duration, dt))
-    weight[-steps(RECALL, dt):] = 1 / steps(RECALL, dt)
-    spikes = rng.random(probability.shape, np.float32) < probability
-    return Trials({"cues": spikes}, (2 * right.sum(1) > cues).astype(np.int64), weight)
+    begin = np.zeros(n, int)
+    if silence is not None:
+        begin = total - steps(needed, dt) - rng.integers(*(steps(wait, dt) for wait in silence), n, endpoint=True)
+    weight = np.zeros(total)
+    weight[-steps(judged, dt):] = 1 / steps(judged, dt)
+    return Trials({"cues": cue_spikes(rng, right, begin, total, dt)}, (2 * right.sum(1) > cues).astype(np.int64), weight)
 
 
-def cue_rates(right, duration, dt):
+def cue_spikes(rng, right, begin, total, dt):
+    """Spikes ``(trial, time, 40)`` of trials that begin at step ``begin`` ``(trial,)``, drawn a few trials at a time."""
+    spikes = np.empty((len(right), total, 4 * GROUP), bool)
+    some = max(AT_ONCE // (total * 4 * GROUP), 1)
+    for start in range(0, len(right), some):
+        part = slice(start, start + some)
+        probability = cue_rates(right[part], begin[part], total, dt) * float(dt)
+        spikes[part] = rng.random(probability.shape, np.float32) < probability
+    return spikes
+
+
+def cue_rates(right, begin, total, dt):
     """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are ``right`` ``(trial, cue)`` or else left."""
-    trials, cues = right.shape
-    rates = np.zeros((trials, duration, 4, GROUP), np.float32)
-    for k in range(cues):
-        window = slice(steps(k * (GAP + CUE) + GAP, dt), steps((k + 1) * (GAP + CUE), dt))
-        rates[:, window, 0] = CUE_RATE * ~right[:, k, None, None]
-        rates[:, window, 1] = CUE_RATE * right[:, k, None, None]
+    rates = np.zeros((len(right), total, 4, GROUP), np.float32)
+    for trial, cue in np.ndindex(right.shape):
+        first, last = steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt)
+        rates[trial, begin[trial] + first : begin[trial] + last, int(right[trial, cue])] = CUE_RATE
     rates[:, -steps(RECALL, dt):, 2] = CUE_RATE
     rates[:, :, 3] = NOISE_RATE
-    return rates.reshape(trials, duration, 4 * GROUP)
+    return rates.reshape(len(right), total, 4 * GROUP)
+
+
+def last_k_accuracy(cues, k):
+    """Accuracy of an agent that remembers the last ``k`` of so many ``cues`` perfectly, and tosses a coin if they tie.
+
+    It knows what no network without memory of more can know: a line to hold results against.
+    """
+    if k >= cues:
+        return 1.0
+    seen, unseen = np.arange(k + 1), cues - k
+    more = binom.sf(cues // 2 - seen, unseen, 1 - MINORITY)  # the side that is favoured has most, given how many it has here
+    agrees = np.where(2 * seen > k, more, np.where(2 * seen < k, 1 - more, 0.5))
+    return float(binom.pmf(seen, k, 1 - MINORITY) @ agrees)
 
 
 def steps(time, dt):

@@ -15,7 +15,7 @@ from localplast.errors import LocalplastError, UnsupportedError
 from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.optimise import adam, momentum, rmaxprop, rmsprop, sgd
+from localplast.optimise import adam, madgrad, momentum, rmaxprop, rmsprop, sgd
 from localplast.plan import plan
 from localplast.rules import eprop
 from localplast.task import Trials
@@ -116,6 +116,35 @@ def test_rmaxprop():
     assert np.abs(found[-1] - w).max() < 1e-13
     assert np.abs(np.abs(found[0] - 1).ravel()[1:4] - 0.02).max() < 1e-4
     assert np.abs(found[-1] - applied(rmsprop(0.02, decay=0.6, epsilon=1e-9), grads)[-1]).max() > 1e-2
+
+
+def dual_averages(grads, rate, momentum, epsilon):
+    """Defazio & Jelassi 2022, algorithm 1, as it is printed; weights after every update."""
+    w, s, q, kept = np.ones(grads.shape[1:]), 0.0, 0.0, []
+    for k, g in enumerate(grads):
+        s, q = s + rate * np.sqrt(k + 1) * g, q + rate * np.sqrt(k + 1) * g**2
+        z = 1 - s / (np.cbrt(q) + epsilon)
+        w = momentum * w + (1 - momentum) * z
+        kept.append(w)
+    return np.array(kept)
+
+
+@pytest.mark.parametrize("constants", [(0.02, 0.9, 1e-6), (0.3, 0.5, 1e-3)])
+def test_madgrad(constants):
+    rate, share, epsilon = constants
+    found, expected = applied(madgrad(rate, momentum=share, epsilon=epsilon), gradients()), dual_averages(gradients(), *constants)
+    assert np.abs(found / expected - 1).max() < 1e-12
+    for wrong in ((1.1 * rate, share, epsilon), (rate, 0.95 * share, epsilon), (rate, share, 100 * epsilon)):
+        assert np.abs(found / dual_averages(gradients(), *wrong) - 1).max() > 1e-5
+    faster = applied(madgrad(rate, momentum=share, epsilon=epsilon).with_rates(any=2), gradients())
+    assert np.abs((faster - 1) / 2 - (expected - 1)).max() < 1e-12 * np.abs(expected).max()  # a factor scales every step
+
+
+def test_madgrad_is_its_authors():
+    """The published package adds epsilon to the rate too."""
+    package = pytest.importorskip("madgrad")
+    expected = by_torch(lambda w: package.MADGRAD(w, lr=0.02 - 1e-6, momentum=0.9, eps=1e-6), gradients())
+    assert np.abs(applied(madgrad(0.02), gradients()) / expected - 1).max() < 1e-12
 
 
 def test_clipped():
@@ -299,7 +328,7 @@ def test_update_every_step(delay, optimiser):
 #: What has no counterpart in torch.optim is compared between backends, and with what it is without the link.
 OTHERS = {
     "momentum": momentum(0.02, 0.8), "rmsprop": rmsprop(2e-3, decay=0.9),
-    "rmaxprop, clipped, decayed": rmaxprop(2e-3, decay=0.9).clipped(1e-3).decayed(0.02),
+    "rmaxprop, clipped, decayed": rmaxprop(2e-3, decay=0.9).clipped(1e-3).decayed(0.02), "madgrad": madgrad(1e-4),
 }  # fmt: skip
 
 
