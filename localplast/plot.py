@@ -27,8 +27,8 @@ def style(ax, title="", xlabel="", ylabel=""):
     return ax
 
 
-def legend(ax):
-    ax.legend(frameon=False, fontsize=8)
+def legend(ax, **where):
+    ax.legend(frameon=False, fontsize=8, **where)
 
 
 def coloured(rules):
@@ -183,7 +183,7 @@ def delay_groups(times, neurons, steps, ax, *, dt, title="spikes by delay"):
     for delay, (_, colour, _) in zip(groups, coloured(groups), strict=True):
         mine = steps[neurons] == delay
         ax.plot(1e3 * times[mine], row[neurons[mine]], "|", ms=3, color=colour, label=f"{1e3 * float(dt) * delay:.4g} ms")
-    legend(ax)
+    legend(ax, loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)  # beside the spikes, which are everywhere
     return style(ax, title, "time (ms)", "neuron, sorted by delay")
 
 

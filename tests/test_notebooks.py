@@ -5,9 +5,30 @@ import re
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def tour(names, printed):
+    difference = float(re.search(r"largest difference of any membrane (\S+)", printed)[1])
+    cut, full = map(float, re.search(r"edges cut (\S+), against BPTT (\S+)", printed).groups())
+    assert difference < 1e-9 and cut < 1e-8 < 0.01 < full
+    assert float(names["tree"]["curves"]["test_accuracy"].isel(update=-1).mean()) > 0.7
+
+
+def delays(names, printed):
+    longest = {name: float(curve["accuracy"][-1]) for name, curve in names["longer"].items()}
+    assert longest["with delays"] > 0.9 > longest["without delays"] + 0.05
+    assert float(names["more"]["with delays"]["accuracy"].sel(cues=7)) > 0.85
+    assert names["spectra"]["with delays"].max() > 3 * names["spectra"]["without delays"].max()
+    assert float(names["fit"]["metrics"]["test_accuracy"][-1]) == 1.0 and np.abs(names["later"] - 6).max() < 1.5
+    spikes, differ = map(int, re.search(r"(\d+) spikes, of which (\d+) differ", printed).groups())
+    assert spikes > 100 and differ == 0
+
+
+CLAIMS = {"tour": tour, "delays": delays}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -17,8 +38,4 @@ def test_it_runs(path, capsys):
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), path.name, "exec"), names)  # our own text, in our own repository
-    printed = capsys.readouterr().out
-    difference = float(re.search(r"largest difference of any membrane (\S+)", printed)[1])
-    cut, full = map(float, re.search(r"edges cut (\S+), against BPTT (\S+)", printed).groups())
-    assert difference < 1e-9 and cut < 1e-8 < 0.01 < full
-    assert float(names["tree"]["curves"]["test_accuracy"].isel(update=-1).mean()) > 0.7
+    CLAIMS[path.stem](names, capsys.readouterr().out)
