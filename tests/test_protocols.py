@@ -31,6 +31,7 @@ PRESETS = [(name, preset) for name in protocols.names() for preset in protocols.
 #: What protocols read, below LOCALPLAST_DATA.
 FILES = {
     "mnist": "mnist/train-images-idx3-ubyte.gz",
+    "psmnist": "mnist/train-images-idx3-ubyte.gz",
     "decolle-mnist": "mnist/train-images-idx3-ubyte.gz",
     "decolle-nmnist": "nmnist_small/nmnist_small.npz",
     "superspike-oxford": "superspike_oxford/oxford-target.ras",

@@ -1,0 +1,166 @@
+"""Sequential and permuted sequential MNIST: digits read one pixel per step, named after the last one.
+
+Le, Jaitly & Hinton 2015, arXiv:1504.00941; network and sizes of the ``paper`` presets those of DelayNet, Balafrej, Alibart &
+Rouat 2023, arXiv:2310.19067, as in the authors' code (their delays were drawn at random, and the best kept). The authors choose
+a network by 5000 validation images, which take no part here.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from brian2 import ms, second
+
+from localplast.comparison import Contender
+from localplast.datasets import mnist
+from localplast.loss import branching, cross_entropy
+from localplast.models import biased_lif, biased_readout
+from localplast.network import Input, Network, Population, Projection, axonal, uniform
+from localplast.optimise import adam, madgrad
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays, optimiser
+from localplast.rules import bptt
+from localplast.task import Task, Trials
+
+__all__ = ["network", "permutation", "pixel_trials", "protocol"]
+
+#: Mean and standard deviation of all pixels, as shares of full brightness.
+MEAN, STD = 0.1307, 0.3081
+#: Of the 60000 training images these are learned; the others are the published validation set.
+LEARNED = 55_000
+#: From a spike to its arrival, for the inner, middle and outer neurons of the lattice.
+TIMES = np.array([1, 61, 86]) * ms
+
+
+def permutation(pixels):
+    """The published order in which permuted pixels come, int array ``(pixels,)``: Torch's ``randperm`` with seed 0."""
+    import torch
+
+    return torch.randperm(pixels, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def pixel_trials(images, labels, rng=None, *, pool=1, permuted=True):
+    """One pixel per step, row by row or in the order of :func:`permutation`, then one step of silence.
+
+    What an input gives in a step moves spikes in the next one: the last step is the one that the last pixel is heard in.
+
+    Parameters
+    ----------
+    images : uint8 array ``(trial, 28, 28)``
+    labels : int array ``(trial,)``
+    rng : ignored
+        Nothing is drawn.
+
+    Other arguments
+    ---------------
+    pool : int
+        Side of the squares of pixels whose mean is one step: a coarser picture in fewer steps.
+    permuted : bool
+
+    Returns
+    -------
+    Trials
+        Input ``pixels``: float ``(trial, time, 1)``, of mean 0 and standard deviation 1 over MNIST (without ``pool``).
+        Weight: one in the last step.
+    """
+    side = 28 // pool
+    shares = images.reshape(len(images), side, pool, side, pool).mean((2, 4)).reshape(len(images), -1) / 255
+    sequence = (shares[:, permutation(side**2)] if permuted else shares) - MEAN
+    steps = side**2 + 1
+    signal = np.zeros((len(images), steps, 1))
+    signal[:, :-1, 0] = sequence / STD
+    return Trials({"pixels": signal}, labels, np.arange(steps) == steps - 1.0)
+
+
+def network(*, neurons=216, times=TIMES, radius=1.25, tau=20 * ms, v_th=0.5, dt=1 * ms):
+    """One channel, ``neurons`` recurrent cells, ten readouts; thresholds and biases learn per neuron, time constants are shared.
+
+    The cells are those of :func:`~localplast.protocols.delaynet.network`, with a ``drive`` that lasts for a step. ``times`` is
+    None for the same network without delay lines.
+
+    Other arguments
+    ---------------
+    radius : float
+        Spectral radius of the absolute recurrent weights at first.
+    """
+    decay = float(np.exp(-dt / tau))
+    cell = replace(biased_lif(tau_mem=tau, v_th=v_th), equations="dv/dt = bias + drive - v/tau_mem : 1\n drive : Hz")
+    delay = None if times is None else axonal(np.maximum(delays(neurons, times) - dt, 0 * ms))  # arrival counts as one step
+    return Network(
+        dt=dt,
+        pixels=Input(1, "currents"),
+        rec=Population(
+            neurons, cell, {"bias": np.zeros(neurons) / second, "v_th": np.full(neurons, v_th)},
+            trainable={"tau_mem": TAU_LIMITS, "v_th": THRESHOLD_LIMITS, "bias": (None, None)},
+        ),
+        out=Population(
+            10, biased_readout(tau_out=tau), {"bias": np.zeros(10) / second},
+            trainable={"tau_out": TAU_LIMITS, "bias": (None, None)},
+        ),
+        projections=[
+            Projection("pixels", "rec", weight=uniform(np.sqrt(6 / neurons) * per_second(tau, dt), fan_in=False), target="drive"),
+            Projection("rec", "rec", weight=uniform(np.sqrt(6) / decay).scaled(radius / decay), delay=delay),
+            Projection("rec", "out", weight=uniform(np.sqrt(6))),
+        ],
+    )  # fmt: skip
+
+
+def per_second(tau, dt):
+    """The drive that moves a membrane by one within a step, in hertz: published input weights are such jumps."""
+    return 1 / float(tau * (1 - np.exp(-dt / tau)))
+
+
+def task(*, learned=LEARNED, **options):
+    (images, labels), test = mnist()
+    return Task.dataset("psmnist", (images[:learned], labels[:learned]), test, partial(pixel_trials, **options))
+
+
+def quick(permuted=True):
+    """Pictures of 14 x 14 pixels at 4 ms each, 64 neurons, 10000 images: CPU minutes. Same delays and time constants."""
+    return preset(
+        permuted=permuted, pool=2, dt=4 * ms, neurons=64, learned=10_000, made=adam, learning_rate=5e-3, limit=1.0,
+        updates=500, test=1000, branching_term=branching(1e-4),
+    )  # fmt: skip
+
+
+def paper(permuted=True):
+    """All pixels at 1 ms, 216 neurons, 100 epochs of 859 updates, MADGRAD."""
+    return preset(
+        permuted=permuted, pool=1, dt=1 * ms, neurons=216, learned=LEARNED, made=madgrad, learning_rate=1e-3, limit=0.1,
+        updates=85_900, test=10_000, branching_term=branching(1e-4, batch=True),
+    )  # fmt: skip
+
+
+def preset(*, permuted, pool, dt, neurons, learned, made, learning_rate, limit, updates, test, branching_term):
+    net = network(neurons=neurons, dt=dt)
+    input_rate = {"pixels_rec": per_second(20 * ms, dt)}
+    return Preset(
+        network=net,
+        task=task(learned=learned, pool=pool, permuted=permuted),
+        loss=cross_entropy() + branching_term,
+        optimiser=optimiser(net, learning_rate, made, limit).with_rates(**input_rate),
+        batch=64,
+        updates=updates,
+        test=test,
+        hidden="rec",
+        rules={
+            "DelayNet": Contender(bptt(), "torch"),
+            "without delays": Contender(bptt(), "torch", network=network(neurons=neurons, dt=dt, times=None)),
+            "without branching term": Contender(bptt(), "torch", loss=cross_entropy()),
+        },
+    )
+
+
+protocol = Protocol(
+    name="psmnist",
+    summary="Digits one pixel per step, in a scrambled order or row by row: memory over hundreds of steps.",
+    reference="Le et al. 2015, arXiv:1504.00941; Balafrej et al. 2023, arXiv:2310.19067",
+    presets={
+        "quick": quick,
+        "paper": paper,
+        "sequential-quick": partial(quick, permuted=False),
+        "sequential-paper": partial(paper, permuted=False),
+    },
+    published={"DelayNet, permuted": "94.74 % with 49 476 parameters, the best of several runs, warm-started (authors' code)"},
+    rule="bptt",
+)
