@@ -237,7 +237,7 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
         if p.transmission == "event" and p.target in net.nodes[p.post].model.clamped:
             return f"projection {name!r}: spikes land on a variable that is clamped while refractory"
         if getattr(p.delay, "kernel", None) is not None:
-            return f"projection {name!r} spreads its delays by a {p.delay.kernel} kernel"
+            return f"projection {name!r} spreads its delays by a {p.delay.kernel.kind} kernel"
         if p.delay is not None and p.delay.kind == "synaptic" and name in feedback:
             return f"projection {name!r} has a feedback matrix and one delay per synapse"
     for name, population in net.populations.items():

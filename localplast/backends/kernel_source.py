@@ -219,6 +219,8 @@ def send(k):
         )
     elif k.kind == "axonal":
         body = events(k, "t", " ".join(add(k, late_row(d), row, share) for d, share, _ in taps(k, "i"))) + arrived(k)
+    elif k.kind == "dendritic":
+        body = send_at_once(k)
     else:
         body = events(k, "t", scatter(k)) + arrived(k)
     return f"""
@@ -242,9 +244,18 @@ def late_row(delay):
 def scatter(k):
     """C loop that puts every synapse of neuron i where it will arrive."""
     sized = " * x" if k.sized else ""
-    at = "j" if k.kind == "dendritic" else f"i * {k.post.size} + j"
+    at = f"i * {k.post.size} + j"
     adds = (f"({late_row(d)})[j] += weight[i * N + j]{f' * {share}' if share else ''}{sized};" for d, share, _ in taps(k, at))
     return f"for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(adds)} }}"
+
+
+def send_at_once(k):
+    """What all spikes of a step bring is added up as they leave; each target reads the sum of as long ago as its delay."""
+    reads = (f"{f'{share} * ' if share else ''}late[wrap(here + ring - {d}, ring) * S * N + s * N + j]" for d, share, _ in taps(k, "j"))
+    return f"""memset(late + here * S * N, 0, S * N * sizeof(real));
+    {events(k, "t", add(k, "late + (here * S + s) * N", "weight + i * N"))}
+    for (int s = 0; s < S; s++)
+        for (int j = 0; j < {k.post.size}; j++) box[s * N + j] += {" + ".join(reads)};"""
 
 
 def send_dense(k):
