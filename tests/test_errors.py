@@ -401,9 +401,11 @@ def start_brian2(net, target="numpy"):
     return session(target, net, net.draw(0), block_for(net, trials), trials)
 
 
-def test_brian2_refuses_delays_between_two_steps():
-    net = cues_rec(delay=axonal(2.5 * ms, trainable=True))
-    with pytest.raises(UnsupportedError, match="^projection 'cues_rec': a delay between two steps needs backend='torch'$"):
+def test_brian2_refuses_graded_delays_between_two_steps():
+    net = network(Projection("drive", "echo", delay=axonal(2.5 * ms, trainable=True)))
+    with pytest.raises(
+        UnsupportedError, match="^projection 'drive_echo': graded transmission with a delay between two steps needs backend='torch'$"
+    ):
         start_brian2(net)
 
 

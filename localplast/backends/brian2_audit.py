@@ -88,7 +88,7 @@ def synapse_names(net, plan, learning, name):
     if name not in plan.synapses:
         return set() if any(name == f"feedback_{n}_from_{s}" for n, s in plan.fixed) else None
     p = net.projections[name]
-    pre = {f"{key}_{name}_pre" for key, _ in plan.synapses[name].eligibility.pre}
+    pre = {f"{key}_{name}_pre" for key, _ in learning.plan.synapses[name].eligibility.pre}
     pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {f"{learning.spike_name(p.pre)}_pre"}
     post = neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
     return pre | {f"{n}_post" for n in post}
@@ -107,7 +107,7 @@ def texts_of(net, synapses, name):
     """``(title, text, variables of neurons that it may add to)`` of everything that synapses run."""
     for runner in synapses.contained_objects:
         if isinstance(runner, CodeRunner) and hasattr(runner, "code") and runner in synapses._pathways:
-            delivers = runner.name.endswith("deliver")
+            delivers = runner.name in (f"{name}_deliver", f"{name}_late")
             yield runner.name, runner.code, {f"{net.projections[name].target}_post"} if delivers else set()
         elif isinstance(runner, CodeRunner) and runner not in synapses.summed_updaters.values():
             if runner.abstract_code.strip():

@@ -3,9 +3,10 @@
 import numpy as np
 
 from localplast.backends.brian2_build import Block, longest_delay
+from localplast.backends.brian2_delay import DelayLearner, check_spread, delay_gradient, settings, with_room
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
-from localplast.errors import UnsupportedError
+from localplast.errors import LocalplastError, UnsupportedError
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
 from localplast.plan import judged_readout, plan
@@ -32,6 +33,7 @@ def check_local(rule):
 def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainable=()):
     """dloss/dparameter as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
     check_local(rule)
+    check_spread(net, [f"{name}.delay" for name in net.learned_delays])
     learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable, values=values)
     loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
     running = session(target, net, values, block_for(net, trials, values), trials, plan=learned, seed=seed)
@@ -59,9 +61,7 @@ def other_gradients(net, values, learned, results, trials):
         if "gradient_delay" in synapses.sums:
             matrix = np.zeros(values.masks[name].shape)
             matrix[values.masks[name]] = results.read(name, "gradient_delay") / trials
-            shared = {"axonal": 1, "dendritic": 0}.get(net.projections[name].delay.kind)
-            found = matrix if shared is None else matrix.sum(shared)
-            grads[f"{name}.delay"] = found if values.delays[name].ndim else matrix.sum()
+            grads[f"{name}.delay"] = delay_gradient(net.projections[name], matrix, values.delays[name].ndim)
     return grads
 
 
@@ -69,9 +69,7 @@ def check_trainable(net, optimiser, values):
     """Raise where Brian2 cannot change what the network marks as trainable."""
     check_rates(net, optimiser)
     for name in net.trainable:
-        if name.endswith(".delay") and not optimiser.frozen(name):
-            raise UnsupportedError(f"{name}: Brian2 reads delays when a run starts; learn delays with backend='torch'")
-        if not np.ndim(values.other(name)):
+        if name.split(".")[0] in net.populations and not np.ndim(values.other(name)):
             raise UnsupportedError(
                 f"{name} is one number for the whole population, so learning it is not local; give every neuron its own "
                 "(an array), or use backend='torch'"
@@ -118,11 +116,14 @@ class Brian2Learner:
         self.batch, self.per_block, self.target = batch, updates_per_block, target
         check_norm(rule, optimiser, "in Brian2 every synapse has its own gradient and no other")
         check_trainable(net, optimiser, values)
+        self.delays = DelayLearner(net, optimiser, values)
+        if self.delays.names and updates_per_block > 1:
+            raise LocalplastError(f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not {updates_per_block}")
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         loss.check(example, net.size(judged_readout(net, loss)), float(net.dt))
         template = example[np.zeros(batch * updates_per_block, int)]
-        self.block = block_for(net, template, values)
-        self.masks = values.masks
+        self.block = block_for(net, template, with_room(net, values, optimiser))
+        self.masks, self.built_delays = values.masks, values.delays
         self.session = session(target, net, values, self.block, template, plan=self.plan, seed=seed)
         self.restart(values, seed)
 
@@ -130,11 +131,14 @@ class Brian2Learner:
         """Begin again from other numbers: nothing is compiled, if the same synapses exist."""
         if any(not np.array_equal(m, self.masks[n]) for n, m in values.masks.items()):
             raise UnsupportedError("other synapses exist for this seed: build a new learner")
+        self.delays.check_start(values)
+        if any(not np.array_equal(d, self.built_delays[n]) for n, d in values.delays.items() if f"{n}.delay" not in self.delays.names):
+            raise UnsupportedError("delays that do not learn differ from those this learner was built with: build a new learner")
         values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0
         self.weights = dict(values.weights)
         self.others = {name: np.array(values.other(name), float) for name in self.net.trainable}
-        sizes = {n: int(self.masks[n].sum()) for n in self.plan.synapses} | {n: len(x) for n, x in self.others.items()}
+        sizes = {n: int(self.masks[n].sum()) for n in self.plan.synapses} | {n: x.shape for n, x in self.others.items()}
         self.state = {n: {k: np.zeros(size) for k in self.optimiser.state} for n, size in sizes.items()}
         again = plan(self.net, self.rule, self.loss, seed=seed)
         self.fixed = {(feedback_name(*key), "B"): matrix.ravel() for key, matrix in again.fixed.items()}
@@ -143,25 +147,57 @@ class Brian2Learner:
     def train(self, trials):
         """Learn from one block of trials (``updates_per_block`` batches); returns one dict of metrics per update."""
         self.loss.check(trials, self.net.size(judged_readout(self.net, self.loss)), float(self.net.dt))
-        variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
-        variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
-        for name, state in self.state.items():
-            owner, end = self.place(name)
-            variables |= {(owner, k + end): x for k, x in state.items()}
-            variables |= {(owner, f"updates{end}"): float(self.updates), (owner, f"learning_rate{end}"): self.optimiser.rate(name)}
-        variables |= {tuple(name.split(".")): x for name, x in self.others.items()}
-        results = self.session.run(trials, variables, seed=[self.seed, self.updates])
-        self.feedback = {name: self.matrix(results, name, "B") for name in self.feedback}
-        for name in self.plan.synapses:
-            self.weights[name] = self.matrix(results, name, "w")
-        self.others = {name: results.read(*name.split(".")) for name in self.others}
-        for name, state in self.state.items():
-            owner, end = self.place(name)
-            self.state[name] = {k: results.read(owner, k + end) for k in state}
+        results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
         self.updates += len(trials) * per_trial if within else len(trials) // self.batch
+        self.take(results)
         return self.metrics(results, trials)
+
+    @property
+    def inside(self):
+        """Names of what the optimiser changes within Brian2: weights, and parameters of neurons."""
+        return [name for name in self.state if name in self.plan.synapses or name.split(".")[0] in self.net.populations]
+
+    def present(self):
+        """What the next run starts from, as ``{(object, variable): numbers}``."""
+        variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
+        variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
+        for name in self.inside:
+            owner, end = self.place(name)
+            variables |= {(owner, k + end): x for k, x in self.state[name].items()}
+            variables |= {(owner, f"updates{end}"): float(self.updates), (owner, f"learning_rate{end}"): self.optimiser.rate(name)}
+        variables |= {tuple(name.split(".")): x for name, x in self.others.items() if name in self.inside}
+        for name in self.delays.names:
+            variables |= self.delay_settings(name)
+        return variables
+
+    def take(self, results):
+        """Keep what a run has learned, and let delays follow the gradient that it has summed up."""
+        self.feedback = {name: self.matrix(results, name, "B") for name in self.feedback}
+        for name in self.plan.synapses:
+            self.weights[name] = self.matrix(results, name, "w")
+        for name in self.inside:
+            owner, end = self.place(name)
+            self.state[name] = {k: results.read(owner, k + end) for k in self.state[name]}
+            if name in self.others:
+                self.others[name] = results.read(*name.split("."))
+        for name in self.delays.names:
+            self.move(name, results)
+
+    def delay_settings(self, name):
+        """The present delays of one projection for the next run, which sums up their gradient anew."""
+        owner = name.split(".")[0]
+        p = self.net.projections[owner]
+        gathered = self.plan.synapses[owner].eligibility.arrives == "pre"
+        return {**settings(self.net, p, self.others[name], self.masks[owner], gathered), (owner, "gradient_delay"): 0.0}
+
+    def move(self, name, results):
+        """The optimiser's update of the delays of one projection."""
+        owner, steps = name.split(".")[0], self.others[name]
+        matrix = self.matrix(results, owner, "gradient_delay") / self.batch
+        gradient = delay_gradient(self.net.projections[owner], matrix, steps.ndim)
+        self.others[name], self.state[name] = self.delays.step(name, steps, gradient, self.state[name], self.updates)
 
     def place(self, name):
         """The Brian2 object that holds the optimiser's numbers of a projection or a parameter, and how their names end."""
@@ -190,7 +226,7 @@ class Brian2Learner:
         return {n: np.array(w, float) for n, w in self.weights.items()}
 
     def parameters(self):
-        """The present values of what else learns, by name: ``'rec.tau_mem'``."""
+        """The present values of what else learns, by name: ``'rec.tau_mem'``, ``'rec_rec.delay'`` (in steps)."""
         return {n: np.array(x, float) for n, x in self.others.items()}
 
     def arrays(self):

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 import brian2 as b2
 import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.errors import UnsupportedError
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements
+from localplast.backends.brian2_delay import divided, events_of, per_synapse, settings
 from localplast.backends.brian2_graded import build_graded, graded_parts, output_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.task import Poisson
 
-__all__ = ["Block", "Built", "build"]
+__all__ = ["Block", "Built", "build", "longest_delay"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Built:
     monitors: dict = field(default_factory=dict)
     pay_delay: int = 0
 
+    def set(self, numbers):
+        """Set variables, ``{(object, variable): SI numbers}``."""
+        for (owner, name), value in numbers.items():
+            setattr(self.objects[owner], f"{name}_", value)
+
 
 def longest_delay(delays):
     """Steps that the slowest spike is in flight; ``delays`` are those of :class:`~localplast.network.Values`."""
@@ -114,6 +121,10 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
         built.objects[name] = build_projection(built, projection, values, learning)
     if learning:
         learning.connect(built, trials)
+    for p in net.projections.values():
+        if p.transmission == "event" and divided(net, p, values, plan):
+            gathered = f"arrivals_{p.name}" in built.objects
+            built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
     build_monitors(built, request)
     return built
 
@@ -219,15 +230,18 @@ def build_projection(built, p, values, learning):
             f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
             "set; give the model another variable for one of them, or use backend='torch'"
         )
-    if p.delay is not None and p.delay.trainable and np.any(steps != np.floor(steps)):
-        raise UnsupportedError(f"projection {p.name!r}: a delay between two steps needs backend='torch'")
     if p.transmission == "graded":
+        if np.any(steps != np.floor(steps)):
+            raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
         return build_graded(built, p, values)
     lines = [parameter("w", weight_dimension(net, p))]
     lines += learning.signals.carrier_lines(p) if learning else []
     plastic = learning is not None and p.name in learning.plan.synapses
-    arguments = {"on_pre": {"deliver": f"{p.target}_post += w"}}
-    if steps.ndim == 0 and steps > 0:
+    shares = divided(net, p, values, learning and learning.plan)
+    if shares:
+        lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
+    arguments = {"on_pre": events_of(p, shares)}
+    if steps.ndim == 0 and steps > 0 and not shares:
         arguments["delay"] = {"deliver": float(steps) * net.dt}
     if plastic:
         lines += learning.synapse_lines(p)
@@ -240,9 +254,8 @@ def build_projection(built, p, values, learning):
     pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
-    if steps.ndim:
-        per_pair = steps[:, None] if p.delay.kind == "axonal" else steps
-        synapses.deliver.delay_ = np.broadcast_to(per_pair, mask.shape)[mask] * float(net.dt)
+    if steps.ndim and not shares:
+        synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
     if learning:
         learning.signals.attach(p, synapses, mask)
     if plastic:

@@ -11,6 +11,7 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2_delay import per_synapse
 from localplast.calculus import to_text
 from localplast.lower import lower
 from localplast.network import Input, weight_dimension
@@ -35,8 +36,7 @@ def build_graded(built, p, values):
     pre, post = np.nonzero(mask)
     if np.any(steps > 0):
         source = delay_line(built, p, int(steps.max()))
-        per_pair = steps[:, None] if steps.ndim == 1 and p.delay.kind == "axonal" else steps
-        pre = pre * (int(steps.max()) + 1) + cell(np.broadcast_to(per_pair, mask.shape)[mask], int(steps.max()))
+        pre = pre * (int(steps.max()) + 1) + cell(per_synapse(p, steps, mask), int(steps.max()))
         output = "signal_pre"
     dimension = net.nodes[p.post].model.dimensions[p.target]
     total = SingleEquation(

@@ -4,14 +4,17 @@ Within the last slot of a step ('end') the order is: softmax, errors of the read
 population (:mod:`localplast.backends.brian2_signal`), synapses, end of the trial (an event), optimiser (an event).
 """
 
+from dataclasses import replace
+
 import brian2 as b2
 import numpy as np
 import sympy
-from brian2.equations.equations import PARAMETER, SingleEquation
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2_delay import divided
 from localplast.backends.brian2_parameters import Parameters
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
@@ -19,6 +22,7 @@ from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace
+from localplast.programs import between_steps
 
 __all__ = ["Learning"]
 
@@ -37,6 +41,9 @@ class Learning:
     """The Brian2 side of a :class:`~localplast.plan.Plan`."""
 
     def __init__(self, net, values, block, plan, seed):
+        self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
+        synapses = {name: between_steps(s) if name in self.shared else s for name, s in plan.synapses.items()}
+        plan = replace(plan, synapses=synapses)
         self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
         self.signals, self.interval = Signals(net, block, plan), plan.rule.interval(net.dt)
         self.parameters = Parameters(net, block, plan, self.signals)
@@ -71,6 +78,7 @@ class Learning:
                 result[f"{key}_{p.name}"] = self.trace_dimension(p, key)
             if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
+                result |= {f"fraction_{p.name}": DIMENSIONLESS} if p.name in self.shared else {}
         return result
 
     def trace_dimension(self, p, key):
@@ -82,7 +90,7 @@ class Learning:
     # --- code of neurons ------------------------------------------------------------------------------------------
 
     def delayed(self, p):
-        return bool(np.any(self.values.delays[p.name] > 0))
+        return p.name in self.shared or bool(np.any(self.values.delays[p.name] > 0))
 
     def gathers(self, p):
         """Whether delayed spikes are gathered per presynaptic neuron, for all synapses of its axon at once."""
@@ -97,7 +105,7 @@ class Learning:
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(name)
-            rename = {key: f"{key}_{p.name}" for key, _ in eligibility.pre} | {"arrived": source}
+            rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {"arrived": source}
             post = self.net.nodes[p.post]
             numbers = {k: float(self.values.parameters[p.post][k]) for k in post.model.parameters
                        if not self.values.parameters[p.post][k].ndim}
@@ -198,18 +206,19 @@ class Learning:
         if eligibility.arrives == "pre":
             source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(p.pre)
             hoisted["arrived"] = f"{source}_pre"
-        keep = own | {"dt", "arrived", "gradient", "elig_sum", "w", "learning_rate"}
+        keep = own | {"dt", "arrived", "fraction", "gradient", "elig_sum", "w", "learning_rate"}
         return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""
         ends = {"trial_over": "\n".join(self.trial_end(p))}
-        events = {"deliver": "spike", "trial_over": "trial_end"}
+        events = {"deliver": "spike", "late": "spike", "trial_over": "trial_end"}
         if self.plan.optimiser and not self.interval:
             ends["optimise"] = "\n".join([*self.optimiser_code(p), self.cleared(p, "gradient")])
             events["optimise"] = "batch_end"
         ends = {k: v for k, v in ends.items() if v}
-        return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k == "deliver" or k in ends}}
+        there = {"deliver", *ends, *(["late"] if p.name in self.shared else [])}
+        return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k in there}}
 
     def trial_end(self, p):
         plan, code = self.plan.synapses[p.name], []
@@ -333,11 +342,14 @@ class Learning:
     def build_arrivals(self, built, p):
         """Delayed copies of spikes for the hoisted traces: one synapse per presynaptic neuron."""
         group, steps = built.objects[p.pre], self.values.delays[p.name]
+        lines = [SingleEquation(PARAMETER, "flight", b2.second.dim, flags=["constant"])] if p.name in self.shared else []
         synapses = b2.Synapses(
-            group, group, on_pre={"deliver": f"arrived_{p.name}_post += 1"}, name=f"arrivals_{p.name}", clock=group.clock
-        )
+            group, group, Equations(lines), on_pre={"deliver": f"arrived_{p.name}_post += 1"}, name=f"arrivals_{p.name}",
+            clock=group.clock,
+        )  # fmt: skip
         synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
-        synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
+        if p.name not in self.shared:
+            synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
         built.objects[f"arrivals_{p.name}"] = synapses
 
 

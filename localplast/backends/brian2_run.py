@@ -17,6 +17,7 @@ import platformdirs
 from brian2.devices.device import all_devices, get_device, reset_device, set_device
 
 from localplast.backends.brian2_build import build
+from localplast.backends.brian2_delay import flights
 from localplast.errors import LocalplastError
 from localplast.task import Poisson
 
@@ -132,8 +133,9 @@ class Runtime:
 
     def run(self, trials, variables=None, seed=None):
         """Run one block; ``variables`` maps ``(object, variable)`` to SI values set before it."""
-        for (owner, name), value in (variables or {}).items():
-            setattr(self.built.objects[owner], f"{name}_", value)
+        self.built.set(variables or {})
+        for delay, flight, later in flights(self.built):
+            delay.set_value(flight.get_value() + later)
         for name, table in tables(self.built, trials).items():
             self.built.timed[name].values[...] = table
         for monitor in self.built.monitors.values():
@@ -182,6 +184,8 @@ class Standalone:
             network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
             reseed = 'for (auto& g : brian::_random_generators) g.seed((unsigned long)atol(std::getenv("LOCALPLAST_SEED")));'
             device.insert_code("after_start", reseed)
+            device.apply_run_args()  # before the queues of spikes are made, which read the delays
+            device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
             network.run(block.length * net.dt, namespace={})
             device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
             self.files = {}
@@ -239,6 +243,12 @@ class Standalone:
     def close(self):
         """Delete the program's folder."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def copied(device, delay, flight, later):
+    """C++ that sets delays from a variable of the synapses: the command line does not tell pathways apart."""
+    delay, flight = (device.get_array_name(v, access_data=False) for v in (delay, flight))
+    return f"for (size_t _s = 0; _s < {flight}.size(); _s++) {delay}[_s] = {flight}[_s] + {later!r};"
 
 
 #: What every file of a Brian2 program includes.
