@@ -30,6 +30,8 @@ MEAN, STD = 0.1307, 0.3081
 LEARNED = 55_000
 #: From a spike to its arrival, for the inner, middle and outer neurons of the lattice.
 TIMES = np.array([1, 61, 86]) * ms
+#: Of a lattice whose three groups are as large as published, 36, 90 and 90 neurons; the authors' own draw is not known.
+LATTICE_SEED = 7
 
 
 def permutation(pixels):
@@ -85,7 +87,9 @@ def network(*, neurons=216, times=TIMES, radius=1.25, tau=20 * ms, v_th=0.5, dt=
     """
     decay = float(np.exp(-dt / tau))
     cell = replace(biased_lif(tau_mem=tau, v_th=v_th), equations="dv/dt = bias + drive - v/tau_mem : 1\n drive : Hz")
-    delay = None if times is None else axonal(np.maximum(delays(neurons, times) - dt, 0 * ms))  # arrival counts as one step
+    delay = None
+    if times is not None:  # arrival counts as one step
+        delay = axonal(np.maximum(delays(neurons, times, seed=LATTICE_SEED) - dt, 0 * ms))
     return Network(
         dt=dt,
         pixels=Input(1, "currents"),
