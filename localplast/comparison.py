@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ import xarray as xr
 
 from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
-from localplast.measure import MEASURES, with_angle
+from localplast.errors import NetworkError
 from localplast.fit import Fit
+from localplast.graph import projection_edges
 from localplast.loss import Loss
+from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
 from localplast.optimise import Optimiser
 from localplast.record import Request, version
@@ -54,9 +56,36 @@ class Contender:
     loss: Loss | None = None
 
 
+    def completed(self, net, optimiser, loss):
+        """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
+        chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
+        return replace(self, network=self.network or net, optimiser=chosen, loss=self.loss or loss)
+
+
 def as_contender(rule):
     """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
     return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
+
+
+def check_contender(name, other, net, hidden):
+    """Raise unless the network ``other`` of contender ``name`` can be shown and judged by the same trials as ``net``."""
+    def outside(network):
+        return {"dt": float(network.dt), "inputs": network.inputs, "readouts": {n: network.size(n) for n in network.readouts}}
+
+    wanted, found = outside(net), outside(other)
+    for what in wanted:
+        if wanted[what] != found[what]:
+            raise NetworkError(f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared ({wanted[what]})")
+    if hidden not in other.populations:
+        raise NetworkError(f"contender {name!r}: its network has no population {hidden!r}, whose weights are compared; it has {list(other.populations)}")
+
+
+def sketch(net):
+    """A network in a few words: its spiking populations, and how long spikes travel at most."""
+    longest = max((float(np.max(net.delay_steps(p))) for p in net.projections.values()), default=0.0) * float(net.dt)
+    parts = [f"{p.size} {p.model.name}" for p in net.populations.values() if p.model.spiking]
+    parts += ["recurrent"] if any("recurrent" in edges for edges in projection_edges(net).values()) else []
+    return ", ".join(parts + ([f"delays to {1e3 * longest:g} ms"] if longest else []))
 
 
 def compare(
@@ -68,12 +97,12 @@ def compare(
     Parameters
     ----------
     rules : dict of str to Rule or Contender
-        By the name they get in the result.
+        By the name they get in the result. A :class:`Contender` may bring a network of its own for the same trials.
 
     Other arguments
     ---------------
     optimiser : Optimiser
-        The same for all: else optimisers would be compared.
+        The same for all but contenders that bring their own: else optimisers would be compared.
     probes : int
         At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights.
     hidden : str, optional
@@ -89,30 +118,33 @@ def compare(
         ``/curves`` (rule, seed, update): test accuracy, loss and spikes per neuron and trial.
         ``/training`` (rule, seed, update): accuracy, loss and rate (Hz) of every training batch, before its update.
         ``/alignment`` (rule, seed, update, projection): relative error, cosine, angle (degrees), norm ratio and sign
-        agreement of the gradient with BPTT's, NaN where there is none; :mod:`localplast.measure` defines them.
+        agreement of the gradient with BPTT's on the same network, NaN where there is none; :mod:`localplast.measure`
+        defines them. ``projection`` names everything that learns: weights, and parameters as ``'rec.tau_mem'``.
         ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
         ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
         weights it stands for; NaN where feedback is those weights.
         ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
-        compilation is not counted. The attributes of each say what it includes.
+        compilation is not counted. The attributes of each say what it includes. ``trained_on`` and ``network`` (rule)
+        say in words where and what.
     """
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
-    contenders = {name: as_contender(rule) for name, rule in rules.items()}
+    contenders = {name: as_contender(rule).completed(net, optimiser, loss) for name, rule in rules.items()}
+    for name, contender in contenders.items():
+        check_contender(name, contender.network, net, hidden)
     every = max(updates // max(probes, 1), 1)
     updates = every * max(probes, 1)
     lock, stop, seeds = threading.Lock(), threading.Event(), list(seeds)
 
     def train(name):
-        contender = contenders[name]
-        chosen = optimiser.with_rates(**{projection: 0.0 for projection in contender.frozen})
+        own = contenders[name]
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
-                net, task, net.draw(seeds[0]), contender.rule, chosen, loss=loss, backend=contender.backend, batch=batch,
-                updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
+                own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
+                batch=batch, updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
             )
             release.callback(fit.close)
-        return fit, [one_run(fit, net, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
+        return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
     with ExitStack() as release:
         with ThreadPoolExecutor(workers) as pool:
@@ -123,16 +155,17 @@ def compare(
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        peaks = {name: memory(fit, net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
+        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
     runs = {name: found for name, (_, found) in done.items()}
     attrs = dict(hidden=hidden, batch=batch, updates=updates, workers=workers, optimiser=optimiser.name, task=task.name)
-    spent = costs(net, contenders, runs, peaks, seeds, loss or next(iter(done.values()))[0].loss, optimiser)
+    spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
-    return assemble(net, runs, seeds, spent, every, attrs)
+    return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
 
 
-def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
+def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
     """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
+    net = fit.net
     fit.restart(net.draw(seed), seed)
     trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
 
@@ -148,9 +181,9 @@ def one_run(fit, net, name, hidden, seed, *, path, resume, show, stop):
     return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 
-def costs(net, contenders, runs, peaks, seeds, loss, optimiser):
+def costs(fits, runs, peaks, seeds):
     """Time, memory and state of every rule as one Dataset."""
-    names = list(contenders)
+    names = list(fits)
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     timed = {
         "units": "s",
@@ -158,20 +191,29 @@ def costs(net, contenders, runs, peaks, seeds, loss, optimiser):
         "files with the compiled program; workers other than 1 ran side by side",
     }
     peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
-    spent = state_bytes(net, {n: c.rule for n, c in contenders.items()}, loss, optimiser)
+    states = [state_bytes(fit.net, {name: fit.rule}, fit.loss, fit.optimiser) for name, fit in fits.items()]
+    shared = {dim: strings(union(list(state[dim].values) for state in states)) for dim in ("projection", "node")}
+    spent = xr.concat([state.reindex(shared) for state in states], "rule", combine_attrs="override")
     return spent.assign(
         seconds_per_trial=(("rule", "seed", "backend"), np.array(speed), timed),
         peak_memory=(("rule", "backend"), np.array(peak), {"units": "byte", "comment": HOW_MEMORY}),
     ).assign_coords(
-        seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([contenders[n].backend for n in names]))
+        seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([fit.backend for fit in fits.values()])),
+        network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
     )
 
 
-def assemble(net, runs, seeds, spent, every, attrs):
+def union(lists):
+    """Every name of some lists once, in order of appearance."""
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def assemble(nets, runs, seeds, spent, every, attrs):
     """The plain results of all runs as one tree."""
     update = next(iter(runs.values()))[0]["metrics"]["update"].values
     probed, trained = update[update % every == 0], update[update > 0]
-    plastic, backwards = [p.name for p in net.plastic], [name for name, p in net.projections.items() if p.pre in net.populations]
+    learning = union([*(p.name for p in net.plastic), *net.trainable] for net in nets)
+    backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)
 
     def coords(at):
         trials = ("update", at * attrs["batch"], {"long_name": "trials learned from"})
@@ -191,10 +233,10 @@ def assemble(net, runs, seeds, spent, every, attrs):
         return with_angle(xr.Dataset(data, {**coords(probed), "projection": strings(projections)}))
 
     return xr.DataTree.from_dict({
-        "/": xr.Dataset(attrs={**attrs, "dt": float(net.dt), "seeds": seeds, **where()}),
+        "/": xr.Dataset(attrs={**attrs, "dt": float(nets[0].dt), "seeds": seeds, **where()}),
         "/curves": single(CURVES, probed),
         "/training": single(TRAINING, trained),
-        "/alignment": by_projection({k: k for k in MEASURES}, plastic),
+        "/alignment": by_projection({k: k for k in MEASURES}, learning),
         "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
         "/feedback": by_projection({"feedback_cosine": "cosine"}, backwards),
         "/cost": spent,

@@ -51,8 +51,10 @@ def table(tree):
     last = tree["curves"].to_dataset().isel(update=-1)
     along = tree["hidden"].to_dataset().isel(update=slice(1, None)).mean("update")
     cost = tree["cost"].to_dataset()
+    networks = [str(network) for network in cost["network"].values]
     columns = [
         Column("rule", [str(name) for name in last["rule"].values]),
+        *([Column("network", networks)] if len(set(networks)) > 1 else []),
         Column("trained on", [str(name) for name in cost["trained_on"].values]),
         Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
         Column("test loss", list(last["test_loss"].values), 3),
@@ -67,9 +69,13 @@ def table(tree):
 
 
 def alignment_table(tree):
-    """The five measures against BPTT of every rule and projection, averaged along training (the start left out)."""
+    """The five measures against BPTT of every rule and all that learns, averaged along training (the start left out).
+
+    Without the rows of what a contender's network does not have.
+    """
     along = tree["alignment"].to_dataset().isel(update=slice(1, None)).mean("update")
-    pairs = [(rule, projection) for rule in along["rule"].values for projection in along["projection"].values]
+    there = np.isfinite(along["norm_ratio"]).any("seed")
+    pairs = [(r, p) for r in along["rule"].values for p in along["projection"].values if there.sel(rule=r, projection=p)]
     columns = [Column("rule", [rule for rule, _ in pairs]), Column("projection", [projection for _, projection in pairs])]
     for name, unit in UNITS.items():
         title = name.replace("_", " ") + (" (degrees)" if unit == "degree" else "")
@@ -138,7 +144,8 @@ def write_figure(figure, path):
 
 def last_trial(built, folder, seed):
     """One test trial of the network that the first local rule trained, or else the first rule."""
-    rules = {name: contender.rule for name, contender in contenders(built).items()}
-    name = next((n for n, rule in rules.items() if rule.local), next(iter(rules)))
+    found = {name: own.completed(built.network, built.optimiser, built.loss) for name, own in contenders(built).items()}
+    name, own = next(((n, own) for n, own in found.items() if own.rule.local), next(iter(found.items())))
     record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
-    return trial(built.network, built.network.values_from(record), built.task.testing(1, seed), rules[name], built.loss, built.hidden, seed=seed)
+    values = own.network.values_from(record)
+    return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
