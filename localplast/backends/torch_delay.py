@@ -137,7 +137,7 @@ class Unfold(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_recent = level.put_back(grad @ back.T, None, ctx.steps, recent.shape[1])
         if ctx.needs_input_grad[1]:
-            d_weight = level.pick(recent, None, ctx.steps).flatten(0, 1).T @ grad.flatten(0, 1)
+            d_weight = level.pick(recent, None, ctx.steps).flatten(0, 1).T @ grad.reshape(-1, grad.shape[-1])
         return d_recent, d_weight, None, None, None
 
 
@@ -183,11 +183,11 @@ class Level:
     def put_back(self, grad, shares, steps, size):
         """The adjoint of :meth:`pick`."""
         if self.plain:
-            return grad.flatten(1)
+            return grad.reshape(len(grad), -1)
         total = 0
         for k in range(1 if shares is None else len(shares)):
             given = grad if shares is None else grad * shares[k]
-            given = torch.nn.functional.pad(given.flatten(1), (0, 1))
+            given = torch.nn.functional.pad(given.reshape(len(given), -1), (0, 1))
             for way in self.way_back(k, steps, size):
                 total = total + given.gather(1, way.expand(len(given), -1))
         return total

@@ -83,7 +83,7 @@ class Synapses:
         values.update({name: v.unsqueeze(-1) for name, v in self.pre.items()})
         values.update(self.stored, w=weight)
         values["arrived"] = self.arrived if self.whole else self.arrived.unsqueeze(-1)
-        if self.around:
+        if self.slope:
             values["past_arrived"] = self.later if self.whole else self.later.unsqueeze(-1)
         new, like = self.program(values), self.stored["gradient"]
         self.eligibility = new["elig"].expand(like.shape)
