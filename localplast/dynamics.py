@@ -108,7 +108,7 @@ def delay_lines(net, values, *, hops=1, harmonics=5):
 
     Notes
     -----
-    Peaks in the population rate of a trained network: Fig. 8 of the DelayNet paper.
+    Peaks in the population rate of a trained network: Balafrej et al. 2023, arXiv:2310.19067, fig. 8.
     """
     recurrent = [name for name, edges in projection_edges(net).items() if "recurrent" in edges]
     if not recurrent:

@@ -169,7 +169,7 @@ def spectrum(power, ax, *, lines=None):
             ax.axvline(where, color=colour, ls=line, lw=1, alpha=0.7, label=label)
     if len(periods):
         ax.set_xlim(0, 1.1 * float(np.nanmax(lines)))
-    legend(ax)
+    legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
     return style(ax, "spectrum of the population rate", "frequency (Hz)", "power (Hz²/Hz)")
 
 

@@ -132,7 +132,7 @@ def leak_limit(tau, bits):
 
     Notes
     -----
-    Fig. 3 of the DelayNet paper, which prints the sign of the exponent before the whole.
+    Balafrej et al. 2023, arXiv:2310.19067, fig. 3 (printed with a minus sign, that of the exponent).
     """
     bits = np.asarray(bits, float)
     if np.any(~(bits >= 1)):
