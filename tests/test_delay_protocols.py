@@ -70,7 +70,7 @@ def test_a_coarser_picture_holds_means_of_squares(images):
 
 @needs_mnist
 def test_the_published_split_leaves_the_validation_images_out():
-    task = psmnist.task()
+    task = psmnist.task(pool=14)
     labels = np.concatenate([task.training(k, 5500, 0).target for k in range(10)])
     (_, learned), (_, tested) = lp.datasets.mnist()
     np.testing.assert_array_equal(np.bincount(labels), np.bincount(learned[:55_000]))
@@ -124,14 +124,12 @@ def test_the_network_makes_the_spikes_of_the_published_step():
 
 @needs_mnist
 def test_a_run_of_psmnist_goes_on_where_it_stopped(tmp_path):
-    words = ["run", "psmnist", "--threads", "1", "--out", str(tmp_path)]
     built = psmnist.quick()
     short = dict(batch=8, test=8, test_every=1, optimiser=built.optimiser, loss=built.loss, rule=bptt(), backend="torch")
     whole = lp.run(built.network, built.task, updates=2, **short)
     lp.run(built.network, built.task, updates=1, path=tmp_path / "part.zarr", **short)
     resumed = lp.run(built.network, built.task, updates=2, path=tmp_path / "part.zarr", resume=True, **short)
     xr.testing.assert_identical(whole["metrics"].to_dataset(), resumed["metrics"].to_dataset().load())
-    assert words and protocols.load("psmnist").rule == "bptt"
 
 
 # --- patterns of relative spike times -----------------------------------------------------------------------------------
@@ -365,7 +363,10 @@ def test_a_protocol_is_run_with_its_own_rule_unless_told_otherwise(toy, tmp_path
     invoke("run", "toy", "--rule", "eprop", "--backend", "torch", "--out", tmp_path)
     rules = {path.name.split("-")[2] for path in tmp_path.glob("*.zarr")}
     assert rules == {"bptt", "eprop"}
-    assert protocols.load("psmnist").rule == "bptt"
+
+
+def test_long_memory_is_trained_by_bptt():
+    assert protocols.load("psmnist").rule == "bptt" and protocols.load("temporal-patterns").rule == "eprop"
 
 
 def test_the_command_refuses_a_missing_device_before_it_builds_anything(monkeypatch, tmp_path):
