@@ -7,14 +7,20 @@ import pytest
 import torch
 from brian2 import mV, ms
 
-from localplast.backends import kernel_build
+from localplast import delay
+from localplast.backends import kernel_build, torch_backend, torch_learn
 from localplast.backends.torch_fused import Fused, why_not
+from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.loss import branching, cross_entropy
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, normal, uniform
 from localplast.neuron import NeuronModel
+from localplast.optimise import adam
+from localplast.rules import bptt
 from localplast.surrogate import arctan, triangle
+from localplast.task import Trials
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 
@@ -65,14 +71,14 @@ MODELS = {
 }  # fmt: skip
 
 
-def recurrent(model, strength, delay=None, readout=leaky_readout, **population):
-    """One recurrent population between five channels and a readout; ``delay`` makes one from the shape of a projection."""
+def recurrent(model, strength, late=None, readout=leaky_readout, **population):
+    """One recurrent population between five channels and a readout; ``late`` makes a delay from the shape of a projection."""
     drive = uniform(strength, mean=0.4 * strength / np.sqrt(5))
     cells = Population(SIZE, model, **population)
     return Network(dt=1 * ms, cues=Input(5), rec=cells, out=Population(3, readout()), projections=[
-        Projection("cues", "rec", weight=drive, delay=delay and delay(5, SIZE)),
-        Projection("rec", "rec", weight=normal(0.6 * strength), delay=delay and delay(SIZE, SIZE)),
-        Projection("rec", "out", delay=delay and delay(SIZE, 3)),
+        Projection("cues", "rec", weight=drive, delay=late and late(5, SIZE)),
+        Projection("rec", "rec", weight=normal(0.6 * strength), delay=late and late(SIZE, SIZE)),
+        Projection("rec", "out", delay=late and late(SIZE, 3)),
     ])  # fmt: skip
 
 
@@ -175,7 +181,8 @@ def test_a_spike_s_reset_is_part_of_what_a_parameter_does():
 def test_feedback_matrices():
     net, learned = network("lif")
     generator = torch.Generator().manual_seed(5)
-    feedback = {name: torch.randn(SIZE, size, generator=generator, dtype=torch.float64) for name, size in (("rec_out", 3), ("rec_rec", SIZE))}
+    sizes = {"rec_out": 3, "rec_rec": SIZE}
+    feedback = {name: torch.randn(SIZE, size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
     assert distance(agree(net, learned, feedback=feedback)["rec.v_th"], agree(net, learned)["rec.v_th"]) > 0.01
 
 
@@ -246,9 +253,106 @@ DELAYS = {
 
 @pytest.mark.parametrize("kind", DELAYS)
 def test_delays(kind):
-    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, delay=DELAYS[kind])
+    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind])
     learned = (*net.trainable, "rec.v_th")
     whole, inputs = agree(net, learned), {"cues": spikes_in(net)["cues"] * torch.linspace(0.5, 2, 5, dtype=torch.float64)}
     agree(net, learned, inputs)
     cut = agree(net, learned, cut={"rec_rec"})
     assert distance(cut["cues_rec.delay"], whole["cues_rec.delay"]) > 0.01 and float(cut["rec_rec.delay"].abs().max()) > 0
+
+
+@pytest.mark.parametrize("kind", ["axonal", "dendritic"])
+def test_feedback_matrices_meet_delays_where_the_signal_passes_them(kind):
+    """An axonal delay sees its error through the feedback, a dendritic one through the weights, as in the twin."""
+    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind])
+    generator = torch.Generator().manual_seed(5)
+    feedback = {"rec_rec": 0.3 * torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64)}
+    agree(net, (*net.trainable, "rec.v_th"), feedback=feedback, cut={"rec_out"}, dead=())
+
+
+def test_dense_inputs_may_be_late():
+    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, late=DELAYS["shared"])
+    agree(net, net.trainable, spikes_in(net, trials=11, share=0.7), threads=2)
+
+
+def test_rings_follow_the_delays_of_each_call():
+    """Delays may grow past the trial, and shrink again: nothing is compiled for a longest one."""
+    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS["axonal"])
+    tensors, masks = prepare(net, net.trainable)
+    weights, inputs = {name: tensors[f"{name}.weight"] for name in net.projections}, spikes_in(net)
+    kernel = Fused(net, {k: x.detach() for k, x in tensors.items()}, masks, sums=True)
+    for factor in (1.0, STEPS / 3, 0.5):
+        own = {k: x.detach() * (factor if k == "rec_rec.delay" else 1.0) for k, x in tensors.items()}
+        own = {k: x.requires_grad_(tensors[k].requires_grad) for k, x in own.items()}
+        results = kernel({name: own[f"{name}.weight"] for name in weights}, inputs, {k: own[k] for k in net.trainable})
+        exact, found = by_twin(net, own, masks, inputs)[1], gradients(results, own)
+        assert all(distance(found[k], exact[k]) < 1e-10 for k in exact)
+
+
+def test_refractory_periods_may_grow():
+    """A neuron whose period is a step at first is compiled as one that can be silent for longer."""
+    net = recurrent(lif(tau_ref=1 * ms, surrogate=triangle(gamma=0.8)), 4.0)
+    tensors, masks = prepare(net, ["rec.v_th"])
+    weights, inputs = {name: tensors[f"{name}.weight"] for name in net.projections}, spikes_in(net)
+    kernel = Fused(net, {k: x.detach() for k, x in tensors.items()}, masks)
+    for steps in (1, 4):
+        tensors["rec.tau_ref"] = torch.tensor(steps * 1e-3, dtype=torch.float64)
+        found = kernel(weights, inputs, {"rec.tau_ref": tensors["rec.tau_ref"]})
+        assert torch.equal(found["rec.count"], by_twin(net, tensors, masks, inputs)[0]["rec.count"])
+
+
+def test_what_cannot_be_given_is_refused():
+    net = recurrent(lif(), 4.0, late=DELAYS["axonal"])
+    assert why_not(net, trainable=["rec.tau_mem", "rec_rec.delay"], record=["rec.sum"]) is None
+    tensors, masks = prepare(net, ())
+    weights, kernel = {name: tensors[f"{name}.weight"] for name in net.projections}, Fused(net, tensors, masks)
+    for others, message in (
+        ({"rec.tau_mem": torch.full((SIZE,), 0.02)}, r"rec.tau_mem of shape \(7,\) is given; the network has shape \(\)"),
+        ({"rec.tau_man": torch.tensor(0.02)}, "rec.tau_man"),
+        ({"rec_rec.delay": torch.full((SIZE,), -1.0)}, "'rec_rec': impossible delay, -1.0"),
+        ({"rec_rec.delay": torch.full((SIZE,), torch.nan)}, "'rec_rec': impossible delay"),
+    ):
+        with pytest.raises(NetworkError, match=message):
+            kernel(weights, spikes_in(net), others)
+    with pytest.raises(UnsupportedError, match="rec.v: the kernel has those of weights, parameters and delays"):
+        kernel(weights, spikes_in(net), {"rec.v": tensors["rec.v"]})
+    spread = recurrent(lif(), 4.0, late=lambda *shape: axonal(2 * ms, trainable=True, kernel=delay.triangle(3 * ms)))
+    assert "spreads its delays by a triangle kernel" in why_not(spread)
+
+
+def learning_net():
+    cells = Population(SIZE, lif(surrogate=triangle(gamma=0.8)), trainable={"tau_mem": (5 * ms, 50 * ms), "v_th": (0.1, 10)})
+    loop = Delay("dendritic", REAL(SIZE), trainable=(0 * ms, 20 * ms))
+    out = Population(3, leaky_readout(), trainable={"tau_out": (5 * ms, 50 * ms)})
+    return Network(dt=1 * ms, cues=Input(5), rec=cells, out=out, projections=[
+        Projection("cues", "rec", weight=uniform(4.0, mean=0.7)), Projection("rec", "rec", delay=loop), Projection("rec", "out"),
+    ])  # fmt: skip
+
+
+def some_trials(net):
+    rng = np.random.default_rng(2)
+    return Trials({"cues": rng.random((6, STEPS, 5)) < 0.25}, target=rng.integers(0, 3, 6))
+
+
+def test_the_learner_and_gradient_run_it(monkeypatch):
+    """Training with parameters, delays and a branching penalty, by the kernel and by the plain step: the same numbers."""
+    net = learning_net()
+    trials, values, loss = some_trials(net), net.draw(1), cross_entropy() + branching(0.01)
+    optimiser = adam(0.05).with_rates(**{name: 0.01 for name in net.trainable})
+    fast = TorchLearner(net, values, bptt(), loss, optimiser, batch=3)
+    assert fast.forward.fused is not None
+    monkeypatch.setattr(torch_learn, "why_not", lambda *args, **kwargs: "to see the plain step")
+    slow = TorchLearner(net, values, bptt(), loss, optimiser, batch=3)
+    assert slow.forward.fused is None
+    for fused, plain in zip(fast.train(trials), slow.train(trials), strict=True):
+        assert fused["loss"] == pytest.approx(plain["loss"], rel=1e-10)
+    assert fast.evaluate(trials)["loss"] == pytest.approx(slow.evaluate(trials)["loss"], rel=1e-8)
+    for name, value in fast.parameters().items():
+        np.testing.assert_allclose(value, slow.parameters()[name], rtol=1e-8, err_msg=name)
+    plain, _ = torch_backend.gradient(net, values, trials, bptt(), loss)
+    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0)
+    monkeypatch.setattr(torch_backend, "run_forward", lambda *args, **kwargs: pytest.fail("the kernel should run"))
+    fused, _ = torch_backend.gradient(net, values, trials, bptt(), loss)
+    assert {"rec.tau_mem", "rec.v_th", "out.tau_out", "rec_rec.delay"} <= plain.keys()
+    for name, value in plain.items():
+        np.testing.assert_allclose(fused[name], value, atol=1e-10 * np.abs(value).max(), rtol=0, err_msg=name)

@@ -6,7 +6,7 @@ that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps
 """
 
 from localplast.backends.kernel_expression import Writer
-from localplast.backends.kernel_text import add, events, indent, taps
+from localplast.backends.kernel_text import add, events, gather_each, indent, taps, total, weighted
 from localplast.calculus import differentiate, symbol
 from localplast.lower import jacobian
 
@@ -44,10 +44,6 @@ def head(n):
     if n.learns:
         lines.append(f"real *restrict gz = w->gz{n.number};")
     return indent(lines, 4)
-
-
-def total(terms):
-    return " + ".join(terms) if terms else "R(0.0)"
 
 
 def open_step(n, kept):
@@ -161,22 +157,21 @@ def mu_row(delay):
     return f"(mu + (wrap(here + {delay}, ring) * S + s) * N)"
 
 
-def weighted(terms):
-    """A sum of C texts, each times its factor, if it has one."""
-    return total([f"{factor} * {text}" if factor else text for text, factor in terms])
-
-
 def seen_mu(k):
     """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target; its ``slope``."""
     if k.kind == "shared" and not k.between:
         return "    const real *restrict seen = mu + wrap(here + delay[0], ring) * S * N;"
     if k.kind not in ("shared", "dendritic"):
         return ""
-    rows = [(f"{mu_row(d)}[j]", share, slope) for d, share, slope in taps(k, "0" if k.kind == "shared" else "j")]
+    if k.kind == "dendritic":
+        places, rows = gather_each(k, "mu", "here + {}")
+    else:
+        places, rows = "", [(f"{mu_row(d)}[j]", share, slope) for d, share, slope in taps(k, "0")]
     lines = [f"seen[s * N + j] = {weighted([(text, share) for text, share, _ in rows])};"]
     if k.between:
         lines.append(f"slope[s * N + j] = {weighted([(text, slope) for text, _, slope in rows])};")
     return f"""    real *restrict seen = w->seen{k.number}, *restrict slope = w->slope{k.number};
+    {places}
     for (int s = 0; s < S; s++)
         for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(lines)} }}"""
 

@@ -8,7 +8,8 @@ hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and `
 from localplast.backends.kernel_adjoint import adjoint_text
 from localplast.backends.kernel_expression import Writer
 from localplast.backends.kernel_plan import Channels
-from localplast.backends.kernel_text import HELPERS, add, events, indent, taps
+from localplast.backends.kernel_send import send
+from localplast.backends.kernel_text import HELPERS, indent
 from localplast.calculus import symbol
 
 __all__ = ["slots", "source"]
@@ -206,74 +207,6 @@ static void gather{n.number}(struct space *w, void **p, long t)
         w->start{n.number}[t * S + s + 1] = count;
     }}
 }}"""
-
-
-def send(k):
-    """Slot 3: what one projection brings at step t."""
-    row = "weight + i * N"
-    if k.dense:
-        body = send_dense(k)
-    elif k.kind == "shared":
-        body = "\n    ".join(
-            f"if (t >= {d}) {events(k, f't - {d}', add(k, 'box + s * N', row, share))}" for d, share, _ in taps(k, "0")
-        )
-    elif k.kind == "axonal":
-        body = events(k, "t", " ".join(add(k, late_row(d), row, share) for d, share, _ in taps(k, "i"))) + arrived(k)
-    elif k.kind == "dendritic":
-        body = send_at_once(k)
-    else:
-        body = events(k, "t", scatter(k)) + arrived(k)
-    return f"""
-/* {k.name} */
-INLINE void send{k.number}(struct space *w, void **p, long t)
-{{
-    enum {{ N = {k.post.padded} }};
-    const real *restrict weight = p[P_weight{k.number}], *restrict part = p[P_part{k.number}];
-    const int *restrict delay = p[P_delay{k.number}];
-    const long ring = ((const long *)p[P_longest])[{k.number}] + 1, here = t % ring;
-    real *restrict box = w->in{k.post.number}_{k.target}_{k.transmission}, *restrict late = w->late{k.number};
-    {body}
-}}"""
-
-
-def late_row(delay):
-    """Where the row of trial s that arrives after ``delay`` waits."""
-    return f"late + (wrap(here + {delay}, ring) * S + s) * N"
-
-
-def scatter(k):
-    """C loop that puts every synapse of neuron i where it will arrive."""
-    sized = " * x" if k.sized else ""
-    at = f"i * {k.post.size} + j"
-    adds = (f"({late_row(d)})[j] += weight[i * N + j]{f' * {share}' if share else ''}{sized};" for d, share, _ in taps(k, at))
-    return f"for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(adds)} }}"
-
-
-def send_at_once(k):
-    """What all spikes of a step bring is added up as they leave; each target reads the sum of as long ago as its delay."""
-    reads = (f"{f'{share} * ' if share else ''}late[wrap(here + ring - {d}, ring) * S * N + s * N + j]" for d, share, _ in taps(k, "j"))
-    return f"""memset(late + here * S * N, 0, S * N * sizeof(real));
-    {events(k, "t", add(k, "late + (here * S + s) * N", "weight + i * N"))}
-    for (int s = 0; s < S; s++)
-        for (int j = 0; j < {k.post.size}; j++) box[s * N + j] += {" + ".join(reads)};"""
-
-
-def send_dense(k):
-    many = f"w->live * {k.pre.size}"
-    data = f"(const real *)p[P_data{k.pre.number}] + ((t - {{0}}) * w->B + w->first) * {k.pre.size}"
-    lines = [f"if (t >= {d}) add_scaled(rows, {data.format(d)}, {share or 'R(1.0)'}, {many});" for d, share, _ in taps(k, "0")]
-    return f"""if (t < delay[0]) return;
-    real *rows = w->rows{k.pre.number};
-    memset(rows, 0, {many} * sizeof(real));
-{indent(lines, 4)}
-    product(rows, {k.pre.size}, {k.pre.size}, weight, N, box);"""
-
-
-def arrived(k):
-    return """
-    real *now = late + here * S * N;
-    add_row(box, now, S * N);
-    memset(now, 0, S * N * sizeof(real));"""
 
 
 def arrive(n, kept):

@@ -1,6 +1,6 @@
 """The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
 
-__all__ = ["HELPERS", "add", "events", "indent", "taps"]
+__all__ = ["HELPERS", "add", "events", "gather_each", "indent", "taps", "total", "weighted"]
 
 #: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``.
 HELPERS = r"""
@@ -205,3 +205,25 @@ def taps(link, at):
     if not link.between:
         return [(f"delay[{at}]", None, None)]
     return [(f"delay[{at}]", f"(R(1.0) - part[{at}])", "R(-1.0)"), (f"(delay[{at}] + 1)", f"part[{at}]", "R(1.0)")]
+
+
+def total(terms):
+    """The sum of C texts."""
+    return " + ".join(terms) or "R(0.0)"
+
+
+def weighted(terms):
+    """The sum of C texts, each times its factor where it has one: ``[(text, factor or None)]``."""
+    return total([f"{factor} * {text}" if factor else text for text, factor in terms])
+
+
+def gather_each(link, rows, place):
+    """How each target j reads, in trial s, its own step of a ring of ``rows``.
+
+    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}`` standing for the delay. It is looked up once for all trials.
+    """
+    found = list(enumerate(taps(link, "j")))
+    names = ", ".join(f"at{n}[N]" for n, _ in found)
+    places = " ".join(f"at{n}[j] = wrap({place.format(d)}, ring) * S * N + j;" for n, (d, _, _) in found)
+    lines = f"long {names}; for (int j = 0; j < {link.post.size}; j++) {{ {places} }}"
+    return lines, [(f"{rows}[at{n}[j] + s * N]", share, slope) for n, (_, share, slope) in found]

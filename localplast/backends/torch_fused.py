@@ -143,8 +143,8 @@ def check_numbers(net, tensors):
         steps = tensors[f"{name}.delay"]
         if not bool(((steps >= 0) & (steps <= MAX_DELAY_STEPS)).all()):
             raise NetworkError(
-                f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must lie between 0 and "
-                f"{MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
+                f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must lie between "
+                f"0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
             )
 
 
@@ -290,19 +290,41 @@ class Call:
                 result[f"back{k.number}"] = pad(*((matrix, k.post.padded) if synaptic else (matrix.T, k.pre.padded)))
         return result
 
-    def private(self, wanted, delayed):
+    def private(self, needed):
         """Arrays that each thread adds up: gradients of weights, delays and parameters, by slot."""
-        links = [("d_weight", k) for k in wanted] + [("d_share", k) for k in delayed]
+        plan = self.kernel.plan
+        links = [("d_weight", k) for k in plan.links if k in needed]
+        links += [("d_share", k) for k in plan.delayed if f"{k.name}.delay" in needed]
         shapes = {f"{what}{k.number}": (k.pre.size, k.post.padded) for what, k in links}
-        shapes |= {f"d{n.number}_{p}": (n.padded,) for n in self.kernel.plan.cells for p in n.learned}
+        shapes |= {f"d{n.number}_{p}": (n.padded,) for n in plan.cells for p in n.learned if f"{n.name}.{p}" in needed}
         return [{slot: torch.zeros(shape, dtype=self.kernel.dtype) for slot, shape in shapes.items()}
                 for _ in range(self.kernel.threads)]  # fmt: skip
 
-    def delay_gradient(self, k, weight, share, like):
-        """dloss/ddelay, shaped ``like`` the delay: what its share does, times the weight, summed over whom it serves."""
-        through = self.feedback.get(k.name, weight) if k.sent_late else weight
-        each = share * through
-        return {"axonal": each.sum(1), "dendritic": each.sum(0), "synaptic": each, "shared": each.sum()}[k.kind].reshape(like.shape)
+    def of_weights(self, total):
+        """dloss/dweight, by link."""
+        links = {k: f"d_weight{k.number}" for k in self.kernel.plan.links}
+        return {k: total[slot][:, : k.post.size] for k, slot in links.items() if slot in total}
+
+    def of_parameters(self, total, given):
+        """dloss/dparameter, by name; of one that all neurons share, their sum."""
+        found = {}
+        for n in self.kernel.plan.cells:
+            for p in n.learned:
+                if (slot := f"d{n.number}_{p}") in total:
+                    each = total[slot][: n.size]
+                    found[f"{n.name}.{p}"] = each if given[f"{n.name}.{p}"].ndim else each.sum()
+        return found
+
+    def of_delays(self, total, given):
+        """dloss/ddelay, by name: what each share does, times what it passes through, summed over all whom a delay serves."""
+        found = {}
+        for k in self.kernel.plan.delayed:
+            if (slot := f"d_share{k.number}") in total:
+                through = self.feedback.get(k.name, given[k]) if k.sent_late else given[k]
+                each = total[slot][:, : k.post.size] * through
+                served = {"axonal": [1], "dendritic": [0], "synaptic": [], "shared": [0, 1]}[k.kind]
+                found[f"{k.name}.delay"] = each.sum(served) if served else each
+        return found
 
 
 class Trial(torch.autograd.Function):
@@ -325,23 +347,15 @@ class Trial(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
         call, kernel, plan = ctx.call, ctx.call.kernel, ctx.call.kernel.plan
-        weights = dict(zip(plan.links, ctx.saved_tensors, strict=False))
-        learned = dict(zip(plan.learned, ctx.saved_tensors[len(weights) :], strict=True))
-        needed = dict(zip((*plan.links, *plan.learned), ctx.needs_input_grad[1:], strict=True))
+        given = dict(zip((*plan.links, *plan.learned), ctx.saved_tensors, strict=True))
+        needed = {name for name, need in zip(given, ctx.needs_input_grad[1:], strict=True) if need}
+        weights = [given[k] for k in plan.links]
         names = [f"d_output{n.number}" for n in kernel.readouts] + [f"d_count{n.number}" for n in kernel.spiking]
         names += [f"d_total{n.number}" for n in kernel.summed]
         arrays = {name: g.contiguous() for name, g in zip(names, gradients, strict=True)}
-        arrays |= call.arrays(weights.values()) | call.backward_weights(weights.values())
-        wanted, delayed = [k for k in plan.links if needed[k]], [k for k in plan.delayed if needed[f"{k.name}.delay"]]
-        private = call.private(wanted, delayed)
+        arrays |= call.arrays(weights) | call.backward_weights(weights)
+        private = call.private(needed)
         kernel.run(kernel.library.adjoint, arrays, *call.shape, private)
         total = {slot: sum(mine[slot] for mine in private) for slot in private[0]}
-        found = {k: total[f"d_weight{k.number}"][:, : k.post.size] for k in wanted}
-        for n in plan.cells:
-            for p in n.learned:
-                each = total[f"d{n.number}_{p}"][: n.size]
-                found[f"{n.name}.{p}"] = each if learned[f"{n.name}.{p}"].ndim else each.sum()
-        for k in delayed:
-            share = total[f"d_share{k.number}"][:, : k.post.size]
-            found[f"{k.name}.delay"] = call.delay_gradient(k, weights[k], share, learned[f"{k.name}.delay"])
-        return (None, *(found.get(name) for name in needed))
+        found = call.of_weights(total) | call.of_parameters(total, given) | call.of_delays(total, given)
+        return (None, *(found.get(name) if name in needed else None for name in given))
