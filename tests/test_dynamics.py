@@ -28,7 +28,9 @@ def recurrent(delay, weight=0.0, **more):
     return lp.Network(
         dt=1 * ms, cues=lp.Input(2), rec=lp.Population(4, lif()), out=lp.Population(2, leaky_readout()),
         projections=[
-            lp.Projection("cues", "rec"), lp.Projection("rec", "rec", delay=delay, weight=weight, **more), lp.Projection("rec", "out"),
+            lp.Projection("cues", "rec"),
+            lp.Projection("rec", "rec", delay=delay, weight=weight, **more),
+            lp.Projection("rec", "out"),
         ],
     )  # fmt: skip
 
@@ -197,6 +199,11 @@ def test_synapses_that_do_not_exist_do_not_count():
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
+FEEDFORWARD = lp.Network(
+    dt=1 * ms, cues=lp.Input(1), out=lp.Population(1, leaky_readout()), projections=[lp.Projection("cues", "out")]
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda r, n: rate_spectrum(r.values), r"dims .*trial.*record \"rec.raster\""),
     (lambda r, n: rate_spectrum(r.sel(time=slice(5, 6))), r"0 steps.*seconds"),
@@ -204,8 +211,7 @@ def test_synapses_that_do_not_exist_do_not_count():
     (lambda r, n: branching(r, [0]), r"lag=0: give whole steps from 1 to 1998"),
     (lambda r, n: subsampled_branching(r, [1, 2]), r"at least three lags"),
     (lambda r, n: spectral_radius(n, n.draw(0), "cues_rec"), r"'cues_rec' is not .*\['rec_rec'\]"),
-    (lambda r, n: delay_lines(lp.Network(dt=1 * ms, cues=lp.Input(1), out=lp.Population(1, leaky_readout()),
-                                         projections=[lp.Projection("cues", "out")]), None), r"no projection is recurrent among cues_out"),
+    (lambda r, n: delay_lines(FEEDFORWARD, FEEDFORWARD.draw(0)), r"no projection is recurrent among cues_out"),
 ])  # fmt: skip
 def test_errors(call, words):
     with pytest.raises((LocalplastError, NetworkError), match=words):

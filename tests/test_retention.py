@@ -52,7 +52,8 @@ def test_accuracy_and_its_error(delay):
 
 def test_it_is_the_share_of_right_trials():
     net, rng = remembering(), np.random.default_rng([7, 1])
-    found = accuracy_against(net, net.draw(0), functools.partial(cue, wait=20 * ms), {"noise": [0.3]}, trials=50, seed=7, at_once=50)
+    make = functools.partial(cue, wait=20 * ms)
+    found = accuracy_against(net, net.draw(0), make, {"noise": [0.3]}, trials=50, seed=7, at_once=50)
     trials = cue(rng, 50, noise=0.3, wait=20 * ms)
     seen = trials.inputs["cues"].any(1).argmax(1)
     assert found["accuracy"].item() == np.mean(seen == trials.target) < 1
