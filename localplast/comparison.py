@@ -20,9 +20,10 @@ from localplast.network import Network
 from localplast.optimise import Optimiser
 from localplast.record import Request, version
 from localplast.rule import Rule
+from localplast.rules import bptt, eprop
 from localplast.verbs import BACKENDS
 
-__all__ = ["Contender", "compare"]
+__all__ = ["Contender", "compare", "usual"]
 
 CURVES = {"test_accuracy": "1", "test_loss": "1", "test_spikes": "1"}
 TRAINING = {"accuracy": "1", "loss": "1", "rate": "Hz"}
@@ -65,6 +66,17 @@ class Contender:
 def as_contender(rule):
     """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
     return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
+
+
+def usual(net, *, feedback_std=1.0):
+    """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights frozen."""
+    hidden = tuple(p.name for p in net.plastic if p.post not in net.readouts)
+    return {
+        "BPTT": bptt(),
+        "e-prop, symmetric": eprop(),
+        "e-prop, random": eprop(feedback="random", feedback_std=feedback_std),
+        "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
+    }
 
 
 def check_contender(name, other, net, hidden):

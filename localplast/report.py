@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from localplast.comparison import Contender, as_contender, compare
+from localplast.comparison import as_contender, compare, usual
 from localplast.measure import UNITS
 from localplast.errors import LocalplastError
 from localplast.plot import comparison, details
 from localplast.record import open_record
-from localplast.rules import bptt, eprop
 from localplast.serialise import atomic_write
 from localplast.show import trial
 from localplast.table import Column, Table
@@ -29,17 +28,8 @@ def contenders(preset, backend=None):
 
 
 def rules_of(preset):
-    """The rules of ``preset``, or else e-prop with both kinds of feedback, BPTT, and the control with hidden weights frozen."""
-    if preset.rules:
-        return preset.rules
-    readouts = preset.network.readouts
-    hidden = tuple(p.name for p in preset.network.plastic if p.post not in readouts)
-    return {
-        "BPTT": bptt(),
-        "e-prop, symmetric": eprop(),
-        "e-prop, random": eprop(feedback="random", feedback_std=preset.feedback_std),
-        "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
-    }
+    """The rules of ``preset``, or else those of :func:`~localplast.comparison.usual`."""
+    return preset.rules or usual(preset.network, feedback_std=preset.feedback_std)
 
 
 def table(tree):

@@ -10,10 +10,13 @@ import numpy as np
 from brian2 import ms
 from scipy.stats import binom
 
+from localplast.comparison import Contender, usual
 from localplast.loss import cross_entropy, rate
-from localplast.models import alif, leaky_readout
+from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.protocol import Preset, Protocol
+from localplast.protocols import delaynet
+from localplast.rules import bptt
 from localplast.task import Task, Trials
 
 __all__ = ["evidence_trials", "last_k_accuracy", "network", "protocol"]
@@ -150,13 +153,44 @@ def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
     )
 
 
+def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1 * ms):
+    """LIF neurons that adapt to nothing: their membranes have to remember, or their recurrent weights.
+
+    With ``tau_mem`` of two seconds they solve the task even without recurrent weights; with 20 ms they do not (Balafrej et
+    al. 2023, arXiv:2310.19067, fig. 5). Weights at first as in the code they took this from (Frenkel & Indiveri 2022,
+    ISSCC, ReckOn): He's, by 0.5 for inputs and the readout, 0.1 for recurrence.
+    """
+    he, tau_out = np.sqrt(2), 20 * ms
+    within = [Projection("rec", "rec", weight=normal(0.1 * he))] if recurrent else []
+    return Network(
+        dt=dt,
+        cues=Input(4 * GROUP),
+        rec=Population(neurons, lif(tau_mem=tau_mem, v_th=v_th)),
+        out=Population(2, leaky_readout(tau_out=tau_out)),
+        projections=[Projection("cues", "rec", weight=normal(0.5 * he)), *within, Projection("rec", "out", weight=normal(0.5 * he))],
+    )
+
+
+def families(neurons, dt=1 * ms):
+    """Other networks on the same trials, by BPTT: delay lines, slow membranes with and without recurrence, and neither."""
+    delays = delaynet.network(neurons=round(neurons ** (1 / 3)) ** 3, dt=dt)
+    return {
+        "DelayNet": Contender(
+            bptt(), "torch", network=delays, optimiser=delaynet.optimiser(delays, 2e-3), loss=delaynet.losses()[0]
+        ),
+        "slow LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons, dt=dt)),
+        "slow LIF, feedforward": Contender(bptt(), "torch", network=memoryless(neurons=neurons, recurrent=False, dt=dt)),
+        "fast LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons, tau_mem=20 * ms, dt=dt)),
+    }
+
+
 def task(**options):
     return Task.generated("evidence-accumulation", lambda rng, n: evidence_trials(rng, n, **options))
 
 
 def quick():
     """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
-    return preset(cues=3, duration=750 * ms, neurons=60, tau_adapt=600 * ms, updates=120, batch=32, test=200)
+    return preset(cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, updates=120, batch=32, test=200)
 
 
 def paper():
@@ -165,8 +199,10 @@ def paper():
 
 
 def preset(*, cues, duration, neurons, tau_adapt, updates, batch, test):
+    net = network(neurons=neurons, tau_adapt=tau_adapt)
     return Preset(
-        network=network(neurons=neurons, tau_adapt=tau_adapt),
+        network=net,
+        rules=usual(net) | families(neurons),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
