@@ -48,7 +48,10 @@ def band(ax, x, values, label, colour, line="-", **more):
 
 
 def learning_curves(tree, ax, *, metric="accuracy"):
-    """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or loss."""
+    """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or loss.
+
+    Dotted: the accuracies that the protocol's ``references`` reach.
+    """
     curves, training = tree["curves"].to_dataset(), tree["training"].to_dataset()
     width = -(-training.sizes["update"] // POINTS)
     training = training.coarsen(update=width, boundary="trim").mean()
@@ -59,6 +62,9 @@ def learning_curves(tree, ax, *, metric="accuracy"):
         tested = curves[f"test_{metric}"].sel(rule=rule)
         band(ax, tested["update"].values, scale * tested.values, rule, colour, line, marker=".")
     ax.plot([], [], color="0.5", lw=0.6, label="training batches")
+    if metric == "accuracy" and "references" in tree.children:
+        for agent in tree["references"]["accuracy"]:
+            ax.axhline(100 * float(agent), color="0.6", lw=0.8, ls=":", label=str(agent["agent"].values))
     legend(ax)
     return style(ax, "learning (mean, band: sd over seeds)", "update", "accuracy (%)" if metric == "accuracy" else "loss")
 

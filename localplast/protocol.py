@@ -36,6 +36,8 @@ class Preset:
         Standard deviation of random feedback, near that of the readout's weights.
     rules : dict of str to Rule or Contender, optional
         What ``localplast compare`` compares, by name. Default: e-prop with both kinds of feedback, BPTT and a control.
+    references : dict of str to float
+        Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the report.
     """
 
     network: Network
@@ -49,6 +51,7 @@ class Preset:
     optimiser: Optimiser | None = None
     feedback_std: float = 1.0
     rules: dict = field(default_factory=dict)
+    references: dict = field(default_factory=dict)
 
     def __post_init__(self):
         of_adam = None if self.learning_rate is None else adam(self.learning_rate)

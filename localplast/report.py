@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from localplast.comparison import as_contender, compare, usual
+from localplast.comparison import as_contender, compare, strings, usual
 from localplast.measure import UNITS
 from localplast.errors import LocalplastError
 from localplast.plot import comparison, details
@@ -101,6 +102,9 @@ def report(
         batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
         target=target, workers=2,
     )
+    if built.references:
+        agents = ("agent", strings(list(built.references)))
+        tree["references"] = xr.DataTree(xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents}))
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
     drawn = comparison(tree, last_trial(built, folder, list(seeds)[0]))
@@ -111,8 +115,9 @@ def report(
     for path in tables:
         found.write(path)
     published = "".join(f"\npublished, {what}: {number}" for what, number in protocol.published.items())
+    agents = "".join(f"\n{name}: {100 * accuracy:.1f} %" for name, accuracy in built.references.items())
     apart = alignment_table(tree).to_markdown().partition("\n\n")[2]  # its header is that of the first table
-    text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{published}\n"
+    text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{agents}{published}\n"
     atomic_write(Path(folder) / "table.md", text.encode())
     written = [f"{folder}/comparison.zarr, comparison.png, details.png, table.md, runs/", *map(str, tables)]
     return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"

@@ -116,6 +116,7 @@ def preset(*, neurons, dt, cues, duration, learning_rate, updates, test):
         updates=updates,
         test=test,
         hidden="rec",
+        references={"remembers only the last cue": evidence.last_k_accuracy(cues, 1)},
         rules={
             "DelayNet": Contender(bptt(), "torch"),
             "without delays": Contender(bptt(), "torch", network=plain),

@@ -1,0 +1,99 @@
+"""Several networks in one comparison, on the same trials: each against its own BPTT, absent where it has no such part."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from brian2 import ms
+
+import localplast as lp
+from localplast import cli, protocols
+from localplast.comparison import compare
+from localplast.models import alif, leaky_readout, lif
+from localplast.protocol import Preset, Protocol
+from localplast.rules import bptt, eprop
+
+STEPS = 30
+
+
+def network(model=lif, *, size=8, recurrent=True, dt=1 * ms, inputs=6, readouts=2, name="rec", **options):
+    within = [lp.Projection(name, name, delay=lp.axonal(3 * dt))] if recurrent else []
+    nodes = {"cues": lp.Input(inputs), name: lp.Population(size, model(), **options), "out": lp.Population(readouts, leaky_readout())}
+    return lp.Network(
+        dt=dt, **nodes, projections=[lp.Projection("cues", name, weight=lp.normal(2.0)), *within, lp.Projection(name, "out")]
+    )
+
+
+def generate(rng, n):
+    raster = rng.random((n, STEPS, 6)) < 0.2
+    labels = (raster[:, :, :3].sum((1, 2)) > raster[:, :, 3:].sum((1, 2))).astype(int)
+    return lp.Trials({"cues": raster}, labels, np.full(STEPS, 1 / STEPS))
+
+
+TASK, LOSS = lp.Task.generated("more-on-the-left", generate), lp.losses.cross_entropy()
+SETTINGS = dict(optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=2, test=6, probes=1)
+FAMILIES = {
+    "e-prop": lp.Contender(eprop(feedback="random"), "torch"),
+    "feedforward": lp.Contender(bptt(), "torch", network=network(size=5, recurrent=False)),
+    "learns its leak": lp.Contender(
+        eprop(), "torch", network=network(alif, trainable={"tau_mem": (5 * ms, 50 * ms)}),
+        optimiser=lp.adam(2e-2).with_rates(**{"rec.tau_mem": 0.1}), loss=LOSS + lp.losses.rate(10, 1e-4),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(network(), TASK, FAMILIES, loss=LOSS, **SETTINGS)
+
+
+def test_each_against_its_own_bptt(comparison):
+    found = comparison["alignment"]["relative_error"]
+    assert list(found["projection"].values) == ["cues_rec", "rec_rec", "rec_out", "rec.tau_mem"]
+    there = np.isfinite(found).all(("seed", "update"))
+    absent = {rule: [p for p in found["projection"].values if not there.sel(rule=rule, projection=p)] for rule in FAMILIES}
+    assert absent == {"e-prop": ["rec.tau_mem"], "feedforward": ["rec_rec", "rec.tau_mem"], "learns its leak": []}
+    assert float(found.sel(rule="feedforward").max()) == 0 and float(found.sel(rule="e-prop", projection="cues_rec").min()) > 0.01
+    assert np.isfinite(comparison["hidden"]["cosine"]).all()
+
+
+def test_networks_are_named(comparison):
+    words = ["8 lif, recurrent, delays to 3 ms", "5 lif", "8 alif, recurrent, delays to 3 ms"]
+    assert list(comparison["cost"]["network"].values) == words
+    state = comparison["cost"]["bytes_per_synapse"]
+    assert np.isnan(state.sel(rule="feedforward", projection="rec_rec")) and state.sel(rule="feedforward", projection="cues_rec") == 24
+    assert state.sel(rule="learns its leak", projection="cues_rec") > state.sel(rule="e-prop", projection="cues_rec")  # as alif
+
+
+def test_the_same_run_alone(comparison):
+    """A contender's own network, optimiser and loss are what trains, from the same seed on the same trials."""
+    own = FAMILIES["learns its leak"]
+    alone = lp.run(own.network, TASK, backend="torch", rule=own.rule, optimiser=own.optimiser, loss=own.loss, batch=2, updates=2, seed=1)
+    seen = comparison["training"].sel(rule="learns its leak", seed=1)
+    assert np.array_equal(seen["loss"], alone["metrics"]["loss"].dropna("update"))
+    assert not np.array_equal(seen["loss"], comparison["training"]["loss"].sel(rule="e-prop", seed=1))
+
+
+@pytest.mark.parametrize("other, complaint", [
+    (network(dt=2 * ms), "'odd': its network has other dt .0.002. than the one compared .0.001."),
+    (network(inputs=7), "other inputs"),
+    (network(readouts=3), "other readouts .*'out': 3.*'out': 2"),
+    (network(name="hidden"), "no population 'rec'.*it has .'hidden', 'out'."),
+])  # fmt: skip
+def test_networks_that_cannot_see_the_same_trials(other, complaint):
+    with pytest.raises(lp.LocalplastError, match=complaint):
+        compare(network(), TASK, {"odd": lp.Contender(bptt(), "torch", network=other)}, loss=LOSS, **SETTINGS)
+
+
+def test_the_report_shows_networks_and_references(monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+
+    def quick():
+        references = {"tosses a coin": 0.5}
+        return Preset(network(), TASK, LOSS, learning_rate=1e-2, batch=2, updates=2, test=6, hidden="rec", rules=FAMILIES, references=references)
+
+    monkeypatch.setattr(protocols, "load", lambda name: Protocol("toy", "a test", "none", {"quick": quick}))
+    result = CliRunner().invoke(cli.app, ["compare", "toy", "--seeds", "1", "--out", str(tmp_path)], catch_exceptions=False)
+    assert "| feedforward | 5 lif | torch |" in result.output and "tosses a coin: 50.0 %" in result.output
+    assert "| feedforward | rec_out |" in result.output and "| feedforward | rec_rec |" not in result.output
+    tree = xr.open_datatree(tmp_path / "toy-quick" / "comparison.zarr", engine="zarr", consolidated=False)
+    assert float(tree["references"]["accuracy"].sel(agent="tosses a coin")) == 0.5
