@@ -14,7 +14,7 @@ _DEFINED_IN = {
     "localplast.comparison": ("Contender", "compare"),
     "localplast.measure": ("distance",),
     "localplast.errors": (
-        "DatasetError", "LocalplastError", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
+        "DatasetError", "LocalplastError", "LocalplastWarning", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
     "localplast.network": (
         "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "synaptic", "uniform",

@@ -8,7 +8,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.bounds import check_bounds
-from localplast.delay import Kernel
+from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
 from localplast.parts import Delay, Input, Population, Random
@@ -204,6 +204,7 @@ def check_shapes(net, label, p):
             f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {net.dt}, "
             f"these range from {steps.min():g} to {steps.max():g} steps"
         )
+    warn_merged(label, p.delay, net.dt)
 
 
 def check_learned_delay(label, delay):

@@ -5,12 +5,16 @@ A spike reaches its target in several steps, with shares that sum to one. They n
     axonal(delays, trainable=(0*ms, 25*ms), kernel=localplast.delay.triangle(10*ms, halving=200))
 """
 
+import warnings
 from dataclasses import dataclass
 
+import numpy as np
 from brian2.units.fundamentalunits import Quantity
 from brian2.units.stdunits import ms
 
-__all__ = ["Kernel", "gaussian", "kernel_widths", "triangle"]
+from localplast.errors import LocalplastWarning, NetworkError
+
+__all__ = ["Kernel", "check_delays", "gaussian", "kernel_widths", "triangle", "warn_merged"]
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
@@ -48,3 +52,53 @@ def kernel_widths(net, updates=0):
     """Widths of the kernels of all delays, in steps, after so many updates, by projection; zero where there is none."""
     kernels = {name: p.delay.kernel if p.delay else None for name, p in net.projections.items()}
     return {name: kernel.steps(net.dt, updates) if kernel else 0.0 for name, kernel in kernels.items()}
+
+
+def check_delays(net, values, steps):
+    """Raise where ``values`` hold delays that cannot be; warn of those longer than a trial of so many steps.
+
+    A delay that learns may lie outside its bounds by what rounding to whole steps changes.
+    """
+    for name, p in net.projections.items():
+        delays, learns = np.asarray(values.delays[name], float), name in net.learned_delays
+        low, high = net.limits(f"{name}.delay") if learns else (0.0, np.inf)
+        wrong = delays[~((delays >= np.floor(low)) & (delays <= np.ceil(high)) & np.isfinite(delays))]
+        if wrong.size:
+            raise NetworkError(
+                f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie between {low:g} and "
+                f"{high:g} steps of {net.dt}"
+            )
+        warn_late(net, p, values, steps)
+
+
+def warn_late(net, p, values, steps):
+    """Warn of synapses from which nothing arrives within a trial."""
+    mask, delays = values.masks[p.name], np.asarray(values.delays[p.name], float)
+    if delays.ndim == 1 and p.delay.kind == "axonal":
+        delays = delays[:, None]
+    travel = np.broadcast_to(delays, mask.shape)[mask]
+    late = travel >= steps
+    if late.any():
+        warn(
+            f"projection {p.name!r}: what {late.sum()} of its {late.size} synapses carry never arrives; delays reach {travel.max():g} steps, "
+            f"a trial has {steps} steps of {net.dt}: shorten the delays or give longer trials"
+        )
+
+
+def warn_merged(label, delay, dt):
+    """Warn where the time step makes different delays equal."""
+    times = np.unique(np.asarray(delay.value, float) / float(dt))
+    if delay.trainable or len(times) < 2:
+        return
+    times = times[np.append(True, np.diff(times) > 1e-6)]
+    same = np.flatnonzero(np.diff(np.floor(times + 0.5)) == 0)
+    if same.size:
+        one, other = times[same[0]] * dt, times[same[0] + 1] * dt
+        warn(
+            f"{label}: dt = {dt} rounds different delays to the same step, {one} and {other}; use a finer "
+            "dt, or give whole steps"
+        )
+
+
+def warn(text):
+    warnings.warn(text, LocalplastWarning, stacklevel=2)

@@ -5,6 +5,10 @@ class LocalplastError(Exception):
     """Base of all errors raised on purpose."""
 
 
+class LocalplastWarning(UserWarning):
+    """Something that is legal, and hardly meant."""
+
+
 class ModelError(LocalplastError, ValueError):
     """A neuron model that cannot mean anything: units, names, threshold, method."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from localplast.checkpoint import load_checkpoint, save_checkpoint
+from localplast.delay import check_delays
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import of_trials
 from localplast.progress import progress
@@ -77,6 +78,7 @@ class Fit:
         self.target = target or default_target(backend)
         example = task.training(0, batch, seed)
         example.check(net)
+        check_delays(net, values, example.steps)
         self.loss = loss or default_loss(example)
         delays = any(not optimiser.frozen(f"{name}.delay") for name in net.learned_delays)
         self.per_block = updates_per_block(example, updates, self.test_every, backend, delays)

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from localplast.delay import check_delays
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import cross_entropy, mse
 from localplast.progress import progress
@@ -50,7 +51,8 @@ def run(
     batch, updates : int
         Trials per update, and how many updates.
     test, test_every : int
-        Number of test trials, and after how many updates they are presented (default: at the end).
+        Number of test trials, and after how many updates they are presented (default: at the end). What is tested is the
+        network with its learned delays rounded to whole steps, as it runs on Brian2 (``values.rounded(net)``).
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
@@ -129,6 +131,7 @@ def chunks(trials, numbers):
 def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
     """Present trials, record what was asked for."""
     trials.check(net)
+    check_delays(net, values, trials.steps)
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
@@ -180,7 +183,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     from localplast.backends.torch_step import Twin, leaves
     from localplast.backends.torch_step import simulate as simulate_twin
 
-    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype), device=device), values.masks)
+    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype), device=device), values.masks, widths=dict.fromkeys(net.projections, 0.0))
     wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
     names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
 
@@ -229,7 +232,7 @@ def first_failure(net, values, trials, seed):
 
     from localplast.backends.torch_step import Twin, leaves
 
-    twin = Twin(net, leaves(net, values), values.masks)
+    twin = Twin(net, leaves(net, values), values.masks, widths=dict.fromkeys(net.projections, 0.0))
     rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
     inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
     with torch.no_grad():
@@ -275,6 +278,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
     """
     trials.check(net)
     values = values or net.draw(seed)
+    check_delays(net, values, trials.steps)
     loss = loss or default_loss(trials)
     if backend == "brian2":
         from localplast.backends.brian2_backend import gradient as found

@@ -150,8 +150,8 @@ def backward_matrices(net, signal, readouts, seed):
     return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
 
-def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=False):
-    """Simulate trials.
+def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=False, widths=None):
+    """Simulate trials; for ``widths`` see :class:`~localplast.backends.torch_step.Twin`.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=Fals
     """
     outputs = [f"{r}.output" for r in net.readouts]
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
-    twin = Twin(net, tensors, masks, cut=cut, feedback=feedback)
+    twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, widths=widths)
     traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)])
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
     together = {k: traces[f"{k}.spikes"].sum(-1) for k in spiking if sums}

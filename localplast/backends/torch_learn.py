@@ -13,6 +13,7 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
+from localplast.delay import kernel_widths
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
 from localplast.optimise import check_norm, check_rates
@@ -62,12 +63,13 @@ class Forward:
         options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
         self.fused = None if reason else Fused(net, tensors, masks, **options)
 
-    def __call__(self, weights, inputs, others=None):
+    def __call__(self, weights, inputs, others=None, widths=None):
         """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
             return side_by_side(self.net, self.fused(weights, inputs, others))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
-        return run_forward(self.net, tensors, self.masks, inputs, cut=self.cut, feedback=self.feedback, sums=self.sums)
+        options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths}
+        return run_forward(self.net, tensors, self.masks, inputs, **options)
 
 
 def elsewhere(device):
@@ -165,7 +167,7 @@ class TorchLearner:
         reason = elsewhere(self.device) or why_not_online(self.net, learned, self.optimiser, batch=self.batch)
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
-            return OnlineLearner(self.net, learned, self.tensors, self.values.masks)
+            return OnlineLearner(self.net, learned, self.tensors, self.values.masks, kernel_widths(self.net, self.updates))
         return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
 
     def prepare(self, trials):
@@ -190,7 +192,7 @@ class TorchLearner:
         else:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
             more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
-            outputs, counts, sums = self.forward(leaf, inputs, more)
+            outputs, counts, sums = self.forward(leaf, inputs, more, kernel_widths(self.net, self.updates))
         _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         if self.online is None:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
@@ -266,12 +268,12 @@ class TorchLearner:
         return *found, {}
 
     def evaluate(self, trials):
-        """Loss, accuracy and spikes per neuron on trials, learning nothing."""
+        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole steps."""
         inputs, target, weight = prepare(
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts, sums = self.forward(self.weights, inputs, self.others)
+            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), dict.fromkeys(self.net.projections, 0.0))
             duration = trials.steps * float(self.net.dt)
             _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         spikes = [float(c.mean()) for c in counts.values()]
@@ -280,6 +282,11 @@ class TorchLearner:
             "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
             "spikes": sum(spikes) / max(len(spikes), 1),
         }
+
+    def rounded(self):
+        """What else learns, its delays rounded to whole steps (half up)."""
+        delays = {f"{name}.delay" for name in self.net.learned_delays}
+        return {n: torch.floor(x + 0.5) if n in delays else x for n, x in self.others.items()}
 
     def adopt(self, numbers, parameters=None):
         """Take over weights, by projection, and what else learns, by name."""

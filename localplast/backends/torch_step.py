@@ -85,7 +85,8 @@ class Link:
         self.at_once = taps[1] is None and not bool(taps[0].any())
         self.rows = None
         if self.kind == "synaptic":
-            self.rows, late, self.shares = rows_of(*taps, mask)
+            exist = mask if feedback is None else torch.ones_like(mask)  # feedback may reach where no synapse is
+            self.rows, late, self.shares = rows_of(*taps, exist)
             self.line = Line(n_pre, late.unsqueeze(0), columns=self.rows)
         else:
             self.line = Line(size, *taps)
