@@ -66,13 +66,16 @@ def pattern_trials(rng, n, times, *, jitter=1 * ms, dt=1 * ms):
     return Trials({"cues": raster}, labels.astype(np.int64), np.arange(steps) == steps - 1.0)
 
 
-def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, seed=0, dt=1 * ms):
+def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45, seed=0, dt=1 * ms):
     """``channels`` inputs, ``hidden`` coincidence detectors, and readouts that count their spikes.
 
     Other arguments
     ---------------
     longest : Quantity
         Delays start anywhere between zero and this, one per synapse.
+    strongest : float, optional
+        What weights of ``cues_det`` are held below, of a threshold of 1. None: any sign and size, so that one pair of channels
+        makes a detector: BPTT then finds enough pairs among random delays, e-prop fewer than by learning them.
     seed : int
         Of these delays.
     """
@@ -84,8 +87,8 @@ def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, seed=0, dt=1 *
         out=Population(classes, leaky_readout(tau_out=1 * second)),
         projections=[
             Projection(  # two spikes together reach 0.9 of the threshold
-                "cues", "det", weight=normal(0.04, mean=0.42, fan_in=False), bounds=(0.0, 0.45),
-                delay=synaptic(delays, trainable=(0 * ms, LONGEST)),
+                "cues", "det", weight=normal(0.04, mean=0.42, fan_in=False),
+                bounds=None if strongest is None else (0.0, strongest), delay=synaptic(delays, trainable=(0 * ms, LONGEST)),
             ),
             Projection("det", "out"),
         ],

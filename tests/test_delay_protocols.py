@@ -24,9 +24,8 @@ from localplast.protocols import psmnist, temporal_patterns
 from localplast.record import Request
 from localplast.rules import bptt, eprop
 
-needs_mnist = pytest.mark.skipif(
-    not Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz").is_file(), reason="MNIST is not in LOCALPLAST_DATA"
-)
+MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
+needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="MNIST is not in LOCALPLAST_DATA")
 
 
 # --- sequential MNIST ---------------------------------------------------------------------------------------------------
@@ -48,13 +47,11 @@ def test_the_published_permutation_is_torchs_with_seed_0():
 
 def test_a_pixel_a_step_in_either_order_then_silence(images):
     rows, mixed = (psmnist.pixel_trials(images, np.arange(3), permuted=p) for p in (False, True))
-    order = psmnist.permutation(784)
-    for trial in range(3):
-        for step in (0, 1, 27, 28, 400, 783):
-            row, column = divmod(step, 28)
-            assert rows.inputs["pixels"][trial, step, 0] == pytest.approx((images[trial, row, column] / 255 - 0.1307) / 0.3081, rel=1e-12)
-            row, column = divmod(int(order[step]), 28)
-            assert mixed.inputs["pixels"][trial, step, 0] == pytest.approx((images[trial, row, column] / 255 - 0.1307) / 0.3081, rel=1e-12)
+    order, normal = psmnist.permutation(784), (images / 255 - 0.1307) / 0.3081
+    for step in (0, 1, 27, 28, 400, 783):
+        for trials, pixel in ((rows, step), (mixed, int(order[step]))):
+            row, column = divmod(pixel, 28)
+            np.testing.assert_allclose(trials.inputs["pixels"][:, step, 0], normal[:, row, column], rtol=1e-12)
     for trials in (rows, mixed):
         assert trials.steps == 785 and not trials.inputs["pixels"][:, -1].any()
         np.testing.assert_array_equal(np.flatnonzero(trials.weight), [784])
@@ -245,7 +242,8 @@ def recurrent(**options):
     return lp.Network(
         dt=1 * ms, cues=lp.Input(5), rec=lp.Population(6, lif(), **options), out=lp.Population(2, leaky_readout()),
         projections=[
-            lp.Projection("cues", "rec", weight=lp.normal(2.0), bounds=(-3, 3)), lp.Projection("rec", "rec", delay=lp.axonal(2 * ms)),
+            lp.Projection("cues", "rec", weight=lp.normal(2.0), bounds=(-3, 3)),
+            lp.Projection("rec", "rec", delay=lp.axonal(2 * ms)),
             lp.Projection("rec", "out"),
         ],
     )  # fmt: skip
