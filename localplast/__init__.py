@@ -20,12 +20,12 @@ _DEFINED_IN = {
         "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "synaptic", "uniform",
     ),
     "localplast.neuron": ("NeuronModel",),
-    "localplast.optimise": ("adam", "momentum", "rmaxprop", "rmsprop", "sgd"),
+    "localplast.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
     "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
-_MODULES = ("delay", "models", "plot", "protocols", "rules", "surrogate")
+_MODULES = ("delay", "models", "plot", "protocols", "rules", "space", "surrogate")
 
 __all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
 

@@ -25,8 +25,8 @@ def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
         "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "ModelError", "Network", "NetworkError", "NeuronModel",
         "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError", "adam", "axonal",
-        "compare", "dale", "delay", "dendritic", "distance", "gradient", "losses", "mV", "models", "momentum", "ms", "normal", "open", "plot",
-        "protocols", "rmaxprop", "rmsprop", "rules", "run", "second", "sgd", "surrogate", "synaptic", "uniform",
+        "compare", "dale", "delay", "dendritic", "distance", "gradient", "losses", "mV", "madgrad", "models", "momentum", "ms", "normal", "open", "plot",
+        "protocols", "rmaxprop", "rmsprop", "rules", "run", "second", "sgd", "space", "surrogate", "synaptic", "uniform",
     ])  # fmt: skip
 
 
