@@ -33,9 +33,9 @@ PLASTIC, LEARNED = ["cues_rec", "rec_rec", "rec_out"], ["cues_rec.delay", "rec_r
 
 
 def delays(kind, pre, post, trainable):
-    """From 1 to 4 steps, some whole."""
+    """From 1 to 4 steps, some whole, all if they do not learn."""
     drawn = np.random.default_rng(pre).uniform(1, 4, SHAPES[kind](pre, post))
-    drawn.flat[::3] = np.floor(drawn.flat[::3])
+    drawn.flat[:: 3 if trainable else 1] = np.floor(drawn.flat[:: 3 if trainable else 1])
     return MAKE[kind](drawn * ms, trainable=trainable)
 
 
@@ -233,6 +233,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
         assert np.abs(half["learned"][name].values - net.draw(3).delays[name.split(".")[0]]).max() > 0.2
     assert np.array_equal(half["metrics"]["test_loss"].values, whole["metrics"]["test_loss"].values, equal_nan=True)
     values = net.values_from(whole)
+    tested = TorchLearner(net, values, eprop(), mse(), OPTIMISER).evaluate(TASK.testing(3, 3))["loss"]
+    assert whole["metrics"]["test_loss"].values[-1] == pytest.approx(tested, rel=1e-12)
     assert error(membranes("brian2", net, values, trials()), membranes("torch", net, values, trials())) < 1e-12
 
 
