@@ -183,7 +183,8 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     from localplast.backends.torch_step import Twin, leaves
     from localplast.backends.torch_step import simulate as simulate_twin
 
-    twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype), device=device), values.masks, widths=dict.fromkeys(net.projections, 0.0))
+    tensors = leaves(net, values, dtype=getattr(torch, dtype), device=device)
+    twin = Twin(net, tensors, values.masks, widths=dict.fromkeys(net.projections, 0.0))  # nothing is spread that does not learn
     wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
     names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
 
@@ -276,6 +277,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a delay), one per population for its
         trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
     """
+    check_device(options.get("device", "cpu"), backend)
     trials.check(net)
     values = values or net.draw(seed)
     check_delays(net, values, trials.steps)

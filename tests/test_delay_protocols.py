@@ -327,6 +327,8 @@ def test_a_device_that_is_not_there_is_refused_before_anything_else(monkeypatch,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(lp.LocalplastError, match=message):
         lp.run(None, None, backend=backend, device=device)
+    with pytest.raises(lp.LocalplastError, match=message):
+        lp.gradient(None, None, bptt(), backend=backend, device=device)
 
 
 def test_a_device_that_is_there_is_accepted(monkeypatch):
