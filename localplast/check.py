@@ -229,7 +229,7 @@ def check_kernel(label, delay):
     if kernel is None:
         return
     if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
-        raise NetworkError(f"{label}: the kernel {kernel!r} of its delay is none; write localplast.delay.triangle(...) or gaussian(...)")
+        raise NetworkError(f"{label}: {kernel!r} is no kernel of a delay; write localplast.delay.triangle(...) or gaussian(...)")
     if not delay.trainable:
         raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
     for what, width in (("width", kernel.width), ("final width", kernel.final)):

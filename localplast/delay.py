@@ -65,8 +65,8 @@ def check_delays(net, values, steps):
         wrong = delays[~((delays >= np.floor(low)) & (delays <= np.ceil(high)) & np.isfinite(delays))]
         if wrong.size:
             raise NetworkError(
-                f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie between {low:g} and "
-                f"{high:g} steps of {net.dt}"
+                f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie between "
+                f"{low:g} and {high:g} steps of {net.dt}"
             )
         warn_late(net, p, values, steps)
 
@@ -80,8 +80,8 @@ def warn_late(net, p, values, steps):
     late = travel >= steps
     if late.any():
         warn(
-            f"projection {p.name!r}: what {late.sum()} of its {late.size} synapses carry never arrives; delays reach {travel.max():g} steps, "
-            f"a trial has {steps} steps of {net.dt}: shorten the delays or give longer trials"
+            f"projection {p.name!r}: what {late.sum()} of its {late.size} synapses carry never arrives; delays reach "
+            f"{travel.max():g} steps, a trial has {steps} steps of {net.dt}: shorten the delays or give longer trials"
         )
 
 

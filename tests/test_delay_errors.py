@@ -27,13 +27,17 @@ def trials(steps=20):
     return Trials({"cues": np.ones((2, steps, 3), bool)}, np.zeros(2, int))
 
 
+def learned(kernel):
+    return axonal(2 * ms, trainable=True, kernel=kernel)
+
+
 KERNELS = {
-    "kernel of a fixed delay": (lambda: axonal(2 * ms, kernel=triangle(3 * ms)), "its delay does not learn, so it has no triangle kernel"),
-    "a surrogate": (lambda: axonal(2 * ms, trainable=True, kernel=surrogate()), r"is none; write localplast.delay.triangle\(...\) or gaussian"),
-    "width without unit": (lambda: axonal(2 * ms, trainable=True, kernel=gaussian(3)), "the width 3 of its kernel is not a time from 0"),
-    "negative width": (lambda: axonal(2 * ms, trainable=True, kernel=gaussian(-3 * ms)), "the width .* is not a time from 0; write"),
-    "final width in volts": (lambda: axonal(2 * ms, trainable=True, kernel=triangle(3 * ms, final=1 * mV)), "the final width 1. . mvolt of"),
-    "no halving": (lambda: axonal(2 * ms, trainable=True, kernel=triangle(3 * ms, halving=0)), "halves every 0 updates; give a positive"),
+    "of a fixed delay": (lambda: axonal(2 * ms, kernel=triangle(3 * ms)), "its delay does not learn, so it has no triangle kernel"),
+    "a surrogate": (lambda: learned(surrogate()), r"is no kernel of a delay; write localplast.delay.triangle\(...\) or gaussian"),
+    "width without unit": (lambda: learned(gaussian(3)), "the width 3 of its kernel is not a time from 0"),
+    "negative width": (lambda: learned(gaussian(-3 * ms)), "the width .* is not a time from 0; write"),
+    "final width in volts": (lambda: learned(triangle(3 * ms, final=1 * mV)), "the final width 1. . mvolt of"),
+    "no halving": (lambda: learned(triangle(3 * ms, halving=0)), "halves every 0 updates; give a positive"),
 }
 
 
@@ -76,7 +80,7 @@ def test_rounding_may_leave_the_bounds():
 
 @pytest.mark.parametrize("make, count", [(lambda: axonal([1, 30, 19] * ms), 4), (lambda: dendritic([1, 2, 20, 30] * ms), 6)])
 def test_what_never_arrives(make, count):
-    message = f"^projection 'cues_rec': what {count} of its 12 synapses carry never arrives; delays reach 30 steps, a trial has 20 steps of 1. ms"
+    message = f"^projection 'cues_rec': what {count} of its 12 synapses carry never arrives; delays reach 30 steps, a trial has 20 "
     with pytest.warns(LocalplastWarning, match=message):
         lp.run(network(make()), trials(), backend="torch", show=False)
     with pytest.warns(LocalplastWarning, match=message):
@@ -95,7 +99,8 @@ MERGED = {
 @pytest.mark.parametrize("case", MERGED)
 def test_a_coarse_time_step(case):
     make, pair = MERGED[case]
-    with pytest.warns(LocalplastWarning, match=f"^projection 'cues_rec': dt = 1. ms rounds different delays to the same step, {pair}; use a finer"):
+    message = f"^projection 'cues_rec': dt = 1. ms rounds different delays to the same step, {pair}; use a finer"
+    with pytest.warns(LocalplastWarning, match=message):
         network(make())
     with warnings.catch_warnings():
         warnings.simplefilter("error", LocalplastWarning)

@@ -242,10 +242,9 @@ class Twin:
             check_integration(name, lower(population.model), parameters, net.dt)
             self.neurons[name] = Neurons(name, population, tensors, net.dt, cut)
         widths = {**kernel_widths(net), **(widths or {})}
+        masks = {name: torch.as_tensor(mask).to(like) for name, mask in masks.items()}
         self.links = {
-            name: Link(
-                p, tensors, cut, edges[name], feedback.get(name), torch.as_tensor(masks[name]).to(like), fixed=hoist, width=widths[name]
-            )
+            name: Link(p, tensors, cut, edges[name], feedback.get(name), masks[name], fixed=hoist, width=widths[name])
             for name, p in net.projections.items()
         }
 

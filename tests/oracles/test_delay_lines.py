@@ -142,15 +142,16 @@ def test_a_kernel_is_saved(tmp_path):
 # --- gradients of delays ----------------------------------------------------------------------------------------------
 
 CURRENT = NeuronModel(
-    name="current", equations="dv/dt = (I - v)/tau_mem : 1\ndI/dt = -I/tau_syn : 1\nJ : 1", receives="I", output="v", update="v = v + J",
-    parameters={"tau_mem": 9 * ms, "tau_syn": 4 * ms},
+    name="current", equations="dv/dt = (I - v)/tau_mem : 1\ndI/dt = -I/tau_syn : 1\nJ : 1", receives="I", output="v",
+    update="v = v + J", parameters={"tau_mem": 9 * ms, "tau_syn": 4 * ms},
 )  # fmt: skip
 
 
 def smooth(kind, kernel):
     """No threshold anywhere: delays of spikes that are given, and of graded signals."""
     def delay(pre, post):
-        return MAKE[kind](np.random.default_rng(pre).uniform(0.1, 8, shape_of(kind, pre, post)) * ms, trainable=True, kernel=kernel)
+        drawn = np.random.default_rng(pre).uniform(0.1, 8, shape_of(kind, pre, post))
+        return MAKE[kind](drawn * ms, trainable=True, kernel=kernel)
 
     return Network(
         dt=1 * ms, cues=Input(N_IN), hid=Population(N, CURRENT), out=Population(N_OUT, CURRENT),
@@ -192,14 +193,7 @@ def test_traces_know_the_kernel(kind, kernel):
 
     def net(width):
         made = {"triangle": triangle, "gaussian": gaussian}[kernel](width * ms)
-        delays = [MAKE[kind](np.random.default_rng(n).uniform(0, 6, shape_of(kind, n, N)) * ms, trainable=True, kernel=made) for n in (N_IN, N)]
-        return Network(
-            dt=1 * ms, cues=Input(N_IN), rec=Population(N, alif(tau_adapt=60 * ms)), out=Population(N_OUT, leaky_readout(tau_out=15 * ms)),
-            projections=[
-                Projection("cues", "rec", weight=normal(1.6, mean=0.8), delay=delays[0]),
-                Projection("rec", "rec", weight=normal(1.5), delay=delays[1]), Projection("rec", "out", weight=normal(2.0)),
-            ],
-        )  # fmt: skip
+        return recurrent(kind, np.random.default_rng(0).uniform(0, 6, 40), trainable=True, kernel=made)
 
     given = Trials({"cues": rng.random((2, 40, N_IN)) < 0.4}, rng.standard_normal((2, 40, N_OUT)))
     traces, adjoint, other = (
