@@ -118,7 +118,9 @@ class Brian2Learner:
         check_trainable(net, optimiser, values)
         self.delays = DelayLearner(net, optimiser, values)
         if self.delays.names and updates_per_block > 1:
-            raise LocalplastError(f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not {updates_per_block}")
+            raise LocalplastError(
+                f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not {updates_per_block}"
+            )
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         loss.check(example, net.size(judged_readout(net, loss)), float(net.dt))
         template = example[np.zeros(batch * updates_per_block, int)]
@@ -132,7 +134,8 @@ class Brian2Learner:
         if any(not np.array_equal(m, self.masks[n]) for n, m in values.masks.items()):
             raise UnsupportedError("other synapses exist for this seed: build a new learner")
         self.delays.check_start(values)
-        if any(not np.array_equal(d, self.built_delays[n]) for n, d in values.delays.items() if f"{n}.delay" not in self.delays.names):
+        fixed = {n: d for n, d in values.delays.items() if f"{n}.delay" not in self.delays.names}
+        if any(not np.array_equal(d, self.built_delays[n]) for n, d in fixed.items()):
             raise UnsupportedError("delays that do not learn differ from those this learner was built with: build a new learner")
         values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0

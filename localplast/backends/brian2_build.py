@@ -232,7 +232,9 @@ def build_projection(built, p, values, learning):
         )
     if p.transmission == "graded":
         if np.any(steps != np.floor(steps)):
-            raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
+            raise UnsupportedError(
+                f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'"
+            )
         return build_graded(built, p, values)
     lines = [parameter("w", weight_dimension(net, p))]
     lines += learning.signals.carrier_lines(p) if learning else []

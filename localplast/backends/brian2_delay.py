@@ -11,7 +11,8 @@ from localplast.calculus import Tape
 from localplast.errors import UnsupportedError
 
 __all__ = [
-    "DelayLearner", "check_spread", "delay_gradient", "divided", "events_of", "flights", "moving", "per_synapse", "settings", "with_room",
+    "DelayLearner", "check_spread", "delay_gradient", "divided", "events_of", "flights", "moving", "per_synapse", "settings",
+    "with_room",
 ]  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def settings(net, p, steps, mask, gathered=False):
 
 
 def flights(built):
-    """``(delay, flight, later)`` of every pathway whose delays follow the ``flight`` of its synapses: two Brian2 variables, and s."""
+    """``(delay, flight, later)``, two Brian2 variables and s, where delays follow the ``flight`` of synapses."""
     for synapses in built.objects.values():
         for pathway in getattr(synapses, "_pathways", ()):
             if pathway.objname in LATER and "flight" in synapses.variables:
@@ -124,8 +125,8 @@ class DelayLearner:
             steps, (low, high) = values.other(name), self.net.limits(name)
             if np.min(steps) < low or np.max(steps) > high:
                 raise UnsupportedError(
-                    f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} steps, not within "
-                    f"their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
+                    f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} steps, not "
+                    f"within their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
                 )
 
     def step(self, name, steps, gradient, state, update):

@@ -53,7 +53,8 @@ def network(kind, *, trainable=BOUNDS):
 
 def trials(count=4, seed=7):
     rng = np.random.default_rng(seed)
-    return Trials({"cues": rng.random((count, STEPS, N_IN)) < 0.4}, rng.standard_normal((count, STEPS, N_OUT)), np.linspace(0.2, 1, STEPS))
+    spikes = rng.random((count, STEPS, N_IN)) < 0.4
+    return Trials({"cues": spikes}, rng.standard_normal((count, STEPS, N_OUT)), np.linspace(0.2, 1, STEPS))
 
 
 def error(found, expected):
@@ -101,11 +102,9 @@ def test_planted_errors_show(wrong, monkeypatch):
 @pytest.mark.parametrize("steps", [0, 1, 9, 41])
 def test_arrival(steps):
     """A spike at t arrives at t + d; between two steps its share arrives at each, also in the trial after it was late for."""
-    weight = 0.3
-    net = Network(
-        dt=1 * ms, cues=Input(1), rec=Population(1, lif()),
-        projections=[Projection("cues", "rec", weight=np.full((1, 1), weight), delay=synaptic(np.full((1, 1), steps) * ms, trainable=True))],
-    )  # fmt: skip
+    weight, delay = 0.3, synaptic(np.full((1, 1), steps) * ms, trainable=True)
+    link = Projection("cues", "rec", weight=np.full((1, 1), weight), delay=delay)
+    net = Network(dt=1 * ms, cues=Input(1), rec=Population(1, lif()), projections=[link])
     spikes = np.zeros((2, 50, 1), bool)
     spikes[:, 5] = True
     for delay in (steps, steps + 0.25):
@@ -246,7 +245,7 @@ def detector(**options):
 
 
 REFUSED = {
-    "for ever longer": ({"trainable": True}, "needs an upper bound, such as trainable=\\(0\\*ms, 50\\*ms\\); or use backend='torch'"),
+    "for ever longer": ({"trainable": True}, "needs an upper bound, such as trainable=.0.*ms, 50.*ms.; or use backend='torch'"),
     "from below only": ({"trainable": (1 * ms, None)}, "needs an upper bound"),
     "one for all": ({"trainable": BOUNDS, "value": 2 * ms}, "one number for all synapses, so learning it is not local"),
     "spread": ({"trainable": BOUNDS, "kernel": triangle(3 * ms)}, "not spread by a triangle; use kernel=None, or backend='torch'"),
