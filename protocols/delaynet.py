@@ -40,7 +40,7 @@ def delays(neurons, times=TIMES, *, edges=EDGES, seed=0x1B):
     return shells(from_centre(lattice(side, seed=seed)) / (np.sqrt(3) * side), edges, times)
 
 
-def network(*, neurons=125, times=TIMES, travel=axonal, radius=3.0, tau=45 * ms, v_th=0.5, dt=1 * ms):
+def network(*, neurons=125, times=TIMES, travel=axonal, radius=3.0, tau=45 * ms, v_th=0.5, shared=True, dt=1 * ms):
     """``neurons`` recurrent cells without autapses, and two readouts; weights, biases, time constants and threshold learn.
 
     Other arguments
@@ -53,20 +53,25 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=3.0, tau=45 * ms,
         Spectral radius of the absolute recurrent weights at first. None: as published (for this task), uniform between
         ``±sqrt(6/neurons)``, from which activity explodes: the authors restart until it does not.
     tau, v_th : both time constants and the threshold at first, as published
+    shared : bool
+        One time constant and one threshold for the whole population, as published. False: every neuron learns its own, and
+        the readout keeps its time constant, so that local rules can follow in Brian2 too.
     """
     decay = float(np.exp(-dt / tau))
     recurrent = uniform(np.sqrt(6) / decay)
     delay = None if times is None else travel(np.maximum(delays(neurons, times) - dt, 0 * ms))  # arrival counts as one step
-    silent = np.zeros
+    own = {} if shared else {"tau_mem": tau * np.ones(neurons), "v_th": v_th * np.ones(neurons)}
     cell, readout = biased_lif(tau_mem=tau, v_th=v_th), biased_readout(tau_out=tau)
     return Network(
         dt=dt,
         cues=Input(4 * evidence.GROUP),
         rec=Population(
-            neurons, cell, {"bias": silent(neurons) / second},
+            neurons, cell, {"bias": np.zeros(neurons) / second, **own},
             trainable={"tau_mem": TAU_LIMITS, "v_th": THRESHOLD_LIMITS, "bias": (None, None)},
         ),
-        out=Population(2, readout, {"bias": silent(2) / second}, trainable={"tau_out": TAU_LIMITS, "bias": (None, None)}),
+        out=Population(
+            2, readout, {"bias": np.zeros(2) / second}, trainable={"bias": (None, None)} | ({"tau_out": TAU_LIMITS} if shared else {})
+        ),
         projections=[
             Projection("cues", "rec", weight=uniform(np.sqrt(6) / decay)),
             Projection("rec", "rec", weight=recurrent if radius is None else recurrent.scaled(radius / decay), delay=delay),

@@ -13,7 +13,7 @@ from localplast.models import biased_lif
 from localplast.network import Network, axonal, dendritic
 from localplast.protocols import delaynet
 from localplast.protocols.evidence_accumulation import evidence_trials
-from localplast.rules import bptt
+from localplast.rules import bptt, eprop
 from localplast.surrogate import ramp
 
 STEPS, N = 210, 64
@@ -118,6 +118,24 @@ def test_everything_that_the_paper_trains_learns():
         assert np.all(learned.other(name) != start.other(name)), name
         assert np.shape(learned.other(name)) == (() if name.endswith(("tau_mem", "v_th", "tau_out")) else np.shape(start.other(name)))
     assert all(np.any(learned.weights[n] != start.weights[n]) for n in learned.weights)
+
+
+def test_eprop_learns_online_through_delays():
+    """Where every neuron has its own time constant and threshold, Brian2 follows e-prop as Torch does; shared ones it refuses."""
+    task = delaynet.task(cues=1, duration=300 * ms, dt=5 * ms)
+    settings = dict(rule=eprop(), loss=lp.losses.cross_entropy(), batch=2, updates=2)
+
+    def learned(net, **options):
+        optimiser = lp.adam(1e-2).with_rates(**delaynet.optimiser(net, 1e-2).rates)
+        return net.values_from(lp.run(net, task, optimiser=optimiser, **settings, **options))
+
+    net = delaynet.network(neurons=27, times=TIMES, dt=5 * ms, shared=False)
+    one, other, start = learned(net, backend="brian2", target="numpy"), learned(net, backend="torch"), net.draw(0)
+    for name in (*net.trainable, *net.projections):
+        found, expected, before = (v.weights[name] if name in v.weights else v.other(name) for v in (one, other, start))
+        assert np.abs(found - expected).max() < 1e-10 * np.abs(expected - before).max(), name
+    with pytest.raises(lp.LocalplastError, match="tau_mem is one number for the whole population"):
+        learned(delaynet.network(neurons=27, times=TIMES, dt=5 * ms), backend="brian2", target="numpy")
 
 
 @pytest.mark.slow
