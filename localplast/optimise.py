@@ -35,6 +35,8 @@ class Optimiser:
         Share of its value that a weight loses in each update.
     norm : float
         What the norm of the whole gradient is held to.
+    halving : float
+        Updates after which every change is half as large.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Optimiser:
     decay: float = 0.0
     decaying: tuple = ()
     norm: float = float("inf")
+    halving: float = float("inf")
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -63,6 +66,8 @@ class Optimiser:
             decay = 0.0
         if self.frozen(projection):
             return (*state, ("w", w))
+        if self.halving < float("inf"):
+            change = w + 2 ** (-(symbol("k") - 1) / self.halving) * (change - w)
         return (*state, ("w", change - decay * w if decay else change))
 
     def rate(self, projection):
@@ -103,6 +108,12 @@ class Optimiser:
             return clipped
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
         return replace(clipped, statements=statements)
+
+    def halved(self, every):
+        """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a falling rate."""
+        if not every > 0:
+            raise LocalplastError(f"the learning rate cannot halve every {every!r} updates; give a positive number")
+        return replace(self, halving=float(every))
 
     def norm_clipped(self, limit):
         """The same optimiser on gradients that shrink together where the norm of all of them is above ``limit``.

@@ -96,6 +96,27 @@ def test_rates():
     assert sgd(0.1).rates == {}
 
 
+def test_a_falling_rate():
+    """As a schedule in Torch: every change is multiplied by 2**(-(k - 1)/8)."""
+    def make(parameters):
+        chosen = torch.optim.SGD(parameters, lr=0.03, momentum=0.8)
+        step = chosen.step
+
+        def falling():
+            step()
+            chosen.param_groups[0]["lr"] *= 2 ** (-1 / 8)
+
+        chosen.step = falling
+        return chosen
+
+    found, expected = applied(momentum(0.03, 0.8).halved(8), gradients()), by_torch(make, gradients())
+    assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+    assert np.abs(applied(momentum(0.03, 0.8), gradients()) - expected).max() > 0.1 * np.abs(expected).max()
+    assert (applied(momentum(0.03, 0.8).halved(8).with_rates(any=0), gradients()) == 1).all()
+    with pytest.raises(LocalplastError, match="cannot halve every 0"):
+        sgd(0.1).halved(0)
+
+
 def test_others_differ():
     """One constant changed, or a link left out, and the agreement above is gone."""
     for name, wrong in {
@@ -273,7 +294,7 @@ def both_learners(net, values, given, rule, loss, optimiser, batch=1):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("optimiser", [sgd(0.3), adam(0.05).with_rates(rec_rec=0.3)], ids=lambda o: o.name)
+@pytest.mark.parametrize("optimiser", [sgd(0.3), adam(0.05).with_rates(rec_rec=0.3).halved(3)], ids=lambda o: o.name)
 def test_update_every_trial(optimiser, batch):
     net, given = network(), trials(4 * batch, labels=True)
     values, rule, loss = net.draw(2), eprop(feedback="random"), cross_entropy() + rate(20, 1e-5)
