@@ -62,15 +62,19 @@ class Constants:
 
     def numbers(self, size):
         """``(shared, per_neuron)``: arrays ``(constant,)`` and ``(constant, size)``, padded with the last neuron's."""
-        shared = [float(self._value(*asked)) for asked in self.asked[True]]
-        each = [np.asarray(self._value(*asked), float) for asked in self.asked[False]]
+        found = {**self._values(1.0), **self._values(0.0)}
+        shared = [float(found[asked]) for asked in self.asked[True]]
+        each = [np.asarray(found[asked], float) for asked in self.asked[False]]
         padded = [np.pad(row, (0, size - len(row)), mode="edge") for row in each]
         return np.array(shared), np.array(padded).reshape(-1, size)
 
-    def _value(self, node, ready):
+    def _values(self, ready):
+        """What was asked for at one value of ``not_refractory``, as one program."""
+        asked = [pair for pairs in self.asked.values() for pair in pairs if pair[1] == ready]
         one = next(iter(self.values.values()))
         known = {**self.values, "not_refractory": one.new_tensor(ready) if hasattr(one, "new_tensor") else ready}
-        return Tape([("value", node)], known)({})["value"]
+        values = Tape([(str(number), node) for number, (node, _) in enumerate(asked)], known)({})
+        return dict(zip(asked, values.values(), strict=True))
 
 
 class Writer:

@@ -120,7 +120,7 @@ class Fused:
         bits = frozenset(k for k, x in inputs.items() if x.dtype == torch.bool)
         while True:
             kernel = self.loaded(block, bits, learned)
-            numbers = kernel.numbers(self.net, tensors)
+            numbers = kernel.numbers(self.net, tensors) if learned else kernel.fixed
             if block == 1 or kernel.bytes(numbers, steps, adjoint=True) <= MOST_MEMORY:
                 return kernel, numbers
             block //= 2
@@ -166,7 +166,7 @@ def check_inputs(net, inputs):
 
 
 class Kernel:
-    """A loaded kernel, and a workspace for each thread."""
+    """A loaded kernel, the numbers of a network whose weights alone change, and a workspace for each thread."""
 
     def __init__(self, plan, net, tensors, threads, sums):
         self.plan, self.threads, self.slots = plan, threads, slots(plan)
@@ -182,7 +182,7 @@ class Kernel:
         self.summed = self.spiking if sums else []
         named = (self.readouts, "output"), (self.spiking, "count"), (self.summed, "sum")
         self.results = [f"{n.name}.{what}" for cells, what in named for n in cells]
-        self.memory = {}
+        self.fixed, self.memory = self.numbers(net, tensors), {}
 
     def numbers(self, net, tensors):
         """Parameters and delays as arrays, by slot."""
