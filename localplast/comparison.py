@@ -87,9 +87,15 @@ def check_contender(name, other, net, hidden):
     wanted, found = outside(net), outside(other)
     for what in wanted:
         if wanted[what] != found[what]:
-            raise NetworkError(f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared ({wanted[what]})")
+            raise NetworkError(
+                f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared ({wanted[what]}); they "
+                "must be the same"
+            )
     if hidden not in other.populations:
-        raise NetworkError(f"contender {name!r}: its network has no population {hidden!r}, whose weights are compared; it has {list(other.populations)}")
+        raise NetworkError(
+            f"contender {name!r}: its network has no population {hidden!r}, whose weights are compared; it has "
+            f"{list(other.populations)}: rename one, or choose another hidden="
+        )
 
 
 def sketch(net):

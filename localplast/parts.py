@@ -43,7 +43,7 @@ class Random:
             return weight
         present = np.abs(np.linalg.eigvals(np.abs(weight))).max()
         if not present > 0:
-            raise NetworkError(f"these weights {shape} form no loop, so they cannot be scaled to radius {self.radius}; drop .scaled()")
+            raise NetworkError(f"weights {shape} that form no loop cannot be scaled to radius {self.radius}; drop .scaled()")
         return weight * (self.radius / present)
 
     def scaled(self, radius):

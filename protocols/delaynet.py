@@ -70,7 +70,8 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=3.0, tau=45 * ms,
             trainable={"tau_mem": TAU_LIMITS, "v_th": THRESHOLD_LIMITS, "bias": (None, None)},
         ),
         out=Population(
-            2, readout, {"bias": np.zeros(2) / second}, trainable={"bias": (None, None)} | ({"tau_out": TAU_LIMITS} if shared else {})
+            2, readout, {"bias": np.zeros(2) / second},
+            trainable={"bias": (None, None), **({"tau_out": TAU_LIMITS} if shared else {})},
         ),
         projections=[
             Projection("cues", "rec", weight=uniform(np.sqrt(6) / decay)),

@@ -167,7 +167,11 @@ def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1
         cues=Input(4 * GROUP),
         rec=Population(neurons, lif(tau_mem=tau_mem, v_th=v_th)),
         out=Population(2, leaky_readout(tau_out=tau_out)),
-        projections=[Projection("cues", "rec", weight=normal(0.5 * he)), *within, Projection("rec", "out", weight=normal(0.5 * he))],
+        projections=[
+            Projection("cues", "rec", weight=normal(0.5 * he)),
+            *within,
+            Projection("rec", "out", weight=normal(0.5 * he)),
+        ],
     )
 
 

@@ -17,10 +17,11 @@ STEPS = 30
 
 def network(model=lif, *, size=8, recurrent=True, dt=1 * ms, inputs=6, readouts=2, name="rec", **options):
     within = [lp.Projection(name, name, delay=lp.axonal(3 * dt))] if recurrent else []
-    nodes = {"cues": lp.Input(inputs), name: lp.Population(size, model(), **options), "out": lp.Population(readouts, leaky_readout())}
     return lp.Network(
-        dt=dt, **nodes, projections=[lp.Projection("cues", name, weight=lp.normal(2.0)), *within, lp.Projection(name, "out")]
-    )
+        dt=dt, cues=lp.Input(inputs), **{name: lp.Population(size, model(), **options)},
+        out=lp.Population(readouts, leaky_readout()),
+        projections=[lp.Projection("cues", name, weight=lp.normal(2.0)), *within, lp.Projection(name, "out")],
+    )  # fmt: skip
 
 
 def generate(rng, n):
@@ -60,14 +61,16 @@ def test_networks_are_named(comparison):
     words = ["8 lif, recurrent, delays to 3 ms", "5 lif", "8 alif, recurrent, delays to 3 ms"]
     assert list(comparison["cost"]["network"].values) == words
     state = comparison["cost"]["bytes_per_synapse"]
-    assert np.isnan(state.sel(rule="feedforward", projection="rec_rec")) and state.sel(rule="feedforward", projection="cues_rec") == 24
-    assert state.sel(rule="learns its leak", projection="cues_rec") > state.sel(rule="e-prop", projection="cues_rec")  # as alif
+    assert np.isnan(state.sel(rule="feedforward", projection="rec_rec"))
+    onto = state.sel(projection="cues_rec")
+    assert onto.sel(rule="feedforward") == 24 and onto.sel(rule="learns its leak") > onto.sel(rule="e-prop")  # as alif
 
 
 def test_the_same_run_alone(comparison):
     """A contender's own network, optimiser and loss are what trains, from the same seed on the same trials."""
     own = FAMILIES["learns its leak"]
-    alone = lp.run(own.network, TASK, backend="torch", rule=own.rule, optimiser=own.optimiser, loss=own.loss, batch=2, updates=2, seed=1)
+    options = dict(rule=own.rule, optimiser=own.optimiser, loss=own.loss, batch=2, updates=2, seed=1)
+    alone = lp.run(own.network, TASK, backend="torch", **options)
     seen = comparison["training"].sel(rule="learns its leak", seed=1)
     assert np.array_equal(seen["loss"], alone["metrics"]["loss"].dropna("update"))
     assert not np.array_equal(seen["loss"], comparison["training"]["loss"].sel(rule="e-prop", seed=1))
@@ -88,8 +91,8 @@ def test_the_report_shows_networks_and_references(monkeypatch, tmp_path):
     from typer.testing import CliRunner
 
     def quick():
-        references = {"tosses a coin": 0.5}
-        return Preset(network(), TASK, LOSS, learning_rate=1e-2, batch=2, updates=2, test=6, hidden="rec", rules=FAMILIES, references=references)
+        more = dict(rules=FAMILIES, references={"tosses a coin": 0.5})
+        return Preset(network(), TASK, LOSS, learning_rate=1e-2, batch=2, updates=2, test=6, hidden="rec", **more)
 
     monkeypatch.setattr(protocols, "load", lambda name: Protocol("toy", "a test", "none", {"quick": quick}))
     result = CliRunner().invoke(cli.app, ["compare", "toy", "--seeds", "1", "--out", str(tmp_path)], catch_exceptions=False)

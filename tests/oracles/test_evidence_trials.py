@@ -31,7 +31,8 @@ def test_published_results_are_of_these_trials(n, options, digest):
 def test_chunks_do_not_show(monkeypatch):
     whole = evidence_trials(np.random.default_rng(0), 9, cues=3, duration=753 * ms)
     monkeypatch.setattr("localplast.protocols.evidence_accumulation.AT_ONCE", 100_000)  # three trials
-    assert np.array_equal(evidence_trials(np.random.default_rng(0), 9, cues=3, duration=753 * ms).inputs["cues"], whole.inputs["cues"])
+    parts = evidence_trials(np.random.default_rng(0), 9, cues=3, duration=753 * ms)
+    assert np.array_equal(parts.inputs["cues"], whole.inputs["cues"])
 
 
 def test_waits_are_drawn_per_trial():
@@ -104,7 +105,8 @@ def test_an_agent_that_remembers_the_last_cues():
         assert last_k_accuracy(cues, k) == pytest.approx(0.5 * (likely[0] + likely[1]) @ correct, abs=1e-12)
     measured = {(7, 1): 72.7, (7, 3): 83.0, (7, 5): 90.7, (7, 7): 100, (3, 1): 79.1, (9, 7): 93.2, (11, 7): 90.9, (15, 7): 89.0,
                 (21, 7): 88.0, (31, 7): 87.5}  # fmt: skip
-    assert {key: last_k_accuracy(*key) for key in measured} == {key: pytest.approx(x / 100, abs=0.0012) for key, x in measured.items()}
+    for key, accuracy in measured.items():
+        assert last_k_accuracy(*key) == pytest.approx(accuracy / 100, abs=0.0012)
     assert last_k_accuracy(3, 5) == 1
     with pytest.raises(ValueError, match="at least one cue"):
         last_k_accuracy(7, 0)
