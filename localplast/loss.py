@@ -200,7 +200,9 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
 
     Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45 (reward-based e-prop).
     """
-    return Reward("reward", None, policy, value, dice, float(discount), float(value_cost), float(delay))
+    return Reward(
+        "reward", policy=policy, value=value, dice=dice, discount=float(discount), value_cost=float(value_cost), delay=float(delay)
+    )
 
 
 def gumbel(rng, shape):

@@ -316,3 +316,6 @@ def test_what_cannot_be_is_refused():
                                              for p in net.projections.values()],
     )  # fmt: skip
     assert "delays learn" in why_not_online(late, plan(late, rules.ottt(), mse()))
+    learned = plan(net, rules.ottt(), mse())
+    assert "between two steps" in why_not_online(net, learned, delays={"cues_low": np.array([0.0, 1.5])})
+    assert why_not_online(net, learned, delays={"cues_low": np.array([0.0, 2.0])}) is None

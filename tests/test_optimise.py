@@ -255,6 +255,8 @@ def by_trial(net, values, given, rule, loss, optimiser, batch):
         for name, w in parameters.items():
             w.grad = torch.tensor(grads[f"{name}.weight"])
         stepper.step()
+        for group in stepper.param_groups:
+            group["lr"] *= 2 ** (-1 / optimiser.halving)
         yield {n: w.detach().numpy().copy() for n, w in parameters.items()}
 
 

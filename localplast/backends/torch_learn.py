@@ -164,7 +164,9 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        reason = elsewhere(self.device) or why_not_online(self.net, learned, self.optimiser, batch=self.batch)
+        reason = elsewhere(self.device) or why_not_online(
+            self.net, learned, self.optimiser, batch=self.batch, delays=self.values.delays
+        )
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks, kernel_widths(self.net, self.updates))

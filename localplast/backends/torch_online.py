@@ -21,12 +21,15 @@ __all__ = ["OnlineKernel", "why_not_online"]
 TYPES = {"unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64}
 
 
-def why_not_online(net, plan, optimiser=None, *, batch=1):
-    """Why the kernel cannot learn this online, as a sentence, or None if it can."""
+def why_not_online(net, plan, optimiser=None, *, batch=1, delays=None):
+    """Why the kernel cannot learn this online, as a sentence, or None if it can; ``delays`` in steps, by projection."""
     if plan.rule.update != "trial" and batch > 1:
         return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
     if net.learned_delays:
         return "delays learn, and lie between two steps then"
+    between = [name for name, steps in (delays or {}).items() if bool((steps != steps.round()).any())]
+    if between:
+        return f"projection {between[0]!r} has delays between two steps"
     expressions = []
     for n in plan.neurons.values():
         expressions += [x for _, x in (*n.shift, *n.before, *n.after, *n.before_reset, *n.end)]
