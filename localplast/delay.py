@@ -18,6 +18,8 @@ __all__ = ["Kernel", "check_delays", "gaussian", "kernel_widths", "triangle", "w
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
+#: Different delays above which they are taken for drawn numbers, if most of them differ.
+MANY = 10
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def warn_late(net, p, values, steps):
 
 
 def warn_merged(label, delay, dt):
-    """Warn where the time step makes different delays equal."""
+    """Warn where the time step makes different delays equal, unless they are drawn: of many numbers some must be alike."""
     times = np.unique(np.asarray(delay.value, float) / float(dt))
-    if delay.trainable or len(times) < 2:
+    drawn = len(times) > max(MANY, np.size(delay.value) / 2)
+    if delay.trainable or drawn:
         return
     times = times[np.append(True, np.diff(times) > 1e-6)]
     same = np.flatnonzero(np.diff(np.floor(times + 0.5)) == 0)

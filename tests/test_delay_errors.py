@@ -92,7 +92,7 @@ def test_what_never_arrives(make, count):
 
 MERGED = {
     "axonal": (lambda: axonal([1.6, 2.3, 5] * ms), "1.6 ms and 2.3 ms"),
-    "synaptic": (lambda: synaptic(np.linspace(0, 5.5, 12).reshape(3, 4) * ms), "0.5 ms and 1. ms"),
+    "synaptic": (lambda: synaptic(np.tile(np.linspace(0, 1.5, 4), (3, 1)) * ms), "0.5 ms and 1. ms"),
 }
 
 
@@ -108,3 +108,4 @@ def test_a_coarse_time_step(case):
         network(axonal([1.6, 2.3, 5] * ms, trainable=True))
         network(axonal(np.array([0.1 + 0.2, 0.3, 5]) * ms))  # the same number but for its last bit
         network(axonal(2.3 * ms))
+        network(synaptic(np.random.default_rng(0).uniform(0, 5, (3, 4)) * ms))  # drawn: some must be alike
