@@ -13,7 +13,7 @@ from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
 from localplast.parts import Delay, Input, Population, Random
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "weight_dimension"]
+__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "weight_dimension"]
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
 MAX_DELAY_STEPS = 100_000
@@ -186,25 +186,40 @@ def check_shapes(net, label, p):
         return
     if not isinstance(p.delay, Delay):
         raise NetworkError(f"{label}: the delay {p.delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
-    shapes = {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
+    shapes = delay_shapes(n_pre, n_post)
     if p.delay.kind not in shapes:
         raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {p.delay.kind!r}")
-    if get_dimensions(p.delay.value) != second.dim:
-        raise NetworkError(f"{label}: the delay {p.delay.value!r} is not a time; write for example 3*ms")
-    if np.shape(p.delay.value) not in ((), shapes[p.delay.kind]):
-        raise NetworkError(
-            f"{label}: the {p.delay.kind} delay has shape {np.shape(p.delay.value)}; "
-            f"give one value or {shapes[p.delay.kind]}"
-        )
+    check = check_drawn_delay if isinstance(p.delay.value, Random) else check_given_delay
+    check(label, p.delay, shapes[p.delay.kind], net.dt)
     check_learned_delay(label, p.delay)
     check_kernel(label, p.delay)
-    steps = np.asarray(p.delay.value, float) / float(net.dt)
+
+
+def check_given_delay(label, delay, shape, dt):
+    """Delays that are given are times of the right shape, not below zero."""
+    if get_dimensions(delay.value) != second.dim:
+        raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
+    if np.shape(delay.value) not in ((), shape):
+        raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")
+    steps = np.asarray(delay.value, float) / float(dt)
     if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
         raise NetworkError(
-            f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {net.dt}, "
+            f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {dt}, "
             f"these range from {steps.min():g} to {steps.max():g} steps"
         )
-    warn_merged(label, p.delay, net.dt)
+    warn_merged(label, delay, dt)
+
+
+def delay_shapes(n_pre, n_post):
+    """Shapes of delays that differ, by kind."""
+    return {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
+
+
+def check_drawn_delay(label, delay, shape, dt):
+    """Delays to be drawn are times around a time."""
+    drawn = delay.value
+    if any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread)) or drawn.fan_in or drawn.radius is not None:
+        raise NetworkError(f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not {drawn!r}")
 
 
 def check_learned_delay(label, delay):
@@ -218,8 +233,12 @@ def check_learned_delay(label, delay):
         if bound is not None and (np.ndim(bound) or get_dimensions(bound) != second.dim or not float(bound) >= 0):
             raise NetworkError(f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms")
     low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
+    if low > high:
+        raise NetworkError(f"{label}: no delay lies within the bounds {bounds!r}; the shortest comes first")
+    if isinstance(delay.value, Random):
+        return  # what is drawn is put within the bounds
     value = np.asarray(delay.value, float)
-    if low > high or np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
+    if np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
         raise NetworkError(f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}")
 
 

@@ -19,7 +19,7 @@ from localplast.errors import LocalplastError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.loss import mse
 from localplast.models import leaky_readout
-from localplast.network import Input, Network, Population, Projection, axonal
+from localplast.network import Input, Network, Population, Projection, Random, axonal
 from localplast.rule import Rule
 from localplast.task import Trials
 from localplast.verbs import gradient
@@ -118,6 +118,8 @@ def mirror_network(net, path, values, *, gain=1.0, tau=5 * ms):
 
 def later(net, p):
     """The delay of ``p`` and one step more."""
+    if p.delay is not None and isinstance(p.delay.value, Random):
+        raise UnsupportedError(f"projection {p.name!r}: a mirror needs to know its delays; give times instead of numbers to be drawn")
     steps = (net.delay_steps(p) + 1) * net.dt
     return axonal(steps) if p.delay is None else replace(p.delay, value=steps, trainable=False)
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from localplast.bounds import as_arrays, dale
-from localplast.check import MAX_DELAY_STEPS, check_network, weight_dimension
+from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import NeuronModel
@@ -120,12 +120,22 @@ class Network(Data):
         """Number of neurons or channels of the node ``name``."""
         return self.nodes[name].size
 
-    def delay_steps(self, projection):
-        """Delay of a projection in (real) steps of dt, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``."""
+    def delay_steps(self, projection, seed=0):
+        """Delay of a projection in (real) steps of dt, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``.
+
+        ``seed`` is that of delays to be drawn.
+        """
         if projection.delay is None:
             return np.zeros(())
-        steps = np.asarray(projection.delay.value, float) / float(self.dt)
+        given = projection.delay.value
+        steps = np.asarray(self.drawn_delays(projection, seed) if isinstance(given, Random) else given, float) / float(self.dt)
         return steps if projection.delay.trainable else np.floor(steps + 0.5)
+
+    def drawn_delays(self, p, seed):
+        """Delays in seconds, within their limits; weights of the same seed are drawn from another stream."""
+        rng = np.random.default_rng([seed, zlib.crc32(f"{p.name}.delay".encode())])
+        shape = delay_shapes(self.size(p.pre), self.size(p.post))[p.delay.kind]
+        return np.clip(p.delay.value.draw(rng, shape), *(bound * float(self.dt) for bound in self.limits(f"{p.name}.delay")))
 
     def bounds(self, name):
         """``(low, high)`` of the weights of a projection, arrays ``(pre, post)`` in SI units; None if nothing is bounded."""
@@ -173,7 +183,7 @@ class Network(Data):
             masks[name] = draw_mask(p, shape, rng)
             drawn = p.weight.draw(rng, shape, masks[name]) if isinstance(p.weight, Random) else np.asarray(p.weight, float)
             weights[name] = np.where(masks[name], np.broadcast_to(drawn, shape), 0.0)
-        delays = {name: self.delay_steps(p) for name, p in self.projections.items()}
+        delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {
             name: {key: np.array(value, float) for key, value in node.values.items()}
             for name, node in self.populations.items()

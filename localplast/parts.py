@@ -26,7 +26,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Random:
-    """Weights to be drawn, from ``kind`` ``'normal'`` or ``'uniform'``; see :func:`normal`, :func:`uniform`."""
+    """Weights or delays to be drawn, from ``kind`` ``'normal'`` or ``'uniform'``; see :func:`normal`, :func:`uniform`."""
 
     kind: str
     mean: float
@@ -68,7 +68,8 @@ def uniform(limit=1.0, *, mean=0.0, fan_in=True):
 class Delay(Data):
     """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
 
-    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``. A ``trainable`` delay is a real
+    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for every seed,
+    such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A ``trainable`` delay is a real
     number of steps, shared by the two steps around it (linear interpolation) or by those in its ``kernel``
     (:mod:`localplast.delay`); rules may change it, from the lowest to the highest time where ``trainable`` is such a pair
     (either may be None).
