@@ -31,6 +31,11 @@ __all__ = ["delays", "network", "optimiser", "protocol"]
 EDGES, TIMES = (0.2, 0.3), np.array([1, 80, 100]) * ms
 #: What time constants and the threshold, each shared by a population, are held between.
 TAU_LIMITS, THRESHOLD_LIMITS = (0.1 * ms, 50 * ms), (0.1, 100)
+#: How it learns at the two sizes; ``target``: rate in hertz that neurons are held near.
+QUICK = dict(learning_rate=2e-3, target=20)
+PAPER = dict(learning_rate=3e-4, limit=0.1, halving=600, target=30)
+#: Spectral radius of the absolute recurrent weights from which activity outlives a second of silence, untrained.
+LASTING = 7.0
 
 
 def delays(neurons, times=TIMES, *, edges=EDGES, seed=0x1B):
@@ -94,10 +99,15 @@ def optimiser(net, learning_rate, made=adam, limit=1.0, halving=np.inf):
     return made(learning_rate).with_rates(**rates).norm_clipped(limit).halved(halving)
 
 
+def contender(net, target, **learning):
+    """DelayNet beside other networks: by BPTT, with its own optimiser and loss."""
+    return Contender(bptt(), "torch", network=net, optimiser=optimiser(net, **learning), loss=losses(target)[0])
+
+
 def quick():
     """Three cues and 450 ms of silence at a coarse time step: learned in CPU minutes."""
     net = partial(network, neurons=64, dt=5 * ms)
-    return preset(net, cues=3, duration=1050 * ms, made=partial(optimiser, learning_rate=2e-3), target=20, updates=200, test=256)
+    return preset(net, **QUICK, cues=3, duration=1050 * ms, updates=200, test=256)
 
 
 def paper():
@@ -105,9 +115,7 @@ def paper():
 
     Activity must outlive the silence from the start, so recurrence is stronger than in ``quick``, and the rate falls.
     """
-    net = partial(network, radius=7.0)
-    made = partial(optimiser, learning_rate=3e-4, limit=0.1, halving=600)
-    return preset(net, cues=7, duration=2250 * ms, made=made, target=30, updates=1744, test=2048)
+    return preset(partial(network, radius=LASTING), **PAPER, cues=7, duration=2250 * ms, updates=1744, test=2048)
 
 
 def losses(target=20):
@@ -120,14 +128,14 @@ def losses(target=20):
     return steady + branching(1e-3), steady
 
 
-def preset(network, *, cues, duration, made, target, updates, test):
+def preset(network, *, cues, duration, target, updates, test, **learning):
     net, plain = network(), network(times=None)
     loss, unbranched = losses(target)
     return Preset(
         network=net,
         task=task(cues=cues, duration=duration, dt=net.dt),
         loss=loss,
-        optimiser=made(net),
+        optimiser=optimiser(net, **learning),
         batch=64,
         updates=updates,
         test=test,

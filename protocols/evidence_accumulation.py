@@ -175,16 +175,13 @@ def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1
     )
 
 
-def families(neurons, dt=1 * ms):
+def families(neurons, delays):
     """Other networks on the same trials, by BPTT: delay lines, slow membranes with and without recurrence, and neither."""
-    delays = delaynet.network(neurons=round(neurons ** (1 / 3)) ** 3, dt=dt)
     return {
-        "DelayNet": Contender(
-            bptt(), "torch", network=delays, optimiser=delaynet.optimiser(delays, 2e-3), loss=delaynet.losses()[0]
-        ),
-        "slow LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons, dt=dt)),
-        "slow LIF, feedforward": Contender(bptt(), "torch", network=memoryless(neurons=neurons, recurrent=False, dt=dt)),
-        "fast LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons, tau_mem=20 * ms, dt=dt)),
+        "DelayNet": delays,
+        "slow LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons)),
+        "slow LIF, feedforward": Contender(bptt(), "torch", network=memoryless(neurons=neurons, recurrent=False)),
+        "fast LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons, tau_mem=20 * ms)),
     }
 
 
@@ -194,19 +191,21 @@ def task(**options):
 
 def quick():
     """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
-    return preset(cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, updates=120, batch=32, test=200)
+    delays = delaynet.contender(delaynet.network(neurons=64), **delaynet.QUICK)
+    return preset(cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays=delays, updates=120, batch=32, test=200)
 
 
 def paper():
     """The published network and task."""
-    return preset(cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, updates=500, batch=64, test=512)
+    delays = delaynet.contender(delaynet.network(radius=delaynet.LASTING), **delaynet.PAPER)
+    return preset(cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, delays=delays, updates=500, batch=64, test=512)
 
 
-def preset(*, cues, duration, neurons, tau_adapt, updates, batch, test):
+def preset(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test):
     net = network(neurons=neurons, tau_adapt=tau_adapt)
     return Preset(
         network=net,
-        rules=usual(net) | families(neurons),
+        rules=usual(net) | families(neurons, delays),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
