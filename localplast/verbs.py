@@ -52,7 +52,7 @@ def run(
         Trials per update, and how many updates.
     test, test_every : int
         Number of test trials, and after how many updates they are presented (default: at the end). What is tested is the
-        network with its learned delays rounded to whole steps, as it runs on Brian2 (``values.rounded(net)``).
+        network with its learned delays rounded to whole steps (``values.rounded(net)``).
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
