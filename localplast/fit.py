@@ -161,7 +161,10 @@ class Fit:
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
         trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
-        found = self.learner.train(trials)
+        try:
+            found = self.learner.train(trials)
+        except RunawayError as error:  # a learner knows neither the record nor how far it has come
+            raise self.runaway(f"{error} at update {self.done + 1} of {self.rule.name}", recorder) from error
         self.seconds += time.perf_counter() - started
         steps = self.done + np.arange(1, self.per_block + 1)
         self.done += self.per_block
@@ -187,7 +190,10 @@ class Fit:
         elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
             problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"
         if problem:
-            raise RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
+            raise self.runaway(problem, recorder)
+
+    def runaway(self, problem, recorder):
+        return RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
 
     def keep_weights(self, recorder):
         """The latest weights, of every projection that is not kept along training."""

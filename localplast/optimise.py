@@ -4,11 +4,12 @@ The symbols are ``w`` (weight), ``g`` (gradient), ``k`` (number of this update, 
 its constants. Every optimiser can be followed by links: ``rmsprop(1e-3).clipped(1.0).decayed(1e-4)``.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 
 from localplast.calculus import symbol, to_sympy
-from localplast.errors import LocalplastError
+from localplast.errors import LocalplastError, RunawayError
 
 __all__ = ["Optimiser", "adam", "check_norm", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
@@ -128,11 +129,23 @@ class Optimiser:
         return replace(self, norm=min(float(limit), self.norm))
 
     def share(self, gradients):
-        """What is left of every gradient, by name, when their norm is held to the limit: a factor of at most one."""
+        """What is left of every gradient, by name, when their norm is held to the limit: a factor of at most one.
+
+        Raises a :class:`~localplast.errors.RunawayError` where one is not finite: by way of the norm it would reach all others.
+        """
         if self.norm == float("inf"):
             return 1.0
-        norm = sum(float(((self.rates.get(name, 1.0) * g) ** 2).sum()) for name, g in gradients.items()) ** 0.5
+        parts = {name: self.rates.get(name, 1.0) * length(g) for name, g in gradients.items() if not self.frozen(name)}
+        if broken := [name for name, part in parts.items() if not math.isfinite(part)]:
+            raise RunawayError(f"the gradient of {broken[0]!r} is not finite")
+        norm = math.hypot(*parts.values())
         return 1.0 if norm <= self.norm else self.norm / norm
+
+
+def length(gradient):
+    """The norm of an array or a tensor, whose squares may be too large for its type."""
+    largest = float(abs(gradient).max())
+    return largest * float(((gradient / largest) ** 2).sum()) ** 0.5 if 0 < largest < math.inf else largest
 
 
 def check_norm(rule, optimiser, reason):

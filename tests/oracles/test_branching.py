@@ -6,7 +6,7 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.errors import LocalplastError, NetworkError, UnsupportedError
+from localplast.errors import LocalplastError, NetworkError, RunawayError, UnsupportedError
 from localplast.loss import branching, mse
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
@@ -119,6 +119,34 @@ def test_learning_with_a_norm():
     )  # fmt: skip
     moved = [fit[n]["weight"].values.reshape(w.shape) - w for n, w in VALUES.weights.items()]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.5e-3, rel=1e-9)
+
+
+def test_gradients_whose_squares_overflow():
+    """In single precision the square of 1e20 is infinite, the norm is not."""
+    grads = {"w": torch.tensor([3e20, 4e20], dtype=torch.float32)}
+    assert sgd(1.0).norm_clipped(1.0).share(grads) == pytest.approx(1 / 5e20)
+    assert sgd(1.0).norm_clipped(1.0).share({"w": torch.zeros(2)}) == 1.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradients_that_are_not_finite_are_named(bad):
+    """What is not finite would reach every weight by way of the norm: the run stops, before anything is changed."""
+    grads = {"a": np.ones(2), "b": np.array([1.0, bad])}
+    with pytest.raises(RunawayError, match="the gradient of 'b' is not finite"):
+        sgd(1.0).norm_clipped(1.0).share(grads)
+    assert sgd(1.0).norm_clipped(10.0).with_rates(b=0).share(grads) == 1.0
+
+
+def test_a_run_whose_gradient_is_not_finite_stops():
+    trials = Trials(TRIALS.inputs, TRIALS.target, np.ones(STEPS))
+    task = Task("alike", training=lambda update, batch, seed: trials, testing=lambda n, seed: trials)
+    broken = VALUES.replace_weights({"rec_out": VALUES.weights["rec_out"] * 1e200})
+    with pytest.raises(RunawayError, match="gradient of 'cues_rec' is not finite at update 1 of bptt; lower the") as caught:
+        lp.run(
+            NET, task, rule=bptt(), optimiser=sgd(0.5).norm_clipped(1e-3), loss=mse(), backend="torch", batch=4, updates=1, values=broken,
+            show=False,
+        )  # fmt: skip
+    assert caught.value.record is not None
 
 
 def test_where_nobody_has_the_norm():
