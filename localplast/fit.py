@@ -227,9 +227,9 @@ class Fit:
 
 
 def encode_rule(rule):
-    """A rule as JSON data; matrices of feedback by their shape only."""
+    """A rule as JSON data; matrices of feedback by their shape only, times as text."""
     feedback = rule.feedback if isinstance(rule.feedback, str) else {k: list(np.shape(b)) for k, b in rule.feedback.items()}
-    return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": rule.update}
+    return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": str(rule.update)}
 
 
 def checkpoint_of(path):

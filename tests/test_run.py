@@ -225,6 +225,23 @@ def test_a_record_says_where_it_came_from(tmp_path):
     tree = learn("torch", eprop(), path=tmp_path / "run.zarr")
     assert tree.attrs["backend"] == "torch" and tree.attrs["seed"] == 0
     assert json.loads(tree.attrs["rule"])["name"] == "e-prop"
+    often = learn("torch", eprop(update=3 * ms), batch=1, path=tmp_path / "often.zarr")
+    assert json.loads(often.attrs["rule"])["update"] == "3. ms"
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_projection_without_synapses(learned):
+    """Torch runs it; Brian2 names it before anything is built."""
+    delay = lp.axonal(2 * np.ones(6) * ms, trainable=(0 * ms, 5 * ms)) if learned else None
+    net = lp.Network(
+        dt=1 * ms, cues=lp.Input(6), rec=lp.Population(8, alif()), out=lp.Population(2, leaky_readout()),
+        projections=[lp.Projection("cues", "rec", mask=np.zeros((6, 8), bool), delay=delay), lp.Projection("rec", "out")],
+    )  # fmt: skip
+    options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**({"cues_rec.delay": 1.0} if learned else {})), updates=1)
+    fit = lp.run(net, TASK, backend="torch", **options)
+    assert not net.values_from(fit).weights["cues_rec"].any()
+    with pytest.raises(lp.UnsupportedError, match="projection 'cues_rec': none of its 48 synapses exists"):
+        lp.run(net, TASK, backend="brian2", target="numpy", **options)
 
 
 def test_what_was_learned_is_simulated_at_rest(tmp_path, trials):

@@ -223,18 +223,27 @@ def start_of_trial(block, model, step, started, graded):
     return code
 
 
-def build_projection(built, p, values, learning):
-    net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
+def check_projection(net, p, values):
+    """Raise where Brian2 cannot run a projection."""
+    mask, steps = values.masks[p.name], values.delays[p.name]
+    if not mask.any():
+        raise UnsupportedError(
+            f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; leave it out, "
+            "change its mask or the seed, or use backend='torch'"
+        )
     if p.transmission == "event" and p.target in graded_parts(net, p.post):
         raise UnsupportedError(
             f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
             "set; give the model another variable for one of them, or use backend='torch'"
         )
+    if p.transmission == "graded" and np.any(steps != np.floor(steps)):
+        raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
+
+
+def build_projection(built, p, values, learning):
+    net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
+    check_projection(net, p, values)
     if p.transmission == "graded":
-        if np.any(steps != np.floor(steps)):
-            raise UnsupportedError(
-                f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'"
-            )
         return build_graded(built, p, values)
     lines = [parameter("w", weight_dimension(net, p))]
     lines += learning.signals.carrier_lines(p) if learning else []
