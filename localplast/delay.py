@@ -14,7 +14,10 @@ from brian2.units.stdunits import ms
 
 from localplast.errors import LocalplastWarning, NetworkError
 
-__all__ = ["Kernel", "check_delays", "gaussian", "kernel_widths", "triangle", "warn_merged"]
+__all__ = [
+    "Kernel", "check_delays", "gaussian", "kernel_kind", "kernel_widths", "moving", "per_synapse", "summed_over_shared", "triangle",
+    "warn_merged",
+]  # fmt: skip
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
@@ -56,6 +59,29 @@ def kernel_widths(net, updates=0):
     return {name: kernel.steps(net.dt, updates) if kernel else 0.0 for name, kernel in kernels.items()}
 
 
+def kernel_kind(delay):
+    """How a delay is spread; without a kernel it is a triangle without width, the linear interpolation."""
+    return delay.kernel.kind if delay is not None and delay.kernel is not None else "triangle"
+
+
+def moving(net, optimiser):
+    """Names of the delays that ``optimiser`` changes, such as ``'rec_rec.delay'``."""
+    return [f"{name}.delay" for name in net.learned_delays if not optimiser.frozen(f"{name}.delay")]
+
+
+def per_synapse(p, numbers, mask):
+    """``numbers`` in the shape of the delays of ``p``, one for every synapse that exists."""
+    axonal = np.ndim(numbers) == 1 and p.delay.kind == "axonal"
+    return np.broadcast_to(numbers[:, None] if axonal else numbers, mask.shape)[mask]
+
+
+def summed_over_shared(gradient, kind, ndim):
+    """The gradient of delays of ``ndim`` dimensions from that of every synapse ``(pre, post)``; arrays or tensors."""
+    if ndim == 0:
+        return gradient.sum()
+    return gradient if kind == "synaptic" else gradient.sum(1 if kind == "axonal" else 0)
+
+
 def check_delays(net, values, steps):
     """Raise where ``values`` hold delays that cannot be; warn of those longer than a trial of so many steps.
 
@@ -75,10 +101,7 @@ def check_delays(net, values, steps):
 
 def warn_late(net, p, values, steps):
     """Warn of synapses from which nothing arrives within a trial."""
-    mask, delays = values.masks[p.name], np.asarray(values.delays[p.name], float)
-    if delays.ndim == 1 and p.delay.kind == "axonal":
-        delays = delays[:, None]
-    travel = np.broadcast_to(delays, mask.shape)[mask]
+    travel = per_synapse(p, np.asarray(values.delays[p.name], float), values.masks[p.name])
     late = travel >= steps
     if late.any():
         warn(

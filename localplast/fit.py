@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from localplast.checkpoint import load_checkpoint, save_checkpoint
-from localplast.delay import check_delays
+from localplast.delay import check_delays, moving
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import of_trials
 from localplast.progress import progress
@@ -80,8 +80,7 @@ class Fit:
         example.check(net)
         check_delays(net, values, example.steps)
         self.loss = loss or default_loss(example)
-        delays = any(not optimiser.frozen(f"{name}.delay") for name in net.learned_delays)
-        self.per_block = updates_per_block(example, updates, self.test_every, backend, delays)
+        self.per_block = updates_per_block(example, updates, self.test_every, backend, bool(moving(net, optimiser)))
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(

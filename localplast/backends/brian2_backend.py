@@ -3,9 +3,10 @@
 import numpy as np
 
 from localplast.backends.brian2_build import Block, longest_delay
-from localplast.backends.brian2_delay import DelayLearner, check_spread, delay_gradient, settings, with_room
+from localplast.backends.brian2_delay import DelayLearner, check_spread, settings, with_room
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
+from localplast.delay import summed_over_shared
 from localplast.errors import LocalplastError, UnsupportedError
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
@@ -61,7 +62,7 @@ def other_gradients(net, values, learned, results, trials):
         if "gradient_delay" in synapses.sums:
             matrix = np.zeros(values.masks[name].shape)
             matrix[values.masks[name]] = results.read(name, "gradient_delay") / trials
-            grads[f"{name}.delay"] = delay_gradient(net.projections[name], matrix, values.delays[name].ndim)
+            grads[f"{name}.delay"] = summed_over_shared(matrix, net.projections[name].delay.kind, values.delays[name].ndim)
     return grads
 
 
@@ -199,7 +200,7 @@ class Brian2Learner:
         """The optimiser's update of the delays of one projection."""
         owner, steps = name.split(".")[0], self.others[name]
         matrix = self.matrix(results, owner, "gradient_delay") / self.batch
-        gradient = delay_gradient(self.net.projections[owner], matrix, steps.ndim)
+        gradient = summed_over_shared(matrix, self.net.projections[owner].delay.kind, steps.ndim)
         self.others[name], self.state[name] = self.delays.step(name, steps, gradient, self.state[name], self.updates)
 
     def place(self, name):

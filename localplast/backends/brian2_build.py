@@ -13,11 +13,12 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.delay import per_synapse
 from localplast.errors import UnsupportedError
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements
-from localplast.backends.brian2_delay import divided, events_of, per_synapse, settings
+from localplast.backends.brian2_delay import divided, events_of, settings
 from localplast.backends.brian2_graded import build_graded, graded_parts, output_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.task import Poisson

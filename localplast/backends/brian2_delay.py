@@ -8,33 +8,20 @@ share ``fraction``, which is the linear interpolation of the Torch backend. Dela
 import numpy as np
 
 from localplast.calculus import Tape
+from localplast.delay import moving, per_synapse
 from localplast.errors import UnsupportedError
 
-__all__ = [
-    "DelayLearner", "check_spread", "delay_gradient", "divided", "events_of", "flights", "moving", "per_synapse", "settings",
-    "with_room",
-]  # fmt: skip
-
+__all__ = ["DelayLearner", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
 
 #: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
 LATER = {"deliver": 0, "late": 1}
 
 
-def moving(net, optimiser):
-    """Names of the delays that ``optimiser`` changes, such as ``'rec_rec.delay'``."""
-    return [f"{name}.delay" for name in net.learned_delays if optimiser is not None and not optimiser.frozen(f"{name}.delay")]
-
-
 def divided(net, p, values, plan=None):
     """Whether the synapses of ``p`` need two pathways: their delays lie between two steps, or learn."""
     steps = values.delays[p.name]
-    return bool(np.any(steps != np.floor(steps))) or plan is not None and f"{p.name}.delay" in moving(net, plan.optimiser)
-
-
-def per_synapse(p, numbers, mask):
-    """``numbers`` in the shape of the delays of ``p``, one for every synapse that exists."""
-    axonal = np.ndim(numbers) == 1 and p.delay.kind == "axonal"
-    return np.broadcast_to(numbers[:, None] if axonal else numbers, mask.shape)[mask]
+    learns = plan is not None and plan.optimiser is not None and f"{p.name}.delay" in moving(net, plan.optimiser)
+    return learns or bool(np.any(steps != np.floor(steps)))
 
 
 def events_of(p, shares):
@@ -68,14 +55,6 @@ def flights(built):
 def with_room(net, values, optimiser):
     """``values`` with delays as long as they may become, and the step after: what the gap between two trials must hold."""
     return values.replace_weights({}, {n: np.array(np.floor(net.limits(n)[1]) + 1) for n in moving(net, optimiser)})
-
-
-def delay_gradient(p, matrix, ndim):
-    """The gradient of delays of ``ndim`` dimensions from that of every synapse ``(pre, post)``, summed over what shares one."""
-    if ndim == 0:
-        return matrix.sum()
-    shared = {"axonal": 1, "dendritic": 0}.get(p.delay.kind)
-    return matrix if shared is None else matrix.sum(shared)
 
 
 def check_spread(net, names):

@@ -11,8 +11,8 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2_delay import per_synapse
 from localplast.calculus import to_text
+from localplast.delay import per_synapse
 from localplast.lower import lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace

@@ -16,6 +16,7 @@ from localplast.backends.kernel_build import build
 from localplast.backends.kernel_plan import make_plan, silent_steps, why_not
 from localplast.backends.kernel_source import slots, source
 from localplast.check import MAX_DELAY_STEPS
+from localplast.delay import summed_over_shared
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.lower import check_integration, lower
 
@@ -322,8 +323,7 @@ class Call:
             if (slot := f"d_share{k.number}") in total:
                 through = self.feedback.get(k.name, given[k]) if k.sent_late else given[k]
                 each = total[slot][:, : k.post.size] * through
-                served = {"axonal": [1], "dendritic": [0], "synaptic": [], "shared": [0, 1]}[k.kind]
-                found[f"{k.name}.delay"] = each.sum(served) if served else each
+                found[f"{k.name}.delay"] = summed_over_shared(each, k.kind, given[f"{k.name}.delay"].ndim)
         return found
 
 

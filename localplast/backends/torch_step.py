@@ -7,7 +7,7 @@ import torch
 
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.calculus import Tape
-from localplast.delay import kernel_widths
+from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.lower import check_integration, lower
@@ -81,7 +81,7 @@ class Link:
             self.kind = "synaptic"  # a weight that changes acts when the spike arrives, not when it leaves
         n_pre, n_post = shape = self.weight.shape
         size = {"axonal": n_pre, "dendritic": n_post, "synaptic": shape}[self.kind]
-        taps = taps_of(steps.expand(size), delay.kernel.kind if delay and delay.kernel else "triangle", width)
+        taps = taps_of(steps.expand(size), kernel_kind(delay), width)
         self.at_once = taps[1] is None and not bool(taps[0].any())
         self.rows = None
         if self.kind == "synaptic":

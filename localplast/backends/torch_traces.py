@@ -9,7 +9,7 @@ from localplast.backends.torch_delay import Line, slope_of, taps_of
 from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
-from localplast.delay import kernel_widths
+from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
 from localplast.loss import Reward, of_trials
 
 __all__ = ["OnlineLearner"]
@@ -50,7 +50,7 @@ class Synapses:
         self.whole = eligibility.arrives == "synapse"
         steps = steps.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
         columns = torch.arange(shape[0], device=steps.device).repeat_interleave(shape[1] if self.whole else 1)
-        kernel = (projection.delay.kernel.kind if projection.delay and projection.delay.kernel else "triangle", width)
+        kernel = kernel_kind(projection.delay), width
         learns = "gradient_delay" in plan.sums
         self.line = Line(shape[0], *taps_of(steps, *kernel), columns)
         #: where the delay learns: how what arrives changes with it
@@ -269,26 +269,15 @@ class OnlineLearner:
         found = {}
         for name, parameters in self.plan.parameters.items():
             for parameter in parameters:
-                found[f"{name}.{parameter}"] = self.neurons[name].values[f"gradient_{parameter}"].mean(0)
+                each = self.neurons[name].values[f"gradient_{parameter}"].mean(0)
+                found[f"{name}.{parameter}"] = each if tensors[f"{name}.{parameter}"].ndim else each.sum()
         for name, s in self.synapses.items():
             if "gradient_delay" in s.stored:
-                found[f"{name}.delay"] = s.stored["gradient_delay"].mean(0) * self.masks[name]
-        return {key: whole_of(gradient, self.delay_kind(key), tensors[key].ndim) for key, gradient in found.items()}
-
-    def delay_kind(self, key):
-        name, variable = key.split(".")
-        return self.net.projections[name].delay.kind if variable == "delay" and name in self.net.projections else None
+                each = s.stored["gradient_delay"].mean(0) * self.masks[name]
+                found[f"{name}.delay"] = summed_over_shared(each, s.p.delay.kind, tensors[f"{name}.delay"].ndim)
+        return found
 
     def forget(self, name):
         """Set the gradient of one projection back to zero."""
         stored = self.synapses[name].stored
         stored["gradient"] = torch.zeros_like(stored["gradient"])
-
-
-def whole_of(gradient, kind, ndim):
-    """A gradient per synapse or per neuron, summed over what shares one number."""
-    if ndim == 0:
-        return gradient.sum()
-    if kind in ("axonal", "dendritic"):
-        return gradient.sum(1 if kind == "axonal" else 0)
-    return gradient
