@@ -5,6 +5,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ HOW_MEMORY = (
     "with a history where the two are equal, not as traces. Linux only"
 )
 HOW_STATE = (
-    "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradient and the "
-    "optimiser's state; not the weights. NaN per neuron: automatic differentiation keeps a history, see peak_memory"
+    "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradients and the "
+    "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation keeps a history, see peak_memory"
 )
 #: Seconds between two looks at the programs that a piece of work has started.
 LOOK = 0.002
@@ -148,7 +149,8 @@ def state_bytes(net, rules, loss, optimiser, *, number=8):
     -------
     xarray.Dataset
         ``bytes_per_synapse`` (rule, projection), plastic projections; ``bytes_per_neuron`` (rule, node), traces that all
-        synapses of a presynaptic neuron or input share, NaN where a rule is not local.
+        synapses of a presynaptic neuron or input share, and what belongs to delays and parameters of a neuron, NaN where a
+        rule is not local.
     """
     projections, nodes = [p.name for p in net.plastic], [*net.inputs, *net.populations]
     counts = [stored(net, rule, loss, optimiser) for rule in rules.values()]
@@ -166,13 +168,24 @@ def state_bytes(net, rules, loss, optimiser, *, number=8):
 
 def stored(net, rule, loss, optimiser):
     """How many numbers are stored per synapse, by projection, and per neuron, by population or input."""
-    always = 1 + len(optimiser.state)  # the summed gradient, and the optimiser's own
+    kept, others = len(optimiser.state), learned_beside_weights(net)
     if not rule.local:
-        return {p.name: always for p in net.plastic}, {}
-    planned, neurons = plan(net, rule, loss, optimiser), dict.fromkeys([*net.inputs, *net.populations], 0)
+        return {p.name: (1 + kept) * (1 + others[p.name]) for p in net.plastic}, {}  # the summed gradient, and the optimiser's own
+    planned, neurons = plan(net, rule, loss, optimiser), {name: kept * others[name] for name in (*net.inputs, *net.populations)}
     for name, synapse in planned.synapses.items():
         neurons[net.projections[name].pre] += len(synapse.eligibility.pre)
     for name, neuron in planned.neurons.items():
-        neurons[name] += len(neuron.past)
-    learned = {name for name, synapse in planned.synapses.items() if synapse.learned}  # B, its optimiser
-    return {name: always * (1 + (name in learned)) + len(s.state) for name, s in planned.synapses.items()}, neurons
+        neurons[name] += len(neuron.past) + len(neuron.sums)
+    synapses = {
+        name: len(s.state) + len(s.sums) + s.learned + kept * (1 + s.learned + others[name])  # learned: B, its optimiser
+        for name, s in planned.synapses.items()
+    }
+    return synapses, neurons
+
+
+def learned_beside_weights(net):
+    """How many delays and parameters of its own learn in every neuron of a node, every synapse of a projection: by their name."""
+    parameters = [name for name, p in net.populations.items() for key in p.trainable if np.ndim(p.values[key])]
+    delayed = [net.projections[name] for name in net.learned_delays]
+    owners = [{"axonal": p.pre, "dendritic": p.post, "synaptic": p.name}[p.delay.kind] for p in delayed if net.delay_steps(p).ndim]
+    return Counter([*parameters, *owners])

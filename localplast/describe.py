@@ -36,6 +36,7 @@ ROLES = {
     "filtered": "the eligibility as {} of the readout remembers it",
     "elig_sum": "the eligibility of the whole trial, for the rate regulariser",
     "drift": "the same for the delay",
+    "past": "what arrived a step ago: what a longer delay would let arrive now",
 }
 
 

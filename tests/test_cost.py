@@ -45,6 +45,39 @@ def test_sgd_and_single_precision_take_less():
     assert list(double.values[0]) == [16, 8] and (double == 2 * single).all()
 
 
+KINDS = {
+    "axonal": (lp.axonal(np.full(4, 2) * ms, trainable=True), [8 * 6, 8 * 3], {"cues": 8 * (5 + 2), "rec": 8 * 2, "out": 0}),
+    "synaptic": (lp.synaptic(np.full((4, 5), 2) * ms, trainable=True), [8 * 11, 8 * 6], {"cues": 0, "rec": 8 * 2, "out": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learned_delays_are_counted(kind):
+    """Beside the weight's: a second gradient sum and filtered trace; the traces and Adam's numbers lie where the delay belongs."""
+    delay, per_synapse, per_neuron = KINDS[kind]
+    net = lp.Network(
+        dt=1 * ms, cues=lp.Input(4), rec=lp.Population(5, lif()), out=lp.Population(2, leaky_readout()),
+        projections=[lp.Projection("cues", "rec", delay=delay), lp.Projection("rec", "out")],
+    )  # fmt: skip
+    found = state_bytes(net, {"e-prop": eprop(), "BPTT": bptt()}, lp.losses.cross_entropy(), lp.adam(1e-3))
+    assert list(found["bytes_per_synapse"].sel(projection="cues_rec").values) == per_synapse
+    assert {k: float(found["bytes_per_neuron"].sel(rule="e-prop", node=k)) for k in per_neuron} == per_neuron
+    assert "past_arrived" in str(eprop().describe(net)) and "past_arrived: a filter" not in str(eprop().describe(net))
+
+
+def test_parameters_are_counted():
+    """Of a time constant per neuron: Adam's two numbers and the gradient sum, beside its traces."""
+    def counted(**options):
+        net = lp.Network(
+            dt=1 * ms, cues=lp.Input(4), rec=lp.Population(5, lif(), {"tau_mem": np.full(5, 20) * ms}, **options),
+            out=lp.Population(2, leaky_readout()), projections=[lp.Projection("cues", "rec"), lp.Projection("rec", "out")],
+        )  # fmt: skip
+        found = state_bytes(net, {"e-prop": eprop()}, lp.losses.cross_entropy(), lp.adam(1e-3))
+        return float(found["bytes_per_neuron"].sel(rule="e-prop", node="rec")) / 8
+
+    assert counted(trainable={"tau_mem": (5 * ms, 50 * ms)}) - counted() == 2 + 1 + 2  # its eps, filtered by the readout
+
+
 @linux
 def test_memory_that_is_known():
     """Twice: memory that was freed before must not hide what is needed now."""

@@ -220,7 +220,7 @@ class Brian2Learner:
         right = np.full(len(trials), np.nan)
         if np.ndim(trials.target) == 1:
             right = results.ledger(judged_readout(self.net, self.loss), "score").argmax(-1) == trials.target
-        rate = np.mean([c.mean(-1) for c in counts.values()], axis=0) / duration
+        rate = sum((c.mean(-1) for c in counts.values()), np.zeros(len(trials))) / max(len(counts), 1) / duration
         table = {"loss": loss, "accuracy": right.astype(float), "rate": rate}
         by_update = {k: v.reshape(-1, self.batch).mean(-1) for k, v in table.items()}
         return [{k: float(v[i]) for k, v in by_update.items()} for i in range(len(by_update["loss"]))]

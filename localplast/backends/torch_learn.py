@@ -13,7 +13,7 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
-from localplast.delay import kernel_widths
+from localplast.delay import kernel_widths, moving
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
 from localplast.optimise import check_norm, check_rates
@@ -169,8 +169,13 @@ class TorchLearner:
         )
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
-            return OnlineLearner(self.net, learned, self.tensors, self.values.masks, kernel_widths(self.net, self.updates))
+            return OnlineLearner(self.net, learned, self.tensors, self.values.masks, self.widths())
         return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
+
+    def widths(self):
+        """Of the kernels of delays at this update, by projection: what does not learn is not spread."""
+        learn = moving(self.net, self.optimiser)
+        return {n: width if f"{n}.delay" in learn else 0.0 for n, width in kernel_widths(self.net, self.updates).items()}
 
     def prepare(self, trials):
         rng = np.random.default_rng([self.seed, 3, self.updates])
@@ -194,7 +199,7 @@ class TorchLearner:
         else:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
             more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
-            outputs, counts, sums = self.forward(leaf, inputs, more, kernel_widths(self.net, self.updates))
+            outputs, counts, sums = self.forward(leaf, inputs, more, self.widths())
         _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         if self.online is None:
             leaves_ = {n: leaf[n] for n in self.plastic} | more

@@ -5,19 +5,24 @@ runs: membranes, gradients and what is learned must be those of Torch, where a d
 """
 
 import shutil
+from dataclasses import replace
 
+import brian2 as b2
 import numpy as np
 import pytest
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast.backends.brian2_audit import audit_text
+from localplast.backends.brian2_audit import audit_text, example_trials, text_violations, texts_of
 from localplast.backends.brian2_backend import Brian2Learner
+from localplast.backends.brian2_build import Block, build, longest_delay
 from localplast.backends.brian2_delay import settings
 from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_traces import OnlineLearner
+from localplast.calculus import symbol
 from localplast.delay import triangle
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
+from localplast.locality import audit
 from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
@@ -211,6 +216,38 @@ def test_text_is_local(kind, optimiser):
     assert audit_text(net, plan(net, eprop(), mse(), optimiser, values=values), values) == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gradient_delay += v_pre", "v_pre"), ("fraction += fraction_rec_rec_pre", "fraction_rec_rec_pre"), ("flight += j*second", "index 'j'"),
+        ("v_post += gradient_delay", "writes 'v_post'"), ("gradient_delay += fraction_cues_rec_post", "fraction_cues_rec_post"),
+    ],
+)  # fmt: skip
+def test_cheats_with_delays_are_caught(text, words):
+    """In the text that Brian2 runs; the share that comes late is among what is looked at."""
+    net = network("axonal")
+    values, silence = net.draw(3), example_trials(net)
+    made = plan(net, eprop(feedback="random"), mse(), OPTIMISER, values=values)
+    built = build(net, values, Block(1, silence.steps, longest_delay(values.delays)), silence, plan=made)
+    b2.Network(*built.objects.values())
+    assert text_violations(built, made, values) == ()
+    assert "rec_rec_late" in [title for title, _, _ in texts_of(net, built.objects["rec_rec"], "rec_rec")]
+    built.objects["rec_rec"].run_regularly(text, when="end", name="rec_rec_spy")
+    assert any(words in found for found in text_violations(built, made, values))
+
+
+@pytest.mark.parametrize("name", ["v_other", "loss", "w_rec_out"])
+@pytest.mark.parametrize("kind", ["axonal", "synaptic"])
+def test_cheats_in_the_equations_of_delays(kind, name):
+    net = network(kind)
+    made = plan(net, eprop(feedback="random"), mse(), OPTIMISER, values=net.draw(3))
+    assert audit(made, net).local
+    old = made.synapses["rec_rec"]
+    spied = [(n, e * symbol(name) if n == "gradient_delay" else e) for n, e in old.program]
+    found = audit(replace(made, synapses={**made.synapses, "rec_rec": replace(old, program=tuple(spied))}), net)
+    assert len(found.violations) == 1 and f"gradient_delay reads {name!r}" in found.violations[0]
+
+
 # --- runs, and what cannot be -----------------------------------------------------------------------------------------
 
 TASK = Task.generated("noise", lambda rng, n: trials(n, seed=int(rng.integers(1000))))
@@ -235,6 +272,19 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     tested = TorchLearner(net, values, eprop(), mse(), OPTIMISER).evaluate(TASK.testing(3, 3))["loss"]
     assert whole["metrics"]["test_loss"].values[-1] == pytest.approx(tested, rel=1e-12)
     assert error(membranes("brian2", net, values, trials()), membranes("torch", net, values, trials())) < 1e-12
+
+
+def test_a_frozen_delay_is_not_spread():
+    """A kernel serves learning: what is frozen lies between two steps, on both backends, here without a spiking population."""
+    net = detector(trainable=BOUNDS, value=[1.3, 4] * ms, kernel=triangle(3 * ms))
+    found = [run_frozen(net, backend) for backend in ("torch", "brian2")]
+    assert np.abs(found[0] - found[1]).max() < 1e-12 and np.abs(found[0] - net.draw(3).weights["cues_out"]).max() > 1e-3
+
+
+def run_frozen(net, backend):
+    given = Task.generated("noise", lambda rng, n: Trials({"cues": rng.random((n, 20, 2)) < 0.3}, np.zeros((n, 20, 2)), np.ones(20)))
+    options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**{"cues_out.delay": 0}), loss=mse(), batch=2, updates=2, seed=3)
+    return net.values_from(lp.run(net, given, backend=backend, target="numpy", show=False, **options)).weights["cues_out"]
 
 
 def detector(**options):
