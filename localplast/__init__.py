@@ -25,7 +25,7 @@ _DEFINED_IN = {
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
-_MODULES = ("delay", "models", "plot", "protocols", "rules", "space", "surrogate")
+_MODULES = ("delay", "dynamics", "models", "plot", "protocols", "retention", "rules", "space", "surrogate")
 
 __all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
 

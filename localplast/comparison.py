@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,21 +41,21 @@ class Contender:
     backend : str
         Where it runs.
     frozen : tuple of str
-        Projections that stay as they are.
+        What stays as it is: projections, and delays and parameters as ``'rec_rec.delay'``, ``'rec.tau_mem'``.
     network : Network, optional
         One of its own, with the inputs, readouts and time step of the network that is compared.
     optimiser : Optimiser, optional
         One of its own: where other things learn, they need rates.
     loss : Loss, optional
+        One of its own. What a contender does not bring is that of the comparison.
     """
 
     rule: Rule
     backend: str
-    frozen: tuple = field(default=())
+    frozen: tuple = ()
     network: Network | None = None
     optimiser: Optimiser | None = None
     loss: Loss | None = None
-
 
     def completed(self, net, optimiser, loss):
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
@@ -137,7 +137,8 @@ def compare(
         ``/training`` (rule, seed, update): accuracy, loss and rate (Hz) of every training batch, before its update.
         ``/alignment`` (rule, seed, update, projection): relative error, cosine, angle (degrees), norm ratio and sign
         agreement of the gradient with BPTT's on the same network, NaN where there is none; :mod:`localplast.measure`
-        defines them. ``projection`` names everything that learns: weights, and parameters as ``'rec.tau_mem'``.
+        defines them. ``projection`` names everything that learns: weights, delays as ``'rec_rec.delay'``, parameters as
+        ``'rec.tau_mem'``.
         ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
         ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
         weights it stands for; NaN where feedback is those weights.

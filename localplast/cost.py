@@ -26,7 +26,8 @@ HOW_MEMORY = (
 )
 HOW_STATE = (
     "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradients and the "
-    "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation keeps a history, see peak_memory"
+    "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation keeps "
+    "a history, see peak_memory"
 )
 #: Seconds between two looks at the programs that a piece of work has started.
 LOOK = 0.002

@@ -10,6 +10,7 @@ from scipy.signal import welch
 from localplast.errors import LocalplastError, NetworkError
 from localplast.graph import projection_edges
 from localplast.network import weight_dimension
+from localplast.parts import largest_eigenvalue
 from localplast.record import unit_name
 
 __all__ = ["branching", "delay_lines", "population_rate", "rate_spectrum", "spectral_radius", "subsampled_branching"]
@@ -247,6 +248,6 @@ def spectral_radius(net, values, projection):
         loops = [name for name, q in net.projections.items() if q.pre == q.post]
         raise NetworkError(f"{projection!r} is not a projection of a population to itself; those are {loops}")
     weight = np.where(values.masks[projection], values.weights[projection], 0.0)
-    radii = [np.abs(np.linalg.eigvals(matrix)).max() for matrix in (weight, np.abs(weight))]
+    radii = [largest_eigenvalue(matrix) for matrix in (weight, np.abs(weight))]
     attrs = {"units": unit_name(weight_dimension(net, p)), "projection": projection}
     return xr.DataArray(radii, dims="matrix", coords={"matrix": ["signed", "absolute"]}, name="spectral_radius", attrs=attrs)

@@ -12,7 +12,8 @@ import numpy as np
 from localplast.errors import NetworkError
 
 __all__ = [
-    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward", "smooth_l1",
+    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward",
+    "smooth_l1",
 ]  # fmt: skip
 
 

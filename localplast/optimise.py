@@ -151,7 +151,10 @@ def length(gradient):
 def check_norm(rule, optimiser, reason):
     """Raise where nobody has the whole gradient."""
     if optimiser.norm < float("inf"):
-        raise LocalplastError(f"{rule.name}: {reason}, so its norm cannot be held to {optimiser.norm:g}; clip every element: .clipped({optimiser.norm:g})")
+        raise LocalplastError(
+            f"{rule.name}: {reason}, so its norm cannot be held to {optimiser.norm:g}; clip every element: "
+            f".clipped({optimiser.norm:g})"
+        )
 
 
 def sgd(learning_rate):

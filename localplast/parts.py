@@ -41,7 +41,7 @@ class Random:
         weight = np.where(mask, float(self.mean) + spread * standard, 0.0)
         if self.radius is None:
             return weight
-        present = np.abs(np.linalg.eigvals(np.abs(weight))).max()
+        present = largest_eigenvalue(np.abs(weight))
         if not present > 0:
             raise NetworkError(f"weights {shape} that form no loop cannot be scaled to radius {self.radius}; drop .scaled()")
         return weight * (self.radius / present)
@@ -52,6 +52,11 @@ class Random:
         What activity comes to does then not hang on the size of the population (Balafrej et al. 2023, arXiv:2310.19067).
         """
         return replace(self, radius=radius)
+
+
+def largest_eigenvalue(matrix):
+    """The spectral radius of a square matrix: the magnitude of its largest eigenvalue."""
+    return np.abs(np.linalg.eigvals(matrix)).max()
 
 
 def normal(std=1.0, *, mean=0.0, fan_in=True):

@@ -186,8 +186,8 @@ def check_branching(loss, rule, form="adjoint"):
     """Raise where a rule does not see the spikes of whole populations."""
     if loss.branching and (rule.local or form != "adjoint"):
         raise UnsupportedError(
-            f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in the next step; "
-            "use bptt(), or a loss without branching()"
+            f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in the next "
+            "step; use bptt(), or a loss without branching()"
         )
 
 

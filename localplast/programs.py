@@ -167,7 +167,7 @@ def between_steps(plan):
     """``plan`` for a delay between two steps: of what arrives the share ``fraction`` comes one step late.
 
     ``arrived`` is then what has come in time, and ``past_arrived`` that of a step ago. The traces of the delay stay as they are:
-    their slope, ``past_arrived - arrived``, is that of the interpolation (Taps of the Torch backend).
+    their slope, ``past_arrived - arrived``, is that of the linear interpolation in Torch.
     """
     arrived, past = symbol("arrived"), symbol("past_arrived")
     shares = {arrived: arrived + symbol("fraction") * (past - arrived)}

@@ -17,6 +17,6 @@ from localplast.models.superspike_lif import superspike_lif as superspike_lif
 from localplast.models.van_rossum import van_rossum_readout as van_rossum_readout
 
 __all__ = [
-    "alif", "biased_lif", "biased_readout", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout", "leaky_readout", "lif",
-    "superspike_lif", "van_rossum_readout",
+    "alif", "biased_lif", "biased_readout", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout",
+    "leaky_readout", "lif", "superspike_lif", "van_rossum_readout",
 ]

@@ -220,7 +220,8 @@ def weighted(terms):
 def gather_each(link, rows, place):
     """How each target j reads, in trial s, its own step of a ring of ``rows``.
 
-    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}`` standing for the delay. It is looked up once for all trials.
+    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}`` standing for
+    the delay. It is looked up once for all trials.
     """
     found = list(enumerate(taps(link, "j")))
     names = ", ".join(f"at{n}[N]" for n, _ in found)

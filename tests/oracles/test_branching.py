@@ -18,7 +18,8 @@ N_IN, N, STEPS, STRENGTH = 5, 6, 30, 0.03
 NET = Network(
     dt=1 * ms, cues=Input(N_IN), rec=Population(N, lif(tau_mem=15 * ms)), out=Population(2, leaky_readout(tau_out=10 * ms)),
     projections=[
-        Projection("cues", "rec", weight=normal(1.2, mean=0.4)), Projection("rec", "rec", weight=normal(1.2)), Projection("rec", "out"),
+        Projection("cues", "rec", weight=normal(1.2, mean=0.4)), Projection("rec", "rec", weight=normal(1.2)),
+        Projection("rec", "out"),
     ],
 )  # fmt: skip
 VALUES = NET.draw(2)
@@ -143,8 +144,8 @@ def test_a_run_whose_gradient_is_not_finite_stops():
     broken = VALUES.replace_weights({"rec_out": VALUES.weights["rec_out"] * 1e200})
     with pytest.raises(RunawayError, match="gradient of 'cues_rec' is not finite at update 1 of bptt; lower the") as caught:
         lp.run(
-            NET, task, rule=bptt(), optimiser=sgd(0.5).norm_clipped(1e-3), loss=mse(), backend="torch", batch=4, updates=1, values=broken,
-            show=False,
+            NET, task, rule=bptt(), optimiser=sgd(0.5).norm_clipped(1e-3), loss=mse(), backend="torch", batch=4, updates=1,
+            values=broken, show=False,
         )  # fmt: skip
     assert caught.value.record is not None
 

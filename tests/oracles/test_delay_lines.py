@@ -156,7 +156,8 @@ def smooth(kind, kernel):
     return Network(
         dt=1 * ms, cues=Input(N_IN), hid=Population(N, CURRENT), out=Population(N_OUT, CURRENT),
         projections=[
-            Projection("cues", "hid", delay=delay(N_IN, N)), Projection("hid", "hid", target="J", weight=normal(0.05), delay=delay(N, N)),
+            Projection("cues", "hid", delay=delay(N_IN, N)),
+            Projection("hid", "hid", target="J", weight=normal(0.05), delay=delay(N, N)),
             Projection("hid", "out", target="J", delay=delay(N, N_OUT)),
         ],
     )  # fmt: skip
@@ -211,7 +212,8 @@ def test_traces_know_the_kernel(kind, kernel):
 def recurrent(kind, values=(1.0, 2, 9, 30, 31, 45), **options):
     delays = [np.random.default_rng(n).choice(values, shape_of(kind, n, N)) for n in (N_IN, N)]
     return Network(
-        dt=1 * ms, cues=Input(N_IN), rec=Population(N, alif(tau_adapt=60 * ms)), out=Population(N_OUT, leaky_readout(tau_out=15 * ms)),
+        dt=1 * ms, cues=Input(N_IN), rec=Population(N, alif(tau_adapt=60 * ms)),
+        out=Population(N_OUT, leaky_readout(tau_out=15 * ms)),
         projections=[
             Projection("cues", "rec", weight=normal(1.6, mean=0.8), delay=MAKE[kind](delays[0] * ms, **options)),
             Projection("rec", "rec", weight=normal(1.5), delay=MAKE[kind](delays[1] * ms, **options)),

@@ -219,8 +219,8 @@ def test_text_is_local(kind, optimiser):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gradient_delay += v_pre", "v_pre"), ("fraction += fraction_rec_rec_pre", "fraction_rec_rec_pre"), ("flight += j*second", "index 'j'"),
-        ("v_post += gradient_delay", "writes 'v_post'"), ("gradient_delay += fraction_cues_rec_post", "fraction_cues_rec_post"),
+        ("gradient_delay += v_pre", "v_pre"), ("fraction += fraction_rec_rec_pre", "fraction_rec_rec_pre"),
+        ("flight += j*second", "index 'j'"), ("v_post += gradient_delay", "writes 'v_post'"), ("gradient_delay += fraction_cues_rec_post", "fraction_cues_rec_post"),
     ],
 )  # fmt: skip
 def test_cheats_with_delays_are_caught(text, words):
@@ -282,7 +282,8 @@ def test_a_frozen_delay_is_not_spread():
 
 
 def run_frozen(net, backend):
-    given = Task.generated("noise", lambda rng, n: Trials({"cues": rng.random((n, 20, 2)) < 0.3}, np.zeros((n, 20, 2)), np.ones(20)))
+    zero = np.zeros((2, 20, 2))
+    given = Task.generated("noise", lambda rng, n: Trials({"cues": rng.random(zero.shape) < 0.3}, zero, np.ones(20)))
     options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**{"cues_out.delay": 0}), loss=mse(), batch=2, updates=2, seed=3)
     return net.values_from(lp.run(net, given, backend=backend, target="numpy", show=False, **options)).weights["cues_out"]
 
