@@ -16,7 +16,7 @@ from localplast.errors import LocalplastWarning, NetworkError
 
 __all__ = [
     "Kernel", "check_delays", "gaussian", "kernel_kind", "kernel_widths", "moving", "per_synapse", "summed_over_shared", "triangle",
-    "warn_merged",
+    "unspread", "warn_merged",
 ]  # fmt: skip
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
@@ -57,6 +57,11 @@ def kernel_widths(net, updates=0):
     """Widths of the kernels of all delays, in steps, after so many updates, by projection; zero where there is none."""
     kernels = {name: p.delay.kernel if p.delay else None for name, p in net.projections.items()}
     return {name: kernel.steps(net.dt, updates) if kernel else 0.0 for name, kernel in kernels.items()}
+
+
+def unspread(net):
+    """Widths where nothing learns: every delay is read as it is, between two steps by linear interpolation."""
+    return dict.fromkeys(net.projections, 0.0)
 
 
 def kernel_kind(delay):

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from localplast.backends.torch_backend import denormals_flushed, prepare, run_forward, score, side_by_side
-from localplast.backends.torch_fused import Fused, why_not
-from localplast.backends.torch_learn import single_thread
+from localplast.backends.torch_backend import denormals_flushed, prepare, score
+from localplast.backends.torch_learn import Forward, single_thread
 from localplast.backends.torch_step import leaves
+from localplast.delay import unspread
 from localplast.errors import NetworkError
 from localplast.record import plain
 from localplast.verbs import default_loss
@@ -31,7 +31,7 @@ def accuracy_against(
     ----------
     net : Network
     values : Values
-        Of a record of learning: ``net.values_from(record)``.
+        Of a record of learning: ``net.values_from(record)``. Delays that learned are rounded to whole steps, as in its tests.
     make_trials : callable ``(rng, n, **variables) -> Trials``
         Draws ``n`` trials with one label each.
     over : dict of str to sequence
@@ -84,13 +84,13 @@ def axis(name, given):
 
 
 class Judge:
-    """Presents trials to a network in which nothing learns: by the generated kernel where that can."""
+    """Presents trials to a network in which nothing learns, as learning tests it: delays that learned are rounded."""
 
     def __init__(self, net, values, loss, dtype, threads):
-        self.net, self.masks, self.loss, self.dtype = net, values.masks, loss, dtype
-        self.tensors = leaves(net, values, dtype=dtype)
-        self.weights = {name: self.tensors[f"{name}.weight"] for name in net.projections}
-        self.fused = None if why_not(net) else Fused(net, self.tensors, values.masks, threads=threads)
+        self.net, self.loss, self.dtype = net, loss, dtype
+        tensors = leaves(net, values.rounded(net), dtype=dtype)
+        self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
+        self.forward = Forward(net, tensors, values.masks, threads=threads)
 
     def __call__(self, trials, rng):
         """Share of ``trials`` in which the readout decides for the label."""
@@ -100,13 +100,8 @@ class Judge:
         loss = self.loss or default_loss(trials)
         inputs, _, weight = prepare(self.net, trials, loss, rng=rng, dtype=self.dtype)
         with torch.no_grad(), denormals_flushed(), single_thread:
-            return score(self.net, loss, self.outputs(inputs), weight, trials.target)
-
-    def outputs(self, inputs):
-        """Those of the readouts, side by side, ``(time, trial, k)``."""
-        if self.fused is None:
-            return run_forward(self.net, self.tensors, self.masks, inputs)[0]
-        return side_by_side(self.net, self.fused(self.weights, inputs))[0]
+            outputs, _, _ = self.forward(self.weights, inputs, widths=unspread(self.net))
+            return score(self.net, loss, outputs, weight, trials.target)
 
 
 def leak_limit(tau, bits):

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from localplast.delay import check_delays
+from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import cross_entropy, mse
 from localplast.progress import progress
@@ -184,7 +184,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     from localplast.backends.torch_step import simulate as simulate_twin
 
     tensors = leaves(net, values, dtype=getattr(torch, dtype), device=device)
-    twin = Twin(net, tensors, values.masks, widths=dict.fromkeys(net.projections, 0.0))  # nothing is spread that does not learn
+    twin = Twin(net, tensors, values.masks, widths=unspread(net))
     wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
     names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
 
@@ -233,7 +233,7 @@ def first_failure(net, values, trials, seed):
 
     from localplast.backends.torch_step import Twin, leaves
 
-    twin = Twin(net, leaves(net, values), values.masks, widths=dict.fromkeys(net.projections, 0.0))
+    twin = Twin(net, leaves(net, values), values.masks, widths=unspread(net))
     rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
     inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
     with torch.no_grad():

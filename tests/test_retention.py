@@ -9,7 +9,9 @@ import torch
 from brian2 import second
 
 import localplast as lp
-from localplast import NetworkError, ms, retention
+from localplast import NetworkError, ms
+from localplast.backends import torch_learn
+from localplast.delay import gaussian
 from localplast.models import leaky_readout, lif
 from localplast.retention import Judge, accuracy_against, leak_limit
 
@@ -73,16 +75,36 @@ def test_no_more_trials_than_asked_for_are_held_at_once():
 
 
 def test_what_could_learn_does_not_make_it_slow(monkeypatch):
-    """The kernel has no gradients of time constants, which nobody asks for here; and it decides as plain Torch does."""
+    """The kernel runs what could learn, and decides as plain Torch does."""
     net = remembering()
     slow = {**net.nodes, "rec": replace(net.nodes["rec"], trainable={"tau_mem": (5 * ms, 50 * ms)})}
     net = lp.Network(dt=net.dt, projections=net.projections.values(), **slow)
-    assert Judge(net, net.draw(0), None, torch.float64, 1).fused is not None
+    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.fused is not None
     make, over = functools.partial(cue, noise=0.3), {"wait": [10, 40] * ms}
     fused = accuracy_against(net, net.draw(0), make, over, trials=60)
-    monkeypatch.setattr(retention, "why_not", lambda net: "for a test")
-    assert Judge(net, net.draw(0), None, torch.float64, 1).fused is None
+    monkeypatch.setattr(torch_learn, "why_not", lambda net, **options: "for a test")
+    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.fused is None
     assert fused.identical(accuracy_against(net, net.draw(0), make, over, trials=60))
+
+
+def test_learned_delays_are_those_that_are_tested():
+    """Rounded, and not spread by their kernel: the readout decides between a cue in time and one that comes a step too late."""
+    def judged(delay):
+        net = lp.Network(
+            dt=1 * ms, cues=lp.Input(2), out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
+            projections=[lp.Projection("cues", "out", weight=np.eye(2), delay=delay)],
+        )  # fmt: skip
+        return accuracy_against(net, net.draw(0), late, {"step": np.arange(2, 9)}, trials=20)["accuracy"].values
+
+    def late(rng, n, step):
+        """A spike on the right channel at ``step``; it counts if it has arrived in the last one of twelve."""
+        label, spikes, weight = rng.integers(0, 2, n), np.zeros((n, 12, 2), bool), np.zeros(12)
+        spikes[np.arange(n), step, label], weight[-1] = True, 1.0
+        return lp.Trials({"cues": spikes}, label, weight)
+
+    learned = judged(lp.axonal([5.6, 6.4] * ms, trainable=(0 * ms, 20 * ms), kernel=gaussian(4 * ms)))
+    assert np.array_equal(learned, judged(lp.axonal([6, 6] * ms)))
+    assert list(learned[:4]) == 4 * [1.0] and np.all(learned[4:] < 0.9)
 
 
 def test_one_more_value_changes_no_other():

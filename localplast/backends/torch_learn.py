@@ -13,7 +13,7 @@ from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.calculus import Tape
-from localplast.delay import kernel_widths, moving
+from localplast.delay import kernel_widths, moving, unspread
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
 from localplast.optimise import check_norm, check_rates
@@ -280,7 +280,7 @@ class TorchLearner:
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), dict.fromkeys(self.net.projections, 0.0))
+            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net))
             duration = trials.steps * float(self.net.dt)
             _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         spikes = [float(c.mean()) for c in counts.values()]
