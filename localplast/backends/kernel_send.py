@@ -15,11 +15,11 @@ def send(k):
             f"if (t >= {d}) {events(k, f't - {d}', add(k, 'box + s * N', row, share))}" for d, share, _ in taps(k, "0")
         )
     elif k.kind == "axonal":
-        body = events(k, "t", " ".join(add(k, late_row(d), row, share) for d, share, _ in taps(k, "i"))) + arrived(k)
+        body = events(k, "t", " ".join(add(k, late_row(d), row, share) for d, share, _ in taps(k, "i"))) + ARRIVED
     elif k.kind == "dendritic":
         body = send_at_once(k)
     else:
-        body = events(k, "t", scatter(k)) + arrived(k)
+        body = events(k, "t", scatter(k)) + ARRIVED
     return f"""
 /* {k.name} */
 INLINE void send{k.number}(struct space *w, void **p, long t)
@@ -67,8 +67,8 @@ def send_dense(k):
     product(rows, {k.pre.size}, {k.pre.size}, weight, N, box);"""
 
 
-def arrived(k):
-    return """
+#: What has come to the end of its delay moves from the ring into the box.
+ARRIVED = """
     real *now = late + here * S * N;
     add_row(box, now, S * N);
     memset(now, 0, S * N * sizeof(real));"""

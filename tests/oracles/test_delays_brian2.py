@@ -220,7 +220,8 @@ def test_text_is_local(kind, optimiser):
     ("text", "words"),
     [
         ("gradient_delay += v_pre", "v_pre"), ("fraction += fraction_rec_rec_pre", "fraction_rec_rec_pre"),
-        ("flight += j*second", "index 'j'"), ("v_post += gradient_delay", "writes 'v_post'"), ("gradient_delay += fraction_cues_rec_post", "fraction_cues_rec_post"),
+        ("flight += j*second", "index 'j'"), ("v_post += gradient_delay", "writes 'v_post'"),
+        ("gradient_delay += fraction_cues_rec_post", "fraction_cues_rec_post"),
     ],
 )  # fmt: skip
 def test_cheats_with_delays_are_caught(text, words):
@@ -250,12 +251,13 @@ def test_cheats_in_the_equations_of_delays(kind, name):
 
 # --- runs, and what cannot be -----------------------------------------------------------------------------------------
 
+PAIRS = Task.generated("pairs", lambda rng, n: Trials({"cues": rng.random((n, 20, 2)) < 0.3}, np.zeros((n, 20, 2)), np.ones(20)))
 TASK = Task.generated("noise", lambda rng, n: trials(n, seed=int(rng.integers(1000))))
 
 
 def fitted(net, updates, **options):
     options = {"rule": eprop(), "backend": "brian2", "target": "numpy", "batch": 2, "seed": 3, "show": False, **options}
-    return lp.run(net, TASK, optimiser=OPTIMISER, updates=updates, loss=mse(), **options)
+    return lp.run(net, TASK, updates=updates, loss=mse(), **{"optimiser": OPTIMISER, **options})
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):
@@ -282,10 +284,24 @@ def test_a_frozen_delay_is_not_spread():
 
 
 def run_frozen(net, backend):
-    zero = np.zeros((2, 20, 2))
-    given = Task.generated("noise", lambda rng, n: Trials({"cues": rng.random(zero.shape) < 0.3}, zero, np.ones(20)))
     options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**{"cues_out.delay": 0}), loss=mse(), batch=2, updates=2, seed=3)
-    return net.values_from(lp.run(net, given, backend=backend, target="numpy", show=False, **options)).weights["cues_out"]
+    return net.values_from(lp.run(net, PAIRS, backend=backend, target="numpy", show=False, **options)).weights["cues_out"]
+
+
+@pytest.mark.parametrize(("backend", "kernel"), [("brian2", None), ("torch", triangle(4 * ms, halving=1))])
+def test_what_falls_goes_on_falling(backend, kernel, tmp_path):
+    """The width of a kernel and a learning rate that halves, after a run was taken up again; and they do make a difference."""
+    net = detector(trainable=BOUNDS, value=[1.3, 4] * ms, kernel=kernel)
+    falling = lp.sgd(1e-2).with_rates(**{"cues_out.delay": 30.0})
+
+    def learned(updates, optimiser=falling.halved(1), **options):
+        options = dict(backend=backend, rule=eprop(), loss=mse(), batch=2, target="numpy", test_every=1, show=False, **options)
+        return lp.run(net, PAIRS, optimiser=optimiser, updates=updates, **options)["learned"]["cues_out.delay"].values
+
+    whole = learned(3)
+    learned(2, path=tmp_path / "a.zarr")
+    assert np.array_equal(learned(3, path=tmp_path / "a.zarr", resume=True), whole)
+    assert np.abs(learned(3, falling) - whole).max() > 1e-3
 
 
 def detector(**options):
