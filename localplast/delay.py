@@ -82,7 +82,7 @@ def per_synapse(p, numbers, mask):
 
 def summed_over_shared(gradient, kind, ndim):
     """The gradient of delays of ``ndim`` dimensions from that of every synapse ``(pre, post)``; arrays or tensors."""
-    if ndim == 0:
+    if ndim == 0:  # one for all, whatever its kind
         return gradient.sum()
     return gradient if kind == "synaptic" else gradient.sum(1 if kind == "axonal" else 0)
 

@@ -181,14 +181,22 @@ class Network(Data):
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             shape = (self.size(p.pre), self.size(p.post))
             masks[name] = draw_mask(p, shape, rng)
-            drawn = p.weight.draw(rng, shape, masks[name]) if isinstance(p.weight, Random) else np.asarray(p.weight, float)
-            weights[name] = np.where(masks[name], np.broadcast_to(drawn, shape), 0.0)
+            weights[name] = draw_weight(p, shape, rng, masks[name])
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {
             name: {key: np.array(value, float) for key, value in node.values.items()}
             for name, node in self.populations.items()
         }
         return self.clip(Values(weights, masks, delays, parameters))
+
+
+def draw_weight(projection, shape, rng, mask):
+    given = projection.weight
+    try:
+        weight = given.draw(rng, shape, mask) if isinstance(given, Random) else np.broadcast_to(np.asarray(given, float), shape)
+    except NetworkError as error:
+        raise NetworkError(f"projection {projection.name!r}: {error}") from None
+    return np.where(mask, weight, 0.0)
 
 
 def draw_mask(projection, shape, rng):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from brian2 import ms, mV, second
 
+from localplast.delay import gaussian
 from localplast.errors import NetworkError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import (
@@ -29,6 +30,25 @@ def network(**changes):
         ],
         **changes,
     })  # fmt: skip
+
+
+def test_learned_delays_survive_a_file(tmp_path):
+    """Their bounds, one of them open, and their kernel."""
+    delay = axonal([1.3, 2] * ms, trainable=(None, 9 * ms), kernel=gaussian(3 * ms))
+    net = Network(dt=1 * ms, cues=Input(2), out=Population(3, leaky_readout()), projections=[Projection("cues", "out", delay=delay)])
+    net.save(tmp_path / "net.json")
+    again = Network.load(tmp_path / "net.json")
+    assert again == net and again.limits("cues_out.delay") == (0.0, 9.0)
+    assert again.projections["cues_out"].delay.kernel == delay.kernel and again.learned_delays == ("cues_out",)
+
+
+def test_weights_that_cannot_be_scaled_are_named():
+    net = Network(
+        dt=1 * ms, cues=Input(2), out=Population(3, leaky_readout()), rec=Population(4, lif()),
+        projections=[Projection("rec", "rec", weight=normal(0.0).scaled(2.0)), Projection("rec", "out")],
+    )  # fmt: skip
+    with pytest.raises(NetworkError, match="projection 'rec_rec': weights .4, 4. that form no loop cannot be scaled to radius 2"):
+        net.draw(0)
 
 
 def test_a_network_survives_a_file(tmp_path):

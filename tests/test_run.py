@@ -108,6 +108,16 @@ def test_delays_marked_trainable_and_named_parameters_have_gradients(trials):
     assert float(tree["rec"]["gradient_tau_mem"]) != 0
 
 
+def test_a_projection_without_a_delay_has_a_gradient_of_it(trials):
+    """That of the first step of delay, on both backends and in both forms."""
+    net, options = network(), {"trainable": ["cues_rec.delay"]}
+    found = [
+        lp.gradient(net, trials, eprop(), **options, **more)["cues_rec"]["gradient_delay"].item()
+        for more in ({"form": "adjoint"}, {"form": "traces"}, {"backend": "brian2"})
+    ]
+    assert found == pytest.approx(3 * [found[0]], rel=1e-9) and found[0] != 0
+
+
 @pytest.mark.parametrize("backend", ["brian2", "torch"])
 def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monkeypatch):
     from localplast import fit

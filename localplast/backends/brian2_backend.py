@@ -62,7 +62,8 @@ def other_gradients(net, values, learned, results, trials):
         if "gradient_delay" in synapses.sums:
             matrix = np.zeros(values.masks[name].shape)
             matrix[values.masks[name]] = results.read(name, "gradient_delay") / trials
-            grads[f"{name}.delay"] = summed_over_shared(matrix, net.projections[name].delay.kind, values.delays[name].ndim)
+            delay = net.projections[name].delay
+            grads[f"{name}.delay"] = summed_over_shared(matrix, delay and delay.kind, values.delays[name].ndim)
     return grads
 
 

@@ -274,7 +274,7 @@ class OnlineLearner:
         for name, s in self.synapses.items():
             if "gradient_delay" in s.stored:
                 each = s.stored["gradient_delay"].mean(0) * self.masks[name]
-                found[f"{name}.delay"] = summed_over_shared(each, s.p.delay.kind, tensors[f"{name}.delay"].ndim)
+                found[f"{name}.delay"] = summed_over_shared(each, s.p.delay and s.p.delay.kind, tensors[f"{name}.delay"].ndim)
         return found
 
     def forget(self, name):
