@@ -209,6 +209,6 @@ class Values:
         return replace(self, weights={**self.weights, **weights}, delays=delays, parameters=parameters)
 
     def rounded(self, net):
-        """The same numbers with the delays that learn rounded to whole steps (half up): what a chip with a clock runs, and what is tested."""
+        """The same numbers with the delays that learn rounded to whole steps (half up): what is tested."""
         whole = {name: np.floor(np.asarray(self.delays[name]) + 0.5) for name in net.learned_delays}
         return replace(self, delays={**self.delays, **whole})

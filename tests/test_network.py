@@ -35,7 +35,8 @@ def network(**changes):
 def test_learned_delays_survive_a_file(tmp_path):
     """Their bounds, one of them open, and their kernel."""
     delay = axonal([1.3, 2] * ms, trainable=(None, 9 * ms), kernel=gaussian(3 * ms))
-    net = Network(dt=1 * ms, cues=Input(2), out=Population(3, leaky_readout()), projections=[Projection("cues", "out", delay=delay)])
+    projections = [Projection("cues", "out", delay=delay)]
+    net = Network(dt=1 * ms, cues=Input(2), out=Population(3, leaky_readout()), projections=projections)
     net.save(tmp_path / "net.json")
     again = Network.load(tmp_path / "net.json")
     assert again == net and again.limits("cues_out.delay") == (0.0, 9.0)

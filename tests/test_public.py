@@ -24,9 +24,10 @@ def test_every_public_name_is_there():
 def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
         "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "ModelError", "Network",
-        "NetworkError", "NeuronModel", "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError", "adam", "axonal",
-        "compare", "dale", "delay", "dendritic", "distance", "dynamics", "gradient", "losses", "mV", "madgrad", "models",
-        "momentum", "ms", "normal", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules", "run", "second", "sgd", "space", "surrogate", "synaptic", "uniform",
+        "NetworkError", "NeuronModel", "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError",
+        "adam", "axonal", "compare", "dale", "delay", "dendritic", "distance", "dynamics", "gradient", "losses", "mV", "madgrad",
+        "models", "momentum", "ms", "normal", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules", "run",
+        "second", "sgd", "space", "surrogate", "synaptic", "uniform",
     ])  # fmt: skip
 
 

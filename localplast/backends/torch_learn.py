@@ -80,7 +80,8 @@ def elsewhere(device):
 def check_filters(net, rule, optimiser):
     """Raise where traces are smoothed with a memory that would itself change."""
     for name in net.trainable:
-        if name.split(".")[0] in net.readouts and rule.filter == AsReadout() and not optimiser.frozen(name) and len(net.populations) > len(net.readouts):
+        smoothed = name.split(".")[0] in net.readouts and rule.filter == AsReadout() and len(net.populations) > len(net.readouts)
+        if smoothed and not optimiser.frozen(name):
             raise UnsupportedError(
                 f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), or a rule that "
                 "automatic differentiation can compute, such as eprop()"
@@ -122,11 +123,7 @@ class TorchLearner:
     def restart(self, values, seed):
         """Begin again from other numbers."""
         net, self.seed, self.updates = self.net, seed, 0
-        check_rates(net, self.optimiser)
-        if self.rule.update != "trial":
-            check_norm(self.rule, self.optimiser, "weights change within a trial, when the whole gradient is not known")
-        if self.rule.form == "forward":
-            raise UnsupportedError(f"{self.rule.name} is a reference for lp.gradient; train with bptt(), whose gradients are the same")
+        self.check()
         self.plastic = [p.name for p in net.plastic]
         moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
         self.values = values = net.clip(values, moving)
@@ -138,6 +135,22 @@ class TorchLearner:
         self.steps = {n: self.program(n) for n in learning}
         found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
         self.bounds = {n: [self.tensor(b) for b in pair] for n, pair in found.items() if pair}
+        self.give_credit()
+
+    def check(self):
+        """Raise where the rule and the optimiser cannot train this network."""
+        check_rates(self.net, self.optimiser)
+        check_branching(self.loss, self.rule, self.rule.form or "adjoint")
+        if self.rule.update != "trial":
+            check_norm(self.rule, self.optimiser, "weights change within a trial, when the whole gradient is not known")
+        if self.rule.form == "forward":
+            raise UnsupportedError(
+                f"{self.rule.name} is a reference for lp.gradient; train with bptt(), whose gradients are the same"
+            )
+
+    def give_credit(self):
+        """What finds the gradient: the adjoint of a cut network where that is the rule, else traces carried forward."""
+        net, values, seed = self.net, self.values, self.seed
         adjoint = adjoint_form(net, self.rule, seed, self.loss) if self.rule.update == "trial" else None
         learned = plan(net, self.rule, self.loss, seed=seed, values=values) if self.rule.local else None
         if adjoint is None and self.rule.local:
@@ -147,7 +160,6 @@ class TorchLearner:
         feedback = {k: self.tensor(b) for k, b in feedback.items()}
         starts = learned.learned if learned else {}
         self.feedback = {k: self.tensor(b) * self.mask(k) for k, b in starts.items()}
-        check_branching(self.loss, self.rule, self.rule.form or "adjoint")
         sums = self.loss.branching is not None
         self.forward = Forward(
             net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads, device=self.device
