@@ -8,7 +8,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "eprop", "growth", "memory", "state")
+PARTS = ("bptt", "deep", "delays", "eprop", "growth", "memory", "state")
 PACKAGES = (
     "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax", "braintrace",
 )  # fmt: skip
