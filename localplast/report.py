@@ -62,7 +62,7 @@ def table(tree):
 def alignment_table(tree):
     """The five measures against BPTT of every rule and all that learns, averaged along training (the start left out).
 
-    Without the rows of what a contender's network does not have.
+    Without the rows that have no number for any seed: what a contender's network does not have, or where BPTT's gradient is zero.
     """
     along = tree["alignment"].to_dataset().isel(update=slice(1, None)).mean("update")
     there = np.isfinite(along["norm_ratio"]).any("seed")

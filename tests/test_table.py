@@ -84,26 +84,27 @@ ATTRS = dict(
 )  # fmt: skip
 
 
-def result(accuracy):
-    """A comparison of two rules, two seeds and three probes with numbers that can be told apart."""
+def result(accuracy, networks=("8 lif", "8 lif")):
+    """A comparison of two rules, two seeds and three probes with numbers that can be told apart; only B has a projection out."""
     coords = {"rule": ["A", "B"], "seed": [0, 1], "update": [0, 2, 4]}
     start = np.zeros((2, 2, 3))
     along = start + np.array([100.0, 1.0, 3.0]) + np.array([[0.0, 2.0]])[..., None]  # seed 0: 1, 3; seed 1: 3, 5
     measures = {k: (("rule", "seed", "update"), along) for k in ("relative_error", "cosine", "angle", "norm_ratio", "sign_agreement")}
     curves = {"test_accuracy": start + accuracy, "test_loss": start + 1, "test_spikes": start + 2}
-    by_projection = {k: ((*dims, "projection"), np.stack([v, np.nan * v], -1)) for k, (dims, v) in measures.items()}
+    only_b = np.array([np.nan, 1.0])[:, None, None]
+    by_projection = {k: ((*dims, "projection"), np.stack([v, only_b * (v + 1)], -1)) for k, (dims, v) in measures.items()}
     cost = {
         "seconds_per_trial": (("rule", "seed", "backend"), np.array([[[np.nan, 1e-3]] * 2, [[2e-3, 1e-3]] * 2])),
         "peak_memory": (("rule", "backend"), np.array([[np.nan, 1e6], [np.nan, 2e6]])),
         "bytes_per_synapse": (("rule", "projection"), np.array([[24.0, 24.0], [24.0, 40.0]])),
     }
-    trained_on = {"trained_on": ("rule", ["torch", "brian2"])}
+    about = {"trained_on": ("rule", ["torch", "brian2"]), "network": ("rule", list(networks))}
     return xr.DataTree.from_dict({
         "/": xr.Dataset(attrs=ATTRS),
         "/curves": xr.Dataset({k: (("rule", "seed", "update"), v) for k, v in curves.items()}, coords),
         "/hidden": xr.Dataset(measures, coords),
         "/alignment": xr.Dataset(by_projection, {**coords, "projection": ["in", "out"]}),
-        "/cost": xr.Dataset(cost, {"rule": ["A", "B"], "backend": ["brian2", "torch"], "projection": ["in", "out"], **trained_on}),
+        "/cost": xr.Dataset(cost, {"rule": ["A", "B"], "backend": ["brian2", "torch"], "projection": ["in", "out"], **about}),
     })
 
 
@@ -115,7 +116,7 @@ def test_the_table_of_a_comparison():
     assert [row["brian2: s per 1000 trials"] for row in rows] == ["-", "2.00 ± 0.00"]
     assert [row["torch: peak memory (MB)"] for row in rows] == ["1.0", "2.0"]
     assert [row["bytes per synapse"] for row in rows] == ["24", "40"]
-    assert "brian2: peak memory (MB)" not in found.titles  # no rule has one
+    assert not {"brian2: peak memory (MB)", "network"} & set(found.titles)  # no rule has the one, all have the same other
     assert found.header[1] == "mean ± sd over seeds 0, 1" and "a machine" in found.header[2]
 
 
@@ -124,10 +125,22 @@ def test_what_trajectories_lack_is_left_out():
     assert "test accuracy (%)" not in titles and "test loss" in titles
 
 
+def test_networks_are_told_apart_where_they_differ():
+    found = table(result(0.5, ["8 lif", "5 alif"]))
+    assert found.titles[:3] == ["rule", "network", "trained on"] and [row[1] for row in found.rows] == ["8 lif", "5 alif"]
+
+
 def test_the_table_by_projection():
     found = alignment_table(result(0.5))
-    assert [row[:2] for row in found.rows] == [["A", "in"], ["A", "out"], ["B", "in"], ["B", "out"]]
-    assert found.rows[0][2] == "3.000 ± 1.414" and found.rows[1][2] == "-" and "angle (degrees)" in found.titles
+    assert [row[:2] for row in found.rows] == [["A", "in"], ["B", "in"], ["B", "out"]]  # A's network has no projection out
+    assert [row[2] for row in found.rows] == ["3.000 ± 1.414"] * 2 + ["4.000 ± 1.414"] and "angle (degrees)" in found.titles
+
+
+def test_a_seed_without_a_value_keeps_the_row():
+    tree = result(0.5)
+    for measure in tree["alignment"].data_vars.values():
+        measure.loc[{"rule": "B", "projection": "out", "seed": 1}] = np.nan
+    assert alignment_table(tree).rows[-1][:3] == ["B", "out", "3.000 (1 of 2)"]
 
 
 def test_the_header_says_preset_and_command_where_they_are_known():
