@@ -12,7 +12,7 @@ from brian2 import ms, second
 from localplast.comparison import Contender
 from localplast.loss import cross_entropy, rate
 from localplast.models import leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, normal, synaptic
+from localplast.network import Input, Network, Population, Projection, normal, synaptic, uniform
 from localplast.optimise import adam
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop
@@ -66,20 +66,18 @@ def pattern_trials(rng, n, times, *, jitter=1 * ms, dt=1 * ms):
     return Trials({"cues": raster}, labels.astype(np.int64), np.arange(steps) == steps - 1.0)
 
 
-def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45, seed=0, dt=1 * ms):
+def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45, dt=1 * ms):
     """``channels`` inputs, ``hidden`` coincidence detectors, and readouts that count their spikes.
 
     Other arguments
     ---------------
     longest : Quantity
-        Delays start anywhere between zero and this, one per synapse.
+        Delays start anywhere between zero and this, one per synapse, drawn anew for every seed.
     strongest : float, optional
         What weights of ``cues_det`` are held below, of a threshold of 1. None: any sign and size, so that one pair of channels
         makes a detector: BPTT then finds enough pairs among random delays, e-prop fewer than by learning them.
-    seed : int
-        Of these delays.
     """
-    delays = np.random.default_rng([seed, 11]).uniform(0.0, 1.0, (channels, hidden)) * longest
+    drawn = uniform(longest / 2, mean=longest / 2, fan_in=False)
     return Network(
         dt=dt,
         cues=Input(channels),
@@ -88,7 +86,7 @@ def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45
         projections=[
             Projection(  # two spikes together reach 0.9 of the threshold
                 "cues", "det", weight=normal(0.04, mean=0.42, fan_in=False),
-                bounds=None if strongest is None else (0.0, strongest), delay=synaptic(delays, trainable=(0 * ms, LONGEST)),
+                bounds=None if strongest is None else (0.0, strongest), delay=synaptic(drawn, trainable=(0 * ms, LONGEST)),
             ),
             Projection("det", "out"),
         ],

@@ -126,7 +126,7 @@ def test_everything_that_the_paper_trains_learns():
 
 def test_eprop_learns_online_through_delays():
     """Where every neuron has its own time constant and threshold, Brian2 follows e-prop as Torch does; shared ones it refuses."""
-    task = delaynet.task(cues=1, duration=300 * ms, dt=5 * ms)
+    task = delaynet.task(cues=1, silence=(0 * ms, 50 * ms), dt=5 * ms)
     settings = dict(rule=eprop(), loss=lp.losses.cross_entropy(), batch=2, updates=2)
 
     def learned(net, **options):
@@ -140,17 +140,3 @@ def test_eprop_learns_online_through_delays():
         assert np.abs(found - expected).max() < 1e-10 * np.abs(expected - before).max(), name
     with pytest.raises(lp.LocalplastError, match="tau_mem is one number for the whole population"):
         learned(delaynet.network(neurons=27, times=TIMES, dt=5 * ms), backend="brian2", target="numpy")
-
-
-@pytest.mark.slow
-def test_delays_are_needed():
-    """Balafrej et al. 2023, section 5.1.1, at the size of ``quick``: two of three seeds reach 95 %, without delays none 62 %."""
-    quick, accuracy = delaynet.quick(), {}
-    for times in (delaynet.TIMES, None):
-        net = delaynet.network(neurons=64, dt=5 * ms, times=times)
-        runs = [
-            lp.run(net, quick.task, backend="torch", rule=bptt(), optimiser=quick.optimiser, loss=quick.loss, batch=quick.batch,
-                   updates=quick.updates, test=quick.test, seed=seed) for seed in range(3)
-        ]  # fmt: skip
-        accuracy[times is None] = sorted(float(run["metrics"]["test_accuracy"][-1]) for run in runs)
-    assert accuracy[False][1] >= 0.95 and accuracy[True][-1] <= 0.62
