@@ -1,4 +1,4 @@
-"""What delays are for, as claims at the size of ``quick`` that a wrong result fails: three seeds each, five where delays learn.
+"""What delays are for, as claims at the size of ``quick`` that a wrong result fails: three seeds each, or five.
 
 Balafrej, Alibart & Rouat 2023, arXiv:2310.19067, sections 3.1 and 5.1; delays that learn: Vassallo & TaheriNejad,
 arXiv:2601.00668. All of them, in some minutes: ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py``.
@@ -13,14 +13,15 @@ from brian2 import ms, second
 
 import localplast as lp
 from localplast.comparison import as_contender
+from localplast.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
 from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
 from localplast.retention import accuracy_against
 from localplast.rules import bptt, eprop
 
 SEEDS = range(3)
-#: Silence after three cues where it is drawn for every trial, and how long such a trial is.
-SILENCE, DURATION = (300 * ms, 900 * ms), 1500 * ms
+#: Membranes of two seconds instead of delay lines.
+SLOW = dict(network=memoryless(neurons=64, recurrent=False, dt=5 * ms), optimiser=adam(5e-3))
 
 
 def trained(preset, name, seed, **changes):
@@ -39,9 +40,17 @@ def accuracies(runs):
 
 
 @cache
-def delayed(name):
-    """Runs of a contender of DelayNet's ``quick``, one per seed."""
-    return [trained(delaynet.quick(), name, seed) for seed in SEEDS]
+def drawn_waits(name, seeds=SEEDS):
+    """Runs of a contender of DelayNet's ``quick``, whose silences are drawn for every trial; one per seed."""
+    return [trained(delaynet.quick(), name, seed) for seed in seeds]
+
+
+@cache
+def one_wait(name):
+    """The same, five seeds, where three cues are always followed by a silence of 450 ms, and a recall signal of 150."""
+    preset = delaynet.quick()
+    preset = replace(preset, task=delaynet.task(cues=3, silence=(450 * ms, 450 * ms), dt=preset.network.dt))
+    return [trained(preset, name, seed) for seed in range(5)]
 
 
 # --- delays are needed, recurrence is not --------------------------------------------------------------------------------
@@ -50,18 +59,8 @@ def delayed(name):
 @pytest.mark.slow
 def test_delays_solve_what_the_same_network_without_them_leaves_at_chance():
     """Section 5.1.1. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k leaves_at_chance``"""
-    assert accuracies(delayed("DelayNet")).min() >= 0.95
-    assert accuracies(delayed("without delays")).max() <= 0.62
-
-
-@pytest.mark.slow
-def test_the_branching_term_is_not_needed_here():
-    """The paper finds chance without it, the authors' later table no need of it until waits are long.
-
-    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k branching_term``
-    """
-    assert accuracies(delayed("DelayNet")).min() >= 0.95
-    assert accuracies(delayed("without branching term")).min() >= 0.95
+    assert accuracies(drawn_waits("DelayNet")).min() >= 0.95
+    assert accuracies(drawn_waits("without delays")).max() <= 0.62
 
 
 @pytest.mark.slow
@@ -79,75 +78,86 @@ def test_membranes_of_two_seconds_need_no_recurrence_and_fast_ones_fail_with_it(
 # --- how long, how many --------------------------------------------------------------------------------------------------
 
 
-@cache
-def drawn_waits(name, protocol):
-    """Runs of a contender that was trained on waits drawn for every trial, one per seed; twice the updates, for more to learn."""
-    quick = protocol.quick()
-    task = protocol.task(cues=3, duration=DURATION, silence=SILENCE, **({"dt": 5 * ms} if protocol is delaynet else {}))
-    return [trained(replace(quick, task=task, updates=2 * quick.updates), name, seed) for seed in SEEDS]
-
-
 def after(run, wait, cues=3):
     """Accuracy of a trained network ``wait`` seconds after the last cue, those of the recall signal included."""
     net, fit = run
-    judged = {"judged": net.dt} if net.dt > 1 * ms else {}
 
     def make(rng, n, cues):
         duration = cues * 150 * ms + wait * second
-        return evidence_trials(rng, n, cues=int(cues), duration=duration, dt=net.dt, **judged)
+        return evidence_trials(rng, n, cues=int(cues), duration=duration, judged=net.dt, dt=net.dt)
 
     over = {"cues": [cues]}
     return float(accuracy_against(net, net.values_from(fit), make, over, trials=400, dtype="float32")["accuracy"][0])
 
 
 @pytest.mark.slow
-def test_drawn_waits_are_bridged_and_one_wait_alone_teaches_a_phase():
-    """``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k drawn_waits``
+@pytest.mark.parametrize("name", ["DelayNet", "without branching term"])
+def test_what_was_learned_from_drawn_waits_lasts(name):
+    """Fig. 9a: flat in the wait, to three times the longest that was learned a hundred time constants of a membrane.
 
-    Activity goes round, and what it stands for with it: trained on 600 ms alone, the answer is right then only. Trained on waits
-    up to 1.05 s, twenty time constants, it is right throughout. Beyond, the paper finds the same to 30 s (fig. 9a, after nine
-    times as many updates); at this size one of the two states often decays into the other, sooner or later by the seed.
+    The cues are in which neurons go on firing, round after round, and no round differs from the one before. The paper finds
+    chance without the branching term, the authors' later table no need of it until waits are long; here, none.
+    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k lasts``
     """
-    for run in drawn_waits("DelayNet", delaynet):
-        assert after(run, 0.6) >= 0.95 and after(run, 0.6) - after(run, 1.05) < 0.05
-    for run in delayed("DelayNet"):
-        assert after(run, 0.6) >= 0.95 and after(run, 0.6) - after(run, 1.2) > 0.15
+    for run in drawn_waits(name):
+        assert after(run, 0.6) >= 0.95 and after(run, 0.6) - min(after(run, wait) for wait in (1.2, 2.4, 4.8)) < 0.05
+
+
+@pytest.mark.slow
+def test_one_wait_alone_teaches_no_waiting():
+    """Five seeds. Trained on 600 ms alone, some are right then and wrong later, or learn nothing; others wait as long as any.
+
+    Activity goes round, and what it stands for with it: nothing in such trials tells a state that lasts from one that is in the
+    right phase when it is asked. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k no_waiting``
+    """
+    then, later = np.array([[after(run, wait) for wait in (0.6, 1.2)] for run in one_wait("DelayNet")]).T
+    assert (then >= 0.95).sum() >= 3 and (later <= 0.65).any()
+    assert min(after(run, 1.2) for run in drawn_waits("DelayNet")) >= 0.95
+
+
+@pytest.mark.slow
+def test_delay_lines_count_more_cues_than_they_learned_from():
+    """Trained on three, better on five and seven than to remember the last three perfectly.
+
+    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k more_cues``
+    """
+    assert all(after(run, 0.6, cues) > last_k_accuracy(cues, 3) for run in drawn_waits("DelayNet") for cues in (5, 7))
 
 
 @pytest.mark.slow
 def test_slow_membranes_count_on_but_forget():
-    """Fig. 9: they lose within 4.8 s, 2.4 time constants, what they bridged in training, whether or not that wait was fixed.
+    """Fig. 9, on the trials that DelayNet learns from: within 4.8 s, 2.4 time constants, they lose what they bridged.
 
-    More cues than were learned are no matter to them: they sum, and do better than to remember the last three.
+    More cues than were learned are no matter to them: they sum.
     ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k slow_membranes``
     """
-    runs = drawn_waits("slow LIF, feedforward", evidence_accumulation)
-    for run in runs + [trained(evidence_accumulation.quick(), "slow LIF, feedforward", seed) for seed in SEEDS]:
+    for run in [trained(delaynet.quick(), "without delays", seed, **SLOW) for seed in SEEDS]:
         assert after(run, 0.6) >= 0.95 and after(run, 0.6) - after(run, 4.8) > 0.15
-        assert all(after(run, 0.6, cues) > last_k_accuracy(cues, 3) + 0.05 for cues in (5, 7))
+        assert all(after(run, 0.6, cues) > last_k_accuracy(cues, 3) for cues in (5, 7))
 
 
 # --- what a local rule learns --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_eprop_does_not_reach_through_the_delay_lines():
-    """Nor does BPTT with that edge cut. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k does_not_reach``
+def test_eprop_learns_to_wait_from_short_silences_or_not_at_all():
+    """Most of five seeds learn from drawn silences, the others after the shortest ones only; where it is always 450 ms, none.
 
     A membrane has forgotten a cue after some 50 ms; half a second later it lives in spikes on their way round. Credit for these
-    crosses the recurrent edge, the one that e-prop cuts.
+    crosses the recurrent edge, the one that e-prop cuts. Among drawn silences some are short enough for a membrane and one
+    round: these every seed learns, and most then find that the next round is like the last.
+    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k short_silences``
     """
-    quick, steady = delaynet.quick(), delaynet.losses()[1]
-    cut = [trained(quick, "DelayNet", seed, rule=bptt(cut={"recurrent"}), loss=steady) for seed in SEEDS]
-    assert accuracies(delayed("e-prop")).max() <= 0.65 and accuracies(cut).max() <= 0.65
-    assert accuracies(delayed("without branching term")).min() >= 0.95  # the same loss, nothing cut
+    runs = drawn_waits("e-prop", range(5))
+    assert np.median(accuracies(runs)) >= 0.95 and min(after(run, 0.3) for run in runs) > 0.65
+    assert accuracies(one_wait("e-prop")).max() <= 0.65
 
 
 def patterns_told_apart(strongest, frozen=()):
     """Accuracy ``(seed,)`` of e-prop with random feedback; every seed has patterns, delays and weights of its own."""
     return accuracies([
         trained(temporal_patterns.quick(), "e-prop, random", seed, frozen=frozen,
-                network=temporal_patterns.network(seed=seed, strongest=strongest))
+                network=temporal_patterns.network(strongest=strongest))
         for seed in range(5)
     ])  # fmt: skip
 
