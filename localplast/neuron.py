@@ -195,13 +195,14 @@ def split_threshold(model):
     return left, right, isinstance(tree.ops[0], (ast.Gt, ast.Lt))
 
 
+#: Every unit, as Brian2's parser looks it up: hundreds, made once.
+UNITS = {name: Constant(name, float(unit), dimensions=unit.dim) for name, unit in DEFAULT_UNITS.items()}
+
+
 def namespace(model):
     """Brian2 variables for every name that the model's text may use (for unit checks, nothing is evaluated)."""
     names = {name: Variable(name, dimensions=dim) for name, dim in model.dimensions.items()}
-    names["dt"] = Variable("dt", dimensions=second.dim)
-    names.update({name: Constant(name, float(unit), dimensions=unit.dim) for name, unit in DEFAULT_UNITS.items()
-                  if name not in names})
-    return {**names, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
+    return {**UNITS, **names, "dt": Variable("dt", dimensions=second.dim), **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
 
 
 def check_model(model):
@@ -323,7 +324,8 @@ def check_block(model, block, variables):
     code = "\n".join(split_statements(getattr(model, block)))
     if not code:
         return
-    unknown = sorted(get_identifiers(code) - set(variables) - set(model.parsed.names))
+    used = get_identifiers(code)
+    unknown = sorted(used - set(variables) - set(model.parsed.names))
     assigned = {line.split("=")[0].strip(" +-*/") for line in code.splitlines()}
     unknown = [name for name in unknown if name not in assigned or block != "update"]
     if unknown:
@@ -331,7 +333,7 @@ def check_block(model, block, variables):
     for name in assigned & set(model.parameters):
         raise ModelError(f"{model.name}: the {block} assigns the parameter {name!r}; only variables may change")
     try:
-        check_units_statements(code, variables)
+        check_units_statements(code, {name: variables[name] for name in used & set(variables)})  # it hashes all that it gets
     except DimensionMismatchError as error:
         raise ModelError(f"{model.name}: unit mismatch in the {block} {code!r}: {error}") from None
     except (SyntaxError, ValueError, AssertionError) as error:

@@ -1,5 +1,6 @@
 """What tests share: a network on both backends, a comparison of trajectories, and a check that a network is alive."""
 
+import gc
 import logging
 from types import SimpleNamespace
 
@@ -16,6 +17,13 @@ from localplast.lower import lower
 def pytest_configure():
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled():
+    """Brian2 collects garbage in every run, and would look at each object of every package: what is there by now stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def everything(net, spikes=True):

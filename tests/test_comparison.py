@@ -150,12 +150,13 @@ def test_local_rules_are_timed_on_both_backends_and_bptt_on_torch(comparison):
         assert np.isfinite(found.sel(rule="BPTT", backend="torch")).all()
 
 
+#: A protocol small enough to run, in place of the ones that ship.
+TOY = Protocol("toy", "a test", "none", {"quick": small}, {"an agent that guesses": "50 %"})
+
+
 @pytest.fixture
 def toy(monkeypatch):
-    """A protocol small enough to run, in place of the ones that ship."""
-    protocol = Protocol("toy", "a test", "none", {"quick": small}, {"an agent that guesses": "50 %"})
-    monkeypatch.setattr(protocols, "load", lambda name: protocol)
-    return protocol
+    monkeypatch.setattr(protocols, "load", lambda name: TOY)
 
 
 def invoke(*arguments):
@@ -164,29 +165,37 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, list(arguments), catch_exceptions=False)
 
 
-def test_compare_writes_table_figure_and_record(toy, tmp_path):
-    wanted = [tmp_path / "paper" / name for name in ("table.tex", "table.csv", "figure.pdf")]
-    tables = [word for path in wanted[:2] for word in ("--table", str(path))]
-    result = invoke(
-        "compare", "toy", "--seeds", "2", "--target", "numpy", "--out", str(tmp_path), *tables, "--figure", str(wanted[2])
-    )
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The folder to which ``localplast compare`` wrote, and what it said."""
+    folder = tmp_path_factory.mktemp("compared")
+    wanted = [word for n in ("tex", "csv") for word in ("--table", str(folder / f"table.{n}"))]
+    wanted += ["--figure", str(folder / "figure.pdf"), "--out", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocols, "load", lambda name: TOY)
+        result = invoke("compare", "toy", "--seeds", "1", "--target", "numpy", *wanted)
     assert result.exit_code == 0, result.output
-    folder = tmp_path / "toy-quick"
-    assert "e-prop, random" in (folder / "table.md").read_text() and "50 %" in result.output
+    return folder, result.output
+
+
+def test_compare_writes_table_figure_and_record(compared):
+    paper, output = compared
+    folder = paper / "toy-quick"
+    assert "e-prop, random" in (folder / "table.md").read_text() and "50 %" in output
     for figure in ("comparison.png", "details.png"):
         assert (folder / figure).read_bytes()[:4] == b"\x89PNG"
-    assert wanted[2].read_bytes()[:4] == b"%PDF" and r"\toprule" in wanted[0].read_text()
-    command = "localplast compare toy --preset quick --seeds 2 --target numpy"
-    assert all(command in path.read_text() for path in (wanted[1], folder / "table.md"))
-    assert "by projection" in result.output and str(wanted[0]) in result.output
+    assert (paper / "figure.pdf").read_bytes()[:4] == b"%PDF" and r"\toprule" in (paper / "table.tex").read_text()
+    command = "localplast compare toy --preset quick --seeds 1 --target numpy"
+    assert all(command in path.read_text() for path in (paper / "table.csv", folder / "table.md"))
+    assert "by projection" in output and str(paper / "table.tex") in output
     tree = xr.open_datatree(folder / "comparison.zarr", engine="zarr", consolidated=False)
     assert list(tree["curves"]["rule"].values) == ["BPTT", "e-prop, symmetric", "e-prop, random", "BPTT, hidden frozen"]
-    assert len(list((folder / "runs").glob("*.zarr"))) == 8
 
 
 def test_local_rules_can_be_compared_on_torch(toy, tmp_path):
-    result = invoke("compare", "toy", "--seeds", "1", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path))
+    result = invoke("compare", "toy", "--seeds", "2", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path))
     assert "--batch 3 --backend torch" in result.output and "of 3 trials" in result.output
+    assert len(list((tmp_path / "toy-quick" / "runs").glob("*.zarr"))) == 8
     tree = xr.open_datatree(tmp_path / "toy-quick" / "comparison.zarr", engine="zarr", consolidated=False)
     assert set(tree["cost"]["trained_on"].values) == {"torch"}
 
@@ -203,9 +212,8 @@ def test_a_suffix_that_cannot_be_written_is_refused_before_training(toy, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_frozen_control_keeps_its_hidden_weights(toy, tmp_path):
-    invoke("compare", "toy", "--seeds", "1", "--target", "numpy", "--out", str(tmp_path))
-    runs = tmp_path / "toy-quick" / "runs"
+def test_the_frozen_control_keeps_its_hidden_weights(compared):
+    runs = compared[0] / "toy-quick" / "runs"
     start = network().draw(0).weights
     for name, moves in (("BPTT,-hidden-frozen", False), ("BPTT", True)):
         record = lp.open(runs / f"{name}-seed0.zarr")

@@ -93,12 +93,12 @@ def lively(counts):
     assert 5 < counts.mean() < 200 and (counts > 0).mean() > 0.5
 
 
-def learn_on_torch(case, form):
-    """The readout's loss before each update, gradients from ``form``."""
+def learn_on_torch(case, form, updates):
+    """The readout's loss before each of the first ``updates``, gradients from ``form``."""
     values, losses = case.values, []
     update = Tape(case.optimiser.program(), {"learning_rate": case.optimiser.rate("any")})
     state = {n: {k: np.zeros_like(w) for k in case.optimiser.state} for n, w in values.weights.items()}
-    for number in range(len(case.published)):
+    for number in range(updates):
         grads, info = torch_backend.gradient(case.net, values, case.trials[number], case.rule, case.loss, form=form)
         counts = info["counts"]["rec"]
         lively(counts)
@@ -112,18 +112,24 @@ def learn_on_torch(case, form):
     return np.array(losses)
 
 
+#: Three losses depend on two updates, the second with an optimiser's memory; the learners below go through all.
+UPDATES = pytest.mark.parametrize("updates", [3, pytest.param(5, marks=pytest.mark.slow)])
+
+
 @needs_data
+@UPDATES
 @pytest.mark.parametrize("form", ["traces", "adjoint"])
-def test_regression_on_torch(form):
+def test_regression_on_torch(form, updates):
     case = regression()
-    np.testing.assert_allclose(learn_on_torch(case, form), case.published, rtol=1e-8)
+    np.testing.assert_allclose(learn_on_torch(case, form, updates), case.published[:updates], rtol=1e-8)
     np.testing.assert_allclose(case.data["loss_tensorflow"], case.published, rtol=1e-7)
 
 
 @needs_data
-def test_classification_on_torch():
+@UPDATES
+def test_classification_on_torch(updates):
     case = classification()
-    np.testing.assert_allclose(learn_on_torch(case, "traces"), case.published, rtol=1e-8)
+    np.testing.assert_allclose(learn_on_torch(case, "traces", updates), case.published[:updates], rtol=1e-8)
 
 
 @needs_data
