@@ -172,6 +172,13 @@ def test_delays_learned_locally_beat_delays_drawn_at_random(strongest, seeds):
     assert gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(len(gain))
 
 
+@pytest.mark.slow
+def test_without_delays_patterns_stay_untold():
+    """Chance is 1/6. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k untold``"""
+    alike = accuracies([trained(temporal_patterns.quick(), "BPTT, no delays", seed) for seed in range(5)])
+    assert alike.mean() < 0.35
+
+
 @pytest.mark.parametrize("gain", [1, 2], ids=["silent", "spiking"])
 def test_bptt_without_the_reset_is_eprop_where_nothing_is_recurrent(gain):
     """Of weights and delays, to 1e-10. The edge of the reset counts even where no neuron ever spikes."""
