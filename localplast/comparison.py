@@ -103,7 +103,7 @@ def sketch(net):
     longest = max((float(np.max(net.delay_steps(p))) for p in net.projections.values()), default=0.0) * float(net.dt)
     parts = [f"{p.size} {p.model.name}" for p in net.populations.values() if p.model.spiking]
     parts += ["recurrent"] if any("recurrent" in edges for edges in projection_edges(net).values()) else []
-    return ", ".join(parts + ([f"delays to {1e3 * longest:g} ms"] if longest else []))
+    return ", ".join(parts + ([f"delays to {1e3 * longest:.3g} ms"] if longest else []))
 
 
 def compare(
