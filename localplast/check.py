@@ -179,7 +179,9 @@ def check_shapes(net, label, p):
             raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")
     radius = getattr(p.weight, "radius", None)
     if radius is not None and (p.pre != p.post or not radius > 0):
-        raise NetworkError(f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()")
+        raise NetworkError(
+            f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()"
+        )
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     if p.delay is None:
@@ -219,7 +221,9 @@ def check_drawn_delay(label, delay, shape, dt):
     """Delays to be drawn are times around a time."""
     drawn = delay.value
     if any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread)) or drawn.fan_in or drawn.radius is not None:
-        raise NetworkError(f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not {drawn!r}")
+        raise NetworkError(
+            f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not {drawn!r}"
+        )
 
 
 def check_learned_delay(label, delay):
@@ -239,7 +243,9 @@ def check_learned_delay(label, delay):
         return  # what is drawn is put within the bounds
     value = np.asarray(delay.value, float)
     if np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
-        raise NetworkError(f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}")
+        raise NetworkError(
+            f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}"
+        )
 
 
 def check_kernel(label, delay):

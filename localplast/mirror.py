@@ -119,7 +119,7 @@ def mirror_network(net, path, values, *, gain=1.0, tau=5 * ms):
 def later(net, p):
     """The delay of ``p`` and one step more."""
     if p.delay is not None and isinstance(p.delay.value, Random):
-        raise UnsupportedError(f"projection {p.name!r}: a mirror needs to know its delays; give times instead of numbers to be drawn")
+        raise UnsupportedError(f"projection {p.name!r}: a mirror needs to know its delays; give times that are not drawn")
     steps = (net.delay_steps(p) + 1) * net.dt
     return axonal(steps) if p.delay is None else replace(p.delay, value=steps, trainable=False)
 
