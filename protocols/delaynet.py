@@ -33,7 +33,7 @@ EDGES, TIMES = (0.2, 0.3), np.array([1, 80, 100]) * ms
 TAU_LIMITS, THRESHOLD_LIMITS = (0.1 * ms, 50 * ms), (0.1, 100)
 #: How it learns at the two sizes.
 QUICK = dict(learning_rate=2e-3, halving=100)
-PAPER = dict(learning_rate=1e-3, halving=200, limit=0.1)
+PAPER = dict(learning_rate=5e-4, halving=300, limit=0.1)
 #: Spectral radius of the absolute recurrent weights from which activity outlives a second of silence, untrained.
 LASTING = 5.0
 #: Least silence between the last cue and the recall signal.
@@ -115,7 +115,7 @@ def quick():
 
 def paper():
     """The published size: seven cues. Activity must outlive the silence from the start: recurrence is stronger than in ``quick``."""
-    return preset(partial(network, radius=LASTING), **PAPER, cues=7, longest=2000 * ms, updates=1000, test=2048)
+    return preset(partial(network, radius=LASTING), **PAPER, cues=7, longest=2000 * ms, updates=800, test=2048)
 
 
 def preset(network, *, cues, longest, updates, test, **learning):
