@@ -10,6 +10,7 @@ import torch
 from brian2 import Hz, ms
 
 import localplast as lp
+from localplast.delay import triangle
 from localplast.errors import UnsupportedError
 from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
@@ -201,13 +202,13 @@ def coincidences(rng, n):
 TASK = Task.generated("coincidence", coincidences)
 
 
-def detectors(trainable=True):
+def detectors(trainable=True, kernel=None):
     """Two neurons that spike only if both spikes arrive within a step; they start one step apart from indifference."""
     start = np.array([[8.5, 7.5], [7.5, 8.5]])
     return Network(
         dt=1 * ms, cues=Input(2), det=Population(2, lif(tau_mem=5 * ms)), out=Population(2, leaky_readout(tau_out=50 * ms)),
         projections=[
-            Projection("cues", "det", weight=np.full((2, 2), 0.72), delay=synaptic(start * ms, trainable=trainable)),
+            Projection("cues", "det", weight=np.full((2, 2), 0.72), delay=synaptic(start * ms, trainable=trainable, kernel=kernel)),
             Projection("det", "out", weight=2.0 * np.eye(2)),
         ],
     )  # fmt: skip
@@ -219,10 +220,12 @@ def learn(net, *, learning=1.0, updates=40, optimiser=lp.adam(0.1), **options):
     return lp.run(net, TASK, optimiser=optimiser, updates=updates, **options)
 
 
-def test_coincidence():
+@pytest.mark.parametrize("kernel", [None, triangle(3 * ms, halving=10)], ids=["linear", "triangle"])
+@pytest.mark.parametrize("rule", [eprop(), bptt()], ids=["local", "bptt"])
+def test_coincidence(rule, kernel):
     """The difference of a detector's delays becomes the difference of the spikes' times; with fixed delays it is guessing."""
-    net = detectors()
-    fit, fixed = learn(net), learn(net, learning=0.0)
+    net = detectors(kernel=kernel)
+    fit, fixed = learn(net, rule=rule), learn(net, rule=rule, learning=0.0)
     found = fit["learned"]["cues_det.delay"].values
     assert fit["metrics"]["test_accuracy"].values[-1] == 1.0
     assert np.abs(np.diff(found, axis=0)[0] - [-APART, APART]).max() < 1, found
