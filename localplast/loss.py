@@ -53,7 +53,7 @@ class Branching:
     def penalty(self, spikes):
         """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the batch."""
         spikes = spikes.sum(1) if self.batch else spikes
-        return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).mean(0)
+        return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).sum(0) / max(len(spikes) - 1, 1)
 
 
 def branching(strength, *, batch=False):

@@ -73,6 +73,11 @@ def test_no_synapse_knows_it(rule):
         found(False, rule)
 
 
+def test_one_step_has_none_before_it():
+    assert branching(1.0).penalty(torch.full((1, 3), 7.0)).tolist() == [0, 0, 0]
+    assert branching(1.0).penalty(torch.tensor([[1.0], [3.0]])).tolist() == [4]
+
+
 def test_no_strength():
     with pytest.raises(NetworkError, match="must be positive, not 0"):
         branching(0)
