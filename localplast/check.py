@@ -10,10 +10,10 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
-from localplast.neuron import RESERVED, NeuronModel, namespace, split_statements
+from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Random
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "weight_dimension"]
+__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "weight_dimension"]
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
 MAX_DELAY_STEPS = 100_000
@@ -110,7 +110,7 @@ def complete_projection(net, p):
     if isinstance(post, Input):
         raise NetworkError(f"{label}: {p.post!r} is an input and cannot receive")
     spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
-    transmission = p.transmission or ("event" if spikes else "graded")
+    transmission = p.transmission or ("event" if spikes and p.output is None else "graded")
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
     if not p.name.isidentifier() or p.name.startswith("_"):
         raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
@@ -118,14 +118,31 @@ def complete_projection(net, p):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
     if transmission == "event" and not spikes:
         raise NetworkError(f"{label}: {p.pre!r} does not spike; use transmission='graded'")
-    if transmission == "graded" and isinstance(pre, Population) and pre.model.output is None:
-        raise NetworkError(f"{label}: {pre.model.name} has no graded output; give the model output='...'")
+    check_output(label, p, pre)
     if transmission == "graded" and isinstance(pre, Input) and pre.kind == "spikes":
         raise NetworkError(f"{label}: {p.pre!r} gives spikes; use Input({pre.size}, 'currents') for graded values")
     check_target(net, label, p)
     check_shapes(net, label, p)
     check_bounds(label, p.bounds, (pre.size, post.size), weight_dimension(net, p))
     return p
+
+
+def check_output(label, p, pre):
+    """What travels must be something that the presynaptic neuron has."""
+    if p.output is not None and (p.transmission == "event" or isinstance(pre, Input)):
+        raise NetworkError(f"{label}: output={p.output!r} is a graded value of a population; leave it out for spikes and for inputs")
+    if p.transmission == "graded" and isinstance(pre, Population) and sent_text(p, pre.model) is None:
+        raise NetworkError(
+            f"{label}: {pre.model.name} has no graded output; give the model output='...', or say which of its variables travels: "
+            "Projection(..., output='...')"
+        )
+    if p.output is not None:
+        check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
+
+
+def sent_text(p, model):
+    """The expression that a graded projection from a neuron of this ``model`` sends."""
+    return model.output if p.output is None else p.output
 
 
 def check_target(net, label, p):
@@ -167,7 +184,7 @@ def weight_dimension(net, p):
     pre = net.nodes[p.pre]
     if p.transmission == "event" or isinstance(pre, Input):
         return dim
-    return dim / parse_expression_dimensions(pre.model.output, namespace(pre.model))
+    return dim / parse_expression_dimensions(sent_text(p, pre.model), with_spike(namespace(pre.model)))
 
 
 def check_shapes(net, label, p):

@@ -18,7 +18,7 @@ from localplast.calculus import Tape, differentiate, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
 from localplast.neuron import namespace, split_statements, split_threshold
 
-__all__ = ["Jacobian", "StepMap", "check_integration", "jacobian", "lower"]
+__all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +79,7 @@ def lower(model):
     ModelError
         The integration method cannot integrate these equations.
     """
-    subexpressions = {
-        symbol(name): to_sympy(eq.expr.code) for name, eq in model.parsed.items() if eq.type == "subexpression"
-    }
-    expand = functools.partial(expand_subexpressions, subexpressions=subexpressions)
+    expand = functools.partial(expand_subexpressions, subexpressions=subexpressions_of(model))
     code = update_code(model)
     assigned = block_variables(model)
     state = tuple(n for n in model.parsed if n in assigned and n not in ("not_refractory", "lastspike"))
@@ -105,6 +102,16 @@ def lower(model):
         adaptation=block_map(model, "adaptation", expand),
         output=expand(to_sympy(model.output)) if model.output is not None else None,
     )
+
+
+def subexpressions_of(model):
+    return {symbol(name): to_sympy(eq.expr.code) for name, eq in model.parsed.items() if eq.type == "subexpression"}
+
+
+@functools.cache
+def expanded(model, text):
+    """An expression in a model's variables as sympy, its subexpressions put in."""
+    return expand_subexpressions(to_sympy(text), subexpressions_of(model))
 
 
 def expand_subexpressions(expression, subexpressions):

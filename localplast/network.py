@@ -11,7 +11,7 @@ from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
-from localplast.neuron import NeuronModel
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
     Data, Delay, Input, Population, Projection, Random, Values, axonal, dendritic, normal, synaptic, uniform,
 )  # fmt: skip
@@ -55,6 +55,11 @@ class Network(Data):
         sources = {p.pre for p in self.projections.values()}
         candidates = {k: p.model for k, p in self.populations.items() if k not in sources}
         return tuple(k for k, model in candidates.items() if not model.spiking and model.output)
+
+    @property
+    def teachers(self):
+        """Names of the inputs that only rules taught through them hear."""
+        return tuple(k for k, node in self.inputs.items() if node.teacher)
 
     @property
     def trainable(self):
@@ -112,7 +117,7 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, NeuronModel, Surrogate)}
+        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, NeuronModel, Surrogate, Mismatch)}
         data = read_json(path, types)
         return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
 

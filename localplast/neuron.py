@@ -21,21 +21,22 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError,
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
+from localplast.mismatch import Mismatch
 from localplast.serialise import encode
 from localplast.surrogate import Surrogate
 
-__all__ = ["NeuronModel"]
+__all__ = ["Mismatch", "NeuronModel"]
 
 #: Names that Brian2 or the learning rules write themselves.
 RESERVED = frozenset(
     "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss score "
     "teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived spike_count "
-    "learning_rate updates signal newest neighbour latest graded_output spikes raster output"
+    "learning_rate updates signal newest neighbour latest spikes raster output"
     .split()
 )  # fmt: skip
 RESERVED_PREFIXES = (
     "_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_", "drift_", "credit_", "delta_",
-    "gradient_", "late1_", "L_from_",
+    "gradient_", "late1_", "L_from_", "sent_", "mismatch_",
 )  # fmt: skip
 
 
@@ -73,6 +74,8 @@ class NeuronModel:
         Values at the start of a trial; 0 where absent.
     surrogate : Surrogate, optional
         Stands in for dz/d(spike argument); parameters that it brings along join the neuron's.
+    mismatch : mapping of str to Mismatch
+        How weights that land on a variable learn from the neuron itself, by variable (:mod:`localplast.mismatch`).
     reference : str
         Where the equations come from.
 
@@ -95,6 +98,7 @@ class NeuronModel:
     receives: str = "v"
     initial: dict = field(default_factory=dict)
     surrogate: Surrogate | None = None
+    mismatch: dict = field(default_factory=dict)
     reference: str = ""
 
     def __post_init__(self):
@@ -122,6 +126,7 @@ class NeuronModel:
             lines.append(f"    output     {self.output}")
         if self.surrogate:
             lines.append(f"    psi(x)     {self.surrogate.expression}")
+        lines += [f"    mismatch   {target}: {found.error}" for target, found in self.mismatch.items()]
         lines += [f"    {name} = {value}" for name, value in self.parameters.items()]
         return "\n".join(lines)
 
@@ -226,6 +231,7 @@ def check_model(model):
     if model.output is not None:
         check_text(model, "output", model.output, variables)
     check_refractory(model, variables)
+    check_mismatch(model, variables)
     known = set(equations.names)
     for where, name in [("receives", model.receives), *(("initial", key) for key in model.initial)]:
         if name not in known:
@@ -346,6 +352,28 @@ def check_surrogate(model, argument, variables):
     dim = parse_expression_dimensions(argument, variables)
     with_x = {**variables, "x": Variable("x", dimensions=dim)}
     check_text(model, "surrogate", model.surrogate.expression, with_x, DIMENSIONLESS / dim)
+
+
+def check_mismatch(model, variables):
+    for target, found in model.mismatch.items():
+        if target not in model.parsed.names or not isinstance(found, Mismatch):
+            raise ModelError(
+                f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on and a Mismatch; "
+                f"the equations define {sorted(model.parsed.names)}"
+            )
+        check_text(model, f"mismatch of {target!r}", found.error, with_spike(variables))
+        if found.of is not None:
+            check_text(model, f"expression that the mismatch of {target!r} is about", found.of, variables)
+        if found.pre is not None and (found.of is not None or not found.pre.isidentifier()):
+            raise ModelError(
+                f"{model.name}: the mismatch of {target!r} learns from pre={found.pre!r}; give the name of one variable of the "
+                "presynaptic model, and no of="
+            )
+
+
+def with_spike(variables):
+    """``variables``, and ``z``: 1 where the neuron spikes in this step."""
+    return {**variables, "z": Variable("z", dimensions=DIMENSIONLESS)}
 
 
 def check_refractory(model, variables):

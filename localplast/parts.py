@@ -103,10 +103,15 @@ def synaptic(value, *, trainable=False, kernel=None):
 
 @dataclass(frozen=True)
 class Input:
-    """``size`` channels that come from outside: ``kind`` is ``'spikes'`` or ``'currents'`` (graded values)."""
+    """``size`` channels that come from outside: ``kind`` is ``'spikes'`` or ``'currents'`` (graded values).
+
+    What a ``teacher`` says reaches the network only while a rule learns that is taught through it
+    (:attr:`~localplast.rule.Rule.taught`): it is zero in tests, and for rules that learn from the loss.
+    """
 
     size: int
     kind: str = "spikes"
+    teacher: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +165,9 @@ class Projection(Data):
         :func:`~localplast.bounds.dale`.
     name : str, optional
         Default ``pre_post``.
+    output : str, optional
+        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the transmission
+        is then graded. Default: the ``output`` of its model.
     """
 
     pre: str
@@ -173,6 +181,7 @@ class Projection(Data):
     plastic: bool = True
     name: str | None = None
     bounds: tuple | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements
 from localplast.backends.brian2_delay import divided, events_of, settings
-from localplast.backends.brian2_graded import build_graded, graded_parts, output_lines
+from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.task import Poisson
 
@@ -172,7 +172,7 @@ def build_population(built, name, population, values, learning, clock):
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
-    lines += output_lines(built.net, name)
+    lines += sent_lines(built.net, name)
     if learning:
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
@@ -183,6 +183,7 @@ def build_population(built, name, population, values, learning, clock):
     if learning:
         code += learning.after_update(name, firing(model, block))
         threshold = "z > 0.5" if model.spiking else None
+    code += sent_code(built.net, name, firing(model, block))
     group = b2.NeuronGroup(
         population.size, Equations(lines), threshold=threshold,
         reset="\n".join(split_statements(f"{model.reset}\n{model.adaptation}")) if model.spiking else None,

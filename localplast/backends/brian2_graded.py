@@ -11,13 +11,14 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.calculus import to_text
+from localplast.calculus import symbol, to_text
+from localplast.check import sent_text
 from localplast.delay import per_synapse
-from localplast.lower import lower
+from localplast.lower import expanded
 from localplast.network import Input, weight_dimension
-from localplast.neuron import namespace
+from localplast.neuron import namespace, with_spike
 
-__all__ = ["build_graded", "graded_parts", "output_lines"]
+__all__ = ["build_graded", "graded_parts", "output_name", "sent_code", "sent_lines"]
 
 
 def graded_parts(net, name):
@@ -32,7 +33,7 @@ def graded_parts(net, name):
 def build_graded(built, p, values):
     """The Synapses of a graded projection; a delay line before it, if it has delays."""
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    source, output = built.objects[p.pre], f"{output_name(net, p.pre)}_pre"
+    source, output = built.objects[p.pre], f"{output_name(net, p)}_pre"
     pre, post = np.nonzero(mask)
     if np.any(steps > 0):
         source = delay_line(built, p, int(steps.max()))
@@ -75,23 +76,37 @@ def delay_line(built, p, longest):
     newest = index % length == longest
     group.newest_ = newest.astype(float)
     group.neighbour = b2.linked_var(group, "signal", index=np.where(newest, index, index + 1))
-    group.latest = b2.linked_var(source, output_name(built.net, p.pre), index=index // length)
+    group.latest = b2.linked_var(source, output_name(built.net, p), index=index // length)
     code = f"signal = latest*newest + neighbour*(1 - newest)*(1 - {built.block.fresh})"
     group.run_regularly(code, when="before_synapses", order=-1, name=f"{name}_shift")
     built.objects[name] = group
     return group
 
 
-def output_name(net, name):
-    """The variable of a node's group that is its graded output."""
-    return "r" if isinstance(net.nodes[name], Input) else "graded_output"
+def output_name(net, p):
+    """The variable of the presynaptic group that the graded projection ``p`` reads."""
+    if isinstance(net.nodes[p.pre], Input):
+        return "r"
+    return sent_names(net, p.pre)[sent_text(p, net.nodes[p.pre].model)]
 
 
-def output_lines(net, name):
-    """The equation of the graded output, where some projection reads it."""
-    if not any(p.pre == name and p.transmission == "graded" for p in net.projections.values()):
-        return []
-    model = net.nodes[name].model
-    text = to_text(lower(model).output)
-    dimension = parse_expression_dimensions(text, namespace(model))
-    return [SingleEquation("subexpression", "graded_output", dimension, expr=Expression(text))]
+def sent_names(net, name):
+    """A variable for every expression that graded projections take out of a population, named after the first of them."""
+    found = {}
+    for p in net.projections.values():
+        if p.pre == name and p.transmission == "graded":
+            found.setdefault(sent_text(p, net.nodes[name].model), f"sent_{p.name}")
+    return found
+
+
+def sent_lines(net, name):
+    """The variables that hold what leaves a population: all projections read the same moment of a step."""
+    known = with_spike(namespace(net.nodes[name].model))
+    return [SingleEquation(PARAMETER, key, parse_expression_dimensions(text, known)) for text, key in sent_names(net, name).items()]
+
+
+def sent_code(net, name, firing):
+    """Statements that set them, on the updated state; ``firing`` is the text of ``z``."""
+    found = {key: expanded(net.nodes[name].model, text) for text, key in sent_names(net, name).items()}
+    spikes = [f"_fired = {firing}"] if any(e.has(symbol("z")) for e in found.values()) else []
+    return spikes + [f"{key} = {to_text(e.subs(symbol('z'), symbol('_fired')))}" for key, e in found.items()]

@@ -7,10 +7,11 @@ import torch
 
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.calculus import Tape
+from localplast.check import sent_text
 from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
-from localplast.lower import check_integration, lower
+from localplast.lower import check_integration, expanded, lower
 
 __all__ = ["Twin", "leaves", "simulate"]
 
@@ -129,7 +130,7 @@ class Link:
 class Neurons:
     """One population: its state, and the three things a step does to it."""
 
-    def __init__(self, name, population, tensors, dt, cut):
+    def __init__(self, name, population, tensors, dt, cut, sends=()):
         self.step = lower(population.model)
         self.size, self.cut, self.model = population.size, cut, population.model
         self.clamped = population.model.clamped
@@ -146,6 +147,7 @@ class Neurons:
         self.psi_tape = Tape([("psi", self.step.psi)], constants) if self.step.psi is not None else None
         self.blocks = {b: Tape(list(getattr(self.step, b).items()), constants) for b in ("reset", "adaptation")}
         self.output_tape = Tape([("output", self.step.output)], constants) if self.step.output is not None else None
+        self.sent_tapes = {text: Tape([("sent", expanded(self.model, text))], constants) for text in sends}
         period = constants.get(self.model.refractory)
         # as Brian2's timestep(): a period a rounding error below n steps is n steps
         self.silent = None if period is None else torch.floor(period.detach() / float(dt) + 1e-3)
@@ -201,6 +203,12 @@ class Neurons:
         """The graded output of the present state."""
         return self.output_tape(self.state)["output"]
 
+    def send(self):
+        """What leaves by graded projections, by expression."""
+        spikes = {} if self.z is None else {"z": self.z}
+        like = next(iter(self.state.values()))
+        return {text: self.tensor(tape({**self.state, **spikes})["sent"], like) for text, tape in self.sent_tapes.items()}
+
     def after_spike(self):
         """Slot 4: reset and adaptation, where z = 1; the gradient to z is the size of the jump."""
         for block, tape in self.blocks.items():
@@ -211,6 +219,12 @@ class Neurons:
                 old = self.state[name]
                 jumped = torch.where(z > 0, value, old)
                 self.state[name] = jumped + (z - z.detach()) * (value - old)
+
+
+def sent_texts(net, name):
+    """What leaves a population by graded projections, each expression once."""
+    graded = [p for p in net.projections.values() if p.pre == name and p.transmission == "graded"]
+    return dict.fromkeys(sent_text(p, net.nodes[name].model) for p in graded)
 
 
 class Twin:
@@ -240,7 +254,7 @@ class Twin:
         for name, population in net.populations.items():
             parameters = {k: tensors[f"{name}.{k}"].detach().cpu().numpy() for k in population.values}
             check_integration(name, lower(population.model), parameters, net.dt)
-            self.neurons[name] = Neurons(name, population, tensors, net.dt, cut)
+            self.neurons[name] = Neurons(name, population, tensors, net.dt, cut, sent_texts(net, name))
         widths = {**kernel_widths(net), **(widths or {})}
         masks = {name: torch.as_tensor(mask).to(like) for name, mask in masks.items()}
         self.links = {
@@ -254,7 +268,7 @@ class Twin:
         steps, trials = next(iter(inputs.values())).shape[:2]
         for neurons in self.neurons.values():
             neurons.start(trials, self.like)
-        self.arriving, self.inputs = {}, {name: signal.unbind(0) for name, signal in inputs.items()}
+        self.arriving, self.sent, self.inputs = {}, {}, {name: signal.unbind(0) for name, signal in inputs.items()}
         for name, link in self.links.items():
             link.start(steps)
             if self.hoist and link.projection.pre in inputs:
@@ -274,18 +288,14 @@ class Twin:
 
     def transmit(self, t):
         """Slot 3: graded projections set their targets, event projections add to theirs."""
-        outputs = {k: n.output() for k, n in self.neurons.items() if n.output_tape is not None}
+        outputs = {k: n.send() for k, n in self.neurons.items()}
         for neurons in self.neurons.values():
             neurons.forget()
         graded, events = {}, {}
         for name, link in self.links.items():
             p = link.projection
-            if name in self.arriving:
-                current = self.arriving[name][t]
-            elif p.pre in self.inputs:
-                current = link(self.inputs[p.pre][t])
-            else:
-                current = link(outputs[p.pre] if p.transmission == "graded" else self.neurons[p.pre].z)
+            self.sent[name] = self.leaving(p, t, outputs)
+            current = self.arriving[name][t] if name in self.arriving else link(self.sent[name])
             box = graded if p.transmission == "graded" else events
             if current is not None:
                 box[p.post, p.target] = box[p.post, p.target] + current if (p.post, p.target) in box else current
@@ -298,6 +308,14 @@ class Twin:
             if target in neurons.clamped:  # as Brian2: refractoriness begins with the spike itself
                 current = current * (neurons.ready * (1 - neurons.z)).detach()
             neurons.state[target] = neurons.state[target] + current
+
+    def leaving(self, p, t, outputs):
+        """What the presynaptic neurons of ``p`` send in step ``t``."""
+        if p.pre in self.inputs:
+            return self.inputs[p.pre][t]
+        if p.transmission == "event":
+            return self.neurons[p.pre].z
+        return outputs[p.pre][sent_text(p, self.net.nodes[p.pre].model)]
 
     def jump(self):
         """Slot 4: reset and adaptation."""

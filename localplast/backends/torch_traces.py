@@ -39,8 +39,8 @@ class NeuronTraces:
 class Synapses:
     """The traces of one plastic projection."""
 
-    def __init__(self, net, projection, plan, tensors, inputs, width):
-        self.p, self.plan, self.from_input = projection, plan, projection.pre in inputs
+    def __init__(self, net, projection, plan, tensors, width):
+        self.p, self.plan = projection, plan
         eligibility = plan.eligibility
         constants = {k: tensors[f"{projection.post}.{k}"].detach() for k in net.nodes[projection.post].values}
         constants["dt"] = float(net.dt)
@@ -132,7 +132,7 @@ class OnlineLearner:
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
         self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
-            name: Synapses(net, net.projections[name], s, tensors, net.inputs, widths[name]) for name, s in plan.synapses.items()
+            name: Synapses(net, net.projections[name], s, tensors, widths[name]) for name, s in plan.synapses.items()
         }
         self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
         self.learned = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.learned.items()}
@@ -185,7 +185,7 @@ class OnlineLearner:
         for name, n in self.neurons.items():
             n.look("before_reset", twin.neurons[name].state)
         for s in self.synapses.values():
-            s.arrive(twin.inputs[s.p.pre][t] if s.from_input else twin.neurons[s.p.pre].z)
+            s.arrive(twin.sent[s.p.name])
         twin.jump()
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
