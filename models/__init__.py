@@ -12,11 +12,16 @@ from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
 from localplast.models.eprop_2020 import eprop_readout_2020 as eprop_readout_2020
 from localplast.models.instant_readout import instant_readout as instant_readout
 from localplast.models.lif import lif as lif
+from localplast.models.microcircuit import sacramento_interneuron as sacramento_interneuron
+from localplast.models.microcircuit import sacramento_output as sacramento_output
+from localplast.models.microcircuit import sacramento_pyramidal as sacramento_pyramidal
+from localplast.models.microcircuit import sacramento_readout as sacramento_readout
 from localplast.models.readout import leaky_readout as leaky_readout
 from localplast.models.superspike_lif import superspike_lif as superspike_lif
 from localplast.models.van_rossum import van_rossum_readout as van_rossum_readout
 
 __all__ = [
     "alif", "biased_lif", "biased_readout", "cuba_lif", "decolle_lif", "eprop_2020", "eprop_readout_2020", "instant_readout",
-    "leaky_readout", "lif", "superspike_lif", "van_rossum_readout",
+    "leaky_readout", "lif", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal", "sacramento_readout",
+    "superspike_lif", "van_rossum_readout",
 ]
