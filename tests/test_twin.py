@@ -67,6 +67,10 @@ def surrounded(model, scale, rng):
         Projection("drive", "follower", weight=normal(1.0, mean=0.1)),
         Projection("follower", "out", delay=axonal(steps(5))),
     ]
+    for name in lower(model).inputs:
+        if name != model.receives:  # faint, for some are conductances, which must not turn negative
+            weight = Quantity(0.01 * scale * rng.standard_normal((10, 6)), dim=model.dimensions[name])
+            projections.append(Projection("drive", "it", weight=weight, target=name, name=f"drive_{name}"))
     if model.spiking:
         projections.append(Projection("it", "out", delay=axonal(steps(6))))
     if model.output:
