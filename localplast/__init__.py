@@ -17,9 +17,9 @@ _DEFINED_IN = {
         "DatasetError", "LocalplastError", "LocalplastWarning", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
     "localplast.network": (
-        "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "synaptic", "uniform",
+        "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "uniform",
     ),
-    "localplast.neuron": ("NeuronModel",),
+    "localplast.neuron": ("Mismatch", "NeuronModel"),
     "localplast.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
     "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),

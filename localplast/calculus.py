@@ -13,7 +13,7 @@ from brian2.core.namespace import DEFAULT_UNITS
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 from sympy.core.function import AppliedUndef, ArgumentIndexError
 
-__all__ = ["Tape", "differentiate", "symbol", "to_sympy", "to_text"]
+__all__ = ["Tape", "differentiate", "in_si", "symbol", "to_sympy", "to_text"]
 
 
 class int_(sympy.Function):
@@ -53,8 +53,8 @@ def symbol(name):
 
 
 @functools.lru_cache(maxsize=4096)
-def to_sympy(text):
-    """Brian2 expression text as sympy; units become their SI value."""
+def to_sympy(text, units=True):
+    """Brian2 expression text as sympy; units become their SI value, or stay symbols where ``units`` is False."""
     expression = str_to_sympy(text)
     if isinstance(expression, (bool, sympy.logic.boolalg.BooleanAtom)):
         return sympy.Integer(int(bool(expression)))
@@ -62,9 +62,14 @@ def to_sympy(text):
         lambda e: isinstance(e, AppliedUndef) and e.func.__name__ in OWN_FUNCTIONS,
         lambda e: OWN_FUNCTIONS[e.func.__name__](*e.args),
     )
-    units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
-    expression = expression.subs(units)
+    expression = in_si(expression) if units else expression
     return expression.subs({s: symbol(s.name) for s in expression.free_symbols})
+
+
+def in_si(expression):
+    """``expression`` with its units replaced by their SI value."""
+    units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
+    return expression.subs(units)
 
 
 def to_text(expression):

@@ -11,7 +11,7 @@ from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
-from localplast.parts import Delay, Input, Population, Random
+from localplast.parts import Delay, Input, Population, Random, SameAs
 
 __all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "weight_dimension"]
 
@@ -31,7 +31,24 @@ def check_network(net, projections):
         if projection.name in complete or projection.name in net.nodes:
             raise NetworkError(f"two parts are called {projection.name!r}; give the projection another name=")
         complete[projection.name] = projection
+    for p in complete.values():
+        if isinstance(p.weight, SameAs):
+            check_same(net, p, complete)
     return complete
+
+
+def check_same(net, p, projections):
+    """Weights may be copied from a projection that is there, has the shape, and is no copy itself."""
+    other = projections.get(p.weight.projection)
+    if other is None or isinstance(other.weight, SameAs):
+        own = sorted(name for name, q in projections.items() if not isinstance(q.weight, SameAs))
+        raise NetworkError(f"projection {p.name!r}: no weights to begin as at {p.weight.projection!r}; there are {', '.join(own)}")
+    shapes = [(net.size(q.pre), net.size(q.post)) for q in (p, other)]
+    if shapes[0] != (shapes[1][::-1] if p.weight.transposed else shapes[1]):
+        raise NetworkError(
+            f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is {shapes[1]}; "
+            "use transposed=True, or not"
+        )
 
 
 def check_node(name, node):
@@ -165,6 +182,8 @@ def check_target(net, label, p):
 
 def check_weight(net, label, p):
     """Weights must be finite and have the unit of what they deliver; bare numbers are SI."""
+    if isinstance(p.weight, SameAs):
+        return
     drawn = isinstance(p.weight, Random)
     parts = {"weight": p.weight.spread, "mean weight": p.weight.mean} if drawn else {"weight": p.weight}
     expected = weight_dimension(net, p)
@@ -190,7 +209,7 @@ def weight_dimension(net, p):
 def check_shapes(net, label, p):
     n_pre, n_post = net.size(p.pre), net.size(p.post)
     for what, value in (("weight", p.weight), ("mask", p.mask)):
-        if value is None or isinstance(value, Random):
+        if value is None or isinstance(value, (Random, SameAs)):
             continue
         if np.shape(value) not in ((), (n_pre, n_post)):
             raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")

@@ -18,7 +18,7 @@ from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
 from localplast.lower import jacobian, lower
 
-__all__ = ["Coefficients", "Derived", "Eligibility", "closure", "derive"]
+__all__ = ["Coefficients", "Derived", "Eligibility", "check_clamped", "closure", "derive"]
 
 ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
 
@@ -46,6 +46,10 @@ class Eligibility:
         The eligibility, in terms of ``eps_*``, psi and the programs' names.
     arrives : str
         ``'pre'`` if ``arrived`` is one number per presynaptic neuron, else ``'synapse'``.
+    end : program
+        Per postsynaptic neuron, at the end of the step: what it predicts, and its mismatch.
+    source : str, optional
+        The variable of the presynaptic neuron that ``arrived`` is, where it is not what the projection carries.
     """
 
     before: tuple
@@ -56,6 +60,8 @@ class Eligibility:
     state: tuple
     value: object
     arrives: str
+    end: tuple = ()
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,17 +114,23 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
         An equation that has no derivative.
     """
     model = net.nodes[projection.post].model
-    if projection.target in model.clamped and not free:
-        raise UnsupportedError(
-            f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
-            "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
-        )
+    if not free:
+        check_clamped(model, projection)
     if model.spiking and lower(model).psi is None:
         raise UnsupportedError(
             f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection {projection.name!r} cannot learn; "
             "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
         )
     return Derivation(net, projection, frozenset(keep), memory, free).result()
+
+
+def check_clamped(model, projection):
+    """Raise where a weight does not always do the same to its target."""
+    if projection.target in model.clamped:
+        raise UnsupportedError(
+            f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
+            "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
+        )
 
 
 class Coefficients:
@@ -214,16 +226,34 @@ class Derivation(Coefficients):
         self.memory, self.target = memory, projection.target
         delays = net.delay_steps(projection)
         shared = projection.delay is None or projection.delay.kind == "axonal" or delays.ndim == 0
+        if projection.transmission == "graded" and delays.any():
+            shared = False  # the synapse reads a delay line
         self.arrives = "pre" if shared else "synapse"
 
     def components(self, update, spike, moved, kicked):
         """The parts of eps that are not zero and can reach the eligibility."""
         alive = {self.target}
-        used = set(spike) if self.model.spiking else {s.name for s in self.step.output.free_symbols}
+        used = self.watched(spike)
         links = {(m, k) for k, m in update} | {(m, k) for k, m in moved}
         links |= {(m, k) for k in kicked for m in spike}
         alive = closure(alive, links)
         return [k for k in (*self.step.state, *self.step.inputs) if k in alive & closure(used, {(b, a) for a, b in links})]
+
+    def watched(self, spike):
+        """Variables that the eligibility is read from."""
+        return set(spike) if self.model.spiking else {s.name for s in self.step.output.free_symbols}
+
+    def value(self, parts, spike, primed, landed):
+        """The eligibility: psi times the slope of the spike argument; without a threshold the slope of the output."""
+        if self.model.spiking:
+            return PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
+        outputs = {k: differentiate(self.step.output, k) for k in parts}
+        outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
+        return sympy.Add(*[e * landed[k] for k, e in outputs.items()])
+
+    def ending(self):
+        """What the neuron computes at the end of the step."""
+        return ()
 
     def result(self):
         update, spike = self.update_coefficients(), self.spike_coefficients()
@@ -243,22 +273,19 @@ class Derivation(Coefficients):
 
         last = {k: symbol(f"last_eps_{k}") if k in hoisted else eps[k] for k in parts}
         past = eps if self.memory else dict.fromkeys(parts, sympy.Integer(0))
-        pre = [(f"last_eps_{k}", past[k] + arrived[k]) for k in hoisted]
+        read = {m for k, m in (*update, *moved) if k in parts}  # what nothing reads one step later is not kept
+        pre = [(f"last_eps_{k}", past[k] + arrived[k]) for k in hoisted if k in read]
         pre += [(f"eps_{k}", propagate(k, last)) for k in hoisted if k not in emptied]
         program, primed = [], dict(eps)
         for k in (k for k in parts if k not in hoisted):
-            primed[k] = symbol(f"primed_{k}")
-            program.append((f"primed_{k}", propagate(k, last)))
+            coming = propagate(k, last)
+            primed[k] = symbol(f"primed_{k}") if coming != 0 else coming
+            program += [(f"primed_{k}", coming)] if coming != 0 else []
         # the derivative of the state after transmission: all of it, or what has just arrived
         landed = {k: primed[k] + arrived[k] for k in parts} if self.memory else arrived
-        if self.model.spiking:
-            value = PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
-        else:
-            outputs = {k: differentiate(self.step.output, k) for k in parts}
-            outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
-            value = sympy.Add(*[e * landed[k] for k, e in outputs.items()])
+        value = self.value(parts, spike, primed, landed)
         program.append(("elig", value))
-        stored = [k for k in parts if k not in hoisted and k not in emptied]
+        stored = [k for k in parts if k not in hoisted and k not in emptied and k in read]
         for k in stored:
             jumped = landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved])
             program.append((f"eps_{k}", jumped + kicked.get(k, 0) * symbol("elig")))
@@ -271,6 +298,7 @@ class Derivation(Coefficients):
             state=tuple(f"eps_{k}" for k in stored),
             value=value,
             arrives=self.arrives,
+            end=self.ending(),
         )
 
     def hoisted(self, parts, update, moved, kicked):

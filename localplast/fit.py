@@ -107,7 +107,7 @@ class Fit:
 
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
-        trials = self.task.testing(self.test, self.seed)
+        trials = self.task.testing(self.test, self.seed).without(self.net.teachers)
         if self.judge is not self.learner:
             self.judge.adopt(self.learner.numbers(), self.learner.parameters())
         parts = [(len(part), self.judge.evaluate(part)) for part in split(trials, 250)]
@@ -160,6 +160,7 @@ class Fit:
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
         trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
+        trials = trials if self.rule.taught else trials.without(self.net.teachers)
         try:
             found = self.learner.train(trials)
         except RunawayError as error:  # a learner knows neither the record nor how far it has come

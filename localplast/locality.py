@@ -1,13 +1,16 @@
 """Is a rule local? What every synapse reads and stores, and what none may read.
 
 A synapse may read what it stores itself, the traces of its presynaptic neuron, the variables of its postsynaptic neuron,
-constants, and one third factor: the learning signal ``L`` of its postsynaptic neuron (at a readout: its ``error``). A neuron
+constants, and one third factor: the learning signal ``L`` of its postsynaptic neuron (at a readout: its ``error``; where
+compartments learn from each other: the ``mismatch`` of the compartment). A neuron
 may read its own state and ``L``. A learning signal may carry errors and signals of the populations that it names.
 :func:`audit` walks the programs of a :class:`~localplast.plan.Plan` and lists what breaks this; the text that Brian2 then runs
 is audited by :mod:`localplast.backends.brian2_audit`.
 """
 
 from dataclasses import dataclass
+
+from brian2.core.namespace import DEFAULT_UNITS
 
 from localplast.errors import LocalplastError
 from localplast.loss import Reward
@@ -109,7 +112,7 @@ class Audit:
 
 
 def symbols(expression):
-    return {s.name for s in getattr(expression, "free_symbols", ())}
+    return {s.name for s in getattr(expression, "free_symbols", ())} - set(DEFAULT_UNITS)
 
 
 def used_early(program, kept=()):
@@ -131,7 +134,7 @@ def neuron_scope(plan, net, name):
     """What a neuron of population ``name`` knows at each slot of a step, as ``{slot: names}``, and all of it as ``'all'``."""
     population, neuron = net.nodes[name], plan.neurons[name]
     step, (shared, differing) = lower(population.model), constants_of(population)
-    base = {*step.state, *step.inputs, *shared, *differing, "not_refractory"}
+    base = {*step.state, *step.inputs, *shared, *differing, "not_refractory", *population.model.subexpressions}
     third = ({"L"} if name in plan.signals else set()) | ({"error"} if name in plan.readouts else set())
     names = {slot: {n for n, _ in getattr(neuron, slot)} for slot in SLOTS}
     third |= reward_signal(plan)
@@ -159,9 +162,10 @@ def domains(plan, net, p):
     own |= set(plan.optimiser.state) if plan.optimiser else set()
     own |= arrived - pre if synapse.eligibility.arrives == "synapse" else set()
     third = {"error"} if p.post in plan.readouts else {"L"} & ({"L"} if p.post in plan.signals else set())
+    third = {n for n, _ in synapse.eligibility.end if n.startswith("mismatch_")} if plan.rule.taught else third
     third |= reward_signal(plan)
     constants = shared | {"learning_rate", "updates"}
-    post = neuron_scope(plan, net, p.post)["all"] - constants
+    post = neuron_scope(plan, net, p.post)["all"] - constants - third
     return {"own": own, "pre": pre, "third": third, "post": post, "constants": constants}
 
 
@@ -194,7 +198,7 @@ def storage(plan, net, projection):
     kept = used_early([line for slot in SLOTS for line in getattr(neuron, slot)])
     pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if not of_parameter(plan, p.post, n))
     neurons = [n for n, _ in synapse.eligibility.pre] + [n for slot in SLOTS for n, _ in getattr(neuron, slot)]
-    hidden = {"L"} if p.post in plan.signals else {"error"}
+    hidden = set() if plan.rule.taught else {"L"} if p.post in plan.signals else {"error"}
     return Storage(
         synapse=synapse.state, sums=synapse.sums, optimiser=tuple(plan.optimiser.state) if plan.optimiser else (),
         feedback=("B",) if synapse.learned else (), pre=pre, post=post,

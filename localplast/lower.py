@@ -14,11 +14,11 @@ from brian2.core.variables import Variable
 from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
 
-from localplast.calculus import Tape, differentiate, int_, symbol, to_sympy
+from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
 from localplast.neuron import namespace, split_statements, split_threshold
 
-__all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower"]
+__all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "resolved"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +112,11 @@ def subexpressions_of(model):
 def expanded(model, text):
     """An expression in a model's variables as sympy, its subexpressions put in."""
     return expand_subexpressions(to_sympy(text), subexpressions_of(model))
+
+
+def resolved(model, expression):
+    """A sympy expression that was read as it stands, its units and subexpressions put in."""
+    return expand_subexpressions(in_si(expression), subexpressions_of(model))
 
 
 def expand_subexpressions(expression, subexpressions):

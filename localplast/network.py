@@ -13,14 +13,14 @@ from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
-    Data, Delay, Input, Population, Projection, Random, Values, axonal, dendritic, normal, synaptic, uniform,
+    Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic, uniform,
 )  # fmt: skip
 from localplast.serialise import encode, read_json, write_json
 from localplast.surrogate import Surrogate
 
 __all__ = [
     "Delay", "Input", "Network", "Population", "Projection", "Random", "Values",
-    "axonal", "dale", "dendritic", "normal", "synaptic", "uniform", "weight_dimension",
+    "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "uniform", "weight_dimension",
 ]
 
 
@@ -117,7 +117,7 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, NeuronModel, Surrogate, Mismatch)}
+        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, SameAs, NeuronModel, Surrogate, Mismatch)}
         data = read_json(path, types)
         return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
 
@@ -186,7 +186,12 @@ class Network(Data):
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             shape = (self.size(p.pre), self.size(p.post))
             masks[name] = draw_mask(p, shape, rng)
-            weights[name] = draw_weight(p, shape, rng, masks[name])
+            if not isinstance(p.weight, SameAs):
+                weights[name] = draw_weight(p, shape, rng, masks[name])
+        for name, p in self.projections.items():
+            if isinstance(p.weight, SameAs):
+                weights[name] = np.where(masks[name], p.weight.of(weights[p.weight.projection]), 0.0)
+        weights = {name: weights[name] for name in self.projections}
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {
             name: {key: np.array(value, float) for key, value in node.values.items()}

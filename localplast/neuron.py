@@ -165,6 +165,11 @@ class NeuronModel:
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
 
     @property
+    def subexpressions(self):
+        """Names that stand for an expression in the others."""
+        return tuple(name for name, line in self.parsed.items() if line.type == "subexpression")
+
+    @property
     def clamped(self):
         """Names of the variables marked ``(unless refractory)``: nothing but the reset moves them while refractory."""
         return frozenset(name for name, eq in self.parsed.items() if "unless refractory" in eq.flags)

@@ -11,7 +11,8 @@ from localplast.neuron import NeuronModel
 from localplast.serialise import encode
 
 __all__ = [
-    "Data", "Delay", "Input", "Population", "Projection", "Random", "Values", "axonal", "dendritic", "normal", "synaptic", "uniform",
+    "Data", "Delay", "Input", "Population", "Projection", "Random", "SameAs", "Values", "axonal", "dendritic", "normal", "same_as",
+    "synaptic", "uniform",
 ]  # fmt: skip
 
 
@@ -67,6 +68,27 @@ def normal(std=1.0, *, mean=0.0, fan_in=True):
 def uniform(limit=1.0, *, mean=0.0, fan_in=True):
     """Uniform weights in ``mean ± limit``; with ``fan_in`` the limit is divided by ``sqrt(pre)``."""
     return Random("uniform", mean, limit, fan_in)
+
+
+@dataclass(frozen=True)
+class SameAs:
+    """Weights that begin as those of another projection do; see :func:`same_as`."""
+
+    projection: str
+    times: float = 1.0
+    transposed: bool = False
+
+    def of(self, weights):
+        """The weights, from those of the other projection."""
+        return self.times * (weights.T if self.transposed else weights)
+
+
+def same_as(projection, *, times=1.0, transposed=False):
+    """Weights that begin as those of another projection, ``times`` a number (in SI units), or as their transpose.
+
+    Only the beginning: while the network learns each projection has weights of its own.
+    """
+    return SameAs(projection, float(times), transposed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +167,7 @@ class Projection(Data):
 
     Other arguments
     ---------------
-    weight : Random, array ``(pre, post)`` or number
+    weight : Random, SameAs, array ``(pre, post)`` or number
         With the unit of the target (event transmission), or of target over output (graded). Bare numbers are SI.
     delay : Delay, optional
         None: a spike acts in the step it is emitted in.

@@ -16,7 +16,7 @@ from localplast.errors import NetworkError, UnsupportedError
 from localplast.loss import Loss, Reward
 from localplast.network import axonal
 from localplast.optimise import Optimiser
-from localplast.programs import hidden_plan, neuron_plan, postponed, readout_plan, with_delay
+from localplast.programs import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
 from localplast.rule import Rule
 
 __all__ = ["Plan", "check_branching", "judged_readout", "plan", "the_readouts"]
@@ -121,7 +121,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     if rule.update != "trial":
         check_steps(rule, loss, batch)
     for p in net.plastic:
-        if p.transmission != "event":
+        if p.transmission != "event" and not rule.taught:
             raise UnsupportedError(
                 f"projection {p.name!r}: {rule.name} learns weights of event projections; set plastic=False "
                 "for graded ones, or use bptt()"
@@ -140,7 +140,9 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     synapses, late = {}, {}
     for p in net.plastic:
         eligibility = rule.eligibility.of(net, p)
-        if p.post in readouts:
+        if rule.taught:
+            synapse = mismatch_plan(eligibility, p)
+        elif p.post in readouts:
             synapse = readout_plan(eligibility, loss, p.name in learned)
         else:
             synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
@@ -170,6 +172,8 @@ def with_numbers(net, values):
 
 def check_trainable(net, rule, parameters, delays):
     """Raise where parameters or delays cannot learn by this rule."""
+    if delays and rule.taught:
+        raise UnsupportedError(f"{rule.name} has no trace of the delay of {min(delays)!r}; use eprop() or bptt()")
     fixed = delays - {p.name for p in net.plastic}
     if fixed:
         raise UnsupportedError(f"projection {min(fixed)!r}: its delay learns beside its weights; make it plastic, or use bptt()")

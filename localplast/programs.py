@@ -13,7 +13,7 @@ from localplast.lower import jacobian, lower
 from localplast.sensitivity import sensitivity
 
 __all__ = [
-    "NeuronPlan", "SynapsePlan", "between_steps", "credit", "hidden_plan", "neuron_plan", "postponed", "readout_plan", "with_delay",
+    "NeuronPlan", "SynapsePlan", "between_steps", "credit", "hidden_plan", "mismatch_plan", "neuron_plan", "postponed", "readout_plan", "with_delay",
 ]  # fmt: skip
 
 
@@ -111,6 +111,12 @@ def summed(loss, product, end="", extra=0):
 def readout_plan(eligibility, loss, learned):
     sums, state = summed(loss, symbol("error") * symbol("elig"))
     return SynapsePlan(eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), learned=learned)
+
+
+def mismatch_plan(eligibility, p):
+    """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
+    product = symbol(f"mismatch_{p.target}") * symbol("elig")
+    return SynapsePlan(eligibility, (*eligibility.synapse, ("gradient", symbol("gradient") - product)), eligibility.state)
 
 
 def hidden_plan(net, rule, eligibility, signal, loss, learned):
@@ -245,7 +251,8 @@ def neuron_plan(net, made, name, synapses, shift):
         if p.post == name:
             for where, program in merged.items():
                 program.update(getattr(synapses[p.name].eligibility, where))
-    shift, end = dict(shift), []
+    own = {n: e for p in net.plastic if p.post == name for n, e in synapses[p.name].eligibility.end}
+    shift, end = dict(shift), list(own.items())
     lag = signals[name].lag if name in signals else 0
     for target in sorted({t.variable[6:] for s in signals.values() for t in s.terms
                           if t.source == name and t.variable.startswith("delta_")}):  # fmt: skip

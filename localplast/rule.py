@@ -16,7 +16,7 @@ from brian2.units.fundamentalunits import Quantity, get_dimensions
 from localplast.eligibility import Derived
 from localplast.errors import LocalplastError
 from localplast.filters import AsReadout
-from localplast.signal import Broadcast
+from localplast.signal import Broadcast, Feedback, Own
 
 __all__ = ["Rule", "feedback_alignment"]
 
@@ -67,6 +67,11 @@ class Rule:
         raise LocalplastError(f"update is 'trial', 'step' or a time such as 500*ms, not {self.update!r}")
 
     @property
+    def taught(self):
+        """Whether it learns from what a teacher does to the network (``Input(teacher=True)``), not from the loss."""
+        return isinstance(self.signal, Own)
+
+    @property
     def feedback(self):
         """How errors travel back."""
         return self.signal.feedback
@@ -101,4 +106,6 @@ def feedback_alignment(rule, feedback="random", *, std=1.0):
     Lillicrap et al. 2016, Nat Commun 7:13276 (fixed random); Liao et al. 2016, AAAI (sign); Kolen & Pollack 1994, and
     Akrout et al. 2019, NeurIPS (learned).
     """
+    if not isinstance(rule.signal, Feedback):
+        raise LocalplastError(f"{rule.name} sends no errors back, so that it has no feedback to change")
     return replace(rule, signal=replace(rule.signal, feedback=feedback, std=std))

@@ -13,7 +13,7 @@ import numpy as np
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 
-__all__ = ["Broadcast", "Layered", "Signal", "Term", "direct_path", "feedback_matrix"]
+__all__ = ["Broadcast", "Feedback", "Layered", "Own", "Signal", "Term", "direct_path", "feedback_matrix"]
 
 KINDS = ("symmetric", "random", "uniform", "sign", "learned")
 FORMS = {"symmetric": "weight", "sign": "sign", "learned": "learned"}
@@ -181,6 +181,17 @@ class Broadcast(Feedback):
         terms = [self.term(net, population, r, self.variable, paths.get(r), seed) for r in heard]
         path = paths.get(heard[0])
         return Signal(tuple(terms), heard[0], path.name if path else None)
+
+
+@dataclass(frozen=True)
+class Own:
+    """No error comes from outside: neurons learn from the mismatch of their own compartments (:mod:`localplast.mismatch`)."""
+
+    feedback = form = "none"
+
+    def of(self, net, readouts, seed):
+        """No :class:`Signal` at all."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Seeded trials: the same arrays for every backend."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -80,6 +80,10 @@ class Trials:
     def rasters(self, rng, dt):
         """The inputs as arrays, drawing those given as rates; ``dt`` in seconds."""
         return {k: v.draw(rng, dt) if isinstance(v, Poisson) else v for k, v in self.inputs.items()}
+
+    def without(self, names):
+        """The same trials with some inputs silent: those of a teacher, where nobody listens to it."""
+        return replace(self, inputs={k: np.zeros_like(v) if k in names else v for k, v in self.inputs.items()}) if names else self
 
     def check(self, net):
         """Raise a :class:`NetworkError` where these trials do not fit the inputs of ``net``."""

@@ -52,7 +52,7 @@ def run(
         Trials per update, and how many updates.
     test, test_every : int
         Number of test trials, and after how many updates they are presented (default: at the end). What is tested is the
-        network with its learned delays rounded to whole steps (``values.rounded(net)``).
+        network with its learned delays rounded to whole steps (``values.rounded(net)``), and without its teachers.
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
@@ -261,6 +261,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
     trials : Trials
         The loss is the mean over them.
     rule : Rule
+        A teacher (``Input(teacher=True)``) is heard by rules that are taught, and silent for others.
 
     Other arguments
     ---------------
@@ -280,6 +281,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
     check_device(options.get("device", "cpu"), backend)
     trials.check(net)
     values = values or net.draw(seed)
+    trials = trials if rule.taught else trials.without(net.teachers)
     check_delays(net, values, trials.steps)
     loss = loss or default_loss(trials)
     if backend == "brian2":

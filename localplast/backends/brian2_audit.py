@@ -71,6 +71,8 @@ def synapses_violations(net, plan, learning, name, synapses):
     for title, text, may_write in texts_of(net, synapses, name):
         yield from statement_violations(f"{name}, {title}", text, synapses, allowed, may_write)
     for target, updater in synapses.summed_updaters.items():
+        if name in net.projections and net.projections[name].transmission == "graded":
+            continue  # what the network does, whatever learns
         names = signal_names(plan, learning, name)
         for n in sorted(identifiers(updater.expression.code) - names):
             yield f"{name}, sum into {target}: reads {n!r}; it is declared to carry {sorted(names)}"
@@ -89,7 +91,7 @@ def synapse_names(net, plan, learning, name):
         return set() if any(name == f"feedback_{n}_from_{s}" for n, s in plan.fixed) else None
     p = net.projections[name]
     pre = {f"{key}_{name}_pre" for key, _ in learning.plan.synapses[name].eligibility.pre}
-    pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {f"{learning.spike_name(p.pre)}_pre"}
+    pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {"signal_pre", f"{learning.carried_name(p)}_pre"}
     post = neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
     return pre | {f"{n}_post" for n in post}
 

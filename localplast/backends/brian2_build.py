@@ -245,11 +245,11 @@ def check_projection(net, p, values):
 def build_projection(built, p, values, learning):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
     check_projection(net, p, values)
+    plastic = learning is not None and p.name in learning.plan.synapses
     if p.transmission == "graded":
-        return build_graded(built, p, values)
+        return build_graded(built, p, values, learning if plastic else None)
     lines = [parameter("w", weight_dimension(net, p))]
     lines += learning.signals.carrier_lines(p) if learning else []
-    plastic = learning is not None and p.name in learning.plan.synapses
     shares = divided(net, p, values, learning and learning.plan)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]

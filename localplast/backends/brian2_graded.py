@@ -30,8 +30,8 @@ def graded_parts(net, name):
     return parts
 
 
-def build_graded(built, p, values):
-    """The Synapses of a graded projection; a delay line before it, if it has delays."""
+def build_graded(built, p, values, learning=None):
+    """The Synapses of a graded projection; a delay line before it, if it has delays. Where it learns, ``learning`` adds how."""
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
     source, output = built.objects[p.pre], f"{output_name(net, p)}_pre"
     pre, post = np.nonzero(mask)
@@ -45,11 +45,17 @@ def build_graded(built, p, values):
     )
     weight = SingleEquation(PARAMETER, "w", weight_dimension(net, p))
     group = built.objects[p.post]
-    synapses = b2.Synapses(source, group, Equations([weight, total]), name=p.name, clock=group.clock)
+    lines = learning.synapse_lines(p) if learning else []
+    pathways = learning.pathways(p) if learning else {}
+    synapses = b2.Synapses(
+        source, group, Equations([weight, total, *lines]), name=p.name, clock=group.clock, namespace={"second": b2.second}, **pathways
+    )
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
     for updater in synapses.summed_updaters.values():
         updater.when, updater.order = "before_synapses", 0
+    if learning:
+        learning.attach(built, p, synapses)
     return synapses
 
 

@@ -15,13 +15,14 @@ from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_delay import divided
+from localplast.backends.brian2_graded import output_name
 from localplast.backends.brian2_parameters import Parameters
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
 from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE, replace_word, unit_of
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
-from localplast.neuron import namespace
+from localplast.neuron import namespace, with_spike
 from localplast.programs import between_steps
 
 __all__ = ["Learning"]
@@ -99,12 +100,19 @@ class Learning:
     def spike_name(self, name):
         return "r" if isinstance(self.net.nodes[name], Input) else "z"
 
+    def carried_name(self, p):
+        """The variable of the presynaptic neuron whose value in this step is what arrives, or will."""
+        source = self.plan.synapses[p.name].eligibility.source
+        if source:
+            return source
+        return self.spike_name(p.pre) if p.transmission == "event" else output_name(self.net, p)
+
     def before_update(self, name):
         """Statements before the integration: hoisted traces take in what arrived, coefficients are read."""
         code, restart = [], []
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
-            source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(name)
+            source = f"arrived_{p.name}" if self.gathers(p) else self.carried_name(p)
             rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {"arrived": source}
             post = self.net.nodes[p.post]
             numbers = {k: float(self.values.parameters[p.post][k]) for k in post.model.parameters
@@ -115,11 +123,10 @@ class Learning:
                              for s in expression.free_symbols if s.name in numbers}
                 code += statements([(key, expression.subs(constants))], lambda n, r=rename: r.get(n, n))
             restart += [rename[key] for key, _ in eligibility.pre]
-            if self.gathers(p):
+            if eligibility.pre:
                 restart.append(source)
+            if self.gathers(p):
                 code.append(f"{source} = 0")
-        if restart and not self.delayed_only(name):
-            restart.append(self.spike_name(name))
         if not isinstance(self.net.nodes[name], Input):
             if self.net.nodes[name].model.spiking:
                 restart += ["z", "spike_count"]
@@ -130,9 +137,6 @@ class Learning:
             code += statements([*plan.shift, *plan.before], lambda n: n)
         fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
         return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
-
-    def delayed_only(self, name):
-        return all(self.delayed(p) for p in self.outgoing[name])
 
     def after_update(self, name, firing):
         """Statements after the integration: psi and its kin, and whether the neuron spikes."""
@@ -168,7 +172,7 @@ class Learning:
         optimiser = self.plan.optimiser
         if optimiser:
             lines.update({name: gradient**power for name, power in optimiser.state.items()})
-        if plan.eligibility.arrives == "synapse":
+        if self.counts_arrivals(p):
             lines["arrived"] = DIMENSIONLESS
         result = [SingleEquation(PARAMETER, n, d) for n, d in lines.items()]
         if optimiser:
@@ -188,15 +192,30 @@ class Learning:
         dimensions["past_arrived"] = DIMENSIONLESS
         dimensions |= {name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions}
         signals = self.signals
+        if self.plan.rule.taught:
+            return {**dimensions, "gradient": self.mismatch_dimension(p)}
         if p.post in self.plan.readouts:
             signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
         else:
             signal = signals.dimension
         return {**dimensions, "gradient": signal / weight, "gradient_delay": signal, "fading": signal / weight}
 
+    def mismatch_dimension(self, p):
+        """Of the gradient of what a compartment gets wrong."""
+        model, known = self.net.nodes[p.post].model, with_spike(namespace(self.net.nodes[p.post].model))
+        found = model.mismatch[p.target]
+        error = parse_expression_dimensions(found.error, known)
+        if found.pre is not None:
+            return error * self.net.nodes[p.pre].model.dimensions[found.pre]
+        return error * parse_expression_dimensions(found.of or p.target, known) / weight_dimension(self.net, p)
+
+    def counts_arrivals(self, p):
+        """Whether every synapse notes the spikes that arrive at it."""
+        return p.transmission == "event" and self.plan.synapses[p.name].eligibility.arrives == "synapse"
+
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""
-        return "\narrived += 1" if self.plan.synapses[p.name].eligibility.arrives == "synapse" else ""
+        return "\narrived += 1" if self.counts_arrivals(p) else ""
 
     def rename(self, p):
         """How the names of a synapse program are called inside Brian2's Synapses."""
@@ -204,15 +223,17 @@ class Learning:
         own = set(self.plan.synapses[p.name].state) | {n for n, _ in self.plan.synapses[p.name].program}
         hoisted = {key: f"{key}_{p.name}_pre" for key, _ in eligibility.pre}
         if eligibility.arrives == "pre":
-            source = f"arrived_{p.name}" if self.gathers(p) else self.spike_name(p.pre)
-            hoisted["arrived"] = f"{source}_pre"
+            hoisted["arrived"] = f"arrived_{p.name}_pre" if self.gathers(p) else f"{self.carried_name(p)}_pre"
+        elif p.transmission == "graded":
+            hoisted["arrived"] = "signal_pre"
         keep = own | {"dt", "arrived", "fraction", "gradient", "elig_sum", "w", "learning_rate"}
         return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""
         ends = {"trial_over": "\n".join(self.trial_end(p))}
-        events = {"deliver": "spike", "late": "spike", "trial_over": "trial_end"}
+        events = {"deliver": "spike", "late": "spike"} if p.transmission == "event" else {}
+        events["trial_over"] = "trial_end"
         if self.plan.optimiser and not self.interval:
             ends["optimise"] = "\n".join([*self.optimiser_code(p), self.cleared(p, "gradient")])
             events["optimise"] = "batch_end"
@@ -284,7 +305,7 @@ class Learning:
         """Per-step learning, the order of events, and constants."""
         plan = self.plan.synapses[p.name]
         code = statements(plan.program, self.rename(p))
-        if plan.eligibility.arrives == "synapse":
+        if self.counts_arrivals(p):
             code.append("arrived = 0")
         if self.plan.optimiser and self.interval:
             code += self.at_updates(p)
@@ -318,13 +339,19 @@ class Learning:
             jumps = statements(plan.before_reset, lambda n: n)
             if jumps:
                 group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
-            end = statements(plan.end, lambda n: n)
+            end = [line for pair in plan.end for line in self.ending(pair)]
             if name in self.plan.signals:
                 self.signals.pass_on(group, name, end)
             elif end:  # a readout, whose own parameters hear its error
                 group.run_regularly("\n".join(end), when="end", order=LEARN - 1, name=f"{name}_own")
             self.parameters.connect(name, group)
             self.keep_ledger(built, name, group)
+
+    def ending(self, pair):
+        """One statement at the end of a step; between two trials there is no mismatch to learn from."""
+        lines, name = statements([pair], lambda n: n), pair[0]
+        quiet = name.startswith("mismatch_") and self.block.active
+        return [*lines, f"{name} = {name}*int({self.block.active})"] if quiet else lines
 
     def keep_ledger(self, built, name, group):
         """What a population had summed up at the end of each trial."""

@@ -11,6 +11,7 @@ from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
 from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
 from localplast.loss import Reward, of_trials
+from localplast.lower import resolved
 
 __all__ = ["OnlineLearner"]
 
@@ -24,7 +25,9 @@ class NeuronTraces:
         constants = {k: tensors[f"{name}.{k}"].detach() for k in net.nodes[name].values}
         constants["dt"] = float(net.dt)
         self.past, self.sums = plan.past, plan.sums
-        self.tapes = {part: Tape(getattr(plan, part), constants) for part in self.PARTS}
+        model = net.nodes[name].model
+        programs = {part: [(n, resolved(model, e)) for n, e in getattr(plan, part)] for part in self.PARTS}
+        self.tapes = {part: Tape(program, constants) for part, program in programs.items()}
 
     def start(self, shape, like):
         self.values = {name: like.new_zeros(shape) for name in (*self.past, *self.sums)}
@@ -185,8 +188,12 @@ class OnlineLearner:
         for name, n in self.neurons.items():
             n.look("before_reset", twin.neurons[name].state)
         for s in self.synapses.values():
-            s.arrive(twin.sent[s.p.name])
+            if not s.plan.eligibility.source:
+                s.arrive(twin.sent[s.p.name])
         twin.jump()
+        for s in self.synapses.values():
+            if s.plan.eligibility.source:
+                s.arrive(twin.neurons[s.p.pre].state[s.plan.eligibility.source])
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
 
@@ -223,8 +230,9 @@ class OnlineLearner:
             terms = [self.neurons[t.source].values[t.variable] @ self.matrix(name, t).T for t in signal.terms]
             self.neurons[name].values["L"] = sum(terms[1:], terms[0])
             self.finish(name)
-        for name in self.plan.readouts:
-            self.finish(name)
+        for name in self.neurons:
+            if name not in self.plan.signals:
+                self.finish(name)
         for s in self.synapses.values():
             neurons = self.neurons[s.p.post]
             s.learn(neurons.values, self.twin.neurons[s.p.post].z, self.twin.links[s.p.name].weight)

@@ -3,6 +3,7 @@
 from localplast.rule import feedback_alignment as feedback_alignment
 from localplast.rules.bptt import bptt as bptt
 from localplast.rules.decolle import decolle as decolle
+from localplast.rules.dendritic import dendritic as dendritic
 from localplast.rules.direct import dfa as dfa
 from localplast.rules.direct import drtp as drtp
 from localplast.rules.direct import erbp as erbp
@@ -16,6 +17,6 @@ from localplast.rules.spatial import sltt as sltt
 from localplast.rules.superspike import superspike as superspike
 
 __all__ = [
-    "bptt", "decolle", "dfa", "drtp", "eprop", "erbp", "es_d_rtrl", "feedback_alignment", "ostl", "ottt", "rtrl", "s_tllr",
+    "bptt", "decolle", "dendritic", "dfa", "drtp", "eprop", "erbp", "es_d_rtrl", "feedback_alignment", "ostl", "ottt", "rtrl", "s_tllr",
     "sltt", "superspike",
 ]  # fmt: skip
