@@ -4,7 +4,7 @@ from brian2 import Hz, ms, mV, nS, pF
 
 from localplast.errors import ModelError
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.surrogate import Surrogate
+from localplast.surrogate import boxcar
 
 __all__ = ["urbanczik_senn"]
 
@@ -89,7 +89,7 @@ def urbanczik_senn(
         threshold="dice > 1 - phi*dt",
         refractory="tau_ref",
         parameters={**parameters, "tau_ref": tau_ref},
-        surrogate=Surrogate("1"),  # the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        surrogate=boxcar(4.0, gamma=4.0),  # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
         mismatch={"I_den": Mismatch("(z - ready*phi_star*dt)*h", of="v_star")},
         **shared,
     )

@@ -13,7 +13,7 @@ from localplast.neuron import NeuronModel, split_statements, split_threshold
 from localplast.serialise import decode, encode
 from localplast.surrogate import Surrogate, triangle
 
-TYPES = {c.__name__: c for c in (NeuronModel, Surrogate)}
+TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}
 
 
 @pytest.mark.parametrize("name", localplast.models.__all__)
@@ -112,7 +112,7 @@ def test_numbers_survive_a_file_bit_by_bit():
 
 
 def test_loading_refuses_what_is_not_plain_data():
-    with pytest.raises(ValueError, match="unknown type 'Popen' in the file; known are NeuronModel, Surrogate"):
+    with pytest.raises(ValueError, match="unknown type 'Popen' in the file; known are Mismatch, NeuronModel, Surrogate"):
         decode({"type": "Popen", "args": ["true"]}, TYPES)
     for dtype in ("|O", "|V8", "<U4", "<M8[s]", "<c16"):
         with pytest.raises(ValueError, match="is not plain numbers and is not loaded"):
