@@ -1,132 +1,146 @@
 """When does NMDA hold a dendrite up by itself? The steady states of a branch, without simulation.
 
-A branch with linear conductances ``g_tot`` that pull it to ``e_leak``, and with the NMDA conductance ``r*g_tot`` (before the
+A branch with linear conductances ``g_tot`` that pull it to ``E_leak``, and with an NMDA conductance ``r*g_tot`` (before the
 block), rests where both currents cancel,
 
-    r(v) = (v - e_leak)/(B(v)*(e_nmda - v)),
+    r(v) = (v - E_leak)/(B(v)*(E - v)),
 
 so that the drive ``r`` is a function of the potential and not the reverse. Where r(v) folds back, dr/dv = 0, there are knees:
-between their drives the branch has two stable potentials and an unstable one between them. With the block's own derivative,
-B'/B = slope*(1 - B), the condition of a knee is
+between their drives the branch has two stable potentials and an unstable one between them. The condition of a knee is
 
-    fold(v) = slope*(1 - B(v))*(v - e_leak)*(e_nmda - v) - (e_nmda - e_leak) = 0.
+    fold(v) = B'(v)/B(v)*(v - E_leak)*(E - v) - (E - E_leak) = 0.
 
-Both factors of the first term are log-concave: there are two knees or none.
+B is the gate of :func:`localplast.channels.nmda`, and B' its derivative. B'/B = alpha*(1 - B) and the product beside it are
+log-concave, so that fold has one maximum: there are two knees or none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from brian2 import mV
+from brian2.units.allunits import volt
 from brian2.units.fundamentalunits import Quantity, have_same_dimensions
+from brian2.units.stdunits import mV
 from scipy.optimize import brentq, minimize_scalar
 
+from localplast.calculus import Tape, differentiate, to_sympy
+from localplast.channels import HIPPOCAMPAL, NMDA_GATE
 from localplast.errors import LocalplastError
-from localplast.magnesium import CA1, MagnesiumBlock, millivolts
 
 __all__ = ["Branch", "critical_slope"]
 
-#: Relative to the distance of the reversal potentials: as near as a root is looked for to either of them.
+#: How near to the reversal potential of NMDA roots are looked for, relative to its distance from that of the leak.
 EDGE = 1e-9
-#: Slopes per mV among which the critical one is looked for.
-SLOPES = (1e-3, 1.0)
+#: Slopes of the gate, per volt, among which the critical one is looked for.
+SLOPES = (1.0, 1000.0)
+#: Absolute tolerance of potentials, volts.
+TOLERANCE = 1e-14
+
+DRIVE = "(v - E_leak)/(B*(E - v))"
+FOLD = "slope/B*(v - E_leak)*(E - v) - (E - E_leak)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branch:
     """A dendritic branch with NMDA receptors, at rest in a constant drive.
 
     Parameters
     ----------
-    block : MagnesiumBlock
-    e_leak, e_nmda : Quantity
-        Reversal potentials of all linear conductances together, and of NMDA.
+    gate : mapping
+        ``alpha``, ``beta`` and ``gamma`` of the magnesium block; default :data:`localplast.channels.HIPPOCAMPAL`.
+    E_leak : Quantity
+        Reversal potential of all linear conductances together.
+    E, Mg : Quantity, float
+        Reversal potential of NMDA, and magnesium over 1 mM.
 
     Raises
     ------
     LocalplastError
-        A potential that is none, or reversal potentials in the wrong order.
+        Something that is not a potential, reversal potentials in the wrong order, a gate that lacks a parameter.
     """
 
-    block: MagnesiumBlock = CA1
-    e_leak: Quantity = field(default_factory=lambda: -70 * mV)
-    e_nmda: Quantity = field(default_factory=lambda: 0 * mV)
+    gate: Mapping = field(default_factory=lambda: HIPPOCAMPAL)
+    E_leak: Quantity = field(default_factory=lambda: -70 * mV)
+    E: Quantity = field(default_factory=lambda: 0 * mV)
+    Mg: float = 1.0
 
     def __post_init__(self):
-        for name in ("e_leak", "e_nmda"):
-            if not have_same_dimensions(getattr(self, name), mV):
+        for name in ("E_leak", "E"):
+            if not have_same_dimensions(getattr(self, name), volt):
                 raise LocalplastError(f"branch: {name} = {getattr(self, name)!r} is not a potential; write for example -70*mV")
-        if not self.e_leak < self.e_nmda:
-            raise LocalplastError(f"branch: e_leak = {self.e_leak} is not below e_nmda = {self.e_nmda}; NMDA must depolarise")
+        if not self.E_leak < self.E:
+            raise LocalplastError(f"branch: E_leak = {self.E_leak} is not below E = {self.E}; NMDA must depolarise")
+        if set(self.gate) != set(HIPPOCAMPAL):
+            raise LocalplastError(f"branch: the gate has {sorted(self.gate)}; it needs {sorted(HIPPOCAMPAL)}, see channels.JAHR_STEVENS")
+
+    @cached_property
+    def tape(self):
+        """The gate, the drive and the fold as functions of the potential in volts, from the text of the channel."""
+        numbers = {**self.gate, "E_leak": self.E_leak, "E": self.E, "Mg": self.Mg}
+        gate = to_sympy(NMDA_GATE)
+        program = [("B", gate), ("slope", differentiate(gate, "v")), ("drive", to_sympy(DRIVE)), ("fold", to_sympy(FOLD))]
+        return Tape(program, {name: float(value) for name, value in numbers.items()})
 
     @property
     def span(self):
-        """``(e_leak, e_nmda)`` in mV."""
-        return float(self.e_leak / mV), float(self.e_nmda / mV)
+        """The potentials in volts between which the branch can rest."""
+        low, high = float(self.E_leak), float(self.E)
+        return low, high - EDGE * (high - low)
+
+    def open(self, v):
+        """The fraction ``B`` of the NMDA conductance that is not blocked at the potential ``v`` (Quantity or volts)."""
+        return self._at("B", v)
 
     def drive(self, v):
-        """``r = g_nmda/g_tot`` that holds the branch at ``v`` (a Quantity or volts), stable or not."""
-        return self._drive(millivolts(v))
+        """``r = g_nmda/g_tot`` that holds the branch at the potential ``v`` (Quantity or volts), stable or not."""
+        return self._at("drive", v)
 
-    def _drive(self, v):
-        low, high = self.span
-        return (v - low) / (self._open(v) * (high - v))
+    def _at(self, name, v):
+        return self.tape({"v": np.asarray(v, float)})[name]
 
-    def _open(self, v):
-        return self.block(v * 1e-3)
-
-    def _fold(self, v):
-        """Positive where the drive falls with the potential (in mV): between the knees."""
-        low, high = self.span
-        return self.block.slope * (1 - self._open(v)) * (v - low) * (high - v) - (high - low)
-
-    @property
+    @cached_property
     def fold(self):
-        """The largest value of ``fold(v)`` and where (mV); there are knees if it is positive."""
-        low, high = self.span
-        found = minimize_scalar(lambda v: -self._fold(v), bounds=(low, high), method="bounded", options={"xatol": 1e-9})
-        return -found.fun, found.x
+        """The largest value of ``fold(v)`` in volts, and where; there are knees if it is positive."""
+        found = minimize_scalar(lambda v: -self._at("fold", v), bounds=self.span, method="bounded", options={"xatol": 1e-12})
+        return -float(found.fun), float(found.x)
 
-    @property
+    @cached_property
     def knees(self):
-        """The two potentials at which a state appears or disappears, lower first, a Quantity ``(2,)``; empty if there are none.
+        """The two potentials at which stable states end, lower first, a Quantity ``(2,)``; ``(0,)`` if there are none.
 
         At the lower one a rising drive makes the branch jump up, at the upper one a falling drive lets it fall.
         """
-        (low, high), (largest, top) = self.span, self.fold
-        if largest <= 0:
-            return np.array([]) * mV
-        return np.array([brentq(self._fold, low, top, xtol=1e-12), brentq(self._fold, top, high, xtol=1e-12)]) * mV
+        (largest, top), (low, high) = self.fold, self.span
+        sides = [(low, top), (top, high)] if largest > 0 else []
+        return np.array([brentq(lambda v: self._at("fold", v), *side, xtol=TOLERANCE) for side in sides]) * volt
 
     @property
     def drives(self):
-        """The range of drives within which there are two stable potentials, ``(lowest, highest)``; None if there is none."""
-        knees = self.knees
-        return (float(self.drive(knees[1])), float(self.drive(knees[0]))) if len(knees) else None
+        """The drives between which there are two stable potentials, ``(lowest, highest)``; None if there are none."""
+        return tuple(float(self.drive(knee)) for knee in self.knees[::-1]) or None
 
     def steady(self, drive):
-        """All potentials at which the branch can rest under ``drive``, ascending, a Quantity ``(1,)`` or ``(3,)``.
+        """All potentials at which the branch rests under ``drive``, ascending, a Quantity ``(1,)`` or ``(3,)``.
 
         Of three the middle one is unstable.
         """
         if not np.isfinite(drive) or drive < 0:
             raise LocalplastError(f"branch: the drive g_nmda/g_tot = {drive!r} is not a finite number from 0 up")
         low, high = self.span
-        edge = EDGE * (high - low)
-        borders = [low, *millivolts(self.knees), high - edge]
-        excess = lambda v: self._drive(v) - drive  # noqa: E731
-        parts = zip(borders[:-1], borders[1:], strict=True)
-        return np.array([brentq(excess, a, b, xtol=1e-12) for a, b in parts if excess(a) * excess(b) <= 0]) * mV
+        borders = [low, *np.asarray(self.knees), high]
+        parts = [part for part in zip(borders[:-1], borders[1:], strict=True) if len(set(self.drive(part) > drive)) > 1]
+        return np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
 
 
-def critical_slope(*, shift=0.0, half=3.57, magnesium=1.0, e_leak=-70 * mV, e_nmda=0 * mV):
-    """The slope of the block, per mV, above which a :class:`Branch` has two stable potentials for some drive.
+def critical_slope(*, gamma=0 * mV, beta=HIPPOCAMPAL["beta"], **branch):
+    """The ``alpha`` of the gate above which some drive gives a :class:`Branch` two stable potentials, a Quantity (1/volt).
 
-    ``shift`` in mV, ``half`` and ``magnesium`` in mM, as those of :class:`~localplast.magnesium.MagnesiumBlock`.
+    ``branch``: its other arguments, such as ``E_leak=-80*mV``.
     """
-    def largest(slope):
-        return Branch(MagnesiumBlock(slope, shift, half, magnesium), e_leak, e_nmda).fold[0]
+    def largest(alpha):
+        return Branch({"alpha": alpha, "beta": beta, "gamma": gamma}, **branch).fold[0]
 
-    if magnesium == 0:
-        raise LocalplastError("critical slope: without magnesium there is no block and no slope makes a plateau; give magnesium > 0")
-    return brentq(largest, *SLOPES, xtol=1e-12)
+    if branch.get("Mg") == 0:
+        raise LocalplastError("critical slope: Mg = 0, and without magnesium no slope makes a plateau; give Mg > 0")
+    return brentq(largest, *SLOPES, xtol=1e-12) / volt
