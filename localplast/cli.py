@@ -40,8 +40,11 @@ def main():
 def load(protocol, preset):
     from localplast import protocols
     from localplast.errors import LocalplastError
+    from localplast.protocol import Protocol
 
     chosen = protocols.load(protocol)
+    if not isinstance(chosen, Protocol):
+        raise LocalplastError(f"{protocol} is a phenomenon, measured in one cell, and nothing learns in it; use localplast run {protocol}")
     if preset not in chosen.presets:
         raise LocalplastError(f"{protocol} has the presets {', '.join(chosen.presets)}, not {preset!r}")
     return chosen, chosen.presets[preset]()
@@ -49,14 +52,19 @@ def load(protocol, preset):
 
 @app.command("list")
 def list_():
-    """What there is: models, rules, protocols."""
+    """What there is: models, rules, protocols, phenomena."""
     from localplast import models, protocols, rules
+    from localplast.phenomenon import Phenomenon
+    from localplast.protocol import Protocol
 
     typer.echo("models:    " + ", ".join(models.__all__))
     typer.echo("rules:     " + ", ".join(rules.__all__))
-    typer.echo("protocols:")
-    for name in protocols.names():
-        typer.echo(f"  {name:24s} {protocols.load(name).summary}")
+    every = {name: protocols.load(name) for name in protocols.names()}
+    for title, kind in {"protocols, for run and compare": Protocol, "phenomena, for run": Phenomenon}.items():
+        typer.echo(f"{title}:")
+        for name, chosen in every.items():
+            if isinstance(chosen, kind):
+                typer.echo(f"  {name:24s} {chosen.summary}")
 
 
 @app.command()
@@ -89,7 +97,7 @@ def describe(
         found = made(rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
         found = replace(found, title=f"{name}: {found.title}")
     elif name.replace("-", "") in rules.__all__:
-        found = made(name).describe(sample(on))
+        found = made(name).describe(sample("dendrites" if made(name).taught else on))
     else:
         raise LocalplastError(f"no model, rule or protocol {name!r}; see localplast list")
     typer.echo(found.latex() if latex else str(found))
@@ -149,12 +157,17 @@ def run(
     device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Of torch: how many share a batch.")] = 2,
 ):
-    """Train one network under one rule and write its record."""
+    """Train one network under one rule and write its record; or measure a phenomenon, and draw it too."""
     import localplast as lp
-    from localplast import rules
+    from localplast import protocols, rules
     from localplast.errors import LocalplastError
+    from localplast.phenomenon import Phenomenon
     from localplast.verbs import check_device
 
+    chosen = protocols.load(protocol)
+    if isinstance(chosen, Phenomenon):
+        training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume, "--device": device != "cpu"}
+        return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
     check_device(device, backend or "torch")
     made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
     if rule and rule not in made_alone:
@@ -176,6 +189,29 @@ def run(
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")
+
+
+def measure(phenomenon, preset, backend, out, unused):
+    """What ``run`` does with a phenomenon: measure, write the record, draw, report."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from localplast.errors import LocalplastError
+    from localplast.phenomenon import write_record
+    from localplast.report import write_figure
+    from localplast.verbs import BACKENDS
+
+    if unused:
+        raise LocalplastError(f"{phenomenon.name} is measured, nothing learns in it: leave out {', '.join(unused)}")
+    if backend not in BACKENDS:
+        raise LocalplastError(f"backend is {' or '.join(BACKENDS)}, not {backend!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    found = phenomenon.measure(preset, backend=backend)
+    path = out / f"{phenomenon.name}-{preset}-{backend}.zarr"
+    write_record(found, path)
+    write_figure(phenomenon.figure(found), path.with_suffix(".png"))
+    typer.echo(phenomenon.report(found))
+    typer.echo(f"record: {path}\nfigure: {path.with_suffix('.png')}")
 
 
 @app.command()

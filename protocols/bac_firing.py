@@ -27,6 +27,8 @@ RHEOBASE = ("basal uncoupled", "basal coupled", "basal plateau")
 #: The same equations written by hand in Brian2, forward Euler, dt 0.05 ms, grid of 50 pA: offset (ms) to threshold (pA).
 BY_HAND = {-5: 950, -2: 700, 0: 600, 2: 550, 4: 550, 5: 600, 7: 750, 10: 1050, 15: 1450}
 BY_HAND_ALONE = 1550
+#: In pA, grid of 100 pA.
+BY_HAND_RHEOBASE = (1700, 1800, 1600)
 #: When Ledergerber & Larkum (2012, PLoS ONE 7:e33146, fig. 1) sent the EPSC: so long after the action potential.
 PROTOCOL_2012 = 5 * ms
 
@@ -145,7 +147,7 @@ def draw_membranes(found, number, ax):
         ax.plot(1e3 * found["time"], 1e3 * found[variable][number], color=colour, lw=1.3, label=variable[2:])
     mine = found["spike_time"].values[found["spike_condition"].values == number]
     ax.plot(1e3 * mine, np.full(len(mine), 15.0), "|", color="0.2", ms=9, label="somatic spikes")
-    ax.set(xlim=(45, 110), ylim=(-75, 22))
+    ax.set(xlim=(45, 110), ylim=(-85, 22))
     style(ax, TRIPLET[number], "time (ms)", "membrane (mV)")
 
 
@@ -167,6 +169,7 @@ def draw_window(record, ax):
 
 def draw_rheobase(found, ax):
     ax.bar(range(len(RHEOBASE)), 1e9 * found["rheobase"].values, color=COLOURS[0], width=0.6)
+    ax.plot(range(len(RHEOBASE)), np.array(BY_HAND_RHEOBASE) / 1e3, "o", mfc="none", color="0.3")
     ax.set_xticks(range(len(RHEOBASE)), [name.replace(" ", "\n", 1) for name in RHEOBASE])
     ax.set_ylim(0, 2.2)
     style(ax, "rheobase, pulse of 5 ms", "", "somatic current (nA)")
@@ -186,7 +189,7 @@ def found(record):
     yield Finding("spikes: soma alone, apical alone, both", "{}, {}, {}".format(*trio["spikes"].values[:3]), "1, 0, burst", "same")
     yield Finding("spike times, both (ms)", ", ".join(f"{t:.2f}" for t in times), "54.10, 66.45", hand)
     yield Finding("calcium plateau at 1.2 × threshold (ms)", 1e3 * float(trio["plateau"][3]), 33, hand)
-    for name, current, literature in zip(RHEOBASE, record["rheobase"]["rheobase"].values, (1700, 1800, 1600), strict=True):
+    for name, current, literature in zip(RHEOBASE, record["rheobase"]["rheobase"].values, BY_HAND_RHEOBASE, strict=True):
         yield Finding(f"rheobase, {name} (pA)", 1e12 * current, literature, hand)
 
 
