@@ -115,7 +115,7 @@ def check_piece(where, equations, parameters):
         raise ModelError(f"{where}: the equations do not parse: {error}") from None
     for name, value in parameters.items():
         if name not in parsed:
-            raise ModelError(f"{where}: the parameter {name!r} has no unit; add a line such as '{name} : siemens' to the equations")
+            raise ModelError(f"{where}: the parameter {name!r} has no unit; add a line to the equations, such as '{name} : siemens'")
         check_value(where, name, value, parsed[name].dim)
     return parsed.names
 
@@ -123,7 +123,8 @@ def check_piece(where, equations, parameters):
 def check_value(where, name, value, dimensions):
     """Raise a :class:`ModelError` unless ``value`` has these dimensions, and a sign that its unit allows."""
     if get_dimensions(value) != dimensions:
-        raise ModelError(f"{where}: {name} = {value} has the wrong unit; it needs {KINDS.get(dimensions, repr(get_unit(dimensions)))}")
+        needed = KINDS.get(dimensions, f"the unit {get_unit(dimensions)!r}")
+        raise ModelError(f"{where}: {name} = {value} has the wrong unit; it needs {needed}")
     if dimensions == siemens.dim and name.startswith("g") and np.any(np.asarray(value) < 0):
         raise ModelError(f"{where}: the conductance {name} = {value} is negative; the reversal potential gives a current its sign")
     if (dimensions == farad.dim or name.startswith("tau")) and not np.all(np.asarray(value) > 0):
@@ -168,7 +169,8 @@ def gaba(*, g, tau, rise=None, E=-80 * mV, name="gaba"):
 
 
 def nmda(
-    *, g, tau, rise=None, E=0 * mV, Mg=1.0, alpha=HIPPOCAMPAL["alpha"], beta=HIPPOCAMPAL["beta"], gamma=HIPPOCAMPAL["gamma"], name="nmda"
+    *, g, tau, rise=None, E=0 * mV, Mg=1.0, alpha=HIPPOCAMPAL["alpha"], beta=HIPPOCAMPAL["beta"], gamma=HIPPOCAMPAL["gamma"],
+    name="nmda",
 ):  # fmt: skip
     """As :func:`ampa`, with a magnesium block: ``I = g*s*B*(E - v)``, ``B = 1/(1 + Mg/beta*exp(-alpha*(v + gamma)))``.
 
@@ -273,7 +275,9 @@ def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
     Meier 2017, IJCNN, arXiv:1703.07286. As with :func:`na_spike`, the event itself has no derivative.
     """
     if not float(tau_ref) > float(duration):
-        raise ModelError(f"channel {name!r}: tau_ref = {tau_ref} is not longer than the plateau, {duration}, which would renew itself")
+        raise ModelError(
+            f"channel {name!r}: tau_ref = {tau_ref} is not longer than the plateau of {duration}, which would renew itself"
+        )
     return Channel(
         name,
         """

@@ -88,7 +88,8 @@ class Compartment:
         if re.search(rf"\b{total}\b", text):
             text += renamed(f"\n{total} = {' + '.join(inflow)} : amp\nI : amp", {"I": f"I_{self.name}"})
         elif len(inflow) > 1:
-            raise ModelError(f"{self.where}: its equations do not use {total!r}, so that {inflow[:-1]} would have no effect; add it")
+            listed = ", ".join(inflow[:-1])
+            raise ModelError(f"{self.where}: its equations do not use {total!r}, so that {listed} would have no effect; add it")
         return Piece(self.where, text, self.parameters, initial=self.initial)
 
     def check(self):
@@ -97,7 +98,8 @@ class Compartment:
             raise ModelError(f"{self.where}: a name is letters, digits and _, such as 'apical'")
         missing = [name for name in ("C", "g_leak", "E_leak") if getattr(self, name) is None]
         if self.equations is None and missing:
-            raise ModelError(f"{self.where}: {', '.join(missing)} not given; it needs C, g_leak and E_leak, or equations of its own")
+            listed = ", ".join(missing)
+            raise ModelError(f"{self.where}: {listed} not given; it needs C, g_leak and E_leak, or equations of its own")
         if self.equations is not None and (len(missing) < 3 or self.clamped):
             raise ModelError(f"{self.where}: it has equations of its own; write C, g_leak, E_leak and clamping into these")
 
@@ -106,8 +108,8 @@ class Compartment:
 class Coupling:
     """Currents between two compartments, in full names; made by :func:`coupling`, :func:`one_way` and :func:`active`.
 
-    ``currents`` maps the compartment that receives to the text of the current, ``parameters`` holds values, ``dimensions`` what these
-    must be.
+    ``currents`` maps the compartment that receives to the text of the current, ``parameters`` holds values, ``dimensions`` what
+    these must be.
     """
 
     between: tuple
