@@ -12,6 +12,7 @@ from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Random, SameAs
+from localplast.short_term import check_short_term
 
 __all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "weight_dimension"]
 
@@ -52,7 +53,9 @@ def check_same(net, p, projections):
 
 
 def check_node(name, node):
-    if not name.isidentifier() or name.startswith("_") or name in RESERVED:
+    if name in RESERVED:
+        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use that name; take another")
+    if not name.isidentifier() or name.startswith("_"):
         raise NetworkError(f"{name!r} cannot name a population; use letters, digits and underscores")
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
@@ -140,6 +143,7 @@ def complete_projection(net, p):
         raise NetworkError(f"{label}: {p.pre!r} gives spikes; use Input({pre.size}, 'currents') for graded values")
     check_target(net, label, p)
     check_shapes(net, label, p)
+    check_short_term(label, p)
     check_bounds(label, p.bounds, (pre.size, post.size), weight_dimension(net, p))
     return p
 

@@ -16,6 +16,7 @@ from localplast.parts import (
     Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic, uniform,
 )  # fmt: skip
 from localplast.serialise import encode, read_json, write_json
+from localplast.short_term import ShortTerm
 from localplast.surrogate import Surrogate
 
 __all__ = [
@@ -99,8 +100,9 @@ class Network(Data):
             lines.append(f"  {name}: {node.size} {kind}")
         for name, p in self.projections.items():
             delay = f", {p.delay.kind} delay" if p.delay else ""
+            changing = f", {p.short_term!r}" if p.short_term else ""
             fixed = "" if p.plastic else ", fixed"
-            lines.append(f"  {name}: {p.pre} -> {p.post}.{p.target}, {p.transmission}{delay}{fixed}")
+            lines.append(f"  {name}: {p.pre} -> {p.post}.{p.target}, {p.transmission}{delay}{changing}{fixed}")
         return "\n".join(lines)
 
     def encoded(self):
@@ -117,8 +119,8 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        types = {c.__name__: c for c in (Population, Input, Projection, Delay, Kernel, Random, SameAs, NeuronModel, Surrogate, Mismatch)}
-        data = read_json(path, types)
+        parts = (Population, Input, Projection, Delay, Kernel, Random, SameAs, ShortTerm, NeuronModel, Surrogate, Mismatch)
+        data = read_json(path, {c.__name__: c for c in parts})
         return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
 
     def size(self, name):

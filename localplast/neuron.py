@@ -36,7 +36,7 @@ RESERVED = frozenset(
 )  # fmt: skip
 RESERVED_PREFIXES = (
     "_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_", "drift_", "credit_", "delta_",
-    "gradient_", "late1_", "L_from_", "sent_", "mismatch_",
+    "gradient_", "late1_", "L_from_", "sent_", "mismatch_", "utilisation_", "resources_",
 )  # fmt: skip
 
 

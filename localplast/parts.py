@@ -9,6 +9,7 @@ from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import NeuronModel
 from localplast.serialise import encode
+from localplast.short_term import ShortTerm
 
 __all__ = [
     "Data", "Delay", "Input", "Population", "Projection", "Random", "SameAs", "Values", "axonal", "dendritic", "normal", "same_as",
@@ -190,6 +191,8 @@ class Projection(Data):
     output : str, optional
         What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the transmission
         is then graded. Default: the ``output`` of its model.
+    short_term : ShortTerm, optional
+        How much of its weight a synapse delivers after recent spikes (:mod:`localplast.short_term`).
     """
 
     pre: str
@@ -204,6 +207,7 @@ class Projection(Data):
     name: str | None = None
     bounds: tuple | None = None
     output: str | None = None
+    short_term: ShortTerm | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from localplast.network import axonal
 from localplast.optimise import Optimiser
 from localplast.programs import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
 from localplast.rule import Rule
+from localplast.short_term import check_learnable
 
 __all__ = ["Plan", "check_branching", "judged_readout", "plan", "the_readouts"]
 
@@ -148,6 +149,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
             synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
             late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
         synapses[p.name] = with_delay(synapse) if p.name in delays else synapse
+    check_learnable(net, rule, {name for name, s in synapses.items() if s.eligibility.source is None})
     neurons = {name: neuron_plan(net, made, name, synapses, late.get(name, {})) for name in net.populations}
     return replace(made, synapses=synapses, neurons=neurons)
 

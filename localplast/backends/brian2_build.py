@@ -21,6 +21,7 @@ from localplast.neuron import split_statements
 from localplast.backends.brian2_delay import divided, events_of, settings
 from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_lines
 from localplast.backends.brian2_learn import Learning
+from localplast.backends.brian2_short_term import after_spikes, between_spikes, short_term_lines
 from localplast.task import Poisson
 
 __all__ = ["Block", "Built", "build", "longest_delay"]
@@ -144,13 +145,13 @@ def build_input(built, name, node, example, learning, clock):
     else:
         timed_array(built, f"signal_{name}", block.length, node.size, built.net.dt)
         signal = f"signal_{name}({block.clock}, i)"
-    equations = Equations([*lines, parameter("r", DIMENSIONLESS)])
-    code = [*(learning.before_update(name) if learning else []), f"r = {signal}"]
+    equations = Equations([*lines, *short_term_lines(built.net, name), parameter("r", DIMENSIONLESS)])
+    code = [*(learning.before_update(name) if learning else []), f"r = {signal}", *between_spikes(built.net, name, block)]
     if learning and node.kind == "spikes":
         code += learning.after_update(name, "r")
     group = b2.NeuronGroup(
         node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name,
-        **({"threshold": "r > 0.5", "reset": ""} if node.kind == "spikes" else {}),
+        **({"threshold": "r > 0.5", "reset": "\n".join(after_spikes(built.net, name))} if node.kind == "spikes" else {}),
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
@@ -172,7 +173,7 @@ def build_population(built, name, population, values, learning, clock):
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
-    lines += sent_lines(built.net, name)
+    lines += [*sent_lines(built.net, name), *short_term_lines(built.net, name)]
     if learning:
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
@@ -183,10 +184,11 @@ def build_population(built, name, population, values, learning, clock):
     if learning:
         code += learning.after_update(name, firing(model, block))
         threshold = "z > 0.5" if model.spiking else None
-    code += sent_code(built.net, name, firing(model, block))
+    code += [*sent_code(built.net, name, firing(model, block)), *between_spikes(built.net, name, block)]
+    after = [*split_statements(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
     group = b2.NeuronGroup(
         population.size, Equations(lines), threshold=threshold,
-        reset="\n".join(split_statements(f"{model.reset}\n{model.adaptation}")) if model.spiking else None,
+        reset="\n".join(after) if model.spiking else None,
         refractory=model.refractory or False, clock=clock, name=name,
         method=(lambda *_: "\n".join(code)) if model.odes else None,
         events=learning.events(name) if learning else None,

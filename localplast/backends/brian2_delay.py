@@ -7,6 +7,7 @@ share ``fraction``, which is the linear interpolation of the Torch backend. Dela
 
 import numpy as np
 
+from localplast.backends.brian2_short_term import released
 from localplast.calculus import Tape
 from localplast.delay import moving, per_synapse
 from localplast.errors import UnsupportedError
@@ -27,7 +28,7 @@ def divided(net, p, values, plan=None):
 def events_of(p, shares):
     """``on_pre`` of the Synapses of ``p``: what a spike does where it arrives."""
     if not shares:
-        return {"deliver": f"{p.target}_post += w"}
+        return {"deliver": f"{p.target}_post += {released(p)}"}
     return {"deliver": f"{p.target}_post += w*(1 - fraction)", "late": f"{p.target}_post += w*fraction"}
 
 

@@ -234,6 +234,8 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
     for name, p in net.projections.items():
         if p.transmission == "graded" and not isinstance(net.nodes[p.pre], Input):
             return f"projection {name!r} is graded between populations"
+        if p.short_term is not None:
+            return f"projection {name!r} has short-term plasticity"
         if p.transmission == "event" and p.target in net.nodes[p.post].model.clamped:
             return f"projection {name!r}: spikes land on a variable that is clamped while refractory"
         if getattr(p.delay, "kernel", None) is not None:

@@ -39,6 +39,8 @@ class Influence:
     def __init__(self, net, tensors, masks, loss, *, cut=(), feedback=None):
         if isinstance(loss, Reward):
             raise UnsupportedError("the derivatives of the whole network, carried forward, do not meet late reward; use eprop() or bptt()")
+        if changing := [name for name, p in net.projections.items() if p.short_term is not None]:
+            raise UnsupportedError(f"projection {changing[0]!r} has short-term plasticity, which is not carried forward; use bptt()")
         self.net, self.loss, self.readouts = net, loss, the_readouts(net)
         self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
         self.parameters = {name: t for name, t in tensors.items() if t.requires_grad}

@@ -6,6 +6,7 @@ The order within a step is the contract of both backends: update, threshold, tra
 import torch
 
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
+from localplast.backends.torch_short_term import Release
 from localplast.calculus import Tape
 from localplast.check import sent_text
 from localplast.delay import kernel_kind, kernel_widths
@@ -72,11 +73,12 @@ class Link:
     are multiplied as they leave. ``width`` is that of the kernel of a delay that learns, in steps.
     """
 
-    def __init__(self, projection, tensors, cut, edges, feedback, mask, *, fixed=True, width=0.0):
+    def __init__(self, projection, tensors, cut, edges, feedback, mask, *, dt, fixed=True, width=0.0):
         delay, steps = projection.delay, tensors[f"{projection.name}.delay"]
         self.projection, self.feedback, self.fixed = projection, feedback, fixed
         self.weight = tensors[f"{projection.name}.weight"] * mask
         self.cut = bool(edges & cut)
+        self.release = Release(projection.short_term, dt) if projection.short_term else None
         self.kind = delay.kind if delay else "axonal"
         if self.kind == "dendritic" and not fixed:
             self.kind = "synaptic"  # a weight that changes acts when the spike arrives, not when it leaves
@@ -101,12 +103,16 @@ class Link:
 
     def start(self, steps):
         """Begin a trial of so many steps."""
+        if self.release:
+            self.release.start()
         ahead = self.fixed and self.kind != "dendritic" and not self.at_once
         self.line.start(steps, *(self.matrices() if ahead else ()))
 
     def __call__(self, signal):
         if self.cut:
             signal = signal.detach()
+        if self.release:
+            signal = self.release(signal)
         if self.at_once:
             return product(signal, self.weight, self.feedback)
         if self.kind == "dendritic":
@@ -120,6 +126,8 @@ class Link:
         """As calling it on every step of ``signal`` ``(time, trial, pre)``, as one product over all steps."""
         if self.cut:
             signal = signal.detach()
+        if self.release:
+            signal = self.release.whole_trial(signal)
         if self.at_once:
             return product(signal, self.weight, self.feedback)
         if self.kind == "dendritic":
@@ -258,7 +266,9 @@ class Twin:
         widths = {**kernel_widths(net), **(widths or {})}
         masks = {name: torch.as_tensor(mask).to(like) for name, mask in masks.items()}
         self.links = {
-            name: Link(p, tensors, cut, edges[name], feedback.get(name), masks[name], fixed=hoist, width=widths[name])
+            name: Link(
+                p, tensors, cut, edges[name], feedback.get(name), masks[name], dt=float(net.dt), fixed=hoist, width=widths[name]
+            )
             for name, p in net.projections.items()
         }
 
