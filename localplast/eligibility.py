@@ -243,13 +243,13 @@ class Derivation(Coefficients):
         """Variables that the eligibility is read from."""
         return set(spike) if self.model.spiking else {s.name for s in self.step.output.free_symbols}
 
-    def value(self, parts, spike, primed, landed):
+    def value(self, parts, spike, primed, ended):
         """The eligibility: psi times the slope of the spike argument; without a threshold the slope of the output."""
         if self.model.spiking:
             return PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
         outputs = {k: differentiate(self.step.output, k) for k in parts}
         outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
-        return sympy.Add(*[e * landed[k] for k, e in outputs.items()])
+        return sympy.Add(*[e * ended[k] for k, e in outputs.items()])
 
     def ending(self):
         """What the neuron computes at the end of the step."""
@@ -283,12 +283,12 @@ class Derivation(Coefficients):
             program += [(f"primed_{k}", coming)] if coming != 0 else []
         # the derivative of the state after transmission: all of it, or what has just arrived
         landed = {k: primed[k] + arrived[k] for k in parts} if self.memory else arrived
-        value = self.value(parts, spike, primed, landed)
+        ended = {k: landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved]) for k in parts}
+        value = self.value(parts, spike, primed, ended)
         program.append(("elig", value))
         stored = [k for k in parts if k not in hoisted and k not in emptied and k in read]
         for k in stored:
-            jumped = landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved])
-            program.append((f"eps_{k}", jumped + kicked.get(k, 0) * symbol("elig")))
+            program.append((f"eps_{k}", ended[k] + kicked.get(k, 0) * symbol("elig")))
         return Eligibility(
             before=self.program("before", self.jacobian_program),
             after=self.surrogate() + self.program("after"),

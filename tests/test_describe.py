@@ -115,7 +115,7 @@ def test_stored_is_what_outlives_a_step():
         rule = getattr(rules, name)(rules.eprop()) if name == "feedback_alignment" else getattr(rules, name)()
         if not rule.local:
             continue
-        net = recurrent(alif())
+        net = sample("dendrites") if rule.taught else recurrent(alif())
         made = plan(net, rule, mse())
         for projection, synapse in made.synapses.items():
             written, early = set(), set()
@@ -215,7 +215,8 @@ def typeset(latex):
 @pytest.mark.parametrize("name", rules.__all__)
 def test_latex_of_every_rule(name):
     rule = getattr(rules, name)(rules.eprop()) if name == "feedback_alignment" else getattr(rules, name)()
-    for net in (sample(), recurrent(cuba_lif()) if name != "es_d_rtrl" else recurrent(lif())):
+    others = (sample(), recurrent(cuba_lif()) if name != "es_d_rtrl" else recurrent(lif()))
+    for net in (sample("dendrites"),) if name == "dendritic" else others:
         found = typeset(rule.describe(net, cross_entropy(), optimiser=lp.rmaxprop(1e-3, decay=0.9)).latex())
         assert len(found) > 3
 

@@ -91,7 +91,7 @@ def named_rules():
             rule = getattr(rules, name)(update="step")
         except TypeError:  # modifiers need a rule, rules that are not local have no update
             continue
-        found |= {name: getattr(rules, name)} if rule.local else {}
+        found |= {name: getattr(rules, name)} if rule.local and not rule.taught else {}
     for make, kind in (("eprop", "learned"), ("ottt", "sign"), ("ottt", "learned"), ("decolle", "sign"), ("superspike", "random")):
         found[f"{make}, {kind}"] = functools.partial(found[make], feedback=kind)
     found["s_tllr, direct"] = functools.partial(rules.s_tllr, direct=True, feedback="random")

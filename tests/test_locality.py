@@ -33,7 +33,7 @@ NETWORKS = ["lif", "alif", "cuba", "deep", "deep alif", "local", "spikes", "axon
 
 @functools.cache
 def network(kind):
-    if kind in ("deep", "local", "spikes"):
+    if kind in ("deep", "dendrites", "local", "spikes"):
         return sample(kind)
     if kind == "deep alif":
         layers = {"cues": Input(4), "a": Population(5, alif()), "b": Population(5, alif()), "out": Population(2, leaky_readout())}
@@ -70,7 +70,7 @@ def test_every_local_rule_is_local(kind):
         try:
             made, net = planned(getattr(rules, name)(), kind)
         except UnsupportedError:
-            assert kind in SPECIAL, name
+            assert kind in SPECIAL or name == "dendritic", name
             continue
         audited.append(name)
         assert audit(made, net).check().local, name
@@ -79,6 +79,17 @@ def test_every_local_rule_is_local(kind):
         if kind not in ("lif", "alif", "deep"):  # the special ones hold all that these do
             assert audit_text(net, made) == (), name
     assert {"eprop", "decolle", "superspike"} <= set(audited)
+
+
+def test_learning_with_dendrites_is_local():
+    made, net = planned(rules.dendritic(), "dendrites")
+    assert audit(made, net).check().strict and audit_text(net, made) == ()
+    found = reads(made, net, "cues_rec")
+    assert found.third == ("mismatch_v_bas",) and found.foreign == () and found.post == ()
+    prying = replace(made, synapses={**made.synapses, "cues_rec": replace(
+        made.synapses["cues_rec"], program=(("gradient", symbol("gradient") + symbol("mismatch_v_api") * symbol("u_top")),)
+    )})  # fmt: skip
+    assert not audit(prying, net).local
 
 
 @pytest.mark.parametrize("rule", [rules.eprop(feedback="learned", update="step"), rules.eprop(feedback="sign", update=3 * ms)])

@@ -20,6 +20,7 @@ from localplast.loss import mse
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.plan import plan
+from localplast.samples import sample
 from localplast.task import Trials
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -64,7 +65,7 @@ def numbers(rule):
 
 
 def row(name):
-    rule, net = made(name), network(lif())
+    rule, net = made(name), sample("dendrites") if made(name).taught else network(lif())
     cut = ", ".join(sorted(rule.cut)) or "none"
     if not rule.local:
         how = "derivatives carried forward" if getattr(rule, "form", None) == "forward" else "automatic differentiation"

@@ -51,7 +51,8 @@ class Synapses:
         steps = tensors[f"{projection.name}.delay"].detach()
         shape = tensors[f"{projection.name}.weight"].shape
         self.whole = eligibility.arrives == "synapse"
-        steps = steps.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
+        along = steps.unsqueeze(1) if self.whole and getattr(projection.delay, "kind", None) == "axonal" and steps.ndim else steps
+        steps = along.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
         columns = torch.arange(shape[0], device=steps.device).repeat_interleave(shape[1] if self.whole else 1)
         kernel = kernel_kind(projection.delay), width
         learns = "gradient_delay" in plan.sums

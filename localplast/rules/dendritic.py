@@ -7,6 +7,7 @@ import sympy
 from localplast.calculus import differentiate, symbol, to_sympy
 from localplast.eligibility import ARRIVED, Derivation, Eligibility, check_clamped, closure
 from localplast.errors import UnsupportedError
+from localplast.filters import Immediate
 from localplast.lower import expanded, jacobian, needed
 from localplast.rule import Rule
 from localplast.signal import Own
@@ -76,10 +77,10 @@ class Prediction(Derivation):
     def watched(self, spike):
         return {s.name for s in self.predicted.free_symbols}
 
-    def value(self, parts, spike, primed, landed):
+    def value(self, parts, spike, primed, ended):
         slopes = {k: differentiate(self.predicted, k) for k in parts}
         found = {k: self.coefficient(e, "end", f"d_{self.target}_{k}") for k, e in slopes.items() if e != 0}
-        return sympy.Add(*[e * landed[k] for k, e in found.items()])
+        return sympy.Add(*[e * ended[k] for k, e in found.items()])
 
     def ending(self):
         return (*self.named["end"].items(), *self.error)
@@ -99,6 +100,6 @@ def dendritic(*, update="step"):
         ``'step'``, ``'trial'`` or a time.
     """
     return Rule(
-        "dendritic", True, eligibility=Predicted(), signal=Own(), update=update,
+        "dendritic", True, eligibility=Predicted(), filter=Immediate(), signal=Own(), update=update,
         reference="Urbanczik & Senn 2014, Neuron 81:521; Sacramento et al. 2018, NeurIPS",
     )  # fmt: skip
