@@ -189,6 +189,20 @@ def run(
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")
+    if chosen.drawn:
+        draw_learned(chosen, built, tree, seed, path.with_suffix(".png"))
+
+
+def draw_learned(protocol, built, tree, seed, path):
+    """What the network did before learning, and does after it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from localplast.report import write_figure
+
+    net = built.network
+    write_figure(protocol.drawn(net, built.task.testing(1, seed), net.draw(seed), net.values_from(tree)), path)
+    typer.echo(f"figure: {path}")
 
 
 def measure(phenomenon, preset, backend, out, unused):

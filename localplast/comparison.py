@@ -99,9 +99,9 @@ def check_contender(name, other, net, hidden):
 
 
 def sketch(net):
-    """A network in a few words: its spiking populations, and how long spikes travel at most."""
+    """A network in a few words: its populations but readouts, and how long spikes travel at most."""
     longest = max((float(np.max(net.delay_steps(p))) for p in net.projections.values()), default=0.0) * float(net.dt)
-    parts = [f"{p.size} {p.model.name}" for p in net.populations.values() if p.model.spiking]
+    parts = [f"{p.size} {p.model.name}" for name, p in net.populations.items() if name not in net.readouts]
     parts += ["recurrent"] if any("recurrent" in edges for edges in projection_edges(net).values()) else []
     return ", ".join(parts + ([f"delays to {1e3 * longest:.3g} ms"] if longest else []))
 

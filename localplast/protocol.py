@@ -65,7 +65,8 @@ class Preset:
 class Protocol:
     """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
 
-    ``rule`` names what ``localplast run`` trains it with unless told otherwise.
+    ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)`` gives a
+    figure of what the network did before learning and does after it (two :class:`~localplast.network.Values`).
     """
 
     name: str
@@ -74,3 +75,4 @@ class Protocol:
     presets: dict[str, Callable[[], Preset]]
     published: dict[str, str] = field(default_factory=dict)
     rule: str = "eprop"
+    drawn: Callable | None = None

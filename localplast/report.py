@@ -95,7 +95,8 @@ def report(
     """Run the comparison and write what it found; return the text that says so.
 
     ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every path of
-    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``).
+    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` where the protocol draws what
+    its network has learned.
     """
     tree = compare(
         built.network, built.task, contenders(built, backend), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
@@ -107,7 +108,10 @@ def report(
         tree["references"] = xr.DataTree(xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents}))
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
-    drawn = comparison(tree, last_trial(built, folder, list(seeds)[0]))
+    example = trained(built, folder, list(seeds)[0])
+    drawn = comparison(tree, None if protocol.drawn else inside(built, *example))
+    if protocol.drawn:
+        write_figure(learned(protocol, built, *example), folder / "learned.png")
     for path in (folder / "comparison.png", *([figure] if figure else [])):
         write_figure(drawn, path)
     write_figure(details(tree), folder / "details.png")
@@ -119,7 +123,9 @@ def report(
     apart = alignment_table(tree).to_markdown().partition("\n\n")[2]  # its header is that of the first table
     text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{agents}{published}\n"
     atomic_write(Path(folder) / "table.md", text.encode())
-    written = [f"{folder}/comparison.zarr, comparison.png, details.png, table.md, runs/", *map(str, tables)]
+    own = ["learned.png"] if protocol.drawn else []
+    files = ", ".join(["comparison.zarr", "comparison.png", "details.png", *own, "table.md", "runs/"])
+    written = [f"{folder}/{files}", *map(str, tables)]
     return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"
 
 
@@ -137,10 +143,19 @@ def write_figure(figure, path):
     atomic_write(path, stream.getvalue())
 
 
-def last_trial(built, folder, seed):
-    """One test trial of the network that the first local rule trained, or else the first rule."""
+def trained(built, folder, seed):
+    """The contender that the first local rule trained, or else the first rule, its :class:`Values`, and the seed."""
     found = {name: own.completed(built.network, built.optimiser, built.loss) for name, own in contenders(built).items()}
     name, own = next(((n, own) for n, own in found.items() if own.rule.local), next(iter(found.items())))
     record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
-    values = own.network.values_from(record)
+    return own, own.network.values_from(record), seed
+
+
+def inside(built, own, values, seed):
+    """One test trial, for :func:`localplast.plot.activity`."""
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
+
+
+def learned(protocol, built, own, values, seed):
+    """One test trial before and after learning, as the protocol draws it."""
+    return protocol.drawn(own.network, built.task.testing(1, seed), own.network.draw(seed), values)

@@ -13,7 +13,7 @@ from localplast.loss import mse
 from localplast.models import graded_readout, urbanczik_senn
 from localplast.network import Input, Network, Population, Projection
 from localplast.optimise import adam, momentum
-from localplast.plot import COLOURS, legend, style
+from localplast.plot import COLOURS, style
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
@@ -143,7 +143,6 @@ def potentials(seen, ax, *, title=""):
     ax.plot(time, first["matching"], color="0.2", lw=1, ls="--", label="matching potential $U_M$")
     ax.plot(time, first["u"], color=COLOURS[1], lw=1.6, label="soma $U$")
     ax.plot(time, first["v_star"], color=COLOURS[0], lw=1.6, label="prediction $V^*$")
-    legend(ax)
     return style(ax, title, "time (ms)", "potential (mV)")
 
 
@@ -162,6 +161,7 @@ def figure(net, trials, before, after, **options):
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True, constrained_layout=True)
     for (title, (presented, values)), ax in zip(shown.items(), axes, strict=True):
         potentials(prediction(net, presented, values, **options), ax, title=title)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return drawn
 
 
@@ -212,4 +212,5 @@ protocol = Protocol(
     presets={"quick": quick, "paper": paper},
     published={"fig. 1B": "after 100 repetitions V* follows U_M, and goes on to when the teacher is silent (no number)"},
     rule="dendritic",
+    drawn=figure,
 )
