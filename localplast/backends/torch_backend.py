@@ -1,6 +1,7 @@
 """The Torch backend: gradients and learning on batches of trials."""
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import torch
@@ -104,6 +105,8 @@ def adjoint_form(net, rule, seed, loss=None):
 def is_autograd(net, rule, loss):
     """Whether automatic differentiation without the edges that ``rule`` names gives exactly its estimate."""
     eligibility, signal = rule.eligibility, rule.signal
+    if any(p.short_term is not None for p in net.projections.values()):
+        return False  # traces do not follow what synapses release
     if not isinstance(eligibility, Derived) or eligibility.free or signal.form == "sign":
         return False
     if eligibility.memory != (rule.filter == AsReadout()):
@@ -150,8 +153,8 @@ def backward_matrices(net, signal, readouts, seed):
     return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
 
-def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=False, widths=None):
-    """Simulate trials; for ``widths`` see :class:`~localplast.backends.torch_step.Twin`.
+def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=False, widths=None, seed=0):
+    """Simulate trials; ``seed`` is that of noise, for ``widths`` see :class:`~localplast.backends.torch_step.Twin`.
 
     Returns
     -------
@@ -165,7 +168,7 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=Fals
     outputs = [f"{r}.output" for r in net.readouts]
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, widths=widths)
-    traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)])
+    traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)], seed)
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
     together = {k: traces[f"{k}.spikes"].sum(-1) for k in spiking if sums}
     return torch.cat([traces[name] for name in outputs], -1), counts, together
@@ -227,7 +230,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
             many = loss.branching is not None
-            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else run_forward
+            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else partial(run_forward, seed=[seed, 3])
             outputs, counts, sums = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many)
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
@@ -239,7 +242,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
             learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable, values=values), tensors, values.masks)
-            outputs, counts = learner.run(inputs, target, weight)
+            outputs, counts = learner.run(inputs, target, weight, seed=[seed, 3])
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
     info = {
