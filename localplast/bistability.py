@@ -72,7 +72,7 @@ class Branch:
         if not self.E_leak < self.E:
             raise LocalplastError(f"branch: E_leak = {self.E_leak} is not below E = {self.E}; NMDA must depolarise")
         if set(self.gate) != set(HIPPOCAMPAL):
-            raise LocalplastError(f"branch: the gate has {sorted(self.gate)}; it needs {sorted(HIPPOCAMPAL)}, see channels.JAHR_STEVENS")
+            raise LocalplastError(f"branch: the gate has {sorted(self.gate)}; it needs {sorted(HIPPOCAMPAL)}, as JAHR_STEVENS does")
 
     @cached_property
     def tape(self):

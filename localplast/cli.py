@@ -44,7 +44,7 @@ def load(protocol, preset):
 
     chosen = protocols.load(protocol)
     if not isinstance(chosen, Protocol):
-        raise LocalplastError(f"{protocol} is a phenomenon, measured in one cell, and nothing learns in it; use localplast run {protocol}")
+        raise LocalplastError(f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}")
     if preset not in chosen.presets:
         raise LocalplastError(f"{protocol} has the presets {', '.join(chosen.presets)}, not {preset!r}")
     return chosen, chosen.presets[preset]()
@@ -166,7 +166,8 @@ def run(
 
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
-        training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume, "--device": device != "cpu"}
+        training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
+        training["--device"] = device != "cpu"
         return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
     check_device(device, backend or "torch")
     made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback

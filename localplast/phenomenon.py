@@ -81,7 +81,8 @@ class Phenomenon:
         found = list(self.found(record))
         columns = {"": "what", "measured": "measured", "literature": "literature", "source": "source"}
         attrs = record.attrs
-        header = f"{self.name}, preset {attrs['preset']}, {attrs['backend']}; localplast {attrs['localplast']}, Brian2 {attrs['brian2']}"
+        versions = f"localplast {attrs['localplast']}, Brian2 {attrs['brian2']}"
+        header = f"{self.name}, preset {attrs['preset']}, {attrs['backend']}; {versions}"
         return Table((header,), tuple(Column(title, [written(getattr(f, key)) for f in found]) for title, key in columns.items()))
 
     def report(self, record):

@@ -7,7 +7,7 @@ potential lowers the threshold of the apical calcium zone for some milliseconds.
 from dataclasses import dataclass
 
 import numpy as np
-from brian2 import ms, mV, nA, nS, pA
+from brian2 import ms, nA, nS, pA
 
 from localplast.models import pyramidal
 from localplast.phenomenon import Finding, Phenomenon, labelled
@@ -18,7 +18,7 @@ __all__ = ["Conditions", "halved", "protocol"]
 
 #: Onset of the somatic pulse, or of the EPSC where it comes alone.
 ONSET = 50 * ms
-#: The pulse that makes one spike, its length (that of rheobase pulses too), the EPSC that makes none, when it follows in the triplet.
+#: The pulse that makes one spike, its length (rheobase: the same), the EPSC that makes none, and how much later it comes.
 PULSE, WIDTH, EPSC, LATER = 2 * nA, 5 * ms, 0.9 * nA, 4 * ms
 #: Synapses of the basal plateau that helps the soma.
 PLATEAU_SYNAPSES = 40
@@ -156,7 +156,8 @@ def draw_window(record, ax):
     potential = 1e3 * (spikes.min() - float(ONSET))
     ax.plot(1e3 * found["offset"], 1e9 * found["threshold"], color=COLOURS[0], marker=".", lw=1.6, label="with a somatic spike")
     ax.axhline(1e9 * float(found["threshold_alone"][0]), color=COLOURS[0], lw=1, ls="-.", label="EPSC alone")
-    ax.plot(list(BY_HAND), np.array(list(BY_HAND.values())) / 1e3, "o", mfc="none", color="0.3", label="same equations by hand in Brian2")
+    hand = np.array(list(BY_HAND.values())) / 1e3
+    ax.plot(list(BY_HAND), hand, "o", mfc="none", color="0.3", label="same equations by hand in Brian2")
     ax.axvline(potential, color="0.7", lw=0.8, label="action potential")
     ax.axvline(
         potential + float(PROTOCOL_2012 / ms), color=COLOURS[1], lw=1, ls="--",

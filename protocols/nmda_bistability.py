@@ -15,11 +15,12 @@ from localplast.channels import HIPPOCAMPAL, JAHR_STEVENS, nmda
 from localplast.compartments import Compartment, cell
 from localplast.phenomenon import Finding, Phenomenon, labelled
 from localplast.plot import COLOURS, legend, style
+from localplast.protocols.nmda_plateau import blocks
 from localplast.scan import Drive, scan, traces
 
 __all__ = ["Conditions", "branch", "protocol"]
 
-#: Gates by name: (slope per mV, shift in mV), all with beta 3.57.
+#: Gates by name.
 GATES = {
     "Jahr & Stevens 1990": JAHR_STEVENS,
     "slope 0.08": {"alpha": 0.08 / mV, "beta": 3.57, "gamma": 0 * mV},
@@ -27,6 +28,7 @@ GATES = {
 }
 #: What the static equation gives, solved apart from this library: lowest and highest bistable drive.
 KNOWN = {"slope 0.08": (5.44, 6.56), "Pagkalos et al. 2023 (default)": (3.44, 4.11)}
+KNOWN_KNEES = {"slope 0.08": (-52.4, -28.8), "Pagkalos et al. 2023 (default)": (-53.9, -32.3)}
 #: Critical slope per mV by shift of the gate (mV), at leaks of -80, -75, -70 and -65 mV; solved apart, too.
 LEAKS, KNOWN_SLOPES = (-80, -75, -70, -65), {0: (0.0617, 0.0658, 0.0705, 0.0759), 10: (0.0666, 0.0715, 0.0771, 0.0837)}
 LEAK, CAPACITANCE, REST = 2.5 * nS, 2.5 * pF, -70 * mV
@@ -75,20 +77,13 @@ def loops(conditions, run):
     steps, ramp = round(float(conditions.ramp / conditions.dt)), conditions.highest
     up = np.arange(2 * steps) < steps
     raster = np.stack([up, ~up], 1)
-    parameters = {f"{key}_nmda_branch": of_gates(key) for key in HIPPOCAMPAL}
     drives = [Drive({"s_nmda_branch": sign * ramp / steps}, raster[:, [number]]) for number, sign in enumerate((1, -1))]
-    net, trials = scan(branch(), len(GATES), drives, dt=conditions.dt, parameters=parameters)
+    net, trials = scan(branch(), len(GATES), drives, dt=conditions.dt, parameters=blocks(GATES, np.arange(len(GATES)), "branch"))
     record = run(net, trials, record=["cells.v_branch", "cells.s_nmda_branch"], every=max(1, steps // 1000))
     return labelled(
         v=(("gate", "time"), traces(record, "v_branch"), "V"), drive=(("gate", "time"), traces(record, "s_nmda_branch"), "1"),
         time=(("time",), record["cells"]["time"].values, "s"), ramp=(("constant",), [float(conditions.ramp)], "s"),
     )  # fmt: skip
-
-
-def of_gates(key):
-    """One parameter of the block for every gate, ``(gate,)``."""
-    unit = JAHR_STEVENS["alpha"] / float(JAHR_STEVENS["alpha"]) if key == "alpha" else 1e3 * mV if key == "gamma" else 1
-    return np.array([float(gate[key]) for gate in GATES.values()]) * unit
 
 
 def slopes():
@@ -100,7 +95,7 @@ def slopes():
 
 
 def jumps(record):
-    """Drives at which the simulated branch jumps up and falls, ``(gate, 2)``: where v changes most with the drive, NaN without knees."""
+    """Drives at which the simulated branch jumps up, and falls, ``(gate, 2)``: where v changes most; NaN without knees."""
     loop = record["loop"].to_dataset()
     rising = loop["time"].values < float(loop["ramp"][0])
     result = np.full((loop.sizes["gate"], 2), np.nan)
@@ -131,7 +126,7 @@ def draw_states(record, number, ax):
     for part, colour, label in ((rising, COLOURS[0], "drive rising"), (~rising, COLOURS[1], "drive falling")):
         ax.plot(loop["drive"][part], 1e3 * loop["v"][part], color=colour, lw=1.3, label=label)
     for drive in KNOWN.get(list(GATES)[number], ()):
-        ax.axvline(drive, color="0.3", lw=0.8, ls="--")
+        ax.axvline(drive, color="0.3", lw=0.8, ls="--", label=None if drive > KNOWN["slope 0.08"][0] else "solved apart")
     ax.plot(still["drive_at_knee"], 1e3 * still["knee"], "ko", ms=4, label="knees")
 
 
@@ -155,10 +150,10 @@ def found(record):
         range_ = "({1:.2f}, {0:.2f})".format(*drives) if np.isfinite(drives).all() else "none"
         yield Finding(f"{name}: bistable drives", range_, known, apart)
         if np.isfinite(knees).all():
-            yield Finding(f"{name}: knees (mV)", "{:.1f}, {:.1f}".format(*knees), {"slope 0.08": "-52.4, -28.8"}.get(name, "-53.9, -32.3"), apart)
+            yield Finding(f"{name}: knees (mV)", "{:.1f}, {:.1f}".format(*knees), "{}, {}".format(*KNOWN_KNEES[name]), apart)
             yield Finding(
-                f"{name}: drives at which the simulated branch falls, and jumps up", "({1:.2f}, {0:.2f})".format(*simulated[number]), known,
-                "outside the range, by as much as the ramp is fast",
+                f"{name}: drives at which the simulated branch falls, and jumps up",
+                "({1:.2f}, {0:.2f})".format(*simulated[number]), known, "outside the range, by as much as the ramp is fast",
             )  # fmt: skip
     for (shift, known), row in zip(KNOWN_SLOPES.items(), record["slope"]["critical"].values, strict=True):
         text = [" / ".join(f"{value:.4f}" for value in values) for values in (row, known)]

@@ -2,13 +2,14 @@
 
 Few synapses sum up nearly linearly; from some number on the branch stays depolarised for as long as enough receptors are open, and
 its plateau grows longer with the logarithm of the number, by ``tau_nmda*ln(n2/n1)``, while its amplitude hardly grows. With the
-gate of Jahr & Stevens every synapse adds less than the one before, and the end of a plateau is no edge. Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584.
+gate of Jahr & Stevens every synapse adds less than the one before, and the end of a plateau is no edge.
+Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from brian2 import ms, mV
+from brian2 import Quantity, ms, mV
 
 from localplast.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.models import pyramidal
@@ -16,7 +17,7 @@ from localplast.phenomenon import Finding, Phenomenon, labelled
 from localplast.plot import COLOURS, legend, style
 from localplast.scan import Drive, events, scan, spike_counts, traces
 
-__all__ = ["Conditions", "protocol"]
+__all__ = ["Conditions", "blocks", "protocol"]
 
 ONSET = 50 * ms
 #: The plateau lasts while the branch is above this.
@@ -24,8 +25,8 @@ PLATEAU = -40 * mV
 GATES = {"Pagkalos et al. 2023 (default)": HIPPOCAMPAL, "Jahr & Stevens 1990": JAHR_STEVENS}
 #: The same equations by hand in Brian2, forward Euler, dt 0.05 ms: synapses to local and somatic peak (mV) and duration (ms).
 BY_HAND = {
-    10: (13.8, 1.2, 0.0), 20: (26.9, 2.4, 0.0), 24: (32.8, 3.2, 7.3), 28: (39.4, 4.3, 19.7), 32: (45.7, 5.4, None), 40: (53.2, 6.6, 47.6),
-    60: (60.6, 7.8, 73.2),
+    10: (13.8, 1.2, 0.0), 20: (26.9, 2.4, 0.0), 24: (32.8, 3.2, 7.3), 28: (39.4, 4.3, 19.7), 32: (45.7, 5.4, None),
+    40: (53.2, 6.6, 47.6), 60: (60.6, 7.8, 73.2),
 }  # fmt: skip
 #: Between which numbers of synapses the duration is held against the logarithm.
 BETWEEN = (40, 60)
@@ -47,9 +48,9 @@ def scanned(conditions, run):
     counts, shape = np.array(conditions.synapses), (len(GATES), len(conditions.synapses))
     gate, column = np.unravel_index(np.arange(shape[0] * shape[1]), shape)
     model = pyramidal()
-    parameters = {f"{key}_nmda_basal": of_gates(key)[gate] for key in HIPPOCAMPAL}
-    drive = Drive({"s_ampa_basal": counts[column], "s_nmda_basal": counts[column]}, events(ONSET, duration=250 * ms, dt=conditions.dt))
-    net, trials = scan(model, len(gate), [drive], dt=conditions.dt, parameters=parameters)
+    volley = events(ONSET, duration=250 * ms, dt=conditions.dt)
+    drive = Drive({"s_ampa_basal": counts[column], "s_nmda_basal": counts[column]}, volley)
+    net, trials = scan(model, len(gate), [drive], dt=conditions.dt, parameters=blocks(GATES, gate, "basal"))
     record = run(net, trials, record=["cells.spikes", "cells.v_soma", "cells.v_basal"])
     basal, soma = (traces(record, name).reshape(*shape, -1) for name in ("v_basal", "v_soma"))
     rest, dims = float(model.parameters["E_leak_basal"]), ("gate", "synapses")
@@ -64,10 +65,9 @@ def scanned(conditions, run):
     return {"synapses": found.assign_attrs(gates="; ".join(GATES))}
 
 
-def of_gates(key):
-    """One parameter of the block for every gate, ``(gate,)``."""
-    unit = HIPPOCAMPAL[key] / float(HIPPOCAMPAL[key])
-    return np.array([float(gate[key]) for gate in GATES.values()]) * unit
+def blocks(gates, chosen, where):
+    """The parameters of the magnesium block for every condition, of which ``chosen`` ``(condition,)`` counts through ``gates``."""
+    return {f"{key}_nmda_{where}": Quantity([gate[key] for gate in gates.values()])[chosen] for key in HIPPOCAMPAL}
 
 
 def drawn(record):
@@ -86,7 +86,8 @@ def drawn(record):
     for number, count in enumerate(found["shown"].values):
         for gate, line in enumerate(("-", ":")):
             label = f"{count} synapses" if gate == 0 else None
-            axes[1, 1].plot(1e3 * found["time"], 1e3 * found["v_basal"][gate, number], color=COLOURS[number], ls=line, lw=1.3, label=label)
+            v = 1e3 * found["v_basal"][gate, number]
+            axes[1, 1].plot(1e3 * found["time"], v, color=COLOURS[number], ls=line, lw=1.3, label=label)
     style(axes[1, 1], "branch (dotted: Jahr & Stevens)", "time (ms)", "membrane (mV)")
     for ax, where in zip(axes.flat, ("lower right", "upper left", "upper left", "upper right"), strict=True):
         legend(ax, loc=where)
@@ -105,7 +106,8 @@ def draw_logarithm(found, ax):
     counts = found["synapses"].values.astype(float)
     counts = counts[counts >= BETWEEN[0]]
     start = float(found["duration"][0].sel(synapses=BETWEEN[0]))
-    ax.plot(counts, 1e3 * (start + float(found["tau"][0]) * np.log(counts / BETWEEN[0])), color="k", ls="--", lw=1, label="$\\tau$ ln(n/40)")
+    law = start + float(found["tau"][0]) * np.log(counts / BETWEEN[0])
+    ax.plot(counts, 1e3 * law, color="k", ls="--", lw=1, label=f"$\\tau$ ln(n/{BETWEEN[0]})")
 
 
 def found(record):
@@ -115,7 +117,10 @@ def found(record):
         row = measured.sel(synapses=count)
         values = [1e3 * float(row[name]) for name in ("local", "somatic", "duration")]
         literature = " / ".join("-" if value is None else f"{value:g}" for value in BY_HAND[count])
-        yield Finding(f"{count} synapses: local (mV) / somatic (mV) / duration (ms)", " / ".join(f"{v:.3g}" for v in values), literature, hand)
+        what = f"{count} synapses: local (mV) / somatic (mV) / duration (ms)"
+        yield Finding(what, " / ".join(f"{v:.3g}" for v in values), literature, hand)
+    somatic = "{:.1f} to {:.1f}".format(*(1e3 * float(measured["somatic"].sel(synapses=count)) for count in BETWEEN))
+    yield Finding("plateau at the soma, 40 to 60 synapses (mV)", somatic, "{} to {}".format(*SOMATIC), "Major et al. 2008")
     longer = float(np.diff(measured["duration"].sel(synapses=list(BETWEEN)))[0])
     law = 1e3 * float(measured["tau"][0]) * np.log(BETWEEN[1] / BETWEEN[0])
     yield Finding("plateau of 60 synapses longer than that of 40 by (ms)", 1e3 * longer, law, "tau ln(60/40)")
@@ -128,7 +133,7 @@ def found(record):
 
 
 def growth_beyond_first(measured):
-    """The largest slope of the local peak against the number of synapses, over that at the start: 1 where nothing is supralinear."""
+    """The largest slope of the local peak against the number of synapses, over the first: 1 where nothing is supralinear."""
     slope = np.diff(measured["local"].values) / np.diff(measured["synapses"].values)
     return slope.max() / slope[0]
 
