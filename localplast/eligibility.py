@@ -16,7 +16,7 @@ import sympy
 
 from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
-from localplast.lower import jacobian, lower
+from localplast.lower import NOISE, jacobian, lower
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_clamped", "closure", "derive"]
 
@@ -133,6 +133,12 @@ def check_clamped(model, projection):
         )
 
 
+def check_additive(model, program):
+    """Raise where the derivatives of a step depend on its noise, which no synapse sees."""
+    if any(s.name.startswith(NOISE) for _, e in program for s in e.free_symbols):
+        raise UnsupportedError(f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()")
+
+
 class Coefficients:
     """Derivatives of one population's own step, each taken at its moment of the step.
 
@@ -160,6 +166,7 @@ class Coefficients:
     def update_coefficients(self):
         """``d updated[k] / d old[m]``."""
         result = jacobian(self.step)
+        check_additive(self.model, result.program)
         entries, self.jacobian_program = dict(result.entries), result.program
         if self.free:
             entries, self.jacobian_program = self.never_refractory(result)

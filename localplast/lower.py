@@ -21,6 +21,10 @@ from localplast.neuron import namespace, split_statements, split_threshold
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "resolved"]
 
 
+#: How the names of :attr:`StepMap.noise` begin.
+NOISE = "_normal_"
+
+
 @dataclass(frozen=True, eq=False)
 class StepMap:
     """A neuron discretised: what one time step does to it.
@@ -49,6 +53,8 @@ class StepMap:
         State after a spike, for the variables that the block assigns.
     output : sympy expression or None
         The graded output, in terms of the updated state.
+    noise : tuple of str
+        Names in the program that stand for standard normal numbers, new ones in every step.
     """
 
     model: object
@@ -63,6 +69,7 @@ class StepMap:
     reset: dict
     adaptation: dict
     output: object
+    noise: tuple = ()
 
     @property
     def outputs(self):
@@ -101,6 +108,7 @@ def lower(model):
         reset=block_map(model, "reset", expand),
         adaptation=block_map(model, "adaptation", expand),
         output=expand(to_sympy(model.output)) if model.output is not None else None,
+        noise=tuple(sorted({s.name for _, e in program for s in e.free_symbols if s.name.startswith(NOISE)})),
     )
 
 
@@ -171,13 +179,18 @@ def straight_line(code, state, expand):
     current, program = {}, []
     for number, line in enumerate(split_statements(code)):
         name, text = parse_statement(line)
-        expression = guarded(expand(to_sympy(text)).subs({symbol(k): v for k, v in current.items()}))
+        expression = guarded(expand(drawn(to_sympy(text), number)).subs({symbol(k): v for k, v in current.items()}))
         if expression.is_Symbol or expression.is_number:
             current[name] = expression
             continue
         program.append((f"_{name.strip('_')}_{number}", expression))
         current[name] = symbol(program[-1][0])
     return tuple(program), {name: current.get(name, symbol(name)) for name in state}
+
+
+def drawn(expression, number):
+    """``expression`` with ``randn()`` as a number from outside, that of line ``number``."""
+    return expression.replace(lambda e: e.func.__name__ == "randn", lambda e: symbol(f"{NOISE}{number}"))
 
 
 def guarded(expression):
@@ -286,7 +299,7 @@ def check_integration(name, step, parameters, dt):
     """
     if step.model.method != "exact" or not step.program:
         return
-    constants = {**parameters, "dt": float(dt), "not_refractory": np.float64(1.0)}
+    constants = {**parameters, **dict.fromkeys(step.noise, 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
     probes = {n: np.float64(0.7) for n in step.state + step.inputs}
     with np.errstate(all="ignore"):
         try:

@@ -192,7 +192,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
         rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
         inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
         with torch.no_grad(), denormals_flushed():
-            traces = simulate_twin(twin, inputs, names)
+            traces = simulate_twin(twin, inputs, names, seed=[seed, number])
         traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
 
         def arrays(node, variable):

@@ -1,5 +1,7 @@
 """Bad input is refused when it is made, by a message that names the object, the value, what is legal and the way out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -245,7 +247,7 @@ NETWORKS = {
     ),
     "graded values of a spiking neuron": (
         lambda: network(Projection("rec", "echo", transmission="graded")),
-        r"^projection 'rec_echo': lif has no graded output; give the model output='...'$",
+        r"^projection 'rec_echo': lif has no graded output; give the model output='...', or say which of its variables travels: .*$",
     ),
     "graded values of spikes": (
         lambda: network(Projection("cues", "echo", transmission="graded")),
@@ -374,19 +376,12 @@ def noisy():
     )
 
 
-def test_torch_refuses_stochastic_equations():
-    net = network(p=Population(2, noisy()))
+def test_torch_refuses_uniform_noise():
+    model = replace(noisy(), update="v = v + rand()")
+    net = network(p=Population(2, model))
     values = net.draw(0)
-    with pytest.raises(
-        UnsupportedError, match="^population 'p': noisy is stochastic; the torch backend .* use backend='brian2'$"
-    ):
+    with pytest.raises(UnsupportedError, match="^population 'p': noisy draws uniform numbers; .* use backend='brian2'$"):
         Twin(net, leaves(net, values), values.masks)
-
-
-def test_brian2_runs_stochastic_equations(twins):
-    net = Network(dt=1 * ms, cues=Input(1), p=Population(50, noisy()), projections=[])
-    kept = twins.brian2(net, Trials({"cues": np.zeros((1, 200, 1), bool)}), ["p.v"])
-    assert 0.4 < kept["p.v"][0, 50:].std() < 1.1  # of the Ornstein-Uhlenbeck process: 0.71, a little more at this dt
 
 
 def test_an_unknown_trainable_name_is_refused():

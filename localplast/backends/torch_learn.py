@@ -63,12 +63,12 @@ class Forward:
         options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
         self.fused = None if reason else Fused(net, tensors, masks, **options)
 
-    def __call__(self, weights, inputs, others=None, widths=None):
+    def __call__(self, weights, inputs, others=None, widths=None, seed=0):
         """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
             return side_by_side(self.net, self.fused(weights, inputs, others))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
-        options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths}
+        options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths, "seed": seed}
         return run_forward(self.net, tensors, self.masks, inputs, **options)
 
 
@@ -211,7 +211,7 @@ class TorchLearner:
         else:
             leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
             more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
-            outputs, counts, sums = self.forward(leaf, inputs, more, self.widths())
+            outputs, counts, sums = self.forward(leaf, inputs, more, self.widths(), seed=[self.seed, 3, self.updates])
         _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         if self.online is None:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
@@ -254,13 +254,13 @@ class TorchLearner:
             return self.learn_in_kernel(inputs, target, weight)
         if self.others:  # the learner holds numbers of neurons
             self.online = self.online_learner(self.online.plan)
-        online = self.online
+        online, noise = self.online, [self.seed, 3, self.updates]
         for name, link in online.twin.links.items():
             link.weight = self.weights[name] * self.mask(name)
         online.learned = self.feedback
         interval = self.rule.interval(self.net.dt)
         if not interval:
-            return *online.run(inputs, target, weight), online.gradients() | online.other_gradients(self.tensors)
+            return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(self.tensors)
 
         def now_and_then(learner, t):
             if (t + 1) % interval and t + 1 < len(weight):
@@ -271,7 +271,7 @@ class TorchLearner:
                 learner.twin.links[name].weight = self.weights[name]
                 learner.forget(name)
 
-        return *online.run(inputs, target, weight, now_and_then), {}
+        return *online.run(inputs, target, weight, now_and_then, noise), {}
 
     def learn_in_kernel(self, inputs, target, weight):
         """As :meth:`learn_online`."""
@@ -292,7 +292,7 @@ class TorchLearner:
             self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net))
+            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net), seed=[self.seed, 4])
             duration = trials.steps * float(self.net.dt)
             _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         spikes = [float(c.mean()) for c in counts.values()]

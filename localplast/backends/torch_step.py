@@ -3,6 +3,7 @@
 The order within a step is the contract of both backends: update, threshold, transmit (graded, then events), reset.
 """
 
+import numpy as np
 import torch
 
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
@@ -61,8 +62,6 @@ def leaves(net, values, *, dtype=torch.float64, device="cpu", trainable=()):
 
 
 def float_array(value):
-    import numpy as np
-
     return np.array(value, float)
 
 
@@ -142,10 +141,10 @@ class Neurons:
         self.step = lower(population.model)
         self.size, self.cut, self.model = population.size, cut, population.model
         self.clamped = population.model.clamped
-        if any(text in self.step.code for text in ("xi", "rand")):
+        if "rand()" in self.step.code:
             raise UnsupportedError(
-                f"population {name!r}: {self.model.name} is stochastic; the torch backend runs deterministic "
-                "equations only, use backend='brian2'"
+                f"population {name!r}: {self.model.name} draws uniform numbers; the torch backend knows white noise (xi) only, "
+                "use backend='brian2'"
             )
         constants = {k: tensors[f"{name}.{k}"] for k in population.values}
         constants["dt"] = float(dt)
@@ -160,8 +159,9 @@ class Neurons:
         # as Brian2's timestep(): a period a rounding error below n steps is n steps
         self.silent = None if period is None else torch.floor(period.detach() / float(dt) + 1e-3)
 
-    def start(self, trials, like):
-        """Set the state of ``trials`` trials to its initial value."""
+    def start(self, trials, like, dice=None):
+        """Set the state of ``trials`` trials to its initial value; noise comes from the generator ``dice``."""
+        self.dice = dice
         shape = (trials, self.size)
         self.state = {k: v.expand(shape) for k, v in self.initial.items()}
         self.since = like.new_full(shape, LONG_AGO) if self.silent is not None else None
@@ -178,6 +178,8 @@ class Neurons:
             self.since = self.since + 1
             values["not_refractory"] = (self.since >= self.silent).to(self.since.dtype)
             self.ready = values["not_refractory"]
+        like = next(iter(state.values()))
+        values.update({n: torch.randn(like.shape, generator=self.dice, dtype=like.dtype, device=like.device) for n in self.step.noise})
         new = self.update_tape(values)
         self.state = {k: state[k] for k in self.step.inputs}
         self.state.update({k: self.tensor(new[f"new_{k}"], state[k]) for k in self.step.state})
@@ -272,12 +274,16 @@ class Twin:
             for name, p in net.projections.items()
         }
 
-    def start(self, inputs):
-        """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``."""
+    def start(self, inputs, seed=0):
+        """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``; ``seed`` (one or several) is that of noise."""
+        dice = None
+        if any(n.step.noise for n in self.neurons.values()):
+            dice = torch.Generator(self.like.device)
+            dice.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         inputs = {name: signal.to(self.like.dtype) for name, signal in inputs.items()}
         steps, trials = next(iter(inputs.values())).shape[:2]
         for neurons in self.neurons.values():
-            neurons.start(trials, self.like)
+            neurons.start(trials, self.like, dice)
         self.arriving, self.sent, self.inputs = {}, {}, {name: signal.unbind(0) for name, signal in inputs.items()}
         for name, link in self.links.items():
             link.start(steps)
@@ -343,7 +349,7 @@ class Twin:
         return neurons.output() if variable == "output" else neurons.state[variable]
 
 
-def simulate(twin, inputs, record):
+def simulate(twin, inputs, record, seed=0):
     """Run trials from start to end.
 
     Parameters
@@ -352,12 +358,14 @@ def simulate(twin, inputs, record):
     inputs : dict of str to tensor ``(time, trial, channel)``
     record : sequence of str
         Such as ``'rec.v'``, ``'rec.spikes'``, ``'out.output'``.
+    seed : int or list of int
+        Of noise.
 
     Returns
     -------
     dict of str to tensor ``(time, trial, neuron)``
     """
-    twin.start(inputs)
+    twin.start(inputs, seed)
     kept = {name: [] for name in record}
     for t in range(next(iter(inputs.values())).shape[0]):
         twin.advance(t)

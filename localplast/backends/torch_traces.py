@@ -142,7 +142,7 @@ class OnlineLearner:
         self.learned = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.learned.items()}
 
     @torch.no_grad()
-    def run(self, inputs, target, weight, on_step=None):
+    def run(self, inputs, target, weight, on_step=None, seed=0):
         """Present a batch of trials.
 
         Parameters
@@ -152,6 +152,8 @@ class OnlineLearner:
         weight : tensor ``(time,)``
         on_step : callable, optional
             Called after every step with this learner and the step's number: weights may change there.
+        seed : int or list of int
+            Of noise.
 
         Returns
         -------
@@ -159,7 +161,7 @@ class OnlineLearner:
         counts : dict of str to tensor ``(trial, neuron)``, spikes of each spiking population
         """
         steps, trials = next(iter(inputs.values())).shape[:2]
-        self.twin.start(inputs)
+        self.twin.start(inputs, seed)
         for name, n in self.neurons.items():
             n.start((trials, self.net.size(name)), self.twin.like)
         for name, s in self.synapses.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sympy
 
 from localplast.calculus import differentiate, symbol, to_sympy
-from localplast.eligibility import ARRIVED, Derivation, Eligibility, check_clamped, closure
+from localplast.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
 from localplast.errors import UnsupportedError
 from localplast.filters import Immediate
 from localplast.lower import expanded, jacobian, needed
@@ -65,6 +65,7 @@ class Prediction(Derivation):
         between = closure({self.target}, links) & closure(self.watched({}), {(b, a) for a, b in links})
         entries = {pair: e for pair, e in found.entries.items() if set(pair) <= between}
         self.jacobian_program = needed(found.program, entries.values())
+        check_additive(self.model, self.jacobian_program)
         self.postsynaptic |= {symbol(name) for name, _ in self.jacobian_program}
         return {(k, m): self.coefficient(e, "before", f"d_{k}_{m}") for (k, m), e in entries.items()}
 
