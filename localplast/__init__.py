@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _DEFINED_IN = {
     "brian2": ("Hz", "ms", "mV", "second"),
     "localplast.comparison": ("Contender", "compare"),
+    "localplast.compartments": ("Compartment", "active_coupling", "cell", "coupling", "one_way_coupling"),
     "localplast.measure": ("distance",),
     "localplast.errors": (
         "DatasetError", "LocalplastError", "LocalplastWarning", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
@@ -20,12 +21,13 @@ _DEFINED_IN = {
         "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "uniform",
     ),
     "localplast.neuron": ("Mismatch", "NeuronModel"),
+    "localplast.short_term": ("depression", "facilitation"),
     "localplast.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
     "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
-_MODULES = ("delay", "dynamics", "models", "plot", "protocols", "retention", "rules", "space", "surrogate")
+_MODULES = ("channels", "delay", "dynamics", "models", "plot", "protocols", "retention", "rules", "space", "surrogate")
 
 __all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
 

@@ -103,8 +103,8 @@ def renamed(text, names):
 
 def without(equations, parameters):
     """The lines of ``equations`` that are not the unit line of a parameter."""
-    lines = [line.strip() for line in equations.strip().splitlines()]
-    return "\n".join(line for line in lines if line.split(":")[0].strip() not in parameters)
+    lines = [line.strip() for line in equations.splitlines()]
+    return "\n".join(line for line in lines if line and line.split(":")[0].strip() not in parameters)
 
 
 def check_piece(where, equations, parameters):
@@ -333,7 +333,7 @@ def calcium(*, I, half, slope, a, tau, E, name="ca"):
     E           membrane without adaptation               volt
     =========== ========================================= =========
 
-    ``tau dw/dt = a*(v - E) - w``. Other compartments may be driven by ``f`` (:func:`~localplast.compartments.active`).
+    ``tau dw/dt = a*(v - E) - w``. Other compartments may be driven by ``f`` (:func:`~localplast.compartments.active_coupling`).
     Naud & Sprekeler 2018, PNAS 115:E6329.
     """
     return Channel(
@@ -359,7 +359,7 @@ def adaptation(*, b, tau, name="adaptation"):
 
 
 def noise(*, sigma, tau, mean=0 * amp, name="noise"):
-    """An Ornstein-Uhlenbeck current of standard deviation ``sigma`` and correlation time ``tau``; Brian2 only."""
+    """An Ornstein-Uhlenbeck current of standard deviation ``sigma`` and correlation time ``tau``; each backend draws its own."""
     return Channel(
         name,
         "dI/dt = (mean - I)/tau + sigma*sqrt(2/tau)*xi : amp\nmean : amp\nsigma : amp\ntau : second",

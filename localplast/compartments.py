@@ -19,7 +19,7 @@ from localplast.channels import Piece, check_piece, check_value, renamed, withou
 from localplast.errors import ModelError
 from localplast.neuron import NeuronModel, split_statements
 
-__all__ = ["Compartment", "Coupling", "active", "cell", "coupling", "one_way"]
+__all__ = ["Compartment", "Coupling", "active_coupling", "cell", "coupling", "one_way_coupling"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class Compartment:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Currents between two compartments, in full names; made by :func:`coupling`, :func:`one_way` and :func:`active`.
+    """Currents between two compartments, in full names: a :func:`coupling`, :func:`one_way_coupling` or :func:`active_coupling`.
 
     ``currents`` maps the compartment that receives to the text of the current, ``parameters`` holds values, ``dimensions`` what
     these must be.
@@ -141,7 +141,7 @@ def coupling(a, b, g, *, back=None):
     Raises
     ------
     ModelError
-        ``back`` is zero: what acts in one direction only has to be asked for, by :func:`one_way`.
+        ``back`` is zero: what acts in one direction only has to be asked for, by :func:`one_way_coupling`.
     """
     if back is None:
         name = f"g_{a}_{b}"
@@ -149,18 +149,18 @@ def coupling(a, b, g, *, back=None):
     if float(back) == 0.0 or float(g) == 0.0:
         raise ModelError(
             f"coupling of {a!r} and {b!r}: {g} one way and {back} back has no reverse; leave back= out, or ask for "
-            f"one_way({a!r}, {b!r}, g)"
+            f"one_way_coupling({a!r}, {b!r}, g)"
         )
-    there, again = one_way(a, b, g), one_way(b, a, back)
+    there, again = one_way_coupling(a, b, g), one_way_coupling(b, a, back)
     return Coupling((a, b), there.currents | again.currents, there.parameters | again.parameters)
 
 
-def one_way(pre, post, g):
+def one_way_coupling(pre, post, g):
     """``g*(v_pre - v_post)`` flows into ``post``, and ``pre`` does not feel it."""
     return Coupling((pre, post), {post: f"g_{pre}_{post}*(v_{pre} - v_{post})"}, {f"g_{pre}_{post}": g})
 
 
-def active(pre, post, I, *, by):
+def active_coupling(pre, post, I, *, by):
     """The current ``I*<by>_<pre>`` flows into ``post``: what a channel of ``pre`` does elsewhere, in one direction.
 
     ``by`` is a dimensionless variable of ``pre``, such as ``'f_ca'``, the activation of its channel ``ca``.
@@ -182,7 +182,7 @@ def cell(
     Other arguments
     ---------------
     couplings : sequence of Coupling
-        :func:`coupling`, :func:`one_way`, :func:`active`.
+        :func:`coupling`, :func:`one_way_coupling`, :func:`active_coupling`.
     channels : mapping of str to sequence of Channel
         More channels, by compartment.
     receives : str, optional
@@ -242,6 +242,8 @@ def check_parts(compartments, names, couplings, more):
     for compartment in compartments:
         compartment.check()
     for each in couplings:
+        if not isinstance(each, Coupling):
+            raise ModelError(f"{each!r} is not a coupling; write coupling('soma', 'apical', 4*nS)")
         each.check(names)
     twice = repeated((frozenset(each.between), to, each.dimensions) for each in couplings for to in each.currents)
     if twice:

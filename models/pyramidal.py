@@ -3,7 +3,7 @@
 from brian2 import ms, mV, nS, pA, pF
 
 from localplast.channels import adaptation, ampa, bap, calcium, nmda
-from localplast.compartments import Compartment, active, cell, coupling
+from localplast.compartments import Compartment, active_coupling, cell, coupling
 from localplast.surrogate import fast_sigmoid
 
 __all__ = ["pyramidal"]
@@ -68,7 +68,7 @@ def pyramidal(
     )  # fmt: skip
     return cell(
         "pyramidal", soma, apical, basal,
-        couplings=[coupling("soma", "basal", g_basal), active("apical", "soma", I_ca_soma, by="f_ca")],
+        couplings=[coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")],
         channels=channels,
         threshold="v_soma > v_th",
         reset="v_soma = E_leak_soma",

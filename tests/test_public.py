@@ -23,10 +23,11 @@ def test_every_public_name_is_there():
 
 def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
-        "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "ModelError", "Network",
+        "Compartment", "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "ModelError", "Network",
         "NetworkError", "NeuronModel", "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError",
-        "adam", "axonal", "compare", "dale", "delay", "dendritic", "distance", "dynamics", "gradient", "losses", "mV", "madgrad",
-        "models", "momentum", "ms", "normal", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules", "run",
+        "active_coupling", "adam", "axonal", "cell", "channels", "compare", "coupling", "dale", "delay", "dendritic", "depression", "distance",
+        "dynamics", "facilitation", "gradient", "losses", "mV", "madgrad",
+        "models", "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules", "run",
         "second", "sgd", "space", "surrogate", "synaptic", "uniform",
     ])  # fmt: skip
 
