@@ -96,7 +96,7 @@ def facilitation(U, tau_facil, *, tau_rec=None, jump=None):
 
 
 def check_short_term(label, p):
-    """Raise a :class:`NetworkError` where the short-term plasticity of projection ``p`` cannot mean anything, or is not to be had."""
+    """Raise a :class:`NetworkError` where the short-term plasticity of projection ``p`` is none, or is not to be had."""
     found = p.short_term
     if found is None:
         return
@@ -104,7 +104,7 @@ def check_short_term(label, p):
         raise NetworkError(f"{label}: {found!r} is no short-term plasticity; write depression(0.5, 200*ms) or facilitation(...)")
     for what, share in (("U", found.U), ("jump", found.jump)):
         if share is not None and not is_share(share):
-            raise NetworkError(f"{label}: {what} = {share!r} is not a share of what a synapse has; give a number above 0, at most 1")
+            raise NetworkError(f"{label}: {what} = {share!r} is not a share of resources; give a number above 0, at most 1")
     for what in ("tau_rec", "tau_facil"):
         tau = getattr(found, what)
         if tau is not None and not is_time(tau):

@@ -63,7 +63,8 @@ def test_what_arrives_is_the_recursion_from_spike_to_spike(kind, relay, twins):
     net, spikes = one_synapse(KINDS[kind], relay), trains()
     late = np.roll(spikes, 1, axis=1) if relay else spikes
     late[:, 0] &= not relay  # what was rolled over from the end
-    expected = 1.7 * np.stack([[by_hand(late[k, :, i], KINDS[kind]) for i in range(2)] for k in range(len(spikes))]).transpose(0, 2, 1)
+    released = [[by_hand(train, KINDS[kind]) for train in trial.T] for trial in late]
+    expected = 1.7 * np.array(released).transpose(0, 2, 1)
     for found in twins.both(net, Trials({"cues": spikes}), ["out.y"]):
         assert np.abs(found["out.y"] - expected).max() < 1e-12
     assert np.ptp(expected[expected > 0]) > 0.1  # negative: constant synapses would deliver one size
@@ -136,8 +137,8 @@ def test_the_gradient_is_that_of_differences():
     found = lp.gradient(net, trials, bptt(), loss=mse(), values=values, backend="torch")["a_out"]["gradient"].values
 
     def loss(weight):
-        y = lp.run(net, trials, values=values.replace_weights({"a_out": weight}), backend="torch", record=["out.v"])["out"]["v"].values
-        return 0.5 * ((y - trials.target) ** 2).mean(1).sum() / len(trials)
+        record = lp.run(net, trials, values=values.replace_weights({"a_out": weight}), backend="torch", record=["out.v"])
+        return 0.5 * ((record["out"]["v"].values - trials.target) ** 2).mean(1).sum() / len(trials)
 
     for i, j in [(0, 0), (2, 1), (5, 2)]:
         nudge = np.zeros_like(values.weights["a_out"])
