@@ -96,13 +96,14 @@ class Network(Data):
     def __repr__(self):
         lines = [f"Network, dt = {self.dt}"]
         for name, node in self.nodes.items():
-            kind = f"input of {node.kind}" if isinstance(node, Input) else node.model.name
+            kind = node.model.name if name in self.populations else f"input of {node.kind}" + ", a teacher's" * node.teacher
             lines.append(f"  {name}: {node.size} {kind}")
         for name, p in self.projections.items():
             delay = f", {p.delay.kind} delay" if p.delay else ""
             changing = f", {p.short_term!r}" if p.short_term else ""
             fixed = "" if p.plastic else ", fixed"
-            lines.append(f"  {name}: {p.pre} -> {p.post}.{p.target}, {p.transmission}{delay}{changing}{fixed}")
+            source = p.pre if p.output is None else f"{p.pre}.{p.output}"
+            lines.append(f"  {name}: {source} -> {p.post}.{p.target}, {p.transmission}{delay}{changing}{fixed}")
         return "\n".join(lines)
 
     def encoded(self):

@@ -63,3 +63,65 @@ def test_the_compiled_line_moves_the_same_way():
     """Cells are updated in place, in order: a compiler must not be able to move one twice."""
     net = network(*KINDS[3])
     np.testing.assert_allclose(states(net, "brian2", target="cpp")["v"], states(net, "torch")["v"], rtol=0, atol=1e-12)
+
+
+# --- what travels -----------------------------------------------------------------------------------------------------
+
+
+def chain(output, method="euler", size=3):
+    """A cell that spikes, sending something of itself to a cell that adds it up."""
+    cell = lp.NeuronModel(
+        "sender", "dv/dt = (I - v)/tau : 1\ndpool/dt = (1 - pool)/rest : 1\nahead = v + lead*(I - v)/tau : 1\nI : 1",
+        {"tau": 5 * ms, "rest": 30 * ms, "lead": 5 * ms}, threshold="v > 0.6", reset="v = 0", adaptation="pool -= 0.4*pool", method=method,
+        receives="I",
+    )  # fmt: skip
+    sink = lp.NeuronModel("sink", "dg/dt = -g/tau : 1\nJ : 1", {"tau": 9 * ms}, update="g += J", receives="J", output="g")
+    return lp.Network(
+        dt=1 * ms, drive=lp.Input(3, "currents"), cells=lp.Population(size, cell), sink=lp.Population(2, sink),
+        projections=[lp.Projection("drive", "cells", weight=lp.normal(2.0)), lp.Projection("cells", "sink", output=output)],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("output", ["v", "ahead", "z*pool", "2*pool - ahead"])
+def test_any_variable_may_travel(output):
+    net = chain(output)
+    ours, twin = (lp.run(net, TRIALS, backend=b, record=["sink.J", "sink.g", "cells.v", "cells.pool", "cells.raster"]) for b in ("brian2", "torch"))
+    for name in ("J", "g"):
+        assert float(ours["sink"][name].std()) > 0.01
+        np.testing.assert_allclose(ours["sink"][name], twin["sink"][name], rtol=0, atol=1e-12)
+    assert int(ours["cells"]["spikes"].sum()) > 5
+
+
+def test_what_leaves_is_read_before_spikes_change_it():
+    """Release by a spike: the resource as the spike found it; a prospective potential: with the input of the step before."""
+    net, weight = chain("z*pool"), chain("z*pool").draw(0).weights["cells_sink"]
+    found = lp.run(net, TRIALS, record=["sink.J", "cells.raster", "cells.pool"])
+    z, x = found["cells"]["spikes"].values, found["cells"]["pool"].values
+    before = np.where(z, x / 0.6, x)  # recorded at the end of the step: after the spike took its share
+    np.testing.assert_allclose(found["sink"]["J"], (z * before) @ weight, atol=1e-12)
+    assert np.abs(found["sink"]["J"].values - (z * x) @ weight).max() > 0.1
+    found = lp.run(chain("ahead"), TRIALS, record=["sink.J", "cells.v", "cells.I", "cells.raster"])
+    v, z = found["cells"]["v"].values, found["cells"]["spikes"].values
+    earlier = np.concatenate([np.zeros_like(v[:, :1]), found["cells"]["I"].values[:, :-1]], 1)
+    quiet = ~z.any(2)
+    np.testing.assert_allclose(found["sink"]["J"].values[quiet], (v + 1.0 * (earlier - v))[quiet] @ weight, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(output="nothing"), "unknown variable 'nothing' in the output of projection 'cells_sink'"),
+        (dict(output="v", transmission="event"), "is a graded value of a population"),
+        (dict(output="v + lead"), "unit mismatch in the output"),
+        (dict(pre="drive", output="r"), "is a graded value of a population"),
+        (dict(pre="sink", post="cells", target="I", output=None), None),
+        (dict(output=None, transmission="graded"), "say which of its variables travels"),
+    ],
+)  # fmt: skip
+def test_what_cannot_travel_is_named(change, message):
+    net = chain("v")
+    wrong = lp.Projection(**{"pre": "cells", "post": "sink", "name": "cells_sink", **change})
+    if message is None:
+        return lp.Network(dt=net.dt, projections=[wrong], **net.nodes)
+    with pytest.raises(lp.LocalplastError, match=message):
+        lp.Network(dt=net.dt, projections=[wrong], **net.nodes)

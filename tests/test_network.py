@@ -1,6 +1,7 @@
 """A network is frozen data: printed, compared, saved, and its numbers drawn alike everywhere."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from localplast.delay import gaussian
 from localplast.errors import NetworkError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import (
-    Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform,
+    Delay, Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic, uniform,
 )  # fmt: skip
+from localplast.neuron import Mismatch
+from localplast.samples import sample
 
 
 def network(**changes):
@@ -62,6 +65,18 @@ def test_a_network_survives_a_file(tmp_path):
         for name in one:
             np.testing.assert_equal(one[name], other[name])
     assert [p.name for p in tmp_path.iterdir()] == ["net.json"], "a temporary file was left behind"
+
+
+def test_dendrites_and_teachers_survive_a_file(tmp_path):
+    net = sample("dendrites")
+    back = replace(net.projections["top_rec"], output="u_breve", weight=same_as("rec_top", transposed=True))
+    net = Network(dt=net.dt, projections=[*(p for p in net.projections.values() if p.name != "top_rec"), back], **net.nodes)
+    net.save(tmp_path / "net.json")
+    again = Network.load(tmp_path / "net.json")
+    assert again == net and again.teachers == ("target", "teaching")
+    assert again.nodes["rec"].model.mismatch["v_api"] == Mismatch("-v_api")
+    np.testing.assert_array_equal(again.draw(1).weights["top_rec"], net.draw(1).weights["rec_top"].T)
+    assert "  top_rec: top.u_breve -> rec.v_api, graded" in repr(again) and "  target: 2 input of currents, a teacher's" in repr(again)
 
 
 def test_equality_is_by_content():
