@@ -4,7 +4,7 @@ A somatic pulse alone gives one spike, an apical EPSC alone none, both together 
 potential lowers the threshold of the apical calcium zone for some milliseconds. Larkum, Zhu & Sakmann 1999, Nature 398:338.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from brian2 import ms, nA, nS, pA
@@ -35,12 +35,16 @@ PROTOCOL_2012 = 5 * ms
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is varied: EPSC onset against pulse onset, EPSC amplitude, amplitude of a somatic pulse (for the rheobase)."""
+    """What is varied: EPSC onset against pulse onset, EPSC amplitude, amplitude of a somatic pulse (for the rheobase).
+
+    ``model`` has the names of :func:`~localplast.models.pyramidal`, its default.
+    """
 
     offsets: object
     amplitudes: object
     currents: object
     dt: object
+    model: object = field(default_factory=pyramidal)
 
 
 def scanned(conditions, run):
@@ -49,8 +53,8 @@ def scanned(conditions, run):
     alone = float(coincidence["threshold_alone"][0])
     return {
         "coincidence": coincidence,
-        "triplet": triplet(alone, conditions.dt, run),
-        "rheobase": rheobase(conditions.currents, conditions.dt, run),
+        "triplet": triplet(conditions, alone, run),
+        "rheobase": rheobase(conditions, run),
     }
 
 
@@ -66,7 +70,7 @@ def coincidences(conditions, run):
         Drive({"I_soma": (row < len(offsets)) * PULSE}, pulses(ONSET, WIDTH, **clock)),
         Drive({"I_apical": amplitudes[column]}, waves, row),
     ]
-    net, trials = scan(pyramidal(), size, drives, dt=conditions.dt, parameters={"g_soma_basal": 0 * nS})
+    net, trials = scan(conditions.model, size, drives, dt=conditions.dt, parameters={"g_soma_basal": 0 * nS})
     spikes = spike_counts(run(net, trials, record=["cells.spikes"]), size).reshape(shape)
     lowest = threshold(np.asarray(amplitudes), spikes >= 2)
     return labelled(
@@ -76,42 +80,42 @@ def coincidences(conditions, run):
     )  # fmt: skip
 
 
-def triplet(alone, dt, run):
+def triplet(conditions, alone, run):
     """Membranes of the conditions of TRIPLET; ``alone`` is the threshold of the EPSC in ampere."""
-    clock = dict(duration=150 * ms, dt=dt)
+    clock = dict(duration=150 * ms, dt=conditions.dt)
     onsets, wave = [ONSET + LATER, ONSET], np.array([0, 0, 0, 1])
     waves = np.stack([double_exponential(onset, rise=0.5 * ms, decay=5 * ms, **clock) for onset in onsets], 1)
     drives = [
         Drive({"I_soma": np.array([1, 0, 1, 0]) * PULSE}, pulses(ONSET, WIDTH, **clock)),
         Drive({"I_apical": np.array([0, float(EPSC), float(EPSC), 1.2 * alone])}, waves, wave),
     ]
-    net, trials = scan(pyramidal(), len(TRIPLET), drives, dt=dt, parameters={"g_soma_basal": 0 * nS})
+    net, trials = scan(conditions.model, len(TRIPLET), drives, dt=conditions.dt, parameters={"g_soma_basal": 0 * nS})
     record = run(net, trials, record=["cells.spikes", "cells.v_soma", "cells.v_apical"])
-    apical, half = traces(record, "v_apical"), float(net.populations["cells"].model.parameters["half_ca_apical"])
+    apical, half = traces(record, "v_apical"), float(conditions.model.parameters["half_ca_apical"])
     node = record["cells"]
     dims = ("condition", "time")
     found = labelled(
         time=(("time",), node["time"].values, "s"), v_soma=(dims, traces(record, "v_soma"), "V"), v_apical=(dims, apical, "V"),
         spikes=(("condition",), spike_counts(record, len(TRIPLET)), "1"), v_apical_max=(("condition",), apical.max(1), "V"),
-        plateau=(("condition",), (apical > half).sum(1) * float(dt), "s"),
+        plateau=(("condition",), (apical > half).sum(1) * float(conditions.dt), "s"),
         spike_time=(("spike",), node["spike_time"].values, "s"), spike_condition=(("spike",), node["spike_neuron"].values, "1"),
     )  # fmt: skip
     return found.assign_attrs(conditions="; ".join(TRIPLET))
 
 
-def rheobase(currents, dt, run):
+def rheobase(conditions, run):
     """The lowest somatic pulse that makes a spike, with the basal branch cut off, at rest, and held up by its synapses."""
+    currents, model = conditions.currents, conditions.model
     shape = (len(RHEOBASE), len(currents))
     setting, column = np.unravel_index(np.arange(shape[0] * shape[1]), shape)
-    clock = dict(duration=ONSET + 30 * ms, dt=dt)
+    clock = dict(duration=ONSET + 30 * ms, dt=conditions.dt)
     synapses = np.where(setting == 2, PLATEAU_SYNAPSES, 0)
     drives = [
         Drive({"I_soma": currents[column]}, pulses(ONSET, WIDTH, **clock)),
         Drive({"s_ampa_basal": synapses, "s_nmda_basal": synapses}, events(ONSET, **clock)),
     ]
-    model = pyramidal()
     coupled = (setting > 0) * model.parameters["g_soma_basal"]
-    net, trials = scan(model, len(setting), drives, dt=dt, parameters={"g_soma_basal": coupled})
+    net, trials = scan(model, len(setting), drives, dt=conditions.dt, parameters={"g_soma_basal": coupled})
     spikes = spike_counts(run(net, trials, record=["cells.spikes"]), len(setting)).reshape(shape)
     found = labelled(
         current=(("current",), currents, "A"), spikes=(("setting", "current"), spikes, "1"),

@@ -4,7 +4,7 @@ Back-propagating action potentials sum up in the calcium zone. Five somatic puls
 100 Hz the dendrite answers with a spike of its own. Larkum, Kaiser & Sakmann 1999, PNAS 96:14600.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from brian2 import Hz, ms, mV, nA, nS
@@ -27,10 +27,11 @@ DETAILED_MODEL = (70, 120)
 
 @dataclass(frozen=True)
 class Conditions:
-    """The frequencies of the trains."""
+    """The frequencies of the trains; ``model`` has the names of :func:`~localplast.models.pyramidal`, its default."""
 
     frequencies: object
     dt: object
+    model: object = field(default_factory=pyramidal)
 
 
 def scanned(conditions, run):
@@ -39,7 +40,7 @@ def scanned(conditions, run):
     clock = dict(duration=ONSET + (PULSES - 1) / np.min(frequencies) + 60 * ms, dt=conditions.dt)
     waves = np.stack([pulses(ONSET + np.arange(PULSES) / frequency, WIDTH, **clock) for frequency in frequencies], 1)
     drive = Drive({"I_soma": PULSE}, waves, np.arange(size))
-    net, trials = scan(pyramidal(), size, [drive], dt=conditions.dt, parameters={"g_soma_basal": 0 * nS})
+    net, trials = scan(conditions.model, size, [drive], dt=conditions.dt, parameters={"g_soma_basal": 0 * nS})
     record = run(net, trials, record=["cells.spikes", "cells.v_apical"])
     apical = traces(record, "v_apical")
     found = labelled(

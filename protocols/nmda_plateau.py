@@ -6,7 +6,7 @@ gate of Jahr & Stevens every synapse adds less than the one before, and the end 
 Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from brian2 import Quantity, ms, mV
@@ -36,18 +36,22 @@ SOMATIC = (3, 23)
 
 @dataclass(frozen=True)
 class Conditions:
-    """How many synapses are active at once; the membranes of ``shown`` are kept."""
+    """How many synapses are active at once; the membranes of ``shown`` are kept.
+
+    ``model`` has the names of :func:`~localplast.models.pyramidal`, its default.
+    """
 
     synapses: tuple
     shown: tuple
     dt: object
+    model: object = field(default_factory=pyramidal)
 
 
 def scanned(conditions, run):
     """Every gate with every number of synapses, all in one population."""
     counts, shape = np.array(conditions.synapses), (len(GATES), len(conditions.synapses))
     gate, column = np.unravel_index(np.arange(shape[0] * shape[1]), shape)
-    model = pyramidal()
+    model = conditions.model
     volley = events(ONSET, duration=250 * ms, dt=conditions.dt)
     drive = Drive({"s_ampa_basal": counts[column], "s_nmda_basal": counts[column]}, volley)
     net, trials = scan(model, len(gate), [drive], dt=conditions.dt, parameters=blocks(GATES, gate, "basal"))
