@@ -32,7 +32,7 @@ def conductances(t):
 
     NEST's example writes ``0.018 C`` and so on, and adds ten times that in every millisecond to a conductance which decays
     within 3 ms: its soma feels 30 times as much. Taken as they are written these conductances would be 4 % of the soma's,
-    and 100 repetitions would teach nothing.
+    and the spikes of 100 repetitions would say too little about them.
     """
     swing = np.sin(2 * np.pi * np.asarray(t) / 0.1)
     per_ms = float(30 * C_M / ms)
@@ -200,7 +200,7 @@ def preset(*, dt, rate):
             "BPTT": Contender(bptt(), "torch", optimiser=offline),
             "dendritic, spikes": dendritic(),
             "dendritic, rates": Contender(dendritic(), "brian2", network=network(form="rates", dt=dt)),
-            "no learning": Contender(bptt(), "torch", ("pattern_cell",)),
+            "no learning": Contender(dendritic(), "brian2", ("pattern_cell",)),
         },
     )
 
