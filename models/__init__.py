@@ -19,7 +19,6 @@ from localplast.models.lif import lif as lif
 from localplast.models.microcircuit import sacramento_interneuron as sacramento_interneuron
 from localplast.models.microcircuit import sacramento_output as sacramento_output
 from localplast.models.microcircuit import sacramento_pyramidal as sacramento_pyramidal
-from localplast.models.microcircuit import sacramento_readout as sacramento_readout
 from localplast.models.plateau_cell import plateau_cell as plateau_cell
 from localplast.models.pyramidal import pyramidal as pyramidal
 from localplast.models.readout import leaky_readout as leaky_readout
@@ -31,6 +30,6 @@ from localplast.models.van_rossum import van_rossum_readout as van_rossum_readou
 __all__ = [
     "alif", "biased_lif", "biased_readout", "burst_poisson", "cuba_lif", "decolle_lif", "elise", "eprop_2020",
     "eprop_readout_2020", "graded_readout", "instant_readout", "leaky_readout", "lif", "naud_sprekeler", "plateau_cell",
-    "pyramidal", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal", "sacramento_readout", "superspike_lif",
+    "pyramidal", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal", "superspike_lif",
     "two_compartment", "urbanczik_senn", "van_rossum_readout",
 ]

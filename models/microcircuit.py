@@ -9,7 +9,7 @@ from brian2 import ms
 from localplast.errors import ModelError
 from localplast.neuron import Mismatch, NeuronModel
 
-__all__ = ["ACTIVATIONS", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal", "sacramento_readout"]
+__all__ = ["ACTIVATIONS", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"]
 
 REFERENCE = "Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, arXiv:2110.14549"
 
@@ -136,24 +136,6 @@ def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms,
         receives="v_bas",
         mismatch={"v_bas": Mismatch("rate - predicted")},
         reference=REFERENCE,
-    )
-
-
-def sacramento_readout(*, low=0.0, high=1.0):
-    """What the output neurons say, of their potential ``u_said``: 0 where that is ``low``, 1 where it is ``high``.
-
-    =========== ================================== ==========
-    parameter   meaning                            unit
-    =========== ================================== ==========
-    low, high   potentials that stand for 0 and 1  1
-    =========== ================================== ==========
-    """
-    return NeuronModel(
-        name="sacramento_readout",
-        equations="u_said : 1",
-        parameters={"low": low, "high": high},
-        receives="u_said",
-        output="(u_said - low)/(high - low)",
     )
 
 

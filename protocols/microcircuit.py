@@ -8,30 +8,40 @@ learns however short a pattern is shown; the original one needs several of its t
 import numpy as np
 from brian2 import ms
 
+from localplast.comparison import Contender
 from localplast.errors import NetworkError
-from localplast.models import sacramento_interneuron, sacramento_output, sacramento_pyramidal, sacramento_readout
-from localplast.network import Input, Network, Population, Projection, uniform
+from localplast.loss import mse
+from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
+from localplast.network import Input, Network, Population, Projection, same_as, uniform
+from localplast.optimise import adam, sgd
+from localplast.protocol import Preset, Protocol
+from localplast.rules import bptt, dendritic
+from localplast.task import Task, Trials
 
-__all__ = ["circuit", "self_predicting"]
+__all__ = ["TARGETS", "bars", "circuit", "contenders", "presented", "protocol", "self_predicting"]
+
+#: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
+TARGETS = (0.1, 1.0)
 
 
 def circuit(
-    sizes, *, prospective=True, activation="soft_relu", weight=None, down=None, targets=(0.1, 1.0), parameters=None, dt=0.1 * ms
-):
+    sizes, *, prospective=True, activation="soft_relu", parameters=None, weight=None, down=None, lateral=None,
+    plastic=("up", "ip", "pi"), targets=TARGETS, dt=0.1 * ms,
+):  # fmt: skip
     """A dendritic microcircuit: layers of pyramidal cells, interneurons that predict the layer above, a teacher, a readout.
 
-    Layer ``l`` of ``sizes`` is ``sense``, ``hidden1``, ``hidden2``, ..., ``out``. With ``below``, ``hidden<l>`` and ``above``
-    following each other, these projections make one circuit:
+    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``. With ``below``, ``hidden<l>`` and ``above`` following each
+    other, these projections make one circuit:
 
-    ============ =================================== ==============================================
+    ============ =================================== ======================================================
     projection   from, to                            weights
-    ============ =================================== ==============================================
-    ``up<l>``    below to hidden<l>.v_bas (or out)   plastic, within ±4 (±5 onto out)
-    ``ip<l>``    hidden<l> to inter<l>.v_den         plastic
-    ``pi<l>``    inter<l> to hidden<l>.v_api         plastic
+    ============ =================================== ======================================================
+    ``up<l>``    below to hidden<l>.v_bas (or out)   within ±4 (±5 onto out)
+    ``ip<l>``    hidden<l> to inter<l>.v_den         begin self-predicting
+    ``pi<l>``    inter<l> to hidden<l>.v_api         begin self-predicting
     ``down<l>``  above to hidden<l>.v_api            fixed
-    ``nudge<l>`` above (its potential) to inter<l>   one to one
-    ============ =================================== ==============================================
+    ``nudge<l>`` above (its potential) to inter<l>   one to one, fixed
+    ============ =================================== ======================================================
 
     Parameters
     ----------
@@ -44,59 +54,76 @@ def circuit(
         Latent equilibrium; else the original form.
     activation : str
         Of all cells: ``'soft_relu'``, ``'logistic'`` or ``'tanh'``.
-    weight, down : Random
-        What plastic weights and those of ``down`` start from; default uniform within ±1.
-    targets : (float, float)
-        Potentials of an output neuron that should be off, and on: 0 and 1 of the readout ``said``.
     parameters : mapping of str to Quantity
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
+    weight, down : what :class:`~localplast.network.Projection` takes
+        Weights of ``up`` and ``down`` at first; default uniform within ±1.
+    lateral : the same, optional
+        Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
+    plastic : sequence of str
+        What learns of ``up``, ``ip`` and ``pi``.
+    targets : (float, float)
+        Potentials of the output that the readout ``said`` shows as 0 and 1.
     dt : Quantity
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target`` (potentials).
     """
     if len(sizes) < 3:
-        raise NetworkError(f"a microcircuit has an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more")
-    form = {"prospective": prospective, "activation": activation}
-    depth, outputs, draw = len(sizes) - 2, sizes[-1], weight or uniform(1.0, fan_in=False)
-    layers = ["sense", *(f"hidden{k}" for k in range(1, depth + 1)), "out"]
-    nodes = {"sense": Input(sizes[0], "currents")}
-    nodes |= {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
+        raise NetworkError(f"a circuit is an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more")
+    layers = ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
+    cells = populations(layers, sizes, parameters or {}, prospective=prospective, activation=activation)
+    drawn, (low, high), outputs = weight or uniform(1.0, fan_in=False), targets, sizes[-1]
     projections = []
-    for k in range(1, depth + 1):
-        nodes[f"hidden{k}"] = population(sizes[k], sacramento_pyramidal(**form), parameters)
-        nodes[f"inter{k}"] = population(sizes[k + 1], sacramento_interneuron(**form), parameters)
-        projections += one_circuit(k, layers, sizes, draw, down or draw)
-    nodes["out"] = population(outputs, sacramento_output(**form), parameters)
-    nodes["said"] = Population(outputs, sacramento_readout(low=targets[0], high=targets[1]))
+    for k in range(1, len(sizes)):
+        limit = 5.0 if layers[k] == "out" else 4.0
+        options = {"weight": drawn, "bounds": (-limit, limit), "plastic": "up" in plastic}
+        projections.append(Projection(layers[k - 1], layers[k], name=f"up{k}", **options))
+    for k in range(1, len(sizes) - 1):
+        projections += one_circuit(k, layers[k + 1], cells, down or drawn, lateral, plastic)
     projections += [
-        Projection(layers[-2], "out", weight=draw, bounds=(-5.0, 5.0), name=f"up{depth + 1}"),
         Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
         one_to_one("target", "out", outputs, target="u_target", name="wanted"),
-        one_to_one("out", "said", outputs, output="u_breve", name="saying"),
+        one_to_one("out", "said", outputs, output=f"(u_breve - {low})/({high} - {low})", name="saying"),
     ]
-    return Network(dt=dt, projections=projections, **nodes)
+    teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
+    said = Population(outputs, graded_readout())
+    return Network(dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=said, projections=projections)
 
 
-def population(size, model, parameters):
-    """Neurons of a ``model``, with those of the ``parameters`` that it has."""
-    return Population(size, model, {k: v for k, v in (parameters or {}).items() if k in model.parameters})
+def populations(layers, sizes, parameters, **form):
+    """The cells of a :func:`circuit`, by name, with those of the ``parameters`` that they have."""
+    def made(size, model):
+        return Population(size, model, {k: v for k, v in parameters.items() if k in model.parameters})
+
+    cells = {}
+    for k in range(1, len(layers) - 1):
+        cells[layers[k]] = made(sizes[k], sacramento_pyramidal(**form))
+        cells[f"inter{k}"] = made(sizes[k + 1], sacramento_interneuron(**form))
+    return {**cells, "out": made(sizes[-1], sacramento_output(**form))}
 
 
-def one_circuit(k, layers, sizes, draw, down):
-    """The projections of hidden layer ``k``; see :func:`circuit`."""
-    below, here, above, inter = layers[k - 1], layers[k], layers[k + 1], f"inter{k}"
+def one_circuit(k, above, cells, down, lateral, plastic):
+    """What joins ``hidden<k>``, its interneurons and the layer ``above``; see :func:`circuit`."""
+    here, inter = f"hidden{k}", f"inter{k}"
+    share = predicted_share(cells[inter].values, cells[above].values)
+    ip, pi = lateral or same_as(f"up{k + 1}", times=share), lateral or same_as(f"down{k}", times=-1.0)
     return [
-        Projection(below, here, weight=draw, bounds=(-4.0, 4.0), name=f"up{k}"),
-        Projection(here, inter, weight=draw, name=f"ip{k}"),
-        Projection(inter, here, weight=draw, target="v_api", name=f"pi{k}"),
+        Projection(here, inter, weight=ip, plastic="ip" in plastic, name=f"ip{k}"),
+        Projection(inter, here, weight=pi, target="v_api", plastic="pi" in plastic, name=f"pi{k}"),
         Projection(above, here, weight=down, target="v_api", plastic=False, name=f"down{k}"),
-        one_to_one(above, inter, sizes[k + 1], target="u_above", output="u_breve", name=f"nudge{k}"),
+        one_to_one(above, inter, cells[inter].size, target="u_above", output="u_breve", name=f"nudge{k}"),
     ]
 
 
 def one_to_one(pre, post, size, **options):
     """Each neuron of ``pre`` reaches its partner in ``post`` with weight 1; fixed."""
     return Projection(pre, post, weight=np.eye(size), mask=np.eye(size, dtype=bool), plastic=False, **options)
+
+
+def predicted_share(inter, above):
+    """What is left of a basal potential in the soma of the layer above, over the same for dendrite and soma of an interneuron."""
+    total = above["g_l"] + above["g_b"] + above.get("g_a", 0 * above["g_l"])
+    return float(above["g_b"] / total / (inter["g_d"] / (inter["g_l"] + inter["g_d"])))
 
 
 def self_predicting(net, values):
@@ -112,11 +139,122 @@ def self_predicting(net, values):
     values : Values
     """
     weights = {}
-    for name in values.weights:
-        if name.startswith("down"):
-            k = int(name.removeprefix("down"))
-            cell, above = values.parameters[f"inter{k}"], values.parameters[net.projections[name].pre]
-            total = above["g_l"] + above["g_b"] + above.get("g_a", 0.0)
-            ratio = above["g_b"] * (cell["g_l"] + cell["g_d"]) / (cell["g_d"] * total)
-            weights |= {f"pi{k}": -values.weights[name], f"ip{k}": values.weights[f"up{k + 1}"] * ratio}
+    for p in net.projections.values():
+        if p.name.startswith("down"):
+            k = int(p.name.removeprefix("down"))
+            share = predicted_share(values.parameters[f"inter{k}"], values.parameters[p.pre])
+            weights |= {f"pi{k}": -values.weights[p.name], f"ip{k}": share * values.weights[f"up{k + 1}"]}
     return values.replace_weights(weights)
+
+
+def bars():
+    """The eight bars in a square of 3 x 3 pixels, ``(8, 9)``, and whether they lie, stand or slant: 0, 1, 2, ``(8,)``."""
+    row, slant = np.eye(3), np.eye(3).ravel()
+    lying, standing = np.repeat(row, 3, axis=1), np.tile(row, (1, 3))
+    return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
+
+
+def presented(samples, labels, *, steps, outputs=3, targets=TARGETS):
+    """Streams of patterns, one following the other, with a teacher who names each while it is shown.
+
+    Parameters
+    ----------
+    samples : array ``(trial, pattern, channel)``
+    labels : int array ``(trial, pattern)``
+
+    Other arguments
+    ---------------
+    steps : int
+        How long each pattern is shown; the readout is judged in the second half.
+    outputs : int
+        Number of classes.
+    targets : (float, float)
+        Potentials that the teacher wants of an output that should be off, and on.
+
+    Returns
+    -------
+    Trials
+        The target: of single patterns their labels ``(trial,)``, of streams 1 for the right class and 0 for others,
+        ``(trial, time, class)``. The weight of the steps adds up to 1.
+    """
+    right = np.repeat(np.eye(outputs)[labels], steps, axis=1)
+    low, high = targets
+    inputs = {
+        "sense": np.repeat(samples, steps, axis=1).astype(float), "teach": np.ones((*right.shape[:2], 1)),
+        "target": low + (high - low) * right,
+    }  # fmt: skip
+    late = np.tile(np.arange(steps) >= steps // 2, labels.shape[1])
+    return Trials(inputs, labels[:, 0] if labels.shape[1] == 1 else right, late / late.sum())
+
+
+def bars_task(*, steps, shown=100):
+    """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one for ``shown``.
+
+    The bars that are tested are those that are learned: there are no others.
+    """
+    samples, labels = bars()
+
+    def stream(order, steps):
+        return presented(samples[order], labels[order], steps=steps)
+
+    def training(update, batch, seed):
+        rng = np.random.default_rng([seed, 0, update])
+        return stream(rng.permuted(np.tile(np.arange(8), (batch, 1)), axis=1), steps)
+
+    def testing(n, seed):
+        order = np.random.default_rng([seed, 1]).permutation(8)
+        return stream(np.resize(order, (n, 1)), shown)
+
+    return Task("microcircuit", training, testing)
+
+
+def contenders(net, original, *, backend, offline=None):
+    """The microcircuit, its original form, the same with hidden weights frozen, and BPTT with the optimiser ``offline``, if any.
+
+    BPTT changes what the circuit itself is to learn, ``up``; lateral weights stay as they are.
+    """
+    lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
+    hidden = tuple(p.name for p in net.plastic if p.name.startswith("up") and p.post != "out")
+    return {
+        **({"BPTT": Contender(bptt(), "torch", lateral, optimiser=offline)} if offline else {}),
+        "dendritic": Contender(dendritic(), backend),
+        "dendritic, original": Contender(dendritic(), backend, network=original),
+        "dendritic, hidden frozen": Contender(dendritic(), backend, hidden),
+    }
+
+
+def quick():
+    """Bars of 1 ms, a fifth of the membrane's time constant; rates per presentation nine times those published."""
+    return preset(steps=10, pace=90.0, batch=8, updates=60, backend="torch", offline=adam(0.02))
+
+
+def paper():
+    """The published course: bars of 10 ms, one after the other, 1000 times all eight."""
+    return preset(steps=100, pace=1.0, batch=1, updates=1000, backend="brian2")
+
+
+def preset(*, steps, pace, batch, updates, backend, offline=None):
+    """``pace`` times the published rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
+    nets = [circuit((9, 30, 3), prospective=prospective, plastic=("up", "ip")) for prospective in (True, False)]
+    per_step = pace * float(nets[0].dt / ms)
+    return Preset(
+        network=nets[0],
+        task=bars_task(steps=steps),
+        loss=mse(),
+        optimiser=sgd(per_step).with_rates(up1=0.05, up2=0.01, ip1=0.02),
+        batch=batch,
+        updates=updates,
+        test=8,
+        hidden="hidden1",
+        rules=contenders(*nets, backend=backend, offline=offline),
+    )
+
+
+protocol = Protocol(
+    name="microcircuit",
+    summary="Bars in a dendritic microcircuit: apical dendrites hold the error, with and without latent equilibrium.",
+    reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; Sacramento et al. 2018, NeurIPS, arXiv:1810.11393",
+    presets={"quick": quick, "paper": paper},
+    published={"fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"},
+    rule="dendritic",
+)

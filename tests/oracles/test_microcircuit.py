@@ -14,7 +14,7 @@ from brian2 import ms
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
 from localplast.models import sacramento_pyramidal
-from localplast.network import Network
+from localplast.network import Network, uniform
 from localplast.optimise import momentum, sgd
 from localplast.protocols.microcircuit import circuit, self_predicting
 from localplast.rules import dendritic
@@ -78,6 +78,11 @@ class TestSelfPrediction:
     def test_apical_potentials_rest_at_zero_for_any_input(self, backend):
         assert self.apical(NET, self_predicting(NET, NET.draw(1)), backend) < 1e-12
 
+    def test_circuits_begin_in_this_state(self):
+        drawn = NET.draw(1)
+        for name, expected in self_predicting(NET, drawn).weights.items():
+            np.testing.assert_allclose(drawn.weights[name], expected, rtol=1e-14, err_msg=name)
+
     def test_the_original_form_comes_to_rest_as_well_only_later(self):
         net = circuit(SIZES, activation="logistic", prospective=False)
         values = self_predicting(net, net.draw(1))
@@ -99,7 +104,7 @@ class TestSelfPrediction:
 
     def test_lateral_weights_find_it_by_themselves(self):
         """From random lateral weights, the teacher silent: what the layer above sends down is predicted away."""
-        net = circuit((4, 6, 2), activation="logistic")
+        net = circuit((4, 6, 2), activation="logistic", lateral=uniform(1.0, fan_in=False))
         task = lp.Task.generated("noise", lambda rng, n: still(rng.uniform(-1, 2, (n, 30, 4)).repeat(10, axis=1), 2))
         optimiser = sgd(5.0).with_rates(up1=0.0, up2=0.0)
         fit = lp.run(net, task, rule=dendritic(), backend="torch", optimiser=optimiser, batch=8, updates=1)
@@ -228,6 +233,9 @@ class TestOnline:
 
     RATES = {"up1": 0.05, "up2": 0.01, "ip1": 0.02, "pi1": 0.01}
 
+    def network(self, **options):
+        return circuit((4, 5, 2), activation="logistic", lateral=uniform(1.0, fan_in=False), **options)
+
     def trials(self):
         rng = np.random.default_rng(4)
         walk = np.cumsum(rng.standard_normal((1, 1000, 6)), axis=1) / 10
@@ -236,7 +244,7 @@ class TestOnline:
 
     def learned(self, backend, optimiser, net=None):
         """Start and end of 1000 steps."""
-        net = net or circuit((4, 5, 2), activation="logistic")
+        net = net or self.network()
         task = lp.Task("moving", lambda update, batch, seed: self.trials(), None)
         rates = {k: v / 0.05 for k, v in self.RATES.items()}
         fit = lp.run(
@@ -258,7 +266,7 @@ class TestOnline:
                 np.testing.assert_allclose(end.weights[name], expected[name], rtol=0, atol=1e-8, err_msg=f"{backend} {name}")
 
     def test_an_apical_conductance_one_percent_off_is_noticed(self):
-        net = circuit((4, 5, 2), activation="logistic", parameters={"g_a": 1.01 * G_A / ms})
+        net = self.network(parameters={"g_a": 1.01 * G_A / ms})
         start, end = self.learned("torch", sgd(0.05), net)
         expected = by_hand(start, self.trials(), self.RATES)
         assert np.abs(end.weights["up1"] - expected["up1"]).max() > 1e-5
@@ -275,7 +283,7 @@ class TestLatency:
             values = values.replace_weights({name: 0 * w for name, w in values.weights.items() if name[:2] in ("do", "pi")})
         n = 30 if prospective else 1500
         sense = np.concatenate([np.repeat(SENSE[None, :1], n, axis=1) * sign for sign in (1.0, -1.0)], axis=1)
-        said = lp.run(net, still(sense, 3), values=values, backend="torch", record=["said.u_said"])["said"]["u_said"].values[0, n:]
+        said = lp.run(net, still(sense, 3), values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[0, n:]
         late = np.abs(said - said[-1]).max(-1) > 1e-3 * np.abs(said[-1] - said[0]).max()
         return int(np.flatnonzero(late).max()) + 1
 
