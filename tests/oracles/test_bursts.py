@@ -9,6 +9,7 @@ from localplast.loss import mse
 from localplast.models import burst_poisson, leaky_readout, naud_sprekeler
 from localplast.network import Input, Network, Population, Projection
 from localplast.optimise import sgd
+from localplast.protocols import burst_sign
 from localplast.rules import dendritic
 from localplast.short_term import depression, facilitation
 from localplast.task import Task, Trials
@@ -284,6 +285,30 @@ def test_both_backends_have_the_same_bursts(twins):
     one, other = twins.both(net, taught())
     twins.live(net, {name: a for name, a in one.items() if name.endswith(".spikes")})
     twins.compare(one, other)
+
+
+# -------------------------------------------------------------------------------------------------------------- burst-sign
+
+
+def test_the_course_of_a_weight_is_the_sum_of_surplus_times_trace():
+    """Read off replicas that stop learning one after the other; weights hardly move, so that spikes are those of a simulation."""
+    c = burst_sign.Conditions(200 * ms, 100 * ms, looks=5, pre=6, post=4, rate=1e-9)
+    net, given = burst_sign.network(c), burst_sign.trials(c)
+    task = Task("burst-sign", lambda update, batch, seed: given, lambda n, seed: given)
+    fit = lp.run(net, task, rule=dendritic(), optimiser=sgd(c.rate), loss=mse(), updates=1, backend="torch")
+    states = [f"cells.{name}" for name in ("event", "burst", "E_bar", "B_bar")]
+    record = lp.run(net, given, record=["sources.event_trace", *states], backend="torch")
+    expected = burst_sign.expected_course(c, record)[np.round(c.stops / 1e-3).astype(int) - 1] - 0.08
+    course = fit["sources_cells"]["weight"].values.reshape(c.pre, c.looks, c.post).mean((0, 2)) - 0.08
+    np.testing.assert_allclose(course, expected, rtol=1e-5, atol=1e-15)
+    assert np.all(np.abs(np.diff(course)) > 1e-11)
+
+
+@pytest.mark.slow
+def test_steps_of_current_up_and_down_potentiate_and_depress():
+    record = burst_sign.protocol.measure("quick")
+    rest, up, back, down, again = burst_sign.changes(record)
+    assert abs(rest) < 0.3 * min(abs(up), abs(down)) and up > 1e-3 and back < -1e-3 and down < -1e-3 and again > 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------- what the parts promise
