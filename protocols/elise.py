@@ -8,24 +8,33 @@ sequence at which the same tone sounds.
 from dataclasses import replace
 
 import numpy as np
+import xarray as xr
 from brian2 import mV, ms, nS, pA
 
 from localplast.loss import mse
 from localplast.models import elise, graded_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
 from localplast.optimise import sgd
+from localplast.plot import COLOURS, legend, style
 from localplast.protocol import Preset, Protocol
+from localplast.replay import best_phase
 from localplast.rules import dendritic
 from localplast.scaffold import grow
 from localplast.task import Task, Trials
+from localplast.verbs import run
 
-__all__ = ["FUER_ELISE", "TWO_TOKENS", "network", "nudged", "one_hot", "protocol", "stream", "target_rates"]
+__all__ = [
+    "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "played", "protocol", "rates", "recovery",
+    "report", "sequence", "stream",
+]  # fmt: skip
 
 TWO_TOKENS = (0, 1)
 #: The first twelve tones of Für Elise, as numbers of seven visible cells.
 FUER_ELISE = (6, 0, 1, 0, 1, 0, 4, 2, 3, 5, 5, 5)
 #: How strongly the teacher nudges, and to which potentials (mV) silent and sounding cells.
 LAM, SILENT, SOUNDING = 0.7, -70.0, -50.0
+#: Cycles that are given as a cue for replay.
+CUE = 2
 
 
 def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
@@ -81,74 +90,160 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
     )
 
 
-def one_hot(tokens, visible, duration, dt):
-    """One cycle of a sequence, float ``(period, visible)``: 1 for the cell that sounds; ``duration`` is that of the cycle."""
+def melody(tokens, visible, duration, dt):
+    """One cycle of a sequence, float ``(period, visible)``: the potentials (mV) that the teacher wants; ``duration`` is of all."""
     steps = round(float(duration / dt))
-    return np.eye(visible)[np.asarray(tokens)[np.arange(steps) * len(tokens) // steps]]
+    sounding = np.eye(visible)[np.asarray(tokens)[np.arange(steps) * len(tokens) // steps]]
+    return SILENT + (SOUNDING - SILENT) * sounding
 
 
-def target_rates(pattern):
-    """The rates of cells at the potentials that the teacher asks for, shape as ``pattern``."""
+def rates(potentials):
+    """The rates of cells at ``potentials`` (mV), of the same shape."""
     cell = elise().parameters
-    return 1 / (1 + np.exp(float(cell["slope"] * mV) * (float(cell["u_half"] / mV) - potentials(pattern))))
+    return 1 / (1 + np.exp(float(cell["slope"] * mV) * (float(cell["u_half"] / mV) - potentials)))
 
 
-def potentials(pattern):
-    return SILENT + (SOUNDING - SILENT) * pattern
-
-
-def stream(pattern, cycles, *, silent=0, phases=(0,)):
-    """Trials that go through the pattern for ``cycles`` cycles with the teacher, and for ``silent`` ones without.
+def stream(cycle, cycles, *, silent=0, phases=(0,)):
+    """Trials that go through a melody for ``cycles`` cycles with the teacher, and for ``silent`` ones without.
 
     Parameters
     ----------
-    pattern : float array ``(period, visible)``
+    cycle : float array ``(period, visible)``
+        One cycle, in mV.
     cycles, silent : int
     phases : sequence of int
-        The step of the pattern that each trial begins with.
+        The step of the melody that each trial begins with.
 
     Every step counts in the loss, of those after a cue only the silent ones; the target is what the teacher says or would say.
     """
-    time = np.arange((cycles + silent) * len(pattern))
-    score = pattern[(time + np.asarray(phases)[:, None]) % len(pattern)]
-    heard = (time < cycles * len(pattern)).astype(float)
+    time = np.arange((cycles + silent) * len(cycle))
+    score = cycle[(time + np.asarray(phases)[:, None]) % len(cycle)]
+    heard = (time < cycles * len(cycle)).astype(float)
     counted = 1 - heard if silent else heard
-    inputs = {"tones": potentials(score) * heard[:, None], "nudging": LAM * heard[:, None] * np.ones_like(score)}
-    return Trials(inputs, target_rates(score), counted / counted.sum())
+    inputs = {"tones": score * heard[:, None], "nudging": LAM * heard[:, None] * np.ones_like(score)}
+    return Trials(inputs, rates(score), counted / counted.sum())
 
 
-def nudged(trials, when, wanted, *, cells=slice(None), lam=LAM):
-    """The same trials with a disturbance: in the steps ``when`` (a slice) some cells are nudged to other potentials.
+def nudged(trials, trial, when, wanted, *, cells=slice(None), lam=LAM):
+    """The same trials with one disturbed: in the steps ``when`` (a slice) some visible cells are nudged to other potentials.
 
     Parameters
     ----------
+    trial : int
+    when : slice
     wanted : float, or array ``(time, cell)``
         In mV.
 
     Other arguments
     ---------------
     cells : index
-        Of visible cells.
     lam : float
         Strength: near 1 silences a cell, whatever its dendrite says.
     """
     inputs = {name: array.copy() for name, array in trials.inputs.items()}
-    inputs["tones"][:, when, cells] = wanted
-    inputs["nudging"][:, when, cells] = lam
+    inputs["tones"][trial, when, cells] = wanted
+    inputs["nudging"][trial, when, cells] = lam
     return replace(trials, inputs=inputs)
 
 
-def task(tokens, *, visible, duration, dt, cycles, cue=2, silent=3):
-    """Streams of ``cycles`` cycles that begin anywhere in the sequence; tested is replay after a cue of two cycles."""
-    pattern = one_hot(tokens, visible, duration, dt)
+def task(tokens, *, visible, duration, dt, cycles, silent=3):
+    """Streams of ``cycles`` cycles that begin anywhere in the sequence; tested is replay after a cue."""
+    cycle = melody(tokens, visible, duration, dt)
 
     def training(update, batch, seed):
-        return stream(pattern, cycles, phases=np.random.default_rng([seed, 0, update]).integers(len(pattern), size=batch))
+        return stream(cycle, cycles, phases=np.random.default_rng([seed, 0, update]).integers(len(cycle), size=batch))
 
     def testing(n, seed):
-        return stream(pattern, cue, silent=silent, phases=np.random.default_rng([seed, 1]).integers(len(pattern), size=n))
+        return stream(cycle, CUE, silent=silent, phases=np.random.default_rng([seed, 1]).integers(len(cycle), size=n))
 
-    return Task("elise", training, testing, meta={"pattern": pattern})
+    return Task("elise", training, testing, meta={"cycle": cycle})
+
+
+def played(net, values, trials, **options):
+    """The rates of the visible cells of a network that learns no more, float array ``(trial, time, visible)``."""
+    record = run(net, trials, values=values, record=["cells.u"], **{"backend": "torch", **options})
+    return rates(record["cells"]["u"].values[..., : net.size("tones")] / float(mV))
+
+
+def disturbances(cycle, dt, *, duration=200 * ms, before=4, after=6):
+    """Three replays of a melody, after a cue, and the steps (a slice) in which the second and the third are disturbed.
+
+    Undisturbed; with the first cell silenced for ``duration``; with the teacher back for as long, half a cycle ahead.
+    ``before`` and ``after`` are cycles of replay.
+    """
+    lasting = round(float(duration / dt))
+    start = (CUE + before) * len(cycle)
+    when = slice(start, start + lasting)
+    trials = stream(cycle, CUE, silent=before + after - (-lasting // len(cycle)), phases=[0, 0, 0])
+    trials = nudged(trials, 1, when, SILENT, cells=0, lam=0.99)
+    ahead = cycle[(np.arange(lasting) + len(cycle) // 2) % len(cycle)]
+    return nudged(trials, 2, when, ahead), when
+
+
+def recovery(net, values, cycle, **options):
+    """How well :func:`disturbances` are played, before, during and after the disturbance.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``rate`` (replay, time, visible), without the cue; ``correlation``, ``mse`` and ``phase`` (replay, window) of
+        :func:`~localplast.replay.best_phase`; ``part`` (window): before, during, after or, in between, nothing.
+    """
+    trials, when = disturbances(cycle, net.dt)
+    found = played(net, values, trials, **options)[:, CUE * len(cycle) :]
+    windows = xr.concat([best_phase(one, rates(cycle)) for one in found], "replay")
+    start, end = (step - CUE * len(cycle) for step in (when.start, when.stop))
+    first, last = windows["start"].values[0], windows["start"].values[0] + len(cycle)
+    part = np.select(
+        [last <= start, (first < end) & (last > start), first >= found.shape[1] - 3 * len(cycle)], ["before", "during", "after"], ""
+    )
+    times = {"time": np.arange(found.shape[1]) * float(net.dt), "replay": ["undisturbed", "silenced", "shifted"]}
+    attrs = {"disturbed": [start * float(net.dt), end * float(net.dt)]}
+    return windows.assign(rate=(("replay", "time", "visible"), found), part=("window", part)).assign_coords(times).assign_attrs(attrs)
+
+
+def cycle_of(trials):
+    """One cycle of the melody of a test trial, from its cue."""
+    return trials.inputs["tones"][0, : np.count_nonzero(trials.inputs["nudging"][0, :, 0]) // CUE]
+
+
+def report(net, trials, values):
+    """What the network plays by itself, in words."""
+    found = recovery(net, values, cycle_of(trials))
+    means = {part: found["correlation"].where(found["part"] == part, drop=True).mean("window") for part in ("before", "during", "after")}
+    means = {name: {part: float(mean.sel(replay=name)) for part, mean in means.items()} for name in found["replay"].values}
+    moved = (found["phase"].sel(replay="shifted") - found["phase"].sel(replay="undisturbed")).values[-1] / len(cycle_of(trials)) % 1
+    first = found.sel(replay="undisturbed")
+    lines = [f"replay without the teacher: correlation {float(first['correlation'].mean()):.3f}, mse {float(first['mse'].mean()):.4f}"]
+    for name, what in (("silenced", "first cell silenced for 200 ms"), ("shifted", f"teacher back, half a cycle ahead (replay then {moved:.2f})")):
+        lines.append(f"{what}: correlation " + ", ".join(f"{mean:.3f} {part}" for part, mean in means[name].items()))
+    return "\n".join(lines)
+
+
+def figure(net, trials, before, after):
+    """What is played before and after learning, and how it recovers from disturbances.
+
+    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    """
+    import matplotlib.pyplot as plt
+
+    cycle = cycle_of(trials)
+    found, naive = recovery(net, after, cycle), recovery(net, before, cycle)
+    shown = {"before learning": naive.isel(replay=0), "after learning": found.isel(replay=0)}
+    shown |= {"first cell silenced for 200 ms": found.isel(replay=1), "teacher back for 200 ms, half a cycle ahead": found.isel(replay=2)}
+    drawn, axes = plt.subplots(5, 1, figsize=(9, 9), sharex=True, constrained_layout=True)
+    for (title, one), ax in zip(shown.items(), axes, strict=False):
+        mesh = ax.pcolormesh(one["time"], one["visible"], one["rate"].values.T, vmin=0, vmax=1, cmap="Greys", rasterized=True)
+        style(ax, title, "", "visible cell")
+    for ax in axes[2:4]:
+        ax.axvspan(*found.attrs["disturbed"], color=COLOURS[2], alpha=0.3, lw=0)
+    drawn.colorbar(mesh, ax=axes[:4], label="rate", shrink=0.5)
+    centre = (found["start"].isel(replay=0).values + len(cycle) / 2) * float(net.dt)
+    for name, colour in zip(found["replay"].values, COLOURS, strict=False):
+        axes[4].plot(centre, found["correlation"].sel(replay=name), color=colour, label=name, lw=1.6)
+    legend(axes[4])
+    style(axes[4], "correlation with the sequence at the best phase", "time without the teacher (s)", "correlation")
+    return drawn
 
 
 def quick():
@@ -157,9 +252,10 @@ def quick():
 
 
 def sequence(seed=0):
-    """Twelve tones in 240 ms, in steps of 0.5 ms; the visible synapses learn ten times faster than published."""
+    """Twelve tones in 250 ms, 600 cycles in steps of 0.5 ms; ``seed`` is that of the scaffold and the delays."""
     return preset(
-        FUER_ELISE, visible=7, latent=30, duration=240 * ms, dt=0.5 * ms, cycles=20, updates=20, visible_rate=1e-2, seed=seed
+        FUER_ELISE, visible=7, latent=30, duration=250 * ms, dt=0.5 * ms, cycles=20, updates=30, visible_rate=3e-3, rate=3e-2,
+        seed=seed,
     )
 
 
@@ -190,4 +286,5 @@ protocol = Protocol(
     reference="Kriener et al. 2024, arXiv:2402.16763",
     presets={"quick": quick, "sequence": sequence, "paper": paper},
     rule="dendritic",
+    drawn=figure,
 )
