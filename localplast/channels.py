@@ -115,7 +115,7 @@ def check_piece(where, equations, parameters):
         raise ModelError(f"{where}: the equations do not parse: {error}") from None
     for name, value in parameters.items():
         if name not in parsed:
-            raise ModelError(f"{where}: the parameter {name!r} has no unit; add a line to the equations, such as '{name} : siemens'")
+            raise ModelError(f"{where}: the parameter {name!r} has no unit; add a line to the equations: '{name} : siemens'")
         check_value(where, name, value, parsed[name].dim)
     return parsed.names
 
@@ -145,8 +145,8 @@ KINDS = {
 def ampa(*, g, tau, rise=None, E=0 * mV, name="ampa"):
     """``I = g*s*(E - v)``: a spike adds its weight (a number of synapses) to ``s``, which decays with ``tau``.
 
-    With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so that ``g`` is the
-    peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
+    With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so that ``g``
+    is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
     ``peak = (tau/rise)**(rise/(tau - rise))``.
 
     =========== ============================================ =========

@@ -4,7 +4,7 @@ from brian2 import ms, mV, nS, pA, pF
 
 from localplast.channels import ampa, bap, na_spike, plateau
 from localplast.compartments import Compartment, cell, coupling
-from localplast.surrogate import fast_sigmoid
+from localplast.surrogate import per_time, triangle
 
 __all__ = ["plateau_cell"]
 
@@ -13,7 +13,7 @@ def plateau_cell(
     *, v_rest=-70 * mV, v_th=-50 * mV, v_reset=-60 * mV, tau_ref=3 * ms, C_soma=200 * pF, g_leak_soma=10 * nS, C_dendrite=50 * pF,
     g_leak_dendrite=2.5 * nS, g_basal=7 * nS, g_oblique=20 * nS, g_apical=15 * nS, g_ampa=1 * nS, tau_ampa=2 * ms,
     theta_nmda=-45 * mV, T_nmda=50 * ms, theta_ca=-40 * mV, T_ca=30 * ms, E_plateau=-10 * mV, g_plateau=50 * nS, theta_na=-40 * mV,
-    g_rise=30 * nS, g_fall=14 * nS, I_bap=500 * pA, channels=None, width=2 * mV, method="euler",
+    g_rise=30 * nS, g_fall=14 * nS, I_bap=500 * pA, channels=None, width=20 * mV, method="euler",
 ):  # fmt: skip
     """A leaky soma with three dendrites, each with AMPA synapses and an event of its own that starts a timer.
 
@@ -41,8 +41,10 @@ def plateau_cell(
     E_plateau, g_plateau             what plateaus pull to, and how strongly        volt, siemens
     g_rise, g_fall                   conductances of the sodium spike               siemens
     I_bap                            back-propagating action potential              amp
-    width                            width of the surrogate                         volt
+    width                            half width of the surrogate                    volt
     ================================ ============================================== =========
+
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
 
     Events as in Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286 (three types of dendritic spike in one
     cell), the sodium spike as in Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131; lengths in biological time.
@@ -70,7 +72,7 @@ def plateau_cell(
         refractory="tau_ref",
         receives="s_ampa_basal",
         parameters={"v_th": v_th, "v_reset": v_reset, "tau_ref": tau_ref, "width": width},
-        surrogate=fast_sigmoid("width"),
+        surrogate=per_time(triangle("width")),
         method=method,
         reference="Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from brian2 import ms, mV, nS, pA, pF
 
 from localplast.channels import adaptation, ampa, bap, calcium, nmda
 from localplast.compartments import Compartment, active_coupling, cell, coupling
-from localplast.surrogate import fast_sigmoid
+from localplast.surrogate import per_time, triangle
 
 __all__ = ["pyramidal"]
 
@@ -13,7 +13,7 @@ def pyramidal(
     *, v_rest=-70 * mV, v_th=-50 * mV, tau_ref=3 * ms, C_soma=370 * pF, tau_soma=16 * ms, b=-200 * pA, tau_adapt=100 * ms,
     C_apical=170 * pF, tau_apical=7 * ms, I_ca=1200 * pA, I_ca_soma=1300 * pA, v_ca=-38 * mV, slope_ca=6 * mV, a_ca=-13 * nS,
     tau_ca=30 * ms, I_bap=2600 * pA, C_basal=50 * pF, g_leak_basal=2.5 * nS, g_basal=4 * nS, g_ampa=0.8 * nS, tau_ampa=2 * ms,
-    g_nmda=0.8 * nS, tau_nmda=60 * ms, gate=None, channels=None, width=2 * mV, method="euler",
+    g_nmda=0.8 * nS, tau_nmda=60 * ms, gate=None, channels=None, width=20 * mV, method="euler",
 ):  # fmt: skip
     """Soma and apical dendrite, joined by active currents, and a basal branch, joined by a conductance::
 
@@ -39,7 +39,7 @@ def pyramidal(
     g_leak_basal, g_basal   leak of the branch, coupling to the soma          siemens
     g_ampa, g_nmda          conductance of one synapse                        siemens
     tau_ampa, tau_nmda      decay of synapses                                 second
-    width                   width of the surrogate                            volt
+    width                   half width of the surrogate                       volt
     ======================= ================================================= =========
 
     Other arguments
@@ -48,6 +48,8 @@ def pyramidal(
         Of the NMDA channel, such as ``localplast.channels.JAHR_STEVENS``.
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
+
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
 
     Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat Neurosci
     24:1010, and a refractory period in place of their moving threshold.
@@ -74,7 +76,7 @@ def pyramidal(
         reset="v_soma = E_leak_soma",
         refractory="tau_ref",
         parameters={"v_th": v_th, "tau_ref": tau_ref, "width": width},
-        surrogate=fast_sigmoid("width"),
+        surrogate=per_time(triangle("width")),
         method=method,
         reference="Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from brian2 import ms, mV, nS, pF
 
 from localplast.channels import ampa, nmda
 from localplast.compartments import Compartment, cell, coupling
-from localplast.surrogate import fast_sigmoid
+from localplast.surrogate import per_time, triangle
 
 __all__ = ["two_compartment"]
 
@@ -12,7 +12,7 @@ __all__ = ["two_compartment"]
 def two_compartment(
     *, v_rest=-70 * mV, v_th=-50 * mV, v_reset=-60 * mV, tau_ref=4 * ms, C_soma=200 * pF, g_leak_soma=10 * nS, C_dendrite=50 * pF,
     g_leak_dendrite=2.5 * nS, g_dendrite=15 * nS, g_ampa=3 * nS, tau_ampa=2 * ms, g_nmda=3 * nS, tau_nmda=60 * ms, gate=None,
-    channels=None, width=2 * mV, method="euler",
+    channels=None, width=20 * mV, method="euler",
 ):  # fmt: skip
     """Two leaky membranes joined by the conductance ``g_dendrite``; only the soma spikes::
 
@@ -33,7 +33,7 @@ def two_compartment(
     g_dendrite                       coupling                               siemens
     g_ampa, g_nmda                   conductance of one synapse             siemens
     tau_ampa, tau_nmda               decay of synapses                      second
-    width                            width of the surrogate                 volt
+    width                            half width of the surrogate            volt
     ================================ ====================================== =========
 
     Other arguments
@@ -42,6 +42,8 @@ def two_compartment(
         Of the NMDA channel, such as ``localplast.channels.JAHR_STEVENS``.
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
+
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
 
     Capacitances, leaks, coupling and synapses of the example cell of Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131.
     """
@@ -59,7 +61,7 @@ def two_compartment(
         refractory="tau_ref",
         receives="s_ampa_dendrite",
         parameters={"v_th": v_th, "v_reset": v_reset, "tau_ref": tau_ref, "width": width},
-        surrogate=fast_sigmoid("width"),
+        surrogate=per_time(triangle("width")),
         method=method,
         reference="Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131",
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Compartments and channels against closed forms, hand-written recursions and Brian2 itself."""
 
-import re
 from dataclasses import replace
 
 import brian2 as b2
@@ -13,7 +12,6 @@ import localplast as lp
 from localplast import Compartment, active_coupling, cell, coupling, one_way_coupling
 from localplast.backends.brian2_run import codegen
 from localplast.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
-from localplast.errors import ModelError
 from localplast.models import plateau_cell, pyramidal, two_compartment
 from localplast.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
 
@@ -39,11 +37,14 @@ def look(model, size, drives, *variables, dt=DT, backend="brian2"):
 
 def test_what_comes_back_is_equations():
     model = cell(
-        "two", leaky(clamped=True), leaky("tuft", channels=[ampa(g=1 * nS, tau=2 * ms)]), couplings=[coupling("soma", "tuft", 4 * nS)],
-        threshold="v_soma > v_th", reset="v_soma = E_leak_soma", refractory="tau_ref", parameters={"v_th": -50 * mV, "tau_ref": 3 * ms},
+        "two", leaky(clamped=True), leaky("tuft", channels=[ampa(g=1 * nS, tau=2 * ms)]),
+        couplings=[coupling("soma", "tuft", 4 * nS)],
+        threshold="v_soma > v_th", reset="v_soma = E_leak_soma", refractory="tau_ref",
+        parameters={"v_th": -50 * mV, "tau_ref": 3 * ms},
     )  # fmt: skip
     assert model.equations.splitlines() == [
-        "dv_soma/dt = (g_leak_soma*(E_leak_soma - v_soma) + g_soma_tuft*(v_tuft - v_soma) + I_soma)/C_soma : volt (unless refractory)",
+        "dv_soma/dt = (g_leak_soma*(E_leak_soma - v_soma) + g_soma_tuft*(v_tuft - v_soma) + I_soma)/C_soma : volt"
+        " (unless refractory)",
         "I_soma : amp",
         "dv_tuft/dt = (g_leak_tuft*(E_leak_tuft - v_tuft) + g_soma_tuft*(v_soma - v_tuft) + I_ampa_tuft + I_tuft)/C_tuft : volt",
         "I_tuft : amp",
@@ -121,9 +122,8 @@ def test_a_coupling_of_the_wrong_sign_is_noticed():
 def test_couplings_that_differ_by_direction():
     """In steady state each compartment weighs what it is coupled to by its own conductance."""
     drive = [Drive({"I_tuft": 100 * pA}, np.ones(6000))]
-    for each, expected in [
-        (coupling("soma", "tuft", 6 * nS, back=3 * nS), 3 / 13), (one_way_coupling("tuft", "soma", 5 * nS), 5 / 15)
-    ]:  # fmt: skip
+    cases = {3 / 13: coupling("soma", "tuft", 6 * nS, back=3 * nS), 5 / 15: one_way_coupling("tuft", "soma", 5 * nS)}
+    for expected, each in cases.items():
         soma, tuft = look(cell("pair", leaky(g_leak=10 * nS), leaky("tuft"), couplings=[each]), 1, drive, "v_soma", "v_tuft")
         assert (soma[0, -1] + 70e-3) / (tuft[0, -1] + 70e-3) == pytest.approx(expected, rel=1e-6)
     assert tuft[0, -1] == pytest.approx(-70e-3 + 100e-12 / 2.5e-9, rel=1e-6)  # it does not feel the soma
@@ -132,7 +132,8 @@ def test_couplings_that_differ_by_direction():
 def test_a_compartment_of_its_own_equations():
     """A leak that saturates, joined to a passive one: the same in one's own text and as a channel."""
     text = "dv_tuft/dt = (G*tanh((-70*mV - v_tuft)/(10*mV))*10*mV + inflow_tuft)/C : volt"
-    own = Compartment("tuft", equations=text, parameters={"G": 2.5 * nS, "C": 50 * pF}, initial={"v_tuft": -70 * mV})
+    values = {"G": 2.5 * nS, "C": 50 * pF}
+    own = Compartment("tuft", equations=text, parameters=values, initial={"v_tuft": -70 * mV})
     leak = Channel("leak", "I = G*tanh((-70*mV - v)/(10*mV))*10*mV : amp\nG : siemens", {"G": 2.5 * nS})
     drive = [Drive({"I_tuft": 100 * pA}, np.ones(400))]
     one, other = (
@@ -148,11 +149,13 @@ def test_a_compartment_of_its_own_equations():
 
 def test_a_double_exponential_peaks_at_one():
     model = cell("it", leaky(channels=[ampa(g=1 * nS, tau=5 * ms, rise=0.5 * ms)]), receives="s_ampa_soma", method="rk4")
-    opened = look(model, 1, [Drive({"s_ampa_soma": 1.0}, events(5 * ms, duration=30 * ms, dt=DT))], "open_ampa_soma")[0][0]
+    drive = [Drive({"s_ampa_soma": 1.0}, events(5 * ms, duration=30 * ms, dt=DT))]
+    bare = replace(model, equations=model.equations.replace("peak_ampa_soma*", ""))
+    opened, unscaled = (look(each, 1, drive, "open_ampa_soma")[0][0] for each in (model, bare))
     wave = double_exponential(5 * ms, rise=0.5 * ms, decay=5 * ms, duration=30 * ms, dt=DT)
     assert opened.max() == pytest.approx(1.0, abs=1e-4) == wave.max()
     assert np.abs(opened[1:] - wave[:-1]).max() < 1e-6  # graded waves are given one step early
-    assert np.abs(opened / opened.max() * 0.9 - 1).min() > 0.05  # without the normalisation it would not be
+    assert unscaled.max() < 0.8
 
 
 def test_nmda_follows_its_gate_and_its_gate_the_magnesium():
@@ -177,11 +180,6 @@ def test_a_plateau_has_one_length_and_is_all_or_none(length):
     lasting = np.abs(flow) > 1e-14
     assert lasting.sum(1).tolist() == [0, 0] + [round(float(length / DT))] * 4
     np.testing.assert_allclose(flow, 50e-9 * (-10e-3 - before) * lasting, rtol=0, atol=1e-14)
-
-
-def test_a_plateau_that_would_renew_itself_is_refused():
-    with pytest.raises(ModelError, match="channel 'plateau': tau_ref = 20. ms is not longer than the plateau of 20. ms"):
-        plateau(g=50 * nS, E=-10 * mV, theta=-45 * mV, duration=20 * ms, tau_ref=20 * ms)
 
 
 def test_a_sodium_spike_is_two_pulses():
@@ -233,7 +231,10 @@ def arbour(*, spiking):
     """A soma and two dendrites with every deterministic channel, or with those that are smooth."""
     calm = {
         "soma": [gaba(g=1 * nS, tau=10 * ms, rise=2 * ms)],
-        "tuft": [ampa(g=1 * nS, tau=5 * ms, rise=1 * ms), calcium(I=200 * pA, half=-50 * mV, slope=6 * mV, a=-5 * nS, tau=20 * ms, E=-70 * mV)],
+        "tuft": [
+            ampa(g=1 * nS, tau=5 * ms, rise=1 * ms),
+            calcium(I=200 * pA, half=-50 * mV, slope=6 * mV, a=-5 * nS, tau=20 * ms, E=-70 * mV),
+        ],
         "twig": [ampa(g=0.8 * nS, tau=2 * ms), nmda(g=0.8 * nS, tau=30 * ms)],
     }  # fmt: skip
     lively = {
@@ -259,12 +260,14 @@ def arbour(*, spiking):
 def network(model, targets, high, more=(), **nodes):
     """Five channels of spikes onto each of ``targets`` of two cells."""
     rng = np.random.default_rng(0)
-    projections = [lp.Projection("cues", "it", weight=rng.uniform(0, high, (5, 2)), target=t, name=t) for t in targets]
+    sizes = [0.2 * high if "gaba" in target else high for target in targets]
+    weights = [rng.uniform(0, size, (5, 2)) for size in sizes]
+    projections = [lp.Projection("cues", "it", weight=w, target=t, name=t) for w, t in zip(weights, targets, strict=True)]
     net = lp.Network(dt=0.2 * ms, cues=lp.Input(5), it=lp.Population(2, model), projections=[*projections, *more], **nodes)
     return net, rng
 
 
-@pytest.mark.parametrize("method", ["euler", "rk4", "exponential_euler"])
+@pytest.mark.parametrize("method", ["euler", "rk2", "exponential_euler"])
 def test_every_channel_is_the_same_on_both_backends(method, twins):
     net, rng = network(replace(arbour(spiking=True), method=method), TARGETS, 10.0)
     one, other = twins.both(net, lp.Trials({"cues": rng.random((2, 500, 5)) < 0.02}))
@@ -278,6 +281,9 @@ def test_weights_onto_every_compartment_have_the_right_gradient(twins):
     trials = lp.Trials({"cues": rng.random((2, 200, 5)) < 0.02}, np.full((2, 200, 2), -60.0), np.ones(200))
     grads = lp.gradient(net, trials, lp.rules.bptt(), loss=lp.losses.mse())
     values = net.draw(0)
+    steeper = replace(net.nodes["it"], parameters={"alpha_nmda_twig": 0.1 / mV})  # another Mg block: another gradient
+    changed = lp.Network(dt=net.dt, cues=net.nodes["cues"], it=steeper, projections=list(net.projections.values()))
+    others = lp.gradient(changed, trials, lp.rules.bptt(), loss=lp.losses.mse(), values=changed.draw(0))
 
     def loss(name, change):
         changed = values.replace_weights({name: values.weights[name] + change})
@@ -289,17 +295,18 @@ def test_weights_onto_every_compartment_have_the_right_gradient(twins):
         slope = (loss(name, 1e-4 * direction) - loss(name, -1e-4 * direction)) / 2e-4
         found = float((grads[name]["gradient"].values * direction).sum())
         assert abs(slope) > 1.0 and found == pytest.approx(slope, rel=1e-7), name
-        without_block = float((grads["s_ampa_twig"]["gradient"].values * direction).sum())
-        assert name == "s_ampa_twig" or abs(without_block - slope) > 1e-3 * abs(slope)
+        blocked = float((others[name]["gradient"].values * direction).sum())
+        assert abs(blocked - slope) > 1e-3 * abs(slope), name
 
 
+SOMATIC = [ampa(g=5 * nS, tau=5 * ms)]
 CELLS = {
-    "two_compartment": (two_compartment, {"soma": [gaba(g=1 * nS, tau=10 * ms)]}, ("s_ampa_dendrite", "s_nmda_dendrite", "s_gaba_soma")),
+    "two_compartment": (two_compartment, {"soma": SOMATIC}, ("s_ampa_soma", "s_ampa_dendrite", "s_nmda_dendrite")),
     "pyramidal": (
-        pyramidal, {"soma": [ampa(g=5 * nS, tau=5 * ms)], "apical": [gaba(g=1 * nS, tau=10 * ms)]},
+        pyramidal, {"soma": SOMATIC, "apical": [gaba(g=1 * nS, tau=10 * ms)]},
         ("s_ampa_soma", "s_gaba_apical", "s_ampa_basal", "s_nmda_basal"),
     ),
-    "plateau_cell": (plateau_cell, {"soma": [ampa(g=5 * nS, tau=5 * ms)]}, ("s_ampa_soma", "s_ampa_basal", "s_ampa_apical", "s_ampa_oblique")),
+    "plateau_cell": (plateau_cell, {"soma": SOMATIC}, ("s_ampa_soma", "s_ampa_basal", "s_ampa_apical", "s_ampa_oblique")),
 }  # fmt: skip
 
 
@@ -307,13 +314,13 @@ CELLS = {
 def test_bptt_reaches_every_compartment_of_a_spiking_cell(name):
     make, channels, targets = CELLS[name]
     readout = [lp.Projection("it", "out", weight=np.array([[1.0], [-0.5]]))]
-    net, rng = network(make(channels=channels), targets, 8.0, readout, out=lp.Population(1, lp.models.leaky_readout()))
-    trials = lp.Trials({"cues": rng.random((2, 300, 5)) < 0.05}, np.ones((2, 300, 1)), np.ones(300))
+    net, rng = network(make(channels=channels), targets, 2.0, readout, out=lp.Population(1, lp.models.leaky_readout()))
+    trials = lp.Trials({"cues": rng.random((2, 300, 5)) < 0.02}, np.ones((2, 300, 1)), np.ones(300))
     assert 4 < lp.run(net, trials, backend="torch", record=["it.raster"])["it"]["spikes"].sum() < 400
     grads = lp.gradient(net, trials, lp.rules.bptt(), loss=lp.losses.mse())
     for target in targets:
-        assert np.abs(grads[target]["gradient"].values).min() > 0, target
-        assert np.all(np.isfinite(grads[target]["gradient"].values))
+        size = np.abs(grads[target]["gradient"].values)
+        assert size.min() > 0 and 0.05 < size.max() < 100, target
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -346,7 +353,10 @@ class TestPyramidal:
         span = dict(duration=60 * ms, dt=DT)
         pulse, epsc = pulses(10 * ms, 5 * ms, **span), double_exponential(14 * ms, rise=0.5 * ms, decay=5 * ms, **span)
         volley = events(30 * ms, **span)
-        drives = [Drive({"I_soma": 2 * nA}, pulse), Drive({"I_apical": 0.9 * nA}, epsc), Drive({"s_ampa_basal": 30.0, "s_nmda_basal": 30.0}, volley)]
+        drives = [
+            Drive({"I_soma": 2 * nA}, pulse), Drive({"I_apical": 0.9 * nA}, epsc),
+            Drive({"s_ampa_basal": 30.0, "s_nmda_basal": 30.0}, volley),
+        ]
         spikes, *found = look(pyramidal(g_basal=g_basal * nS), 1, drives, "v_soma", "v_apical", "v_basal")
         late = [np.append(0.0, wave[:-1]) for wave in (2e-9 * pulse, 0.9e-9 * epsc)]
         expected, fired = self.reference(*late, 30.0 * volley, g_basal * 1e-9)
@@ -386,86 +396,3 @@ class TestPlateauCell:
         assert [len(s) for s in spikes] == [0, 0, 1, 0] and 45 < spikes[2][0] < 50
         assert (oblique.max(1) > -10e-3).tolist() == [False, True, True, False]
         assert ((basal > -30e-3).sum(1) * 0.05).tolist() == pytest.approx([50, 0, 50, 50], abs=2)
-
-
-# ---------------------------------------------------------------------------------------------- bad input
-
-BAD = {
-    "a coupling to nothing": (
-        lambda: cell("it", leaky(), couplings=[coupling("soma", "tuff", 4 * nS)]),
-        "it: coupling of 'soma' and 'tuff': there is no compartment 'tuff'; there are soma",
-    ),
-    "a coupling to itself": (lambda: cell("it", leaky(), couplings=[coupling("soma", "soma", 4 * nS)]), "not coupled to itself"),
-    "a channel in nothing": (
-        lambda: cell("it", leaky(), channels={"tuff": [ampa(g=1 * nS, tau=2 * ms)]}),
-        "it: channel 'ampa': there is no compartment 'tuff' to place it in; there are soma",
-    ),
-    "a conductance given as a current": (
-        lambda: cell("it", leaky("tuft", channels=[nmda(g=1 * nA, tau=2 * ms)])),
-        "it: compartment 'tuft', channel 'nmda': g = 1. nA has the wrong unit; it needs a conductance, such as 2*nS",
-    ),
-    "a coupling given as a current": (
-        lambda: cell("it", leaky(), leaky("tuft"), couplings=[coupling("soma", "tuft", 4 * pA)]),
-        "it: coupling of 'soma' and 'tuft': g_soma_tuft = 4. pA has the wrong unit; it needs a conductance",
-    ),
-    "an active coupling given as a conductance": (
-        lambda: cell("it", leaky(), leaky("tuft"), couplings=[active_coupling("tuft", "soma", 4 * nS, by="f_ca")]),
-        "I_tuft_soma = 4. nS has the wrong unit; it needs a current",
-    ),
-    "an active coupling by nothing": (
-        lambda: cell("it", leaky(), leaky("tuft"), couplings=[active_coupling("tuft", "soma", 4 * pA, by="f_ca")]),
-        "it: unknown variable 'f_ca_tuft'",
-    ),
-    "a coupling with no reverse": (
-        lambda: coupling("soma", "tuft", 4 * nS, back=0 * nS),
-        "coupling of 'soma' and 'tuft': 4. nS one way and 0. S back has no reverse; .*one_way_coupling('soma', 'tuft', g)",
-    ),
-    "two couplings": (
-        lambda: cell("it", leaky(), leaky("tuft"), couplings=[coupling("soma", "tuft", 4 * nS), one_way_coupling("tuft", "soma", 1 * nS)]),
-        "coupling of 'soma' and 'tuft': there are two of them",
-    ),
-    "no coupling": (lambda: cell("it", leaky(), leaky("tuft"), couplings=[("soma", "tuft", 4 * nS)]), "is not a coupling; write"),
-    "two compartments of one name": (lambda: cell("it", leaky(), leaky()), "it: two compartments are called 'soma'"),
-    "two channels of one name": (
-        lambda: cell("it", leaky(channels=[ampa(g=1 * nS, tau=2 * ms), ampa(g=1 * nS, tau=9 * ms)])),
-        "compartment 'soma', channel 'ampa': '.*_ampa_soma' is there already, .* give one of them another name",
-    ),
-    "a negative conductance": (
-        lambda: cell("it", leaky(channels=[gaba(g=-1 * nS, tau=2 * ms)])),
-        "compartment 'soma', channel 'gaba': the conductance g = -1. nS is negative; the reversal potential",
-    ),
-    "a negative leak": (lambda: cell("it", leaky(g_leak=-1 * nS)), "compartment 'soma': the conductance g_leak = -1. nS is negative"),
-    "a negative coupling": (
-        lambda: cell("it", leaky(), leaky("tuft"), couplings=[coupling("soma", "tuft", -4 * nS)]),
-        "coupling of 'soma' and 'tuft': the conductance g_soma_tuft = -4. nS is negative",
-    ),
-    "no capacitance": (lambda: cell("it", leaky(C=0 * pF)), "compartment 'soma': C = 0. F is not positive"),
-    "an incomplete membrane": (
-        lambda: cell("it", Compartment("soma", C=1 * pF)), "compartment 'soma': g_leak, E_leak not given; it needs C, g_leak and E_leak"
-    ),
-    "a negative time constant": (lambda: cell("it", leaky(channels=[ampa(g=1 * nS, tau=-2 * ms)])), "tau = -2. ms is not positive"),
-    "equal time constants": (lambda: ampa(g=1 * nS, tau=2 * ms, rise=2 * ms), "channel 'ampa': rise and tau are both 2. ms"),
-    "a parameter without unit": (
-        lambda: cell("it", leaky(channels=[Channel("leak", "I = g*v : amp", {"g": 1 * nS})])),
-        "channel 'leak': the parameter 'g' has no unit; add a line to the equations, such as 'g : siemens'",
-    ),
-    "text that is no equation": (
-        lambda: cell("it", leaky(channels=[Channel("leak", "I == g")])), "compartment 'soma', channel 'leak': the equations do not parse"
-    ),
-    "own equations without membrane": (lambda: cell("it", Compartment("soma", equations="dv/dt = 0*volt/second : volt")), "'v_soma'"),
-    "own equations that take no channels": (
-        lambda: cell("it", Compartment("soma", equations="dv_soma/dt = 0*volt/second : volt", channels=[ampa(g=1 * nS, tau=2 * ms)])),
-        "compartment 'soma': its equations do not use 'inflow_soma', so that I_ampa_soma would have no effect",
-    ),
-    "both kinds of membrane": (lambda: cell("it", leaky(equations="v_soma : volt")), "it has equations of its own"),
-    "a name that is none": (lambda: cell("it", leaky("a b")), "compartment 'a b': a name is letters"),
-    "nothing": (lambda: cell("it"), "it: it has no compartment"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_a_cell_says_so(case):
-    make, message = BAD[case]
-    with pytest.raises(ModelError) as error:
-        make()
-    assert re.search(re.sub(r"([()\[\]])", r"\\\1", message), str(error.value)), str(error.value)

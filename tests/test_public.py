@@ -23,12 +23,12 @@ def test_every_public_name_is_there():
 
 def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
-        "Compartment", "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "ModelError", "Network",
-        "NetworkError", "NeuronModel", "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials", "UnsupportedError",
-        "active_coupling", "adam", "axonal", "cell", "channels", "compare", "coupling", "dale", "delay", "dendritic", "depression", "distance",
-        "dynamics", "facilitation", "gradient", "losses", "mV", "madgrad",
-        "models", "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules", "run",
-        "second", "sgd", "space", "surrogate", "synaptic", "uniform",
+        "Compartment", "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "Mismatch", "ModelError",
+        "Network", "NetworkError", "NeuronModel", "Poisson", "Population", "Projection", "RunawayError", "Task", "Trials",
+        "UnsupportedError", "active_coupling", "adam", "axonal", "cell", "channels", "compare", "coupling", "dale", "delay",
+        "dendritic", "depression", "distance", "dynamics", "facilitation", "gradient", "losses", "mV", "madgrad", "models",
+        "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "protocols", "retention", "rmaxprop", "rmsprop", "rules",
+        "run", "same_as", "second", "sgd", "space", "surrogate", "synaptic", "uniform",
     ])  # fmt: skip
 
 

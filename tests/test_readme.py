@@ -32,3 +32,13 @@ def test_the_examples_of_the_documents_run():
         exec(compile(block, "docs/extending.md", "exec"), names)
     assert names["quadratic"]().spiking
     assert names["seen"]["out"]["v"].dims == ("trial", "time", "neuron")
+
+
+def test_the_example_of_the_dendrites_runs():
+    names = {}
+    for block in blocks("docs/dendrites.md"):
+        exec(compile(block, "docs/dendrites.md", "exec"), names)
+    line = re.search(r"print\(neuron\)  # (.*) \.\.\.", blocks("docs/dendrites.md")[0])[1]
+    assert line in names["neuron"].equations
+    assert 5 < names["record"]["cells"].sizes["spike"] < 200
+    assert float(names["record"]["cells"]["v_basal"].max()) > -45e-3
