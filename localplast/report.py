@@ -95,8 +95,8 @@ def report(
     """Run the comparison and write what it found; return the text that says so.
 
     ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every path of
-    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` where the protocol draws what
-    its network has learned.
+    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` where the protocol draws
+    what its network has learned.
     """
     tree = compare(
         built.network, built.task, contenders(built, backend), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),

@@ -28,7 +28,7 @@ def urbanczik_senn(
     """A soma ``u`` that follows its dendrite ``v_den`` and, where a teacher opens ``g_exc`` and ``g_inh``, something else too.
 
     What the dendrite alone would make of the soma is ``v_star = (g_l e_l + g_d v_den)/(g_l + g_d)``. The soma spikes at the rate
-    ``phi(u) = phi_max/(1 + slope exp(beta (theta - u)))``, without a reset. With ``h = phi'/phi``, weights onto ``I_den`` learn from
+    ``phi(u) = phi_max/(1 + slope exp(beta (theta - u)))``, with no reset. With ``h = phi'/phi``, weights onto ``I_den`` learn from
 
     .. math::  dw_j ~ [z - phi(v*) dt] \\, h(v*) \\, dv*/dw_j
 
@@ -42,8 +42,8 @@ def urbanczik_senn(
     g_l         leak of each compartment                     siemens
     g_d         coupling of the dendrite to the soma         siemens
     e_l         resting potential                            volt
-    e_exc       reversal potential of the teacher's ``g_exc``  volt
-    e_inh       reversal potential of the teacher's ``g_inh``  volt
+    e_exc       reversal of the teacher's ``g_exc``          volt
+    e_inh       reversal of the teacher's ``g_inh``          volt
     tau_syn     synaptic time constant of the dendrite       second
     phi_max     highest rate                                 hertz
     slope       ``k`` of the paper                           1
@@ -62,7 +62,7 @@ def urbanczik_senn(
     While the neuron is refractory nothing is expected of it, so ``phi(v_star)`` does not count then: this is the likelihood of a
     process with dead time. NEST's ``urbanczik_synapse`` lets it count, and settles at rates that are too low.
 
-    Urbanczik & Senn 2014, Neuron 81:521, eqs. 1-5; parameters of NEST's ``pp_cond_exp_mc_urbanczik`` (the paper's in mV and ms).
+    Urbanczik & Senn 2014, Neuron 81:521; parameters of NEST's ``pp_cond_exp_mc_urbanczik`` (the paper's in mV and ms).
     """
     if form not in ("spikes", "rates"):
         raise ModelError(f"urbanczik_senn: form is 'spikes' or 'rates', not {form!r}")

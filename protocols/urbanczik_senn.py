@@ -108,7 +108,7 @@ def network(*, form="spikes", inputs=200, dt=0.5 * ms):
 
 
 def low_pass(rate, dt):
-    """The weight follows the induction ``PI`` through a low-pass filter of 100 ms: ``dw/dt = rate * filtered(PI)``; ``rate`` in A²."""
+    """Weights follow the rule through a low-pass filter of 100 ms, at ``rate`` (A²) times error and eligibility."""
     decay = float(np.exp(-dt / TAU_DELTA))
     return momentum(float(rate) * (1 - decay), decay)
 

@@ -1,11 +1,11 @@
-"""Dendritic prediction of somatic spiking (Urbanczik & Senn 2014), against recursions by hand, likelihoods, and what it must learn."""
+"""Dendritic prediction of somatic spiking (Urbanczik & Senn 2014): a recursion by hand, likelihoods, and what must be learned."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from brian2 import amp, ms, volt
+from brian2 import amp, mV, ms, volt
 
 import localplast as lp
 from localplast.backends.brian2_backend import Brian2Learner
@@ -49,7 +49,8 @@ def by_hand(trials, weight, dt, *, form="spikes", rate=0.0, memory=0.0):
         total = G_L + G_D + ge + gi
         aim = (G_L * E_L + G_D * v + ge * E_EXC + gi * E_INH) / total
         u, v = aim + (u - aim) * np.exp(-dt * total / C), E_L + current / G_L + (v - E_L - current / G_L) * leak
-        eps_v, eps_current, current, since = eps_v * leak + eps_current / G_L * (1 - leak), eps_current * fade, current * fade, since + 1
+        eps_v = eps_v * leak + eps_current / G_L * (1 - leak)
+        eps_current, current, since = eps_current * fade, current * fade, since + 1
         star, trace = (G_L * E_L + G_D * v) / (G_L + G_D), eps_v * G_D / (G_L + G_D)
         ready = float(since >= round(TAU_REF / dt))
         z = ready * float(die > 1 - phi(u) * dt)
@@ -135,7 +136,8 @@ def steady(form="spikes", *, teacher=0.0, n=1, steps=200, model=None):
     cell = Population(1, model or urbanczik_senn(form=form), initial=settled)
     net = Network(dt=base.dt, projections=list(base.projections.values()), **{**base.nodes, "cell": cell})
     silent = np.zeros((n, steps, 1))
-    inputs = {"pattern": np.ones((n, steps, 5), bool), "exc": silent + teacher, "inh": silent, "dice": np.random.default_rng(4).random((n, steps, 1))}
+    dice = np.random.default_rng(4).random((n, steps, 1))
+    inputs = {"pattern": np.ones((n, steps, 5), bool), "exc": silent + teacher, "inh": silent, "dice": dice}
     return net, Trials(inputs, silent), net.draw(0).replace_weights({"pattern_cell": np.full((5, 1), weight)}), star
 
 
@@ -149,13 +151,11 @@ def test_rates_teach_nothing_where_the_prediction_is_right(backend):
 
 def deviations(found, star, n, steps=200):
     """A mean gradient over ``n`` trials of :func:`steady`, in units of its standard error where spikes come as predicted."""
-    rise = 1 - np.exp(-0.5e-3 / TAU_SYN), 1 - np.exp(-0.5e-3 * G_L / C)
-    eps_v = eps_current = 0.0
-    square = 0.0
+    leak, fade = np.exp(-0.5e-3 * G_L / C), np.exp(-0.5e-3 / TAU_SYN)
+    eps_v = eps_current = square = 0.0
     for _ in range(steps):
-        eps_v, eps_current = eps_v + (eps_current / G_L - eps_v) * rise[1], eps_current * (1 - rise[0])
+        eps_v, eps_current = eps_v * leak + eps_current / G_L * (1 - leak), eps_current * fade + 1
         square += (h(star) * eps_v * G_D / (G_L + G_D)) ** 2
-        eps_current += 1
     p = phi(star) * 0.5e-3
     return found / np.sqrt(square * p * (1 - p) / n)  # errors of different steps do not correlate, refractory ones are zero
 
@@ -214,7 +214,7 @@ def spoken():
 
 
 def test_the_rule_is_the_gradient_of_the_likelihood_of_the_spikes(spoken):
-    """Of a point process with the predicted hazard, ``z log phi(v_star) - phi(v_star) dt`` where the neuron is ready: every step."""
+    """In every step: of a point process with the predicted hazard, ``z log phi(v_star) - phi(v_star) dt`` where it is ready."""
     net, trials, values, seen, weight, rate = spoken
     z, ready = torch.tensor(seen["z"]), torch.tensor(seen["ready"])
     expected = slopes(z * torch.log(rate) - ready * rate * 0.5e-3, weight)
@@ -240,7 +240,8 @@ def test_the_rule_of_rates_is_its_expectation(spoken):
     hazard = torch.tensor(phi(seen["u"])) * 0.5e-3
     expected = slopes(hazard * torch.log(rate) - rate * 0.5e-3, weight).sum(0)
     alike = protocol.network(form="rates", dt=0.5 * ms)
-    assert relative(gradient(alike, trials, alike.draw(0).replace_weights({"pattern_cell": values.weights["pattern_cell"]})), -expected) < 1e-10
+    same = alike.draw(0).replace_weights({"pattern_cell": values.weights["pattern_cell"]})
+    assert relative(gradient(alike, trials, same), -expected) < 1e-10
 
 
 def test_bptt_minimises_the_distance_of_prediction_and_matching_potential(spoken):
@@ -302,7 +303,7 @@ def three_cells(dt=1 * ms):
             for pre, target, who in [("exc", "g_exc", 0), ("inh", "g_inh", 0), ("exc", "g_inh", 1), ("inh", "g_exc", 1)]
         ),
         replace(base.projections["dice_cell"], weight=np.ones((1, 3))),
-        replace(base.projections["cell_out"], weight=only / protocol.mV),
+        replace(base.projections["cell_out"], weight=only / mV),
     ]  # fmt: skip
     return Network(dt=dt, projections=kept, **nodes)
 
@@ -317,8 +318,9 @@ def test_the_prediction_learns_the_matching_potential_and_keeps_it_without_the_t
 
     task = Task("three cells", lambda update, batch, seed: shown([seed, 0, update], batch), lambda n, seed: shown([seed, 1], n))
     fit = lp.run(
-        net, task, rule=dendritic(), optimiser=protocol.low_pass(12_000e-24, dt), loss=mse(), updates=24, backend="brian2", target="numpy"
-    )
+        net, task, rule=dendritic(), optimiser=protocol.low_pass(12_000e-24, dt), loss=mse(), updates=24, backend="brian2",
+        target="numpy",
+    )  # fmt: skip
     trials = shown(7, 1).without(net.teachers)
     judged = trials.weight > 0
     said = lp.run(net, trials, values=net.values_from(fit), record=["out.shown"])["out"]["shown"].values[0, judged]
@@ -339,7 +341,8 @@ def test_the_correlation_and_the_figure_of_the_protocol():
     expected = np.corrcoef(alone["v_star"][0], trials.target[0, trials.weight > 0, 0])[0, 1]
     assert protocol.correlation(net, trials, values, backend="torch") == pytest.approx(expected)
     drawn = protocol.figure(net, trials, values, values, backend="torch")
-    assert [ax.get_title() for ax in drawn.axes] == ["before learning", "after learning, with the teacher", "after learning, teacher off"]
+    titles = ["before learning", "after learning, with the teacher", "after learning, teacher off"]
+    assert [ax.get_title() for ax in drawn.axes] == titles
     assert all(len(ax.lines) == 3 for ax in drawn.axes)
 
 
@@ -355,6 +358,7 @@ def test_the_whole_protocol(form, seed):
     """100 repetitions of 200 ms, as published."""
     preset = protocol.quick()
     net = protocol.network(form=form)
-    fit = lp.run(net, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates, seed=seed)
+    options = dict(optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates, seed=seed)
+    fit = lp.run(net, preset.task, rule=dendritic(), **options)
     trials = preset.task.testing(1, seed)
     assert protocol.correlation(net, trials, net.values_from(fit)) > 0.93 > 0.7 > protocol.correlation(net, trials, net.draw(seed))
