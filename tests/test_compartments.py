@@ -326,54 +326,6 @@ def test_bptt_reaches_every_compartment_of_a_spiking_cell(name):
 # ---------------------------------------------------------------------------------------------- models
 
 
-class TestPyramidal:
-    def reference(self, into_soma, into_apical, synapses, g_basal):
-        """Membranes ``(time, compartment)`` and spike steps: the published equations in forward Euler, written out."""
-        f = lambda v: 1 / (1 + np.exp(-(v + 38e-3) / 6e-3))  # noqa: E731
-        vs = vd = vb = -70e-3
-        ws = wd = sa = sn = 0.0
-        last, fired, kept, dt = -10**6, [], [], 5e-5
-        for n, (i_s, i_d, arriving) in enumerate(zip(into_soma, into_apical, synapses, strict=True)):
-            box, gate = 10 <= n - last < 50, 1 / (1 + np.exp(-0.087 * (vb * 1e3 + 10)) / 3.57)
-            d_s = -(vs + 70e-3) / 16e-3 + (1300e-12 * f(vd) + ws + i_s + g_basal * (vb - vs)) / 370e-12
-            d_d = -(vd + 70e-3) / 7e-3 + (1200e-12 * f(vd) + wd + 2600e-12 * box + i_d) / 170e-12
-            d_b = (2.5e-9 * (-70e-3 - vb) + g_basal * (vs - vb) + 0.8e-9 * (sa + sn * gate) * (0 - vb)) / 50e-12
-            d_w = (-wd - 13e-9 * (vd + 70e-3)) / 30e-3
-            ready = n - last >= 60
-            vs, vd, vb, wd, ws = vs + dt * d_s * ready, vd + dt * d_d, vb + dt * d_b, wd + dt * d_w, ws - dt * ws / 100e-3
-            sa, sn = sa - dt * sa / 2e-3 + arriving, sn - dt * sn / 60e-3 + arriving
-            if ready and vs > -50e-3:
-                vs, ws, last = -70e-3, ws - 200e-12, n
-                fired.append(n)
-            kept.append((vs, vd, vb))
-        return np.array(kept), fired
-
-    @pytest.mark.parametrize("g_basal", [0, 4])
-    def test_it_follows_the_published_equations(self, g_basal):
-        span = dict(duration=60 * ms, dt=DT)
-        pulse, epsc = pulses(10 * ms, 5 * ms, **span), double_exponential(14 * ms, rise=0.5 * ms, decay=5 * ms, **span)
-        volley = events(30 * ms, **span)
-        drives = [
-            Drive({"I_soma": 2 * nA}, pulse), Drive({"I_apical": 0.9 * nA}, epsc),
-            Drive({"s_ampa_basal": 30.0, "s_nmda_basal": 30.0}, volley),
-        ]
-        spikes, *found = look(pyramidal(g_basal=g_basal * nS), 1, drives, "v_soma", "v_apical", "v_basal")
-        late = [np.append(0.0, wave[:-1]) for wave in (2e-9 * pulse, 0.9e-9 * epsc)]
-        expected, fired = self.reference(*late, 30.0 * volley, g_basal * 1e-9)
-        assert len(fired) >= 2 and spikes == [[round(n * 0.05, 4) for n in fired]]
-        np.testing.assert_allclose(np.array(found)[:, 0].T, expected, rtol=0, atol=1e-13)
-
-    @pytest.mark.parametrize("backend", ["brian2", "torch"])
-    def test_the_bac_triplet(self, backend):
-        """A somatic spike and an apical EPSC 4 ms after the pulse make a burst; alone, one spike and none."""
-        span = dict(duration=100 * ms, dt=DT)
-        soma = Drive({"I_soma": [2, 0, 2] * nA}, pulses(50 * ms, 5 * ms, **span))
-        apical = Drive({"I_apical": [0, 0.9, 0.9] * nA}, double_exponential(54 * ms, rise=0.5 * ms, decay=5 * ms, **span))
-        spikes, v = look(pyramidal(g_basal=0 * nS), 3, [soma, apical], "v_apical", backend=backend)
-        assert spikes == [[54.10], [], [54.10, 66.45]]
-        assert v.max(1)[0] == pytest.approx(-42.1e-3, abs=0.05e-3)
-
-
 class TestPlateauCell:
     """What Schemmel et al. 2017 show in one cell; columns are conditions."""
 
