@@ -39,9 +39,13 @@ def check_network(net, projections):
 
 
 def check_same(net, p, projections):
-    """Weights may be copied from a projection that is there, has the shape, and is no copy itself."""
-    other = projections.get(p.weight.projection)
-    if other is None or isinstance(other.weight, SameAs):
+    """Weights may be copied from a projection that is there, has the shape, and does not copy these."""
+    other, passed = projections.get(p.weight.projection), [p.name]
+    last = other
+    while last is not None and isinstance(last.weight, SameAs) and last.name not in passed:
+        passed.append(last.name)
+        last = projections.get(last.weight.projection)
+    if last is None or isinstance(last.weight, SameAs):
         own = sorted(name for name, q in projections.items() if not isinstance(q.weight, SameAs))
         raise NetworkError(f"projection {p.name!r}: no weights to begin as at {p.weight.projection!r}; there are {', '.join(own)}")
     shapes = [(net.size(q.pre), net.size(q.post)) for q in (p, other)]

@@ -150,6 +150,13 @@ class Network(Data):
         p = self.projections[name]
         return as_arrays(p.bounds, (self.size(p.pre), self.size(p.post)))
 
+    def begun(self, name, weights, masks):
+        """The first weights of one projection: its own, or what it copies."""
+        if name in weights:
+            return weights[name]
+        copied = self.projections[name].weight
+        return np.where(masks[name], copied.of(self.begun(copied.projection, weights, masks)), 0.0)
+
     def clip(self, values, names=None):
         """:class:`Values` with the weights of ``names`` (default: of all projections) within their bounds."""
         bounds = {name: self.bounds(name) for name in (self.projections if names is None else names)}
@@ -191,10 +198,7 @@ class Network(Data):
             masks[name] = draw_mask(p, shape, rng)
             if not isinstance(p.weight, SameAs):
                 weights[name] = draw_weight(p, shape, rng, masks[name])
-        for name, p in self.projections.items():
-            if isinstance(p.weight, SameAs):
-                weights[name] = np.where(masks[name], p.weight.of(weights[p.weight.projection]), 0.0)
-        weights = {name: weights[name] for name in self.projections}
+        weights = {name: self.begun(name, weights, masks) for name in self.projections}
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {
             name: {key: np.array(value, float) for key, value in node.values.items()}

@@ -29,7 +29,19 @@ def delays(names, printed):
     assert spikes > 100 and differ == 0
 
 
-CLAIMS = {"tour": tour, "delays": delays}
+def dendrites(names, printed):
+    assert "54.10, 66.45 | 54.10, 66.45" in printed and "Jahr & Stevens has one stable state" in printed
+    before, after = map(float, re.search(r"before (\S+), after (\S+)", printed).groups())
+    assert after > 0.85 > before + 0.3
+    rest, taught = (float(found) for found in re.findall(r"apical potentials up to (\S+)", printed))
+    assert rest < 1e-6 < 1e-2 < taught
+    cosines = names["apart"]["cosine"].sel(projection=["up1", "up2"])
+    assert cosines.min() > 0.8 and float(names["test"][0]) < 0.7 and float(names["test"][-1]) == 1.0
+    played = re.search(r"replay without the teacher: correlation (\S+),", printed)
+    assert float(played[1]) > 0.9
+
+
+CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

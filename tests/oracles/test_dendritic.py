@@ -213,6 +213,8 @@ def test_weights_that_begin_as_others_do():
     values = net.draw(4)
     np.testing.assert_array_equal(values.weights["b_a"], -2 * values.weights["a_b"].T)
     assert list(values.weights) == list(net.projections) and net.draw(5).weights["b_a"][0, 0] != values.weights["b_a"][0, 0]
-    for wrong, message in ((same_as("b_a"), "no weights to begin as"), (same_as("a_b"), "transposed")):
+    again = made(Projection("b", "a", weight=same_as("a_b", transposed=True)), Projection("a", "b", weight=same_as("b_a", times=3, transposed=True), name="more"))
+    np.testing.assert_array_equal(again.draw(4).weights["more"], 3 * values.weights["a_b"])
+    for wrong, message in ((same_as("b_a"), "no weights to begin as"), (same_as("nobody"), "no weights to begin as"), (same_as("a_b"), "transposed")):
         with pytest.raises(NetworkError, match=message):
             made(Projection("b", "a", weight=wrong))
