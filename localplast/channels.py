@@ -298,7 +298,8 @@ def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
 def bap(*, I, delay, duration, name="bap"):
     """The back-propagating action potential: a box of current ``I``, ``delay`` after a somatic spike, ``duration`` long.
 
-    The box covers the steps at ``delay <= t - t_spike < delay + duration``. Naud & Sprekeler 2018, PNAS 115:E6329.
+    The box covers the steps at ``delay <= t - t_spike < delay + duration``, both edges rounded to steps. Naud & Sprekeler 2018,
+    PNAS 115:E6329.
     """
     return Channel(
         name,
