@@ -161,7 +161,7 @@ def task(tokens, *, visible, duration, dt, cycles, silent=3):
 
 def played(net, values, trials, **options):
     """The rates of the visible cells of a network that learns no more, float array ``(trial, time, visible)``."""
-    record = run(net, trials, values=values, record=["cells.u"], **{"backend": "torch", **options})
+    record = run(net, trials, values=values, record=["cells.u"], **options)
     return rates(record["cells"]["u"].values[..., : net.size("tones")] / float(mV))
 
 
