@@ -190,6 +190,8 @@ def run(
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")
+    if chosen.told:
+        typer.echo(chosen.told(built.network, built.task.testing(1, seed), built.network.values_from(tree)))
     if chosen.drawn:
         draw_learned(chosen, built, tree, seed, path.with_suffix(".png"))
 

@@ -66,7 +66,8 @@ class Protocol:
     """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
 
     ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)`` gives a
-    figure of what the network did before learning and does after it (two :class:`~localplast.network.Values`).
+    figure of what the network did before learning and does after it (two :class:`~localplast.network.Values`);
+    ``told(net, trials, after)`` says in words what it has learned, where the loss does not.
     """
 
     name: str
@@ -76,3 +77,4 @@ class Protocol:
     published: dict[str, str] = field(default_factory=dict)
     rule: str = "eprop"
     drawn: Callable | None = None
+    told: Callable | None = None

@@ -287,4 +287,5 @@ protocol = Protocol(
     presets={"quick": quick, "sequence": sequence, "paper": paper},
     rule="dendritic",
     drawn=figure,
+    told=report,
 )
