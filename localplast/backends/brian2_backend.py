@@ -82,7 +82,8 @@ def trial_losses(net, learned, results, duration):
     """The loss of every trial ``(trial,)`` with its regulariser, and spike counts by learning population."""
     loss = sum(results.ledger(readout, "loss").sum(-1) for readout in learned.readouts)
     plastic = {p.post for p in net.plastic}
-    counts = {name: results.ledger(name, "spike_count") for name in learned.signals if name in plastic or learned.parameters[name]}
+    counting = [n for n, p in net.populations.items() if p.model.spiking and (n in plastic or learned.parameters[n])]
+    counts = {name: results.ledger(name, "spike_count") for name in counting}
     regulariser = learned.loss.regulariser
     if of_trials(learned.loss):
         for count in counts.values():

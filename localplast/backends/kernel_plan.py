@@ -251,7 +251,7 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
 
 def why_no_cells(model, learned=()):
     step = lower(model)
-    if any(text in step.code for text in ("xi", "rand")):
+    if step.noise or "rand()" in step.code:
         return f"{model.name} is stochastic"
     expressions = [e for _, e in step.program] + list(step.updated.values())
     expressions += [*step.reset.values(), *step.adaptation.values()]

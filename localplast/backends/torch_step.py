@@ -195,7 +195,8 @@ class Neurons:
         if not self.model.spiking:
             return
         argument = self.argument_tape(self.state)["x"]
-        psi = self.psi_tape({**self.state, "x": argument.detach()})["psi"].detach() if self.psi_tape else None
+        psi = self.psi_tape({**self.state, "x": argument.detach()})["psi"] if self.psi_tape else None
+        psi = None if psi is None else self.tensor(psi, argument).detach()
         if psi is None or "spike" in self.cut:
             psi = torch.zeros_like(argument)
         z = Spike.apply(argument, psi, self.step.strict)

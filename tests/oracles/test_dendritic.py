@@ -155,6 +155,7 @@ def test_both_backends_learn_alike_step_by_step(kind):
     for n in range(2):
         first, second = one.train(given[n : n + 1]), two.train(given[n : n + 1])
         assert first[0]["loss"] == pytest.approx(second[0]["loss"], rel=1e-9)
+        assert first[0]["rate"] == pytest.approx(second[0]["rate"], rel=1e-9) and first[0]["rate"] > 1
     two.close()
     for name in ("cues_a", "drive_a", "a_b", "loop"):
         a, b = one.numbers()[name], two.numbers()[name]
