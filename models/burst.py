@@ -141,7 +141,8 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
 
     The second spike of a burst follows its event after ``delay``. ``die``, uniform from 0 to 1 and new in every step, comes
     from outside (an Input of kind ``'currents'``, one channel per neuron), so that both backends throw the same. One per step is
-    enough: thrown in the step before, it decides on an event; in the step of the event, whether a burst follows.
+    enough: thrown in the step before, it decides on an event; in the step of the event, whether a burst follows. The second
+    spike of a burst leaves the soma as it is, so that the rate of events hardly knows of the dendrite.
 
     Plasticity is best studied here: the dendrite leaves the rate of events alone, and the probability of a burst is known, not
     estimated. Parameters as those of :func:`naud_sprekeler`, and
@@ -156,7 +157,8 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
     ``wanted`` is the event rate that a teacher asks for, 0 where there is none: the dendrite of a neuron that is taught gets the
     current ``gain*(wanted - E_bar)``.
 
-    Payeur et al. 2021, Nat Neurosci 24:1010, methods; numbers as in the authors' code (EventBurstPoissonGroup).
+    Payeur et al. 2021, Nat Neurosci 24:1010, methods; numbers as in the authors' code (EventBurstPoissonGroup, and
+    BurstPoissonGroup for what follows a burst).
     """
     return NeuronModel(
         name="burst_poisson",
@@ -184,11 +186,11 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
         """,
         threshold="chance + due > die",
         refractory="delay",
-        reset="v_s = E_L",
         adaptation=f"""
-            w_s += b
             {SORT}
             lucky = event*int(die < p_burst)
+            v_s = event*E_L + (1 - event)*v_s
+            w_s += event*b
         """,
         receives="g_exc",
         initial=REST | {"die": 1.0},  # no event before the first throw
