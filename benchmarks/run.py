@@ -8,9 +8,10 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "delays", "eprop", "growth", "memory", "state")
+PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "state")
 PACKAGES = (
-    "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax", "braintrace",
+    "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax",
+    "braintrace", "dendrify",
 )  # fmt: skip
 
 
