@@ -191,15 +191,14 @@ def recovery(net, values, cycle, **options):
     """
     trials, when = disturbances(cycle, net.dt)
     found = played(net, values, trials, **options)[:, CUE * len(cycle) :]
-    windows = xr.concat([best_phase(one, rates(cycle)) for one in found], "replay")
+    windows = xr.concat([best_phase(one, rates(cycle)) for one in found], "replay", data_vars=["correlation", "mse", "phase"])
     start, end = (step - CUE * len(cycle) for step in (when.start, when.stop))
-    first, last = windows["start"].values[0], windows["start"].values[0] + len(cycle)
-    part = np.select(
-        [last <= start, (first < end) & (last > start), first >= found.shape[1] - 3 * len(cycle)], ["before", "during", "after"], ""
-    )
-    times = {"time": np.arange(found.shape[1]) * float(net.dt), "replay": ["undisturbed", "silenced", "shifted"]}
-    attrs = {"disturbed": [start * float(net.dt), end * float(net.dt)]}
-    return windows.assign(rate=(("replay", "time", "visible"), found), part=("window", part)).assign_coords(times).assign_attrs(attrs)
+    first, last = windows["start"].values, windows["start"].values + len(cycle)
+    late = first >= found.shape[1] - 3 * len(cycle)
+    part = np.select([last <= start, (first < end) & (last > start), late], ["before", "during", "after"], "")
+    windows = windows.assign(rate=(("replay", "time", "visible"), found), part=("window", part))
+    windows.attrs["disturbed"] = [start * float(net.dt), end * float(net.dt)]
+    return windows.assign_coords(time=np.arange(found.shape[1]) * float(net.dt), replay=["undisturbed", "silenced", "shifted"])
 
 
 def cycle_of(trials):
@@ -209,15 +208,21 @@ def cycle_of(trials):
 
 def report(net, trials, values):
     """What the network plays by itself, in words."""
-    found = recovery(net, values, cycle_of(trials))
-    means = {part: found["correlation"].where(found["part"] == part, drop=True).mean("window") for part in ("before", "during", "after")}
-    means = {name: {part: float(mean.sel(replay=name)) for part, mean in means.items()} for name in found["replay"].values}
-    moved = (found["phase"].sel(replay="shifted") - found["phase"].sel(replay="undisturbed")).values[-1] / len(cycle_of(trials)) % 1
-    first = found.sel(replay="undisturbed")
-    lines = [f"replay without the teacher: correlation {float(first['correlation'].mean()):.3f}, mse {float(first['mse'].mean()):.4f}"]
-    for name, what in (("silenced", "first cell silenced for 200 ms"), ("shifted", f"teacher back, half a cycle ahead (replay then {moved:.2f})")):
-        lines.append(f"{what}: correlation " + ", ".join(f"{mean:.3f} {part}" for part, mean in means[name].items()))
-    return "\n".join(lines)
+    cycle = cycle_of(trials)
+    found = recovery(net, values, cycle)
+    alone, silenced, shifted = (found.sel(replay=name) for name in ("undisturbed", "silenced", "shifted"))
+    ahead = int(shifted["phase"][-1] - alone["phase"][-1]) / len(cycle) % 1
+    return "\n".join([
+        f"replay without the teacher: correlation {float(alone['correlation'].mean()):.3f}, mse {float(alone['mse'].mean()):.4f}",
+        f"first cell silenced for 200 ms: correlation {in_parts(silenced)}",
+        f"teacher back for 200 ms, half a cycle ahead: correlation {in_parts(shifted)}; replay is then {ahead:.2f} cycles ahead",
+    ])
+
+
+def in_parts(found):
+    """The mean correlation before, during and after a disturbance, in words."""
+    means = {part: float(found["correlation"].where(found["part"] == part).mean()) for part in ("before", "during", "after")}
+    return ", ".join(f"{mean:.3f} {part}" for part, mean in means.items())
 
 
 def figure(net, trials, before, after):
@@ -229,8 +234,10 @@ def figure(net, trials, before, after):
 
     cycle = cycle_of(trials)
     found, naive = recovery(net, after, cycle), recovery(net, before, cycle)
-    shown = {"before learning": naive.isel(replay=0), "after learning": found.isel(replay=0)}
-    shown |= {"first cell silenced for 200 ms": found.isel(replay=1), "teacher back for 200 ms, half a cycle ahead": found.isel(replay=2)}
+    shown = {
+        "before learning": naive.isel(replay=0), "after learning": found.isel(replay=0),
+        "first cell silenced for 200 ms": found.isel(replay=1), "teacher back for 200 ms, half a cycle ahead": found.isel(replay=2),
+    }  # fmt: skip
     drawn, axes = plt.subplots(5, 1, figsize=(9, 9), sharex=True, constrained_layout=True)
     for (title, one), ax in zip(shown.items(), axes, strict=False):
         mesh = ax.pcolormesh(one["time"], one["visible"], one["rate"].values.T, vmin=0, vmax=1, cmap="Greys", rasterized=True)
@@ -238,7 +245,7 @@ def figure(net, trials, before, after):
     for ax in axes[2:4]:
         ax.axvspan(*found.attrs["disturbed"], color=COLOURS[2], alpha=0.3, lw=0)
     drawn.colorbar(mesh, ax=axes[:4], label="rate", shrink=0.5)
-    centre = (found["start"].isel(replay=0).values + len(cycle) / 2) * float(net.dt)
+    centre = (found["start"].values + len(cycle) / 2) * float(net.dt)
     for name, colour in zip(found["replay"].values, COLOURS, strict=False):
         axes[4].plot(centre, found["correlation"].sel(replay=name), color=colour, label=name, lw=1.6)
     legend(axes[4])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import mV, ms, nS, pA
+from brian2 import mV, ms, pA
 
 import localplast as lp
 from localplast import protocols
@@ -28,7 +28,8 @@ def prediction(v):
 def simulate(net, trials, record=("cells.u", "cells.v"), **options):
     """What was recorded, arrays ``(time, neuron)`` of the first trial; potentials in mV."""
     tree = lp.run(net, trials, record=list(record), **options)
-    return [tree[node][variable].values[0] * (1e3 if variable in "uv" else 1.0) for node, variable in (name.split(".") for name in record)]
+    pairs = [name.split(".") for name in record]
+    return [tree[node][variable].values[0] * (1e3 if variable in "uv" else 1.0) for node, variable in pairs]
 
 
 class TestUnitNumbers:
@@ -66,13 +67,13 @@ class TestUnitNumbers:
         np.testing.assert_allclose(current / 1e-12, expected, rtol=0, atol=1e-8)
 
 
-def pair(weight=0.0, *, dt=0.1 * ms, rule_target=True):
+def pair(weight=0.0, *, model=None):
     """One presynaptic current, one cell: ``drive`` -> dendrite, a teacher, and what the dendrite predicts."""
     return lp.Network(
-        dt=dt, drive=lp.Input(1, "currents"), tones=lp.Input(1, "currents"), nudging=lp.Input(1, "currents"),
-        cells=lp.Population(1, elise()), out=lp.Population(1, graded_readout()),
+        dt=1 * ms, drive=lp.Input(1, "currents"), tones=lp.Input(1, "currents"), nudging=lp.Input(1, "currents"),
+        cells=lp.Population(1, model or elise()), out=lp.Population(1, graded_readout()),
         projections=[
-            lp.Projection("drive", "cells", weight=weight * pA, plastic=rule_target),
+            lp.Projection("drive", "cells", weight=weight * pA),
             lp.Projection("tones", "cells", target="u_target", weight=1 * mV, plastic=False),
             lp.Projection("nudging", "cells", target="lam", weight=1.0, plastic=False),
             lp.Projection("cells", "out", output="predicted_rate", weight=1.0, plastic=False),
@@ -88,36 +89,36 @@ def constant(steps, *, drive=1.0, tones=0.0, nudging=0.0, target=0.0):
 @pytest.mark.parametrize("lam", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("target", [-72.0, -50.0, -20.0])
 def test_nudging_settles_between_prediction_and_target(lam, target):
-    u, v = simulate(pair(0.7), constant(3000, tones=target, nudging=lam), backend="torch")
+    u, v = simulate(pair(0.7), constant(300, tones=target, nudging=lam), backend="torch")
     np.testing.assert_allclose(v[-1], E_L + 0.7 / G_L, rtol=0, atol=1e-9)
     np.testing.assert_allclose(u[-1], (1 - lam) * prediction(v[-1]) + lam * target, rtol=0, atol=1e-9)
 
 
-def test_nudging_the_wrong_way_is_noticed():
-    wrong = {"g_nudge = lam": "g_nudge = -lam"}
-    model = elise()
-    for old, new in wrong.items():
-        assert old in model.equations
-        model = replace(model, equations=model.equations.replace(old, new))
-    net = pair(0.7)
-    broken = lp.Network(dt=net.dt, **{**net.nodes, "cells": lp.Population(1, model)}, projections=list(net.projections.values()))
-    u, v = simulate(broken, constant(3000, tones=-50.0, nudging=0.3), backend="torch")
-    assert abs(u[-1] - (0.7 * prediction(v[-1]) + 0.3 * -50.0)) > 1.0
+def swapped(model, old, new):
+    """The model with one part of its equations replaced."""
+    assert old in model.equations
+    return replace(model, equations=model.equations.replace(old, new))
+
+
+@pytest.mark.parametrize("old, new", [("g_nudge = lam", "g_nudge = -0.5*lam"), ("u_target - E_inh", "u_target + E_inh")])
+def test_nudging_the_wrong_way_is_noticed(old, new):
+    u, v = simulate(pair(0.7, model=swapped(elise(), old, new)), constant(300, tones=-50.0, nudging=0.3), backend="torch")
+    assert not abs(u[-1] - (0.7 * prediction(v[-1]) + 0.3 * -50.0)) < 1.0
 
 
 def test_no_teacher_no_nudging():
     """With zeros from the teacher, and nothing on the soma, the dendrite is right about it: nothing is left to learn."""
-    u, v = simulate(pair(0.7), constant(3000), backend="torch")
+    u, v = simulate(pair(0.7), constant(300), backend="torch")
     np.testing.assert_allclose(phi(u[-1]) - phi(prediction(v[-1])), 0, atol=1e-12)
     assert u[-1] > E_L + 5
 
 
-def learned(net, trials, rates, *, backend="torch", rule=None, updates=1, **options):
-    """The record of one stream that is learned from."""
+def learned(net, trials, rates, *, backend="torch", rule=None, **options):
+    """The record of one stream that is learned from; ``rates`` in SI units per step."""
     task = lp.Task("stream", lambda update, batch, seed: trials, lambda n, seed: trials)
     optimiser = lp.sgd(1.0).with_rates(**rates)
     return lp.run(
-        net, task, rule=rule or dendritic(), optimiser=optimiser, backend=backend, updates=updates, loss=lp.losses.mse(), **options
+        net, task, rule=rule or dendritic(), optimiser=optimiser, backend=backend, updates=1, loss=lp.losses.mse(), **options
     )
 
 
@@ -126,7 +127,7 @@ def test_constant_teacher_is_learned_exponentially():
     target, lam, rate, start = -55.0, 0.6, 0.003, 0.98
     q = G_DEN / (G_L + G_DEN)
     k = rate * q**2 * lam * SLOPE * phi(target) * (1 - phi(target)) / G_L
-    net, reached = pair(start * (target - E_L) * G_L / q, dt=1 * ms), (target - E_L) * G_L / q
+    net, reached = pair(start * (target - E_L) * G_L / q), (target - E_L) * G_L / q
     gap = []
     for steps in (300, 600, 900):
         record = learned(net, constant(steps, tones=target, nudging=lam), {"drive_cells": rate * 1e-12})
@@ -196,7 +197,9 @@ def assert_as_by_hand(steps, rule=None, **options):
         np.testing.assert_allclose(record[name]["weight"].values / 1e-12, weight, rtol=0, atol=1e-8 * moved)
 
 
-@pytest.mark.parametrize("backend, target", [("torch", None), ("brian2", "numpy"), pytest.param("brian2", "cpp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend, target", [
+    ("torch", None), ("brian2", "numpy"), pytest.param("brian2", "cpp", marks=pytest.mark.slow),
+])
 def test_weights_that_change_in_every_step_are_those_by_hand(backend, target):
     assert_as_by_hand(1000, backend=backend, target=target)
 
@@ -213,3 +216,85 @@ def test_potentials_are_those_by_hand(backend):
     (u,) = simulate(net, trials, ["cells.u"], backend=backend)
     assert expected.std() > 1
     np.testing.assert_allclose(u, expected, rtol=0, atol=1e-9)
+
+
+def test_inhibition_is_excitation_25_ms_later():
+    net, trials = small(160)
+    excitation, inhibition = simulate(net, trials, ["cells.g_exc", "cells.g_inh"], backend="brian2")
+    assert excitation[:, 2:].std() > 0 and not excitation[:, :2].any()
+    np.testing.assert_allclose(inhibition[25:], 6 / 0.3 * excitation[:-25], rtol=1e-12, atol=0)
+
+
+def test_the_scaffold_never_sends_less_than_rest():
+    net, trials = small(160)
+    (excitation,) = simulate(net, trials, ["cells.g_exc"], backend="brian2")
+    received = (net.draw(0).weights["g_exc"] > 0).sum(0)
+    assert np.all(excitation[60:] >= 0.3e-9 * phi(E_L) * received * (1 - 1e-12))
+
+
+QUICK = protocols.load("elise").presets["quick"]()
+
+
+def replayed(net, updates):
+    """Replay without a teacher of a two-tone loop, after updates of 25 cycles: correlations along it, and the values learned."""
+    values = net.draw(0)
+    if updates:
+        record = lp.run(
+            net, QUICK.task, rule=dendritic(), optimiser=QUICK.optimiser, loss=QUICK.loss, backend="brian2", target="numpy",
+            updates=updates,
+        )
+        values = net.values_from(record)
+    cycle = QUICK.task.meta["cycle"]
+    played = protocol.played(net, values, protocol.stream(cycle, 2, silent=8))[0, 2 * len(cycle) :]
+    return best_phase(played, protocol.rates(cycle))["correlation"].values, values
+
+
+@pytest.fixture(scope="module")
+def two_tones():
+    return replayed(QUICK.network, updates=4)
+
+
+def test_a_loop_of_two_tones_is_played_without_the_teacher(two_tones):
+    assert two_tones[0].min() > 0.9
+
+
+def with_cells(net, model):
+    cells = replace(net.nodes["cells"], model=model)
+    return lp.Network(dt=net.dt, **{**net.nodes, "cells": cells}, projections=list(net.projections.values()))
+
+
+def test_nothing_is_played_without_plasticity():
+    assert replayed(QUICK.network, updates=0)[0][-8:].max() < 0.5
+
+
+def test_nothing_is_played_after_a_teacher_of_the_wrong_sign():
+    wrong = swapped(elise(), "g_nudge = lam", "g_nudge = -0.3*lam")
+    assert replayed(with_cells(QUICK.network, wrong), updates=2)[0][-8:].max() < 0.5
+
+
+def test_replay_recovers_from_disturbances(two_tones):
+    found = protocol.recovery(QUICK.network, two_tones[1], QUICK.task.meta["cycle"])
+    means = {part: found["correlation"].where(found["part"] == part, drop=True) for part in ("before", "during", "after")}
+    assert means["before"].min() > 0.9 and means["after"].min() > 0.9
+    assert means["during"].sel(replay="silenced").min() < 0.9 < means["during"].sel(replay="undisturbed").min()
+    ahead = (found["phase"].sel(replay="shifted") - found["phase"].sel(replay="undisturbed")).values / 40 % 1
+    assert ahead[0] == 0 and 0.3 < ahead[-1] < 0.7
+
+
+def test_what_is_reported(two_tones):
+    text = protocol.report(QUICK.network, QUICK.task.testing(1, 0), two_tones[1])
+    assert text.startswith("replay without the teacher: correlation 0.9") and "first cell silenced" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_twelve_tones_are_played_without_the_teacher(seed):
+    """The first notes of Für Elise, in which the same tone goes on to three others."""
+    preset = protocol.sequence(seed)
+    record = lp.run(
+        preset.network, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates,
+        seed=seed,
+    )
+    found = protocol.recovery(preset.network, preset.network.values_from(record), preset.task.meta["cycle"])
+    assert found["correlation"].sel(replay="undisturbed").min() > 0.9
+    assert found["correlation"].where(found["part"] == "after", drop=True).min() > 0.9
