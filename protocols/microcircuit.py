@@ -5,6 +5,8 @@ square of 3 x 3 pixels shows a horizontal, a vertical or a diagonal bar. With pr
 learns however short a pattern is shown; the original one needs several of its time constants per pattern.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from brian2 import ms
 
@@ -18,7 +20,7 @@ from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
 
-__all__ = ["TARGETS", "bars", "circuit", "contenders", "presented", "protocol", "self_predicting"]
+__all__ = ["TARGETS", "bars", "circuit", "classes", "contenders", "protocol", "self_predicting", "stream"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -56,8 +58,10 @@ def circuit(
         Of all cells: ``'soft_relu'``, ``'logistic'`` or ``'tanh'``.
     parameters : mapping of str to Quantity
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
-    weight, down : what :class:`~localplast.network.Projection` takes
-        Weights of ``up`` and ``down`` at first; default uniform within ±1.
+    weight : Random or sequence of Random
+        Weights of all ``up`` at first, or of each; default uniform within ±1.
+    down : what :class:`~localplast.network.Projection` takes
+        Weights of ``down``; default uniform within ±1.
     lateral : the same, optional
         Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
     plastic : sequence of str
@@ -72,14 +76,14 @@ def circuit(
         raise NetworkError(f"a circuit is an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more")
     layers = ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
     cells = populations(layers, sizes, parameters or {}, prospective=prospective, activation=activation)
-    drawn, (low, high), outputs = weight or uniform(1.0, fan_in=False), targets, sizes[-1]
-    projections = []
-    for k in range(1, len(sizes)):
+    usual, (low, high), outputs, projections = uniform(1.0, fan_in=False), targets, sizes[-1], []
+    drawn = weight if isinstance(weight, (tuple, list)) else [weight or usual] * (len(sizes) - 1)
+    for k, weights in enumerate(drawn, 1):
         limit = 5.0 if layers[k] == "out" else 4.0
-        options = {"weight": drawn, "bounds": (-limit, limit), "plastic": "up" in plastic}
+        options = {"weight": weights, "bounds": (-limit, limit), "plastic": "up" in plastic}
         projections.append(Projection(layers[k - 1], layers[k], name=f"up{k}", **options))
     for k in range(1, len(sizes) - 1):
-        projections += one_circuit(k, layers[k + 1], cells, down or drawn, lateral, plastic)
+        projections += one_circuit(k, layers[k + 1], cells, down or usual, lateral, plastic)
     projections += [
         Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
         one_to_one("target", "out", outputs, target="u_target", name="wanted"),
@@ -154,37 +158,41 @@ def bars():
     return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
 
 
-def presented(samples, labels, *, steps, outputs=3, targets=TARGETS):
-    """Streams of patterns, one following the other, with a teacher who names each while it is shown.
+def stream(samples, wanted, *, steps, targets=TARGETS):
+    """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
 
     Parameters
     ----------
     samples : array ``(trial, pattern, channel)``
-    labels : int array ``(trial, pattern)``
+    wanted : array ``(trial, pattern, output)``
+        What the readout should say.
 
     Other arguments
     ---------------
     steps : int
         How long each pattern is shown; the readout is judged in the second half.
-    outputs : int
-        Number of classes.
     targets : (float, float)
-        Potentials that the teacher wants of an output that should be off, and on.
+        Potentials that the readout says as 0 and 1.
 
     Returns
     -------
     Trials
-        The target: of single patterns their labels ``(trial,)``, of streams 1 for the right class and 0 for others,
-        ``(trial, time, class)``. The weight of the steps adds up to 1.
+        With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
     """
-    right = np.repeat(np.eye(outputs)[labels], steps, axis=1)
     low, high = targets
-    inputs = {
-        "sense": np.repeat(samples, steps, axis=1).astype(float), "teach": np.ones((*right.shape[:2], 1)),
-        "target": low + (high - low) * right,
-    }  # fmt: skip
-    late = np.tile(np.arange(steps) >= steps // 2, labels.shape[1])
-    return Trials(inputs, labels[:, 0] if labels.shape[1] == 1 else right, late / late.sum())
+    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
+    late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
+    inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
+    return Trials(inputs, target, late / late.sum())
+
+
+def classes(samples, labels, *, steps, outputs=3):
+    """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
+
+    The target of single patterns is their label ``(trial,)``.
+    """
+    trials = stream(samples, np.eye(outputs)[labels], steps=steps)
+    return replace(trials, target=labels[:, 0]) if labels.shape[1] == 1 else trials
 
 
 def bars_task(*, steps, shown=100):
@@ -194,16 +202,16 @@ def bars_task(*, steps, shown=100):
     """
     samples, labels = bars()
 
-    def stream(order, steps):
-        return presented(samples[order], labels[order], steps=steps)
+    def shuffled(order, steps):
+        return classes(samples[order], labels[order], steps=steps)
 
     def training(update, batch, seed):
         rng = np.random.default_rng([seed, 0, update])
-        return stream(rng.permuted(np.tile(np.arange(8), (batch, 1)), axis=1), steps)
+        return shuffled(rng.permuted(np.tile(np.arange(8), (batch, 1)), axis=1), steps)
 
     def testing(n, seed):
         order = np.random.default_rng([seed, 1]).permutation(8)
-        return stream(np.resize(order, (n, 1)), shown)
+        return shuffled(np.resize(order, (n, 1)), shown)
 
     return Task("microcircuit", training, testing)
 

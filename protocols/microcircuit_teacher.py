@@ -1,0 +1,84 @@
+"""A dendritic microcircuit learns what another network does: teacher and student of the same size.
+
+Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2: a circuit of 30, 20 and 10 neurons learns the map of a feedforward
+network with random weights, while inputs come without a pause.
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.loss import mse
+from localplast.optimise import sgd
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.microcircuit import circuit, contenders, stream
+from localplast.task import Task
+
+__all__ = ["network", "protocol", "teaching_task", "undisturbed"]
+
+SIZES = (30, 20, 10)
+
+
+def network(prospective=True):
+    """The student; its readout says the potentials of the output as they are."""
+    return circuit(SIZES, prospective=prospective, plastic=("up", "ip"), targets=(0.0, 1.0))
+
+
+def undisturbed(net, weights, sense):
+    """Potentials of the output that a circuit of one hidden layer comes to without a teacher, apical dendrites at rest.
+
+    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1`` and ``up2``, ``(pre, post)``.
+    """
+    hidden, out = (net.populations[name].values for name in ("hidden1", "out"))
+    rates = np.log1p(np.exp(float(hidden["g_b"] / (hidden["g_l"] + hidden["g_b"] + hidden["g_a"])) * sense @ weights["up1"]))
+    return float(out["g_b"] / (out["g_l"] + out["g_b"])) * rates @ weights["up2"]
+
+
+def teaching_task(net, *, steps, patterns, shown=100):
+    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what a teacher drawn for the seed makes of them."""
+    def presented(rng, seed, trials, patterns, steps):
+        sense = rng.uniform(-1.0, 1.0, (trials, patterns, SIZES[0]))
+        wanted = undisturbed(net, net.draw(seed + 1000).weights, sense)
+        return stream(sense, wanted, steps=steps, targets=(0.0, 1.0))
+
+    def training(update, batch, seed):
+        return presented(np.random.default_rng([seed, 0, update]), seed, batch, patterns, steps)
+
+    def testing(n, seed):
+        return presented(np.random.default_rng([seed, 1]), seed, n, 1, shown)
+
+    return Task("microcircuit-teacher", training, testing)
+
+
+def quick():
+    """10,000 inputs of 2 ms."""
+    return preset(steps=20, pace=3.0, updates=200)
+
+
+def paper():
+    """10,000 inputs of 100 ms, as long as published, with rates that are lower by as much."""
+    return preset(steps=1000, pace=0.06, updates=200)
+
+
+def preset(*, steps, pace, updates):
+    """``pace`` times rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
+    nets = [network(prospective) for prospective in (True, False)]
+    return Preset(
+        network=nets[0],
+        task=teaching_task(nets[0], steps=steps, patterns=50),
+        loss=mse(),
+        optimiser=sgd(pace * float(nets[0].dt / ms)).with_rates(up1=0.05, up2=0.01, ip1=0.02),
+        batch=1,
+        updates=updates,
+        test=200,
+        hidden="hidden1",
+        rules=contenders(*nets, backend="brian2"),
+    )
+
+
+protocol = Protocol(
+    name="microcircuit-teacher",
+    summary="A dendritic microcircuit learns the map of another network, whose output nudges its own.",
+    reference="Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2",
+    presets={"quick": quick, "paper": paper},
+    rule="dendritic",
+)

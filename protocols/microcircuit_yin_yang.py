@@ -1,0 +1,82 @@
+"""Yin-Yang in a dendritic microcircuit: which part of the figure is a point in, learned online from a stream of points.
+
+The task is that of Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Microcircuits have learned it in Max et al., phaseless
+alignment learning, arXiv:2212.10249; here feedback is random and stays.
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.datasets import yin_yang
+from localplast.loss import mse
+from localplast.network import uniform
+from localplast.optimise import sgd
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.microcircuit import circuit, classes, contenders
+from localplast.task import Task
+
+__all__ = ["network", "points_task", "protocol"]
+
+
+def network(*, hidden=30, prospective=True):
+    """Five channels, ``hidden`` pyramidal cells, three outputs; all cells tanh.
+
+    Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small.
+    """
+    weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
+    return circuit((5, hidden, 3), prospective=prospective, activation="tanh", weight=weight, plastic=("up", "ip"))
+
+
+def points_task(*, steps, stream, shown=50):
+    """Streams of so many points, each for so many ``steps``; in tests one point, for ``shown`` steps.
+
+    Channels: the coordinates, from -1 to 1, and a constant.
+    """
+    train, test = yin_yang(5000, 42), yin_yang(1000, 40)
+
+    def present(points, labels, steps):
+        channels = np.concatenate([2 * points - 1, np.ones((*points.shape[:-1], 1))], axis=-1)
+        return classes(channels, labels, steps=steps)
+
+    def training(update, batch, seed):
+        chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train[1]), (batch, stream))
+        return present(train[0][chosen], train[1][chosen], steps)
+
+    def testing(n, seed):
+        return present(test[0][:n, None], test[1][:n, None], shown)
+
+    return Task("microcircuit-yin-yang", training, testing)
+
+
+def quick():
+    """50,000 points of 5 ms."""
+    return preset(hidden=30, updates=1000)
+
+
+def paper():
+    """500,000 points of 5 ms."""
+    return preset(hidden=30, updates=10_000)
+
+
+def preset(*, hidden, updates):
+    nets = [network(hidden=hidden, prospective=prospective) for prospective in (True, False)]
+    return Preset(
+        network=nets[0],
+        task=points_task(steps=50, stream=50),
+        loss=mse(),
+        optimiser=sgd(float(nets[0].dt / ms)).with_rates(up1=0.5, up2=0.01, ip1=0.05),
+        batch=1,
+        updates=updates,
+        test=1000,
+        hidden="hidden1",
+        rules=contenders(*nets, backend="brian2"),
+    )
+
+
+protocol = Protocol(
+    name="microcircuit-yin-yang",
+    summary="Yin-Yang in a dendritic microcircuit, learned online from a stream of points.",
+    reference="Kriener et al. 2022, NICE, arXiv:2102.08211; Haider et al. 2021, NeurIPS, arXiv:2110.14549",
+    presets={"quick": quick, "paper": paper},
+    rule="dendritic",
+)
