@@ -21,6 +21,7 @@ from localplast.neuron import split_statements
 from localplast.backends.brian2_delay import divided, events_of, settings
 from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_lines
 from localplast.backends.brian2_learn import Learning
+from localplast.backends.brian2_text import unit_of
 from localplast.backends.brian2_short_term import after_spikes, between_spikes, short_term_lines
 from localplast.task import Poisson
 
@@ -178,7 +179,8 @@ def build_population(built, name, population, values, learning, clock):
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
-    code = start_of_trial(block, model, step, started, graded)
+    apart = learning is None and not block.gap  # the restart costs nothing in all other steps, and one object more to compile
+    code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *split_statements(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
     if learning:
@@ -196,6 +198,9 @@ def build_population(built, name, population, values, learning, clock):
     )
     if not model.odes:
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
+    if apart:
+        restart = "\n".join(restart_of_trial(model, step, started, graded))
+        group.run_regularly(restart, dt=block.period * built.net.dt, when="start", name=f"{name}_restart")
     for key in model.parameters:
         setattr(group, f"{key}_", arrays[key] if arrays[key].ndim else float(arrays[key]))
     for key, value in started.items():
@@ -209,6 +214,16 @@ def firing(model, block):
         return None
     conditions = [model.threshold, block.active, "not_refractory" if model.refractory else ""]
     return "*".join(f"int({condition})" for condition in conditions if condition)
+
+
+def restart_of_trial(model, step, started, graded):
+    """As :func:`start_of_trial`, as statements that are run before a trial only."""
+    code = ["lastspike = -10000*second", "not_refractory = True"] if model.refractory else []
+    for name in (*step.state, *step.inputs):
+        unit = unit_of(model.dimensions[name])
+        value = f"initial_{name}" if name in started else f"0*{unit}" if unit else "0"
+        code += [f"{part} = {value}" for part in graded.get(name, [name])]
+    return code
 
 
 def start_of_trial(block, model, step, started, graded):
