@@ -26,36 +26,33 @@ CASES = {
 TWINS = {"forward": "kernel", "forward and backward, kernel": "kernel", "forward and backward, plain step": "plain"}
 
 
-def problem(given, readout=False):
-    """The network, its numbers and its one trial."""
+def problem(given, steps, readout=False):
+    """The network, and its inputs ``(trial, time, channel)`` for so many steps."""
     from brian2 import ms, pA
 
-    from localplast import Input, Network, Population, Projection, Trials
+    from localplast import Input, Network, Population, Projection
     from localplast.models import leaky_readout, pyramidal
 
     size = len(given.soma)
     cells = Population(size, pyramidal(), initial={"I_soma": given.soma * pA, "I_apical": given.apical * pA})
-    nodes, links, steps = {"cells": cells}, [], STEPS
-    if given.spikes is None:  # a trial has some input, which nothing listens to
-        nodes, raster = {"none": Input(1), **nodes}, None
-    else:
-        nodes, raster, steps = {"cues": Input(CHANNELS), **nodes}, given.spikes, len(given.spikes)
-        for target in ("s_ampa_basal", "s_nmda_basal"):
-            links.append(Projection("cues", "cells", weight=1.0, mask=given.contacts, target=target, name=target, plastic=readout))
+    targets = ("s_ampa_basal", "s_nmda_basal") if given.spikes is not None else ()
+    links = [Projection("cues", "cells", weight=1.0, mask=given.contacts, target=t, name=t, plastic=readout) for t in targets]
+    raster = given.spikes if given.spikes is not None else np.zeros((steps, 1), bool)  # a trial has some input, heard or not
+    nodes = {"cues": Input(raster.shape[1]), "cells": cells}
     if readout:
         nodes["out"] = Population(10, leaky_readout())
         links.append(Projection("cells", "out", plastic=False))
-    net = Network(dt=DT * ms, **nodes, projections=links)
-    return net, lambda n: Trials({next(iter(net.inputs)): (np.zeros((1, n, 1), bool) if raster is None else raster[None])})
+    return Network(dt=DT * ms, **nodes, projections=links), {"cues": raster[None]}
 
 
 def generated(given, steps, target):
     """What presents the trial to localplast's Brian2 model and returns the number of spikes."""
+    from localplast import Trials
     from localplast.backends.brian2_backend import block_for
     from localplast.backends.brian2_run import session
 
-    net, trials = problem(given)
-    values, trials = net.draw(0), trials(steps)
+    net, inputs = problem(given, steps)
+    values, trials = net.draw(0), Trials(inputs)
     running = session(target, net, values, block_for(net, trials, values), trials, request=[("cells", "spikes")], seed=0)
     return lambda: len(running.run(trials).spikes("cells")[0])
 
@@ -108,15 +105,15 @@ def twin(case, steps, repeats):
     """Torch, float32, one trial: the gradient of a readout's error with respect to all synapses, spikes' resets cut."""
     import torch
 
-    from localplast import sgd
+    from localplast import Trials, sgd
     from localplast.backends.torch_backend import gradient
     from localplast.backends.torch_learn import TorchLearner
     from localplast.loss import mse
     from localplast.rules import bptt
 
-    net, trials = problem(drive(TWIN_CELLS, steps), readout=True)
-    trials, values, rule = trials(steps), net.draw(0), bptt(cut={"reset", "adaptation"})
-    trials = type(trials)(trials.inputs, np.zeros((1, steps, 10)), np.full(steps, 1 / steps))
+    net, inputs = problem(drive(TWIN_CELLS, steps), steps, readout=True)
+    values, rule = net.draw(0), bptt(cut={"reset", "adaptation"})
+    trials = Trials(inputs, np.zeros((1, steps, 10)), np.full(steps, 1 / steps))
     if TWINS[case] == "plain":
         found = measure(lambda: gradient(net, values, trials, rule, mse(), dtype=torch.float32), repeats=repeats)
     else:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from brian2 import Hz, ms, mV, nA, nS, pA
+from brian2 import Hz, ms, nA, nS, pA
 
 import localplast as lp
 from localplast import protocols
@@ -89,7 +89,7 @@ def simulated(backend, model=None):
     net, trials = scan(model or pyramidal(), len(SOMA), drives, dt=DT, parameters={"g_soma_basal": COUPLED * nS})
     names = ["v_soma", "v_apical", "v_basal"]
     cells = lp.run(net, trials, backend=backend, record=[f"cells.{n}" for n in (*names, "raster")], show=False)["cells"]
-    return 1e3 * np.stack([cells[name].values[0] for name in names]), cells["spikes"].values[0]  # a raster is called so in the record
+    return 1e3 * np.stack([cells[name].values[0] for name in names]), cells["spikes"].values[0]  # the raster
 
 
 def agree(model=None, backend="brian2"):
@@ -169,9 +169,9 @@ class TestBacFiring:
 
 
 def test_why_the_dendrite_was_measured_half_a_millivolt_higher():
-    """Brian2's ``t - lastspike <= 2.5*ms`` is decided by rounding errors: the box has 40 steps after the first spike, 41 after the second.
+    """``t - lastspike <= 2.5*ms`` is decided by rounding errors: the box has 40 steps after the first spike, 41 after the second.
 
-    So were +4.7 mV measured in the triplet; 2 ms are 40 steps, here and after every spike.
+    So were +4.7 mV measured in the triplet. Here 2 ms are 40 steps after every spike.
     """
     late = partial(np.roll, shift=1, axis=0)
     soma, apical = late(SOMA_WAVES[0])[:, None] * 2000.0, late(EPSC)[:, None] * 900.0
