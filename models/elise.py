@@ -31,8 +31,9 @@ def elise(
 
     Projections land on the current ``I_den`` (learned) or on the conductances ``g_exc`` and ``g_inh`` (the scaffold, which
     sends ``floored_rate``, never below the rate at rest). A teacher sets the potential ``u_target`` and its strength
-    ``lam``, from 0 (no teacher) to below 1: the nudging conductance is ``lam/(1 - lam)*(g_l + g_den)``, split between the
-    two reversals such that they pull to ``u_target``. At rest then ``u = (1 - lam)*v_star + lam*u_target``, exactly.
+    ``lam``, from 0 (no teacher) to below 1, by ``g_nudge = lam/(1 - lam)*(g_l + g_den)``: the sum of the published excitatory
+    and inhibitory conductances, whose reversals together pull to ``u_target``. At rest then
+    ``u = (1 - lam)*v_star + lam*u_target``, exactly.
 
     Dendritic weights learn by ``(rate(u) - rate(v_star)) * g_l * dv_star/dw``.
 
@@ -42,10 +43,8 @@ def elise(
         name="elise",
         equations="""
             dv/dt = (g_l*(E_l - v) + I_den)/C : volt
-            du/dt = (g_l*(E_l - u) + g_den*(v - u) + (g_exc + g_up)*(E_exc - u) + (g_inh + g_down)*(E_inh - u))/C : volt
+            du/dt = (g_l*(E_l - u) + g_den*(v - u) + g_exc*(E_exc - u) + g_inh*(E_inh - u) + g_nudge*(u_target - u))/C : volt
             g_nudge = lam/(1 - lam)*(g_l + g_den) : siemens
-            g_up = g_nudge*(u_target - E_inh)/(E_exc - E_inh) : siemens
-            g_down = g_nudge*(E_exc - u_target)/(E_exc - E_inh) : siemens
             v_star = (g_l*E_l + g_den*v)/(g_l + g_den) : volt
             rate = 1/(1 + exp(slope*(u_half - u))) : 1
             predicted_rate = 1/(1 + exp(slope*(u_half - v_star))) : 1

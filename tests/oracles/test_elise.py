@@ -100,7 +100,7 @@ def swapped(model, old, new):
     return replace(model, equations=model.equations.replace(old, new))
 
 
-@pytest.mark.parametrize("old, new", [("g_nudge = lam", "g_nudge = -0.5*lam"), ("u_target - E_inh", "u_target + E_inh")])
+@pytest.mark.parametrize("old, new", [("g_nudge = lam", "g_nudge = -0.5*lam"), ("(u_target - u)", "(u - u_target)")])
 def test_nudging_the_wrong_way_is_noticed(old, new):
     u, v = simulate(pair(0.7, model=swapped(elise(), old, new)), constant(300, tones=-50.0, nudging=0.3), backend="torch")
     assert not abs(u[-1] - (0.7 * prediction(v[-1]) + 0.3 * -50.0)) < 1.0
