@@ -16,11 +16,13 @@ from localplast.loss import mse
 from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.optimise import adam, sgd
+from localplast.plot import COLOURS, style
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
+from localplast.verbs import run
 
-__all__ = ["TARGETS", "bars", "circuit", "classes", "contenders", "protocol", "self_predicting", "stream"]
+__all__ = ["TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting", "stream"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -231,6 +233,27 @@ def contenders(net, original, *, backend, offline=None):
     }
 
 
+def figure(net, trials, before, after):
+    """What the readout says of the first trial without a teacher, and apical potentials with one, before and after learning.
+
+    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    """
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(2, 2, figsize=(8, 4.6), sharex=True, sharey="row", constrained_layout=True)
+    time = np.arange(1, trials.steps + 1) * float(net.dt / ms)
+    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+        silent, taught = (
+            run(net, shown, values=values, backend="torch", record=["said.shown", "hidden1.v_api"])
+            for shown in (trials.without(net.teachers), trials)
+        )
+        upper.plot(time, silent["said"]["shown"].values[0], lw=1.4)
+        lower.plot(time, taught["hidden1"]["v_api"].values[0], color=COLOURS[0], lw=0.8, alpha=0.7)
+        style(upper, title, "", "output, teacher silent" if values is before else "")
+        style(lower, "", "time (ms)", "apical potential, taught" if values is before else "")
+    return drawn
+
+
 def quick():
     """Bars of 1 ms, a fifth of the membrane's time constant; rates per presentation nine times those published."""
     return preset(steps=10, pace=90.0, batch=8, updates=60, backend="torch", offline=adam(0.02))
@@ -265,4 +288,5 @@ protocol = Protocol(
     presets={"quick": quick, "paper": paper},
     published={"fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"},
     rule="dendritic",
+    drawn=figure,
 )

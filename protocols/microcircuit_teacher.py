@@ -10,7 +10,7 @@ from brian2 import ms
 from localplast.loss import mse
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import circuit, contenders, stream
+from localplast.protocols.microcircuit import circuit, contenders, figure, stream
 from localplast.task import Task
 
 __all__ = ["network", "protocol", "teaching_task", "undisturbed"]
@@ -34,7 +34,7 @@ def undisturbed(net, weights, sense):
 
 
 def teaching_task(net, *, steps, patterns, shown=100):
-    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what a teacher drawn for the seed makes of them."""
+    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what the teacher of the seed makes of them."""
     def presented(rng, seed, trials, patterns, steps):
         sense = rng.uniform(-1.0, 1.0, (trials, patterns, SIZES[0]))
         wanted = undisturbed(net, net.draw(seed + 1000).weights, sense)
@@ -81,4 +81,5 @@ protocol = Protocol(
     reference="Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2",
     presets={"quick": quick, "paper": paper},
     rule="dendritic",
+    drawn=figure,
 )

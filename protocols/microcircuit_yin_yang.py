@@ -12,7 +12,7 @@ from localplast.loss import mse
 from localplast.network import uniform
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import circuit, classes, contenders
+from localplast.protocols.microcircuit import circuit, classes, contenders, figure
 from localplast.task import Task
 
 __all__ = ["network", "points_task", "protocol"]
@@ -79,4 +79,5 @@ protocol = Protocol(
     reference="Kriener et al. 2022, NICE, arXiv:2102.08211; Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
     rule="dendritic",
+    drawn=figure,
 )
