@@ -87,8 +87,9 @@ def found(record):
     yield Finding("same", f"between {last:g} and {first:g}", "{} to {}, by neuron".format(*RANGE), paper)
     detailed = "model of Hay et al. 2011, PLoS Comput Biol 7:e1002107"
     yield Finding("same", f"between {last:g} and {first:g}", "between {} and {}".format(*DETAILED_MODEL), detailed)
-    for frequency, peak, spikes in zip(trains["frequency"].values, trains["peak"].values, trains["spikes"].values, strict=True):
-        yield Finding(f"apical peak at {frequency:g} Hz, {spikes} somatic spikes (mV)", 1e3 * peak, "-")
+    for frequency in filter(np.isfinite, (last, first)):
+        train = trains.sel(frequency=frequency)
+        yield Finding(f"apical peak at {frequency:g} Hz, {int(train['spikes'])} somatic spikes (mV)", 1e3 * float(train["peak"]), "-")
 
 
 def quick():
