@@ -6,6 +6,7 @@ learns however short a pattern is shown; the original one needs several of its t
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from brian2 import ms
@@ -22,15 +23,17 @@ from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
 from localplast.verbs import run
 
-__all__ = ["TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting", "stream"]
+__all__ = ["STEP", "TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting", "stream"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
+#: Milliseconds per time step: published rates of learning are per ms.
+STEP = 0.1
 
 
 def circuit(
     sizes, *, prospective=True, activation="soft_relu", parameters=None, weight=None, down=None, lateral=None,
-    plastic=("up", "ip", "pi"), targets=TARGETS, dt=0.1 * ms,
+    plastic=("up", "ip", "pi"), targets=TARGETS, dt=STEP * ms,
 ):  # fmt: skip
     """A dendritic microcircuit: layers of pyramidal cells, interneurons that predict the layer above, a teacher, a readout.
 
@@ -218,17 +221,20 @@ def bars_task(*, steps, shown=100):
     return Task("microcircuit", training, testing)
 
 
-def contenders(net, original, *, backend, offline=None):
-    """The microcircuit, its original form, the same with hidden weights frozen, and BPTT with the optimiser ``offline``, if any.
+def contenders(made, *, backend, offline=None):
+    """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT with the optimiser ``offline``, if any.
 
-    BPTT changes what the circuit itself is to learn, ``up``; lateral weights stay as they are.
+    Feedback is random, and in one contender begins as the transpose of the weights onto the output. BPTT changes ``up``; lateral
+    weights, which are there to let dendrites rest and not to lower the loss, stay as they are.
     """
+    net, symmetric = made(), same_as("up2", transposed=True)
     lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
     hidden = tuple(p.name for p in net.plastic if p.name.startswith("up") and p.post != "out")
     return {
         **({"BPTT": Contender(bptt(), "torch", lateral, optimiser=offline)} if offline else {}),
         "dendritic": Contender(dendritic(), backend),
-        "dendritic, original": Contender(dendritic(), backend, network=original),
+        "dendritic, symmetric": Contender(dendritic(), backend, network=made(down=symmetric)),
+        "dendritic, original": Contender(dendritic(), backend, network=made(prospective=False)),
         "dendritic, hidden frozen": Contender(dendritic(), backend, hidden),
     }
 
@@ -266,18 +272,17 @@ def paper():
 
 def preset(*, steps, pace, batch, updates, backend, offline=None):
     """``pace`` times the published rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
-    nets = [circuit((9, 30, 3), prospective=prospective, plastic=("up", "ip")) for prospective in (True, False)]
-    per_step = pace * float(nets[0].dt / ms)
+    made = partial(circuit, (9, 30, 3), plastic=("up", "ip"))
     return Preset(
-        network=nets[0],
+        network=made(),
         task=bars_task(steps=steps),
         loss=mse(),
-        optimiser=sgd(per_step).with_rates(up1=0.05, up2=0.01, ip1=0.02),
+        optimiser=sgd(pace * STEP).with_rates(up1=0.05, up2=0.01, ip1=0.02),
         batch=batch,
         updates=updates,
         test=8,
         hidden="hidden1",
-        rules=contenders(*nets, backend=backend, offline=offline),
+        rules=contenders(made, backend=backend, offline=offline),
     )
 
 

@@ -5,12 +5,11 @@ network with random weights, while inputs come without a pause.
 """
 
 import numpy as np
-from brian2 import ms
 
 from localplast.loss import mse
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import circuit, contenders, figure, stream
+from localplast.protocols.microcircuit import STEP, circuit, contenders, figure, stream
 from localplast.task import Task
 
 __all__ = ["network", "protocol", "teaching_task", "undisturbed"]
@@ -18,9 +17,9 @@ __all__ = ["network", "protocol", "teaching_task", "undisturbed"]
 SIZES = (30, 20, 10)
 
 
-def network(prospective=True):
+def network(**options):
     """The student; its readout says the potentials of the output as they are."""
-    return circuit(SIZES, prospective=prospective, plastic=("up", "ip"), targets=(0.0, 1.0))
+    return circuit(SIZES, plastic=("up", "ip"), targets=(0.0, 1.0), **options)
 
 
 def undisturbed(net, weights, sense):
@@ -61,17 +60,16 @@ def paper():
 
 def preset(*, steps, pace, updates):
     """``pace`` times rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
-    nets = [network(prospective) for prospective in (True, False)]
     return Preset(
-        network=nets[0],
-        task=teaching_task(nets[0], steps=steps, patterns=50),
+        network=network(),
+        task=teaching_task(network(), steps=steps, patterns=50),
         loss=mse(),
-        optimiser=sgd(pace * float(nets[0].dt / ms)).with_rates(up1=0.05, up2=0.01, ip1=0.02),
+        optimiser=sgd(pace * STEP).with_rates(up1=0.05, up2=0.01, ip1=0.02),
         batch=1,
         updates=updates,
         test=200,
         hidden="hidden1",
-        rules=contenders(*nets, backend="brian2"),
+        rules=contenders(network, backend="brian2"),
     )
 
 

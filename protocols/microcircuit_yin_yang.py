@@ -4,27 +4,29 @@ The task is that of Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Mi
 alignment learning, arXiv:2212.10249; here feedback is random and stays.
 """
 
+from functools import partial
+
 import numpy as np
-from brian2 import ms
 
 from localplast.datasets import yin_yang
 from localplast.loss import mse
 from localplast.network import uniform
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import circuit, classes, contenders, figure
+from localplast.protocols.microcircuit import STEP, circuit, classes, contenders, figure
 from localplast.task import Task
 
 __all__ = ["network", "points_task", "protocol"]
 
 
-def network(*, hidden=30, prospective=True):
+def network(*, hidden=30, **options):
     """Five channels, ``hidden`` pyramidal cells, three outputs; all cells tanh.
 
-    Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small.
+    Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small. ``options`` are
+    those of :func:`~localplast.protocols.microcircuit.circuit`.
     """
     weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
-    return circuit((5, hidden, 3), prospective=prospective, activation="tanh", weight=weight, plastic=("up", "ip"))
+    return circuit((5, hidden, 3), activation="tanh", weight=weight, plastic=("up", "ip"), **options)
 
 
 def points_task(*, steps, stream, shown=50):
@@ -59,17 +61,16 @@ def paper():
 
 
 def preset(*, hidden, updates):
-    nets = [network(hidden=hidden, prospective=prospective) for prospective in (True, False)]
     return Preset(
-        network=nets[0],
+        network=network(hidden=hidden),
         task=points_task(steps=50, stream=50),
         loss=mse(),
-        optimiser=sgd(float(nets[0].dt / ms)).with_rates(up1=0.5, up2=0.01, ip1=0.05),
+        optimiser=sgd(STEP).with_rates(up1=0.5, up2=0.01, ip1=0.05),
         batch=1,
         updates=updates,
         test=1000,
         hidden="hidden1",
-        rules=contenders(*nets, backend="brian2"),
+        rules=contenders(partial(network, hidden=hidden), backend="brian2"),
     )
 
 
