@@ -87,7 +87,7 @@ class Fit:
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
         self.judge = self.learner
-        if backend == "brian2":  # the twin has the same spikes, and presents all test trials at once; it learns nothing, so spikes need no surrogate
+        if backend == "brian2":  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
                 net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
