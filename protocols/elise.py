@@ -2,7 +2,8 @@
 
 Kriener et al. 2024, arXiv:2402.16763. Visible cells are nudged by a teacher, latent cells only by the fixed scaffold that has
 grown out of the visible ones; every dendrite learns to predict its soma. Latent activity tells apart the places of a
-sequence at which the same tone sounds.
+sequence at which the same tone sounds. Replay is simulated with the weights at rest: without a teacher the rule wears off
+what it has taught, within some ten cycles at these rates.
 """
 
 from dataclasses import replace
