@@ -5,6 +5,7 @@ A :class:`NeuronModel` is data. It is checked when it is made: units, names, thr
 """
 
 import ast
+import functools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -146,13 +147,13 @@ class NeuronModel:
         """Whether the neuron has a threshold."""
         return self.threshold is not None
 
-    @property
+    @functools.cached_property
     def parsed(self):
         """The equations as a :class:`brian2.Equations`, refractoriness included."""
         equations = Equations(self.equations) if self.equations.strip() else Equations([])
         return add_refractoriness(equations) if self.refractory else equations
 
-    @property
+    @functools.cached_property
     def dimensions(self):
         """The dimensions of every variable and parameter, by name."""
         result = dict(self.parsed.dimensions)

@@ -16,4 +16,6 @@ def graded_readout(unit="1"):
     unit : str
         Of what arrives, as in Brian2's equations: ``'volt'``.
     """
-    return NeuronModel(name="graded_readout", equations=f"shown : {unit}", receives="shown", output="shown")
+    return NeuronModel(
+        name="graded_readout", equations=f"shown : {unit}", receives="shown", output="shown", reference="a sum, without dynamics"
+    )

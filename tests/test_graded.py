@@ -125,3 +125,9 @@ def test_what_cannot_travel_is_named(change, message):
         return lp.Network(dt=net.dt, projections=[wrong], **net.nodes)
     with pytest.raises(lp.LocalplastError, match=message):
         lp.Network(dt=net.dt, projections=[wrong], **net.nodes)
+
+
+def test_subexpressions_are_recorded_alike():
+    ours, twin = (lp.run(chain("v"), TRIALS, backend=b, record=["cells.ahead"])["cells"]["ahead"].values for b in ("brian2", "torch"))
+    assert ours.std() > 0.1
+    np.testing.assert_allclose(ours, twin, rtol=0, atol=1e-12)

@@ -148,6 +148,7 @@ class Neurons:
             )
         constants = {k: tensors[f"{name}.{k}"] for k in population.values}
         constants["dt"] = float(dt)
+        self.constants, self.value_tapes = constants, {}
         self.initial = {k: tensors[f"{name}.{k}"] for k in self.step.state + self.step.inputs}
         self.update_tape = Tape(self.step.outputs, constants)
         self.argument_tape = Tape([("x", self.step.spike_argument)], constants) if self.model.spiking else None
@@ -213,6 +214,15 @@ class Neurons:
     def output(self):
         """The graded output of the present state."""
         return self.output_tape(self.state)["output"]
+
+    def value(self, name):
+        """A state variable, or a subexpression, at this moment."""
+        if name in self.state:
+            return self.state[name]
+        if name not in self.value_tapes:
+            self.value_tapes[name] = Tape([("value", expanded(self.model, name))], self.constants)
+        spikes = {} if self.since is None else {"not_refractory": self.ready}
+        return self.tensor(self.value_tapes[name]({**self.state, **spikes})["value"], next(iter(self.state.values())))
 
     def send(self):
         """What leaves by graded projections, by expression."""
@@ -347,7 +357,7 @@ class Twin:
             return neurons.z
         if variable == "psi":
             return neurons.psi
-        return neurons.output() if variable == "output" else neurons.state[variable]
+        return neurons.output() if variable == "output" else neurons.value(variable)
 
 
 def simulate(twin, inputs, record, seed=0):
