@@ -61,11 +61,13 @@ def paper():
 
 
 def preset(*, hidden, updates):
+    """Rates per ms, that fall by half four times in the course: every step is an update."""
+    points, steps = 50, 50
     return Preset(
         network=network(hidden=hidden),
-        task=points_task(steps=50, stream=50),
+        task=points_task(steps=steps, stream=points),
         loss=mse(),
-        optimiser=sgd(STEP).with_rates(up1=0.5, up2=0.01, ip1=0.05),
+        optimiser=sgd(STEP).with_rates(up1=1.0, up2=0.02, ip1=0.1).halved(points * steps * updates / 4),
         batch=1,
         updates=updates,
         test=1000,

@@ -14,10 +14,10 @@ from brian2 import ms
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
 from localplast.models import sacramento_pyramidal
-from localplast.network import Network, uniform
+from localplast.network import Network, same_as, uniform
 from localplast.optimise import momentum, sgd
 from localplast.protocols.microcircuit import circuit, self_predicting
-from localplast.rules import dendritic
+from localplast.rules import bptt, dendritic
 
 SIZES = (4, 10, 8, 3)
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.1  # per ms, ms
@@ -188,6 +188,21 @@ class TestErrors:
         weak = self.cosines(0.1)
         assert min(weak) > 0.999995
         assert self.cosines(0.1, "brian2") == pytest.approx(weak, abs=1e-9)
+
+    @pytest.mark.parametrize(("feedback", "low", "high"), [("symmetric", 0.98, 1.0), ("random", -0.9, 0.9)])
+    def test_cosine_with_bptt_on_the_same_circuit(self, feedback, low, high):
+        """BPTT through every step of the whole circuit, the teacher silent, of a loss whose slope is the teacher's pull."""
+        down = same_as("up2", transposed=True) if feedback == "symmetric" else None
+        net = circuit((4, 10, 3), weight=uniform(0.5, fan_in=False), down=down, plastic=("up", "ip"), targets=(0.0, 1.0))
+        values, sense, steps = net.draw(5), np.abs(SENSE), 200
+        said = lp.run(net, shown(steps, sense=sense), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
+        target = said.values[:, -1] + 0.3 * np.random.default_rng(6).standard_normal((3, 3))
+        trials = replace(shown(steps, sense=sense, target=target), target=target[:, None].repeat(steps, axis=1))
+        options = {"values": values, "loss": lp.losses.mse()}
+        local, exact = (lp.gradient(net, trials, rule, **options) for rule in (dendritic(), bptt()))
+        apart = lp.distance(local, exact)["cosine"]
+        assert low < float(apart.sel(projection="up1")) < high
+        assert float(apart.sel(projection="up2")) > 0.98
 
     def test_a_teacher_that_pushes_away_is_noticed(self):
         assert max(self.cosines(1.0, flipped=True)) < -0.99
