@@ -178,7 +178,8 @@ def run(
     made = getattr(rules, rule)()
     if feedback:
         made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
-    backend = backend or ("brian2" if made.local and device == "cpu" else "torch")
+    side_by_side = built.batch > 1 and made.update != "trial"  # weights change within trials: Brian2 has no batch then
+    backend = backend or ("brian2" if made.local and device == "cpu" and not side_by_side else "torch")
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
