@@ -27,7 +27,9 @@ _DEFINED_IN = {
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
-_MODULES = ("channels", "delay", "dynamics", "models", "plot", "protocols", "retention", "rules", "space", "surrogate")
+_MODULES = (
+    "channels", "delay", "dynamics", "models", "plot", "protocols", "replay", "retention", "rules", "scaffold", "space", "surrogate",
+)  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
 
