@@ -16,7 +16,8 @@ from localplast.errors import LocalplastError, ModelError, NetworkError
 from localplast.models import sacramento_pyramidal
 from localplast.network import Network, same_as, uniform
 from localplast.optimise import momentum, sgd
-from localplast.protocols.microcircuit import circuit, self_predicting
+from localplast.protocols import microcircuit_teacher
+from localplast.protocols.microcircuit import bars, bars_task, circuit, classes, self_predicting
 from localplast.rules import bptt, dendritic
 
 SIZES = (4, 10, 8, 3)
@@ -311,6 +312,45 @@ class TestLatency:
     def test_the_original_form_lags(self):
         """Three membranes in a row, of 53, 53 and 77 steps: the slowest alone needs 530 to come within 1e-3."""
         assert self.steps_until_settled(False, feedback=False) > 530
+
+
+class TestProtocols:
+    def test_bars_cannot_be_told_apart_by_a_weighted_sum(self):
+        """Lying and standing bars add up to the same picture."""
+        samples, labels = bars()
+        assert samples.shape == (8, 9) and np.all(samples.sum(1) == 3) and len(np.unique(samples, axis=0)) == 8
+        np.testing.assert_array_equal(samples[labels == 0].sum(0), samples[labels == 1].sum(0))
+
+    def test_streams_say_what_is_shown_and_what_is_wanted(self):
+        samples, labels = bars()
+        order = np.array([[3, 0, 7]])
+        trials = classes(samples[order], labels[order], steps=4)
+        np.testing.assert_array_equal(trials.inputs["sense"][0, 4:8], np.tile(samples[0], (4, 1)))
+        np.testing.assert_array_equal(trials.target[0, ::4], np.eye(3)[[1, 0, 2]])
+        np.testing.assert_allclose(trials.inputs["target"], 0.1 + 0.9 * trials.target, rtol=1e-15)
+        np.testing.assert_allclose(trials.weight, np.tile([0, 0, 1 / 6, 1 / 6], 3), rtol=1e-15)
+        assert classes(samples[:, None], labels[:, None], steps=4).target.tolist() == labels.tolist()
+
+    def test_the_teacher_of_a_student_is_a_circuit_at_rest(self):
+        net = microcircuit_teacher.network()
+        values, sense = net.draw(0), np.random.default_rng(0).uniform(-1, 1, (2, 30))
+        held = lp.Trials({"sense": sense[:, None].repeat(80, 1), "teach": np.zeros((2, 80, 1)), "target": np.zeros((2, 80, 10))})
+        said = lp.run(net, held, values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[:, -1]
+        np.testing.assert_allclose(said, microcircuit_teacher.undisturbed(net, values.weights, sense), rtol=0, atol=1e-12)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("prospective", "accuracy", "low", "high"), [(True, 1.0, 0.0, 0.03), (False, 0.375, 0.4, 0.6)])
+    def test_bars_of_one_millisecond(self, prospective, accuracy, low, high):
+        """Haider et al. 2021, fig. 3: bars shown for a fifth of a time constant are learned by prospective cells only."""
+        net = circuit((9, 30, 3), prospective=prospective, plastic=("up", "ip"))
+        optimiser = sgd(0.6).with_rates(up1=0.05, up2=0.01, ip1=0.02)
+        fit = lp.run(
+            net, bars_task(steps=10, shown=1000), rule=dendritic(), backend="brian2", optimiser=optimiser, loss=lp.losses.mse(),
+            updates=800, test=8,
+        )
+        found = fit["metrics"].to_dataset().isel(update=-1)
+        assert float(found["test_accuracy"]) == accuracy
+        assert low < float(found["test_loss"]) < high
 
 
 class TestErrorsOfUse:
