@@ -9,7 +9,7 @@ from localplast.loss import mse
 from localplast.models import burst_poisson, leaky_readout, naud_sprekeler
 from localplast.network import Input, Network, Population, Projection
 from localplast.optimise import sgd
-from localplast.protocols import burst_sign
+from localplast.protocols import burst_sign, burst_xor
 from localplast.rules import dendritic
 from localplast.short_term import depression, facilitation
 from localplast.task import Task, Trials
@@ -309,6 +309,31 @@ def test_steps_of_current_up_and_down_potentiate_and_depress():
     record = burst_sign.protocol.measure("quick")
     rest, up, back, down, again = burst_sign.changes(record)
     assert abs(rest) < 0.3 * min(abs(up), abs(down)) and up > 1e-3 and back < -1e-3 and down < -1e-3 and again > 1e-3
+
+
+# --------------------------------------------------------------------------------------------------------------- burst-xor
+
+
+def test_an_example_of_xor_says_its_bits_its_answer_and_when_to_learn():
+    given = burst_xor.examples(np.arange(4), np.random.default_rng(0), size=2)
+    assert given.target.tolist() == [0, 1, 1, 0]
+    assert (given.inputs["bits"][:, 0] > burst_xor.OFF).astype(int).tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    lesson = given.inputs["lesson"][0, :, 0] > 0
+    assert lesson.sum() == 800 and lesson[3200:].all() and not (lesson & (given.weight > 0)).any()
+    assert given.inputs["wanted"][:, -1, 0].tolist() == [1, 10, 10, 1] and not given.inputs["wanted"][:, :3200].any()
+
+
+@pytest.mark.slow
+def test_xor_is_learned_by_bursts():
+    """Both inputs at once excite the output most before learning; after 400 examples least of the three that excite it."""
+    preset = burst_xor.protocol.presets["quick"]()
+    net, given = preset.network, preset.task.testing(8, 0)
+    fit = lp.run(net, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates)
+    margins = []
+    for values in (net.draw(0), net.values_from(fit)):
+        rates = burst_xor.event_rates(net, given, values, backend="torch").reshape(-1, 4).mean(0)
+        margins.append(min(rates[1], rates[2]) - max(rates[0], rates[3]))
+    assert margins[0] < -2 and margins[1] > 2  # hertz
 
 
 # ---------------------------------------------------------------------------------------------------- what the parts promise
