@@ -30,10 +30,9 @@ def elise(
     =============== ============================================== =========
 
     Projections land on the current ``I_den`` (learned) or on the conductances ``g_exc`` and ``g_inh`` (the scaffold, which
-    sends ``floored_rate``, never below the rate at rest). A teacher sets the potential ``u_target`` and its strength
-    ``lam``, from 0 (no teacher) to below 1, by ``g_nudge = lam/(1 - lam)*(g_l + g_den)``: the sum of the published excitatory
-    and inhibitory conductances, whose reversals together pull to ``u_target``. At rest then
-    ``u = (1 - lam)*v_star + lam*u_target``, exactly.
+    sends ``floored_rate``, never below the rate at rest). A teacher sets the potential ``u_target`` and the conductance
+    ``g_nudge`` that pulls to it (0: no teacher), the sum of the published excitatory and inhibitory ones. Where it is
+    ``lam/(1 - lam)*(g_l + g_den)`` the soma rests at ``u = (1 - lam)*v_star + lam*u_target``, exactly.
 
     Dendritic weights learn by ``(rate(u) - rate(v_star)) * g_l * dv_star/dw``.
 
@@ -44,7 +43,6 @@ def elise(
         equations="""
             dv/dt = (g_l*(E_l - v) + I_den)/C : volt
             du/dt = (g_l*(E_l - u) + g_den*(v - u) + g_exc*(E_exc - u) + g_inh*(E_inh - u) + g_nudge*(u_target - u))/C : volt
-            g_nudge = lam/(1 - lam)*(g_l + g_den) : siemens
             v_star = (g_l*E_l + g_den*v)/(g_l + g_den) : volt
             rate = 1/(1 + exp(slope*(u_half - u))) : 1
             predicted_rate = 1/(1 + exp(slope*(u_half - v_star))) : 1
@@ -53,7 +51,7 @@ def elise(
             g_exc : siemens
             g_inh : siemens
             u_target : volt
-            lam : 1
+            g_nudge : siemens
         """,
         parameters={
             "C": C, "g_l": g_l, "g_den": g_den, "E_l": E_l, "E_exc": E_exc, "E_inh": E_inh, "slope": slope, "u_half": u_half,

@@ -25,8 +25,8 @@ from localplast.task import Task, Trials
 from localplast.verbs import run
 
 __all__ = [
-    "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "played", "protocol", "rates", "recovery",
-    "report", "sequence", "stream",
+    "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "odds", "played", "protocol", "rates",
+    "recovery", "report", "sequence", "stream",
 ]  # fmt: skip
 
 TWO_TOKENS = (0, 1)
@@ -43,9 +43,9 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
 
     Dendritic weights go from all to all: the projections ``among_visible`` and ``others``, two because they learn at rates of
     their own. The scaffold excites and, 25 ms later, inhibits somata. Delays are drawn per presynaptic cell, 5 to 14 ms.
-    The inputs ``tones`` (mV) and ``nudging`` say what the teacher wants and how strongly, to every visible cell; silence of
-    both is no teacher. They are ordinary inputs, because a teacher also gives the cue for replay. ``out`` shows what the visible
-    dendrites predict, as rates.
+    The inputs ``tones`` (mV) and ``nudging`` (:func:`odds`) say what the teacher wants and how strongly, to every visible cell;
+    silence of both is no teacher. They are ordinary inputs, because a teacher also gives the cue for replay. ``out`` shows what
+    the visible dendrites predict, as rates.
 
     Other arguments
     ---------------
@@ -54,7 +54,7 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
     p, q, p0 : float
         See :func:`~localplast.scaffold.grow`.
     """
-    rng, size = np.random.default_rng([seed, 5]), visible + latent
+    rng, size, cell = np.random.default_rng([seed, 5]), visible + latent, elise()
     scaffold = grow(rng, visible, latent, p=p, q=q, p0=p0)
     dendrites, somata = rng.integers(5, 15, (2, size)) * ms
     one_to_one = np.eye(visible, size)
@@ -77,11 +77,11 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
         dt=dt,
         tones=Input(visible, "currents"),
         nudging=Input(visible, "currents"),
-        cells=Population(size, elise()),
+        cells=Population(size, cell),
         out=Population(visible, graded_readout()),
         projections=[
             nudge("tones", "u_target", 1 * mV),
-            nudge("nudging", "lam", 1.0),
+            nudge("nudging", "g_nudge", cell.parameters["g_l"] + cell.parameters["g_den"]),
             dendrite("among_visible", among_visible),
             dendrite("others", ~among_visible),
             soma("g_exc", 0.3 * nS, somata),
@@ -104,6 +104,11 @@ def rates(potentials):
     return 1 / (1 + np.exp(float(cell["slope"] * mV) * (float(cell["u_half"] / mV) - potentials)))
 
 
+def odds(lam):
+    """The nudging conductance, over that of leak and dendrite, with which a soma rests at ``(1 - lam)*v_star + lam*u_target``."""
+    return lam / (1 - lam)
+
+
 def stream(cycle, cycles, *, silent=0, phases=(0,)):
     """Trials that go through a melody for ``cycles`` cycles with the teacher, and for ``silent`` ones without.
 
@@ -121,7 +126,7 @@ def stream(cycle, cycles, *, silent=0, phases=(0,)):
     score = cycle[(time + np.asarray(phases)[:, None]) % len(cycle)]
     heard = (time < cycles * len(cycle)).astype(float)
     counted = 1 - heard if silent else heard
-    inputs = {"tones": score * heard[:, None], "nudging": LAM * heard[:, None] * np.ones_like(score)}
+    inputs = {"tones": score * heard[:, None], "nudging": odds(LAM) * heard[:, None] * np.ones_like(score)}
     return Trials(inputs, rates(score), counted / counted.sum())
 
 
@@ -143,7 +148,7 @@ def nudged(trials, trial, when, wanted, *, cells=slice(None), lam=LAM):
     """
     inputs = {name: array.copy() for name, array in trials.inputs.items()}
     inputs["tones"][trial, when, cells] = wanted
-    inputs["nudging"][trial, when, cells] = lam
+    inputs["nudging"][trial, when, cells] = odds(lam)
     return replace(trials, inputs=inputs)
 
 

@@ -107,7 +107,7 @@ def lively(model, twins):
         scale = np.sqrt(low * high)
         net = surrounded(model, scale, np.random.default_rng(0))
         if not model.spiking:
-            return surrounded(model, 1.0, np.random.default_rng(0))
+            return silent(model, twins)
         kept = twins.torch(net, some_trials(np.random.default_rng(1), 1, 150))
         rate = kept["it.spikes"].mean() / 1e-3 if plausible(model, kept) else np.inf
         if 15 <= rate <= 150:
@@ -116,10 +116,24 @@ def lively(model, twins):
     raise AssertionError(f"{model.name} cannot be made to spike at 15 to 150 Hz")
 
 
+def silent(model, twins):
+    """The network around a ``model`` without spikes, with the largest weights that leave potentials plausible."""
+    for scale in 10.0 ** -np.arange(0, 15, 3):
+        net = surrounded(model, scale, np.random.default_rng(0))
+        trials = some_trials(np.random.default_rng(1), 1, 1000)
+        if not potentials(model) or plausible(model, twins.torch(net, trials)):
+            return net
+    raise AssertionError(f"{model.name} has no plausible potentials with weights down to 1e-12")
+
+
+def potentials(model):
+    """The state variables of ``model`` that are measured in volts."""
+    return [n for n in lower(model).state if model.dimensions[n] == volt.dim]
+
+
 def plausible(model, kept):
     """Whether no potential of a neuron with units leaves the range of volts: escape noise makes spikes at any drive."""
-    potentials = [n for n in lower(model).state if model.dimensions[n] == volt.dim]
-    return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials)
+    return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials(model))
 
 
 @pytest.mark.parametrize("name", localplast.models.__all__)

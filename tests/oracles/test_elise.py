@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import mV, ms, pA
+from brian2 import mV, ms, nS, pA
 
 import localplast as lp
 from localplast import protocols
@@ -75,14 +75,16 @@ def pair(weight=0.0, *, model=None):
         projections=[
             lp.Projection("drive", "cells", weight=weight * pA),
             lp.Projection("tones", "cells", target="u_target", weight=1 * mV, plastic=False),
-            lp.Projection("nudging", "cells", target="lam", weight=1.0, plastic=False),
+            lp.Projection("nudging", "cells", target="g_nudge", weight=(G_L + G_DEN) * nS, plastic=False),
             lp.Projection("cells", "out", output="predicted_rate", weight=1.0, plastic=False),
         ],
     )  # fmt: skip
 
 
 def constant(steps, *, drive=1.0, tones=0.0, nudging=0.0, target=0.0):
-    inputs = {name: np.full((1, steps, 1), value) for name, value in (("drive", drive), ("tones", tones), ("nudging", nudging))}
+    """``nudging`` is the share lam of the target; 0: no teacher."""
+    odds = nudging / (1 - nudging)
+    inputs = {name: np.full((1, steps, 1), value) for name, value in (("drive", drive), ("tones", tones), ("nudging", odds))}
     return lp.Trials(inputs, np.full((1, steps, 1), target), np.ones(steps))
 
 
@@ -100,9 +102,10 @@ def swapped(model, old, new):
     return replace(model, equations=model.equations.replace(old, new))
 
 
-@pytest.mark.parametrize("old, new", [("g_nudge = lam", "g_nudge = -0.5*lam"), ("(u_target - u)", "(u - u_target)")])
-def test_nudging_the_wrong_way_is_noticed(old, new):
-    u, v = simulate(pair(0.7, model=swapped(elise(), old, new)), constant(300, tones=-50.0, nudging=0.3), backend="torch")
+@pytest.mark.parametrize("sign", ["(u - u_target)", "(-u_target - u)"])
+def test_nudging_the_wrong_way_is_noticed(sign):
+    net = pair(0.7, model=swapped(elise(), "(u_target - u)", sign))
+    u, v = simulate(net, constant(300, tones=-50.0, nudging=0.3), backend="torch")
     assert not abs(u[-1] - (0.7 * prediction(v[-1]) + 0.3 * -50.0)) < 1.0
 
 
@@ -145,7 +148,7 @@ def by_hand(net, values, trials, rates):
     scaffold = values.weights["g_exc"] > 0
     v, u, r_bar, arrived, current, excitation, inhibition = (np.zeros(size) for _ in range(7))
     v, u = v + E_L, u + E_L
-    wanted, lam = np.zeros(size), np.zeros(size)
+    wanted, odds = np.zeros(size), np.zeros(size)
     past = {"rate": [], "floored": []}
 
     def late(kind, steps):
@@ -153,7 +156,7 @@ def by_hand(net, values, trials, rates):
 
     somata = []
     for t in range(trials.steps):
-        nudge = lam / (1 - lam) * (G_L + G_DEN)
+        nudge = odds * (G_L + G_DEN)
         up, down = nudge * (wanted - E_INH) / (E_EXC - E_INH), nudge * (E_EXC - wanted) / (E_EXC - E_INH)
         e, i = excitation + up, inhibition + down
         total = G_L + G_DEN + e + i
@@ -168,7 +171,7 @@ def by_hand(net, values, trials, rates):
         current = arrived @ sum(plastic.values())
         excitation = 0.3 * late("floored", values.delays["g_exc"]) @ scaffold
         inhibition = 6.0 * late("floored", values.delays["g_inh"]) @ scaffold
-        wanted[:visible], lam[:visible] = trials.inputs["tones"][0, t], trials.inputs["nudging"][0, t]
+        wanted[:visible], odds[:visible] = trials.inputs["tones"][0, t], trials.inputs["nudging"][0, t]
         change = dt * np.outer(r_bar, phi(u) - phi(prediction(v)))
         plastic = {name: w + rates[name] * change * values.masks[name] for name, w in plastic.items()}
         somata.append(u)
@@ -268,7 +271,7 @@ def test_nothing_is_played_without_plasticity():
 
 
 def test_nothing_is_played_after_a_teacher_of_the_wrong_sign():
-    wrong = swapped(elise(), "g_nudge = lam", "g_nudge = -0.3*lam")
+    wrong = swapped(elise(), "g_nudge*(u_target - u)", "0.3*g_nudge*(u - u_target)")
     assert replayed(with_cells(QUICK.network, wrong), updates=2)[0][-8:].max() < 0.5
 
 
