@@ -13,9 +13,11 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
+from localplast.locality import audit
 from localplast.models import sacramento_pyramidal
 from localplast.network import Network, same_as, uniform
 from localplast.optimise import momentum, sgd
+from localplast.plan import plan
 from localplast.protocols import microcircuit_teacher
 from localplast.protocols.microcircuit import bars, bars_task, circuit, classes, self_predicting
 from localplast.rules import bptt, dendritic
@@ -286,6 +288,10 @@ class TestOnline:
         start, end = self.learned("torch", sgd(0.05), net)
         expected = by_hand(start, self.trials(), self.RATES)
         assert np.abs(end.weights["up1"] - expected["up1"]).max() > 1e-5
+
+
+def test_every_synapse_reads_its_own_two_neurons_only():
+    assert audit(plan(NET, dendritic(), lp.losses.mse()), NET).check().strict
 
 
 class TestLatency:
