@@ -180,6 +180,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
+    from localplast.backends.torch_learn import single_thread
     from localplast.backends.torch_step import Twin, leaves
     from localplast.backends.torch_step import simulate as simulate_twin
 
@@ -191,7 +192,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     def play(trials, recorder, number):
         rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
         inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
-        with torch.no_grad(), denormals_flushed():
+        with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
         traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
 
@@ -290,8 +291,10 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         grads, info = found(net, values, trials, rule, loss, seed=seed, target=target, **options)
     elif backend == "torch":
         from localplast.backends.torch_backend import gradient as found
+        from localplast.backends.torch_learn import single_thread
 
-        grads, info = found(net, values, trials, rule, loss, seed=seed, **options)
+        with single_thread:
+            grads, info = found(net, values, trials, rule, loss, seed=seed, **options)
     else:
         raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
     nodes = {}
