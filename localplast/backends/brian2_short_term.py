@@ -26,7 +26,8 @@ def text(p, expression, end=""):
 
 def short_term_lines(net, name):
     """The equations of what neurons of ``name`` remember of their spikes."""
-    return [SingleEquation(PARAMETER, f"{CALLED[k]}_{p.name}", DIMENSIONLESS) for p in out_of(net, name) for k in p.short_term.state]
+    names = [f"{CALLED[k]}_{p.name}" for p in out_of(net, name) for k in p.short_term.state]
+    return [SingleEquation(PARAMETER, name, DIMENSIONLESS) for name in names]
 
 
 def between_spikes(net, name, block):

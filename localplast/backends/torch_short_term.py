@@ -1,4 +1,4 @@
-"""Short-term plasticity in Torch, differentiable: to the spikes through what they use up, to the weights through what they deliver."""
+"""Short-term plasticity in Torch, differentiable: spikes through what they use up, weights through what they deliver."""
 
 import torch
 
