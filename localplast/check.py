@@ -57,6 +57,7 @@ def check_same(net, p, projections):
 
 
 def check_node(name, node):
+    check_ending(name)
     if name in RESERVED:
         raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use that name; take another")
     if not name.isidentifier() or name.startswith("_"):
@@ -95,6 +96,12 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
+
+
+def check_ending(name):
+    """Names that Brian2 would take for those of the two ends of a synapse."""
+    if f"_{name}".endswith(("_pre", "_post")):
+        raise NetworkError(f"{name!r} ends as Brian2 calls what belongs to the two ends of a synapse; take another name")
 
 
 def check_value(label, key, value, dimension, size):
@@ -138,6 +145,7 @@ def complete_projection(net, p):
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
     if not p.name.isidentifier() or p.name.startswith("_"):
         raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
+    check_ending(p.name)
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
     if transmission == "event" and not spikes:

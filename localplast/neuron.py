@@ -273,6 +273,8 @@ def check_names(model, equations):
                 f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
                 f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
             )
+        if name.endswith(("_pre", "_post")):
+            raise ModelError(f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it")
         if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
             raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
     if "t" in equations.identifiers:

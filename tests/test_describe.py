@@ -185,7 +185,7 @@ def test_rules_that_are_not_local():
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_every_sample_suits_some_rule(kind):
-    rule = {"local": rules.decolle(), "spikes": rules.superspike()}.get(kind, rules.eprop(feedback="random"))
+    rule = {"local": rules.decolle(), "spikes": rules.superspike(), "dendrites": rules.dendritic()}.get(kind, rules.eprop(feedback="random"))
     assert rule.describe(sample(kind)).audit.local
 
 
@@ -260,5 +260,5 @@ def test_the_command_line():
     assert "Broadcast (random)" in invoke("describe", "feedback_alignment")
     with pytest.raises(lp.LocalplastError, match="no model, rule or protocol 'nothing'"):
         invoke("describe", "nothing")
-    with pytest.raises(lp.LocalplastError, match="recurrent, deep, local, spikes"):
+    with pytest.raises(lp.LocalplastError, match="recurrent, deep, local, dendrites, spikes"):
         invoke("describe", "eprop", "--on", "moon")
