@@ -164,12 +164,12 @@ def run(
     from localplast.phenomenon import Phenomenon
     from localplast.verbs import check_device
 
+    check_device(device, backend or "torch")
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
         training["--device"] = device != "cpu"
         return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
-    check_device(device, backend or "torch")
     made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
     if rule and rule not in made_alone:
         raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")

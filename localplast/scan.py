@@ -43,8 +43,7 @@ def double_exponential(onset, *, rise, decay, duration, dt):
         raise LocalplastError(f"double exponential: rise = {rise} is not between 0 and decay = {decay}")
     since, fast, slow = np.maximum(clock(duration, dt) - float(onset), 0.0), float(rise), float(decay)
     top = fast * slow / (slow - fast) * np.log(slow / fast)
-    shape = lambda t: np.exp(-t / slow) - np.exp(-t / fast)  # noqa: E731
-    return shape(since) / shape(top)
+    return (np.exp(-since / slow) - np.exp(-since / fast)) / (np.exp(-top / slow) - np.exp(-top / fast))
 
 
 def events(times, *, duration, dt):

@@ -167,7 +167,7 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
             dv_d/dt = (E_L - v_d + g_exc_d*(E_e - v_d) + g_inh_d*(E_i - v_d))/tau_d + (w_d + I_d + lesson)/C_d : volt
             dw_s/dt = -w_s/tau_ws : amp
             dw_d/dt = (a*(v_d - E_L) - w_d)/tau_wd : amp
-            p_event = int(age > tau_ref - dt/2)*(1 - exp(-dt*Hz*exp((v_s - v_th)/D_s))) : 1
+            p_event = int(age > tau_ref - dt/2)*(1 - exp(-dt*Hz*exp(clip((v_s - v_th)/D_s, -100, 20)))) : 1
             p_burst = 1/(1 + exp((E_d - v_d)/D_d)) : 1
             lesson = int(wanted > 0*Hz)*gain*(wanted - E_bar) : amp
             wanted : Hz

@@ -43,14 +43,14 @@ class TestUnitNumbers:
         net = lp.Network(
             dt=0.1 * ms, tones=lp.Input(5, "currents"),
             cells=lp.Population(5, elise(), initial={"u": self.potentials * mV, "v": self.clamping() * mV}),
-            post=lp.Population(5, elise()), out=lp.Population(5, graded_readout()),
+            after=lp.Population(5, elise()), out=lp.Population(5, graded_readout()),
             projections=[
                 lp.Projection("tones", "cells", weight=0.0, plastic=False),
-                lp.Projection("cells", "post", weight=weight),
+                lp.Projection("cells", "after", weight=weight),
                 lp.Projection("cells", "out", weight=np.eye(5), plastic=False),
             ],
         )  # fmt: skip
-        return lp.run(net, lp.Trials({"tones": np.zeros((1, 1, 5))}), record=["out.shown", "post.I_den"], backend="torch")
+        return lp.run(net, lp.Trials({"tones": np.zeros((1, 1, 5))}), record=["out.shown", "after.I_den"], backend="torch")
 
     def clamping(self):
         """Dendritic potentials at which the somata rest where they are, for a moment."""
@@ -62,7 +62,7 @@ class TestUnitNumbers:
     def test_dendritic_current(self):
         """Their weights are (post, pre), without autapses."""
         weight = np.linspace(0, 0.5, 25).reshape(5, 5) * (1 - np.eye(5))
-        current = self.settled(weight.T * pA)["post"]["I_den"].values[0, 0]
+        current = self.settled(weight.T * pA)["after"]["I_den"].values[0, 0]
         expected = [0.13787379, 0.34484235, 0.49049918, 0.5330847, 0.56188277]
         np.testing.assert_allclose(current / 1e-12, expected, rtol=0, atol=1e-8)
 
