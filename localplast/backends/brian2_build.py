@@ -114,7 +114,10 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     built = Built(net, block)
     clock = b2.Clock(net.dt, name="localplast_clock")
     learning = Learning(net, values, block, plan, seed) if plan else None
+    heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
     for name, node in net.nodes.items():
+        if isinstance(node, Input) and not learning and name not in heard:
+            continue
         if isinstance(node, Input):
             built.objects[name] = build_input(built, name, node, trials.inputs[name], learning, clock)
         else:
@@ -150,9 +153,11 @@ def build_input(built, name, node, example, learning, clock):
     code = [*(learning.before_update(name) if learning else []), f"r = {signal}", *between_spikes(built.net, name, block)]
     if learning and node.kind == "spikes":
         code += learning.after_update(name, "r")
+    after, spiking = "\n".join(after_spikes(built.net, name)), {}
+    if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
+        spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
-        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name,
-        **({"threshold": "r > 0.5", "reset": "\n".join(after_spikes(built.net, name))} if node.kind == "spikes" else {}),
+        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name, **spiking,
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group

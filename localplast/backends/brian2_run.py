@@ -56,6 +56,8 @@ def tables(built, trials):
     block, net = built.block, built.net
     filled = {}
     for name, array in trials.inputs.items():
+        if name not in built.objects:
+            continue
         if isinstance(array, Poisson):
             rates = np.zeros((block.trials, block.period // array.segment, net.size(name)))
             rates[:, : array.rates.shape[1]] = array.rates
