@@ -22,6 +22,7 @@ def main():
 
     from localplast.errors import LocalplastError
 
+    say_once()
     try:
         app(standalone_mode=False)
     except LocalplastError as error:
@@ -35,6 +36,16 @@ def main():
             raise
         error.show()
         sys.exit(getattr(error, "exit_code", 2))
+
+
+def say_once():
+    """Print every warning once, however many runs it holds for."""
+    import logging
+
+    said = set()
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
+    logging.getLogger("localplast").addHandler(handler)
 
 
 def load(protocol, preset):

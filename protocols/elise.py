@@ -247,6 +247,7 @@ def figure(net, trials, before, after):
     drawn, axes = plt.subplots(5, 1, figsize=(9, 9), sharex=True, constrained_layout=True)
     for (title, one), ax in zip(shown.items(), axes, strict=False):
         mesh = ax.pcolormesh(one["time"], one["visible"], one["rate"].values.T, vmin=0, vmax=1, cmap="Greys", rasterized=True)
+        ax.set_yticks(one["visible"])
         style(ax, title, "", "visible cell")
     for ax in axes[2:4]:
         ax.axvspan(*found.attrs["disturbed"], color=COLOURS[2], alpha=0.3, lw=0)

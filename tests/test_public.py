@@ -70,3 +70,14 @@ def test_models_and_protocols_have_one_name():
         done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, cwd=ROOT)
         assert f"import localplast.{name}, not {name}" in done.stderr
 
+
+
+def test_the_command_line_says_a_warning_once():
+    code = """
+import logging
+from localplast.cli import say_once
+say_once()
+for text in ("slower", "slower", "other", "slower"):
+    logging.getLogger("localplast.backends").warning(text)
+"""
+    assert run_python(code).stderr.split() == ["slower", "other"]
