@@ -144,13 +144,16 @@ def drawn(record):
     axes[2].plot(weights["time"], weights["weight"], color=COLOURS[3], marker=".", lw=1.6)
     for edge in current["time"].values[1:-1]:
         axes[2].axvline(edge, color="0.8", lw=0.8, zorder=0)
-    for sign, start, end in zip("+−−+", current["time"].values[1:-1], current["time"].values[2:], strict=True):
-        axes[2].annotate(sign, ((start + end) / 2, 0.92), xycoords=("data", "axes fraction"), ha="center", color="0.4", fontsize=12)
-    axes[2].margins(y=0.2)
+    size = np.abs(changes(record)[1:]).mean()  # only the signs are published
+    for sign, start, end in zip((1, -1, -1, 1), current["time"].values[1:-1], current["time"].values[2:], strict=True):
+        begun = np.interp(start, weights["time"], weights["weight"])
+        label = "sign in Payeur et al. 2021, fig. 2E" if end == current["time"].values[-1] else None
+        axes[2].plot((start, end), (begun, begun + sign * size), color="0.4", ls="--", lw=1, label=label)
     legend(axes[1])
+    legend(axes[2])
     style(axes[0], "dendritic current", "", "(pA)")
     style(axes[1], "postsynaptic cells", "", "rate (Hz)")
-    style(axes[2], "mean weight; signs: Payeur et al. 2021, fig. 2E", "time (s)", "weight (leak conductance)")
+    style(axes[2], "mean weight", "time (s)", "weight (leak conductance)")
     return figure
 
 
