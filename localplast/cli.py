@@ -81,7 +81,7 @@ def list_():
 @app.command()
 def describe(
     name: Annotated[str, typer.Argument(help="A model, a rule or a protocol.")],
-    rule: Annotated[str, typer.Option(help="The rule that a protocol is described with.")] = "eprop",
+    rule: Annotated[str, typer.Option(help="The rule that a protocol is described with; default its own.")] = "",
     on: Annotated[str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")] = "recurrent",
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX (with amsmath) instead of text.")] = False,
 ):
@@ -104,8 +104,8 @@ def describe(
     if name in models.__all__:
         found = describe_model(getattr(models, name)())
     elif name in protocols.names():
-        _, preset = load(name, "quick")
-        found = made(rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
+        chosen, preset = load(name, "quick")
+        found = made(rule or chosen.rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
         found = replace(found, title=f"{name}: {found.title}")
     elif name.replace("-", "") in rules.__all__:
         found = made(name).describe(sample("dendrites" if made(name).taught else on))

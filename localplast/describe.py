@@ -169,6 +169,8 @@ def projection_section(made, net, name):
     if synapse.eligibility.pre:
         body += [f"stored per presynaptic neuron i of {p.pre}, the same for all its targets; between two steps:"]
         body += assignments(synapse.eligibility.pre, indices)
+    if synapse.eligibility.source:
+        body.append(f"arrived: {synapse.eligibility.source} of the presynaptic neuron")
     body += ["per synapse ij, at the end of a step:", *assignments(synapse.program, indices)]
     body += [*cost_lines(storage(made, net, name), p), *reads_lines(reads(made, net, name), p)]
     return Section(f"weights of {name} ({p.pre} -> {p.post}.{p.target})", tuple(body))

@@ -142,6 +142,7 @@ def test_what_the_presynaptic_neuron_remembers():
         found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["loop"]["gradient"].values
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
     assert np.abs(expected).max() > 1e-2
+    assert "arrived: memory of the presynaptic neuron" in str(rule().describe(net))
 
 
 @pytest.mark.parametrize("kind", ["none", "synaptic"])
