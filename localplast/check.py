@@ -14,7 +14,7 @@ from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, spli
 from localplast.parts import Delay, Input, Population, Random, SameAs
 from localplast.short_term import check_short_term
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "weight_dimension"]
+__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "weight_dimension"]
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
 MAX_DELAY_STEPS = 100_000
@@ -176,6 +176,15 @@ def check_output(label, p, pre):
 def sent_text(p, model):
     """The expression that a graded projection from a neuron of this ``model`` sends."""
     return model.output if p.output is None else p.output
+
+
+def sent_texts(net, name):
+    """What leaves a population by graded projections: each expression once, with the name of the first projection it takes."""
+    found = {}
+    for p in net.projections.values():
+        if p.pre == name and p.transmission == "graded":
+            found.setdefault(sent_text(p, net.nodes[name].model), p.name)
+    return found
 
 
 def check_target(net, label, p):

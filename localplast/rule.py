@@ -97,7 +97,7 @@ class Rule:
 
 
 def is_time(value):
-    return isinstance(value, Quantity) and value.ndim == 0 and get_dimensions(value) == second.dim and float(value) > 0
+    return isinstance(value, Quantity) and value.ndim == 0 and get_dimensions(value) == second.dim and 0 < float(value) < float("inf")
 
 
 def feedback_alignment(rule, feedback="random", *, std=1.0):

@@ -11,11 +11,11 @@ The state is one pair per presynaptic neuron and projection. It is full at the s
 from dataclasses import dataclass
 
 import numpy as np
-from brian2.units.allunits import second
-from brian2.units.fundamentalunits import Quantity, get_dimensions
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.rule import is_time
 
 __all__ = ["ShortTerm", "check_learnable", "check_short_term", "depression", "facilitation"]
 
@@ -121,10 +121,6 @@ def check_short_term(label, p):
 
 def is_share(value):
     return not isinstance(value, bool) and isinstance(value, (int, float, np.number)) and 0 < value <= 1
-
-
-def is_time(value):
-    return isinstance(value, Quantity) and not np.ndim(value) and get_dimensions(value) == second.dim and 0 < float(value) < np.inf
 
 
 def check_learnable(net, rule, synapses=()):

@@ -128,3 +128,24 @@ def test_subexpressions_are_recorded_alike():
     ours, twin = (lp.run(chain("v"), TRIALS, backend=b, record=["cells.ahead"])["cells"]["ahead"].values for b in ("brian2", "torch"))
     assert ours.std() > 0.1
     np.testing.assert_allclose(ours, twin, rtol=0, atol=1e-12)
+
+
+def test_what_travels_may_be_written_with_units():
+    relay = lp.NeuronModel("relay", "I : volt", receives="I")
+    sink = lp.NeuronModel("sink", "J : 1", receives="J", output="J")
+    net = lp.Network(
+        dt=1 * ms, drive=lp.Input(3, "currents"), relay=lp.Population(3, relay), sink=lp.Population(3, sink),
+        projections=[lp.Projection("drive", "relay", weight=1e-3), lp.Projection("relay", "sink", weight=np.eye(3), output="(I - 5*mV)/mV")],
+    )  # fmt: skip
+    expected = TRIALS.inputs["drive"] @ net.draw(0).weights["drive_relay"] * 1e3 - 5
+    for backend in ("brian2", "torch"):
+        found = lp.run(net, TRIALS, backend=backend, record=["sink.J"])["sink"]["J"].values
+        np.testing.assert_allclose(found[:, 1:], expected[:, :-1], atol=1e-9)
+
+
+@pytest.mark.slow
+def test_trials_begin_anew_in_cpp():
+    """The restart of a trial runs on a clock of its own there."""
+    ours, twin = (lp.run(chain("v"), TRIALS, target=target, record=["cells.v", "sink.g"]) for target in ("cpp", "numpy"))
+    for node, name in (("cells", "v"), ("sink", "g")):
+        np.testing.assert_allclose(ours[node][name], twin[node][name], rtol=0, atol=1e-12)

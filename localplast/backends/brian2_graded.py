@@ -10,11 +10,11 @@ from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
+from brian2.utils.stringtools import get_identifiers
 
-from localplast.calculus import symbol, to_text
-from localplast.check import sent_text
+from localplast.backends.brian2_text import replace_word
+from localplast.check import sent_text, sent_texts
 from localplast.delay import per_synapse
-from localplast.lower import expanded
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
 
@@ -93,26 +93,18 @@ def output_name(net, p):
     """The variable of the presynaptic group that the graded projection ``p`` reads."""
     if isinstance(net.nodes[p.pre], Input):
         return "r"
-    return sent_names(net, p.pre)[sent_text(p, net.nodes[p.pre].model)]
-
-
-def sent_names(net, name):
-    """A variable for every expression that graded projections take out of a population, named after the first of them."""
-    found = {}
-    for p in net.projections.values():
-        if p.pre == name and p.transmission == "graded":
-            found.setdefault(sent_text(p, net.nodes[name].model), f"sent_{p.name}")
-    return found
+    return f"sent_{sent_texts(net, p.pre)[sent_text(p, net.nodes[p.pre].model)]}"
 
 
 def sent_lines(net, name):
     """The variables that hold what leaves a population: all projections read the same moment of a step."""
     known = with_spike(namespace(net.nodes[name].model))
-    return [SingleEquation(PARAMETER, key, parse_expression_dimensions(text, known)) for text, key in sent_names(net, name).items()]
+    sent = sent_texts(net, name).items()
+    return [SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent]
 
 
 def sent_code(net, name, firing):
     """Statements that set them, on the updated state; ``firing`` is the text of ``z``."""
-    found = {key: expanded(net.nodes[name].model, text) for text, key in sent_names(net, name).items()}
-    spikes = [f"_fired = {firing}"] if any(e.has(symbol("z")) for e in found.values()) else []
-    return spikes + [f"{key} = {to_text(e.subs(symbol('z'), symbol('_fired')))}" for key, e in found.items()]
+    sent = sent_texts(net, name)
+    spikes = [f"_fired = {firing}"] if any("z" in get_identifiers(text) for text in sent) else []
+    return spikes + [f"sent_{key} = {replace_word(text, 'z', '_fired')}" for text, key in sent.items()]

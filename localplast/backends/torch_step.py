@@ -9,7 +9,7 @@ import torch
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.backends.torch_short_term import Release
 from localplast.calculus import Tape
-from localplast.check import sent_text
+from localplast.check import sent_text, sent_texts
 from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
@@ -240,12 +240,6 @@ class Neurons:
                 old = self.state[name]
                 jumped = torch.where(z > 0, value, old)
                 self.state[name] = jumped + (z - z.detach()) * (value - old)
-
-
-def sent_texts(net, name):
-    """What leaves a population by graded projections, each expression once."""
-    graded = [p for p in net.projections.values() if p.pre == name and p.transmission == "graded"]
-    return dict.fromkeys(sent_text(p, net.nodes[name].model) for p in graded)
 
 
 class Twin:
