@@ -26,6 +26,7 @@ def check_network(net, projections):
         raise NetworkError(f"the time step must be a positive time such as 1*ms, not {net.dt!r}")
     for name, node in net.nodes.items():
         check_node(name, node)
+        check_time_constants(net.dt, name, node)
     complete = {}
     for projection in projections:
         projection = complete_projection(net, projection)
@@ -96,6 +97,18 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
+
+
+def check_time_constants(dt, name, node):
+    """Raise where a time constant is shorter than the step, or may become so while it learns."""
+    for key in getattr(getattr(node, "model", None), "at_least_dt", ()):
+        for what, value in (("is", node.values[key]), ("may learn to be", node.trainable.get(key, (node.values[key],))[0])):
+            if value is None or np.any(np.asarray(value) < float(dt) * (1 - 1e-9)):
+                shown = "anything" if value is None else np.min(value)
+                raise NetworkError(
+                    f"population {name!r}: {key} {what} {shown}, shorter than the time step, {dt}: a neuron cannot be "
+                    f"faster than its simulation; make {key} at least {dt}, or the time step shorter"
+                )
 
 
 def check_ending(name):

@@ -18,7 +18,7 @@ from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sym
 from localplast.errors import ModelError, UnsupportedError
 from localplast.neuron import namespace, split_statements, split_threshold
 
-__all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "resolved"]
+__all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
 
 #: How the names of :attr:`StepMap.noise` begin.
@@ -33,7 +33,7 @@ class StepMap:
     ----------
     model : NeuronModel
     code : str
-        The update as Brian2 abstract code: state updater, then the discrete map.
+        The update as Brian2 abstract code: what is held, state updater, then the discrete map.
     state : tuple of str
         Variables that carry over from step to step.
     inputs : tuple of str
@@ -122,6 +122,13 @@ def expanded(model, text):
     return expand_subexpressions(to_sympy(text), subexpressions_of(model))
 
 
+@functools.cache
+def prospective(model, text):
+    """Whether what is sent depends on graded inputs: it then travels as it was at the end of the step before."""
+    used = {s.name for s in expanded(model, text).free_symbols}
+    return bool(used & set(lower(model).inputs)) and "z" not in used
+
+
 def resolved(model, expression):
     """A sympy expression that was read as it stands, its units and subexpressions put in."""
     return expand_subexpressions(in_si(expression), subexpressions_of(model))
@@ -134,7 +141,7 @@ def expand_subexpressions(expression, subexpressions):
 
 
 def update_code(model):
-    """Abstract code of one update: what Brian2's state updater writes, then the model's discrete map."""
+    """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
     code = ""
     if model.odes:
         variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
@@ -148,7 +155,12 @@ def update_code(model):
                 f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
                 "try 'exponential_euler', 'rk4' or 'euler'"
             ) from None
-    return "\n".join([code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+    return "\n".join([*held_code(model), code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+
+
+def held_code(model):
+    """What is constant over a step: all of it on the state at the end of the last one."""
+    return [*(f"_held_{name} = {text}" for name, text in model.held.items()), *(f"{name} = _held_{name}" for name in model.held)]
 
 
 def unless_refractory(model, line):
@@ -160,9 +172,9 @@ def unless_refractory(model, line):
 
 
 def block_variables(model):
-    """Variables that an ODE, the discrete map or a spike assigns."""
+    """Variables that hold through a step, or that an ODE, the discrete map or a spike assigns."""
     code = split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")
-    return set(model.odes) | {parse_statement(line)[0] for line in code}
+    return {*model.held, *model.odes} | {parse_statement(line)[0] for line in code}
 
 
 def parse_statement(line):

@@ -13,7 +13,7 @@ from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Constant, Variable
 from brian2.equations import Equations
-from brian2.equations.equations import EquationError
+from brian2.equations.equations import PARAMETER, EquationError, SingleEquation
 from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions, check_units_statements
 from brian2.parsing.expressions import parse_expression_dimensions
@@ -35,6 +35,8 @@ RESERVED = frozenset(
     "learning_rate updates signal newest neighbour latest spikes raster output"
     .split()
 )  # fmt: skip
+#: Brian2's flag of a subexpression that is evaluated once per step, at its beginning.
+HELD = "constant over dt"
 RESERVED_PREFIXES = (
     "_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_", "drift_", "credit_", "delta_",
     "gradient_", "late1_", "L_from_", "sent_", "mismatch_", "utilisation_", "resources_",
@@ -50,7 +52,8 @@ class NeuronModel:
     name : str
         Shown in every error message.
     equations : str
-        Brian2 equations: ODEs, subexpressions, and ``I : amp`` lines for what graded projections set.
+        Brian2 equations: ODEs, subexpressions, and ``I : amp`` lines for what graded projections set. A subexpression marked
+        ``(constant over dt)`` is evaluated before the integration and holds its value through the step.
     parameters : mapping of str to Quantity or float
         Values of all other names; a :class:`~localplast.network.Population` may override them, per neuron.
 
@@ -76,7 +79,9 @@ class NeuronModel:
     surrogate : Surrogate, optional
         Stands in for dz/d(spike argument); parameters that it brings along join the neuron's.
     mismatch : mapping of str to Mismatch
-        How weights that land on a variable learn from the neuron itself, by variable (:mod:`localplast.mismatch`).
+        How weights that land on a variable, or a parameter, learn from the neuron itself (:mod:`localplast.mismatch`).
+    at_least_dt : sequence of str
+        Time constants for which a shorter one than the network's time step has no meaning.
     reference : str
         Where the equations come from.
 
@@ -100,6 +105,7 @@ class NeuronModel:
     initial: dict = field(default_factory=dict)
     surrogate: Surrogate | None = None
     mismatch: dict = field(default_factory=dict)
+    at_least_dt: tuple = ()
     reference: str = ""
 
     def __post_init__(self):
@@ -148,10 +154,24 @@ class NeuronModel:
         return self.threshold is not None
 
     @functools.cached_property
+    def held(self):
+        """The text of the subexpressions that are constant over a step, by name."""
+        return {name: eq.expr.code for name, eq in self.written.items() if HELD in eq.flags}
+
+    @functools.cached_property
+    def written(self):
+        """The equations as they stand, as a :class:`brian2.Equations`."""
+        return Equations(self.equations) if self.equations.strip() else Equations([])
+
+    @functools.cached_property
+    def lines(self):
+        """The equations with what is held as variables, which the update sets."""
+        return Equations([SingleEquation(PARAMETER, n, eq.dim) if n in self.held else eq for n, eq in self.written.items()])
+
+    @functools.cached_property
     def parsed(self):
-        """The equations as a :class:`brian2.Equations`, refractoriness included."""
-        equations = Equations(self.equations) if self.equations.strip() else Equations([])
-        return add_refractoriness(equations) if self.refractory else equations
+        """The :attr:`lines`, refractoriness included."""
+        return add_refractoriness(self.lines) if self.refractory else self.lines
 
     @functools.cached_property
     def dimensions(self):
@@ -178,7 +198,7 @@ class NeuronModel:
     @property
     def free_variables(self):
         """Names declared without an equation or a value: what projections and the update map write to."""
-        declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike"}
+        declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
 
 
@@ -287,7 +307,7 @@ def check_names(model, equations):
 def check_equations(model, equations, variables):
     from brian2.stateupdaters.base import StateUpdateMethod
 
-    for name, equation in equations.items():
+    for name, equation in model.written.items():
         check_flags(model, name, equation)
         if equation.expr is None:
             continue
@@ -301,12 +321,13 @@ def check_equations(model, equations, variables):
 
 
 def check_flags(model, name, equation):
-    if name in ("not_refractory", "lastspike"):
-        return
     for flag in equation.flags:
+        if flag == HELD:
+            continue
         if flag != "unless refractory" or equation.type != "differential equation":
             raise ModelError(
-                f"{model.name}: the flag ({flag}) of {name!r} is not supported; differential equations may be (unless refractory)"
+                f"{model.name}: the flag ({flag}) of {name!r} is not supported; differential equations may be "
+                f"(unless refractory), subexpressions ({HELD})"
             )
         if model.refractory is None:
             raise ModelError(f"{model.name}: {name!r} is (unless refractory), but the model has no refractory='tau_ref'")

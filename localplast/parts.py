@@ -190,7 +190,8 @@ class Projection(Data):
         Default ``pre_post``.
     output : str, optional
         What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the transmission
-        is then graded. Default: the ``output`` of its model.
+        is then graded. What depends on its graded inputs travels as it was at the end of the step before. Default: the
+        ``output`` of its model.
     short_term : ShortTerm, optional
         How much of its weight a synapse delivers after recent spikes (:mod:`localplast.short_term`).
     """

@@ -19,7 +19,7 @@ from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements
 from localplast.backends.brian2_delay import divided, events_of, settings
-from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_lines
+from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_early, sent_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.backends.brian2_text import unit_of
 from localplast.backends.brian2_short_term import after_spikes, between_spikes, short_term_lines
@@ -166,7 +166,7 @@ def build_input(built, name, node, example, learning, clock):
 def build_population(built, name, population, values, learning, clock):
     model, step, block = population.model, lower(population.model), built.block
     graded = graded_parts(built.net, name)
-    lines = [line for key, line in Equations(model.equations).items() if key not in graded and key not in model.parameters]
+    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
     for target, parts in graded.items():
         dimension = model.dimensions[target]
         lines += [parameter(part, dimension) for part in parts]
@@ -186,7 +186,7 @@ def build_population(built, name, population, values, learning, clock):
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
     apart = learning is None and not block.gap  # the restart costs nothing in all other steps, and one object more to compile
     code = [] if apart else start_of_trial(block, model, step, started, graded)
-    code += [*(learning.before_update(name) if learning else []), *split_statements(step.code)]
+    code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *split_statements(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
     if learning:
         code += learning.after_update(name, firing(model, block))

@@ -15,10 +15,11 @@ from brian2.utils.stringtools import get_identifiers
 from localplast.backends.brian2_text import replace_word
 from localplast.check import sent_text, sent_texts
 from localplast.delay import per_synapse
+from localplast.lower import prospective
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
 
-__all__ = ["build_graded", "graded_parts", "output_name", "sent_code", "sent_lines"]
+__all__ = ["build_graded", "graded_parts", "output_name", "sent_code", "sent_early", "sent_lines"]
 
 
 def graded_parts(net, name):
@@ -103,8 +104,15 @@ def sent_lines(net, name):
     return [SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent]
 
 
+def sent_early(net, name):
+    """Statements that set them before the update, where they depend on graded inputs."""
+    model = net.nodes[name].model
+    return [f"sent_{key} = {text}" for text, key in sent_texts(net, name).items() if prospective(model, text)]
+
+
 def sent_code(net, name, firing):
-    """Statements that set them, on the updated state; ``firing`` is the text of ``z``."""
-    sent = sent_texts(net, name)
+    """Statements that set all others, on the updated state; ``firing`` is the text of ``z``."""
+    model = net.nodes[name].model
+    sent = {text: key for text, key in sent_texts(net, name).items() if not prospective(model, text)}
     spikes = [f"_fired = {firing}"] if any("z" in get_identifiers(text) for text in sent) else []
     return spikes + [f"sent_{key} = {replace_word(text, 'z', '_fired')}" for text, key in sent.items()]

@@ -13,7 +13,7 @@ from localplast.check import sent_text, sent_texts
 from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
-from localplast.lower import check_integration, expanded, lower
+from localplast.lower import check_integration, expanded, lower, prospective
 
 __all__ = ["Twin", "leaves", "simulate"]
 
@@ -155,7 +155,9 @@ class Neurons:
         self.psi_tape = Tape([("psi", self.step.psi)], constants) if self.step.psi is not None else None
         self.blocks = {b: Tape(list(getattr(self.step, b).items()), constants) for b in ("reset", "adaptation")}
         self.output_tape = Tape([("output", self.step.output)], constants) if self.step.output is not None else None
-        self.sent_tapes = {text: Tape([("sent", expanded(self.model, text))], constants) for text in sends}
+        tapes = {text: Tape([("sent", expanded(self.model, text))], constants) for text in sends}
+        self.early = {text: tape for text, tape in tapes.items() if prospective(self.model, text)}
+        self.late = {text: tape for text, tape in tapes.items() if text not in self.early}
         period = constants.get(self.model.refractory)
         # as Brian2's timestep(): a period a rounding error below n steps is n steps
         self.silent = None if period is None else torch.floor(period.detach() / float(dt) + 1e-3)
@@ -171,6 +173,7 @@ class Neurons:
     def update(self):
         """Slot 1: integrate."""
         state = self.state
+        self.leaving = self.evaluate(self.early)
         if not self.model.spiking and "readout" in self.cut:
             kept = self.step.inputs
             state = {k: v if k in kept else v.detach() for k, v in state.items()}
@@ -226,9 +229,12 @@ class Neurons:
 
     def send(self):
         """What leaves by graded projections, by expression."""
-        spikes = {} if self.z is None else {"z": self.z}
+        return {**self.leaving, **self.evaluate(self.late, {} if self.z is None else {"z": self.z})}
+
+    def evaluate(self, tapes, spikes=()):
+        """What is sent, by expression, of the state of this moment."""
         like = next(iter(self.state.values()))
-        return {text: self.tensor(tape({**self.state, **spikes})["sent"], like) for text, tape in self.sent_tapes.items()}
+        return {text: self.tensor(tape({**self.state, **dict(spikes)})["sent"], like) for text, tape in tapes.items()}
 
     def after_spike(self):
         """Slot 4: reset and adaptation, where z = 1; the gradient to z is the size of the jump."""
