@@ -1,4 +1,4 @@
-"""Datasets: the Yin-Yang generator; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; N-MNIST.
+"""Datasets: the Yin-Yang generator; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; MNIST-1D, N-MNIST.
 
 Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
 once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
@@ -20,7 +20,7 @@ import pooch
 
 from localplast.errors import DatasetError
 
-__all__ = ["Events", "fashion_mnist", "mnist", "nmnist_small", "oxford", "yin_yang"]
+__all__ = ["Events", "fashion_mnist", "mnist", "mnist1d", "nmnist_small", "oxford", "yin_yang"]
 
 IDX_FILES = (
     "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
@@ -246,6 +246,28 @@ def nmnist_small():
         return Events(*arrays, size=34), frozen(file[f"{name}_labels"])
 
     return part("train"), part("test")
+
+
+@functools.cache
+def mnist1d():
+    """MNIST-1D, digits drawn as short noisy sequences: Greydanus & Kobak 2024, ICML, arXiv:2011.14439.
+
+    The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared, and sampled
+    at 40 points. Mean 0 and standard deviation 1 over all 5000.
+
+    Returns
+    -------
+    train, test : pairs ``(samples, labels)``
+        ``samples`` float64 ``(4000, 40)`` and ``(1000, 40)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The arrays are
+        shared between calls, and read-only.
+
+    Raises
+    ------
+    DatasetError
+        The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
+    """
+    file = np.load(locate("mnist1d", "mnist1d.npz"), allow_pickle=False)
+    return tuple((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
 
 
 def frozen(array):

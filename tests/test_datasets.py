@@ -157,6 +157,16 @@ class TestOxford:
             datasets.oxford(0.8 * ms)
 
 
+@needs("mnist1d/mnist1d.npz")
+def test_mnist1d():
+    (samples, labels), (test, test_labels) = datasets.mnist1d()
+    assert samples.shape == (4000, 40) and test.shape == (1000, 40) and samples.dtype == np.float64
+    assert np.bincount(labels).tolist() == [398, 396, 411, 394, 394, 402, 401, 404, 402, 398]
+    assert np.bincount(test_labels).tolist() == [102, 104, 89, 106, 106, 98, 99, 96, 98, 102]
+    both = np.concatenate([samples, test])
+    assert abs(both.mean()) < 1e-12 and both.std() == pytest.approx(1.0, abs=1e-12)
+
+
 @needs("nmnist_small/nmnist_small.npz")
 class TestNMNIST:
     def test_counts_and_labels(self):
@@ -191,13 +201,22 @@ class TestNMNIST:
             train[:1].raster(1 * ms, 5, pool=3)
 
 
-def test_what_cannot_be_downloaded_says_so(offline):
-    datasets.nmnist_small.cache_clear()
+@pytest.mark.parametrize("load, source", [(datasets.nmnist_small, "slayerPytorch"), (datasets.mnist1d, "greydanus/mnist1d")])
+def test_what_cannot_be_downloaded_says_so(offline, load, source):
+    load.cache_clear()
     with pytest.raises(DatasetError) as caught:
-        datasets.nmnist_small()
-    message = str(caught.value)
-    assert str(offline / "nmnist_small" / "nmnist_small.npz") in message and "cannot be downloaded" in message
-    assert "slayerPytorch" in message and "set LOCALPLAST_DATA" in message
+        load()
+    name, message = load.__name__, str(caught.value)
+    assert str(offline / name / f"{name}.npz") in message and "cannot be downloaded" in message
+    assert source in message and "set LOCALPLAST_DATA" in message
+
+
+def test_a_damaged_packed_file_is_refused(offline):
+    datasets.mnist1d.cache_clear()
+    (offline / "mnist1d").mkdir()
+    np.savez(offline / "mnist1d" / "mnist1d.npz", x=np.zeros((4000, 40)))
+    with pytest.raises(DatasetError, match="mnist1d.npz is not the original file"):
+        datasets.mnist1d()
 
 
 def test_missing_patterns_say_where_they_were_looked_for(offline):
