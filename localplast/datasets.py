@@ -1,4 +1,4 @@
-"""Datasets: the Yin-Yang generator; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; MNIST-1D, N-MNIST.
+"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; MNIST-1D, N-MNIST.
 
 Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
 once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
@@ -20,7 +20,7 @@ import pooch
 
 from localplast.errors import DatasetError
 
-__all__ = ["Events", "fashion_mnist", "mnist", "mnist1d", "nmnist_small", "oxford", "yin_yang"]
+__all__ = ["Events", "fashion_mnist", "mackey_glass", "mnist", "mnist1d", "nmnist_small", "oxford", "yin_yang"]
 
 IDX_FILES = (
     "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
@@ -72,6 +72,47 @@ def yin_yang_class(x, y, r_small=0.1, r_big=0.5):
 
 def distance(x, y, x0, y0):
     return math.sqrt((x - x0) * (x - x0) + (y - y0) * (y - y0))
+
+
+def mackey_glass(past, duration, *, tau=17.0, per_delay=85, beta=0.2, gamma=0.1, n=10):
+    """Solutions of ``dx/dt = beta x(t - tau)/(1 + x(t - tau)**n) - gamma x(t)``: Mackey & Glass 1977, Science 197:287.
+
+    Chaotic with the usual numbers, where neighbours part by a factor e in about 197 (NeuroBench); at ``tau = 10`` a limit cycle.
+    Runge-Kutta of order 4 in ``per_delay`` steps per delay; delayed values between two steps by cubic Hermite interpolation.
+
+    Parameters
+    ----------
+    past : array ``(...)``
+        Constant value of each series until time 0.
+    duration : float
+        In the unit of ``tau``, which is a number here.
+
+    Other arguments
+    ---------------
+    tau, beta, gamma, n : float
+    per_delay : int
+
+    Returns
+    -------
+    float array ``(time, ...)``
+        From time 0 on, in steps of ``tau/per_delay``; the first entry is ``past``.
+    """
+    h, steps = tau / per_delay, round(duration * per_delay / tau)
+    x = np.empty((per_delay + steps + 1, *np.shape(past)))
+    x[: per_delay + 1] = past
+    between = x.copy()  # halfway from each step to the next
+
+    def slope(now, then):
+        return beta * then / (1 + then**n) - gamma * now
+
+    for k in range(per_delay, per_delay + steps):
+        start, half, end = x[k - per_delay], between[k - per_delay], x[k - per_delay + 1]
+        k1 = slope(x[k], start)
+        k2 = slope(x[k] + h / 2 * k1, half)
+        k3 = slope(x[k] + h / 2 * k2, half)
+        x[k + 1] = x[k] + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(x[k] + h * k3, end))
+        between[k] = (x[k] + x[k + 1]) / 2 + h / 8 * (k1 - slope(x[k + 1], end))
+    return x[per_delay:]
 
 
 @functools.cache

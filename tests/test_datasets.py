@@ -73,6 +73,49 @@ def test_yin_yang_cannot_be_changed_by_a_caller():
         x[0] = 0
 
 
+class TestMackeyGlass:
+    times = np.arange(86) * 0.2
+
+    def first(self, t, past=1.2):
+        """The solution up to ``tau``, where the delayed value is constant."""
+        rest = 2.0 * past / (1 + past**10)
+        return rest + (past - rest) * np.exp(-0.1 * t)
+
+    def test_the_first_delay_has_a_closed_form(self):
+        assert np.abs(datasets.mackey_glass(1.2, 17.0) - self.first(self.times)).max() < 1e-9
+
+    def test_the_second_delay_is_an_integral_over_the_first(self):
+        nodes, weights = np.polynomial.legendre.leggauss(40)
+        found = datasets.mackey_glass(1.2, 34.0)[85:]
+        for t in self.times[5::20]:
+            s = t * (nodes + 1) / 2
+            produced = 0.2 * self.first(s) / (1 + self.first(s) ** 10) * np.exp(-0.1 * (t - s))
+            expected = self.first(17.0) * np.exp(-0.1 * t) + t / 2 * weights @ produced
+            assert found[round(5 * t)] == pytest.approx(expected, abs=1e-8)
+
+    def test_it_converges_with_the_fourth_power_of_the_step(self):
+        fine = datasets.mackey_glass(0.5, 204.0, per_delay=17 * 32)[:: 17 * 32]
+        errors = [np.abs(datasets.mackey_glass(0.5, 204.0, per_delay=m)[::m] - fine).max() for m in (17, 34, 68)]
+        assert np.divide(errors[:-1], errors[1:]) == pytest.approx(16.0, rel=0.05) and errors[-1] < 1e-7
+
+    def rate(self, tau):
+        """How fast neighbours part, per unit of time: mean over 16 pairs, of their distances over 100 units."""
+        past = np.linspace(0.5, 1.2, 16)
+        x = datasets.mackey_glass([past, past + 1e-9], 2200.0, tau=tau, per_delay=round(2 * tau))
+        apart = (x[1:, 0] - x[1:, 1]).reshape(22, 200, 16)
+        logs = 0.5 * np.log((apart**2).mean(1)).mean(1)
+        return (logs[-1] - logs[3]) / 1800
+
+    def test_neighbours_part_as_fast_as_published(self):
+        """A Lyapunov time of 197 at tau = 17 (NeuroBench); a limit cycle at tau = 10."""
+        assert self.rate(17.0) == pytest.approx(1 / 197, rel=0.1)
+        assert abs(self.rate(10.0)) < 1e-4
+
+    def test_many_series_are_those_of_each(self):
+        both = datasets.mackey_glass([0.6, 1.1], 50.0)
+        assert both.shape == (251, 2) and np.array_equal(both[:, 1], datasets.mackey_glass(1.1, 50.0))
+
+
 @needs("mnist/train-images-idx3-ubyte.gz")
 def test_mnist():
     (images, labels), (test_images, test_labels) = datasets.mnist()
