@@ -15,6 +15,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 from zarr.errors import ZarrUserWarning
 
 from localplast.checkpoint import PLAIN_KINDS, Series, create_store, open_store, rewind
+from localplast.convolution import weight_dims, weight_shape
 from localplast.errors import LocalplastError, NetworkError
 from localplast.network import weight_dimension
 from localplast.request import Entry, Request
@@ -212,7 +213,7 @@ class Recorder:
         self._append_update("metrics", update)
 
     def set_weights(self, name, array, update=None):
-        """Keep the weights ``(pre, post)`` of a projection: the latest, or with ``update`` one more along training.
+        """Keep the weights ``(pre, post)`` (or the kernel) of a projection: the latest, or with ``update`` one more along training.
 
         A kill during a flush may leave the latest weights one flush newer than the rest.
         """
@@ -220,16 +221,17 @@ class Recorder:
             raise NetworkError(f"there is no projection {name!r}; the network has {sorted(self.net.projections)}")
         p = self.net.projections[name]
         array, units = plain(array, f"the weight of {name!r}", weight_dimension(self.net, p))
-        if array.shape != (self.net.size(p.pre), self.net.size(p.post)):
-            raise NetworkError(f"the weight of {name!r} has shape {array.shape}, which is not its (pre, post)")
+        dims = weight_dims(self.net, p)
+        if array.shape != weight_shape(self.net, p):
+            raise NetworkError(f"the weight of {name!r} has shape {array.shape}, which is not its ({', '.join(dims)})")
         known, along = self.series.get(f"{name}/weight"), f"{name}/update" in self.series
         if known and along != (update is not None):
             raise NetworkError(f"the weight of {name!r} is kept along training or as the latest, not both: see update=")
         if update is None:
-            self._append(f"{name}/weight", ("pre", "post"), array, units=units, replace=True)
+            self._append(f"{name}/weight", dims, array, units=units, replace=True)
         else:
             self._check_update(name, update)
-            self._append(f"{name}/weight", ("update", "pre", "post"), array[None], units=units)
+            self._append(f"{name}/weight", ("update", *dims), array[None], units=units)
             self._append_update(name, update)
 
     def set_learned(self, name, array):

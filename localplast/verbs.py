@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from localplast.convolution import weight_dims
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import cross_entropy, mse
@@ -276,7 +277,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
     Returns
     -------
     xarray.DataTree
-        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a delay), one per population for its
+        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
         trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
     """
     check_device(options.get("device", "cpu"), backend)
@@ -310,8 +311,8 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
 
 def labelled(net, part, array):
     """An array with the dims that its shape means."""
-    if part in net.projections and array.ndim == 2:
-        return (("pre", "post"), array)
+    if part in net.projections and array.ndim >= 2:
+        return (weight_dims(net, net.projections[part]), array)
     if part in net.projections and array.ndim == 1:
         return (("pre",) if net.projections[part].delay.kind == "axonal" else ("post",), array)
     return (("neuron",) * array.ndim, array)

@@ -11,6 +11,7 @@ import torch
 from localplast.backends.kernel_build import missing
 from localplast.backends.kernel_expression import Constants, check_c_form
 from localplast.calculus import differentiate
+from localplast.convolution import form_of
 from localplast.errors import UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.lower import jacobian, lower
@@ -234,6 +235,8 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
     for name, p in net.projections.items():
         if p.transmission == "graded" and not isinstance(net.nodes[p.pre], Input):
             return f"projection {name!r} is graded between populations"
+        if form_of(net.projections, p):
+            return f"projection {name!r} is a convolution"
         if p.short_term is not None:
             return f"projection {name!r} has short-term plasticity"
         if p.transmission == "event" and p.target in net.nodes[p.post].model.clamped:

@@ -11,6 +11,7 @@ from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
+from localplast.convolution import check_dense
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
@@ -137,6 +138,7 @@ def backward_matrices(net, signal, readouts, seed):
     """Matrices ``(pre, post)`` that stand in for weights in the backward pass, by projection."""
     if signal.feedback == "symmetric":
         return {}
+    check_dense(net, f"{signal.feedback!r} feedback" if isinstance(signal.feedback, str) else "feedback by matrices", "use dendritic()")
     if signal.feedback in ("sign", "learned"):
         raise UnsupportedError(
             f"automatic differentiation goes through fixed matrices, not {signal.feedback!r} feedback; use a layered local rule such as "

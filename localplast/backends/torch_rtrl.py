@@ -12,6 +12,7 @@ Williams & Zipser 1989, Neural Comput 1:270. F is the Torch twin, so that any ne
 import torch
 
 from localplast.backends.torch_step import Twin
+from localplast.convolution import check_dense
 from localplast.errors import UnsupportedError
 from localplast.loss import Reward
 from localplast.plan import the_readouts
@@ -41,6 +42,7 @@ class Influence:
             raise UnsupportedError("the derivatives of the whole network, carried forward, do not meet late reward; use eprop() or bptt()")
         if changing := [name for name, p in net.projections.items() if p.short_term is not None]:
             raise UnsupportedError(f"projection {changing[0]!r} has short-term plasticity, which is not carried forward; use bptt()")
+        check_dense(net, "the derivative of the whole network, carried forward,", "use bptt()")
         self.net, self.loss, self.readouts = net, loss, the_readouts(net)
         self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
         self.parameters = {name: t for name, t in tensors.items() if t.requires_grad}
