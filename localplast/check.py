@@ -55,6 +55,23 @@ def check_same(net, p, projections):
             f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is {shapes[1]}; "
             "use transposed=True, or not"
         )
+    if p.weight.always:
+        check_tied(net, p, other)
+
+
+def check_tied(net, p, other):
+    """Weights that are another projection's have no learning, synapses or bounds of their own."""
+    own = [what for what, given in (("plastic=True", p.plastic), ("a mask", p.mask is not None), ("bounds", p.bounds)) if given]
+    if own:
+        raise NetworkError(
+            f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give plastic=False and "
+            "no mask or bounds, or let it begin with same_as(..., transposed=True)"
+        )
+    if "event" in (p.transmission, other.transmission):
+        raise NetworkError(f"projection {p.name!r}: only graded projections can share the weights of {other.name!r}; use same_as(...)")
+    units = [unit_text(weight_dimension(net, q)) for q in (p, other)]
+    if units[0] != units[1]:
+        raise NetworkError(f"projection {p.name!r} needs weights in {units[0]}, and those of {other.name!r} are in {units[1]}; use same_as(...)")
 
 
 def check_node(name, node):

@@ -293,6 +293,9 @@ TRANSPORT = {"weight": "the forward weights", "sign": "the signs of the forward 
 
 
 def reasons(plan, net):
+    for name, same in net.tied.items():
+        if net.projections[same.projection].plastic:
+            yield f"what {name} carries back goes through the weights of {same.projection}, read backwards (weight transport)"
     for name, signal in plan.signals.items():
         for term in signal.terms:
             if term.form in TRANSPORT and net.projections[term.path].plastic:

@@ -13,7 +13,8 @@ from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
-    Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic, uniform,
+    Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic,
+    transposed, uniform,
 )  # fmt: skip
 from localplast.serialise import encode, read_json, write_json
 from localplast.short_term import ShortTerm
@@ -21,7 +22,7 @@ from localplast.surrogate import Surrogate
 
 __all__ = [
     "Delay", "Input", "Network", "Population", "Projection", "Random", "Values",
-    "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "uniform", "weight_dimension",
+    "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "transposed", "uniform", "weight_dimension",
 ]
 
 
@@ -82,6 +83,15 @@ class Network(Data):
     def plastic(self):
         """The projections that rules may change."""
         return tuple(p for p in self.projections.values() if p.plastic)
+
+    @property
+    def tied(self):
+        """The projections whose weights are at every moment those of another one, by name."""
+        return {n: p.weight for n, p in self.projections.items() if isinstance(p.weight, SameAs) and p.weight.always}
+
+    def tie(self, weights):
+        """``weights`` by projection (arrays or tensors), with those of :attr:`tied` projections as they have to be."""
+        return {**weights, **{name: same.of(weights[same.projection]) for name, same in self.tied.items()}}
 
     @property
     def learned_delays(self):
@@ -164,7 +174,7 @@ class Network(Data):
             name: np.where(values.masks[name], np.clip(values.weights[name], *found), 0.0)
             for name, found in bounds.items() if found
         }  # fmt: skip
-        return values.replace_weights(clipped)
+        return values.replace_weights(self.tie({**values.weights, **clipped}))
 
     def values_from(self, record):
         """The :class:`Values` that a run of learning ended with, to be simulated, tested or trained further::
@@ -187,7 +197,7 @@ class Network(Data):
                 )
         others = record["learned"].to_dataset() if "learned" in record.children else {}
         learned = {n: np.asarray(others[n], float).reshape(np.shape(values.other(n))) for n in self.trainable if n in others}
-        return values.replace_weights(weights, learned)
+        return values.replace_weights(self.tie(weights), learned)
 
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
@@ -198,6 +208,7 @@ class Network(Data):
             masks[name] = draw_mask(p, shape, rng)
             if not isinstance(p.weight, SameAs):
                 weights[name] = draw_weight(p, shape, rng, masks[name])
+        masks |= {name: masks[same.projection].T for name, same in self.tied.items()}
         weights = {name: self.begun(name, weights, masks) for name in self.projections}
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {

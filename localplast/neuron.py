@@ -13,7 +13,7 @@ from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Constant, Variable
 from brian2.equations import Equations
-from brian2.equations.equations import PARAMETER, EquationError, SingleEquation
+from brian2.equations.equations import PARAMETER, EquationError, SingleEquation, parse_string_equations
 from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions, check_units_statements
 from brian2.parsing.expressions import parse_expression_dimensions
@@ -160,8 +160,8 @@ class NeuronModel:
 
     @functools.cached_property
     def written(self):
-        """The equations as they stand, as a :class:`brian2.Equations`."""
-        return Equations(self.equations) if self.equations.strip() else Equations([])
+        """The equations as they stand, by name; what is held may stand for what depends on it, a step later."""
+        return parse_string_equations(self.equations) if self.equations.strip() else {}
 
     @functools.cached_property
     def lines(self):

@@ -13,7 +13,7 @@ from localplast.short_term import ShortTerm
 
 __all__ = [
     "Data", "Delay", "Input", "Population", "Projection", "Random", "SameAs", "Values", "axonal", "dendritic", "normal", "same_as",
-    "synaptic", "uniform",
+    "synaptic", "transposed", "uniform",
 ]  # fmt: skip
 
 
@@ -73,11 +73,12 @@ def uniform(limit=1.0, *, mean=0.0, fan_in=True):
 
 @dataclass(frozen=True)
 class SameAs:
-    """Weights that begin as those of another projection do; see :func:`same_as`."""
+    """Weights that begin as those of another projection do, or are theirs ``always``; see :func:`same_as`, :func:`transposed`."""
 
     projection: str
     times: float = 1.0
     transposed: bool = False
+    always: bool = False
 
     def of(self, weights):
         """The weights, from those of the other projection."""
@@ -90,6 +91,15 @@ def same_as(projection, *, times=1.0, transposed=False):
     Only the beginning: while the network learns each projection has weights of its own.
     """
     return SameAs(projection, float(times), transposed)
+
+
+def transposed(projection, *, times=1.0):
+    """The weights of another projection, backwards and at every moment: what goes forward through them comes back.
+
+    Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No synapse knows the
+    weight of another one (weight transport), so that this is a reference for feedback that is random or learns by itself.
+    """
+    return SameAs(projection, float(times), transposed=True, always=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ def test_the_public_names_are_these():
         "UnsupportedError", "active_coupling", "adam", "axonal", "cell", "channels", "compare", "coupling", "dale", "delay",
         "dendritic", "depression", "distance", "dynamics", "facilitation", "gradient", "losses", "mV", "madgrad", "models",
         "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "protocols", "replay", "retention", "rmaxprop", "rmsprop", "rules",
-        "run", "same_as", "scaffold", "second", "sgd", "space", "surrogate", "synaptic", "uniform",
+        "run", "same_as", "scaffold", "second", "sgd", "space", "surrogate", "synaptic", "transposed", "uniform",
     ])  # fmt: skip
 
 

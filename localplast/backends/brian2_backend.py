@@ -167,7 +167,7 @@ class Brian2Learner:
 
     def present(self):
         """What the next run starts from, as ``{(object, variable): numbers}``."""
-        variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items()} | self.fixed
+        variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items() if n not in self.net.tied} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name in self.inside:
             owner, end = self.place(name)
@@ -183,6 +183,7 @@ class Brian2Learner:
         self.feedback = {name: self.matrix(results, name, "B") for name in self.feedback}
         for name in self.plan.synapses:
             self.weights[name] = self.matrix(results, name, "w")
+        self.weights = self.net.tie(self.weights)
         for name in self.inside:
             owner, end = self.place(name)
             self.state[name] = {k: results.read(owner, k + end) for k in self.state[name]}

@@ -124,7 +124,9 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
             check_integration(name, lower(node.model), values.parameters[name], net.dt)
             built.objects[name] = build_population(built, name, node, values, learning, clock)
     for name, projection in net.projections.items():
-        built.objects[name] = build_projection(built, projection, values, learning)
+        check_projection(net, projection, values)
+        if name not in net.tied:
+            built.objects[name] = build_projection(built, projection, values, learning)
     if learning:
         learning.connect(built, trials)
     for p in net.projections.values():
@@ -262,11 +264,15 @@ def check_projection(net, p, values):
         )
     if p.transmission == "graded" and np.any(steps != np.floor(steps)):
         raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
+    if p.name in net.tied and any(np.any(values.delays[name]) for name in (p.name, p.weight.projection)):
+        raise UnsupportedError(
+            f"projection {p.name!r}: in Brian2 what comes back through the synapses of {p.weight.projection!r} takes no time, and so "
+            "does what goes through them; remove the delays, use same_as(..., transposed=True), or backend='torch'"
+        )
 
 
 def build_projection(built, p, values, learning):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    check_projection(net, p, values)
     plastic = learning is not None and p.name in learning.plan.synapses
     if p.transmission == "graded":
         return build_graded(built, p, values, learning if plastic else None)

@@ -36,6 +36,7 @@ def build_graded(built, p, values, learning=None):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
     source, output = built.objects[p.pre], f"{output_name(net, p)}_pre"
     pre, post = np.nonzero(mask)
+    back = [backwards(net, q) for q in net.projections.values() if q.name in net.tied and q.weight.projection == p.name]
     if np.any(steps > 0):
         source = delay_line(built, p, int(steps.max()))
         pre = pre * (int(steps.max()) + 1) + cell(per_synapse(p, steps, mask), int(steps.max()))
@@ -49,7 +50,7 @@ def build_graded(built, p, values, learning=None):
     lines = learning.synapse_lines(p) if learning else []
     pathways = learning.pathways(p) if learning else {}
     synapses = b2.Synapses(
-        source, group, Equations([weight, total, *lines]), name=p.name, clock=group.clock, namespace={"second": b2.second}, **pathways
+        source, group, Equations([weight, total, *back, *lines]), name=p.name, clock=group.clock, namespace={"second": b2.second}, **pathways
     )
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
@@ -58,6 +59,13 @@ def build_graded(built, p, values, learning=None):
     if learning:
         learning.attach(built, p, synapses)
     return synapses
+
+
+def backwards(net, q):
+    """What the tied projection ``q`` sums up, through the synapses whose weights it has."""
+    dimension = net.nodes[q.post].model.dimensions[q.target]
+    code = Expression(f"{q.weight.times!r}*w*{output_name(net, q)}_post")
+    return SingleEquation("subexpression", f"{q.target}_from_{q.name}_pre", dimension, expr=code, flags=["summed"])
 
 
 def cell(delay, longest):

@@ -222,6 +222,7 @@ class TorchLearner:
             share = self.optimiser.share(grads)
             for name, grad in grads.items():
                 self.step(name, share * grad)
+        self.tie()
         outputs = outputs.detach()
         rates = [c.detach().mean() / duration for c in counts.values()]
         return {
@@ -244,6 +245,11 @@ class TorchLearner:
         weight = new["w"].clamp(*self.bounds[name]) if name in self.bounds else new["w"]
         self.weights[name] = self.tensors[f"{name}.weight"] = weight * self.mask(name)
         self.state[name] = {k: new[k] for k in self.state[name]}
+
+    def tie(self):
+        """Let weights that are another projection's follow it."""
+        self.weights = self.net.tie(self.weights)
+        self.tensors.update({f"{n}.weight": self.weights[n] for n in self.net.tied})
 
     def mask(self, name):
         return self.tensor(self.values.masks[name])
@@ -270,6 +276,9 @@ class TorchLearner:
                 self.step(name, grad)
                 learner.twin.links[name].weight = self.weights[name]
                 learner.forget(name)
+            self.tie()
+            for name in self.net.tied:
+                learner.twin.links[name].weight = self.weights[name]
 
         return *online.run(inputs, target, weight, now_and_then, noise), {}
 

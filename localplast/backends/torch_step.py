@@ -269,6 +269,8 @@ class Twin:
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, hoist=True, widths=None):
         cut, feedback, edges = check_cut(net, cut), feedback or {}, projection_edges(net)
+        weights = net.tie({name: tensors[f"{name}.weight"] for name in net.projections})
+        tensors = {**tensors, **{f"{name}.weight": w for name, w in weights.items()}}
         like = next(iter(tensors.values()))
         self.net, self.like, self.hoist = net, like, hoist
         self.neurons = {}

@@ -196,7 +196,7 @@ class OnlineLearner:
         twin.jump()
         for s in self.synapses.values():
             if s.plan.eligibility.source:
-                s.arrive(twin.neurons[s.p.pre].state[s.plan.eligibility.source])
+                s.arrive(twin.neurons[s.p.pre].value(s.plan.eligibility.source))
         for name in self.counts:
             self.counts[name] = self.counts[name] + twin.neurons[name].z
 
