@@ -5,7 +5,6 @@ square of 3 x 3 pixels shows a horizontal, a vertical or a diagonal bar. With pr
 learns however short a pattern is shown; the original one needs several of its time constants per pattern.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,25 +14,29 @@ from localplast.comparison import Contender
 from localplast.errors import NetworkError
 from localplast.loss import mse
 from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
+from localplast.models.layers import classes as layered_classes
+from localplast.models.layers import one_to_one
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.optimise import adam, sgd
 from localplast.plot import COLOURS, style
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
-from localplast.task import Task, Trials
+from localplast.task import Task
 from localplast.verbs import run
 
-__all__ = ["STEP", "TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting", "stream"]
+__all__ = ["STEP", "TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
 #: Milliseconds per time step: published rates of learning are per ms.
 STEP = 0.1
+#: What makes the cells of a circuit.
+CELLS = {"hidden": sacramento_pyramidal, "inter": sacramento_interneuron, "out": sacramento_output}
 
 
 def circuit(
-    sizes, *, prospective=True, activation="soft_relu", parameters=None, weight=None, down=None, lateral=None,
-    plastic=("up", "ip", "pi"), targets=TARGETS, dt=STEP * ms,
+    sizes, *, prospective=True, activation="softplus", parameters=None, weight=None, down=None, lateral=None,
+    plastic=("up", "ip", "pi"), targets=TARGETS, dt=STEP * ms, cells=CELLS,
 ):  # fmt: skip
     """A dendritic microcircuit: layers of pyramidal cells, interneurons that predict the layer above, a teacher, a readout.
 
@@ -46,7 +49,7 @@ def circuit(
     ``up<l>``    below to hidden<l>.v_bas (or out)   within ±4 (±5 onto out)
     ``ip<l>``    hidden<l> to inter<l>.v_den         begin self-predicting
     ``pi<l>``    inter<l> to hidden<l>.v_api         begin self-predicting
-    ``down<l>``  above to hidden<l>.v_api            fixed
+    ``down<l>``  above to hidden<l>.v_api            fixed, unless the cells know how feedback learns
     ``nudge<l>`` above (its potential) to inter<l>   one to one, fixed
     ============ =================================== ======================================================
 
@@ -60,7 +63,7 @@ def circuit(
     prospective : bool
         Latent equilibrium; else the original form.
     activation : str
-        Of all cells: ``'soft_relu'``, ``'logistic'`` or ``'tanh'``.
+        Of all cells: one of :data:`~localplast.models.prospective.ACTIVATIONS`.
     parameters : mapping of str to Quantity
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
     weight : Random or sequence of Random
@@ -70,17 +73,20 @@ def circuit(
     lateral : the same, optional
         Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
     plastic : sequence of str
-        What learns of ``up``, ``ip`` and ``pi``.
+        What learns of ``up``, ``ip``, ``pi`` and ``down``.
     targets : (float, float)
         Potentials of the output that the readout ``said`` shows as 0 and 1.
     dt : Quantity
+    cells : mapping of str to callable
+        What makes the models of ``hidden``, ``inter`` and ``out``. An apical dendrite that keeps its inputs apart takes those of
+        ``pi`` as ``lateral`` and those of ``down`` as ``feedback``.
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target`` (potentials).
     """
     if len(sizes) < 3:
         raise NetworkError(f"a circuit is an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more")
     layers = ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
-    cells = populations(layers, sizes, parameters or {}, prospective=prospective, activation=activation)
+    cells = populations(layers, sizes, cells, parameters or {}, prospective=prospective, activation=activation)
     usual, (low, high), outputs, projections = uniform(1.0, fan_in=False), targets, sizes[-1], []
     drawn = weight if isinstance(weight, (tuple, list)) else [weight or usual] * (len(sizes) - 1)
     for k, weights in enumerate(drawn, 1):
@@ -99,16 +105,16 @@ def circuit(
     return Network(dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=said, projections=projections)
 
 
-def populations(layers, sizes, parameters, **form):
+def populations(layers, sizes, models, parameters, **form):
     """The cells of a :func:`circuit`, by name, with those of the ``parameters`` that they have."""
     def made(size, model):
         return Population(size, model, {k: v for k, v in parameters.items() if k in model.parameters})
 
     cells = {}
     for k in range(1, len(layers) - 1):
-        cells[layers[k]] = made(sizes[k], sacramento_pyramidal(**form))
-        cells[f"inter{k}"] = made(sizes[k + 1], sacramento_interneuron(**form))
-    return {**cells, "out": made(sizes[-1], sacramento_output(**form))}
+        cells[layers[k]] = made(sizes[k], models["hidden"](**form))
+        cells[f"inter{k}"] = made(sizes[k + 1], models["inter"](**form))
+    return {**cells, "out": made(sizes[-1], models["out"](**form))}
 
 
 def one_circuit(k, above, cells, down, lateral, plastic):
@@ -116,17 +122,13 @@ def one_circuit(k, above, cells, down, lateral, plastic):
     here, inter = f"hidden{k}", f"inter{k}"
     share = predicted_share(cells[inter].values, cells[above].values)
     ip, pi = lateral or same_as(f"up{k + 1}", times=share), lateral or same_as(f"down{k}", times=-1.0)
+    beside, down_here = ("lateral", "feedback") if "feedback" in cells[here].model.free_variables else ("v_api", "v_api")
     return [
         Projection(here, inter, weight=ip, plastic="ip" in plastic, name=f"ip{k}"),
-        Projection(inter, here, weight=pi, target="v_api", plastic="pi" in plastic, name=f"pi{k}"),
-        Projection(above, here, weight=down, target="v_api", plastic=False, name=f"down{k}"),
+        Projection(inter, here, weight=pi, target=beside, plastic="pi" in plastic, name=f"pi{k}"),
+        Projection(above, here, weight=down, target=down_here, plastic="down" in plastic, name=f"down{k}"),
         one_to_one(above, inter, cells[inter].size, target="u_above", output="u_breve", name=f"nudge{k}"),
     ]
-
-
-def one_to_one(pre, post, size, **options):
-    """Each neuron of ``pre`` reaches its partner in ``post`` with weight 1; fixed."""
-    return Projection(pre, post, weight=np.eye(size), mask=np.eye(size, dtype=bool), plastic=False, **options)
 
 
 def predicted_share(inter, above):
@@ -163,41 +165,8 @@ def bars():
     return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
 
 
-def stream(samples, wanted, *, steps, targets=TARGETS):
-    """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
-
-    Parameters
-    ----------
-    samples : array ``(trial, pattern, channel)``
-    wanted : array ``(trial, pattern, output)``
-        What the readout should say.
-
-    Other arguments
-    ---------------
-    steps : int
-        How long each pattern is shown; the readout is judged in the second half.
-    targets : (float, float)
-        Potentials that the readout says as 0 and 1.
-
-    Returns
-    -------
-    Trials
-        With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
-    """
-    low, high = targets
-    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
-    late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
-    inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
-    return Trials(inputs, target, late / late.sum())
-
-
-def classes(samples, labels, *, steps, outputs=3):
-    """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
-
-    The target of single patterns is their label ``(trial,)``.
-    """
-    trials = stream(samples, np.eye(outputs)[labels], steps=steps)
-    return replace(trials, target=labels[:, 0]) if labels.shape[1] == 1 else trials
+#: Streams of bars; see :func:`localplast.models.layers.classes`.
+classes = partial(layered_classes, outputs=3, targets=TARGETS)
 
 
 def bars_task(*, steps, shown=100):
