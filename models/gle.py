@@ -1,0 +1,123 @@
+"""Generalised latent equilibrium: neurons that may look ahead of their inputs, and errors that look ahead of them in turn.
+
+Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025). The authors give
+notice that these procedures are registered for patent protection: see ``docs/prospective.md``. Written from the equations.
+"""
+
+from brian2 import ms
+
+from localplast.errors import ModelError
+from localplast.models.prospective import rate_of, slope_of
+from localplast.neuron import Mismatch, NeuronModel
+
+__all__ = ["gle", "gle_output"]
+
+REFERENCE = "Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)"
+
+#: Potential and error. Both differences vanish, bit for bit, where tau_m and tau_r are equal: latent equilibrium is left.
+EQUATIONS = """
+    drive = I + b + gamma*delta : 1
+    du/dt = (drive - u)/tau_m : 1
+    u_breve = drive + (tau_m - tau_r)/tau_m*(u - drive) : 1
+    past = u_breve : 1 (constant over dt)
+    dv/dt = (nudge - v)/tau_r : 1
+    delta = nudge + (tau_r - tau_m)/tau_r*(v - nudge) : 1
+    slope : 1
+    I : 1
+"""
+
+#: By name of a loss: minus its derivative with respect to the rate, and the ``answer`` in it, which is of a ``{rate}``.
+PULLS = {"mse": ("target - answer", "{rate}"), "cross_entropy": ("target - answer/total", "exp({rate})")}
+
+
+def gle(*, activation="tanh", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
+    """A hidden neuron with a membrane of ``tau_m`` that looks ``tau_r`` ahead, and an error neuron that does the reverse.
+
+    .. math::
+        tau_m du/dt = -u + I + b + gamma delta,   rate = phi(u + tau_r du/dt)
+
+        tau_r dv/dt = -v + phi' feedback,   delta = v + tau_m dv/dt
+
+    With ``tau_m = tau_r`` the neuron has no delay (latent equilibrium), with a small ``tau_r`` it is a leaky integrator, with
+    ``tau_r > tau_m`` it is early. For an error of angular frequency ``w`` the phase of ``delta`` is that of the exact adjoint,
+    ``atan(w tau_m) - atan(w tau_r)``, and its gain the reciprocal. Graded projections set ``I`` and, with ``output="delta"`` of
+    the layer above, ``feedback``. Everything learns in every step, by :func:`~localplast.rules.dendritic`: weights onto ``I``
+    from ``delta``, ``b`` from ``delta``, ``tau_m`` from ``-delta du/dt``, and weights onto ``feedback`` as the weights that they
+    answer do, from the rate times the ``delta`` of the layer above (Kolen & Pollack 1994).
+
+    =========== ========================================== ========
+    parameter   meaning                                    unit
+    =========== ========================================== ========
+    tau_m       membrane, at least dt                      second
+    tau_r       how far the rate looks ahead, at least dt  second
+    gamma       how much its error moves the neuron        1
+    b           bias                                       1
+    =========== ========================================== ========
+
+    Other arguments
+    ---------------
+    activation : str
+        ``phi``: one of :data:`~localplast.models.prospective.ACTIVATIONS`.
+
+    Ellenberger et al. 2024, arXiv:2403.16933, in discrete time by forward Euler: what arrives, from below and from above, is of
+    the step before.
+    """
+    parameters = {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "b": b}
+    feedback = Mismatch(rate_of(activation, "past"), pre="delta")
+    return model("gle", activation, "nudge = slope*feedback : 1\n feedback : 1", parameters, mismatch={"feedback": feedback})
+
+
+def gle_output(*, activation="linear", loss="mse", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, beta=1.0, b=0.0):
+    """An output neuron: as :func:`gle`, with an error that a teacher gives where one speaks (``teach`` is 1).
+
+    ``phi' beta teach (target - rate)`` takes the place of ``phi' feedback``; with the loss ``'cross_entropy'`` the softmax over
+    the layer takes the place of the rate. Its denominator arrives at ``total``, by a fixed projection of all outputs to all, with
+    weights of 1, ``autapses=True`` and ``output="exp(rate)"``.
+
+    =========== ========================================== ========
+    parameter   meaning                                    unit
+    =========== ========================================== ========
+    tau_m       membrane, at least dt                      second
+    tau_r       how far the rate looks ahead, at least dt  second
+    gamma       how much its error moves the neuron        1
+    beta        how strongly the teacher pulls             1
+    b           bias                                       1
+    =========== ========================================== ========
+
+    Other arguments
+    ---------------
+    activation : str
+    loss : str
+        ``'mse'`` or ``'cross_entropy'``.
+
+    References: as :func:`gle`.
+    """
+    if loss not in PULLS:
+        raise ModelError(f"gle_output: no loss {loss!r}; there are {', '.join(PULLS)}")
+    pull, answer = PULLS[loss]
+    softmax = loss == "cross_entropy"
+    return model(
+        "gle_output",
+        activation,
+        f"nudge = beta*teach*slope*({pull}) : 1\n answer : 1\n teach : 1\n target : 1" + "\n total : 1" * softmax,
+        {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "beta": beta, "b": b},
+        update=f"answer = {answer.format(rate=rate_of(activation, 'past'))}",
+        initial={"total": 1.0} if softmax else {},
+    )
+
+
+def model(name, activation, nudged, parameters, *, mismatch=None, update="", initial=None):
+    """The equations that both have in common, with the lines that say by what the neuron is ``nudged``."""
+    return NeuronModel(
+        name=name,
+        equations=f"{EQUATIONS}\n {nudged}\n rate = {rate_of(activation, 'u_breve')} : 1",
+        parameters=parameters,
+        method="euler",
+        update=f"slope = {slope_of(activation, 'past')}\n{update}",
+        output="rate",
+        receives="I",
+        initial=initial or {},
+        mismatch={"I": Mismatch("delta"), "b": Mismatch("delta"), "tau_m": Mismatch("-delta*(drive - u)/tau_m"), **(mismatch or {})},
+        at_least_dt=("tau_m", "tau_r"),
+        reference=REFERENCE,
+    )
