@@ -6,15 +6,12 @@ arXiv:2110.14549. Potentials are numbers without unit, measured from rest; condu
 
 from brian2 import ms
 
-from localplast.errors import ModelError
+from localplast.models.prospective import rate_of
 from localplast.neuron import Mismatch, NeuronModel
 
-__all__ = ["ACTIVATIONS", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"]
+__all__ = ["sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"]
 
 REFERENCE = "Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, arXiv:2110.14549"
-
-#: The rate of a potential, by name.
-ACTIVATIONS = {"logistic": "1/(1 + exp(-({})))", "soft_relu": "log(1 + exp({}))", "tanh": "tanh({})"}
 
 
 def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_b=0.1 / ms, g_a=0.06 / ms):
@@ -39,11 +36,10 @@ def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / 
     ---------------
     prospective : bool
     activation : str
-        ``phi``: ``'logistic'``, ``'soft_relu'`` or ``'tanh'``.
+        ``phi``, one of :data:`~localplast.models.prospective.ACTIVATIONS`.
 
     Sacramento et al. 2018, eqs. 1-9; Haider et al. 2021, section 4 and the values of their code.
     """
-    phi = rate_of(activation)
     return NeuronModel(
         name="sacramento_pyramidal",
         equations=f"""
@@ -52,8 +48,8 @@ def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / 
             v_bas : 1
             v_api : 1
             u_breve = {"u + drive/(g_l + g_b + g_a)" if prospective else "u"} : 1
-            rate = {phi.format("u_breve")} : 1
-            predicted = {phi.format("g_b*v_bas/(g_l + g_b + g_a)")} : 1
+            rate = {rate_of(activation, "u_breve")} : 1
+            predicted = {rate_of(activation, "g_b*v_bas/(g_l + g_b + g_a)")} : 1
         """,
         parameters={"g_l": g_l, "g_b": g_b, "g_a": g_a},
         method="exponential_euler",
@@ -80,7 +76,6 @@ def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 
 
     Other arguments, references: as :func:`sacramento_pyramidal`.
     """
-    phi = rate_of(activation)
     return NeuronModel(
         name="sacramento_interneuron",
         equations=f"""
@@ -89,8 +84,8 @@ def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 
             v_den : 1
             u_above : 1
             u_breve = {"u + drive/(g_l + g_d + g_som)" if prospective else "u"} : 1
-            rate = {phi.format("u_breve")} : 1
-            predicted = {phi.format("g_d*v_den/(g_l + g_d)")} : 1
+            rate = {rate_of(activation, "u_breve")} : 1
+            predicted = {rate_of(activation, "g_d*v_den/(g_l + g_d)")} : 1
         """,
         parameters={"g_l": g_l, "g_d": g_d, "g_som": g_som},
         method="exponential_euler",
@@ -117,7 +112,6 @@ def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms,
 
     Other arguments, references: as :func:`sacramento_pyramidal`.
     """
-    phi = rate_of(activation)
     return NeuronModel(
         name="sacramento_output",
         equations=f"""
@@ -127,8 +121,8 @@ def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms,
             teach : 1
             u_target : 1
             u_breve = {"u + drive/(g_l + g_b + g_som*teach)" if prospective else "u"} : 1
-            rate = {phi.format("u_breve")} : 1
-            predicted = {phi.format("g_b*v_bas/(g_l + g_b)")} : 1
+            rate = {rate_of(activation, "u_breve")} : 1
+            predicted = {rate_of(activation, "g_b*v_bas/(g_l + g_b)")} : 1
         """,
         parameters={"g_l": g_l, "g_b": g_b, "g_som": g_som},
         method="exponential_euler",
@@ -138,9 +132,3 @@ def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms,
         reference=REFERENCE,
     )
 
-
-def rate_of(activation):
-    """The text of an activation function, to be formatted with the potential."""
-    if activation not in ACTIVATIONS:
-        raise ModelError(f"no activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[activation]

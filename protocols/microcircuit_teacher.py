@@ -7,9 +7,10 @@ network with random weights, while inputs come without a pause.
 import numpy as np
 
 from localplast.loss import mse
+from localplast.models.layers import stream
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import STEP, circuit, contenders, figure, stream
+from localplast.protocols.microcircuit import STEP, circuit, contenders, figure
 from localplast.task import Task
 
 __all__ = ["network", "protocol", "teaching_task", "undisturbed"]
@@ -37,7 +38,7 @@ def teaching_task(net, *, steps, patterns, shown=100):
     def presented(rng, seed, trials, patterns, steps):
         sense = rng.uniform(-1.0, 1.0, (trials, patterns, SIZES[0]))
         wanted = undisturbed(net, net.draw(seed + 1000).weights, sense)
-        return stream(sense, wanted, steps=steps, targets=(0.0, 1.0))
+        return stream(sense, wanted, steps=steps)
 
     def training(update, batch, seed):
         return presented(np.random.default_rng([seed, 0, update]), seed, batch, patterns, steps)

@@ -365,8 +365,8 @@ class TestErrorsOfUse:
             circuit((4, 3))
 
     def test_an_unknown_activation_names_those_there_are(self):
-        with pytest.raises(ModelError, match="no activation 'relu'; there are logistic, soft_relu, tanh"):
-            sacramento_pyramidal(activation="relu")
+        with pytest.raises(ModelError, match="no activation 'sine'; there are logistic, tanh, hard_sigmoid"):
+            sacramento_pyramidal(activation="sine")
 
     def test_feedback_that_should_learn_has_no_mismatch_of_its_own(self):
         net = with_projection(NET, "nudge1", lambda p: replace(p, plastic=True))

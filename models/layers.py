@@ -1,0 +1,157 @@
+"""Networks of prospective neurons in layers, and the streams of patterns that they are shown."""
+
+from dataclasses import replace
+
+import numpy as np
+from brian2 import ms
+
+from localplast.errors import NetworkError
+from localplast.models.graded_readout import graded_readout
+from localplast.network import Input, Network, Population, Projection, normal, transposed
+from localplast.task import Trials
+
+__all__ = ["classes", "layered", "one_to_one", "stream"]
+
+FEEDBACK = ("symmetric", "random", "learned", "direct")
+
+
+def layered(
+    sizes, hidden, output, *, feedback="symmetric", weight=None, down=None, parameters=None, trainable=None, plastic=True, dt=0.1 * ms,
+):  # fmt: skip
+    """Layers of rate neurons that send rates up and errors down, a teacher at the output, and a readout.
+
+    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``; with ``below``, ``hidden<l>`` and ``above`` following each
+    other, the projections are
+
+    ============ ======================================= ====================================================
+    projection   from, to                                weights
+    ============ ======================================= ====================================================
+    ``up<l>``    below to hidden<l> (or out)             learn
+    ``down<l>``  above, its delta, to hidden<l>.feedback as ``feedback`` says
+    ``teaching`` teach to out.teach                      1, fixed
+    ``wanted``   target to out.target                    one to one, fixed
+    ``saying``   out to said                             one to one, fixed
+    ============ ======================================= ====================================================
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Channels of the input, neurons of the hidden layers, if any, and of the output.
+    hidden : NeuronModel or sequence of NeuronModel
+        Of all hidden layers, or of each; with the variable ``feedback``, and ``delta`` for the layer below.
+    output : NeuronModel
+        With the variables ``teach``, ``target`` and ``delta``.
+
+    Other arguments
+    ---------------
+    feedback : str
+        ``'symmetric'``: ``down<l>`` is the transpose of ``up<l+1>`` at every moment. ``'random'``: fixed. ``'learned'``: plastic.
+        ``'direct'``: fixed, and from the output to every hidden layer, over those in between.
+    weight : what :class:`~localplast.network.Projection` takes, or a sequence of such
+        Weights of all ``up`` at first, or of each; default ``normal()``.
+    down : the same, optional
+        Those of ``down``, where they are not symmetric; ``(above, below)`` if an array.
+    parameters, trainable : mapping of layer name to mapping
+        As those of a :class:`~localplast.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
+    plastic : bool
+        Whether ``up`` learns.
+    dt : Quantity
+
+    The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
+    """
+    layers = layer_names(sizes, feedback)
+    models = [*in_turn(hidden, len(sizes) - 2, "hidden"), output]
+    cells = {
+        name: Population(size, model, (parameters or {}).get(name, {}), trainable=(trainable or {}).get(name, {}))
+        for name, size, model in zip(layers[1:], sizes[1:], models, strict=True)
+    }
+    for what, named in {"parameters": parameters, "trainable": trainable}.items():
+        unknown = sorted({*(named or {})} - {*cells})
+        if unknown:
+            raise NetworkError(f"{what} of {unknown}: the layers are {', '.join(cells)}")
+    up = [
+        Projection(pre, post, weight=w, plastic=plastic, name=f"up{k}")
+        for k, (pre, post, w) in enumerate(zip(layers, layers[1:], in_turn(weight or normal(), len(cells), "weight")), 1)
+    ]
+    outputs = sizes[-1]
+    fixed = [
+        Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
+        one_to_one("target", "out", outputs, target="target", name="wanted"),
+        one_to_one("out", "said", outputs, name="saying"),
+    ]
+    teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
+    return Network(
+        dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=Population(outputs, graded_readout()),
+        projections=[*up, *backward(layers, feedback, down or normal()), *fixed],
+    )  # fmt: skip
+
+
+def layer_names(sizes, feedback):
+    if len(sizes) < 2:
+        raise NetworkError(f"a network in layers has an input and an output; sizes={tuple(sizes)} needs two numbers or more")
+    if feedback not in FEEDBACK:
+        raise NetworkError(f"no feedback {feedback!r}; there is {', '.join(FEEDBACK)}")
+    return ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
+
+
+def in_turn(given, count, what):
+    """One for all, or one each: a list of so many."""
+    each = list(given) if isinstance(given, (tuple, list)) else [given] * count
+    if len(each) != count:
+        raise NetworkError(f"{what} has {len(each)} entries for {count} layers; give one for all, or one for each")
+    return each
+
+
+def backward(layers, feedback, down):
+    """The projections that carry errors to the hidden layers; see :func:`layered`."""
+    hidden = layers[1:-1]
+    drawn = [transposed(f"up{k + 2}") for k in range(len(hidden))] if feedback == "symmetric" else in_turn(down, len(hidden), "down")
+    return [
+        Projection(
+            "out" if feedback == "direct" else layers[k + 1], layer, weight=w, target="feedback", output="delta",
+            plastic=feedback == "learned", name=f"down{k}",
+        )
+        for k, (layer, w) in enumerate(zip(hidden, drawn, strict=True), 1)
+    ]  # fmt: skip
+
+
+def one_to_one(pre, post, size, **options):
+    """Each neuron of ``pre`` reaches its partner in ``post`` with weight 1; fixed."""
+    return Projection(pre, post, weight=np.eye(size), mask=np.eye(size, dtype=bool), plastic=False, **options)
+
+
+def stream(samples, wanted, *, steps, targets=(0.0, 1.0)):
+    """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
+
+    Parameters
+    ----------
+    samples : array ``(trial, pattern, channel)``
+    wanted : array ``(trial, pattern, output)``
+        What the readout should say.
+
+    Other arguments
+    ---------------
+    steps : int
+        How long each pattern is shown; the readout is judged in the second half.
+    targets : (float, float)
+        What the teacher gives an output that should say 0, and 1.
+
+    Returns
+    -------
+    Trials
+        With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
+    """
+    low, high = targets
+    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
+    late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
+    inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
+    return Trials(inputs, target, late / late.sum())
+
+
+def classes(samples, labels, *, steps, outputs, targets=(0.0, 1.0)):
+    """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
+
+    The target of single patterns is their label ``(trial,)``.
+    """
+    trials = stream(samples, np.eye(outputs)[labels], steps=steps, targets=targets)
+    return replace(trials, target=labels[:, 0]) if labels.shape[1] == 1 else trials
