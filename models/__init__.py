@@ -15,10 +15,14 @@ from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
 from localplast.models.eprop_2020 import eprop_readout_2020 as eprop_readout_2020
 from localplast.models.graded_readout import graded_readout as graded_readout
 from localplast.models.instant_readout import instant_readout as instant_readout
+from localplast.models.latent_equilibrium import latent_equilibrium as latent_equilibrium
+from localplast.models.latent_equilibrium import latent_equilibrium_output as latent_equilibrium_output
 from localplast.models.lif import lif as lif
 from localplast.models.microcircuit import sacramento_interneuron as sacramento_interneuron
 from localplast.models.microcircuit import sacramento_output as sacramento_output
 from localplast.models.microcircuit import sacramento_pyramidal as sacramento_pyramidal
+from localplast.models.pal import pal_output as pal_output
+from localplast.models.pal import pal_pyramidal as pal_pyramidal
 from localplast.models.plateau_cell import plateau_cell as plateau_cell
 from localplast.models.pyramidal import pyramidal as pyramidal
 from localplast.models.readout import leaky_readout as leaky_readout
@@ -29,7 +33,8 @@ from localplast.models.van_rossum import van_rossum_readout as van_rossum_readou
 
 __all__ = [
     "alif", "biased_lif", "biased_readout", "burst_poisson", "cuba_lif", "decolle_lif", "elise", "eprop_2020",
-    "eprop_readout_2020", "graded_readout", "instant_readout", "leaky_readout", "lif", "naud_sprekeler", "plateau_cell",
-    "pyramidal", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal", "superspike_lif",
-    "two_compartment", "urbanczik_senn", "van_rossum_readout",
+    "eprop_readout_2020", "graded_readout", "instant_readout", "latent_equilibrium",
+    "latent_equilibrium_output", "leaky_readout", "lif", "naud_sprekeler", "pal_output",
+    "pal_pyramidal", "plateau_cell", "pyramidal", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal",
+    "superspike_lif", "two_compartment", "urbanczik_senn", "van_rossum_readout",
 ]
