@@ -18,7 +18,8 @@ _DEFINED_IN = {
         "DatasetError", "LocalplastError", "LocalplastWarning", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
     "localplast.network": (
-        "Input", "Network", "Population", "Projection", "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "transposed", "uniform",
+        "Input", "Network", "Population", "Projection", "axonal", "convolution", "dale", "dendritic", "normal", "pooling", "same_as",
+        "synaptic", "transposed", "uniform",
     ),
     "localplast.neuron": ("Mismatch", "NeuronModel"),
     "localplast.short_term": ("depression", "facilitation"),

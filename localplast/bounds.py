@@ -66,7 +66,8 @@ def check_bound(label, bound, shape, dimension):
     try:
         np.broadcast_to(numbers, shape)
     except ValueError:
+        axes, one = ("(pre, post)", "presynaptic neuron") if len(shape) == 2 else ("the kernel", "channel")
         raise NetworkError(
-            f"{label} has shape {numbers.shape}, which does not broadcast to (pre, post), {shape}; "
-            f"for one per presynaptic neuron give {(shape[0], 1)}"
+            f"{label} has shape {numbers.shape}, which does not broadcast to {axes}, {shape}; "
+            f"for one per {one} give {(shape[0], *(1,) * (len(shape) - 1))}"
         ) from None

@@ -8,6 +8,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.bounds import check_bounds
+from localplast.convolution import KERNEL, check_convolution, form_of, given_weight
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
@@ -36,6 +37,7 @@ def check_network(net, projections):
     for p in complete.values():
         if isinstance(p.weight, SameAs):
             check_same(net, p, complete)
+        check_shapes(net, p, complete)
     return complete
 
 
@@ -184,9 +186,7 @@ def complete_projection(net, p):
     if transmission == "graded" and isinstance(pre, Input) and pre.kind == "spikes":
         raise NetworkError(f"{label}: {p.pre!r} gives spikes; use Input({pre.size}, 'currents') for graded values")
     check_target(net, label, p)
-    check_shapes(net, label, p)
     check_short_term(label, p)
-    check_bounds(label, p.bounds, (pre.size, post.size), weight_dimension(net, p))
     return p
 
 
@@ -239,8 +239,8 @@ def check_weight(net, label, p):
     """Weights must be finite and have the unit of what they deliver; bare numbers are SI."""
     if isinstance(p.weight, SameAs):
         return
-    drawn = isinstance(p.weight, Random)
-    parts = {"weight": p.weight.spread, "mean weight": p.weight.mean} if drawn else {"weight": p.weight}
+    weight = given_weight(p)
+    parts = {"weight": weight.spread, "mean weight": weight.mean} if isinstance(weight, Random) else {"weight": weight}
     expected = weight_dimension(net, p)
     for what, given in parts.items():
         if not is_finite(given):
@@ -261,31 +261,40 @@ def weight_dimension(net, p):
     return dim / parse_expression_dimensions(sent_text(p, pre.model), with_spike(namespace(pre.model)))
 
 
-def check_shapes(net, label, p):
-    n_pre, n_post = net.size(p.pre), net.size(p.post)
-    for what, value in (("weight", p.weight), ("mask", p.mask)):
+def check_shapes(net, p, projections):
+    """Weights, masks, bounds and delays have the shape that the two ends and the form of the weights ask for."""
+    label, form, pair = f"projection {p.name!r}", form_of(projections, p), (net.size(p.pre), net.size(p.post))
+    if form:
+        check_convolution(net, label, p, form)
+    shape, dims = (form.shape, KERNEL) if form else (pair, ("pre", "post"))
+    weight = given_weight(p)
+    for what, value in (("weight", weight), ("mask", p.mask)):
         if value is None or isinstance(value, (Random, SameAs)):
             continue
-        if np.shape(value) not in ((), (n_pre, n_post)):
-            raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; (pre, post) is {(n_pre, n_post)}")
-    radius = getattr(p.weight, "radius", None)
-    if radius is not None and (p.pre != p.post or not radius > 0):
+        if np.shape(value) not in ((), shape):
+            raise NetworkError(f"{label}: the {what} has shape {np.shape(value)}; ({', '.join(dims)}) is {shape}")
+    radius = getattr(weight, "radius", None)
+    if radius is not None and (form or p.pre != p.post or not radius > 0):
         raise NetworkError(
             f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()"
         )
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
-    if p.delay is None:
-        return
-    if not isinstance(p.delay, Delay):
-        raise NetworkError(f"{label}: the delay {p.delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
-    shapes = delay_shapes(n_pre, n_post)
-    if p.delay.kind not in shapes:
-        raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {p.delay.kind!r}")
-    check = check_drawn_delay if isinstance(p.delay.value, Random) else check_given_delay
-    check(label, p.delay, shapes[p.delay.kind], net.dt)
-    check_learned_delay(label, p.delay)
-    check_kernel(label, p.delay)
+    check_bounds(label, p.bounds, shape, weight_dimension(net, p))
+    if p.delay is not None:
+        check_delay(label, p.delay, delay_shapes(*pair), net.dt)
+
+
+def check_delay(label, delay, shapes, dt):
+    """A delay has a kind, and the times that go with it."""
+    if not isinstance(delay, Delay):
+        raise NetworkError(f"{label}: the delay {delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
+    if delay.kind not in shapes:
+        raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {delay.kind!r}")
+    check = check_drawn_delay if isinstance(delay.value, Random) else check_given_delay
+    check(label, delay, shapes[delay.kind], dt)
+    check_learned_delay(label, delay)
+    check_kernel(label, delay)
 
 
 def check_given_delay(label, delay, shape, dt):

@@ -175,7 +175,7 @@ def check_convolution(net, label, p, form):
         raise UnsupportedError(f"{label}: a kernel that all neurons share cannot leave out autapses; write autapses=True")
 
 
-def check_dense(net, what, instead="use backend='torch'"):
+def check_dense(net, what, instead):
     """Raise where ``what`` meets convolutional weights."""
     found = [p.name for p in net.projections.values() if isinstance(p.weight, Convolution)]
     if found:

@@ -9,6 +9,7 @@ import numpy as np
 
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
+from localplast.convolution import Convolution, convolution, pooling, weight_shape
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import Mismatch, NeuronModel
@@ -22,7 +23,7 @@ from localplast.surrogate import Surrogate
 
 __all__ = [
     "Delay", "Input", "Network", "Population", "Projection", "Random", "Values",
-    "axonal", "dale", "dendritic", "normal", "same_as", "synaptic", "transposed", "uniform", "weight_dimension",
+    "axonal", "convolution", "dale", "dendritic", "normal", "pooling", "same_as", "synaptic", "transposed", "uniform", "weight_dimension",
 ]
 
 
@@ -130,7 +131,7 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        parts = (Population, Input, Projection, Delay, Kernel, Random, SameAs, ShortTerm, NeuronModel, Surrogate, Mismatch)
+        parts = (Population, Input, Projection, Delay, Kernel, Random, SameAs, Convolution, ShortTerm, NeuronModel, Surrogate, Mismatch)
         data = read_json(path, {c.__name__: c for c in parts})
         return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
 
@@ -156,9 +157,9 @@ class Network(Data):
         return np.clip(p.delay.value.draw(rng, shape), *(bound * float(self.dt) for bound in self.limits(f"{p.name}.delay")))
 
     def bounds(self, name):
-        """``(low, high)`` of the weights of a projection, arrays ``(pre, post)`` in SI units; None if nothing is bounded."""
+        """``(low, high)`` of the weights of a projection, arrays of their shape in SI units; None if nothing is bounded."""
         p = self.projections[name]
-        return as_arrays(p.bounds, (self.size(p.pre), self.size(p.post)))
+        return as_arrays(p.bounds, weight_shape(self, p))
 
     def begun(self, name, weights, masks):
         """The first weights of one projection: its own, or what it copies."""
@@ -204,11 +205,11 @@ class Network(Data):
         weights, masks = {}, {}
         for name, p in self.projections.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            shape = (self.size(p.pre), self.size(p.post))
+            shape = weight_shape(self, p)
             masks[name] = draw_mask(p, shape, rng)
             if not isinstance(p.weight, SameAs):
                 weights[name] = draw_weight(p, shape, rng, masks[name])
-        masks |= {name: masks[same.projection].T for name, same in self.tied.items()}
+        masks |= {name: same.turned(masks[same.projection]) for name, same in self.tied.items()}
         weights = {name: self.begun(name, weights, masks) for name in self.projections}
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
         parameters = {
@@ -220,6 +221,8 @@ class Network(Data):
 
 def draw_weight(projection, shape, rng, mask):
     given = projection.weight
+    if isinstance(given, Convolution):
+        return np.where(mask, given.draw(rng), 0.0)
     try:
         weight = given.draw(rng, shape, mask) if isinstance(given, Random) else np.broadcast_to(np.asarray(given, float), shape)
     except NetworkError as error:

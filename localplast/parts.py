@@ -82,7 +82,11 @@ class SameAs:
 
     def of(self, weights):
         """The weights, from those of the other projection."""
-        return self.times * (weights.T if self.transposed else weights)
+        return self.times * self.turned(weights)
+
+    def turned(self, array):
+        """An array of the other projection as one of this: a kernel is itself, for its projection is what runs backwards."""
+        return array.T if self.transposed and array.ndim == 2 else array
 
 
 def same_as(projection, *, times=1.0, transposed=False):
@@ -178,8 +182,9 @@ class Projection(Data):
 
     Other arguments
     ---------------
-    weight : Random, SameAs, array ``(pre, post)`` or number
+    weight : Random, SameAs, Convolution, array ``(pre, post)`` or number
         With the unit of the target (event transmission), or of target over output (graded). Bare numbers are SI.
+        See :func:`~localplast.convolution.convolution` for what images share.
     delay : Delay, optional
         None: a spike acts in the step it is emitted in.
     target : str, optional
@@ -227,8 +232,8 @@ class Values:
 
     Attributes
     ----------
-    weights : dict of str to array ``(pre, post)``
-    masks : dict of str to bool array ``(pre, post)``
+    weights : dict of str to array ``(pre, post)``, or the shape of a kernel (:mod:`localplast.convolution`)
+    masks : dict of str to bool array of the same shape
     delays : dict of str to float array in steps, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``
     parameters : dict of population name to dict of parameter name to float array, shape ``()`` or ``(neuron,)``
     """

@@ -127,7 +127,7 @@ def test_loading_builds_only_known_types(tmp_path):
     def change(data):
         data["map"]["nodes"]["map"]["out"]["type"] = "Popen"
 
-    with pytest.raises(ValueError, match="unknown type 'Popen' in the file; known are Delay, Input"):
+    with pytest.raises(ValueError, match="unknown type 'Popen' in the file; known are Convolution, Delay, Input"):
         edited(network(), tmp_path, change)
 
 

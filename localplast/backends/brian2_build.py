@@ -14,6 +14,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.delay import per_synapse
+from localplast.convolution import check_dense
 from localplast.errors import UnsupportedError
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
@@ -111,6 +112,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     plan : Plan, optional
         What is learned.
     """
+    check_dense(net, "Brian2", "use backend='torch'")
     built = Built(net, block)
     clock = b2.Clock(net.dt, name="localplast_clock")
     learning = Learning(net, values, block, plan, seed) if plan else None

@@ -6,10 +6,12 @@ The order within a step is the contract of both backends: update, threshold, tra
 import numpy as np
 import torch
 
+from localplast.backends.torch_convolution import ConvolutionLink
 from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.backends.torch_short_term import Release
 from localplast.calculus import Tape
 from localplast.check import sent_text, sent_texts
+from localplast.convolution import form_of
 from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
@@ -162,6 +164,12 @@ class Neurons:
         # as Brian2's timestep(): a period a rounding error below n steps is n steps
         self.silent = None if period is None else torch.floor(period.detach() / float(dt) + 1e-3)
 
+    def tapes(self):
+        """All programs of the neuron."""
+        single = (self.update_tape, self.argument_tape, self.psi_tape, self.output_tape)
+        many = (*self.blocks.values(), *self.early.values(), *self.late.values(), *self.value_tapes.values())
+        return [tape for tape in (*single, *many) if tape is not None]
+
     def start(self, trials, like, dice=None):
         """Set the state of ``trials`` trials to its initial value; noise comes from the generator ``dice``."""
         self.dice = dice
@@ -281,7 +289,9 @@ class Twin:
         widths = {**kernel_widths(net), **(widths or {})}
         masks = {name: torch.as_tensor(mask).to(like) for name, mask in masks.items()}
         self.links = {
-            name: Link(
+            name: ConvolutionLink(p, form, tensors[f"{name}.weight"] * masks[name], bool(edges[name] & cut))
+            if (form := form_of(net.projections, p))
+            else Link(
                 p, tensors, cut, edges[name], feedback.get(name), masks[name], dt=float(net.dt), fixed=hoist, width=widths[name]
             )
             for name, p in net.projections.items()
