@@ -13,6 +13,8 @@ from localplast.models.decolle_lif import decolle_lif as decolle_lif
 from localplast.models.elise import elise as elise
 from localplast.models.eprop_2020 import eprop_2020 as eprop_2020
 from localplast.models.eprop_2020 import eprop_readout_2020 as eprop_readout_2020
+from localplast.models.gle import gle as gle
+from localplast.models.gle import gle_output as gle_output
 from localplast.models.graded_readout import graded_readout as graded_readout
 from localplast.models.instant_readout import instant_readout as instant_readout
 from localplast.models.latent_equilibrium import latent_equilibrium as latent_equilibrium
@@ -33,7 +35,7 @@ from localplast.models.van_rossum import van_rossum_readout as van_rossum_readou
 
 __all__ = [
     "alif", "biased_lif", "biased_readout", "burst_poisson", "cuba_lif", "decolle_lif", "elise", "eprop_2020",
-    "eprop_readout_2020", "graded_readout", "instant_readout", "latent_equilibrium",
+    "eprop_readout_2020", "gle", "gle_output", "graded_readout", "instant_readout", "latent_equilibrium",
     "latent_equilibrium_output", "leaky_readout", "lif", "naud_sprekeler", "pal_output",
     "pal_pyramidal", "plateau_cell", "pyramidal", "sacramento_interneuron", "sacramento_output", "sacramento_pyramidal",
     "superspike_lif", "two_compartment", "urbanczik_senn", "van_rossum_readout",

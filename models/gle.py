@@ -14,23 +14,27 @@ __all__ = ["gle", "gle_output"]
 
 REFERENCE = "Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)"
 
-#: Potential and error. Both differences vanish, bit for bit, where tau_m and tau_r are equal: latent equilibrium is left.
+#: The difference vanishes, bit for bit, where tau_m and tau_r are equal, and so does that of the errors: latent equilibrium is left.
 EQUATIONS = """
     drive = I + b + gamma*delta : 1
     du/dt = (drive - u)/tau_m : 1
     u_breve = drive + (tau_m - tau_r)/tau_m*(u - drive) : 1
     past = u_breve : 1 (constant over dt)
-    dv/dt = (nudge - v)/tau_r : 1
-    delta = nudge + (tau_r - tau_m)/tau_r*(v - nudge) : 1
     slope : 1
     I : 1
 """
+
+#: What a neuron makes of what nudges it: an error as early or as late as the exact one is, or the nudge itself.
+ERRORS = {
+    "prospective": "dv/dt = (nudge - v)/tau_r : 1 \n delta = nudge + (tau_r - tau_m)/tau_r*(v - nudge) : 1",
+    "instantaneous": "delta = nudge : 1",
+}
 
 #: By name of a loss: minus its derivative with respect to the rate, and the ``answer`` in it, which is of a ``{rate}``.
 PULLS = {"mse": ("target - answer", "{rate}"), "cross_entropy": ("target - answer/total", "exp({rate})")}
 
 
-def gle(*, activation="tanh", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
+def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
     """A hidden neuron with a membrane of ``tau_m`` that looks ``tau_r`` ahead, and an error neuron that does the reverse.
 
     .. math::
@@ -58,16 +62,21 @@ def gle(*, activation="tanh", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
     ---------------
     activation : str
         ``phi``: one of :data:`~localplast.models.prospective.ACTIVATIONS`.
+    errors : str
+        ``'prospective'``; or, as a control, ``'instantaneous'``: ``delta = phi' feedback``, as if no neuron had a memory.
 
     Ellenberger et al. 2024, arXiv:2403.16933, in discrete time by forward Euler: what arrives, from below and from above, is of
     the step before.
     """
     parameters = {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "b": b}
     feedback = Mismatch(rate_of(activation, "past"), pre="delta")
-    return model("gle", activation, "nudge = slope*feedback : 1\n feedback : 1", parameters, mismatch={"feedback": feedback})
+    nudged = "nudge = slope*feedback : 1 \n feedback : 1"
+    return model("gle", activation, errors, nudged, parameters, mismatch={"feedback": feedback})
 
 
-def gle_output(*, activation="linear", loss="mse", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, beta=1.0, b=0.0):
+def gle_output(
+    *, activation="linear", loss="mse", errors="prospective", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, beta=0.1, b=0.0
+):
     """An output neuron: as :func:`gle`, with an error that a teacher gives where one speaks (``teach`` is 1).
 
     ``phi' beta teach (target - rate)`` takes the place of ``phi' feedback``; with the loss ``'cross_entropy'`` the softmax over
@@ -86,7 +95,8 @@ def gle_output(*, activation="linear", loss="mse", tau_m=10 * ms, tau_r=10 * ms,
 
     Other arguments
     ---------------
-    activation : str
+    activation, errors : str
+        As :func:`gle`.
     loss : str
         ``'mse'`` or ``'cross_entropy'``.
 
@@ -99,18 +109,21 @@ def gle_output(*, activation="linear", loss="mse", tau_m=10 * ms, tau_r=10 * ms,
     return model(
         "gle_output",
         activation,
-        f"nudge = beta*teach*slope*({pull}) : 1\n answer : 1\n teach : 1\n target : 1" + "\n total : 1" * softmax,
+        errors,
+        f"nudge = beta*teach*slope*({pull}) : 1 \n answer : 1 \n teach : 1 \n target : 1" + "\n total : 1" * softmax,
         {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "beta": beta, "b": b},
         update=f"answer = {answer.format(rate=rate_of(activation, 'past'))}",
         initial={"total": 1.0} if softmax else {},
     )
 
 
-def model(name, activation, nudged, parameters, *, mismatch=None, update="", initial=None):
+def model(name, activation, errors, nudged, parameters, *, mismatch=None, update="", initial=None):
     """The equations that both have in common, with the lines that say by what the neuron is ``nudged``."""
+    if errors not in ERRORS:
+        raise ModelError(f"{name}: no errors {errors!r}; there are {', '.join(ERRORS)}")
     return NeuronModel(
         name=name,
-        equations=f"{EQUATIONS}\n {nudged}\n rate = {rate_of(activation, 'u_breve')} : 1",
+        equations=f"{EQUATIONS}{ERRORS[errors]} \n {nudged} \n rate = {rate_of(activation, 'u_breve')} : 1",
         parameters=parameters,
         method="euler",
         update=f"slope = {slope_of(activation, 'past')}\n{update}",

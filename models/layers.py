@@ -31,6 +31,7 @@ def layered(
     ``teaching`` teach to out.teach                      1, fixed
     ``wanted``   target to out.target                    one to one, fixed
     ``saying``   out to said                             one to one, fixed
+    ``summing``  out, exp(rate), to out.total, if any    1, fixed: the sum of a softmax
     ============ ======================================= ====================================================
 
     Parameters
@@ -79,6 +80,9 @@ def layered(
         one_to_one("target", "out", outputs, target="target", name="wanted"),
         one_to_one("out", "said", outputs, name="saying"),
     ]
+    if "total" in output.free_variables:
+        options = {"autapses": True, "plastic": False, "target": "total", "output": "exp(rate)", "name": "summing"}
+        fixed.append(Projection("out", "out", weight=1.0, **options))
     teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
     return Network(
         dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=Population(outputs, graded_readout()),
