@@ -20,45 +20,40 @@ from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
 from localplast.verbs import run
 
-__all__ = ["figure", "network", "protocol", "sawtooth", "teeth"]
+__all__ = ["figure", "network", "pieces", "protocol"]
 
 FREQUENCIES = np.arange(1, 51) * 10 * Hz
-#: Of one tooth; each is one trial.
+#: Of one tooth; of all the sines together it is 100 ms.
 PERIOD = 25 * ms
-#: Teeth in the stream of 600 ms, and those of its last third, in which the teacher is silent.
-TAUGHT, SILENT = 16, 8
+#: Of a trial, a piece of the stream: 20 pieces with a teacher, and 10 without, of which all that differ are tested.
+PIECE, TAUGHT, SILENT = 20 * ms, 20, 5
 #: How strongly the teacher nudges, and the learning rate, per millisecond.
 BETA, RATE = 0.1, 0.25
 
 
-def sawtooth(t):
-    """From -1 up to 1 in every :data:`PERIOD`; ``t`` in seconds."""
-    return 2 * (t / float(PERIOD) % 1) - 1
-
-
-def teeth(first, n, *, dt):
-    """Of the stream, ``n`` teeth from number ``first`` on, a trial each.
+def pieces(first, n, *, dt, length=PIECE):
+    """Of the stream, ``n`` pieces of some ``length`` from number ``first`` on, a trial each.
 
     Returns
     -------
     Trials
         ``sense`` ``(trial, time, 50)``: sines that all pass zero when the stream begins. ``teach``: 1. ``target``, and the target
-        of the readout ``(trial, time, 1)``: the sawtooth.
+        of the readout ``(trial, time, 1)``: from -1 up to 1 in every :data:`PERIOD`.
     """
-    steps = int(float(PERIOD / dt) + 0.5)
-    t = (np.arange(first * steps, (first + n) * steps) * float(dt)).reshape(n, steps, 1)
-    wanted = sawtooth(t)
-    inputs = {"sense": np.sin(2 * np.pi * t * np.asarray(FREQUENCIES)), "teach": np.ones_like(t), "target": wanted}
-    return Trials(inputs, wanted, np.full(steps, 1 / steps))
+    steps, tooth = (int(float(span / dt) + 0.5) for span in (length, PERIOD))
+    step = np.arange(first * steps, (first + n) * steps).reshape(n, steps, 1)
+    wanted = 2 * (step % tooth) / tooth - 1
+    sines = np.sin(2 * np.pi * step * float(dt) * np.asarray(FREQUENCIES))
+    return Trials({"sense": sines, "teach": np.ones_like(wanted), "target": wanted}, wanted, np.full(steps, 1 / steps))
 
 
 def task(dt):
-    """The stream as it goes on, and teeth of its last third, where only the order of trials hangs on the seed: nothing."""
+    """The stream as it goes on, and the beginning of its last third; nothing in it is drawn."""
     def training(update, batch, seed):
-        return teeth(update * batch, batch, dt=dt)
+        return pieces(update * batch, batch, dt=dt)
 
     def testing(n, seed):
-        return teeth(TAUGHT, n, dt=dt)
+        return pieces(TAUGHT, n, dt=dt)
 
     return Task("fourier-synthesis", training, testing, meta={"given": True})
 
@@ -72,17 +67,17 @@ def network(*, dt, prospective=True, feedback="symmetric"):
 
 
 def figure(net, trials, before, after):
-    """The readout over some teeth without the teacher, before and after learning, beside the sawtooth."""
+    """The readout over 100 ms without the teacher, before and after learning, beside the sawtooth."""
     import matplotlib.pyplot as plt
 
-    shown, time = teeth(TAUGHT, 4, dt=net.dt), None
-    drawn, ax = plt.subplots(figsize=(8, 3), constrained_layout=True)
-    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after 400 ms, teacher silent")):
+    shown = pieces(4, 1, dt=net.dt, length=100 * ms)
+    time = 400 + np.arange(shown.steps) * float(net.dt / ms)
+    _, ax = plt.subplots(figsize=(8, 3), constrained_layout=True)
+    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning, teacher silent")):
         seen = run(net, shown.without(net.teachers), values=values, backend="torch", record=["said.shown"])
-        time = np.arange(shown.steps * len(shown)) * float(net.dt / ms)
         ax.plot(time, seen["said"]["shown"].values.ravel(), color=colour, lw=1.4, label=label)
     ax.plot(time, shown.target.ravel(), color="k", ls="--", lw=1, label="sawtooth")
-    legend(ax, loc="upper left")
+    legend(ax, loc="upper right")
     return style(ax, "a sawtooth from sines", "time (ms)", "output").figure
 
 
@@ -97,7 +92,7 @@ def paper():
 
 
 def preset(*, dt, backend):
-    """BPTT makes one step per tooth, as long as all those of the local rule taken together."""
+    """BPTT makes one step per piece, as long as all those of the local rule taken together."""
     made = {"dt": dt}
     net, local = network(**made), dendritic()
     return Preset(
@@ -110,7 +105,7 @@ def preset(*, dt, backend):
         test=SILENT,
         hidden="hidden1",
         rules={
-            "BPTT": Contender(bptt(), "torch", optimiser=sgd(RATE * BETA * float(PERIOD / ms))),
+            "BPTT": Contender(bptt(), "torch", optimiser=sgd(RATE * BETA * float(PIECE / ms))),
             "LE, symmetric": Contender(local, backend),
             "LE, random": Contender(local, backend, network=network(feedback="random", **made)),
             "LE, hidden frozen": Contender(local, backend, ("up1",)),
