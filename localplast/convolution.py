@@ -121,6 +121,11 @@ def check_geometry(found):
             f"convolution: {found.groups} groups must divide the channels of the image ({found.image[0]}) and of what is made "
             f"({found.channels})"
         )
+    if isinstance(found.weight, (SameAs, Convolution)):
+        raise NetworkError(
+            f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to take those of "
+            "another projection, make that the weight itself"
+        )
     if min(found.made[1:]) < 1:
         raise NetworkError(
             f"convolution: a kernel of {found.size} x {found.size} does not fit in an image of {found.image[1]} x {found.image[2]} "
@@ -166,8 +171,6 @@ def check_convolution(net, label, p, form):
                 f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} numbers, but {end!r} "
                 f"has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
             )
-    if isinstance(form.weight, (SameAs, Convolution)):
-        raise NetworkError(f"{label}: the weight of a kernel is drawn (normal(), uniform()), a number or an array, not {form.weight!r}")
     for what, found in (("a delay", p.delay), ("short-term plasticity", p.short_term)):
         if found is not None:
             raise UnsupportedError(f"{label}: convolutional weights with {what} are not supported; leave it out, or give dense weights")
