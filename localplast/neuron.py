@@ -385,11 +385,13 @@ def check_surrogate(model, argument, variables):
 
 def check_mismatch(model, variables):
     for target, found in model.mismatch.items():
-        if target not in model.parsed.names or not isinstance(found, Mismatch):
+        if target not in {*model.parsed.names, *model.parameters} or not isinstance(found, Mismatch):
             raise ModelError(
-                f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on and a Mismatch; "
-                f"the equations define {sorted(model.parsed.names)}"
+                f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on, or a parameter, and a "
+                f"Mismatch; the equations define {sorted(model.parsed.names)}, parameters are {sorted(model.parameters)}"
             )
+        if target in model.parameters and (found.of, found.pre) != (None, None):
+            raise ModelError(f"{model.name}: the parameter {target!r} learns from its error alone; leave out of= and pre=")
         check_text(model, f"mismatch of {target!r}", found.error, with_spike(variables))
         if found.of is not None:
             check_text(model, f"expression that the mismatch of {target!r} is about", found.of, variables)

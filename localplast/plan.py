@@ -131,7 +131,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
                 "for graded ones, or use bptt()"
             )
     names = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable]) if not name.endswith(".weight")]
-    if names and rule.update != "trial":
+    if names and rule.update != "trial" and not rule.taught:
         raise UnsupportedError(f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'")
     parameters = {n: tuple(k for owner, k in names if owner == n) for n in net.populations}
     delays = {owner for owner, k in names if k == "delay" and owner in net.projections}
@@ -184,7 +184,13 @@ def check_trainable(net, rule, parameters, delays):
         raise UnsupportedError(f"projection {min(fixed)!r}: its delay learns beside its weights; make it plastic, or use bptt()")
     derived = isinstance(rule.eligibility, Derived) and rule.eligibility.memory
     for name, learned in parameters.items():
-        if learned and not derived:
+        silent = sorted(set(learned) - set(net.nodes[name].model.mismatch)) if rule.taught else ()
+        if silent:
+            raise UnsupportedError(
+                f"{name}.{silent[0]}: {net.nodes[name].model.name} does not say what its parameter learns from; give the model "
+                f"mismatch={{{silent[0]!r}: Mismatch(...)}}, or use bptt()"
+            )
+        if learned and not derived and not rule.taught:
             raise UnsupportedError(f"{rule.name} has no trace of {name}.{learned[0]}; use eprop(), ottt() or bptt()")
         incoming = any(p.post == name for p in net.plastic)
         if learned and not incoming and not net.nodes[name].trainable:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import sympy
 
-from localplast.calculus import symbol
+from localplast.calculus import symbol, to_sympy
 from localplast.eligibility import Coefficients, Eligibility
 from localplast.errors import UnsupportedError
 from localplast.loss import Reward, of_trials
@@ -266,11 +266,20 @@ def neuron_plan(net, made, name, synapses, shift):
         keep = fading_of(net, made.loss.regulariser.window)
         end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
     for parameter in made.parameters[name]:
+        if made.rule.taught:
+            end += own_error(net.nodes[name].model, parameter)
+            continue
         found = sensitivity(net, name, parameter, keep=made.rule.eligibility.keep)
         for where, program in merged.items():
             program.update(getattr(found, where))
         end += parameter_program(net, made, name, parameter, found)
     return NeuronPlan(tuple(shift.items()), *(tuple(program.items()) for program in merged.values()), tuple(end))
+
+
+def own_error(model, parameter):
+    """What a neuron gets wrong by one of its parameters, summed up as minus the gradient."""
+    error, gradient = f"mismatch_{parameter}", f"gradient_{parameter}"
+    return [(error, to_sympy(model.mismatch[parameter].error, units=False)), (gradient, symbol(gradient) - symbol(error))]
 
 
 def parameter_program(net, made, name, parameter, found):

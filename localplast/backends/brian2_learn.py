@@ -19,7 +19,7 @@ from localplast.backends.brian2_graded import output_name
 from localplast.backends.brian2_parameters import Parameters
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
-from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE, replace_word, unit_of
+from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE, gated, replace_word, unit_of, updates_so_far
 from localplast.calculus import symbol, to_text
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
@@ -260,15 +260,9 @@ class Learning:
 
     def optimiser_code(self, p):
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
-        block = self.block
         dimension = self.synapse_dimensions(p)["gradient"]
         unit = 1 if dimension is DIMENSIONLESS else symbol(unit_of(dimension))
-        elapsed = f"(t_in_timesteps % {block.length})"
-        if not self.interval:
-            number = f"(updates + 1 + {elapsed}//{block.period * self.plan.batch})"
-        else:
-            before = f"({elapsed}//{block.period})*{self.plan.rule.updates(block.steps, self.net.dt)}"
-            number = f"(updates + 1 + {before} + (t_in_timesteps % {block.period})//{self.interval})"
+        number = f"(updates + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
         for name, expression in self.plan.optimiser.program(unit, projection=p.name):
@@ -289,18 +283,6 @@ class Learning:
         optimiser = self.plan.optimiser
         return self.net.bounds(p.name) if optimiser and not optimiser.frozen(p.name) else None
 
-    def at_updates(self, p):
-        """The optimiser within a trial: where it is time for an update, and never in the gaps."""
-        lines, block = self.optimiser_code(p), self.block
-        step = f"(t_in_timesteps % {block.period})"
-        due = f"({step} % {self.interval} == {self.interval - 1}) or ({step} == {block.steps - 1})" if self.interval > 1 else ""
-        condition = " and ".join(f"({c})" for c in (due, block.active) if c)
-        if not condition:
-            return [*lines, self.cleared(p, "gradient")]
-        pairs = [line.split(" = ", 1) for line in lines]
-        gated = [f"{name} = _on*({text}) + (1 - _on)*{name}" for name, text in pairs]
-        return [f"_on = int({condition})", *gated, "gradient = (1 - _on)*gradient"]
-
     def attach(self, built, p, synapses):
         """Per-step learning, the order of events, and constants."""
         plan = self.plan.synapses[p.name]
@@ -308,7 +290,7 @@ class Learning:
         if self.counts_arrivals(p):
             code.append("arrived = 0")
         if self.plan.optimiser and self.interval:
-            code += self.at_updates(p)
+            code += gated([*self.optimiser_code(p), self.cleared(p, "gradient")], self.block, self.interval)
         synapses.run_regularly(
             "\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn", codeobj_class=by_rows()
         )

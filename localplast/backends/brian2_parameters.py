@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2_text import END_OF_TRIAL, UPDATE, replace_word, unit_of
+from localplast.backends.brian2_text import END_OF_TRIAL, UPDATE, gated, replace_word, unit_of, updates_so_far
 from localplast.calculus import symbol, to_text
 from localplast.loss import of_trials
+from localplast.neuron import namespace, with_spike
 
 __all__ = ["Parameters"]
 
@@ -21,11 +23,15 @@ class Parameters:
         """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
         regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
         ends, updates = [], []
+        within = self.plan.rule.interval(self.net.dt)
         for parameter in self.plan.parameters[name]:
             if of_trials(self.plan.loss) and name in self.plan.signals:
                 excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
                 ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
             updates += self.update(name, parameter) if self.plan.optimiser else []
+        if within and updates:
+            code, updates = "\n".join(gated(updates, self.block, within)), []
+            group.run_regularly(code, when="end", order=UPDATE, name=f"{name}_parameters")
         for event, code, order in (("trial_end", ends, END_OF_TRIAL), ("batch_end", updates, UPDATE)):
             if code:
                 group.run_on_event(event, "\n".join(code), when="end", order=order)
@@ -36,7 +42,7 @@ class Parameters:
     def update(self, name, parameter):
         """The optimiser's statements for one parameter of every neuron, bounds included."""
         gradient, unit = f"gradient_{parameter}", unit_of(self.dimension(name, f"gradient_{parameter}"))
-        number = f"(updates_{parameter} + 1 + (t_in_timesteps % {self.block.length})//{self.block.period * self.plan.batch})"
+        number = f"(updates_{parameter} + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
         short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
         short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
         own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
@@ -70,6 +76,8 @@ class Parameters:
             for state, dimension in model.dimensions.items():
                 if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
                     return dimension / per
+            if key == f"gradient_{parameter}" and self.plan.rule.taught:
+                return parse_expression_dimensions(model.mismatch[parameter].error, with_spike(namespace(model)))
             if key == f"gradient_{parameter}":
                 return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
             if key == f"fading_{parameter}":

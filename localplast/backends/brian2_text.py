@@ -9,7 +9,8 @@ from brian2.equations.equations import Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 __all__ = [
-    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gather", "replace_word", "suffixed", "unit_of",
+    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gated", "gather",
+    "replace_word", "suffixed", "unit_of", "updates_so_far",
 ]  # fmt: skip
 
 #: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
@@ -45,3 +46,24 @@ def gather(built, key, source, target, sums, order, namespace=None):
     for updater in synapses.summed_updaters.values():
         updater.when, updater.order = "end", order
     return synapses
+
+
+def updates_so_far(block, plan, dt):
+    """Text of the number of updates since the block began."""
+    elapsed, within = f"(t_in_timesteps % {block.length})", plan.rule.interval(dt)
+    if not within:
+        return f"{elapsed}//{block.period * plan.batch}"
+    before = f"({elapsed}//{block.period})*{plan.rule.updates(block.steps, dt)}"
+    return f"{before} + (t_in_timesteps % {block.period})//{within}"
+
+
+def gated(lines, block, interval):
+    """Assignments of the optimiser within a trial, run where it is time for an update, and never in the gaps."""
+    step = f"(t_in_timesteps % {block.period})"
+    due = f"({step} % {interval} == {interval - 1}) or ({step} == {block.steps - 1})" if interval > 1 else ""
+    condition = " and ".join(f"({c})" for c in (due, block.active) if c)
+    if not condition or not lines:
+        return lines
+    pairs = [line.split(" = ", 1) for line in lines]
+    new = ("" if re.match(r"0\b", text) else f"_on*({text}) + " for _, text in pairs)
+    return [f"_on = int({condition})", *(f"{name} = {part}(1 - _on)*{name}" for (name, _), part in zip(pairs, new, strict=True))]

@@ -1,5 +1,6 @@
 """Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
 
+import functools
 import logging
 import threading
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 
 from localplast.backends.torch_backend import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score, side_by_side
 from localplast.backends.torch_fused import Fused, why_not
+from localplast.backends.torch_graded import GradedKernel, why_not_graded
 from localplast.backends.torch_online import OnlineKernel, why_not_online
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
@@ -52,13 +54,19 @@ single_thread = SingleThread()
 
 
 class Forward:
-    """A differentiable run of the network: the generated kernel where it can, else the plain step."""
+    """A differentiable run of the network: the generated kernel where it can, else the plain step.
+
+    Where no gradient is wanted, networks of graded populations run in a kernel of their own.
+    """
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu"):
         self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
         self.cut, self.feedback = cut, feedback or {}
         reason = elsewhere(device) or why_not(net, trainable=net.trainable, feedback=self.feedback)
-        if reason:
+        delays = {name: tensors[f"{name}.delay"].detach() for name in net.projections}
+        self.graded = reason and not elsewhere(device) and not why_not_graded(net, delays=delays)
+        self.make_graded = functools.cache(lambda: GradedKernel(net, None, tensors, masks, threads=threads))
+        if reason and not self.graded:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
         options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
         self.fused = None if reason else Fused(net, tensors, masks, **options)
@@ -67,6 +75,9 @@ class Forward:
         """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
             return side_by_side(self.net, self.fused(weights, inputs, others))
+        if self.graded and not torch.is_grad_enabled():
+            self.make_graded().refresh({**self.tensors, **(others or {})})
+            return *self.make_graded().outputs(weights, inputs, seed), {}
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths, "seed": seed}
         return run_forward(self.net, tensors, self.masks, inputs, **options)
@@ -176,13 +187,14 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        reason = elsewhere(self.device) or why_not_online(
-            self.net, learned, self.optimiser, batch=self.batch, delays=self.values.delays
-        )
+        delays, kernel = self.values.delays, OnlineKernel
+        reason = elsewhere(self.device) or why_not_online(self.net, learned, self.optimiser, batch=self.batch, delays=delays)
+        if reason and not elsewhere(self.device) and not why_not_graded(self.net, learned, self.optimiser, delays=delays):
+            reason, kernel = None, GradedKernel
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks, self.widths())
-        return OnlineKernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
+        return kernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
 
     def widths(self):
         """Of the kernels of delays at this update, by projection: what does not learn is not spread."""
@@ -258,6 +270,8 @@ class TorchLearner:
         """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
         if isinstance(self.online, OnlineKernel):
             return self.learn_in_kernel(inputs, target, weight)
+        if isinstance(self.online, GradedKernel):
+            return self.learn_in_graded(inputs)
         if self.others:  # the learner holds numbers of neurons
             self.online = self.online_learner(self.online.plan)
         online, noise = self.online, [self.seed, 3, self.updates]
@@ -272,13 +286,9 @@ class TorchLearner:
             if (t + 1) % interval and t + 1 < len(weight):
                 return
             self.updates += 1
-            for name, grad in learner.gradients().items():
+            for name, grad in (learner.gradients() | learner.other_gradients(self.tensors)).items():
                 self.step(name, grad)
-                learner.twin.links[name].weight = self.weights[name]
-                learner.forget(name)
-            self.tie()
-            for name in self.net.tied:
-                learner.twin.links[name].weight = self.weights[name]
+            learner.follow(self.weights, self.others)
 
         return *online.run(inputs, target, weight, now_and_then, noise), {}
 
@@ -293,6 +303,17 @@ class TorchLearner:
         )
         self.adopt(weights)
         self.updates += self.rule.updates(len(weight), self.net.dt)
+        return *found, {}
+
+    def learn_in_graded(self, inputs):
+        """As :meth:`learn_online`, for a network of graded populations."""
+        noise = [self.seed, 3, self.updates]
+        if self.rule.update == "trial":
+            self.online.refresh(self.tensors)
+            return self.online.gradients(self.weights, inputs, noise)
+        *found, numbers, self.state = self.online.learn(self.weights | self.others, self.state, inputs, self.updates, noise)
+        self.adopt({n: numbers[n] for n in self.weights}, {n: numbers[n] for n in self.others})
+        self.updates += self.rule.updates(len(found[0]), self.net.dt)
         return *found, {}
 
     def evaluate(self, trials):

@@ -17,7 +17,7 @@ from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.lower import check_integration, expanded, lower, prospective
 
-__all__ = ["Twin", "leaves", "simulate"]
+__all__ = ["Twin", "leaves", "noise_dice", "simulate"]
 
 LONG_AGO = 1_000_000_000  # steps since a spike that never was
 
@@ -65,6 +65,13 @@ def leaves(net, values, *, dtype=torch.float64, device="cpu", trainable=()):
 
 def float_array(value):
     return np.array(value, float)
+
+
+def noise_dice(seed, device="cpu"):
+    """The generator of white noise for a seed, one number or several."""
+    dice = torch.Generator(device)
+    dice.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    return dice
 
 
 class Link:
@@ -301,8 +308,7 @@ class Twin:
         """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``; ``seed`` (one or several) is that of noise."""
         dice = None
         if any(n.step.noise for n in self.neurons.values()):
-            dice = torch.Generator(self.like.device)
-            dice.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+            dice = noise_dice(seed, self.like.device)
         inputs = {name: signal.to(self.like.dtype) for name, signal in inputs.items()}
         steps, trials = next(iter(inputs.values())).shape[:2]
         for neurons in self.neurons.values():

@@ -5,12 +5,15 @@ Shapes: pre ``(trial, pre, 1)``, post ``(trial, 1, post)``, synapse ``(trial, pr
 
 import torch
 
+from localplast.backends.torch_convolution import kernel_gradient
 from localplast.backends.torch_delay import Line, slope_of, taps_of
 from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
+from localplast.convolution import form_of
 from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
 from localplast.loss import Reward, of_trials
+from localplast.eligibility import ARRIVED
 from localplast.lower import resolved
 
 __all__ = ["OnlineLearner"]
@@ -43,13 +46,13 @@ class Synapses:
     """The traces of one plastic projection."""
 
     def __init__(self, net, projection, plan, tensors, width):
-        self.p, self.plan = projection, plan
+        self.p, self.plan, self.form = projection, plan, form_of(net.projections, projection)
         eligibility = plan.eligibility
         constants = {k: tensors[f"{projection.post}.{k}"].detach() for k in net.nodes[projection.post].values}
         constants["dt"] = float(net.dt)
         self.hoisted, self.program = Tape(eligibility.pre, constants), Tape(plan.program, constants)
         steps = tensors[f"{projection.name}.delay"].detach()
-        shape = tensors[f"{projection.name}.weight"].shape
+        shape = net.size(projection.pre), net.size(projection.post)
         self.whole = eligibility.arrives == "synapse"
         along = steps.unsqueeze(1) if self.whole and getattr(projection.delay, "kind", None) == "axonal" and steps.ndim else steps
         steps = along.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
@@ -97,12 +100,45 @@ class Synapses:
             new = self.hoisted({**self.pre, "arrived": self.arrived, **late})
             self.pre = {name: full(x, self.arrived) for name, x in new.items()}
 
+    @property
+    def mean(self):
+        """The gradient, mean over trials."""
+        return self.stored["gradient"].mean(0)
+
     def regularise(self, factor, weight):
         """Add what the rates of a trial say, known at its end."""
         stored = self.stored
         stored["gradient"] = stored["gradient"] + factor * stored["elig_sum"]
         if "gradient_delay" in stored:
             stored["gradient_delay"] = stored["gradient_delay"] + factor * weight * stored["drift_elig_sum"]
+
+
+class Outer(Synapses):
+    """Synapses that remember nothing: all trials' gradients in one product of what arrives and what the neurons get wrong."""
+
+    @staticmethod
+    def suits(plan):
+        """Whether the gradient is a product of what arrives and a mismatch."""
+        found = plan.eligibility
+        return bool(found.end) and found.arrives == "pre" and not (found.pre or plan.state) and found.value == ARRIVED
+
+    def start(self, trials, like, shape):
+        self.trials, self.stored = trials, {"gradient": like.new_zeros(shape)}
+        self.line.start()
+
+    def learn(self, per_neuron, z, weight):
+        """As :meth:`Synapses.learn`."""
+        error = torch.as_tensor(per_neuron[f"mismatch_{self.p.target}"]).to(self.arrived)
+        self.stored["gradient"] = self.stored["gradient"] - self.outer(self.arrived, error.expand(self.trials, -1))
+
+    def outer(self, pre, post):
+        """``sum pre * post`` over trials, ``(pre, post)``; of a kernel, over the places that share it as well."""
+        return kernel_gradient(pre, post, self.form) if self.form else pre.T @ post
+
+    @property
+    def mean(self):
+        """As of :class:`Synapses`."""
+        return self.stored["gradient"] / self.trials
 
 
 def full(value, like):
@@ -136,8 +172,10 @@ class OnlineLearner:
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
         self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
-            name: Synapses(net, net.projections[name], s, tensors, widths[name]) for name, s in plan.synapses.items()
+            name: (Outer if Outer.suits(s) else Synapses)(net, net.projections[name], s, tensors, widths[name])
+            for name, s in plan.synapses.items()
         }
+        self.others = {n: tensors[n] for n in net.trainable}
         self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
         self.learned = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.learned.items()}
 
@@ -273,7 +311,7 @@ class OnlineLearner:
 
     def gradients(self):
         """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
-        return {name: s.stored["gradient"].mean(0) * self.masks[name] for name, s in self.synapses.items()}
+        return {name: s.mean * self.masks[name] for name, s in self.synapses.items()}
 
     def other_gradients(self, tensors):
         """The estimates for parameters and delays, by name in ``tensors`` and of their shape, mean over trials."""
@@ -288,7 +326,22 @@ class OnlineLearner:
                 found[f"{name}.delay"] = summed_over_shared(each, s.p.delay and s.p.delay.kind, tensors[f"{name}.delay"].ndim)
         return found
 
-    def forget(self, name):
-        """Set the gradient of one projection back to zero."""
-        stored = self.synapses[name].stored
-        stored["gradient"] = torch.zeros_like(stored["gradient"])
+    def follow(self, weights, others):
+        """Go on with other weights, by projection, and other values of what else learns; gradients begin anew."""
+        for name, weight in self.net.tie(weights).items():
+            self.twin.links[name].weight = weight
+        for s in self.synapses.values():
+            s.stored["gradient"] = torch.zeros_like(s.stored["gradient"])
+        for name, value in others.items():
+            self.others[name].copy_(value)
+        for n in self.neurons.values():
+            n.values.update({name: torch.zeros_like(n.values[name]) for name in n.sums})
+        if others:
+            self.refresh()
+
+    def refresh(self):
+        """Take note of parameters that have changed."""
+        tapes = [tape for n in self.twin.neurons.values() for tape in n.tapes()]
+        tapes += [tape for n in self.neurons.values() for tape in n.tapes.values()]
+        for tape in [*tapes, *(tape for s in self.synapses.values() for tape in (s.hoisted, s.program))]:
+            tape.refresh()
