@@ -39,8 +39,15 @@ def feedback_cosines(net, values, rule, seed):
     """``feedback_cosine.rec_out`` and so on: between feedback and the forward weights that it stands for."""
     return {
         f"feedback_cosine.{name}": cosine_of(matrix * values.masks[name], values.weights[name] * values.masks[name])
-        for name, matrix in feedback(net, values, rule, seed).items()
+        for name, matrix in {**feedback(net, values, rule, seed), **returning(net, values)}.items()
     }
+
+
+def returning(net, values):
+    """Feedback that is a projection of its own, onto a variable called ``feedback``, by the forward projection it answers."""
+    pairs = {(p.pre, p.post): p.name for p in net.projections.values() if p.target != "feedback"}
+    down = [p for p in net.projections.values() if p.target == "feedback" and (p.post, p.pre) in pairs]
+    return {pairs[p.post, p.pre]: values.weights[p.name].T for p in down}
 
 
 def feedback(net, values, rule, seed):

@@ -196,28 +196,32 @@ def run(
     updates = updates or built.updates
     tree = lp.run(
         built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
-        batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), seed=seed, path=path,
-        resume=resume, threads=threads, device=device,
+        batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), record=chosen.recorded, seed=seed,
+        path=path, resume=resume, threads=threads, device=device,
     )
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")
     if chosen.told:
         typer.echo(chosen.told(built.network, built.task.testing(1, seed), built.network.values_from(tree)))
-    if chosen.drawn:
-        draw_learned(chosen, built, tree, seed, path.with_suffix(".png"))
+    draw_learned(chosen, built, tree, seed, path.with_suffix(".png"))
 
 
 def draw_learned(protocol, built, tree, seed, path):
-    """What the network did before learning, and does after it."""
+    """What the network did before learning and does after it, and how it learned, as far as the protocol draws them."""
     import matplotlib
 
     matplotlib.use("Agg")
     from localplast.report import write_figure
 
-    net = built.network
-    write_figure(protocol.drawn(net, built.task.testing(1, seed), net.draw(seed), net.values_from(tree)), path)
-    typer.echo(f"figure: {path}")
+    net, figures = built.network, {}
+    if protocol.drawn:
+        figures[path] = protocol.drawn(net, built.task.testing(1, seed), net.draw(seed), net.values_from(tree))
+    if protocol.course:
+        figures[path.with_name(f"{path.stem}-course.png")] = protocol.course(net, tree)
+    for where, figure in figures.items():
+        write_figure(figure, where)
+        typer.echo(f"figure: {where}")
 
 
 def measure(phenomenon, preset, backend, out, unused):

@@ -59,6 +59,7 @@ def fit(
     training = Fit(
         net, task, values, rule, optimiser, loss=loss, backend=backend, batch=batch, updates=updates, test=test,
         test_every=test_every, seed=seed, target=target, dtype=dtype, threads=threads, device=device,
+        kept_every=[entry.every for entry in request.entries if entry.variable == "weight" and entry.every > 1],
     )
     try:
         return training.run(request, path=path, resume=resume, show=show)
@@ -71,7 +72,7 @@ class Fit:
 
     def __init__(
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
-        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu",
+        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(),
     ):
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
@@ -80,7 +81,8 @@ class Fit:
         example.check(net)
         check_delays(net, values, example.steps)
         self.loss = loss or default_loss(example)
-        self.per_block = updates_per_block(example, updates, self.test_every, backend, bool(moving(net, optimiser)))
+        pauses = math.gcd(updates, *kept_every)  # weights are seen between two blocks
+        self.per_block = updates_per_block(example, pauses, self.test_every, backend, bool(moving(net, optimiser)))
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(

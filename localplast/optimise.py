@@ -38,6 +38,8 @@ class Optimiser:
         What the norm of the whole gradient is held to.
     halving : float
         Updates after which every change is half as large.
+    own : dict of str to dict of str to float
+        Constants of single projections, where they differ.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Optimiser:
     decaying: tuple = ()
     norm: float = float("inf")
     halving: float = float("inf")
+    own: dict = field(default_factory=dict)
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -60,7 +63,8 @@ class Optimiser:
         would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
         (``population.parameter``) do not: nothing draws a time constant to zero.
         """
-        numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in self.constants.items() if n != "learning_rate"}
+        constants = {**self.constants, **self.own.get(projection, {})}
+        numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in constants.items() if n != "learning_rate"}
         *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
         w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
         if "." in (projection or "") or (self.decaying and projection not in self.decaying):
@@ -82,6 +86,16 @@ class Optimiser:
     def with_rates(self, **rates):
         """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or bound."""
         return replace(self, rates={**self.rates, **rates})
+
+    def with_constant(self, name, **values):
+        """The same optimiser with another value of one of its constants for some projections: ``("beta", rec_out=0.0)``."""
+        known = sorted({*self.constants} - {"learning_rate"})
+        if name not in known:
+            raise LocalplastError(
+                f"{self.name} has no constant {name!r} to set by projection; it has {known}, and rates by with_rates(...)"
+            )
+        own = {p: {**self.own.get(p, {}), name: float(value)} for p, value in values.items()}
+        return replace(self, own={**self.own, **own})
 
     def decayed(self, rate, only=()):
         """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so ``(1 - rate) * w + change``.

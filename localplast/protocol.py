@@ -67,7 +67,9 @@ class Protocol:
 
     ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)`` gives a
     figure of what the network did before learning and does after it (two :class:`~localplast.network.Values`);
-    ``told(net, trials, after)`` says in words what it has learned, where the loss does not.
+    ``told(net, trials, after)`` says in words what it has learned, where the loss does not. ``course(net, record)`` gives a
+    figure of how it learned, from the record of :func:`localplast.run` with the weights that ``recorded`` asks for, such as
+    ``{"rec_out.weight": {"every": 5}}``.
     """
 
     name: str
@@ -78,3 +80,5 @@ class Protocol:
     rule: str = "eprop"
     drawn: Callable | None = None
     told: Callable | None = None
+    course: Callable | None = None
+    recorded: dict = field(default_factory=dict)

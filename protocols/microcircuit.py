@@ -15,7 +15,7 @@ from localplast.errors import NetworkError
 from localplast.loss import mse
 from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
 from localplast.models.layers import classes as layered_classes
-from localplast.models.layers import one_to_one
+from localplast.models.layers import in_turn, one_to_one
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.optimise import adam, sgd
 from localplast.plot import COLOURS, style
@@ -24,7 +24,7 @@ from localplast.rules import bptt, dendritic
 from localplast.task import Task
 from localplast.verbs import run
 
-__all__ = ["STEP", "TARGETS", "bars", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
+__all__ = ["STEP", "TARGETS", "bars", "basal_share", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -68,8 +68,8 @@ def circuit(
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
     weight : Random or sequence of Random
         Weights of all ``up`` at first, or of each; default uniform within ±1.
-    down : what :class:`~localplast.network.Projection` takes
-        Weights of ``down``; default uniform within ±1.
+    down : what :class:`~localplast.network.Projection` takes, or a sequence of such
+        Weights of ``down``, or of each; default uniform within ±1.
     lateral : the same, optional
         Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
     plastic : sequence of str
@@ -88,13 +88,12 @@ def circuit(
     layers = ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
     cells = populations(layers, sizes, cells, parameters or {}, prospective=prospective, activation=activation)
     usual, (low, high), outputs, projections = uniform(1.0, fan_in=False), targets, sizes[-1], []
-    drawn = weight if isinstance(weight, (tuple, list)) else [weight or usual] * (len(sizes) - 1)
-    for k, weights in enumerate(drawn, 1):
+    for k, weights in enumerate(in_turn(weight or usual, len(sizes) - 1, "weight"), 1):
         limit = 5.0 if layers[k] == "out" else 4.0
         options = {"weight": weights, "bounds": (-limit, limit), "plastic": "up" in plastic}
         projections.append(Projection(layers[k - 1], layers[k], name=f"up{k}", **options))
-    for k in range(1, len(sizes) - 1):
-        projections += one_circuit(k, layers[k + 1], cells, down or usual, lateral, plastic)
+    for k, back in enumerate(in_turn(down or usual, len(sizes) - 2, "down"), 1):
+        projections += one_circuit(k, layers[k + 1], cells, back, lateral, plastic)
     projections += [
         Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
         one_to_one("target", "out", outputs, target="u_target", name="wanted"),
@@ -133,8 +132,12 @@ def one_circuit(k, above, cells, down, lateral, plastic):
 
 def predicted_share(inter, above):
     """What is left of a basal potential in the soma of the layer above, over the same for dendrite and soma of an interneuron."""
-    total = above["g_l"] + above["g_b"] + above.get("g_a", 0 * above["g_l"])
-    return float(above["g_b"] / total / (inter["g_d"] / (inter["g_l"] + inter["g_d"])))
+    return basal_share(above) / float(inter["g_d"] / (inter["g_l"] + inter["g_d"]))
+
+
+def basal_share(cell):
+    """What is left of a basal potential in the soma of a pyramidal cell or output, whose parameters are ``cell``."""
+    return float(cell["g_b"] / (cell["g_l"] + cell["g_b"] + cell.get("g_a", 0 * cell["g_l"])))
 
 
 def self_predicting(net, values):

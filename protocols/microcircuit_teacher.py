@@ -10,10 +10,10 @@ from localplast.loss import mse
 from localplast.models.layers import stream
 from localplast.optimise import sgd
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.microcircuit import STEP, circuit, contenders, figure
+from localplast.protocols.microcircuit import STEP, basal_share, circuit, contenders, figure
 from localplast.task import Task
 
-__all__ = ["network", "protocol", "teaching_task", "undisturbed"]
+__all__ = ["network", "protocol", "soft_relu", "teaching_task", "undisturbed"]
 
 SIZES = (30, 20, 10)
 
@@ -23,21 +23,30 @@ def network(**options):
     return circuit(SIZES, plastic=("up", "ip"), targets=(0.0, 1.0), **options)
 
 
-def undisturbed(net, weights, sense):
-    """Potentials of the output that a circuit of one hidden layer comes to without a teacher, apical dendrites at rest.
+def soft_relu(u):
+    """The rates of potentials."""
+    return np.log1p(np.exp(u))
 
-    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1`` and ``up2``, ``(pre, post)``.
+
+def undisturbed(net, weights, sense, phi=soft_relu):
+    """Potentials of the output that a circuit comes to without a teacher, apical dendrites at rest.
+
+    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1``, ``up2`` and so on, ``(pre, post)``; ``phi`` makes rates of potentials.
     """
-    hidden, out = (net.populations[name].values for name in ("hidden1", "out"))
-    rates = np.log1p(np.exp(float(hidden["g_b"] / (hidden["g_l"] + hidden["g_b"] + hidden["g_a"])) * sense @ weights["up1"]))
-    return float(out["g_b"] / (out["g_l"] + out["g_b"])) * rates @ weights["up2"]
+    *hidden, out = [p for p in net.projections.values() if p.name.startswith("up")]
+    for p in hidden:
+        sense = phi(basal_share(net.nodes[p.post].values) * sense @ weights[p.name])
+    return basal_share(net.nodes[out.post].values) * sense @ weights[out.name]
 
 
-def teaching_task(net, *, steps, patterns, shown=100):
-    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what the teacher of the seed makes of them."""
+def teaching_task(net, *, steps, patterns, shown=100, teacher=None, phi=soft_relu, name="microcircuit-teacher"):
+    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what a teacher makes of them.
+
+    ``teacher`` holds its weights by name; default: those of a network like ``net`` that is drawn for each seed.
+    """
     def presented(rng, seed, trials, patterns, steps):
-        sense = rng.uniform(-1.0, 1.0, (trials, patterns, SIZES[0]))
-        wanted = undisturbed(net, net.draw(seed + 1000).weights, sense)
+        sense = rng.uniform(-1.0, 1.0, (trials, patterns, net.size("sense")))
+        wanted = undisturbed(net, teacher or net.draw(seed + 1000).weights, sense, phi)
         return stream(sense, wanted, steps=steps)
 
     def training(update, batch, seed):
@@ -46,7 +55,7 @@ def teaching_task(net, *, steps, patterns, shown=100):
     def testing(n, seed):
         return presented(np.random.default_rng([seed, 1]), seed, n, 1, shown)
 
-    return Task("microcircuit-teacher", training, testing)
+    return Task(name, training, testing)
 
 
 def quick():

@@ -1,0 +1,171 @@
+"""Feedback weights align with forward weights, always on: noise in apical dendrites tells them what lies above.
+
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 3: a microcircuit of 5, 20, 10, 20 and 5 neurons, with random
+weights in both directions at first, is shown one pattern per millisecond.
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.comparison import Contender
+from localplast.loss import mse
+from localplast.models import pal_output, pal_pyramidal, sacramento_interneuron
+from localplast.models.layers import in_turn
+from localplast.network import transposed
+from localplast.optimise import momentum
+from localplast.plot import COLOURS, legend, style
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.microcircuit import circuit
+from localplast.protocols.microcircuit_teacher import teaching_task
+from localplast.rules import bptt, dendritic
+
+__all__ = ["aligning", "angles", "contenders", "course", "learning", "logistic", "network", "protocol", "told"]
+
+SIZES = (5, 20, 10, 20, 5)
+CELLS = {"hidden": pal_pyramidal, "inter": sacramento_interneuron, "out": pal_output}
+
+
+def logistic(u):
+    """The rates of potentials."""
+    return 1 / (1 + np.exp(-u))
+
+
+def aligning(sizes, *, sigma=0.05, plastic=("up", "ip", "pi", "down"), dt=0.01 * ms, **options):
+    """A microcircuit with noise of strength ``sigma`` in its apical dendrites, whose feedback weights learn.
+
+    ``options`` are those of :func:`~localplast.protocols.microcircuit.circuit`.
+    """
+    return circuit(sizes, cells=CELLS, parameters={"sigma": sigma}, plastic=plastic, dt=dt, **options)
+
+
+def learning(net, *, up, ip, pi, down, alpha, tau=100 * ms):
+    """The optimiser of phaseless alignment learning.
+
+    Parameters
+    ----------
+    net : Network
+        From :func:`aligning`.
+
+    Other arguments
+    ---------------
+    up, ip, pi, down : float or sequence of float
+        Rates per millisecond of the projections of these names: one for all, or one for each.
+    alpha : float
+        What feedback weights lose of themselves in a millisecond, over their rate.
+    tau : Quantity
+        Changes of ``up`` are low-pass filtered with it: the noise is averaged away.
+    """
+    step, share, rates = float(net.dt / ms), float(net.dt / tau), {}
+    for kind, rate in {"up": up, "ip": ip, "pi": pi, "down": down}.items():
+        names = of_kind(net, kind)
+        rates |= dict(zip(names, in_turn(rate, len(names), kind), strict=True))
+    rates |= {name: share * rates[name] for name in of_kind(net, "up")}
+    at_once = dict.fromkeys((name for name in rates if name not in of_kind(net, "up")), 0.0)
+    optimiser = momentum(step, 1 - share).with_constant("beta", **at_once).with_rates(**rates)
+    return optimiser.decayed(step * alpha, only=of_kind(net, "down"))
+
+
+def of_kind(net, kind):
+    """Names of the projections ``up1``, ``up2`` and so on, for the kind ``'up'``."""
+    return tuple(name for name in net.projections if name.rstrip("0123456789") == kind)
+
+
+def contenders(made, *, offline=None):
+    """The network ``made(**options)`` with feedback that aligns, that stays random, that is the transpose; and BPTT, if ``offline``.
+
+    ``offline`` is BPTT's optimiser; it changes ``up`` alone.
+    """
+    net = made()
+    fixed, lateral = of_kind(net, "down"), (*of_kind(net, "ip"), *of_kind(net, "pi"))
+    quiet, forward = made(sigma=0.0), tuple(name for name in of_kind(net, "up") if net.projections[name].post != "out")
+    upwards = [transposed(f"up{k}") for k in range(2, len(fixed) + 2)]
+    symmetric = made(sigma=0.0, down=upwards, plastic=("up", "ip", "pi"))
+    return {
+        **({"BPTT": Contender(bptt(), "torch", (*lateral, *fixed), quiet, offline)} if offline else {}),
+        "PAL": Contender(dendritic(), "brian2"),
+        "feedback alignment": Contender(dendritic(), "brian2", fixed, quiet),
+        "symmetric": Contender(dendritic(), "brian2", network=symmetric),
+        "hidden frozen": Contender(dendritic(), "brian2", (*forward, *fixed), quiet),
+    }
+
+
+def angles(weights):
+    """Between feedback and the transpose of the forward weights, degrees, by name of the feedback.
+
+    ``weights`` maps ``'down1'`` and ``'up2'``, ``'down2'`` and ``'up3'``, and so on, to arrays ``(..., pre, post)``.
+    """
+    found = {}
+    for name in (name for name in weights if name.startswith("down")):
+        back, up = np.asarray(weights[name]), np.swapaxes(weights[f"up{int(name.removeprefix('down')) + 1}"], -1, -2)
+        norms = [np.linalg.norm(w, axis=(-2, -1)) for w in (back, up)]
+        found[name] = np.degrees(np.arccos(np.clip((back * up).sum((-2, -1)) / np.prod(norms, axis=0), -1, 1)))
+    return found
+
+
+def told(net, trials, after):
+    """The angles of :func:`angles` after learning, in words."""
+    found = angles({name: after.weights[name] for name in (*of_kind(net, "up"), *of_kind(net, "down"))})
+    return "angle between feedback and forward weights: " + ", ".join(f"{name} {angle:.1f}°" for name, angle in found.items())
+
+
+def course(net, record):
+    """Angles along training, and all feedback weights against the forward weights they answer, at the end."""
+    import matplotlib.pyplot as plt
+
+    kept = {name: record[name]["weight"] for name in (*of_kind(net, "up")[1:], *of_kind(net, "down"))}
+    drawn, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), constrained_layout=True)
+    at, first = next(iter(kept.values()))["update"].values, net.draw(record.attrs["seed"]).weights
+    for (name, found), colour in zip(angles({k: [first[k], *w.values] for k, w in kept.items()}).items(), COLOURS, strict=False):
+        left.plot([0, *at], found, color=colour, lw=1.6, label=name)
+        up = kept[f"up{int(name.removeprefix('down')) + 1}"].values[-1].T
+        right.plot(up.ravel(), kept[name].values[-1].ravel(), ".", ms=3, color=colour)
+    left.axhline(30, color="0.6", lw=0.8, ls=":")
+    left.set_ylim(0, 95)
+    legend(left)
+    style(left, "", "update (a stream of patterns each)", "angle between feedback and forward weights (degrees)")
+    style(right, "", "forward weight", "feedback weight, after learning")
+    return drawn
+
+
+def network(**options):
+    """The published sizes, logistic."""
+    return aligning(SIZES, activation="logistic", targets=(0.0, 1.0), **options)
+
+
+def quick():
+    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur what feedback learns, are rarer."""
+    return preset(steps=1000)
+
+
+def paper():
+    """Patterns of 1 ms, 100 times 100 of them (there the same 100 patterns; here always new ones)."""
+    return preset(steps=100)
+
+
+def preset(*, steps, stream=10_000, updates=100):
+    """``steps`` per pattern, ``stream`` per update."""
+    net = network()
+    return Preset(
+        network=net,
+        task=teaching_task(net, steps=steps, patterns=stream // steps, phi=logistic, name="pal-alignment"),
+        loss=mse(),
+        optimiser=learning(net, up=1.0, ip=5.0, pi=5.0, down=50.0, alpha=1e-5),
+        batch=1,
+        updates=updates,
+        test=100,
+        hidden="hidden1",
+        rules=contenders(network),
+    )
+
+
+protocol = Protocol(
+    name="pal-alignment",
+    summary="Feedback weights of a deep microcircuit align with its forward weights, by noise that is always on.",
+    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 3",
+    presets={"quick": quick, "paper": paper},
+    published={"fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"},
+    rule="dendritic",
+    told=told,
+    course=course,
+    recorded={f"{name}.weight": {"every": 2} for name in ("up2", "up3", "up4", "down1", "down2", "down3")},
+)
