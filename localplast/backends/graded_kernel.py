@@ -1,0 +1,281 @@
+"""The C text of a kernel for networks of graded populations, which may learn from mismatches while they run.
+
+Semantics are those of :class:`~localplast.backends.torch_traces.OnlineLearner`. All trials of a block run side by side:
+arrays are ``(trial, neuron)``, rows padded to whole vectors. Per step every population has one loop before the products
+(what leaves, the integration) and one after them (outputs, mismatches); ``b`` is the trial, ``i`` the neuron and
+``o = b*N + i``. In every function ``p`` holds the arrays by slot, ``t`` is the step; the block are ``live`` trials of ``B``,
+from ``first``, in arrays for ``stride`` of them.
+"""
+
+from localplast.backends.graded_plan import fields, width
+from localplast.backends.graded_text import HEAD
+from localplast.backends.kernel_expression import Writer
+from localplast.backends.kernel_plan import Cells
+from localplast.backends.kernel_text import HELPERS, indent
+from localplast.calculus import symbol
+from localplast.lower import expanded, prospective, resolved
+
+__all__ = ["source"]
+
+#: Parameters and arguments of all functions of a step.
+SPAN = """
+#define SPAN void **p, long t, long from, long B, long first, long live, long stride
+#define GIVEN p, t, from, B, first, live, stride
+"""
+
+
+def source(g):
+    """C text of the kernel."""
+    parts = [
+        "#define DOUBLE" if g.body.double else "",
+        "enum { S = 8 }; /* rows of the blocks of a product */",
+        HELPERS,
+        HEAD,
+        SPAN,
+        f"enum {{ {', '.join('P_' + slot for slot, _ in fields(g))} }};",
+        *(update(g, n) for n in g.body.cells),
+        *(finish(g, n) for n in g.body.cells),
+        *(send(g, k) for k in g.body.links),
+        *(teach(g, k) for k in g.plastic()),
+        *(a.text() for a in g.adaptations),
+        *(tie(g, k) for k in g.body.links if k.name in g.net.tied),
+        entry(g),
+    ]
+    return "\n".join(parts)
+
+
+def declared(g, n):
+    """C declarations of a population's numbers."""
+    lines = [f"enum {{ N = {n.padded} }};"]
+    lines += [f"const real *restrict k = p[P_shared{n.number}], *restrict c = p[P_each{n.number}];"]
+    lines += [f"real *restrict x_{v} = p[P_x{n.number}_{v}];" for v in n.variables]
+    lines += [f"real *restrict q_{name} = p[P_q{n.number}_{name}];" for name in g.kept[n]]
+    lines += [f"const real *restrict moving_{name} = p[P_weight{n.number}_{name}];" for name in g.moving(n)]
+    return indent(lines, 4)
+
+
+def reader(g, n, *known):
+    """What reads a name: of those ``known`` in this function, the state, a parameter that changes, an array ``q``."""
+    texts = {v: f"x_{v}[o]" for v in n.variables} | {name: f"moving_{name}[i]" for name in g.moving(n)}
+    texts |= {name: f"noise_{name}[o]" for name in n.step.noise}
+    for more in known:
+        texts |= more
+    return lambda name: texts.get(name) or f"q_{name}[o]"
+
+
+def results(writer, program):
+    """C names of what a program has computed."""
+    writer.program(program)
+    return {name: writer(symbol(name)) for name, _ in program}
+
+
+def update(g, n):
+    """Slot 1: what leaves of the old state, late copies, coefficients, integration; what leaves of the new state."""
+    old = Writer(n.constants, reader(g, n))
+    early = {text: old(expanded(n.step.model, text)) for text in g.sent(n) if prospective(n.step.model, text)}
+    found = results(old, g.program(n, "shift", "before"))
+    old.program(n.step.program)
+    new = {v: old(e) for v, e in n.step.updated.items()}
+    after = Writer(n.constants, reader(g, n, found, new), after=old)
+    late = {text: after(expanded(n.step.model, text)) for text in g.sent(n) if text not in early}
+    found |= results(after, g.program(n, "after"))
+    tail = [f"e_{g.sent(n)[text]}[o] = {value};" for text, value in (early | late).items()]
+    tail += [f"q_{name}[o] = {text};" for name, text in found.items() if name in g.kept[n]]
+    tail += [f"x_{v}[o] = {text};" for v, text in new.items()]
+    rings = [f"real *restrict e_{place} = {emitted(g, n, text, 't')};" for text, place in g.sent(n).items()]
+    drawn = "(const real *)p[P_noise{}_{}] + ((t - from) * B + first) * N"
+    noise = [f"const real *restrict noise_{x} = {drawn.format(n.number, x)};" for x in n.step.noise]
+    return f"""
+/* {n.name}: {n.step.model.name} */
+INLINE void update{n.number}(SPAN)
+{{
+{declared(g, n)}
+{indent(rings + noise, 4)}
+    TRIALS EVERY {{
+        const long o = b * N + i;
+{indent(old.lines + tail)}
+    }}
+}}"""
+
+
+def emitted(g, n, text, when):
+    """C text of where that which leaves a population at a step lies."""
+    steps = g.ring(n, text)
+    at = f" + ({when}) % {steps} * stride * {n.padded}" if steps > 1 else ""
+    return f"(real *)p[P_e{n.number}_{g.sent(n)[text]}]{at}"
+
+
+def finish(g, n):
+    """The end of a step: outputs, mismatches, factors of gradients; returns whether some number is not finite."""
+    writer, lines, output = Writer(n.constants, reader(g, n)), [], ""
+    found = results(writer, g.program(n, "before_reset"))
+    end = Writer(n.constants, reader(g, n, found), after=writer)
+    found |= results(end, g.program(n, "end"))
+    lines += [f"q_{name}[o] = {text};" for name, text in found.items() if name in g.kept[n]]
+    lines += [f"m_{place}[o] = {end(resolved(n.step.model, e))} * share;" for place, e in enumerate(g.products[n])]
+    lines += [f"v_{name}[o] = {end(expanded(n.step.model, name))};" for name in g.seen(n)]
+    lines += [f"wrong |= {' | '.join(f'BROKEN(x_{v}[o])' for v in n.variables)};"]
+    arrays = [f"real *restrict m_{place} = p[P_m{n.number}_{place}];" for place, _ in enumerate(g.products[n])]
+    arrays += [f"real *restrict v_{name} = p[P_v{n.number}_{name}];" for name in g.seen(n)]
+    if n in g.readouts:
+        said = Writer(n.constants, reader(g, n))
+        value = said(n.step.output)
+        start = sum(r.size for r in g.readouts[: g.readouts.index(n)])
+        output = f"""
+    real *out = (real *)p[P_output] + (t * B + first) * {sum(r.size for r in g.readouts)} + {start};
+    TRIALS for (long i = 0; i < {n.size}; i++) {{
+        const long o = b * N + i;
+{indent(said.lines)}
+        out[b * {sum(r.size for r in g.readouts)} + i] = {value};
+    }}"""
+    return f"""
+INLINE mask finish{n.number}(SPAN, const real share)
+{{
+{declared(g, n)}
+{indent(arrays, 4)}
+    mask wrong = 0;
+    TRIALS EVERY {{
+        const long o = b * N + i;
+{indent(end.lines + lines)}
+    }}{output}
+    return wrong;
+}}"""
+
+
+def signal(g, k):
+    """C text of what arrives through a link at step t, ``(trial, pre)``."""
+    late = f"t - {g.delays[k.name]}" if g.delays[k.name] else "t"
+    if isinstance(k.pre, Cells):
+        return emitted(g, k.pre, g.text_sent(k), f"t + {g.ring(k.pre, g.text_sent(k)) - g.delays[k.name]}")
+    return f"(const real *)p[P_data{k.pre.number}] + (({late}) * B + first) * {k.pre.size}"
+
+
+def send(g, k):
+    """What a link adds to its target in a step; one that carries numbers of an input waits for the first."""
+    wait = f"if (t < {g.delays[k.name]}) return;" if g.delays[k.name] and not isinstance(k.pre, Cells) else ""
+    body = f"add_product(a, {width(k.pre)}, 1, live, {k.pre.size}, w, N, x);"
+    if k.name in g.diagonal:
+        body = f"TRIALS for (long i = 0; i < {k.pre.size}; i++) x[b * N + i] += a[b * {width(k.pre)} + i] * w[i * N + i];"
+    return f"""
+INLINE void send{k.number}(SPAN)
+{{
+    enum {{ N = {k.post.padded} }};
+    {wait}
+    const real *a = {signal(g, k)}, *restrict w = p[P_weight{k.number}];
+    real *restrict x = p[P_x{k.post.number}_{k.target}];
+    {body}
+}}"""
+
+
+def looked_at(g, k):
+    """C text of what a link learns from where that is not what it carries."""
+    return f"(const real *)p[P_{'x' if g.source(k) in k.pre.variables else 'v'}{k.pre.number}_{g.source(k)}]"
+
+
+def teach(g, k):
+    """Add what a step says about the weights of a link to their gradient; then its presynaptic traces, one step further."""
+    plan, N, lda = g.learned.synapses[k.name], k.post.padded, width(k.pre)
+    wait = f"if (t < {g.delays[k.name]}) return;" if g.delays[k.name] and not isinstance(k.pre, Cells) else ""
+    arrived = looked_at(g, k) if g.source(k) else signal(g, k)
+    sources = {"arrived": "arrived"} | {name: f"p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre}
+    sums = [f"add_product({sources[pre]}, 1, {lda}, {k.pre.size}, live, p[P_m{k.post.number}_{place}], {N}, g);"
+            for pre, place in g.factors[k]]  # fmt: skip
+    writer = Writer(k.post.constants, lambda name: "arrived[o]" if name == "arrived" else f"e_{name}[o]")
+    traces = {name: writer(symbol(name)) for name in results(writer, plan.eligibility.pre)}
+    arrays = [f"real *restrict e_{name} = p[P_e{k.number}_of_{name}];" for name in traces]
+    loop = f"""
+    for (long o = 0; o < live * {lda}; o++) {{
+{indent(writer.lines + [f"e_{name}[o] = {text};" for name, text in traces.items()])}
+    }}"""
+    return f"""
+INLINE void teach{k.number}(SPAN)
+{{
+    const real *restrict k = p[P_shared{k.post.number}];
+    {wait}
+    const real *arrived = {arrived};
+    real *g = p[P_gradient{k.number}];
+{indent(arrays + sums, 4)}{loop if traces else ""}
+}}"""
+
+
+def tie(g, k):
+    """Let the weights of a link be those of another one, backwards."""
+    same = g.net.tied[k.name]
+    other = next(q for q in g.body.links if q.name == same.projection)
+    return f"""
+static void tie{k.number}(void **p)
+{{
+    real *restrict to = p[P_weight{k.number}], *restrict from = p[P_weight{other.number}];
+    for (long h = 0; h < {k.pre.size}; h++)
+        for (long i = 0; i < {k.post.size}; i++)
+            to[h * {k.post.padded} + i] = R({same.times!r}) * from[i * {other.post.padded} + h];
+}}"""
+
+
+def total(n, name, slot):
+    """C statements: add what the neurons of all trials say about a parameter to its gradient, and begin anew."""
+    return f"""for (long b = 0; b < live; b++) for (long i = 0; i < {n.padded}; i++) {{
+    real *q = (real *)p[P_q{n.number}_gradient_{name}] + b * {n.padded} + i;
+    if (i < {n.size}) ((real *)p[P_{slot}])[i] += *q * share;
+    *q = 0;
+}}"""
+
+
+def begin(g):
+    """The start of a block of trials."""
+    lines = []
+    for n in g.body.cells:
+        for at, v in enumerate(n.variables):
+            start = f"(const real *)p[P_initial{n.number}] + {at * n.padded}"
+            lines.append(f"TRIALS memcpy((real *)p[P_x{n.number}_{v}] + b * {n.padded}, {start}, {n.padded} * sizeof(real));")
+    for slot, shape in fields(g):
+        if shape is not None and not slot.startswith("x"):
+            count = " * ".join("stride" if d == "trial" else str(d) for d in shape)
+            lines.append(f"memset(p[P_{slot}], 0, {count} * sizeof(real));")
+    return f"""
+static void begin(void **p, long live, long stride)
+{{
+{indent(lines, 4)}
+}}"""
+
+
+def entry(g):
+    """What Python calls: steps ``from`` to ``end`` of ``T`` of the trials ``first`` to ``first + live`` of ``B``.
+
+    Returns -1, or (step times populations plus number) of the first population with a number that is not finite.
+    """
+    body = g.body
+    boxes = sorted({(k.post.number, k.target, k.post.padded) for k in body.links if k.transmission == "graded"})
+    calls = [f"update{n.number}(GIVEN);" for n in body.cells]
+    calls += [f"memset(p[P_x{number}_{target}], 0, live * {padded} * sizeof(real));" for number, target, padded in boxes]
+    calls += [f"send{k.number}(GIVEN);" for k in body.links]
+    for place, n in enumerate(body.cells):
+        calls.append(f"if (finish{n.number}(GIVEN, share) && wrong < 0) wrong = t * {len(body.cells)} + {place};")
+    calls += [f"teach{k.number}(GIVEN);" for k in g.plastic()]
+    moves = [total(a.node, a.parameter, a.gradient) for a in g.adaptations if a.node]
+    now = f"(const real *)p[P_schedule{{}}] + t / {g.interval} * {{}}"
+    moves += [f"adapt{a.label}(p, {now.format(a.label, len(a.steps))});" for a in g.adaptations]
+    moves += [f"tie{k.number}(p);" for k in body.links if k.name in g.net.tied] if g.adaptations else []
+    summed = [(n, name) for n in body.cells for name in g.parameters(n) if not g.adaptations]
+    sums = [total(n, name, f"gradient{n.number}_{name}") for n, name in summed]
+    return f"""
+{begin(g)}
+long run(void **p, long T, long B, long first, long live, long stride, long from, long end, double part)
+{{
+    const unsigned old = flush();
+    const real share = part;
+    long wrong = -1;
+    if (from == 0) begin(p, live, stride);
+    for (long t = from; t < end && wrong < 0; t++) {{
+{indent(calls)}
+        if ({f"(t + 1) % {g.interval} == 0 || t + 1 == T" if moves else "0"}) {{
+{indent(moves, 12)}
+        }}
+    }}
+    if (end == T) {{
+{indent(sums)}
+    }}
+    unflush(old);
+    return wrong;
+}}
+"""
