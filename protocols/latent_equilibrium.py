@@ -1,0 +1,165 @@
+"""MNIST as a stream: images follow each other without warning, faster than the membranes, while errors flow and weights learn.
+
+Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 2 (fully connected, 784-300-100-10). There is no phase and no
+backward pass: an image is there for a tenth of a membrane's time constant, and the network answers and learns in that time. The
+control is the same network with rates that lag behind (``prospective=False``).
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.comparison import Contender
+from localplast.datasets import mnist
+from localplast.loss import mse
+from localplast.models import latent_equilibrium, latent_equilibrium_output
+from localplast.models.layers import classes, layered
+from localplast.network import normal
+from localplast.optimise import sgd
+from localplast.plot import COLOURS, style
+from localplast.protocol import Preset, Protocol
+from localplast.rules import bptt, dendritic
+from localplast.task import Task
+from localplast.verbs import run
+
+__all__ = ["digits", "figure", "network", "protocol"]
+
+#: How strongly the teacher nudges.
+BETA = 0.1
+
+
+def network(sizes, *, prospective=True, feedback="symmetric", tau=10 * ms, std=0.05, dt=0.1 * ms):
+    """Hidden layers of hard sigmoids, a linear output, weights at first normal with standard deviation ``std``, biases that learn.
+
+    The other arguments are those of :func:`~localplast.models.layers.layered` and
+    :func:`~localplast.models.latent_equilibrium.latent_equilibrium`.
+    """
+    hidden = latent_equilibrium(prospective=prospective, activation="hard_sigmoid", tau=tau)
+    output = latent_equilibrium_output(prospective=prospective, tau=tau, beta=BETA)
+    drawn, layers = normal(std, fan_in=False), [*(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
+    return layered(
+        sizes, hidden, output, feedback=feedback, weight=drawn, down=drawn, dt=dt,
+        parameters={name: {"b": np.zeros(size)} for name, size in zip(layers, sizes[1:], strict=True)},
+        trainable=dict.fromkeys(layers, {"b": (None, None)}),
+    )  # fmt: skip
+
+
+def digits(*, steps, images, shown, train=None):
+    """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
+
+    Every epoch goes through the (first ``train``) training images in a new order.
+    """
+    def flat(pixels, labels, rng=None):
+        return pixels.reshape(len(pixels), -1) / 255, labels
+
+    (pixels, labels), test = mnist()
+    single = Task.dataset("images", (pixels[:train], labels[:train]), test, flat)
+
+    def presented(found, images, steps):
+        rows = [part.reshape(-1, images, *part.shape[1:]) for part in found]
+        return classes(*rows, steps=steps, outputs=10)
+
+    return Task(
+        "latent-equilibrium",
+        training=lambda update, batch, seed: presented(single.training(update, batch * images, seed), images, steps),
+        testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
+    )  # fmt: skip
+
+
+def figure(net, trials, before, after):
+    """Six test images in a stream without a teacher: the readout, and membranes beside the potentials they are on the way to.
+
+    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    """
+    import matplotlib.pyplot as plt
+
+    steps, (_, (pixels, labels)) = trials.steps, mnist()
+    shown = classes(pixels[None, :6].reshape(1, 6, -1) / 255, labels[None, :6], steps=steps, outputs=10)
+    drawn, axes = plt.subplots(2, 2, figsize=(9, 4.6), sharex=True, sharey="row", constrained_layout=True)
+    time = np.arange(1, shown.steps + 1) * float(net.dt / ms)
+    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+        seen = run(
+            net, shown.without(net.teachers), values=values, backend="torch", record=["said.shown", "hidden1.u", "hidden1.u_breve"]
+        )
+        answer, hidden = seen["said"]["shown"].values[0], seen["hidden1"]
+        for digit, line in enumerate(answer.T):
+            right = np.repeat(labels[:6] == digit, steps)
+            upper.plot(time, line, color="0.8", lw=0.8)
+            upper.plot(time, np.where(right, line, np.nan), color=COLOURS[0], lw=1.8, label="right digit" if digit == 0 else None)
+        for neuron, colour in enumerate(COLOURS[:3]):
+            lower.plot(time, hidden["u_breve"].values[0, :, neuron], color=colour, lw=1.4)
+            lower.plot(time, hidden["u"].values[0, :, neuron], color=colour, lw=1, ls=":")
+        style(upper, title, "", "output" if values is before else "")
+        style(lower, "", "time (ms)", "hidden: u_breve (u dotted)" if values is before else "")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def contenders(sizes, optimiser, *, offline, lagging, decay, **options):
+    """Latent equilibrium with three kinds of feedback, what it is without one thing or another, and BPTT with ``offline``.
+
+    Forward and feedback weights that learn by Kolen & Pollack's rule lose a share ``decay`` per step, times their factor. What
+    lags has large errors wherever an image changes, and needs the slower optimiser ``lagging`` to stay finite.
+    """
+    def made(**other):
+        return network(sizes, **{**options, **other})
+
+    hidden = [f"hidden{k}.b" for k in range(1, len(sizes) - 1)] + [f"up{k}" for k in range(1, len(sizes) - 1)]
+    back = {f"down{k}": optimiser.rates[f"up{k + 1}"] for k in range(1, len(sizes) - 1)}
+    both = (*back, *(f"up{k + 1}" for k in range(1, len(sizes) - 1)))
+    learned = optimiser.with_rates(**back).decayed(decay, only=both)
+    return {
+        "BPTT": Contender(bptt(), "torch", optimiser=offline),
+        "LE, symmetric": Contender(dendritic(), "torch"),
+        "LE, random": Contender(dendritic(), "torch", network=made(feedback="random")),
+        "LE, learned": Contender(dendritic(), "torch", network=made(feedback="learned"), optimiser=learned),
+        "LE, hidden frozen": Contender(dendritic(), "torch", tuple(hidden)),
+        "not prospective": Contender(dendritic(), "torch", network=made(prospective=False), optimiser=lagging),
+    }
+
+
+def quick():
+    """The first 10000 images, each for 0.8 ms; 100 and 50 hidden neurons."""
+    return preset(
+        (784, 100, 50, 10), steps=8, images=5, shown=12, train=10_000, rate=0.6, factors=(1, 0.5, 0.5), std=0.07, decay=3e-4,
+        batch=8, updates=400, test=1000,
+    )  # fmt: skip
+
+
+def paper():
+    """All images for 200 epochs, each for 1 ms, with ``tau`` 20 ms."""
+    return preset(
+        (784, 300, 100, 10), steps=100, images=1, shown=12, train=None, rate=0.16, factors=(1, 0.2, 0.1), std=0.05, decay=1e-4,
+        batch=512, updates=23_400, test=10_000, tau=20 * ms, dt=0.01 * ms,
+    )  # fmt: skip
+
+
+def preset(sizes, *, steps, images, shown, train, rate, factors, decay, batch, updates, test, **options):
+    """``rate`` per step; BPTT makes one step per stream, as long as all those that are judged (half of them) together."""
+    layers = [*(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
+    scales = {f"up{k}": f for k, f in enumerate(factors, 1)} | {f"{name}.b": f for name, f in zip(layers, factors, strict=True)}
+    sizes_of_steps = (rate, rate * BETA * steps * images / 2, rate / 100)
+    online, offline, lagging = (sgd(size).with_rates(**scales) for size in sizes_of_steps)
+    return Preset(
+        network=network(sizes, **options),
+        task=digits(steps=steps, images=images, shown=shown, train=train),
+        loss=mse(),
+        optimiser=online,
+        batch=batch,
+        updates=updates,
+        test=test,
+        hidden="hidden1",
+        rules=contenders(sizes, online, offline=offline, lagging=lagging, decay=decay, **options),
+    )
+
+
+protocol = Protocol(
+    name="latent-equilibrium",
+    summary="MNIST as a stream of images that change faster than the membranes: prospective neurons answer and learn at once.",
+    reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
+    presets={"quick": quick, "paper": paper},
+    published={
+        "fig. 2, LE (from memory, unchecked)": "98.0 ± 0.1 %, the same network with backpropagation 98.1 ± 0.1 %, after 200 epochs",
+    },
+    rule="dendritic",
+    drawn=figure,
+)
