@@ -65,5 +65,5 @@ def gated(lines, block, interval):
     if not condition or not lines:
         return lines
     pairs = [line.split(" = ", 1) for line in lines]
-    new = ("" if re.match(r"0\b", text) else f"_on*({text}) + " for _, text in pairs)
+    new = ("" if re.fullmatch(r"0(\*.*)?", text) else f"_on*({text}) + " for _, text in pairs)
     return [f"_on = int({condition})", *(f"{name} = {part}(1 - _on)*{name}" for (name, _), part in zip(pairs, new, strict=True))]
