@@ -47,7 +47,8 @@ def returning(net, values):
     """Feedback that is a projection of its own, onto a variable called ``feedback``, by the forward projection it answers."""
     pairs = {(p.pre, p.post): p.name for p in net.projections.values() if p.target != "feedback"}
     down = [p for p in net.projections.values() if p.target == "feedback" and (p.post, p.pre) in pairs]
-    return {pairs[p.post, p.pre]: values.weights[p.name].T for p in down}
+    found = {pairs[p.post, p.pre]: values.weights[p.name] for p in down}
+    return {name: w.T if w.ndim == 2 else w for name, w in found.items()}  # kernels run backwards as they are
 
 
 def feedback(net, values, rule, seed):

@@ -54,8 +54,8 @@ def layered(
         Those of ``down``, where they are not symmetric; ``(above, below)`` if an array.
     parameters, trainable : mapping of layer name to mapping
         As those of a :class:`~localplast.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
-    plastic : bool
-        Whether ``up`` learns.
+    plastic : bool or sequence of bool
+        Whether ``up`` learns, or each.
     dt : Quantity
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
@@ -70,9 +70,10 @@ def layered(
         unknown = sorted({*(named or {})} - {*cells})
         if unknown:
             raise NetworkError(f"{what} of {unknown}: the layers are {', '.join(cells)}")
+    drawn = in_turn(normal() if weight is None else weight, len(cells), "weight")
     up = [
-        Projection(pre, post, weight=w, plastic=plastic, name=f"up{k}")
-        for k, (pre, post, w) in enumerate(zip(layers, layers[1:], in_turn(weight or normal(), len(cells), "weight")), 1)
+        Projection(pre, post, weight=w, plastic=learns, name=f"up{k}")
+        for k, (pre, post, w, learns) in enumerate(zip(layers, layers[1:], drawn, in_turn(plastic, len(cells), "plastic")), 1)
     ]
     outputs = sizes[-1]
     fixed = [
@@ -86,7 +87,7 @@ def layered(
     teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
     return Network(
         dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=Population(outputs, graded_readout()),
-        projections=[*up, *backward(layers, feedback, down or normal()), *fixed],
+        projections=[*up, *backward(layers, feedback, normal() if down is None else down), *fixed],
     )  # fmt: skip
 
 

@@ -353,3 +353,14 @@ def test_wrong_projections_are_refused(make, error, message):
 def test_what_knows_no_kernels_says_so(use):
     with pytest.raises(UnsupportedError, match="projection 'up1' is a convolution.*; use"):
         use(layers())
+
+
+def test_a_kernel_onto_a_neuron_that_remembers_does_not_learn_by_traces():
+    slow = replace(leaky(), mismatch={"I": lp.Mismatch("1 - v", of="v")})
+    net = lp.Network(
+        dt=1 * ms, sense=lp.Input(60, "currents"), a=lp.Population(36, slow), out=lp.Population(2, graded_readout()),
+        projections=[lp.Projection("sense", "a", weight=FORMS["plain"], name="conv"), lp.Projection("a", "out", plastic=False)],
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="'conv': places that share a kernel learn from what arrives times a mismatch of 'a'.*bptt"):
+        lp.gradient(net, wanted(net), dendritic())
+    assert np.abs(lp.gradient(net, wanted(net), bptt())["conv"]["gradient"]).max() > 0

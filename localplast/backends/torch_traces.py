@@ -12,8 +12,9 @@ from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
 from localplast.convolution import form_of
 from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
-from localplast.loss import Reward, of_trials
 from localplast.eligibility import ARRIVED
+from localplast.errors import UnsupportedError
+from localplast.loss import Reward, of_trials
 from localplast.lower import resolved
 
 __all__ = ["OnlineLearner"]
@@ -141,6 +142,18 @@ class Outer(Synapses):
         return self.stored["gradient"] / self.trials
 
 
+def kind_of(net, name, plan):
+    """What the synapses of a projection are: :class:`Outer` where they can be."""
+    if Outer.suits(plan):
+        return Outer
+    if form_of(net.projections, net.projections[name]):
+        raise UnsupportedError(
+            f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {net.projections[name].post!r}, "
+            f"and here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense weights"
+        )
+    return Synapses
+
+
 def full(value, like):
     """``value`` in the shape of ``like``; a trace without memory may be a mere number."""
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(like.shape)
@@ -172,8 +185,7 @@ class OnlineLearner:
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
         self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
-            name: (Outer if Outer.suits(s) else Synapses)(net, net.projections[name], s, tensors, widths[name])
-            for name, s in plan.synapses.items()
+            name: kind_of(net, name, s)(net, net.projections[name], s, tensors, widths[name]) for name, s in plan.synapses.items()
         }
         self.others = {n: tensors[n] for n in net.trainable}
         self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
