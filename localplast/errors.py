@@ -37,3 +37,11 @@ class RunawayError(LocalplastError, ArithmeticError):
     def __init__(self, message, record=None):
         super().__init__(message)
         self.record = record
+
+
+def not_finite(population, step):
+    """The error of a loop that diverges while a network runs or learns."""
+    return RunawayError(
+        f"population {population!r} is not finite from step {step} on; look at the learning rate, the weights, the time step and the "
+        "strength of feedback"
+    )

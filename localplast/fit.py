@@ -163,9 +163,12 @@ class Fit:
         started = time.perf_counter()
         trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
         trials = trials if self.rule.taught else trials.without(self.net.teachers)
+        before = self.learner.arrays() if self.rule.taught else None
         try:
             found = self.learner.train(trials)
         except RunawayError as error:  # a learner knows neither the record nor how far it has come
+            if before:  # weights that changed along the trial are lost: those from before it stay
+                self.learner.load(before)
             raise self.runaway(f"{error} at update {self.done + 1} of {self.rule.name}", recorder) from error
         self.seconds += time.perf_counter() - started
         steps = self.done + np.arange(1, self.per_block + 1)
@@ -195,6 +198,7 @@ class Fit:
             raise self.runaway(problem, recorder)
 
     def runaway(self, problem, recorder):
+        self.keep_weights(recorder)
         return RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
 
     def keep_weights(self, recorder):

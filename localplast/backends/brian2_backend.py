@@ -156,9 +156,18 @@ class Brian2Learner:
         results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
-        self.updates += len(trials) * per_trial if within else len(trials) // self.batch
+        values = self.values.replace_weights(self.weights, self.others)
         self.take(results)
+        if self.rule.taught and not all(np.all(np.isfinite(x)) for x in (*self.weights.values(), *self.others.values())):
+            self.find_failure(values, trials)
+        self.updates += len(trials) * per_trial if within else len(trials) // self.batch
         return self.metrics(results, trials)
+
+    def find_failure(self, values, trials):
+        """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""
+        from localplast.backends.torch_learn import TorchLearner
+
+        TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(trials)
 
     @property
     def inside(self):

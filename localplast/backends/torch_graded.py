@@ -19,7 +19,7 @@ from localplast.backends.kernel_plan import make_plan
 from localplast.backends.torch_fused import check_inputs, constant_arrays, padded_row
 from localplast.backends.torch_step import noise_dice
 from localplast.convolution import form_of
-from localplast.errors import RunawayError
+from localplast.errors import not_finite
 from localplast.lower import lower
 
 __all__ = ["GradedKernel", "why_not_graded"]
@@ -317,10 +317,7 @@ class GradedKernel:
 
     def raise_runaway(self, code):
         step, place = divmod(code, len(self.body.cells))
-        raise RunawayError(
-            f"population {self.body.cells[place].name!r} is not finite from step {step} on; look at the learning rate, the "
-            "weights, the time step and the strength of feedback"
-        )
+        raise not_finite(self.body.cells[place].name, step)
 
 
 def taken(array, a, shape):

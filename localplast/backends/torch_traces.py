@@ -7,6 +7,7 @@ import torch
 
 from localplast.backends.torch_convolution import kernel_gradient
 from localplast.backends.torch_delay import Line, slope_of, taps_of
+from localplast.backends.torch_finite import Watch
 from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
@@ -209,6 +210,11 @@ class OnlineLearner:
         -------
         outputs : tensor ``(time, trial, readout)``, those of several readouts side by side
         counts : dict of str to tensor ``(trial, neuron)``, spikes of each spiking population
+
+        Raises
+        ------
+        RunawayError
+            Compartments that learn from each other are not finite any more; names the step and the population.
         """
         steps, trials = next(iter(inputs.values())).shape[:2]
         self.twin.start(inputs, seed)
@@ -217,12 +223,17 @@ class OnlineLearner:
         for name, s in self.synapses.items():
             s.start(trials, self.twin.like, self.twin.links[name].weight.shape)
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
+        watch = Watch(self.twin) if self.plan.rule.taught else None
         for t in range(steps):
             self.step(t)
             outputs.append(self.judge(t, target[min(t, len(target) - 1)], weight, inputs))
             self.learn()
+            if watch:
+                watch.look()
             if on_step:
                 on_step(self, t)
+        if watch:
+            watch.check()
         self.add_regulariser(steps)
         return torch.stack(outputs), self.counts
 
