@@ -20,6 +20,7 @@ EQUATIONS = """
     du/dt = (drive - u)/tau_m : 1
     u_breve = drive + (tau_m - tau_r)/tau_m*(u - drive) : 1
     past = u_breve : 1 (constant over dt)
+    nudge = slope*feedback : 1
     slope : 1
     I : 1
 """
@@ -70,8 +71,7 @@ def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms
     """
     parameters = {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "b": b}
     feedback = Mismatch(rate_of(activation, "past"), pre="delta")
-    nudged = "nudge = slope*feedback : 1 \n feedback : 1"
-    return model("gle", activation, errors, nudged, parameters, mismatch={"feedback": feedback})
+    return model("gle", activation, errors, "feedback : 1", parameters, mismatch={"feedback": feedback})
 
 
 def gle_output(
@@ -110,20 +110,20 @@ def gle_output(
         "gle_output",
         activation,
         errors,
-        f"nudge = beta*teach*slope*({pull}) : 1 \n answer : 1 \n teach : 1 \n target : 1" + "\n total : 1" * softmax,
+        f"feedback = beta*teach*({pull}) : 1 \n answer : 1 \n teach : 1 \n target : 1" + "\n total : 1" * softmax,
         {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "beta": beta, "b": b},
         update=f"answer = {answer.format(rate=rate_of(activation, 'past'))}",
         initial={"total": 1.0} if softmax else {},
     )
 
 
-def model(name, activation, errors, nudged, parameters, *, mismatch=None, update="", initial=None):
-    """The equations that both have in common, with the lines that say by what the neuron is ``nudged``."""
+def model(name, activation, errors, lines, parameters, *, mismatch=None, update="", initial=None):
+    """The equations that both have in common, with the ``lines`` that say what ``feedback`` is."""
     if errors not in ERRORS:
         raise ModelError(f"{name}: no errors {errors!r}; there are {', '.join(ERRORS)}")
     return NeuronModel(
         name=name,
-        equations=f"{EQUATIONS}{ERRORS[errors]} \n {nudged} \n rate = {rate_of(activation, 'u_breve')} : 1",
+        equations=f"{EQUATIONS}{ERRORS[errors]} \n {lines} \n rate = {rate_of(activation, 'u_breve')} : 1",
         parameters=parameters,
         method="euler",
         update=f"slope = {slope_of(activation, 'past')}\n{update}",
