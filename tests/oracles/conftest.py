@@ -170,3 +170,72 @@ def layered():
     return SimpleNamespace(
         Stack=Stack, stack=stack, trials=trials, error=error, estimates=estimates, autograd=autograd, equal=equal, sizes=SIZES
     )
+
+
+# --- latent equilibrium, written out ------------------------------------------------------------------------------------
+
+#: Rates and their slopes, by name.
+PHI = {
+    "linear": (lambda u: u, np.ones_like),
+    "tanh": (np.tanh, lambda u: 1 - np.tanh(u) ** 2),
+    "logistic": (lambda u: 1 / (1 + np.exp(-u)), lambda u: np.exp(-u) / (1 + np.exp(-u)) ** 2),
+    "hard_sigmoid": (lambda u: np.clip(u, 0, 1), lambda u: 1.0 * ((u > 0) & (u < 1))),
+    "softplus": (lambda u: np.log1p(np.exp(u)), lambda u: 1 / (1 + np.exp(-u))),
+    "relu": (lambda u: np.maximum(u, 0), lambda u: 1.0 * (u > 0)),
+}
+
+
+def equilibrium(
+    weights, given, *, activation="tanh", beta=0.1, feedback="symmetric", rates=None, decay=0.0, biases=None, late=0, mixed=False,
+    error=None,
+):  # fmt: skip
+    """Latent equilibrium in plain numpy, of the first trial, learning in every step; linear outputs.
+
+    A step: what left at the end of the last one arrives, ``I = W r`` and ``W^T delta`` (unless ``feedback`` is symmetric,
+    ``down delta``, of the layer above or, if it is direct, of the output); then
+    ``delta = phi'(u_breve_old) * feedback``, ``u_breve = I + b + delta``; then weights and biases move by ``rates`` times the
+    product of ``delta`` and the rate that made ``I``. ``late``: steps that rates take on top. ``mixed``: errors are
+    ``u_breve - I - b`` with the two of different steps. ``error``: stands in for ``target - answer``.
+
+    Returns the learned ``weights`` and, per layer, ``u_breve`` and ``delta`` ``(time, neuron)``.
+    """
+    w = {k: v.copy() for k, v in weights.items() if k[:2] in ("up", "do")}
+    depth = sum(k.startswith("up") for k in w)
+    sizes, moving = [w[f"up{k + 1}"].shape[1] for k in range(depth)], rates or {}
+    phi, slope = zip(*([PHI[activation]] * (depth - 1) + [PHI["linear"]]), strict=True)
+    b = [np.array((biases or {}).get(k, np.zeros(n))) for k, n in enumerate(sizes)]
+    u_breve, delta, sent = [x.copy() for x in b], [np.zeros(n) for n in sizes], [np.zeros(n) for n in sizes]
+    emitted = [[f(u)] * (late + 1) for f, u in zip(phi, u_breve, strict=True)]
+    kept = {"u_breve": [[] for _ in sizes], "delta": [[] for _ in sizes]}
+    for t in range(given.steps):
+        pre = [given.inputs["sense"][0, t], *(r[-1 - late] for r in emitted)]
+        current = [pre[k] @ w[f"up{k + 1}"] for k in range(depth)]
+        wanted = given.inputs["target"][0, t] - phi[-1](u_breve[-1]) if error is None else error[t]
+        back = [w[f"up{k + 2}"].T if feedback == "symmetric" else w[f"down{k + 1}"] for k in range(depth - 1)]
+        heard = [sent[-1 if feedback == "direct" else k + 1] @ matrix for k, matrix in enumerate(back)]
+        heard.append(beta * given.inputs["teach"][0, t] * wanted)
+        past, delta = u_breve, [slope[k](u_breve[k]) * heard[k] for k in range(depth)]
+        u_breve = [current[k] + b[k] + delta[k] for k in range(depth)]
+        sent = [past[k] - current[k] - b[k] for k in range(depth)] if mixed else delta
+        for k in range(depth):
+            change(w, f"up{k + 1}", np.outer(pre[k], delta[k]), moving, decay)
+            kept["u_breve"][k].append(u_breve[k])
+            kept["delta"][k].append(delta[k])
+            b[k] = b[k] + moving.get(f"b{k + 1}", 0.0) * delta[k]
+            u_breve[k] = current[k] + b[k] + delta[k]  # what leaves next is of the end of this step, learning included
+            emitted[k].append(phi[k](u_breve[k]))
+        for k in range(depth - 1):
+            change(w, f"down{k + 1}", np.outer(delta[k + 1], phi[k](past[k])), moving, decay)
+    return {**w, **{f"b{k + 1}": x for k, x in enumerate(b)}}, {n: [np.array(x) for x in kept[n]] for n in kept}
+
+
+def change(w, name, product, rates, decay):
+    """One update of one matrix, in place of what it was."""
+    if name in rates:
+        w[name] = (1 - decay) * w[name] + rates[name] * product
+
+
+@pytest.fixture(scope="session")
+def by_hand():
+    """:func:`equilibrium`, for the oracles."""
+    return equilibrium
