@@ -69,7 +69,7 @@ class Protocol:
     figure of what the network did before learning and does after it (two :class:`~localplast.network.Values`);
     ``told(net, trials, after)`` says in words what it has learned, where the loss does not. ``course(net, record)`` gives a
     figure of how it learned, from the record of :func:`localplast.run` with the weights that ``recorded`` asks for, such as
-    ``{"rec_out.weight": {"every": 5}}``.
+    ``{"rec_out.weight": {"every": 5}}``. ``overview(tree)`` gives a figure of what :func:`localplast.compare` returned.
     """
 
     name: str
@@ -82,3 +82,4 @@ class Protocol:
     told: Callable | None = None
     course: Callable | None = None
     recorded: dict = field(default_factory=dict)
+    overview: Callable | None = None

@@ -95,8 +95,8 @@ def report(
     """Run the comparison and write what it found; return the text that says so.
 
     ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every path of
-    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` where the protocol draws
-    what its network has learned.
+    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` and ``overview.png`` where
+    the protocol draws what its network has learned, or what came of all rules.
     """
     tree = compare(
         built.network, built.task, contenders(built, backend), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
@@ -109,9 +109,11 @@ def report(
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
     example = trained(built, folder, list(seeds)[0])
-    drawn = comparison(tree, None if protocol.drawn else inside(built, *example))
+    drawn = comparison(tree, None if protocol.drawn or protocol.overview else inside(built, *example))
     if protocol.drawn:
         write_figure(learned(protocol, built, *example), folder / "learned.png")
+    if protocol.overview:
+        write_figure(protocol.overview(tree), folder / "overview.png")
     for path in (folder / "comparison.png", *([figure] if figure else [])):
         write_figure(drawn, path)
     write_figure(details(tree), folder / "details.png")
@@ -123,7 +125,7 @@ def report(
     apart = alignment_table(tree).to_markdown().partition("\n\n")[2]  # its header is that of the first table
     text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{agents}{published}\n"
     atomic_write(Path(folder) / "table.md", text.encode())
-    own = ["learned.png"] if protocol.drawn else []
+    own = ["learned.png"] * bool(protocol.drawn) + ["overview.png"] * bool(protocol.overview)
     files = ", ".join(["comparison.zarr", "comparison.png", "details.png", *own, "table.md", "runs/"])
     written = [f"{folder}/{files}", *map(str, tables)]
     return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"

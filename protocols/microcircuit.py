@@ -172,15 +172,16 @@ def bars():
 classes = partial(layered_classes, outputs=3, targets=TARGETS)
 
 
-def bars_task(*, steps, shown=100):
+def bars_task(*, steps, shown=100, targets=TARGETS):
     """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one for ``shown``.
 
-    The bars that are tested are those that are learned: there are no others.
+    ``targets`` are those of :func:`~localplast.models.layers.stream`. The bars that are tested are those that are learned: there are
+    no others.
     """
     samples, labels = bars()
 
     def shuffled(order, steps):
-        return classes(samples[order], labels[order], steps=steps)
+        return classes(samples[order], labels[order], steps=steps, targets=targets)
 
     def training(update, batch, seed):
         rng = np.random.default_rng([seed, 0, update])
