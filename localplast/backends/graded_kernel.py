@@ -114,7 +114,7 @@ def finish(g, n):
     lines += [f"q_{name}[o] = {text};" for name, text in found.items() if name in g.kept[n]]
     lines += [f"m_{place}[o] = {end(resolved(n.step.model, e))} * share;" for place, e in enumerate(g.products[n])]
     lines += [f"v_{name}[o] = {end(expanded(n.step.model, name))};" for name in g.seen(n)]
-    lines += [f"wrong |= {' | '.join(f'BROKEN(x_{v}[o])' for v in n.variables)};"]
+    lines += [f"wrong |= exists[i] & ({' | '.join(f'BROKEN(x_{v}[o])' for v in n.variables)});"]
     arrays = [f"real *restrict m_{place} = p[P_m{n.number}_{place}];" for place, _ in enumerate(g.products[n])]
     arrays += [f"real *restrict v_{name} = p[P_v{n.number}_{name}];" for name in g.seen(n)]
     if n in g.readouts:
@@ -133,6 +133,7 @@ INLINE mask finish{n.number}(SPAN, const real share)
 {{
 {declared(g, n)}
 {indent(arrays, 4)}
+    static const mask exists[N] = {{[0 ... {n.size - 1}] = -1}}; /* padding may be anything */
     mask wrong = 0;
     TRIALS EVERY {{
         const long o = b * N + i;

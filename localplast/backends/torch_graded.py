@@ -160,7 +160,7 @@ class GradedKernel:
     def padded(self, matrix, columns):
         """A matrix with zeros up to ``columns`` and some rows more."""
         made = torch.zeros((matrix.shape[0] + 8, columns), dtype=self.dtype)
-        made[: matrix.shape[0], : matrix.shape[1]] = torch.as_tensor(matrix)
+        made[: matrix.shape[0], : matrix.shape[1]] = torch.tensor(np.asarray(matrix))
         return made
 
     def row(self, values, a):
