@@ -24,6 +24,7 @@ _DEFINED_IN = {
     "localplast.neuron": ("Mismatch", "NeuronModel"),
     "localplast.short_term": ("depression", "facilitation"),
     "localplast.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
+    "localplast.live": ("live",),
     "localplast.verbs": ("gradient", "run"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip

@@ -187,30 +187,39 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
 
     tensors = leaves(net, values, dtype=getattr(torch, dtype), device=device)
     twin = Twin(net, tensors, values.masks, widths=unspread(net))
-    wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
-    names = [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
+    names = traced(net, request)
 
     def play(trials, recorder, number):
         rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
         inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
         with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
-        traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
-
-        def arrays(node, variable):
-            if node in rasters:
-                return rasters[node]
-            return traces[f"{node}.spikes"] > 0 if variable == "raster" else traces[f"{node}.{variable}"]
-
-        def spikes(node):
-            trial, step, neuron = np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
-            return trial, step, neuron
-
-        keep(recorder, request, arrays, spikes, (len(trials), trials.steps))
+        keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
         finals = {f"{n}.{k}": twin.neurons[n].state[k].cpu().numpy() for n, p in net.populations.items() for k in state_names(p)}
         check_finite(net, values, trials, finals, recorder, seed)
 
     return play
+
+
+def traced(net, request):
+    """What a Torch twin must be asked for in every step, of the states and spikes that are to be recorded: names."""
+    wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
+    return [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
+
+
+def seen(rasters, traces):
+    """The ``arrays`` and ``spikes`` of :func:`keep`, from inputs ``(trial, time, neuron)`` and tensors ``(time, trial, neuron)``."""
+    traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
+
+    def arrays(node, variable):
+        if node in rasters:
+            return rasters[node]
+        return traces[f"{node}.spikes"] > 0 if variable == "raster" else traces[f"{node}.{variable}"]
+
+    def spikes(node):
+        return np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
+
+    return arrays, spikes
 
 
 def state_names(population):
