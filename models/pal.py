@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from brian2 import ms
 
+from localplast.calculus import to_sympy
 from localplast.models.microcircuit import sacramento_output, sacramento_pyramidal
+from localplast.models.prospective import rate_of
 from localplast.neuron import Mismatch
 
 __all__ = ["pal_output", "pal_pyramidal"]
@@ -72,7 +74,7 @@ def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
         at_least_dt=(*cell.at_least_dt, "tau_noise"),
         reference=REFERENCE,
     )
-    return high_passed(noisy, tau_hp)
+    return high_passed(noisy, tau_hp, **form)
 
 
 def pal_output(*, tau_hp=0.1 * ms, **form):
@@ -81,11 +83,12 @@ def pal_output(*, tau_hp=0.1 * ms, **form):
     Parameter ``tau_hp`` (second): of the filter; all others, references: as :func:`~localplast.models.sacramento_output` and
     :func:`pal_pyramidal`.
     """
-    return high_passed(replace(sacramento_output(**form), name="pal_output", reference=REFERENCE), tau_hp)
+    return high_passed(replace(sacramento_output(**form), name="pal_output", reference=REFERENCE), tau_hp, **form)
 
 
-def high_passed(cell, tau_hp):
-    """``cell`` with ``rate_hp``: what is new in its rate."""
+def high_passed(cell, tau_hp, activation="logistic", **form):
+    """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is nothing new."""
+    at_rest = float(to_sympy(rate_of(activation, "0"), units=False))
     return replace(
         cell,
         equations=f"""{cell.equations}
@@ -95,6 +98,7 @@ def high_passed(cell, tau_hp):
             before : 1
         """,
         parameters={**cell.parameters, "tau_hp": tau_hp},
+        initial={**cell.initial, "last": at_rest, "before": at_rest},
         update=HIGH_PASS,
         at_least_dt=(*cell.at_least_dt, "tau_hp"),
     )
