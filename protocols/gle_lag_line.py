@@ -1,0 +1,154 @@
+"""A lag line: two neurons in a row learn the weights and the membranes of two others, from what these make of a square wave.
+
+Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium, where errors look as far ahead as neurons lag behind.
+One input drives a softplus neuron that drives another. The teacher is the same chain with weights 1 and 2 and membranes of 1 s
+and 2 s; the student begins with weights between 0 and 1.
+"""
+
+import functools
+
+import numpy as np
+from brian2 import ms, second
+
+from localplast.comparison import Contender
+from localplast.loss import mse
+from localplast.models import gle, gle_output
+from localplast.models.layers import layered
+from localplast.network import uniform
+from localplast.optimise import adam
+from localplast.plot import COLOURS, legend, style
+from localplast.protocol import Preset, Protocol
+from localplast.rules import bptt, dendritic
+from localplast.task import Task, Trials
+from localplast.verbs import run
+
+__all__ = ["course", "figure", "network", "protocol", "square", "taught", "teacher", "told"]
+
+#: Of the teacher, by name of what learns: two weights, two membranes in seconds.
+TEACHER = {"up1": 1.0, "up2": 2.0, "hidden1.tau_m": 1.0, "out.tau_m": 2.0}
+TAU_R, PERIOD, SMOOTH, BETA = 100 * ms, 4 * second, 50 * ms, 0.01
+
+
+def network(*, dt, errors="prospective"):
+    """The student: it begins with membranes of half a second; none may become shorter than ten steps."""
+    options = {"activation": "softplus", "errors": errors, "tau_r": TAU_R}
+    layers = ("hidden1", "out")
+    return layered(
+        (1, 1, 1), gle(**options), gle_output(beta=BETA, **options), weight=uniform(0.5, mean=0.5, fan_in=False), dt=dt,
+        parameters={name: {"tau_m": np.full(1, 0.5) * second} for name in layers},
+        trainable={name: {"tau_m": (10 * dt, None)} for name in layers},
+    )  # fmt: skip
+
+
+def teacher(net):
+    """The numbers of the teacher, as :class:`~localplast.network.Values` of ``net``."""
+    weights = {name: np.full((1, 1), value) for name, value in TEACHER.items() if "." not in name}
+    return net.draw(0).replace_weights(weights, {name: np.full(1, value) for name, value in TEACHER.items() if "." in name})
+
+
+def square(dt):
+    """One period of a wave between -1 and 1, its edges smoothed by a Gaussian, ``(time,)``."""
+    steps, width = (int(float(span / dt) + 0.5) for span in (PERIOD, SMOOTH))
+    n = np.arange(steps)
+    bell = np.exp(-0.5 * (np.minimum(n, steps - n) / width) ** 2)
+    wave = np.where(n < steps // 2, 1.0, -1.0)
+    return np.fft.irfft(np.fft.rfft(wave) * np.fft.rfft(bell / bell.sum()), steps)
+
+
+@functools.cache
+def taught(dt):
+    """What the teacher says along one period of :func:`square`, ``(time,)``, when it has long been running; ``dt`` in seconds."""
+    net = network(dt=dt * second)
+    wave = square(net.dt)
+    sense = np.tile(wave, 10)[None, :, None]  # 40 s, twenty of the longest time constant
+    silent = np.zeros_like(sense)
+    said = run(net, Trials({"sense": sense, "teach": silent, "target": silent}), values=teacher(net), backend="torch", record=["said.shown"])
+    return said["said"]["shown"].values[0, -len(wave) :, 0]
+
+
+def presented(rng, trials, *, settle, length, dt):
+    """Waves that begin anywhere; after the time to ``settle`` the teacher speaks, for a time of ``length``."""
+    quiet, steps = (int(float(span / dt) + 0.5) for span in (settle, settle + length))
+    wave, answer = square(dt), taught(float(dt))
+    at = (rng.integers(len(wave), size=(trials, 1)) + np.arange(steps)) % len(wave)
+    judged = np.arange(steps) >= quiet
+    target = answer[at][..., None]
+    teach = np.tile(judged.astype(float)[:, None], (trials, 1, 1))
+    return Trials({"sense": wave[at][..., None], "teach": teach, "target": target}, target, judged / judged.sum())
+
+
+def task(**spans):
+    def training(update, batch, seed):
+        return presented(np.random.default_rng([seed, 0, update]), batch, **spans)
+
+    def testing(n, seed):
+        return presented(np.random.default_rng([seed, 1]), n, **spans)
+
+    return Task("gle-lag-line", training, testing)
+
+
+def told(net, trials, after):
+    """What was learned beside what the teacher has, in words."""
+    found = {name: after.weights[name] if name in after.weights else after.other(name) for name in TEACHER}
+    return ", ".join(f"{name} {np.asarray(found[name]).item():.3f} (teacher: {value:g})" for name, value in TEACHER.items())
+
+
+def figure(net, trials, before, after):
+    """Two periods of the student's output before and after learning, beside the teacher's."""
+    import matplotlib.pyplot as plt
+
+    drawn, ax = plt.subplots(figsize=(7, 3), constrained_layout=True)
+    shown = slice(-2 * len(square(net.dt)), None)
+    time = np.arange(2 * len(square(net.dt))) * float(net.dt)
+    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning")):
+        said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
+        ax.plot(time, said.values[0, shown, 0], color=colour, lw=1.6, label=label)
+    ax.plot(time, trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
+    style(ax, "", "time (s)", "output")
+    legend(ax)
+    return drawn
+
+
+def quick():
+    """Steps of 20 ms, a few minutes of a wave instead of an hour."""
+    return preset(dt=20 * ms, settle=6 * second, length=6 * second, batch=8, updates=25, rate=1e-3, offline=0.15)
+
+
+def paper():
+    """The published step, batch and rate, and the published 4000 s of learning, in pieces of 100 s that begin anew."""
+    return preset(dt=10 * ms, settle=20 * second, length=100 * second, batch=100, updates=40, rate=1e-6 / BETA, offline=0.1)
+
+
+def preset(*, dt, settle, length, batch, updates, rate, offline):
+    """``rate`` is Adam's in every step, ``offline`` that of BPTT in every update."""
+    made, local = functools.partial(network, dt=dt), dendritic()
+    membranes = tuple(name for name in TEACHER if "." in name)
+    rates = dict.fromkeys(membranes, 1.0)  # seconds
+    return Preset(
+        network=made(),
+        task=task(settle=settle, length=length, dt=dt),
+        loss=mse(),
+        optimiser=adam(rate).with_rates(**rates),
+        batch=batch,
+        updates=updates,
+        test=8,
+        hidden="hidden1",
+        rules={
+            "BPTT": Contender(bptt(), "torch", optimiser=adam(offline).with_rates(**rates)),
+            "GLE": Contender(local, "torch"),
+            "instantaneous errors": Contender(local, "torch", network=made(errors="instantaneous")),
+            "GLE, membranes frozen": Contender(local, "torch", membranes),
+        },
+    )
+
+
+protocol = Protocol(
+    name="gle-lag-line",
+    summary="Two lagging neurons in a row learn weights and membranes of a teacher, by errors that look ahead.",
+    reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
+    presets={"quick": quick, "paper": paper},
+    published={"lag line": "weights and time constants of the teacher are found; instantaneous errors do not find them (no number)"},
+    rule="dendritic",
+    drawn=figure,
+    told=told,
+)
