@@ -19,8 +19,8 @@ __all__ = ["source"]
 
 #: Parameters and arguments of all functions of a step.
 SPAN = """
-#define SPAN void **p, long t, long from, long B, long first, long live, long stride
-#define GIVEN p, t, from, B, first, live, stride
+#define SPAN void **p, long T, long t, long from, long B, long first, long live, long stride
+#define GIVEN p, T, t, from, B, first, live, stride
 """
 
 
@@ -33,6 +33,7 @@ def source(g):
         HEAD,
         SPAN,
         f"enum {{ {', '.join('P_' + slot for slot, _ in fields(g))} }};",
+        *(gather(g, n) for n in g.body.channels),
         *(update(g, n) for n in g.body.cells),
         *(finish(g, n) for n in g.body.cells),
         *(send(g, k) for k in g.body.links),
@@ -98,11 +99,24 @@ INLINE void update{n.number}(SPAN)
 }}"""
 
 
+def gather(g, n):
+    """What an input, ``(trial, time, channel)``, delivers at step t, side by side."""
+    return f"""
+/* {n.name} */
+INLINE void gather{n.number}(SPAN)
+{{
+    const real *data = (const real *)p[P_data{n.number}] + (first * T + t) * {n.size};
+    real *e = {emitted(g, n, None, "t")};
+    TRIALS memcpy(e + b * {n.size}, data + b * T * {n.size}, {n.size} * sizeof(real));
+}}"""
+
+
 def emitted(g, n, text, when):
-    """C text of where that which leaves a population at a step lies."""
+    """C text of where that which leaves a node at a step lies."""
     steps = g.ring(n, text)
-    at = f" + ({when}) % {steps} * stride * {n.padded}" if steps > 1 else ""
-    return f"(real *)p[P_e{n.number}_{g.sent(n)[text]}]{at}"
+    at = f" + ({when}) % {steps} * stride * {width(n)}" if steps > 1 else ""
+    place = f"_{g.sent(n)[text]}" if isinstance(n, Cells) else ""
+    return f"(real *)p[P_e{n.number}{place}]{at}"
 
 
 def finish(g, n):
@@ -145,15 +159,11 @@ INLINE mask finish{n.number}(SPAN, const real share)
 
 def signal(g, k):
     """C text of what arrives through a link at step t, ``(trial, pre)``."""
-    late = f"t - {g.delays[k.name]}" if g.delays[k.name] else "t"
-    if isinstance(k.pre, Cells):
-        return emitted(g, k.pre, g.text_sent(k), f"t + {g.ring(k.pre, g.text_sent(k)) - g.delays[k.name]}")
-    return f"(const real *)p[P_data{k.pre.number}] + (({late}) * B + first) * {k.pre.size}"
+    return emitted(g, k.pre, g.text_sent(k), f"t + {g.ring(k.pre, g.text_sent(k)) - g.delays[k.name]}")
 
 
 def send(g, k):
-    """What a link adds to its target in a step; one that carries numbers of an input waits for the first."""
-    wait = f"if (t < {g.delays[k.name]}) return;" if g.delays[k.name] and not isinstance(k.pre, Cells) else ""
+    """What a link adds to its target in a step."""
     body = f"add_product(a, {width(k.pre)}, 1, live, {k.pre.size}, w, N, x);"
     if k.name in g.diagonal:
         body = f"TRIALS for (long i = 0; i < {k.pre.size}; i++) x[b * N + i] += a[b * {width(k.pre)} + i] * w[i * N + i];"
@@ -161,7 +171,6 @@ def send(g, k):
 INLINE void send{k.number}(SPAN)
 {{
     enum {{ N = {k.post.padded} }};
-    {wait}
     const real *a = {signal(g, k)}, *restrict w = p[P_weight{k.number}];
     real *restrict x = p[P_x{k.post.number}_{k.target}];
     {body}
@@ -176,7 +185,6 @@ def looked_at(g, k):
 def teach(g, k):
     """Add what a step says about the weights of a link to their gradient; then its presynaptic traces, one step further."""
     plan, N, lda = g.learned.synapses[k.name], k.post.padded, width(k.pre)
-    wait = f"if (t < {g.delays[k.name]}) return;" if g.delays[k.name] and not isinstance(k.pre, Cells) else ""
     arrived = looked_at(g, k) if g.source(k) else signal(g, k)
     sources = {"arrived": "arrived"} | {name: f"p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre}
     sums = [f"add_product({sources[pre]}, 1, {lda}, {k.pre.size}, live, p[P_m{k.post.number}_{place}], {N}, g);"
@@ -192,7 +200,6 @@ def teach(g, k):
 INLINE void teach{k.number}(SPAN)
 {{
     const real *restrict k = p[P_shared{k.post.number}];
-    {wait}
     const real *arrived = {arrived};
     real *g = p[P_gradient{k.number}];
 {indent(arrays + sums, 4)}{loop if traces else ""}
@@ -247,7 +254,8 @@ def entry(g):
     """
     body = g.body
     boxes = sorted({(k.post.number, k.target, k.post.padded) for k in body.links if k.transmission == "graded"})
-    calls = [f"update{n.number}(GIVEN);" for n in body.cells]
+    calls = [f"gather{n.number}(GIVEN);" for n in body.channels]
+    calls += [f"update{n.number}(GIVEN);" for n in body.cells]
     calls += [f"memset(p[P_x{number}_{target}], 0, live * {padded} * sizeof(real));" for number, target, padded in boxes]
     calls += [f"send{k.number}(GIVEN);" for k in body.links]
     for place, n in enumerate(body.cells):

@@ -63,12 +63,12 @@ class Graded:
         return {text: place for place, text in enumerate(sent_texts(self.net, n.name))}
 
     def text_sent(self, k):
-        return sent_text(self.net.projections[k.name], k.pre.step.model)
+        """What a link carries; of an input there is only one thing."""
+        return sent_text(self.net.projections[k.name], k.pre.step.model) if isinstance(k.pre, Cells) else None
 
-    def ring(self, n, text):
-        """Steps for which what leaves is kept."""
-        own = [self.delays[k.name] for k in self.body.links if k.pre is n and self.text_sent(k) == text]
-        return max(own) + 1
+    def ring(self, n, text=None):
+        """Steps for which what leaves a node is kept; of a population by expression."""
+        return max([self.delays[k.name] for k in self.body.links if k.pre is n and self.text_sent(k) == text], default=0) + 1
 
     @functools.cached_property
     def factors(self):
@@ -123,6 +123,7 @@ def fields(g):
     """``(slot, shape)`` of every array; None where the caller gives it, ``'trial'`` stands for the trials of a block."""
     for n in g.body.channels:
         yield f"data{n.number}", None
+        yield f"e{n.number}", (g.ring(n), "trial", n.size)
     for n in g.body.cells:
         block = ("trial", n.padded)
         yield from ((f"{what}{n.number}", None) for what in ("shared", "each", "initial"))

@@ -16,7 +16,7 @@ from localplast.backends.graded_plan import Graded, fields
 from localplast.backends.kernel_build import build, missing
 from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_plan import make_plan
-from localplast.backends.torch_fused import check_inputs, constant_arrays, padded_row
+from localplast.backends.torch_fused import check_inputs, constant_arrays, padded_row, share
 from localplast.backends.torch_step import noise_dice
 from localplast.convolution import form_of
 from localplast.errors import not_finite
@@ -264,12 +264,12 @@ class GradedKernel:
             state[a.name] = {n: taken(arrays[f"state{a.label}_{n}"], a, shape) for n in state[a.name]}
         return *found, self.net.tie(numbers), state
 
-    def run(self, arrays, private, inputs, share, seed):
+    def run(self, arrays, private, inputs, part, seed):
         """Call the kernel, ``private`` holding arrays of each thread; returns outputs, and no spikes."""
         check_inputs(self.net, inputs)
         steps, trials = next(iter(inputs.values())).shape[:2]
         size = sum(n.size for n in self.graded.readouts)
-        every = {**self.fixed, **arrays, **{f"data{n.number}": self.laid_out(inputs[n.name]) for n in self.body.channels}}
+        every = {**self.fixed, **arrays, **self.given(inputs)}
         every["output"] = torch.zeros((steps, trials, size), dtype=self.dtype)
         noisy = any(n.step.noise for n in self.body.cells)
         blocks = [(0, trials)] if self.interval or noisy else list(blocks_of(trials, self.threads))
@@ -277,12 +277,16 @@ class GradedKernel:
         for start in range(0, steps, STRETCH if noisy else steps):
             end = min(steps, start + STRETCH) if noisy else steps
             given = {**every, **(self.noise(end - start, trials, dice) if noisy else {})}
-            self.share_out(blocks, given, private, (steps, trials), (start, end), share, wrong)
+            self.share_out(blocks, given, private, (steps, trials), (start, end), part, wrong)
             if wrong:
                 self.raise_runaway(min(wrong))
         return every["output"], {}
 
-    def share_out(self, blocks, given, private, shape, span, share, wrong):
+    def given(self, inputs):
+        """Inputs by slot, ``(trial, time, channel)``: as they were before they became tensors, mostly."""
+        return {f"data{n.number}": inputs[n.name].to(self.dtype).transpose(0, 1).contiguous() for n in self.body.channels}
+
+    def share_out(self, blocks, given, private, shape, span, part, wrong):
         """Call C for blocks of trials, dealt out to threads; what goes ``wrong`` is collected."""
         stride = -(-max(live for _, live in blocks) // 8) * 8
 
@@ -290,7 +294,7 @@ class GradedKernel:
             mine = {**given, **self.memory(stride, number), **private[number]}
             pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, _ in self.fields]
             for first, live in blocks[number :: len(private)]:
-                found = self.library.run((ctypes.c_void_p * len(pointers))(*pointers), *shape, first, live, stride, *span, share)
+                found = self.library.run((ctypes.c_void_p * len(pointers))(*pointers), *shape, first, live, stride, *span, part)
                 if found >= 0:
                     wrong.append(found)
 
@@ -300,11 +304,6 @@ class GradedKernel:
         work(0)
         for thread in others:
             thread.join()
-
-    def laid_out(self, values):
-        """Numbers of an input, with some to spare at the end."""
-        flat = values.to(self.dtype).reshape(-1)
-        return torch.cat([flat, flat.new_zeros(8 * values.shape[-1] + SLACK)])
 
     def noise(self, steps, trials, dice):
         """Normal numbers of all populations for so many steps, in the order in which the plain step draws them."""
@@ -334,7 +333,6 @@ def is_diagonal(mask):
 
 def blocks_of(trials, threads):
     """``(first, how many)`` of blocks of trials, of about equal size and as many for each thread."""
-    count = -(-trials // BLOCK)
-    count = min(trials, -(-count // threads) * threads)
-    edges = [trials * number // count for number in range(count + 1)]
-    return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    count = -(-trials // (BLOCK * threads)) * threads
+    edges = share(trials, 8, count)
+    return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
