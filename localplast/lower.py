@@ -191,7 +191,7 @@ def straight_line(code, state, expand):
     current, program = {}, []
     for number, line in enumerate(split_statements(code)):
         name, text = parse_statement(line)
-        expression = guarded(expand(drawn(to_sympy(text), number)).subs({symbol(k): v for k, v in current.items()}))
+        expression = guarded(expand(drawn(to_sympy(text), number)).xreplace({symbol(k): v for k, v in current.items()}))
         if expression.is_Symbol or expression.is_number:
             current[name] = expression
             continue

@@ -158,10 +158,12 @@ class Brian2Learner:
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
         values = self.values.replace_weights(self.weights, self.others)
         self.take(results)
-        if self.rule.taught and not all(np.all(np.isfinite(x)) for x in (*self.weights.values(), *self.others.values())):
+        metrics = self.metrics(results, trials)
+        told = (*self.weights.values(), *self.others.values(), [m["loss"] for m in metrics])
+        if self.rule.taught and not all(np.all(np.isfinite(x)) for x in told):
             self.find_failure(values, trials)
         self.updates += len(trials) * per_trial if within else len(trials) // self.batch
-        return self.metrics(results, trials)
+        return metrics
 
     def find_failure(self, values, trials):
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""

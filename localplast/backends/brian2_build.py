@@ -125,8 +125,9 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
         else:
             check_integration(name, lower(node.model), values.parameters[name], net.dt)
             built.objects[name] = build_population(built, name, node, values, learning, clock)
-    for name, projection in net.projections.items():
+    for projection in net.projections.values():
         check_projection(net, projection, values)
+    for name, projection in net.projections.items():
         if name not in net.tied:
             built.objects[name] = build_projection(built, projection, values, learning)
     if learning:

@@ -7,6 +7,10 @@ from localplast.errors import not_finite
 __all__ = ["Watch"]
 
 
+#: Beyond these numbers squares, and so losses, are infinite.
+LARGEST = {torch.float64: 2.0**511, torch.float32: 2.0**63}
+
+
 class Watch:
     """Looks at the neurons of a :class:`~localplast.backends.torch_step.Twin` after every step; nothing is read until the end."""
 
@@ -14,12 +18,13 @@ class Watch:
         self.neurons, self.seen = twin.neurons, []
 
     def look(self):
-        """Note this step: one number per population, which is finite where all of its state is."""
+        """Note this step: one number per population, which is not finite where part of its state is not."""
         self.seen.append(torch.stack([sum(x.sum() for x in n.state.values()) for n in self.neurons.values()]))
 
     def check(self):
         """Raise a :class:`~localplast.errors.RunawayError` if some step was not finite."""
-        wrong = (~torch.isfinite(torch.stack(self.seen))).nonzero()
+        seen = torch.stack(self.seen).abs()
+        wrong = (~(seen < LARGEST[seen.dtype])).nonzero()
         if len(wrong):
             step, place = wrong[0].tolist()
             raise not_finite(list(self.neurons)[place], step)
