@@ -70,7 +70,7 @@ def of_kind(net, kind):
     return tuple(name for name in net.projections if name.rstrip("0123456789") == kind)
 
 
-def contenders(made, *, offline=None):
+def contenders(made, *, backend, offline=None):
     """The network ``made(**options)`` with feedback that aligns, that stays random, that is the transpose; and BPTT, if ``offline``.
 
     ``offline`` is BPTT's optimiser; it changes ``up`` alone.
@@ -82,10 +82,10 @@ def contenders(made, *, offline=None):
     symmetric = made(sigma=0.0, down=upwards, plastic=("up", "ip", "pi"))
     return {
         **({"BPTT": Contender(bptt(), "torch", (*lateral, *fixed), quiet, offline)} if offline else {}),
-        "PAL": Contender(dendritic(), "brian2"),
-        "feedback alignment": Contender(dendritic(), "brian2", fixed, quiet),
-        "symmetric": Contender(dendritic(), "brian2", network=symmetric),
-        "hidden frozen": Contender(dendritic(), "brian2", (*forward, *fixed), quiet),
+        "PAL": Contender(dendritic(), backend),
+        "feedback alignment": Contender(dendritic(), backend, fixed, quiet),
+        "symmetric": Contender(dendritic(), backend, network=symmetric),
+        "hidden frozen": Contender(dendritic(), backend, (*forward, *fixed), quiet),
     }
 
 
@@ -154,7 +154,7 @@ def preset(*, steps, stream=10_000, updates=100):
         updates=updates,
         test=100,
         hidden="hidden1",
-        rules=contenders(network),
+        rules=contenders(network, backend="brian2"),
     )
 
 
