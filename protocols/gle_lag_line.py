@@ -27,6 +27,8 @@ __all__ = ["course", "figure", "network", "protocol", "square", "taught", "teach
 #: Of the teacher, by name of what learns: two weights, two membranes in seconds.
 TEACHER = {"up1": 1.0, "up2": 2.0, "hidden1.tau_m": 1.0, "out.tau_m": 2.0}
 TAU_R, PERIOD, SMOOTH, BETA = 100 * ms, 4 * second, 50 * ms, 0.01
+#: Ten times the error neurons.
+REST = 1 * second
 
 
 def network(*, dt, errors="prospective"):
@@ -67,11 +69,11 @@ def taught(dt):
 
 
 def presented(rng, trials, *, settle, length, dt):
-    """Waves that begin anywhere; after the time to ``settle`` the teacher speaks, for a time of ``length``."""
-    quiet, steps = (int(float(span / dt) + 0.5) for span in (settle, settle + length))
+    """Waves that begin anywhere; after the time to ``settle`` the teacher speaks, for a ``length``; then errors run out."""
+    begin, end, steps = (int(float(span / dt) + 0.5) for span in (settle, settle + length, settle + length + REST))
     wave, answer = square(dt), taught(float(dt))
     at = (rng.integers(len(wave), size=(trials, 1)) + np.arange(steps)) % len(wave)
-    judged = np.arange(steps) >= quiet
+    judged = (np.arange(steps) >= begin) & (np.arange(steps) < end)
     target = answer[at][..., None]
     teach = np.tile(judged.astype(float)[:, None], (trials, 1, 1))
     return Trials({"sense": wave[at][..., None], "teach": teach, "target": target}, target, judged / judged.sum())
@@ -110,8 +112,8 @@ def figure(net, trials, before, after):
 
 
 def quick():
-    """Steps of 20 ms, a few minutes of a wave instead of an hour."""
-    return preset(dt=20 * ms, settle=6 * second, length=6 * second, batch=8, updates=25, rate=1e-3, offline=0.15)
+    """Steps of 40 ms, some minutes of a wave instead of an hour."""
+    return preset(dt=40 * ms, settle=8 * second, length=12 * second, batch=8, updates=25, rate=1e-3, offline=0.15)
 
 
 def paper():
