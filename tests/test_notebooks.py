@@ -1,6 +1,7 @@
 """Every notebook runs from top to bottom, and what it says about numbers holds."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -41,11 +42,28 @@ def dendrites(names, printed):
     assert float(played[1]) > 0.9
 
 
-CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites}
+def prospective(names, printed):
+    silent = re.findall(r"(\w+): of its way the tenth layer has before it after 1 ms (\S+), learning, after 3 ms (\S+)", printed)
+    (_, at_once, soon), (_, not_at_once, not_soon) = silent
+    assert float(at_once) < 1e-12 < 0.8 < float(not_at_once) and float(soon) < 0.4 < 0.55 < float(not_soon)
+    weak = re.search(r"beta 0.001: cosine with the gradient \[(.*)\]", printed)[1].split()
+    strong = re.search(r"beta 1: cosine with the gradient \[(.*)\]", printed)[1].split()
+    assert min(map(float, weak)) > 0.999 > 0.9 > max(map(float, strong))
+    before, after = map(float, re.search(r"teacher silent: before (\S+), after (\S+)", printed).groups())
+    assert after < 0.02 < 0.15 < before
+    accuracy = {rule: float(names["tree"]["curves"]["test_accuracy"].sel(rule=rule)[0, -1]) for rule in names["few"]}
+    assert accuracy["LE, symmetric"] > 0.75 > 0.7 > accuracy["LE, hidden frozen"] > accuracy["not prospective"]
+
+
+CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites, "prospective": prospective}
+#: Files that notebooks read, below LOCALPLAST_DATA.
+FILES = {"prospective": "mnist/train-images-idx3-ubyte.gz"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs(path, capsys):
+    if not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES.get(path.stem, "")).exists():
+        pytest.skip(f"{FILES[path.stem]} is not in LOCALPLAST_DATA")
     matplotlib.use("Agg")
     names = {}
     for cell in json.loads(path.read_text())["cells"]:
