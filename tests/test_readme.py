@@ -42,3 +42,23 @@ def test_the_example_of_the_dendrites_runs():
     assert line in names["neuron"].equations
     assert 5 < names["record"]["cells"].sizes["spike"] < 200
     assert float(names["record"]["cells"]["v_basal"].max()) > -45e-3
+
+
+def test_the_example_of_prospective_neurons_runs_and_says_what_is_true():
+    names = {}
+    for block in blocks("docs/prospective.md"):
+        exec(compile(block, "docs/prospective.md", "exec"), names)
+    lag = names["seen"]["out"]["u_breve"] - names["seen"]["out"]["u"]
+    assert float(np.abs(lag).isel(time=slice(100, 110)).max()) > 0.1, "the membrane is late"
+    assert names["live"]["up1"]["weight"].dims == ("update", "pre", "post")
+    assert float(names["apart"].min()) > 0.999
+
+
+def test_the_files_that_fall_under_patents_are_there_and_no_others():
+    listed = set(re.findall(r"`((?:models|protocols)/[a-z0-9_*]+\.py)`", (ROOT / "docs/prospective.md").read_text()))
+    assert all(any(ROOT.glob(path)) for path in listed)
+    for folder in ("models", "protocols"):
+        for path in (ROOT / folder).glob("*.py"):
+            text, known = path.read_text(), any(path.match(each) for each in listed)
+            uses = re.search(r"^from localplast\.(models|protocols)(\.\w+)? import .*\b(latent_equilibrium|gle)", text, flags=re.M)
+            assert known or not uses or path.name == "__init__.py", path
