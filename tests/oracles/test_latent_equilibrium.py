@@ -102,23 +102,21 @@ class TestRecursion:
             frozen, _ = by_hand(start, given, rates=rates, feedback="layered")
             assert np.abs(frozen["up1"] - expected["up1"]).max() > 1e-4  # feedback that stays behind would be noticed
 
-    def test_a_thousand_steps_with_weights_and_biases(self, by_hand):
+    @pytest.mark.parametrize("steps", [1, 10, 100, 1001])
+    def test_a_thousand_steps_with_weights_and_biases(self, steps, by_hand):
         """Brian2, Torch and the recursion, through inputs that change every 7 steps, learning all the time."""
         free, start = {n: {"b": (None, None)} for n in LAYERS}, {n: {"b": 0 * b} for n, b in zip(LAYERS, BIASES, strict=True)}
-        net, given = network(trainable=free, parameters=start), patterns(143, 7)
+        net, given = network(trainable=free, parameters=start), cut(patterns(143, 7), steps)
         optimiser = sgd(0.05).with_rates(**{f"{n}.b": 1.0 for n in LAYERS})
         ends = {backend: learned(net, given, backend, optimiser) for backend in ("torch", "brian2")}
-        rates = {name: 0.05 for name in (*UPS, "b1", "b2", "b3")}
-        expected, _ = by_hand(net.draw(1).weights, given, rates=rates)
-        for name in UPS:
-            assert np.abs(expected[name] - net.draw(1).weights[name]).max() > 0.03, name
-            assert np.abs(ends["brian2"].weights[name] - ends["torch"].weights[name]).max() < 1e-8, name
-            np.testing.assert_allclose(ends["torch"].weights[name], expected[name], rtol=0, atol=1e-10, err_msg=name)
-        for k, name in enumerate(LAYERS, 1):
-            assert np.abs(expected[f"b{k}"]).max() > 1e-2, name
+        expected, _ = by_hand(net.draw(1).weights, given, rates=dict.fromkeys((*UPS, "b1", "b2", "b3"), 0.05))
+        for k, (name, up) in enumerate(zip(LAYERS, UPS, strict=True), 1):
+            assert steps < 1001 or min(np.abs(expected[up] - net.draw(1).weights[up]).max(), np.abs(expected[f"b{k}"]).max()) > 0.01
+            assert np.abs(ends["brian2"].weights[up] - ends["torch"].weights[up]).max() < 1e-8, name
             for backend, end in ends.items():
-                found = end.parameters[name]["b"]
-                np.testing.assert_allclose(found, expected[f"b{k}"], rtol=0, atol=1e-10, err_msg=f"{backend} {name}")
+                found = {up: end.weights[up], f"b{k}": end.parameters[name]["b"]}
+                for key, value in found.items():
+                    np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-10, err_msg=f"{backend} {key}")
 
     @pytest.mark.parametrize("late", [1, 3])
     def test_rates_that_travel_for_some_steps(self, late, by_hand):
@@ -158,6 +156,15 @@ class TestTimeConstants:
         found = seen(net, patterns(), net.draw(1), what=("rate", "u"))
         assert largest(found["rate"], self.rates(10 * ms, 0.1)) < 4e-16
         assert largest(found["u"], self.rates(10 * ms, 0.1, what="u")) > 0.01  # the potential itself is another
+
+    @pytest.mark.parametrize("prospective", [True, False])
+    def test_the_prospective_potential_is_where_the_potential_goes(self, prospective):
+        """``u_breve = u + tau du/dt``, though nobody takes the difference of two times."""
+        net = network(prospective=prospective, parameters={n: {"tau": 7 * ms} for n in LAYERS})
+        found = seen(net, patterns(), net.draw(1), what=("u", "u_breve"))
+        for u, u_breve in zip(found["u"], found["u_breve"], strict=True):
+            goal = u[:-1] + 70 * np.diff(u, axis=0)
+            assert (np.abs(goal - u_breve[:-1]).max() < 1e-13) == prospective
 
     def test_lagging_rates_do(self):
         assert largest(self.rates(200 * ms, 0.01, False), self.rates(10 * ms, 0.1, False)) > 0.1
@@ -282,7 +289,7 @@ def lengths(updates, exact):
 class TestEnergy:
     """L7: learning lowers ``E = 1/2 sum ||u_breve - I - b||**2 + beta/2 ||target - rate||**2``."""
 
-    def energies(self, rate, presentations=12):
+    def energies(self, rate, presentations=10):
         """While one pattern stays, after every 25 steps of it."""
         net, given = network(), patterns(1, 25, seed=5)
         values, found = net.draw(1), []
@@ -295,10 +302,10 @@ class TestEnergy:
 
     def test_it_falls_all_the_time(self):
         found = self.energies(0.01)
-        assert np.all(np.diff(found) < 0) and found[-1] < 0.7 * found[0]
+        assert np.all(np.diff(found) < 0) and found[-1] < 0.5 * found[0]
 
     def test_not_in_steps_that_are_too_large(self):
-        assert np.any(np.diff(self.energies(20.0)) > 0)
+        assert np.any(np.diff(self.energies(6.0, 3)) > 0)
 
 
 class TestDivergence:
