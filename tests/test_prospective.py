@@ -12,6 +12,7 @@ from localplast.locality import audit
 from localplast.loss import mse
 from localplast.models import graded_readout
 from localplast.network import Input, Network, Population, Projection, axonal, normal, same_as, transposed
+from localplast.network import dendritic as dendritic_delay
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.optimise import sgd
 from localplast.plan import plan
@@ -191,9 +192,26 @@ def test_units_must_fit_both_ways():
     assert mV and pA
 
 
-def test_what_comes_back_in_brian2_takes_no_time():
-    net = network(delay=axonal(2 * ms))
-    with pytest.raises(UnsupportedError, match="'down': in Brian2 what comes back through the synapses of 'up2' takes no time"):
+@pytest.mark.parametrize("there, back", [(2 * ms, None), (None, 3 * ms), (np.array([0, 1, 2, 5]) * ms, np.array([4, 1]) * ms)])
+def test_both_ways_through_the_same_synapses_take_time(there, back):
+    made = network(delay=None if there is None else axonal(there))
+    parts = [replace(p, delay=axonal(back)) if p.name == "down" and back is not None else p for p in made.projections.values()]
+    net, trials = Network(dt=made.dt, projections=parts, **made.nodes), stream()
+    one, other = (lp.run(net, trials, backend=backend, record=["low.u"])["low"]["u"].values for backend in ("torch", "brian2"))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
+    assert np.abs(one - lp.run(network(), trials, record=["low.u"])["low"]["u"].values).max() > 1e-4
+    task = Task("stream", lambda *_: trials, lambda *_: trials)
+    one, other = (
+        lp.run(net, task, rule=dendritic(), optimiser=sgd(0.05), updates=2, backend=backend, loss=mse(), target=code)
+        for backend, code in (("torch", None), ("brian2", "numpy"))
+    )
+    for name in ("up1", "up2", "down"):
+        np.testing.assert_allclose(np.squeeze(one[name]["weight"].values), np.squeeze(other[name]["weight"].values), rtol=0, atol=1e-13)
+
+
+def test_synapses_that_are_read_both_ways_have_axonal_delays_in_brian2():
+    net = network(delay=dendritic_delay(2 * ms))
+    with pytest.raises(UnsupportedError, match="'down': synapses that are read both ways, here and in 'up2', have axonal delays in Brian2"):
         lp.run(net, stream())
     assert lp.run(net, stream(), backend="torch", record=["low.u"])["low"]["u"].shape[1] == STEPS
 
@@ -266,3 +284,17 @@ def test_what_may_be_held():
         NeuronModel("odd", "dv/dt = -v/tau : 1\nI : 1 (constant)", {"tau": 5 * ms})
     with pytest.raises(ModelError, match="unknown variable 'nothing'"):
         NeuronModel("odd", "dv/dt = -v/tau : 1\npast = nothing : 1 (constant over dt)", {"tau": 5 * ms})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cython", "cpp"])
+def test_compiled_brian2_learns_the_same(target):
+    net, trials = network(trainable={"b": (None, None), "tau_m": (2 * ms, None)}), stream()
+    task = Task("stream", lambda *_: trials, lambda *_: trials)
+    optimiser = sgd(0.05).with_rates(**{"low.b": 0.02, "low.tau_m": 1e-4})
+    found, other = (
+        lp.run(net, task, rule=dendritic(), optimiser=optimiser, updates=3, backend=backend, loss=mse(), target=code)
+        for backend, code in (("torch", None), ("brian2", target))
+    )
+    for part, name in (("up1", "weight"), ("down", "weight"), ("learned", "low.b"), ("learned", "low.tau_m")):
+        np.testing.assert_allclose(np.squeeze(found[part][name].values), np.squeeze(other[part][name].values), rtol=0, atol=1e-14)

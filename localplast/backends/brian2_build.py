@@ -184,7 +184,7 @@ def build_population(built, name, population, values, learning, clock):
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
-    lines += [*sent_lines(built.net, name), *short_term_lines(built.net, name)]
+    lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
     if learning:
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
@@ -267,10 +267,11 @@ def check_projection(net, p, values):
         )
     if p.transmission == "graded" and np.any(steps != np.floor(steps)):
         raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
-    if p.name in net.tied and any(np.any(values.delays[name]) for name in (p.name, p.weight.projection)):
+    pair = [p, net.projections[p.weight.projection]] if p.name in net.tied else []
+    if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
         raise UnsupportedError(
-            f"projection {p.name!r}: in Brian2 what comes back through the synapses of {p.weight.projection!r} takes no time, and so "
-            "does what goes through them; remove the delays, use same_as(..., transposed=True), or backend='torch'"
+            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal delays in Brian2; use "
+            "those, same_as(..., transposed=True), or backend='torch'"
         )
 
 

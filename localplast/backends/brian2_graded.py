@@ -19,7 +19,7 @@ from localplast.lower import prospective
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
 
-__all__ = ["build_graded", "graded_parts", "output_name", "sent_code", "sent_early", "sent_lines"]
+__all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sent_code", "sent_early", "sent_lines"]
 
 
 def graded_parts(net, name):
@@ -36,8 +36,10 @@ def build_graded(built, p, values, learning=None):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
     source, output = built.objects[p.pre], f"{output_name(net, p)}_pre"
     pre, post = np.nonzero(mask)
-    back = [backwards(net, q) for q in net.projections.values() if q.name in net.tied and q.weight.projection == p.name]
-    if np.any(steps > 0):
+    back = [backwards(built, q, values) for q in tied_to(net, p)]
+    if back:
+        output = f"{arriving(built, p, values)}_pre"
+    elif np.any(steps > 0):
         source = delay_line(built, p, int(steps.max()))
         pre = pre * (int(steps.max()) + 1) + cell(per_synapse(p, steps, mask), int(steps.max()))
         output = "signal_pre"
@@ -61,10 +63,33 @@ def build_graded(built, p, values, learning=None):
     return synapses
 
 
-def backwards(net, q):
+def tied_to(net, p):
+    """The projections that have the weights of ``p``."""
+    return [net.projections[name] for name, same in net.tied.items() if same.projection == p.name]
+
+
+def is_late(net, p, values):
+    """Whether a neuron keeps what it sends by ``p`` until it arrives: synapses that are read both ways need it there."""
+    return bool(np.any(values.delays[p.name])) and p.transmission == "graded" and (p.name in net.tied or bool(tied_to(net, p)))
+
+
+def arriving(built, p, values):
+    """The variable of the presynaptic group that holds what arrives through ``p``, read from its delay line if it has delays."""
+    if not is_late(built.net, p, values):
+        return output_name(built.net, p)
+    steps = np.broadcast_to(values.delays[p.name], (built.net.size(p.pre),)).astype(int)
+    line, longest = delay_line(built, p, int(steps.max())), int(steps.max())
+    index = np.arange(len(steps)) * (longest + 1) + cell(steps, longest)
+    group, name = built.objects[p.pre], f"sent_late_{p.name}"
+    setattr(group, f"{name}_line", b2.linked_var(line, "signal", index=index))
+    group.run_regularly(f"{name} = {name}_line", when="before_synapses", order=-1, name=f"{p.name}_arrives")  # synapses see no links
+    return name
+
+
+def backwards(built, q, values):
     """What the tied projection ``q`` sums up, through the synapses whose weights it has."""
-    dimension = net.nodes[q.post].model.dimensions[q.target]
-    code = Expression(f"{q.weight.times!r}*w*{output_name(net, q)}_post")
+    dimension = built.net.nodes[q.post].model.dimensions[q.target]
+    code = Expression(f"{q.weight.times!r}*w*{arriving(built, q, values)}_post")
     return SingleEquation("subexpression", f"{q.target}_from_{q.name}_pre", dimension, expr=code, flags=["summed"])
 
 
@@ -93,7 +118,7 @@ def delay_line(built, p, longest):
     group.neighbour = b2.linked_var(group, "signal", index=np.where(newest, index, index + 1))
     group.latest = b2.linked_var(source, output_name(built.net, p), index=index // length)
     code = f"signal = latest*newest + neighbour*(1 - newest)*(1 - {built.block.fresh})"
-    group.run_regularly(code, when="before_synapses", order=-1, name=f"{name}_shift")
+    group.run_regularly(code, when="before_synapses", order=-2, name=f"{name}_shift")
     built.objects[name] = group
     return group
 
@@ -105,11 +130,15 @@ def output_name(net, p):
     return f"sent_{sent_texts(net, p.pre)[sent_text(p, net.nodes[p.pre].model)]}"
 
 
-def sent_lines(net, name):
-    """The variables that hold what leaves a population: all projections read the same moment of a step."""
-    known = with_spike(namespace(net.nodes[name].model))
-    sent = sent_texts(net, name).items()
-    return [SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent]
+def sent_lines(net, name, values):
+    """The variables that hold what leaves a population: all projections read the same moment of a step; and what is late."""
+    model = net.nodes[name].model
+    known, sent = with_spike(namespace(model)), sent_texts(net, name)
+    lines = [SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent.items()]
+    late = [p for p in net.projections.values() if p.pre == name and is_late(net, p, values)]
+    dimensions = {p.name: parse_expression_dimensions(sent_text(p, model), known) for p in late}
+    lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
+    return lines + [SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()]
 
 
 def sent_early(net, name):

@@ -15,7 +15,7 @@ from brian2.core.variables import Variable
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_delay import divided
-from localplast.backends.brian2_graded import output_name
+from localplast.backends.brian2_graded import is_late, output_name
 from localplast.backends.brian2_parameters import Parameters
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
@@ -225,7 +225,7 @@ class Learning:
         if eligibility.arrives == "pre":
             hoisted["arrived"] = f"arrived_{p.name}_pre" if self.gathers(p) else f"{self.carried_name(p)}_pre"
         elif p.transmission == "graded":
-            hoisted["arrived"] = "signal_pre"
+            hoisted["arrived"] = f"sent_late_{p.name}_pre" if is_late(self.net, p, self.values) else "signal_pre"
         keep = own | {"dt", "arrived", "fraction", "gradient", "elig_sum", "w", "learning_rate"}
         return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
 
