@@ -4,14 +4,14 @@ import torch
 
 from localplast.errors import not_finite
 
-__all__ = ["Watch"]
+__all__ = ["Guard"]
 
 
 #: Beyond these numbers squares, and so losses, are infinite.
 LARGEST = {torch.float64: 2.0**511, torch.float32: 2.0**63}
 
 
-class Watch:
+class Guard:
     """Looks at the neurons of a :class:`~localplast.backends.torch_step.Twin` after every step; nothing is read until the end."""
 
     def __init__(self, twin):

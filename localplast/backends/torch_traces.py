@@ -7,7 +7,7 @@ import torch
 
 from localplast.backends.torch_convolution import kernel_gradient
 from localplast.backends.torch_delay import Line, slope_of, taps_of
-from localplast.backends.torch_finite import Watch
+from localplast.backends.torch_finite import Guard
 from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
@@ -223,17 +223,17 @@ class OnlineLearner:
         for name, s in self.synapses.items():
             s.start(trials, self.twin.like, self.twin.links[name].weight.shape)
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
-        watch = Watch(self.twin) if self.plan.rule.taught else None
+        guard = Guard(self.twin) if self.plan.rule.taught else None
         for t in range(steps):
             self.step(t)
             outputs.append(self.judge(t, target[min(t, len(target) - 1)], weight, inputs))
             self.learn()
-            if watch:
-                watch.look()
+            if guard:
+                guard.look()
             if on_step:
                 on_step(self, t)
-        if watch:
-            watch.check()
+        if guard:
+            guard.check()
         self.add_regulariser(steps)
         return torch.stack(outputs), self.counts
 
