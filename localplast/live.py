@@ -46,7 +46,7 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
         The rule changes weights between trials only.
     """
     if not rule.local or rule.update == "trial":
-        raise UnsupportedError(f"{rule.name} changes weights at the end of a trial, and nothing can be watched; use run(net, task, ...)")
+        raise UnsupportedError(f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)")
     trials.check(net)
     request, values = Request.parse(net, record, every=every), values or net.draw(seed)
     states = Request(tuple(e for e in request.entries if e.variable != "weight"))

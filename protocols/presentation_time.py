@@ -1,4 +1,4 @@
-"""How long must a pattern be shown? Accuracy after learning against presentation time over ``tau``, with and without prospective rates.
+"""How long must a pattern be shown? Accuracy after learning against presentation time over ``tau``, prospective or not.
 
 Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 3: a network whose rates lag behind learns from errors that are
 there only because an image has changed, unless every image is shown for many time constants; with latent equilibrium it does not
@@ -55,8 +55,8 @@ def figure(tree):
 
     drawn, ax = plt.subplots(figsize=(5.4, 3.4), constrained_layout=True)
     for (form, (ratio, accuracy)), colour in zip(results(tree).items(), COLOURS, strict=False):
-        spread = accuracy.std(1, ddof=1) if accuracy.shape[1] > 1 else None
-        ax.errorbar(ratio, 100 * accuracy.mean(1), None if spread is None else 100 * spread, color=colour, marker="o", ms=4, label=form)
+        spread = 100 * accuracy.std(1, ddof=1) if accuracy.shape[1] > 1 else None
+        ax.errorbar(ratio, 100 * accuracy.mean(1), spread, color=colour, marker="o", ms=4, label=form)
     ax.axhline(37.5, color="0.5", ls=":", lw=1, label="always the same answer")
     ax.set(xscale="log", ylim=(0, 103))
     legend(ax, loc="lower right")

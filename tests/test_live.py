@@ -26,7 +26,8 @@ def trials():
 
 @pytest.fixture(scope="module")
 def watched(trials):
-    return lp.live(network(), trials, dendritic(), sgd(RATE), record=["up2.weight", "out.delta", "hidden1.past", "hidden1.u", "sense.currents"])
+    record = ["up2.weight", "out.delta", "hidden1.past", "hidden1.u", "sense.currents"]
+    return lp.live(network(), trials, dendritic(), sgd(RATE), record=record)
 
 
 def test_weights_are_the_sum_of_the_products_that_were_recorded(watched):
@@ -40,10 +41,12 @@ def test_weights_are_the_sum_of_the_products_that_were_recorded(watched):
 
 def test_it_learns_as_it_does_unseen(watched, trials):
     task = lp.Task("same", lambda update, batch, seed: trials, lambda n, seed: trials[:n])
-    unseen = lp.run(network(), task, backend="torch", rule=dendritic(), optimiser=sgd(RATE), loss=lp.losses.mse(), batch=2, updates=1)
+    options = {"rule": dendritic(), "optimiser": sgd(RATE), "loss": lp.losses.mse(), "batch": 2, "updates": 1}
+    unseen = lp.run(network(), task, backend="torch", **options)
     for name in ("up1", "up2"):
         kept = watched[name]["weight"]
-        np.testing.assert_allclose(kept.isel(update=-1) if "update" in kept.dims else kept, unseen[name]["weight"], rtol=0, atol=1e-12)
+        kept = kept.isel(update=-1) if "update" in kept.dims else kept
+        np.testing.assert_allclose(kept, unseen[name]["weight"], rtol=0, atol=1e-12)
     assert network().values_from(watched).weights["up2"].shape == (5, 3)
 
 
