@@ -1,0 +1,148 @@
+"""A convolutional network in latent equilibrium: kernels learn from a stream of images that follow each other without warning.
+
+Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and table 1 (LeNet5, after LeCun et al. 1998, Proc IEEE 86:2278). Every
+layer is a population of prospective neurons, and so is pooling: linear neurons, fixed weights, averages. Errors come back through
+the kernels that rates go up by, or, as the control, through random kernels that never learn.
+"""
+
+from dataclasses import replace
+from functools import partial
+from math import prod, sqrt
+
+from brian2 import ms
+
+from localplast.comparison import Contender
+from localplast.loss import mse
+from localplast.models import latent_equilibrium, latent_equilibrium_output
+from localplast.models.layers import layered
+from localplast.network import convolution, normal, pooling, transposed
+from localplast.optimise import adam, sgd
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.latent_equilibrium import BETA, digits
+from localplast.rules import bptt, dendritic
+
+__all__ = ["network", "protocol"]
+
+
+def network(
+    image, channels, dense=(), outputs=10, *, size=5, kernel=normal(), weight=normal(), activation="tanh", feedback="symmetric",
+    beta=BETA, tau=10 * ms, dt=0.1 * ms,
+):  # fmt: skip
+    """Convolution and averages of 2 x 2 by turns, then dense layers: a :func:`~localplast.models.layers.layered` network.
+
+    Parameters
+    ----------
+    image : (int, int, int)
+        Channels, rows and columns of what is shown.
+    channels, dense : sequence of int
+        Channels of the convolutions, neurons of the dense hidden layers.
+
+    Other arguments
+    ---------------
+    size : int
+        Rows and columns of the kernels.
+    kernel, weight : Random
+        Numbers of the kernels and dense weights at first.
+    feedback : str
+        ``'symmetric'`` or ``'random'``: fixed kernels and weights, drawn as those on the way up are. What pooling sends back
+        is symmetric in both.
+
+    The other arguments are those of :func:`~localplast.models.latent_equilibrium.latent_equilibrium` and its output.
+    """
+    stages = kernels(image, channels, size, kernel)
+    sizes = [prod(image), *(prod(form.made) for form in stages), *dense, outputs]
+    cells = {name: latent_equilibrium(activation=name, tau=tau) for name in (activation, "linear")}
+    dense_layers = len(dense) + 1
+    return layered(
+        sizes, [cells[name] for name in [activation, "linear"] * len(channels) + [activation] * len(dense)],
+        latent_equilibrium_output(beta=beta, tau=tau), dt=dt, weight=[*stages, *[weight] * dense_layers],
+        plastic=[True, False] * len(channels) + [True] * dense_layers, feedback=feedback, down=ways_back(stages, sizes, weight),
+    )  # fmt: skip
+
+
+def kernels(image, channels, size, weight):
+    """The convolutions, each followed by its pooling."""
+    found = []
+    for n in channels:
+        found.append(convolution(image, n, size, weight=weight))
+        found.append(pooling(found[-1].made, 2))
+        image = found[-1].made
+    return found
+
+
+def ways_back(stages, sizes, weight):
+    """Random feedback to every hidden layer: through kernels and dense weights; averages send back what they take."""
+    found = [transposed(f"up{k}") if k % 2 == 0 else of_its_own(form) for k, form in enumerate(stages[1:], 2)]
+    return found + [as_large(weight, size) for size in sizes[len(stages) : -1]]
+
+
+def of_its_own(form):
+    """A kernel for the way back."""
+    return replace(form, weight=as_large(form.weight, form.fan_in), transposed=True)
+
+
+def as_large(weight, fan_in):
+    """What is drawn as ``weight`` is on the way up, where so many synapses meet."""
+    return replace(weight, spread=weight.spread / sqrt(fan_in), fan_in=False) if weight.fan_in else weight
+
+
+def figure(net, trials, before, after):
+    """The kernels that look at the image, before and after learning; two :class:`~localplast.network.Values`."""
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(2, len(before.weights["up1"]), figsize=(9, 2.6), constrained_layout=True)
+    for title, values, row in zip(("before learning", "after learning"), (before, after), axes, strict=True):
+        kernels = values.weights["up1"][:, 0]
+        for kernel, ax in zip(kernels, row, strict=True):
+            ax.imshow(kernel, cmap="RdBu_r", vmin=-abs(kernels).max(), vmax=abs(kernels).max())
+            ax.set(xticks=(), yticks=())
+        row[0].set_title(title, loc="left", fontsize=9)
+    return drawn
+
+
+def contenders(made, optimiser, offline):
+    """Both kinds of feedback, kernels that stay as they are drawn, and BPTT with ``offline``."""
+    kernels = tuple(p.name for p in made().plastic if p.post != "out")
+    return {
+        "BPTT": Contender(bptt(), "torch", optimiser=offline),
+        "LE, symmetric": Contender(dendritic(), "torch"),
+        "LE, random": Contender(dendritic(), "torch", network=made(feedback="random")),
+        "LE, hidden frozen": Contender(dendritic(), "torch", kernels),
+    }
+
+
+def quick():
+    """Images of 14 x 14 pixels, the first 10000, each for 1.6 ms; 8 and 16 kernels of 3 x 3."""
+    made = partial(network, (1, 14, 14), (8, 16), size=3, kernel=normal(2.0), beta=0.05)
+    shown = digits(steps=16, images=4, shown=24, train=10_000, averaged=2, grey=(0.13, 0.3))
+    return preset(made, shown, rate=0.6, offline=adam(0.01), batch=32, updates=100, test=1000)
+
+
+def paper():
+    """LeNet5 (20 and 50 kernels of 5 x 5, 500 dense neurons), all images for 100 epochs, each for 10 ms."""
+    drawn = normal(0.05, fan_in=False)
+    made = partial(network, (1, 28, 28), (20, 50), (500,), kernel=drawn, weight=drawn)
+    return preset(
+        made, digits(steps=100, images=1, shown=24), rate=0.08, offline=sgd(0.08 * BETA * 100), batch=128, updates=46_900, test=10_000
+    )  # fmt: skip
+
+
+def preset(made, shown, *, rate, offline, **course):
+    """``rate`` is per step; BPTT makes one step per stream of images."""
+    optimiser = sgd(rate)
+    return Preset(
+        network=made(), task=shown, loss=mse(), optimiser=optimiser, hidden="hidden3", rules=contenders(made, optimiser, offline), **course
+    )
+
+
+protocol = Protocol(
+    name="latent-equilibrium-cnn",
+    summary="MNIST in a convolutional network in latent equilibrium: kernels learn online, errors come back through them.",
+    reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; LeCun et al. 1998, Proc IEEE 86:2278",
+    presets={"quick": quick, "paper": paper},
+    published={
+        "table 1, LE (from memory, unchecked)": "98.90 ± 0.07 %, the same network with backpropagation 98.92 ± 0.07 %, LeNet5, 100 epochs",
+    },
+    rule="dendritic",
+    drawn=figure,
+)

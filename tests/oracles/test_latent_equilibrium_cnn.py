@@ -1,0 +1,70 @@
+"""Convolutional latent equilibrium against backpropagation of the same network, written by hand in Torch."""
+
+import numpy as np
+import pytest
+import torch
+
+import localplast as lp
+from localplast.measure import cosine_of
+from localplast.models.layers import stream
+from localplast.protocols.latent_equilibrium_cnn import network
+from localplast.rules import dendritic
+
+IMAGE, LAYERS = (2, 12, 12), ("up1", "up3", "up5", "up6")
+RNG = np.random.default_rng(7)
+IMAGES, TARGETS = RNG.normal(size=(4, *IMAGE)), RNG.normal(size=(4, 3))
+
+
+def small(beta, **options):
+    return network(IMAGE, (3, 4), (5,), 3, size=3, beta=beta, **options)
+
+
+def by_hand(weights):
+    """The loss ``1/2 |y - target|^2``, mean over images, differentiated by Torch."""
+    leaves = {name: torch.tensor(weights[name]).requires_grad_() for name in LAYERS}
+    conv, pool = torch.nn.functional.conv2d, torch.nn.functional.avg_pool2d
+    x = pool(torch.tanh(conv(torch.tensor(IMAGES), leaves["up1"])), 2)
+    x = pool(torch.tanh(conv(x, leaves["up3"])), 2).flatten(1)
+    y = torch.tanh(x @ leaves["up5"]) @ leaves["up6"]
+    loss = 0.5 * ((y - torch.tensor(TARGETS)) ** 2).sum(1).mean()
+    found = torch.autograd.grad(loss, list(leaves.values()))
+    return y.detach().numpy(), {name: g.numpy() for name, g in zip(LAYERS, found, strict=True)}
+
+
+def shown(steps):
+    return stream(IMAGES.reshape(4, 1, -1), TARGETS[:, None], steps=steps)
+
+
+def update(net, values, settled=40):
+    """What the kernels learn in the last of many steps, of which each is as the one before."""
+    last, before = (lp.gradient(net, shown(steps), dendritic(), values=values) for steps in (settled, settled - 1))
+    return {name: (last[name]["gradient"] - before[name]["gradient"]).values for name in LAYERS}
+
+
+def test_without_a_teacher_it_is_the_forward_pass():
+    net = small(0.1)
+    values = net.draw(0)
+    record = lp.run(net, shown(12).without(net.teachers), values=values, backend="torch", record=["said.shown"])
+    np.testing.assert_allclose(record["said"]["shown"][:, -1], by_hand(values.weights)[0], rtol=0, atol=1e-13)
+
+
+def compared(beta, net=None):
+    """Cosine and ratio of lengths of what is learned, over beta, and the gradient, by layer."""
+    net = net or small(beta)
+    values = net.draw(0)
+    exact, found = by_hand(values.weights)[1], update(net, values)
+    cosines = [cosine_of(found[name], exact[name]) for name in LAYERS]
+    return np.array(cosines), np.array([np.linalg.norm(found[n]) / np.linalg.norm(exact[n]) / beta for n in LAYERS])
+
+
+def test_the_update_over_beta_tends_to_the_gradient_of_backpropagation():
+    coarse, fine = (compared(beta) for beta in (1e-3, 1e-4))
+    assert fine[0].min() > 0.9999 and np.abs(fine[1] - 1).max() < 3e-3
+    np.testing.assert_allclose((fine[1] - 1) / (coarse[1] - 1), 0.1, rtol=0.1)  # what is left is of first order in beta
+    np.testing.assert_allclose((1 - fine[0]) / (1 - coarse[0]), 0.01, rtol=0.1)
+
+
+def test_random_feedback_is_another_gradient():
+    cosine, _ = compared(1e-4, small(1e-4, feedback="random"))
+    assert cosine[-1] > 0.9999  # the weights onto the output need no feedback
+    assert cosine[:-1].max() < 0.9
