@@ -79,7 +79,7 @@ class TestSelfPrediction:
 
     @pytest.mark.parametrize("backend", ["brian2", "torch"])
     def test_apical_potentials_rest_at_zero_for_any_input(self, backend):
-        assert self.apical(NET, self_predicting(NET, NET.draw(1)), backend) < 1e-12
+        assert self.apical(NET, self_predicting(NET, NET.draw(1)), backend) < 1e-15
 
     def test_circuits_begin_in_this_state(self):
         drawn = NET.draw(1)
