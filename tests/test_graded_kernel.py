@@ -156,6 +156,17 @@ def test_single_precision():
     assert 1e-8 < distance(found, double) < 4 * distance(expected, double) < 1e-3
 
 
+def test_threads_share_a_batch():
+    """Three threads that wait for each other at every update; with noise too. One whose numbers break stops all."""
+    for net, rule in ((gle_net("symmetric"), dendritic()), (mirror(), dendritic(update=0.7 * ms))):
+        given = (net, rule, rates(net, adam(1e-3)), shown(net, trials=28, steps=100))
+        alone, shared = (learned(*given, batch=28, threads=threads)[2] for threads in (1, 3))
+        assert distance(shared, alone) < 1e-12
+    net = le(hidden=latent_equilibrium(activation="linear"))
+    with pytest.raises(lp.RunawayError):
+        learned(net, dendritic(), sgd(3.0), shown(net, trials=28), batch=28, threads=3)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_blocks_of_trials_add_up(threads):
     """75 trials: three or four blocks, the gradients of which are summed; one trial less is something else."""

@@ -19,8 +19,8 @@ __all__ = ["source"]
 
 #: Parameters and arguments of all functions of a step.
 SPAN = """
-#define SPAN void **p, long T, long t, long from, long B, long first, long live, long stride
-#define GIVEN p, T, t, from, B, first, live, stride
+#define SPAN void **p, long T, long t, long from, long B, long first, long live, long stride, long me
+#define GIVEN p, T, t, from, B, first, live, stride, me
 """
 
 
@@ -201,7 +201,7 @@ INLINE void teach{k.number}(SPAN)
 {{
     const real *restrict k = p[P_shared{k.post.number}];
     const real *arrived = {arrived};
-    real *g = p[P_gradient{k.number}];
+    real *g = (real *)p[P_gradient{k.number}] + me * {(k.pre.size + 8) * N};
 {indent(arrays + sums, 4)}{loop if traces else ""}
 }}"""
 
@@ -211,10 +211,10 @@ def tie(g, k):
     same = g.net.tied[k.name]
     other = next(q for q in g.body.links if q.name == same.projection)
     return f"""
-static void tie{k.number}(void **p)
+static void tie{k.number}(void **p, long me, long team)
 {{
     real *restrict to = p[P_weight{k.number}], *restrict from = p[P_weight{other.number}];
-    for (long h = 0; h < {k.pre.size}; h++)
+    for (long h = {k.pre.size} * me / team; h < {k.pre.size} * (me + 1) / team; h++)
         for (long i = 0; i < {k.post.size}; i++)
             to[h * {k.post.padded} + i] = R({same.times!r}) * from[i * {other.post.padded} + h];
 }}"""
@@ -224,7 +224,7 @@ def total(n, name, slot):
     """C statements: add what the neurons of all trials say about a parameter to its gradient, and begin anew."""
     return f"""for (long b = 0; b < live; b++) for (long i = 0; i < {n.padded}; i++) {{
     real *q = (real *)p[P_q{n.number}_gradient_{name}] + b * {n.padded} + i;
-    if (i < {n.size}) ((real *)p[P_{slot}])[i] += *q * share;
+    if (i < {n.size}) ((real *)p[P_{slot}])[me * {9 * n.padded} + i] += *q * share;
     *q = 0;
 }}"""
 
@@ -261,25 +261,19 @@ def entry(g):
     for place, n in enumerate(body.cells):
         calls.append(f"if (finish{n.number}(GIVEN, share) && wrong < 0) wrong = t * {len(body.cells)} + {place};")
     calls += [f"teach{k.number}(GIVEN);" for k in g.plastic()]
-    moves = [total(a.node, a.parameter, a.gradient) for a in g.adaptations if a.node]
-    now = f"(const real *)p[P_schedule{{}}] + t / {g.interval} * {{}}"
-    moves += [f"adapt{a.label}(p, {now.format(a.label, len(a.steps))});" for a in g.adaptations]
-    moves += [f"tie{k.number}(p);" for k in body.links if k.name in g.net.tied] if g.adaptations else []
     summed = [(n, name) for n in body.cells for name in g.parameters(n) if not g.adaptations]
     sums = [total(n, name, f"gradient{n.number}_{name}") for n, name in summed]
     return f"""
 {begin(g)}
-long run(void **p, long T, long B, long first, long live, long stride, long from, long end, double part)
+long run(void **p, long T, long B, long first, long live, long stride, long from, long end, double part, long me, long team)
 {{
     const unsigned old = flush();
     const real share = part;
     long wrong = -1;
     if (from == 0) begin(p, live, stride);
-    for (long t = from; t < end && wrong < 0; t++) {{
+    for (long t = from; t < end && (wrong < 0 || team > 1); t++) {{
 {indent(calls)}
-        if ({f"(t + 1) % {g.interval} == 0 || t + 1 == T" if moves else "0"}) {{
-{indent(moves, 12)}
-        }}
+{indent(moves(g))}
     }}
     if (end == T) {{
 {indent(sums)}
@@ -288,3 +282,22 @@ long run(void **p, long T, long B, long first, long live, long stride, long from
     return wrong;
 }}
 """
+
+
+def moves(g):
+    """C statements that change weights and parameters, each thread some of their rows; a thread that went wrong stops all."""
+    if not g.adaptations:
+        return []
+    now = f"(const real *)p[P_schedule{{}}] + t / {g.interval} * {{}}"
+    ties = [f"tie{k.number}(p, me, team);" for k in g.body.links if k.name in g.net.tied]
+    return [
+        f"if ((t + 1) % {g.interval} && t + 1 < T) continue;",
+        *(total(a.node, a.parameter, a.gradient) for a in g.adaptations if a.node),
+        "long long *gate = p[P_gate];",
+        "if (wrong >= 0) __atomic_store_n(gate + 2, 1, __ATOMIC_RELEASE);",
+        "meet(gate, team);",
+        "if (__atomic_load_n(gate + 2, __ATOMIC_ACQUIRE)) break;",
+        *(f"adapt{a.label}(p, {now.format(a.label, len(a.steps))}, me, team);" for a in g.adaptations),
+        "meet(gate, team);",
+        *([*ties, "meet(gate, team);"] if ties else []),
+    ]

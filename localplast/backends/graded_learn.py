@@ -68,6 +68,7 @@ class Adaptation:
     node: object = None
     steps: list = field(default_factory=list)
 
+    size = property(lambda self: (self.rows + 8) * self.padded)  # of one thread's gradient
     gradient = property(lambda self: f"gradient{self.label}")
     parameter = property(lambda self: self.name.partition(".")[2])
 
@@ -87,7 +88,7 @@ class Adaptation:
         yield from ((f"{name}{self.label}", None) for name in ("mask", "schedule"))
 
     def text(self):
-        """A C function: one update of all numbers, after which the gradient is zero."""
+        """A C function: one update of a thread's share of rows, after which the gradients of all threads are zero there."""
         def domain(name):
             return "step" if name in SHARED else "synapse"
 
@@ -107,10 +108,17 @@ class Adaptation:
         arrays |= {f"s_{n}": f"state{self.label}_{n}" for n in self.optimiser.state} | {n: f"{n}{self.label}" for n in self.limits}
         rows = [f"real *restrict {name} = (real *)p[P_{slot}] + h * N;" for name, slot in arrays.items()]
         return f"""
-MULTIPLY_ADD void adapt{self.label}(void **p, const real *now)
+MULTIPLY_ADD void adapt{self.label}(void **p, const real *now, long me, long team)
 {{
-    enum {{ N = {self.padded} }};{self.summed() if self.shared else ""}
-    for (long h = 0; h < {self.rows}; h++) {{
+    enum {{ N = {self.padded} }};
+    const long low = {self.rows} * me / team, high = {self.rows} * (me + 1) / team;
+    for (long other = 1; other < team; other++)
+        for (long o = low * N; o < high * N; o++) {{
+            real *more = (real *)p[P_{self.gradient}] + other * {self.size} + o;
+            ((real *)p[P_{self.gradient}])[o] += *more;
+            *more = 0;
+        }}{self.summed() if self.shared else ""}
+    for (long h = low; h < high; h++) {{
 {indent(rows)}
         EVERY {{
 {indent(writer.lines + [f"{name}[i] = {text};" for name, text in new.items()], 12)}
@@ -121,6 +129,7 @@ MULTIPLY_ADD void adapt{self.label}(void **p, const real *now)
     def summed(self):
         """C statements: what all neurons say about one number."""
         return f"""
+    if (low == high) return;
     real sum = 0, *all = p[P_{self.gradient}];
     for (long i = 0; i < {self.columns}; i++) sum += all[i];
     for (long i = 0; i < N; i++) all[i] = sum;"""

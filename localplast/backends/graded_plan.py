@@ -142,4 +142,4 @@ def fields(g):
             yield f"gradient{k.number}", None
     for a in g.adaptations:
         yield from a.fields()
-    yield "output", None
+    yield from (("output", None), ("gate", None))

@@ -7,6 +7,7 @@ WIDE = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos
 
 #: Vector functions, loops over neurons in trials, whether numbers are finite, and the one product of matrices.
 HEAD = f"""
+#include <sched.h>
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
 #if __GLIBC_PREREQ(2, 35)
 {chr(10).join(f'__attribute__((simd("notinbranch"))) real M({name})(real);' for name in WIDE)}
@@ -22,6 +23,20 @@ __attribute__((simd("notinbranch"))) real M(pow)(real, real);
 #define LARGEST 0x1p63f
 #endif
 #define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST)
+
+/* Wait until all threads of the team are here; gate holds how many have come, and how often all have. */
+static void meet(long long *gate, long team)
+{
+    if (team == 1) return;
+    const long long before = __atomic_load_n(gate + 1, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(gate, 1, __ATOMIC_ACQ_REL) == team) {
+        __atomic_store_n(gate, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(gate + 1, before + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (long turns = 0; __atomic_load_n(gate + 1, __ATOMIC_ACQUIRE) == before; turns++)
+        if (turns > 2000) sched_yield(); /* others need the processor */
+}
 
 /* y (HIGH, WIDE vectors) += a b, the sums in registers; element (r, k) of a lies at r * row + k * step. */
 #define BLOCK(NAME, HIGH, WIDE)                                                                        \

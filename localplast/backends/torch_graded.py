@@ -98,7 +98,7 @@ class GradedKernel:
     optimiser : Optimiser, optional
         What changes weights and parameters within a trial, for rules with ``update='step'`` or a time.
     threads : int
-        Where weights change between trials only, these are split between threads.
+        The batch is split between them. Where weights change within a trial they wait for each other at every update.
 
     Notes
     -----
@@ -122,7 +122,7 @@ class GradedKernel:
         self.fields = list(fields(self.graded))
         self.library = build(source(self.graded))
         self.library.run.restype = ctypes.c_long
-        self.library.run.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 7 + [ctypes.c_double]
+        self.library.run.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 7 + [ctypes.c_double] + [ctypes.c_long] * 2
         self.fixed = constant_arrays(body, net, self.tensors) | self.limits()
         self.memories = {}
 
@@ -183,14 +183,12 @@ class GradedKernel:
                 found[f"weight{a.label}"] = self.row(numbers[a.name], a)
         return found
 
-    def sums(self):
-        """Gradients by slot, zero at first."""
-        g, found = self.graded, {}
-        for k in g.plastic():
-            found[f"gradient{k.number}"] = torch.zeros((k.pre.size + 8, k.post.padded), dtype=self.dtype)
-        for n in self.body.cells:
-            found |= {f"gradient{n.number}_{name}": torch.zeros((1, n.padded), dtype=self.dtype) for name in g.parameters(n)}
-        return found
+    def sums(self, threads=1):
+        """Gradients by slot, zero at first: for every thread rows, with some to spare."""
+        g = self.graded
+        shapes = {f"gradient{k.number}": (k.pre.size, k.post.padded) for k in g.plastic()}
+        shapes |= {f"gradient{n.number}_{name}": (1, n.padded) for n in self.body.cells for name in g.parameters(n)}
+        return {slot: torch.zeros((threads, rows + 8, columns), dtype=self.dtype) for slot, (rows, columns) in shapes.items()}
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +221,7 @@ class GradedKernel:
         private = [self.sums() for _ in range(self.threads)]
         trials = next(iter(inputs.values())).shape[1]
         found = self.run(self.weights(weights), private, inputs, 1 / trials, seed)
-        total = {slot: sum(mine[slot] for mine in private) for slot in private[0]}
+        total = {slot: sum(mine[slot][0] for mine in private) for slot in private[0]}
         gradients = {}
         for k in self.graded.plastic():
             gradients[k.name] = total[f"gradient{k.number}"][: k.pre.size, : k.post.size] * self.masks[k.name]
@@ -252,11 +250,12 @@ class GradedKernel:
         numbers, state : as they were given, after the trials
         """
         steps, trials = next(iter(inputs.values())).shape[:2]
-        arrays, many = self.weights(numbers) | self.sums(), -(-steps // self.interval)
+        threads = max(1, min(self.threads, trials // 8))
+        arrays, many = self.weights(numbers) | self.sums(threads), -(-steps // self.interval)
         for a in self.graded.adaptations:
             arrays |= {f"state{a.label}_{n}": self.padded(m.expand(a.rows, a.columns), a.padded) for n, m in state[a.name].items()}
             arrays[f"schedule{a.label}"] = torch.as_tensor(a.schedule(updates + 1, many)).to(self.dtype).contiguous()
-        found = self.run(arrays, [{}], inputs, 1 / trials, seed)
+        found = self.run(arrays, [{}] * threads, inputs, 1 / trials, seed)
         numbers, state = dict(numbers), dict(state)
         for a in self.graded.adaptations:
             shape = numbers[a.name].shape
@@ -272,12 +271,13 @@ class GradedKernel:
         every = {**self.fixed, **arrays, **self.given(inputs)}
         every["output"] = torch.zeros((steps, trials, size), dtype=self.dtype)
         noisy = any(n.step.noise for n in self.body.cells)
-        blocks = [(0, trials)] if self.interval or noisy else list(blocks_of(trials, self.threads))
+        team = len(private) if self.interval else 1
+        blocks = list(blocks_of(trials, len(private), trials if self.interval or noisy else BLOCK))
         dice, wrong = noise_dice(seed) if noisy else None, []
         for start in range(0, steps, STRETCH if noisy else steps):
             end = min(steps, start + STRETCH) if noisy else steps
             given = {**every, **(self.noise(end - start, trials, dice) if noisy else {})}
-            self.share_out(blocks, given, private, (steps, trials), (start, end), part, wrong)
+            self.share_out(blocks, given, private, (steps, trials), (start, end), (part, team), wrong)
             if wrong:
                 self.raise_runaway(min(wrong))
         return every["output"], {}
@@ -286,15 +286,19 @@ class GradedKernel:
         """Inputs by slot, ``(trial, time, channel)``: as they were before they became tensors, mostly."""
         return {f"data{n.number}": inputs[n.name].to(self.dtype).transpose(0, 1).contiguous() for n in self.body.channels}
 
-    def share_out(self, blocks, given, private, shape, span, part, wrong):
+    def share_out(self, blocks, given, private, shape, span, options, wrong):
         """Call C for blocks of trials, dealt out to threads; what goes ``wrong`` is collected."""
         stride = -(-max(live for _, live in blocks) // 8) * 8
+
+        part, team = options
+        given["gate"] = torch.zeros(3, dtype=torch.int64)
 
         def work(number):
             mine = {**given, **self.memory(stride, number), **private[number]}
             pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, _ in self.fields]
+            table, place = (ctypes.c_void_p * len(pointers))(*pointers), (number, team) if team > 1 else (0, 1)
             for first, live in blocks[number :: len(private)]:
-                found = self.library.run((ctypes.c_void_p * len(pointers))(*pointers), *shape, first, live, stride, *span, part)
+                found = self.library.run(table, *shape, first, live, stride, *span, part, *place)
                 if found >= 0:
                     wrong.append(found)
 
@@ -331,8 +335,8 @@ def is_diagonal(mask):
     return mask.shape[0] == mask.shape[1] and bool((mask == np.eye(len(mask), dtype=bool)).all())
 
 
-def blocks_of(trials, threads):
-    """``(first, how many)`` of blocks of trials, of about equal size and as many for each thread."""
-    count = -(-trials // (BLOCK * threads)) * threads
+def blocks_of(trials, threads, most):
+    """``(first, how many)`` of blocks of ``most`` trials or fewer, of about equal size and as many for each thread."""
+    count = -(-trials // (most * threads)) * threads
     edges = share(trials, 8, count)
     return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
