@@ -16,7 +16,8 @@ FEEDBACK = ("symmetric", "random", "learned", "direct")
 
 
 def layered(
-    sizes, hidden, output, *, feedback="symmetric", weight=None, down=None, parameters=None, trainable=None, plastic=True, dt=0.1 * ms,
+    sizes, hidden, output, *, feedback="symmetric", weight=None, down=None, parameters=None, trainable=None, plastic=True,
+    dt=0.1 * ms,
 ):  # fmt: skip
     """Layers of rate neurons that send rates up and errors down, a teacher at the output, and a readout.
 
@@ -60,35 +61,29 @@ def layered(
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
     """
-    layers = layer_names(sizes, feedback)
+    layers, outputs = layer_names(sizes, feedback), sizes[-1]
     models = [*in_turn(hidden, len(sizes) - 2, "hidden"), output]
-    cells = {
-        name: Population(size, model, (parameters or {}).get(name, {}), trainable=(trainable or {}).get(name, {}))
-        for name, size, model in zip(layers[1:], sizes[1:], models, strict=True)
-    }
-    for what, named in {"parameters": parameters, "trainable": trainable}.items():
-        unknown = sorted({*(named or {})} - {*cells})
-        if unknown:
-            raise NetworkError(f"{what} of {unknown}: the layers are {', '.join(cells)}")
-    drawn = in_turn(normal() if weight is None else weight, len(cells), "weight")
-    up = [
-        Projection(pre, post, weight=w, plastic=learns, name=f"up{k}")
-        for k, (pre, post, w, learns) in enumerate(zip(layers, layers[1:], drawn, in_turn(plastic, len(cells), "plastic")), 1)
-    ]
-    outputs = sizes[-1]
-    fixed = [
-        Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
-        one_to_one("target", "out", outputs, target="target", name="wanted"),
-        one_to_one("out", "said", outputs, name="saying"),
-    ]
-    if "total" in output.free_variables:
-        options = {"autapses": True, "plastic": False, "target": "total", "output": "exp(rate)", "name": "summing"}
-        fixed.append(Projection("out", "out", weight=1.0, **options))
+    cells = populations(layers[1:], sizes[1:], models, parameters=parameters or {}, trainable=trainable or {})
     teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
     return Network(
         dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=Population(outputs, graded_readout()),
-        projections=[*up, *backward(layers, feedback, normal() if down is None else down), *fixed],
+        projections=[
+            *forward(layers, normal() if weight is None else weight, plastic),
+            *backward(layers, feedback, normal() if down is None else down),
+            *around(output, outputs),
+        ],
     )  # fmt: skip
+
+
+def populations(layers, sizes, models, **own):
+    """The cells by layer; ``own`` are their parameters and what of it learns, by layer."""
+    for what, named in own.items():
+        if unknown := sorted({*named} - {*layers}):
+            raise NetworkError(f"{what} of {unknown}: the layers are {', '.join(layers)}")
+    return {
+        name: Population(size, model, **{what: named.get(name, {}) for what, named in own.items()})
+        for name, size, model in zip(layers, sizes, models, strict=True)
+    }
 
 
 def layer_names(sizes, feedback):
@@ -107,10 +102,17 @@ def in_turn(given, count, what):
     return each
 
 
+def forward(layers, weight, plastic):
+    """The projections from each layer to the next."""
+    each = zip(layers, layers[1:], in_turn(weight, len(layers) - 1, "weight"), in_turn(plastic, len(layers) - 1, "plastic"))
+    return [Projection(pre, post, weight=w, plastic=learns, name=f"up{k}") for k, (pre, post, w, learns) in enumerate(each, 1)]
+
+
 def backward(layers, feedback, down):
     """The projections that carry errors to the hidden layers; see :func:`layered`."""
     hidden = layers[1:-1]
-    drawn = [transposed(f"up{k + 2}") for k in range(len(hidden))] if feedback == "symmetric" else in_turn(down, len(hidden), "down")
+    symmetric = [transposed(f"up{k + 2}") for k in range(len(hidden))]
+    drawn = symmetric if feedback == "symmetric" else in_turn(down, len(hidden), "down")
     return [
         Projection(
             "out" if feedback == "direct" else layers[k + 1], layer, weight=w, target="feedback", output="delta",
@@ -118,6 +120,19 @@ def backward(layers, feedback, down):
         )
         for k, (layer, w) in enumerate(zip(hidden, drawn, strict=True), 1)
     ]  # fmt: skip
+
+
+def around(output, size):
+    """What joins the output, of ``size`` neurons, with the teacher, the readout and, for a softmax, with itself."""
+    found = [
+        Projection("teach", "out", weight=1.0, target="teach", plastic=False, name="teaching"),
+        one_to_one("target", "out", size, target="target", name="wanted"),
+        one_to_one("out", "said", size, name="saying"),
+    ]
+    if "total" in output.free_variables:
+        options = {"autapses": True, "plastic": False, "target": "total", "output": "exp(rate)", "name": "summing"}
+        found.append(Projection("out", "out", weight=1.0, **options))
+    return found
 
 
 def one_to_one(pre, post, size, **options):
