@@ -222,10 +222,10 @@ static void tie{k.number}(void **p, long me, long team)
 
 def total(n, name, slot):
     """C statements: add what the neurons of all trials say about a parameter to its gradient, and begin anew."""
-    return f"""for (long b = 0; b < live; b++) for (long i = 0; i < {n.padded}; i++) {{
-    real *q = (real *)p[P_q{n.number}_gradient_{name}] + b * {n.padded} + i;
-    if (i < {n.size}) ((real *)p[P_{slot}])[me * {9 * n.padded} + i] += *q * share;
-    *q = 0;
+    return f"""{{
+    real *restrict q = p[P_q{n.number}_gradient_{name}], *restrict g = (real *)p[P_{slot}] + me * {9 * n.padded};
+    TRIALS for (long i = 0; i < {n.size}; i++) g[i] += q[b * {n.padded} + i] * share;
+    memset(q, 0, live * {n.padded} * sizeof(real));
 }}"""
 
 
