@@ -279,6 +279,13 @@ def test_a_loop_that_diverges_says_where_and_loses_nothing(backend):
     np.testing.assert_array_equal(caught.value.record["up2"]["weight"], net.draw(0).weights["up2"])
 
 
+@pytest.mark.parametrize("backend", ["torch", "brian2"])
+def test_a_gradient_that_diverges_says_where(backend):
+    steep = replace(CELL, equations=EQUATIONS.replace("tanh(u_breve)", "u_breve"), update="slope = 1e9*past")
+    with np.errstate(all="ignore"), pytest.raises(RunawayError, match=r"population '\w+' is not finite from step \d+ on"):
+        lp.gradient(network(model=steep), stream(), dendritic(update="trial"), loss=mse(), backend=backend)
+
+
 def test_what_may_be_held():
     with pytest.raises(ModelError, match=r"differential equations may be \(unless refractory\), subexpressions \(constant over dt\)"):
         NeuronModel("odd", "dv/dt = -v/tau : 1\nI : 1 (constant)", {"tau": 5 * ms})

@@ -46,9 +46,13 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
             matrix[values.masks[name]] = results.read(name, "gradient") / len(trials)
             grads[f"{name}.weight"] = matrix
         grads |= other_gradients(net, values, learned, results, len(trials))
-        return grads, trial_metrics(net, learned, results, trials)
     finally:
         running.close()
+    if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
+        from localplast.backends.torch_backend import gradient as in_torch
+
+        return in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # which says where it diverges
+    return grads, trial_metrics(net, learned, results, trials)
 
 
 def other_gradients(net, values, learned, results, trials):
