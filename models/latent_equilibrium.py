@@ -20,9 +20,6 @@ FORMS = {True: ("drive", "slope*feedback"), False: ("u", "u - I - b")}
 #: What a teacher sets: the slope that its error passes, and what it compares with its target, of the ``past`` potential.
 TARGETS = {"rate": (slope_of, rate_of), "voltage": (lambda *_: "1", lambda _, past: past)}
 
-#: How weights onto ``feedback`` learn.
-FEEDBACK = {"kolen_pollack": ("{}", "delta"), "weight_mirror": ("emitted", "rate")}
-
 
 def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kolen_pollack", tau=10 * ms, b=0.0):
     """A hidden neuron: ``tau du/dt = -u + I + b + slope*feedback``, with the rate ``phi(u_breve)`` of what it is on the way to.
@@ -47,17 +44,19 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
         ``phi``, one of :data:`~localplast.models.prospective.ACTIVATIONS`.
     feedback : str
         How weights onto ``feedback`` learn, if they do. ``'kolen_pollack'``: from the product that moves the weights of the layer
-        above (Kolen & Pollack 1994; let both decay). ``'weight_mirror'``: the neuron emits noise on top of its rate, which
-        they find again in the rates above (Akrout et al. 2019, NeurIPS 32); parameters ``sigma``, the size of the noise, and
-        ``tau_noise``. It is white where ``tau_noise`` is the time step.
+        above (Kolen & Pollack 1994; let both decay). ``'weight_mirror'``: the neuron emits ``phi(u_breve + noise)``, and they
+        find the noise again in the rates above (Akrout et al. 2019, NeurIPS 32). It is white, with the standard deviation
+        ``sigma``, where its time constant ``tau_noise`` is the time step.
 
     Haider et al. 2021, eqs. 2-7.
     """
-    if feedback not in FEEDBACK:
-        raise ModelError(f"latent_equilibrium: feedback={feedback!r} does not say how to learn; there are {', '.join(FEEDBACK)}")
-    noise, noise_parameters = emission() if feedback == "weight_mirror" else ("", {})
-    sent = "u_breve + noise" if noise else "u_breve"
-    error, pre = FEEDBACK[feedback]
+    learning = {
+        "kolen_pollack": Mismatch(rate_of(activation, "past" if prospective else "u"), pre="delta"),
+        "weight_mirror": Mismatch("emitted", pre="rate"),
+    }
+    if feedback not in learning:
+        raise ModelError(f"latent_equilibrium: feedback={feedback!r} does not say how to learn; there are {', '.join(learning)}")
+    noise, sent, noise_parameters = emission() if feedback == "weight_mirror" else ("", "u_breve", {})
     return prospective_neuron(
         "latent_equilibrium",
         prospective,
@@ -68,7 +67,7 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
         """,
         update=f"slope = {slope_of(activation, 'past')}",
         parameters={"tau": tau, "b": b, **noise_parameters},
-        mismatch={"feedback": Mismatch(error.format(rate_of(activation, "past" if prospective else "u")), pre=pre)},
+        mismatch={"feedback": learning[feedback]},
     )
 
 
@@ -126,7 +125,7 @@ def prospective_neuron(name, prospective, equations, *, update, parameters, mism
             delta = {error} : 1
             slope : 1
             I : 1
-            {equations}
+            {equations.strip()}
         """,
         parameters=parameters,
         method="euler",
@@ -140,11 +139,7 @@ def prospective_neuron(name, prospective, equations, *, update, parameters, mism
 
 
 def emission():
-    """Noise that a neuron emits, as it was in the last step too, and its parameters: standard deviation sigma where it is white."""
-    return (
-        """
-            dnoise/dt = -noise/tau_noise + sigma*xi/sqrt(tau_noise) : 1
-            emitted = noise : 1 (constant over dt)
-        """,
-        {"sigma": 0.1, "tau_noise": 1 * ms},
-    )
+    """Equations of noise, which is ``emitted`` a step later; the potential that is sent with it; its parameters."""
+    equations = """dnoise/dt = -noise/tau_noise + sigma*xi/sqrt(tau_noise) : 1
+            emitted = noise : 1 (constant over dt)"""
+    return equations, "u_breve + noise", {"sigma": 0.1, "tau_noise": 1 * ms}
