@@ -96,7 +96,8 @@ def convolution(image, channels, size, *, stride=1, padding=0, groups=1, weight=
 
     LeCun et al. 1998, Proc IEEE 86:2278.
     """
-    found = Convolution(tuple(np.ravel(image).tolist()), channels, size, stride, padding, groups, normal() if weight is None else weight, transposed)
+    image, weight = tuple(np.ravel(image).tolist()), normal() if weight is None else weight
+    found = Convolution(image, channels, size, stride, padding, groups, weight, transposed)
     check_geometry(found)
     return found
 
@@ -112,10 +113,9 @@ def check_geometry(found):
     if len(found.image) != 3 or not all(whole(n, 1) for n in found.image):
         raise NetworkError(f"convolution: an image is (channels, rows, columns), three whole numbers from 1, not {found.image!r}")
     numbers = {"channels": found.channels, "size": found.size, "stride": found.stride, "groups": found.groups}
-    wrong = {what: n for what, n in numbers.items() if not whole(n, 1)} | ({} if whole(found.padding, 0) else {"padding": found.padding})
-    if wrong:
-        what, n = next(iter(wrong.items()))
-        raise NetworkError(f"convolution: {what} is a whole number from {int(what != 'padding')}, not {n!r}")
+    for what, n, least in (*((what, n, 1) for what, n in numbers.items()), ("padding", found.padding, 0)):
+        if not whole(n, least):
+            raise NetworkError(f"convolution: {what} is a whole number from {least}, not {n!r}")
     if found.image[0] % found.groups or found.channels % found.groups:
         raise NetworkError(
             f"convolution: {found.groups} groups must divide the channels of the image ({found.image[0]}) and of what is made "
@@ -123,8 +123,8 @@ def check_geometry(found):
         )
     if isinstance(found.weight, (SameAs, Convolution)):
         raise NetworkError(
-            f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to take those of "
-            "another projection, make that the weight itself"
+            f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to take those "
+            "of another projection, make that the weight itself"
         )
     if min(found.made[1:]) < 1:
         raise NetworkError(
@@ -168,12 +168,12 @@ def check_convolution(net, label, p, form):
         if net.size(end) != np.prod(image):
             channels, rows, columns = image
             raise NetworkError(
-                f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} numbers, but {end!r} "
-                f"has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
+                f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} numbers, but "
+                f"{end!r} has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
             )
     for what, found in (("a delay", p.delay), ("short-term plasticity", p.short_term)):
         if found is not None:
-            raise UnsupportedError(f"{label}: convolutional weights with {what} are not supported; leave it out, or give dense weights")
+            raise UnsupportedError(f"{label}: convolutional weights with {what} are not supported; leave it out, or go dense")
     if p.pre == p.post and not p.autapses:
         raise UnsupportedError(f"{label}: a kernel that all neurons share cannot leave out autapses; write autapses=True")
 
@@ -182,4 +182,6 @@ def check_dense(net, what, instead):
     """Raise where ``what`` meets convolutional weights."""
     found = [p.name for p in net.projections.values() if isinstance(p.weight, Convolution)]
     if found:
-        raise UnsupportedError(f"projection {found[0]!r} is a convolution, which {what} does not know; {instead}, or give dense weights")
+        raise UnsupportedError(
+            f"projection {found[0]!r} is a convolution, which {what} does not know; {instead}, or give dense weights"
+        )

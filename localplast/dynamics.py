@@ -7,7 +7,8 @@ import xarray as xr
 from scipy.optimize import curve_fit
 from scipy.signal import welch
 
-from localplast.errors import LocalplastError, NetworkError
+from localplast.convolution import form_of
+from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.network import weight_dimension
 from localplast.parts import largest_eigenvalue
@@ -247,6 +248,8 @@ def spectral_radius(net, values, projection):
     if p is None or p.pre != p.post:
         loops = [name for name, q in net.projections.items() if q.pre == q.post]
         raise NetworkError(f"{projection!r} is not a projection of a population to itself; those are {loops}")
+    if form_of(net.projections, p):
+        raise UnsupportedError(f"projection {projection!r} is a convolution, whose kernel is no square matrix; give dense weights")
     weight = np.where(values.masks[projection], values.weights[projection], 0.0)
     radii = [largest_eigenvalue(matrix) for matrix in (weight, np.abs(weight))]
     attrs = {"units": unit_name(weight_dimension(net, p)), "projection": projection}

@@ -296,7 +296,8 @@ TRANSPORT = {"weight": "the forward weights", "sign": "the signs of the forward 
 def reasons(plan, net):
     for name in plan.synapses:
         if form := form_of(net.projections, net.projections[name]):
-            yield f"the kernel of {name} learns from a sum over all places that share it, {form.made[1]} x {form.made[2]} (weight sharing)"
+            places = f"{form.made[1]} x {form.made[2]}"
+            yield f"the kernel of {name} learns from a sum over all places that share it, {places} (weight sharing)"
     for name, same in net.tied.items():
         if net.projections[same.projection].plastic:
             yield f"what {name} carries back goes through the weights of {same.projection}, read backwards (weight transport)"

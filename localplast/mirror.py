@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from brian2 import Hz, ms
 
+from localplast.convolution import form_of
 from localplast.errors import LocalplastError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.loss import mse
@@ -89,6 +90,8 @@ def checked(net, path):
         raise LocalplastError(f"there is no projection {path!r} to mirror; the network has {', '.join(net.projections)}")
     if net.projections[path].transmission != "event":
         raise UnsupportedError(f"projection {path!r} is graded: a mirror correlates spikes of noise, so it mirrors event projections")
+    if form_of(net.projections, net.projections[path]):
+        raise UnsupportedError(f"projection {path!r} is a convolution: a mirror learns every synapse by itself; give dense weights")
     return path
 
 

@@ -10,7 +10,8 @@ from brian2 import ms, mV
 import localplast as lp
 from localplast.convolution import convolution, form_of, pooling
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.models import graded_readout
+from localplast.mirror import mirror
+from localplast.models import graded_readout, lif
 from localplast.models.latent_equilibrium import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.rules import bptt, dendritic, eprop, rtrl
@@ -247,11 +248,15 @@ def test_feedback_through_other_kernels_is_noticed():
 
 
 def task():
-    return lp.Task("patterns", lambda update, batch, seed: taught(trials=batch, seed=update), lambda n, seed: taught(trials=n, seed=99))
+    def testing(n, seed):
+        return taught(trials=n, seed=99)
+
+    return lp.Task("patterns", lambda update, batch, seed: taught(trials=batch, seed=update), testing)
 
 
 def learned(net, rule=dendritic(), **options):
-    return lp.run(net, task(), rule=rule, optimiser=lp.adam(0.01), backend="torch", batch=2, test=2, loss=lp.losses.mse(), **options)
+    course = {"optimiser": lp.adam(0.01), "loss": lp.losses.mse(), "backend": "torch", "batch": 2, "test": 2}
+    return lp.run(net, task(), rule=rule, **course, **options)
 
 
 @pytest.mark.parametrize("rule", [dendritic(update="trial"), dendritic()], ids=["trial", "step"])
@@ -310,7 +315,8 @@ def test_describe_says_that_sharing_is_not_local():
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ((28, 3, 3), "three whole numbers from 1, not (28,)"), (((1, 4, 4), 3, 5), "5 x 5 does not fit in an image of 4 x 4 with padding 0"),
+    ((28, 3, 3), "three whole numbers from 1, not (28,)"),
+    (((1, 4, 4), 3, 5), "5 x 5 does not fit in an image of 4 x 4 with padding 0"),
     (((1, 4, 4), 0, 3), "channels is a whole number from 1, not 0"), (((3, 4, 4), 4, 3), "2 groups must divide"),
     (((2, 4, 4), 4, 3), "make that the weight itself"),
 ])  # fmt: skip
@@ -343,6 +349,25 @@ def test_wrong_projections_are_refused(make, error, message):
     assert message in str(raised.value) and "'conv'" in str(raised.value)
 
 
+SQUARE = convolution((1, 3, 3), 1, 3, padding=1)
+
+
+def test_what_needs_a_matrix_says_so():
+    round_about = lp.Network(
+        dt=1 * ms, sense=lp.Input(9, "currents"), a=lp.Population(9, leaky()), cues=lp.Input(60), b=lp.Population(36, lif()),
+        projections=[
+            lp.Projection("sense", "a"), lp.Projection("a", "a", weight=SQUARE, name="loop", autapses=True),
+            lp.Projection("cues", "b", weight=FORMS["plain"], name="conv"),
+        ],
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="'loop' is a convolution, whose kernel is no square matrix"):
+        lp.dynamics.spectral_radius(round_about, round_about.draw(0), "loop")
+    with pytest.raises(UnsupportedError, match="'conv' is a convolution: a mirror learns every synapse by itself"):
+        mirror(round_about, paths=["conv"])
+    with pytest.raises(UnsupportedError, match="cannot leave out autapses; write autapses=True"):
+        lp.Network(dt=1 * ms, a=lp.Population(9, leaky()), projections=[lp.Projection("a", "a", weight=SQUARE)])
+
+
 @pytest.mark.parametrize("use", [
     lambda net: lp.run(net, taught(), backend="brian2", record=["said.shown"]),
     lambda net: lp.gradient(net, taught(trials=1), dendritic(), backend="brian2"),
@@ -361,6 +386,6 @@ def test_a_kernel_onto_a_neuron_that_remembers_does_not_learn_by_traces():
         dt=1 * ms, sense=lp.Input(60, "currents"), a=lp.Population(36, slow), out=lp.Population(2, graded_readout()),
         projections=[lp.Projection("sense", "a", weight=FORMS["plain"], name="conv"), lp.Projection("a", "out", plastic=False)],
     )  # fmt: skip
-    with pytest.raises(UnsupportedError, match="'conv': places that share a kernel learn from what arrives times a mismatch of 'a'.*bptt"):
+    with pytest.raises(UnsupportedError, match="'conv': places that share a kernel .* times a mismatch of 'a'.*use bptt"):
         lp.gradient(net, wanted(net), dendritic())
     assert np.abs(lp.gradient(net, wanted(net), bptt())["conv"]["gradient"]).max() > 0

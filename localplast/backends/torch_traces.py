@@ -148,9 +148,10 @@ def kind_of(net, name, plan):
     if Outer.suits(plan):
         return Outer
     if form_of(net.projections, net.projections[name]):
+        post = net.projections[name].post
         raise UnsupportedError(
-            f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {net.projections[name].post!r}, "
-            f"and here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense weights"
+            f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {post!r}, and "
+            f"here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense weights"
         )
     return Synapses
 
