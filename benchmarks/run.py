@@ -8,7 +8,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "state")
+PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "prospective", "state")
 PACKAGES = (
     "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax",
     "braintrace", "dendrify",

@@ -9,6 +9,8 @@ __all__ = ["Mismatch"]
 class Mismatch:
     """How the weights that land on one variable of a neuron learn from the neuron itself; see :func:`~localplast.rules.dendritic`.
 
+    Or one of its parameters, whose gradient is minus the sum of the error.
+
     .. math::  dw_{ij}/dt ~ error_j(t) \\, e_{ij}(t)
 
     Parameters
@@ -20,7 +22,8 @@ class Mismatch:
         The expression whose derivative with respect to the weight is the eligibility ``e``, followed through the neuron's
         equations; default: the variable that the weights land on.
     pre : str, optional
-        Instead of a derivative, a variable of the *presynaptic* neuron is the eligibility, such as a trace of its events.
+        Instead of a derivative, a variable of the *presynaptic* neuron is the eligibility, such as a trace of its events, or its
+        error, where it is feedback that learns.
     """
 
     error: str

@@ -52,18 +52,23 @@ def prospective(names, printed):
     before, after = map(float, re.search(r"teacher silent: before (\S+), after (\S+)", printed).groups())
     assert after < 0.02 < 0.15 < before
     accuracy = {rule: float(names["tree"]["curves"]["test_accuracy"].sel(rule=rule)[0, -1]) for rule in names["few"]}
+    heard = re.search(r"signals named rightly: (\d+) % before, (\d+) % after", printed)
+    assert int(heard[2]) > 16 > 15 > int(heard[1])
+    before, after = (re.findall(r"down\d (\S+)°", line) for line in re.findall(r"(?:before|after): (angle .*)", printed))
+    assert min(map(float, before)) > 75 > 65 > max(map(float, after))
     assert accuracy["LE, symmetric"] > 0.75 > 0.7 > accuracy["LE, hidden frozen"] > accuracy["not prospective"]
 
 
 CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites, "prospective": prospective}
 #: Files that notebooks read, below LOCALPLAST_DATA.
-FILES = {"prospective": "mnist/train-images-idx3-ubyte.gz"}
+FILES = {"prospective": ("mnist/train-images-idx3-ubyte.gz", "mnist1d")}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs(path, capsys):
-    if not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES.get(path.stem, "")).exists():
-        pytest.skip(f"{FILES[path.stem]} is not in LOCALPLAST_DATA")
+    for file in FILES.get(path.stem, ()):
+        if not Path(os.environ.get("LOCALPLAST_DATA", ""), file).exists():
+            pytest.skip(f"{file} is not in LOCALPLAST_DATA")
     matplotlib.use("Agg")
     names = {}
     for cell in json.loads(path.read_text())["cells"]:

@@ -93,7 +93,8 @@ def dendritic(*, update="step"):
     What the error of a compartment is, and what the synapse remembers, says the model (``NeuronModel(mismatch=...)``): the gap
     between the rate of the soma and what the dendrite alone would make of it (Urbanczik & Senn 2014, Neuron 81:521, eq. 2), an
     apical potential away from rest (Sacramento et al. 2018, NeurIPS, eqs. 7-9), bursts beyond their expected number (Payeur et
-    al. 2021, Nat Neurosci 24:1010, eq. 1). The loss is reported and not used. Inputs of a teacher are heard.
+    al. 2021, Nat Neurosci 24:1010, eq. 1), the error of a prospective neuron (Haider et al. 2021, NeurIPS, eq. 7). Parameters
+    learn from errors of their own. The loss is reported and not used. Inputs of a teacher are heard.
 
     Other arguments
     ---------------
