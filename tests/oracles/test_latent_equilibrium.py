@@ -118,17 +118,17 @@ class TestRecursion:
                 for key, value in found.items():
                     np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-10, err_msg=f"{backend} {key}")
 
-    @pytest.mark.parametrize("late", [1, 3])
-    def test_rates_that_travel_for_some_steps(self, late, by_hand):
+    @pytest.mark.parametrize(("late", "feedback"), [(1, "random"), (3, "symmetric")])
+    def test_rates_that_travel_for_some_steps(self, late, feedback, by_hand):
         """Axonal delays between layers, on both backends: states, and what is learned from the rate that arrives."""
-        net = delayed(network(feedback="random"), ("up2", "up3"), late)
+        net = delayed(network(feedback=feedback), ("up2", "up3"), late)
         given, values = patterns(6, 12), net.draw(1)
-        _, expected = by_hand(values.weights, given, late=late, feedback="random")
+        _, expected = by_hand(values.weights, given, late=late, feedback=feedback)
         states = [seen(net, given, values, backend) for backend in ("torch", "brian2")]
         for found in states:
             assert largest(found["u_breve"], expected["u_breve"]) < 1e-9
-        assert largest(states[0]["u_breve"], by_hand(values.weights, given, late=late - 1, feedback="random")[1]["u_breve"]) > 0.1
-        expected, _ = by_hand(values.weights, given, late=late, feedback="random", rates=dict.fromkeys(UPS, 0.1))
+        assert largest(states[0]["u_breve"], by_hand(values.weights, given, late=late - 1, feedback=feedback)[1]["u_breve"]) > 0.1
+        expected, _ = by_hand(values.weights, given, late=late, feedback=feedback, rates=dict.fromkeys(UPS, 0.1))
         for backend in ("torch", "brian2"):
             end = learned(net, given, backend, sgd(0.1)).weights
             assert largest([end[n] for n in UPS], [expected[n] for n in UPS]) < 1e-9, backend
