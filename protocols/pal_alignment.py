@@ -71,7 +71,7 @@ def of_kind(net, kind):
 
 
 def contenders(made, *, backend, offline=None):
-    """The network ``made(**options)`` with feedback that aligns, that stays random, that is the transpose; and BPTT, if ``offline``.
+    """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose; and BPTT, if ``offline``.
 
     ``offline`` is BPTT's optimiser; it changes ``up`` alone.
     """
@@ -133,7 +133,7 @@ def network(**options):
 
 
 def quick():
-    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur what feedback learns, are rarer."""
+    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur what is learned, are rarer."""
     return preset(steps=1000)
 
 

@@ -1,0 +1,90 @@
+"""A chain of three cells whose feedback has the wrong sign at first: it must turn round before the hidden weight can be learned.
+
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 4ab: a teacher of the same size with weights of 2.
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.loss import mse
+from localplast.network import uniform
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.microcircuit_teacher import teaching_task
+from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
+
+__all__ = ["course", "network", "protocol", "told"]
+
+SIZES, TEACHER = (1, 1, 1), {"up1": np.full((1, 1), 2.0), "up2": np.full((1, 1), 2.0)}
+
+
+def network(*, sigma=0.05, **options):
+    """The student; its weights, feedback too, lie between -1 and 0 at first."""
+    negative = uniform(0.5, mean=-0.5, fan_in=False)
+    usual = {"activation": "logistic", "weight": negative, "down": negative, "targets": (0.0, 1.0)}
+    return aligning(SIZES, sigma=sigma, **{**usual, **options})
+
+
+def told(net, trials, after):
+    """The weights after learning, in words."""
+    found = ", ".join(f"{name} {after.weights[name].item():.2f}" for name in ("up1", "up2", "down1"))
+    return f"weights (up: 2 is the teacher's): {found}"
+
+
+def course(net, record):
+    """The three weights of the chain along training."""
+    import matplotlib.pyplot as plt
+
+    from localplast.plot import COLOURS, legend, style
+
+    drawn, ax = plt.subplots(figsize=(5, 3.2), constrained_layout=True)
+    first = net.draw(record.attrs["seed"]).weights
+    for name, colour in zip(("up1", "up2", "down1"), COLOURS, strict=False):
+        kept = record[name]["weight"]
+        ax.plot([0, *kept["update"].values], [first[name].item(), *kept.values.ravel()], color=colour, lw=1.6, label=name)
+    for level, line in ((0, "-"), (2, ":")):
+        ax.axhline(level, color="0.6", lw=0.8, ls=line)
+    legend(ax)
+    style(ax, "", "update (a stream of 100 patterns each)", "weight (dotted: teacher's)")
+    return drawn
+
+
+def quick():
+    """Noise of 0.05, and rates that are higher accordingly: 100 streams of 100 patterns."""
+    net = network()
+    return preset(net, learning(net, up=(50.0, 10.0), ip=10.0, pi=5.0, down=20.0, alpha=2e-5, tau=1 * ms), updates=100)
+
+
+def paper():
+    """The published noise of 0.01 and rates: 5000 times 100 patterns."""
+    net = network(sigma=0.01)
+    return preset(net, learning(net, up=(2.0, 0.5), ip=10.0, pi=0.5, down=20.0, alpha=1e-6), updates=5000)
+
+
+def preset(net, optimiser, *, updates):
+    def made(sigma=float(net.nodes["hidden1"].values["sigma"]), **options):
+        return network(sigma=sigma, **options)
+
+    return Preset(
+        network=net,
+        task=teaching_task(net, steps=100, patterns=100, teacher=TEACHER, phi=logistic, name="pal-teacher"),
+        loss=mse(),
+        optimiser=optimiser,
+        batch=1,
+        updates=updates,
+        test=100,
+        hidden="hidden1",
+        rules=contenders(made, backend="brian2"),
+    )
+
+
+protocol = Protocol(
+    name="pal-teacher",
+    summary="A chain of three cells learns from a teacher although its feedback has the wrong sign at first.",
+    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 4ab",
+    presets={"quick": quick, "paper": paper},
+    published={"fig. 4ab": "feedback turns its sign and the student matches the teacher; with fixed feedback it does not (no number)"},
+    rule="dendritic",
+    told=told,
+    course=course,
+    recorded={f"{name}.weight": {"every": 2} for name in ("up1", "up2", "down1")},
+)

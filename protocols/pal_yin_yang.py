@@ -1,0 +1,87 @@
+"""Yin-Yang in a microcircuit whose feedback weights align: which part of the figure is a point in.
+
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; the task: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
+"""
+
+import numpy as np
+from brian2 import ms
+
+from localplast.datasets import yin_yang
+from localplast.loss import mse
+from localplast.models.layers import classes
+from localplast.network import uniform
+from localplast.optimise import adam
+from localplast.protocol import Preset, Protocol
+from localplast.protocols.pal_alignment import aligning, contenders, course, learning, told
+from localplast.task import Task
+
+__all__ = ["network", "points_task", "protocol"]
+
+#: Potentials of an output neuron that should be off, and on.
+TARGETS = (0.1, 1.0)
+
+
+def network(*, sigma=0.1, **options):
+    """Four channels, 30 pyramidal cells, three outputs; all tanh. Weights onto the output begin small, those of feedback do not."""
+    weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
+    return aligning((4, 30, 3), activation="tanh", weight=weight, sigma=sigma, targets=TARGETS, **options)
+
+
+def points_task(*, steps, stream, shown=100):
+    """Streams of so many points, each for so many ``steps``; in tests one point, for ``shown`` steps. Channels: x, y, 1-x, 1-y."""
+    train, test = yin_yang(2000, 42), yin_yang(300, 40)
+
+    def training(update, batch, seed):
+        chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train[1]), (batch, stream))
+        return classes(train[0][chosen], train[1][chosen], steps=steps, outputs=3, targets=TARGETS)
+
+    def testing(n, seed):
+        return classes(test[0][:n, None], test[1][:n, None], steps=shown, outputs=3, targets=TARGETS)
+
+    return Task("pal-yin-yang", training, testing)
+
+
+def quick():
+    """64 streams side by side, of 10 points for 0.2 ms each, stronger noise, and rates that are higher accordingly."""
+    net = network()
+    optimiser = learning(net, up=(50.0, 1.0), ip=5.0, pi=5.0, down=30.0, alpha=2e-4, tau=1 * ms)
+    return preset(net, optimiser, steps=20, stream=10, batch=64, updates=300)
+
+
+def paper():
+    """One stream of points for 1 ms each, 400 times 2000 of them; the published noise and rates."""
+    net = network(sigma=0.01)
+    optimiser = learning(net, up=(50.0, 0.01), ip=0.05, pi=0.02, down=0.5, alpha=1e-6)
+    return preset(net, optimiser, steps=100, stream=100, batch=1, updates=8000)
+
+
+def preset(net, optimiser, *, steps, stream, batch, updates):
+    backend = "torch" if batch > 1 else "brian2"
+
+    def made(sigma=float(net.nodes["hidden1"].values["sigma"]), **options):
+        return network(sigma=sigma, **options)
+
+    return Preset(
+        network=net,
+        task=points_task(steps=steps, stream=stream),
+        loss=mse(),
+        optimiser=optimiser,
+        batch=batch,
+        updates=updates,
+        test=300,
+        hidden="hidden1",
+        rules=contenders(made, backend=backend, offline=adam(0.01)),
+    )
+
+
+protocol = Protocol(
+    name="pal-yin-yang",
+    summary="Yin-Yang in a microcircuit whose feedback weights align with its forward weights.",
+    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, arXiv:2102.08211",
+    presets={"quick": quick, "paper": paper},
+    published={"Yin-Yang": "4-30-3, 400 epochs of 2000 points, 10 seeds (accuracies are in a figure, not checked)"},
+    rule="dendritic",
+    told=told,
+    course=course,
+    recorded={f"{name}.weight": {"every": 5} for name in ("up2", "down1")},
+)
