@@ -113,7 +113,7 @@ def figure(net, trials, before, after):
 
 def quick():
     """Steps of 40 ms, some minutes of a wave instead of an hour."""
-    return preset(dt=40 * ms, settle=12 * second, length=8 * second, batch=8, updates=25, rate=1e-3, offline=0.15)
+    return preset(dt=40 * ms, settle=10 * second, length=14 * second, batch=8, updates=20, rate=1e-3, offline=0.15)
 
 
 def paper():
