@@ -115,7 +115,7 @@ def quick():
     """Images of 14 x 14 pixels, the first 10000, each for 1.6 ms; 8 and 16 kernels of 3 x 3."""
     made = partial(network, (1, 14, 14), (8, 16), size=3, kernel=normal(2.0), beta=0.05)
     shown = digits(steps=16, images=4, shown=24, train=10_000, averaged=2, grey=(0.13, 0.3))
-    return preset(made, shown, rate=0.6, offline=adam(0.01), batch=32, updates=100, test=1000)
+    return preset(made, shown, rate=0.6, offline=adam(0.01), batch=32, updates=60, test=500)
 
 
 def paper():

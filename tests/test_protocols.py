@@ -34,6 +34,7 @@ PRESETS = [(name, preset) for name in LEARNED for preset in protocols.load(name)
 FILES = {
     "mnist": "mnist/train-images-idx3-ubyte.gz",
     "latent-equilibrium": "mnist/train-images-idx3-ubyte.gz",
+    "latent-equilibrium-cnn": "mnist/train-images-idx3-ubyte.gz",
     "psmnist": "mnist/train-images-idx3-ubyte.gz",
     "decolle-mnist": "mnist/train-images-idx3-ubyte.gz",
     "decolle-nmnist": "nmnist_small/nmnist_small.npz",
