@@ -1,6 +1,5 @@
 """Tasks of generalised latent equilibrium: MNIST-1D as a signal in time, and the Mackey-Glass series."""
 
-
 import numpy as np
 import pytest
 from brian2 import ms
