@@ -9,7 +9,7 @@ import numpy as np
 
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
-from localplast.convolution import Convolution, convolution, pooling, weight_shape
+from localplast.convolution import Convolution, convolution, form_of, pooling, weight_shape
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import Mismatch, NeuronModel
@@ -112,9 +112,10 @@ class Network(Data):
         for name, p in self.projections.items():
             delay = f", {p.delay.kind} delay" if p.delay else ""
             changing = f", {p.short_term!r}" if p.short_term else ""
-            fixed = "" if p.plastic else ", fixed"
+            form, fixed = form_of(self.projections, p), "" if p.plastic else ", fixed"
+            kernel = f", kernel {' x '.join(map(str, form.shape))}" if form else ""
             source = p.pre if p.output is None else f"{p.pre}.{p.output}"
-            lines.append(f"  {name}: {source} -> {p.post}.{p.target}, {p.transmission}{delay}{changing}{fixed}")
+            lines.append(f"  {name}: {source} -> {p.post}.{p.target}, {p.transmission}{kernel}{delay}{changing}{fixed}")
         return "\n".join(lines)
 
     def encoded(self):

@@ -304,6 +304,12 @@ def test_bounds_hold_for_kernels():
     assert kernel.min() == -0.1 and kernel.max() == 0.2
 
 
+def test_a_network_shows_its_kernels():
+    text = repr(layers())
+    assert "up1: sense -> hidden1.I, graded, kernel 3 x 2 x 3 x 3" in text
+    assert "down2: hidden3.delta -> hidden2.feedback, graded, kernel 4 x 3 x 2 x 2, fixed" in text
+
+
 def test_describe_says_that_sharing_is_not_local():
     text = str(dendritic().describe(layers(), lp.losses.mse()))
     assert "the kernel of up1 learns from a sum over all places that share it, 4 x 4 (weight sharing)" in text
