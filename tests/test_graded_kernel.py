@@ -46,6 +46,23 @@ def mirror():
     return le("learned", latent_equilibrium(feedback="weight_mirror", activation="tanh"))
 
 
+def lagging():
+    """Synapses that learn from a trace of what arrived: what they are told is the target of a leaky potential."""
+    model = lp.NeuronModel(
+        name="leaky", equations="du/dt = (I - u)/tau : 1\n I : 1\n wanted : 1", parameters={"tau": 2 * ms}, method="exponential_euler",
+        output="u", receives="I", mismatch={"I": lp.Mismatch("wanted - u", of="u")},
+    )  # fmt: skip
+    return lp.Network(
+        dt=0.1 * ms, sense=lp.Input(5, "currents"), teach=lp.Input(3, "currents", teacher=True), out=lp.Population(3, model),
+        said=lp.Population(3, graded_readout()),
+        projections=[
+            lp.Projection("sense", "out", name="up1"),
+            lp.Projection("teach", "out", weight=np.eye(3), target="wanted", plastic=False),
+            lp.Projection("out", "said", weight=np.eye(3), plastic=False),
+        ],
+    )  # fmt: skip
+
+
 def changed(net, **projections):
     """``net`` with other options for some of its projections."""
     kept = [dataclasses.replace(p, **projections.get(p.name, {})) for p in net.projections.values()]
@@ -101,6 +118,7 @@ CASES = {
     "LE, sparse": (lambda: sparse(le(trainable=BIASES)), 1 * ms, rmsprop(1e-3)),
     "LE, late": (lambda: changed(le(), up2={"delay": lp.axonal(0.3 * ms)}, up1={"delay": lp.axonal(0.2 * ms)}), "step", sgd(1e-2)),
     "LE, a mirror": (mirror, 0.7 * ms, sgd(1e-2)),
+    "a trace": (lagging, "step", sgd(1e-2)),
     "GLE": (lambda: gle_net("symmetric"), "step", adam(1e-3)),
     "GLE, learned feedback": (gle_net, "trial", momentum(1e-2)),
 }  # fmt: skip

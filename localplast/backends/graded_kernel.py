@@ -177,32 +177,44 @@ INLINE void send{k.number}(SPAN)
 }}"""
 
 
-def looked_at(g, k):
-    """C text of what a link learns from where that is not what it carries."""
-    return f"(const real *)p[P_{'x' if g.source(k) in k.pre.variables else 'v'}{k.pre.number}_{g.source(k)}]"
-
-
 def teach(g, k):
-    """Add what a step says about the weights of a link to their gradient; then its presynaptic traces, one step further."""
-    plan, N, lda = g.learned.synapses[k.name], k.post.padded, width(k.pre)
-    arrived = looked_at(g, k) if g.source(k) else signal(g, k)
-    sources = {"arrived": "arrived"} | {name: f"p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre}
-    sums = [f"add_product({sources[pre]}, 1, {lda}, {k.pre.size}, live, p[P_m{k.post.number}_{place}], {N}, g);"
-            for pre, place in g.factors[k]]  # fmt: skip
-    writer = Writer(k.post.constants, lambda name: "arrived[o]" if name == "arrived" else f"e_{name}[o]")
-    traces = {name: writer(symbol(name)) for name in results(writer, plan.eligibility.pre)}
-    arrays = [f"real *restrict e_{name} = p[P_e{k.number}_of_{name}];" for name in traces]
-    loop = f"""
-    for (long o = 0; o < live * {lda}; o++) {{
-{indent(writer.lines + [f"e_{name}[o] = {text};" for name, text in traces.items()])}
-    }}"""
+    """Add what a step says about some rows of weights, ``count`` from ``low``, to their gradient ``g``."""
+    plan = g.learned.synapses[k.name]
+    sources = {"arrived": arriving(g, k)} | {name: f"(const real *)p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre}
+    sums = [
+        f"add_product({sources[pre]} + low, 1, {width(k.pre)}, count, live, p[P_m{k.post.number}_{place}], {k.post.padded}, g);"
+        for pre, place in g.factors[k]
+    ]  # fmt: skip
     return f"""
-INLINE void teach{k.number}(SPAN)
+INLINE void teach{k.number}(SPAN, long low, long count, real *g)
 {{
-    const real *restrict k = p[P_shared{k.post.number}];
-    const real *arrived = {arrived};
-    real *g = (real *)p[P_gradient{k.number}] + me * {(k.pre.size + 8) * N};
-{indent(arrays + sums, 4)}{loop if traces else ""}
+{indent(sums, 4)}
+}}
+{hoist(g, k) if plan.eligibility.pre else ""}"""
+
+
+def arriving(g, k):
+    """C text of what a synapse learns from: what it carries, or another variable of its presynaptic neuron."""
+    source = g.source(k)
+    if source is None:
+        return signal(g, k)
+    return f"(const real *)p[P_{'x' if source in k.pre.variables else 'v'}{k.pre.number}_{source}]"
+
+
+def hoist(g, k):
+    """The traces of presynaptic neurons, one step further."""
+    program = g.hoisted(k)
+    writer = Writer(k.post.constants, lambda name: "arrived[o]" if name == "arrived" else f"e_{name}[o]")
+    traces = results(writer, program)
+    arrays = [f"real *restrict e_{name} = p[P_e{k.number}_of_{name}];" for name in traces]
+    return f"""
+INLINE void hoist{k.number}(SPAN)
+{{
+    const real *restrict k = p[P_shared{k.post.number}], *arrived = {arriving(g, k)};
+{indent(arrays, 4)}
+    for (long o = 0; o < live * {width(k.pre)}; o++) {{
+{indent(writer.lines + [f"e_{name}[o] = {text};" for name, text in traces.items()])}
+    }}
 }}"""
 
 
@@ -260,7 +272,11 @@ def entry(g):
     calls += [f"send{k.number}(GIVEN);" for k in body.links]
     for place, n in enumerate(body.cells):
         calls.append(f"if (finish{n.number}(GIVEN, share) && wrong < 0) wrong = t * {len(body.cells)} + {place};")
-    calls += [f"teach{k.number}(GIVEN);" for k in g.plastic()]
+    own = "(real *)p[P_gradient{}] + me * {}"  # of each thread
+    teaching = [f"teach{k.number}(GIVEN, 0, {k.pre.size}, {own.format(k.number, (k.pre.size + 8) * k.post.padded)});"
+                for k in g.plastic()]  # fmt: skip
+    calls += [f"if ({at_once(g)}) {{", *teaching, "}"]
+    hoists = [f"hoist{k.number}(GIVEN);" for k in g.plastic() if g.hoisted(k)]
     summed = [(n, name) for n in body.cells for name in g.parameters(n) if not g.adaptations]
     sums = [total(n, name, f"gradient{n.number}_{name}") for n, name in summed]
     return f"""
@@ -274,6 +290,7 @@ long run(void **p, long T, long B, long first, long live, long stride, long from
     for (long t = from; t < end && (wrong < 0 || team > 1); t++) {{
 {indent(calls)}
 {indent(moves(g))}
+{indent(hoists)}
     }}
     if (end == T) {{
 {indent(sums)}
@@ -284,20 +301,39 @@ long run(void **p, long T, long B, long first, long live, long stride, long from
 """
 
 
+def at_once(g):
+    """C condition: all gradients are summed before any weight changes; else rows are taught and changed in turn, in the cache."""
+    return "team > 1" if g.interval == 1 else "1"
+
+
 def moves(g):
     """C statements that change weights and parameters, each thread some of their rows; a thread that went wrong stops all."""
     if not g.adaptations:
         return []
-    now = f"(const real *)p[P_schedule{{}}] + t / {g.interval} * {{}}"
     ties = [f"tie{k.number}(p, me, team);" for k in g.body.links if k.name in g.net.tied]
     return [
-        f"if ((t + 1) % {g.interval} && t + 1 < T) continue;",
+        f"if ((t + 1) % {g.interval} == 0 || t + 1 == T) {{",
         *(total(a.node, a.parameter, a.gradient) for a in g.adaptations if a.node),
         "long long *gate = p[P_gate];",
         "if (wrong >= 0) __atomic_store_n(gate + 2, 1, __ATOMIC_RELEASE);",
         "meet(gate, team);",
         "if (__atomic_load_n(gate + 2, __ATOMIC_ACQUIRE)) break;",
-        *(f"adapt{a.label}(p, {now.format(a.label, len(a.steps))}, me, team);" for a in g.adaptations),
+        *(move(g, a) for a in g.adaptations),
         "meet(gate, team);",
         *([*ties, "meet(gate, team);"] if ties else []),
+        "}",
     ]
+
+
+def move(g, a):
+    """C statements: one update of one array."""
+    now = f"(const real *)p[P_schedule{a.label}] + t / {g.interval} * {len(a.steps)}"
+    if a.node:
+        return f"share{a.label}(p, {now}, me, team);"
+    return f"""if ({at_once(g)}) share{a.label}(p, {now}, me, team);
+else for (long h = 0; h < {a.rows}; h += ROWS) {{
+    const long count = {a.rows} - h < ROWS ? {a.rows} - h : ROWS;
+    real *g = p[P_{a.gradient}];
+    teach{a.label}(GIVEN, h, count, g);
+    adapt{a.label}(p, g, h, h + count, {now});
+}}"""

@@ -88,7 +88,7 @@ class Adaptation:
         yield from ((f"{name}{self.label}", None) for name in ("mask", "schedule"))
 
     def text(self):
-        """A C function: one update of a thread's share of rows, after which the gradients of all threads are zero there."""
+        """C functions: one update of some rows, whose gradient ``g`` is zero after that; the same of a thread's share of rows."""
         def domain(name):
             return "step" if name in SHARED else "synapse"
 
@@ -104,35 +104,38 @@ class Adaptation:
             w = writer.product(f"({w} {'<' if name == 'low' else '>'} {name}[i] ? {name}[i] : {w})")
         w = writer.product(w, "exists[i]") if self.masked else w
         new = {f"s_{n}": writer(symbol(f"opt_{n}")) for n in self.optimiser.state} | {"w": w, "g": "R(0.0)"}
-        arrays = {"w": f"weight{self.label}", "g": self.gradient} | ({"exists": f"mask{self.label}"} if self.masked else {})
+        arrays = {"w": f"weight{self.label}"} | ({"exists": f"mask{self.label}"} if self.masked else {})
         arrays |= {f"s_{n}": f"state{self.label}_{n}" for n in self.optimiser.state} | {n: f"{n}{self.label}" for n in self.limits}
         rows = [f"real *restrict {name} = (real *)p[P_{slot}] + h * N;" for name, slot in arrays.items()]
         return f"""
-MULTIPLY_ADD void adapt{self.label}(void **p, const real *now, long me, long team)
+MULTIPLY_ADD void adapt{self.label}(void **p, real *restrict g, long low, long high, const real *now)
 {{
-    enum {{ N = {self.padded} }};
-    const long low = {self.rows} * me / team, high = {self.rows} * (me + 1) / team;
-    for (long other = 1; other < team; other++)
-        for (long o = low * N; o < high * N; o++) {{
-            real *more = (real *)p[P_{self.gradient}] + other * {self.size} + o;
-            ((real *)p[P_{self.gradient}])[o] += *more;
-            *more = 0;
-        }}{self.summed() if self.shared else ""}
-    for (long h = low; h < high; h++) {{
+    enum {{ N = {self.padded} }};{self.summed() if self.shared else ""}
+    for (long h = low; h < high; h++, g += N) {{
 {indent(rows)}
         EVERY {{
 {indent(writer.lines + [f"{name}[i] = {text};" for name, text in new.items()], 12)}
         }}
     }}
+}}
+
+static void share{self.label}(void **p, const real *now, long me, long team)
+{{
+    const long low = {self.rows} * me / team, high = {self.rows} * (me + 1) / team, many = (high - low) * {self.padded};
+    real *g = (real *)p[P_{self.gradient}] + low * {self.padded};
+    for (long other = 1; other < team; other++) {{
+        add_row(g, g + other * {self.size}, many);
+        memset(g + other * {self.size}, 0, many * sizeof(real));
+    }}
+    if (many) adapt{self.label}(p, g, low, high, now);
 }}"""
 
     def summed(self):
         """C statements: what all neurons say about one number."""
         return f"""
-    if (low == high) return;
-    real sum = 0, *all = p[P_{self.gradient}];
-    for (long i = 0; i < {self.columns}; i++) sum += all[i];
-    for (long i = 0; i < N; i++) all[i] = sum;"""
+    real sum = 0;
+    for (long i = 0; i < {self.columns}; i++) sum += g[i];
+    for (long i = 0; i < N; i++) g[i] = sum;"""
 
     def schedule(self, first, count):
         """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""
