@@ -11,7 +11,7 @@ import localplast as lp
 from localplast.convolution import convolution, form_of, pooling
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.mirror import mirror
-from localplast.models import graded_readout, lif
+from localplast.models import graded_readout, leaky_readout, lif
 from localplast.models.latent_equilibrium import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.rules import bptt, dendritic, eprop, rtrl
@@ -181,6 +181,26 @@ def quotient(net, trials, values, name, entry, h=1e-5):
         return lp.gradient(net, trials, bptt(), values=moved).attrs["loss"]
 
     return (loss(h) - loss(-h)) / (2 * h)
+
+
+def test_spikes_go_through_kernels_too():
+    form = FORMS["plain"]
+
+    def network(weight):
+        return lp.Network(
+            dt=1 * ms, cues=lp.Input(60), cells=lp.Population(36, lif(v_th=0.5)), out=lp.Population(2, leaky_readout()),
+            projections=[lp.Projection("cues", "cells", weight=weight, name="conv"), lp.Projection("cells", "out", name="last")],
+        )  # fmt: skip
+
+    net, twin = network(form), network(lp.normal())
+    values = net.draw(0)
+    full = twin.draw(0).replace_weights({"conv": dense(form, values.weights["conv"])})
+    trials = lp.Trials({"cues": np.random.default_rng(0).random((3, 30, 60)) < 0.2}, np.array([0, 1, 1]))
+    found, expected = lp.gradient(net, trials, bptt(), values=values), lp.gradient(twin, trials, bptt(), values=full)
+    spikes = lp.run(net, trials, backend="torch", values=values, record=["cells.spikes"])["cells"].sizes["spike"]
+    assert 100 < spikes < 2000 and found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
+    summed = shared(form, expected["conv"]["gradient"].values)
+    np.testing.assert_allclose(found["conv"]["gradient"], summed, rtol=0, atol=1e-12 * np.abs(summed).max())
 
 
 # --- latent equilibrium ----------------------------------------------------------------------------------------------
