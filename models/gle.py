@@ -14,7 +14,7 @@ __all__ = ["gle", "gle_output"]
 
 REFERENCE = "Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)"
 
-#: The difference vanishes, bit for bit, where tau_m and tau_r are equal, and so does that of the errors: latent equilibrium is left.
+#: Where tau_m and tau_r are equal their difference vanishes, bit for bit, here and in the errors: latent equilibrium is left.
 EQUATIONS = """
     drive = I + b + gamma*delta : 1
     du/dt = (drive - u)/tau_m : 1
@@ -121,6 +121,7 @@ def model(name, activation, errors, lines, parameters, *, mismatch=None, update=
     """The equations that both have in common, with the ``lines`` that say what ``feedback`` is."""
     if errors not in ERRORS:
         raise ModelError(f"{name}: no errors {errors!r}; there are {', '.join(ERRORS)}")
+    error = Mismatch("delta")
     return NeuronModel(
         name=name,
         equations=f"{EQUATIONS}{ERRORS[errors]} \n {lines} \n rate = {rate_of(activation, 'u_breve')} : 1",
@@ -130,7 +131,7 @@ def model(name, activation, errors, lines, parameters, *, mismatch=None, update=
         output="rate",
         receives="I",
         initial=initial or {},
-        mismatch={"I": Mismatch("delta"), "b": Mismatch("delta"), "tau_m": Mismatch("-delta*(drive - u)/tau_m"), **(mismatch or {})},
+        mismatch={"I": error, "b": error, "tau_m": Mismatch("-delta*(drive - u)/tau_m"), **(mismatch or {})},
         at_least_dt=("tau_m", "tau_r"),
         reference=REFERENCE,
     )

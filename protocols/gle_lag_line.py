@@ -22,7 +22,7 @@ from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
 from localplast.verbs import run
 
-__all__ = ["course", "figure", "network", "protocol", "square", "taught", "teacher", "told"]
+__all__ = ["figure", "learned", "network", "protocol", "square", "taught", "teacher", "told"]
 
 #: Of the teacher, by name of what learns: two weights, two membranes in seconds.
 TEACHER = {"up1": 1.0, "up2": 2.0, "hidden1.tau_m": 1.0, "out.tau_m": 2.0}
@@ -63,8 +63,8 @@ def taught(dt):
     net = network(dt=dt * second)
     wave = square(net.dt)
     sense = np.tile(wave, 10)[None, :, None]  # 40 s, twenty of the longest time constant
-    silent = np.zeros_like(sense)
-    said = run(net, Trials({"sense": sense, "teach": silent, "target": silent}), values=teacher(net), backend="torch", record=["said.shown"])
+    heard = Trials({"sense": sense, "teach": np.zeros_like(sense), "target": np.zeros_like(sense)})
+    said = run(net, heard, values=teacher(net), backend="torch", record=["said.shown"])
     return said["said"]["shown"].values[0, -len(wave) :, 0]
 
 
@@ -89,10 +89,15 @@ def task(**spans):
     return Task("gle-lag-line", training, testing)
 
 
+def learned(values):
+    """What of some :class:`~localplast.network.Values` stands beside :data:`TEACHER`, by name."""
+    return {name: (values.weights[name] if name in values.weights else values.other(name)).item() for name in TEACHER}
+
+
 def told(net, trials, after):
     """What was learned beside what the teacher has, in words."""
-    found = {name: after.weights[name] if name in after.weights else after.other(name) for name in TEACHER}
-    return ", ".join(f"{name} {np.asarray(found[name]).item():.3f} (teacher: {value:g})" for name, value in TEACHER.items())
+    found = learned(after)
+    return ", ".join(f"{name} {found[name]:.3f} (teacher: {value:g})" for name, value in TEACHER.items())
 
 
 def figure(net, trials, before, after):
@@ -149,7 +154,7 @@ protocol = Protocol(
     summary="Two lagging neurons in a row learn weights and membranes of a teacher, by errors that look ahead.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
     presets={"quick": quick, "paper": paper},
-    published={"lag line": "weights and time constants of the teacher are found; instantaneous errors do not find them (no number)"},
+    published={"lag line": "weights and time constants of the teacher are found, not with instantaneous errors (no number)"},
     rule="dendritic",
     drawn=figure,
     told=told,

@@ -1,6 +1,6 @@
 """A small lag network: two layers of one quick and one slow neuron each; the first layer learns what a teacher's does.
 
-Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium beside the exact adjoint. The input is a sum of three sines.
+Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium beside the exact adjoint. The input is three sines.
 Student and teacher differ in the weights onto the first hidden layer only, and only these learn. The weights above are chosen here:
 positive, so that paths add up. Where they cancel, small errors of the gradient have a say, and not every start finds the teacher.
 """

@@ -14,8 +14,10 @@ from brian2 import ms, second
 import localplast as lp
 from localplast.backends.torch_step import Twin, leaves
 from localplast.errors import LocalplastError, ModelError, NetworkError
+from localplast.locality import audit
 from localplast.models import gle, gle_output, latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
+from localplast.plan import plan
 from localplast.protocols import gle_lag_line, gle_lag_net
 from localplast.rules import bptt, dendritic
 
@@ -169,10 +171,11 @@ class TestOnline:
 
     RATES = {"weight": 0.02, "b": 0.01, "tau_m": 1e-5}
 
+    @staticmethod
     @functools.cache
-    def learned(self, backend):
-        net, optimiser = network(), lp.sgd(self.RATES["weight"])
-        factors = {f"{n}.{key}": self.RATES[key] / self.RATES["weight"] for n in LAYERS for key in ("b", "tau_m")}
+    def learned(backend):
+        net, optimiser = network(), lp.sgd(TestOnline.RATES["weight"])
+        factors = {f"{n}.{key}": TestOnline.RATES[key] / TestOnline.RATES["weight"] for n in LAYERS for key in ("b", "tau_m")}
         task = lp.Task("moving", lambda update, batch, seed: moving(1000), None)
         fit = lp.run(
             net, task, rule=dendritic(), backend=backend, target="numpy", updates=1, loss=lp.losses.mse(), seed=3,
@@ -192,6 +195,13 @@ class TestOnline:
         one, other = self.learned("torch"), self.learned("brian2")
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(("feedback", "strict"), [("symmetric", False), ("random", True), ("learned", True)])
+def test_every_synapse_reads_its_own_two_neurons_only(feedback, strict):
+    """But for symmetric feedback, which transports weights."""
+    net = network(feedback=feedback)
+    assert audit(plan(net, dendritic(), lp.losses.mse()), net).check().strict == strict
 
 
 def numbers(values):
@@ -223,7 +233,8 @@ def responses(frequency, tau_m=SLOW, tau_r=QUICK, dt=DT, neuron=None):
         dt=dt * second, current=lp.Input(1, "currents"), above=lp.Input(1, "currents"),
         cell=lp.Population(1, neuron, {"tau_m": tau_m * second, "tau_r": tau_r * second}),
         projections=[
-            lp.Projection("current", "cell", weight=1.0), lp.Projection("above", "cell", weight=1.0, target="feedback", plastic=False)
+            lp.Projection("current", "cell", weight=1.0),
+            lp.Projection("above", "cell", weight=1.0, target="feedback", plastic=False),
         ],
     )  # fmt: skip
     steps = int(0.6 / dt)
@@ -264,7 +275,8 @@ class TestOperators:
             local, _ = responses(FREQUENCIES[1], dt=dt)
             apart.append(abs(local - limit))
         assert np.angle(limit) == pytest.approx(np.arctan(w * SLOW) - np.arctan(w * QUICK))
-        assert apart[2] < 0.02 and apart[0] / apart[1] == pytest.approx(2, rel=0.1) and apart[1] / apart[2] == pytest.approx(2, rel=0.1)
+        assert apart[2] < 0.02
+        assert [apart[0] / apart[1], apart[1] / apart[2]] == pytest.approx([2, 2], rel=0.1)
 
     def test_early_neurons_have_late_errors(self):
         local, exact = responses(FREQUENCIES[1], tau_m=QUICK, tau_r=SLOW)
@@ -384,10 +396,10 @@ WAVES = {"sine of 0.2 rad/s": sine(0.2, 24), "sine of 3 rad/s": sine(3.0, 48), "
 
 
 def stationary(wave):
-    """Trials of a stationary stream, in which one step is judged (of noise: 8 s), long after the beginning; the teacher speaks then.
+    """Trials of a stationary stream, in which one step is judged (of noise: 8 s), long after the beginning.
 
-    With all phases in one batch, what is learned is the gradient per step. The network compares its answer with the rate of the
-    teacher in this step, as in the reference; the loss judges each rate when it is shown, one step later.
+    The teacher speaks only then. With all phases in one batch, what is learned is the gradient per step. The network compares its
+    answer with the rate of the teacher in this step, as in the reference; the loss judges a rate when it is shown, a step later.
     """
     step = np.arange(-3000, SETTLED + LINGER)
     sense = WAVES[wave](step)
@@ -453,8 +465,7 @@ class TestProtocols:
             net, preset.task, rule=dendritic(), backend="torch", optimiser=preset.optimiser, loss=preset.loss, batch=preset.batch,
             updates=preset.updates,
         )  # fmt: skip
-        end = net.values_from(fit)
-        learned = {name: (end.weights | {name: end.other(name) for name in net.trainable})[name].item() for name in gle_lag_line.TEACHER}
+        learned = gle_lag_line.learned(net.values_from(fit))
         near = [abs(learned[name] / value - 1) < 0.15 for name, value in gle_lag_line.TEACHER.items()]
         assert all(near) if found else sum(near) <= 1, learned
 
