@@ -12,7 +12,7 @@ from localplast.comparison import Contender
 from localplast.datasets import mnist
 from localplast.loss import mse
 from localplast.models import latent_equilibrium, latent_equilibrium_output
-from localplast.models.layers import classes, layered
+from localplast.models.layers import classes, layer_names, layered
 from localplast.network import normal
 from localplast.optimise import sgd
 from localplast.plot import COLOURS, style
@@ -35,12 +35,17 @@ def network(sizes, *, prospective=True, feedback="symmetric", tau=10 * ms, std=0
     """
     hidden = latent_equilibrium(prospective=prospective, activation="hard_sigmoid", tau=tau)
     output = latent_equilibrium_output(prospective=prospective, tau=tau, beta=BETA)
-    drawn, layers = normal(std, fan_in=False), [*(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
+    drawn = normal(std, fan_in=False)
+    biases = {layer: {"b": np.zeros(size)} for layer, size in zip(above(sizes), sizes[1:], strict=True)}
     return layered(
-        sizes, hidden, output, feedback=feedback, weight=drawn, down=drawn, dt=dt,
-        parameters={name: {"b": np.zeros(size)} for name, size in zip(layers, sizes[1:], strict=True)},
-        trainable=dict.fromkeys(layers, {"b": (None, None)}),
+        sizes, hidden, output, feedback=feedback, weight=drawn, down=drawn, dt=dt, parameters=biases,
+        trainable=dict.fromkeys(biases, {"b": (None, None)}),
     )  # fmt: skip
+
+
+def above(sizes):
+    """Names of the layers above the input."""
+    return layer_names(sizes, "symmetric")[1:]
 
 
 def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
@@ -105,16 +110,17 @@ def contenders(sizes, optimiser, *, offline, lagging, decay, **options):
     def made(**other):
         return network(sizes, **{**options, **other})
 
-    hidden = [f"hidden{k}.b" for k in range(1, len(sizes) - 1)] + [f"up{k}" for k in range(1, len(sizes) - 1)]
-    back = {f"down{k}": optimiser.rates[f"up{k + 1}"] for k in range(1, len(sizes) - 1)}
-    both = (*back, *(f"up{k + 1}" for k in range(1, len(sizes) - 1)))
-    learned = optimiser.with_rates(**back).decayed(decay, only=both)
+    hidden = range(1, len(sizes) - 1)
+    frozen = tuple(name for k in hidden for name in (f"up{k}", f"hidden{k}.b"))
+    pairs = {f"down{k}": f"up{k + 1}" for k in hidden}
+    learned = optimiser.with_rates(**{down: optimiser.rates[up] for down, up in pairs.items()})
+    learned = learned.decayed(decay, only=(*pairs, *pairs.values()))
     return {
         "BPTT": Contender(bptt(), "torch", optimiser=offline),
         "LE, symmetric": Contender(dendritic(), "torch"),
         "LE, random": Contender(dendritic(), "torch", network=made(feedback="random")),
         "LE, learned": Contender(dendritic(), "torch", network=made(feedback="learned"), optimiser=learned),
-        "LE, hidden frozen": Contender(dendritic(), "torch", tuple(hidden)),
+        "LE, hidden frozen": Contender(dendritic(), "torch", frozen),
         "not prospective": Contender(dendritic(), "torch", network=made(prospective=False), optimiser=lagging),
     }
 
@@ -137,10 +143,10 @@ def paper():
 
 def preset(sizes, *, steps, images, shown, train, rate, factors, decay, batch, updates, test, **options):
     """``rate`` per step; BPTT makes one step per stream, as long as all those that are judged (half of them) together."""
-    layers = [*(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
-    scales = {f"up{k}": f for k, f in enumerate(factors, 1)} | {f"{name}.b": f for name, f in zip(layers, factors, strict=True)}
-    sizes_of_steps = (rate, rate * BETA * steps * images / 2, rate / 100)
-    online, offline, lagging = (sgd(size).with_rates(**scales) for size in sizes_of_steps)
+    layers = zip(above(sizes), factors, strict=True)
+    scales = {name: f for k, (layer, f) in enumerate(layers, 1) for name in (f"up{k}", f"{layer}.b")}
+    rates = (rate, rate * BETA * steps * images / 2, rate / 100)
+    online, offline, lagging = (sgd(each).with_rates(**scales) for each in rates)
     return Preset(
         network=network(sizes, **options),
         task=digits(steps=steps, images=images, shown=shown, train=train),
