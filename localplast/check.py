@@ -8,9 +8,9 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.bounds import check_bounds
-from localplast.convolution import KERNEL, check_convolution, form_of, given_weight
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
+from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Random, SameAs
 from localplast.short_term import check_short_term

@@ -7,9 +7,9 @@ import xarray as xr
 from scipy.optimize import curve_fit
 from scipy.signal import welch
 
-from localplast.convolution import form_of
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.graph import projection_edges
+from localplast.images import form_of
 from localplast.network import weight_dimension
 from localplast.parts import largest_eigenvalue
 from localplast.record import unit_name

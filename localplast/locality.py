@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from brian2.core.namespace import DEFAULT_UNITS
 
-from localplast.convolution import form_of
 from localplast.errors import LocalplastError
+from localplast.images import form_of
 from localplast.loss import Reward
 from localplast.lower import lower
 from localplast.network import Input

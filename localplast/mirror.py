@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 from brian2 import Hz, ms
 
-from localplast.convolution import form_of
 from localplast.errors import LocalplastError, UnsupportedError
 from localplast.graph import projection_edges
+from localplast.images import form_of
 from localplast.loss import mse
 from localplast.models import leaky_readout
 from localplast.network import Input, Network, Population, Projection, Random, axonal

@@ -9,9 +9,9 @@ import numpy as np
 
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
-from localplast.convolution import Convolution, convolution, form_of, pooling, weight_shape
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
+from localplast.images import Convolution, convolution, form_of, pooling, weight_shape
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
     Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic,

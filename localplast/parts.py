@@ -184,7 +184,7 @@ class Projection(Data):
     ---------------
     weight : Random, SameAs, Convolution, array ``(pre, post)`` or number
         With the unit of the target (event transmission), or of target over output (graded). Bare numbers are SI.
-        See :func:`~localplast.convolution.convolution` for what images share.
+        See :func:`~localplast.images.convolution` for what images share.
     delay : Delay, optional
         None: a spike acts in the step it is emitted in.
     target : str, optional
@@ -232,7 +232,7 @@ class Values:
 
     Attributes
     ----------
-    weights : dict of str to array ``(pre, post)``, or the shape of a kernel (:mod:`localplast.convolution`)
+    weights : dict of str to array ``(pre, post)``, or the shape of a kernel (:mod:`localplast.images`)
     masks : dict of str to bool array of the same shape
     delays : dict of str to float array in steps, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``
     parameters : dict of population name to dict of parameter name to float array, shape ``()`` or ``(neuron,)``

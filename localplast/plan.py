@@ -11,9 +11,9 @@ import numpy as np
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import Quantity
 
-from localplast.convolution import check_dense
 from localplast.eligibility import Derived
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.images import check_dense
 from localplast.loss import Loss, Reward
 from localplast.network import axonal
 from localplast.optimise import Optimiser

@@ -15,8 +15,8 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 from zarr.errors import ZarrUserWarning
 
 from localplast.checkpoint import PLAIN_KINDS, Series, create_store, open_store, rewind
-from localplast.convolution import weight_dims, weight_shape
 from localplast.errors import LocalplastError, NetworkError
+from localplast.images import weight_dims, weight_shape
 from localplast.network import weight_dimension
 from localplast.request import Entry, Request
 from localplast.serialise import encode

@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from localplast.convolution import weight_dims
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
+from localplast.images import weight_dims
 from localplast.loss import cross_entropy, mse
 from localplast.progress import progress
 from localplast.record import Recorder, Request

@@ -8,8 +8,8 @@ import torch
 from brian2 import ms, mV
 
 import localplast as lp
-from localplast.convolution import convolution, form_of, pooling
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.images import form_of
 from localplast.mirror import mirror
 from localplast.models import graded_readout, leaky_readout, lif
 from localplast.models.latent_equilibrium import latent_equilibrium, latent_equilibrium_output
@@ -17,11 +17,11 @@ from localplast.models.layers import layered
 from localplast.rules import bptt, dendritic, eprop, rtrl
 
 FORMS = {
-    "plain": convolution((2, 6, 5), 3, 3),
-    "stride and padding, a row left over": convolution((2, 8, 7), 3, 3, stride=2, padding=1),
-    "groups": convolution((4, 5, 5), 6, 2, groups=2),
-    "pooling": pooling((3, 6, 4), 2),
-    "one pixel": convolution((3, 2, 2), 4, 1),
+    "plain": lp.convolution((2, 6, 5), 3, 3),
+    "stride and padding, a row left over": lp.convolution((2, 8, 7), 3, 3, stride=2, padding=1),
+    "groups": lp.convolution((4, 5, 5), 6, 2, groups=2),
+    "pooling": lp.pooling((3, 6, 4), 2),
+    "one pixel": lp.convolution((3, 2, 2), 4, 1),
 }
 
 
@@ -89,9 +89,9 @@ def test_the_way_back_is_the_transpose(form):
 
 
 @pytest.mark.parametrize(("form", "other"), [
-    (convolution((2, 9, 9), 3, 3, stride=3), {"padding": 1}),
-    (convolution((2, 8, 8), 3, 3, stride=3), {"stride": 4}),
-    (convolution((4, 5, 5), 6, 2, groups=2), {"image": (4, 5, 5), "groups": 1}),
+    (lp.convolution((2, 9, 9), 3, 3, stride=3), {"padding": 1}),
+    (lp.convolution((2, 8, 8), 3, 3, stride=3), {"stride": 4}),
+    (lp.convolution((4, 5, 5), 6, 2, groups=2), {"image": (4, 5, 5), "groups": 1}),
 ])  # fmt: skip
 def test_another_geometry_gives_other_numbers(form, other):
     net, changed = single(form), replace(form, **other)
@@ -102,7 +102,7 @@ def test_another_geometry_gives_other_numbers(form, other):
 
 
 def test_what_is_drawn_knows_its_fan_in():
-    form = convolution((4, 20, 20), 200, 5, stride=2)
+    form = lp.convolution((4, 20, 20), 200, 5, stride=2)
     for image, fan_in in ((form, 100), (replace(form, transposed=True), 200 * 25 / 4)):
         net = single(image)
         kernel = net.draw(3).weights["conv"]
@@ -114,7 +114,7 @@ def test_what_is_drawn_knows_its_fan_in():
 
 
 def test_averages_of_pixels():
-    form = pooling((3, 6, 4), 2)
+    form = lp.pooling((3, 6, 4), 2)
     net = single(form, plastic=False)
     signal = currents(net)
     means = signal.reshape(2, 3, 3, 3, 2, 2, 2).mean((4, 6))
@@ -123,7 +123,7 @@ def test_averages_of_pixels():
 
 # --- backpropagation through time ------------------------------------------------------------------------------------
 
-FIRST, SECOND = convolution((2, 6, 5), 3, 3, padding=1), convolution((3, 6, 5), 4, 2, stride=2)
+FIRST, SECOND = lp.convolution((2, 6, 5), 3, 3, padding=1), lp.convolution((3, 6, 5), 4, 2, stride=2)
 
 
 def leaky():
@@ -205,7 +205,7 @@ def test_spikes_go_through_kernels_too():
 
 # --- latent equilibrium ----------------------------------------------------------------------------------------------
 
-IMAGES = convolution((2, 6, 6), 3, 3), pooling((3, 4, 4), 2), convolution((3, 2, 2), 4, 2, padding=1)
+IMAGES = lp.convolution((2, 6, 6), 3, 3), lp.pooling((3, 4, 4), 2), lp.convolution((3, 2, 2), 4, 2, padding=1)
 SIZES = (72, 48, 12, 36, 3)
 
 
@@ -348,7 +348,7 @@ def test_describe_says_that_sharing_is_not_local():
 ])  # fmt: skip
 def test_impossible_kernels(given, message):
     with pytest.raises(NetworkError) as raised:
-        convolution(*given, groups=1 + (given[0] == (3, 4, 4)), weight=lp.same_as("x") if given[0] == (2, 4, 4) else None)
+        lp.convolution(*given, groups=1 + (given[0] == (3, 4, 4)), weight=lp.same_as("x") if given[0] == (2, 4, 4) else None)
     assert message in str(raised.value)
 
 
@@ -362,9 +362,9 @@ def sized(pre, post, form=FORMS["plain"], **options):
 @pytest.mark.parametrize(("make", "error", "message"), [
     (lambda: sized(50, 36), NetworkError, "reads an image of 2 x 6 x 5 = 60 numbers, but 'sense' has 50; give 'sense' 60"),
     (lambda: sized(60, 30), NetworkError, "makes an image of 3 x 4 x 3 = 36 numbers, but 'out' has 30; give 'out' 36"),
-    (lambda: sized(60, 36, convolution((2, 6, 5), 3, 3, weight=np.ones((2, 3)))), NetworkError,
+    (lambda: sized(60, 36, lp.convolution((2, 6, 5), 3, 3, weight=np.ones((2, 3)))), NetworkError,
      "the weight has shape (2, 3); (channel, image_channel, row, column) is (3, 2, 3, 3)"),
-    (lambda: sized(60, 36, convolution((2, 6, 5), 3, 3, weight=1 * mV)), NetworkError, "has the wrong unit"),
+    (lambda: sized(60, 36, lp.convolution((2, 6, 5), 3, 3, weight=1 * mV)), NetworkError, "has the wrong unit"),
     (lambda: sized(60, 36, mask=np.ones((60, 36))), NetworkError, "the mask has shape (60, 36)"),
     (lambda: sized(60, 36, bounds=(np.zeros(60), None)), NetworkError, "for one per channel give (3, 1, 1, 1)"),
     (lambda: sized(60, 36, delay=lp.axonal(2 * ms)), UnsupportedError, "with a delay are not supported"),
@@ -375,7 +375,7 @@ def test_wrong_projections_are_refused(make, error, message):
     assert message in str(raised.value) and "'conv'" in str(raised.value)
 
 
-SQUARE = convolution((1, 3, 3), 1, 3, padding=1)
+SQUARE = lp.convolution((1, 3, 3), 1, 3, padding=1)
 
 
 def test_what_needs_a_matrix_says_so():

@@ -15,7 +15,7 @@ from localplast.backends.torch_graded import GradedKernel, why_not_graded
 from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_step import leaves
 from localplast.backends.torch_traces import OnlineLearner
-from localplast.convolution import convolution
+from localplast.images import convolution
 from localplast.loss import mse
 from localplast.models import gle, gle_output, graded_readout, latent_equilibrium, latent_equilibrium_output, lif
 from localplast.models.layers import layered
@@ -26,7 +26,8 @@ from localplast.rules import dendritic
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason="needs a C compiler")
 
-SIZES, STEPS = (5, 7, 6, 3), 200
+#: Of layers: some with more than one block of eight rows, some with fewer.
+SIZES, STEPS = (5, 11, 14, 3), 200
 BIASES = {name: {"b": (-0.2, 0.3)} for name in ("hidden1", "hidden2", "out")}
 
 
@@ -36,7 +37,7 @@ def le(feedback="symmetric", hidden=None, **options):
 
 def gle_net(feedback="learned"):
     """Time constants that differ within a layer, and learn; a softmax of the output; one shared bias."""
-    taus = {"hidden1": {"tau_m": np.linspace(1, 12, 7) * ms, "tau_r": 3 * ms}}
+    taus = {"hidden1": {"tau_m": np.linspace(1, 12, SIZES[1]) * ms, "tau_r": 3 * ms}}
     learned = {"hidden1": {"tau_m": (0.5 * ms, 20 * ms), "b": (None, None)}}
     return layered(SIZES, gle(), gle_output(loss="cross_entropy"), feedback=feedback, parameters=taus, trainable=learned)
 
@@ -71,8 +72,8 @@ def changed(net, **projections):
 
 def sparse(net):
     """Synapses missing, others bounded."""
-    mask = np.random.default_rng(3).random((7, 6)) < 0.6
-    return changed(net, up2={"mask": mask, "bounds": (-0.3, np.where(np.arange(6) < 3, 0.2, np.inf))})
+    mask = np.random.default_rng(3).random(SIZES[1:3]) < 0.6
+    return changed(net, up2={"mask": mask, "bounds": (-0.3, np.where(np.arange(SIZES[2]) < 3, 0.2, np.inf))})
 
 
 def shown(net, trials=5, steps=STEPS):
@@ -232,7 +233,7 @@ def test_divergence_names_the_first_step_and_population():
 REFUSED = {
     "lif spikes": lambda: lp.Network(dt=1 * ms, sense=lp.Input(3), rec=lp.Population(2, lif()),
                                      projections=[lp.Projection("sense", "rec")]),
-    "has several delays": lambda: changed(le(), up2={"delay": lp.axonal(np.arange(7) * 0.1 * ms)}),
+    "has several delays": lambda: changed(le(), up2={"delay": lp.axonal(np.arange(SIZES[1]) * 0.1 * ms)}),
     "is a convolution": lambda: lp.Network(
         dt=1 * ms, sense=lp.Input(9, "currents"), out=lp.Population(4, graded_readout()),
         projections=[lp.Projection("sense", "out", weight=convolution((1, 3, 3), 1, 2), plastic=False)],

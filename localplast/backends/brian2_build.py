@@ -14,8 +14,8 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.delay import per_synapse
-from localplast.convolution import check_dense
 from localplast.errors import UnsupportedError
+from localplast.images import check_dense
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
 from localplast.neuron import split_statements

@@ -11,9 +11,9 @@ import torch
 from localplast.backends.kernel_build import missing
 from localplast.backends.kernel_expression import Constants, check_c_form
 from localplast.calculus import differentiate
-from localplast.convolution import form_of
 from localplast.errors import UnsupportedError
 from localplast.graph import check_cut, projection_edges
+from localplast.images import form_of
 from localplast.lower import jacobian, lower
 from localplast.network import Input
 

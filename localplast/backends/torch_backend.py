@@ -11,11 +11,11 @@ from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
-from localplast.convolution import check_dense
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
 from localplast.filters import AsReadout
+from localplast.images import check_dense
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
 from localplast.plan import check_branching, judged_readout, plan

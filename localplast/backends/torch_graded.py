@@ -18,8 +18,8 @@ from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_plan import make_plan
 from localplast.backends.torch_fused import check_inputs, constant_arrays, padded_row, share
 from localplast.backends.torch_step import noise_dice
-from localplast.convolution import form_of
 from localplast.errors import not_finite
+from localplast.images import form_of
 from localplast.lower import lower
 
 __all__ = ["GradedKernel", "why_not_graded"]

@@ -12,8 +12,8 @@ Williams & Zipser 1989, Neural Comput 1:270. F is the Torch twin, so that any ne
 import torch
 
 from localplast.backends.torch_step import Twin
-from localplast.convolution import check_dense
 from localplast.errors import UnsupportedError
+from localplast.images import check_dense
 from localplast.loss import Reward
 from localplast.plan import the_readouts
 

@@ -11,10 +11,10 @@ from localplast.backends.torch_delay import Line, product, rows_of, taps_of
 from localplast.backends.torch_short_term import Release
 from localplast.calculus import Tape
 from localplast.check import sent_text, sent_texts
-from localplast.convolution import form_of
 from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
+from localplast.images import form_of
 from localplast.lower import check_integration, expanded, lower, prospective
 
 __all__ = ["Twin", "leaves", "noise_dice", "simulate"]

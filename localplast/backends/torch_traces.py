@@ -11,10 +11,10 @@ from localplast.backends.torch_finite import Guard
 from localplast.backends.torch_step import Twin
 from localplast.backends.torch_reward import pay_step
 from localplast.calculus import Tape
-from localplast.convolution import form_of
 from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
 from localplast.eligibility import ARRIVED
 from localplast.errors import UnsupportedError
+from localplast.images import form_of
 from localplast.loss import Reward, of_trials
 from localplast.lower import resolved
 
