@@ -18,12 +18,12 @@ def gradient_measures(net, values, trials, rule, loss, hidden, seed):
     -------
     dict of str to float
         ``cosine.rec_rec``, ``cosine.rec_rec.delay``, ``cosine.rec.tau_mem`` and so on for everything that learns; ``cosine``
-        and so on for all weights onto ``hidden`` taken as one vector. See :func:`localplast.measure.measures`.
+        and so on for all weights onto ``hidden``, those of feedback left out, taken as one vector. See :func:`localplast.measure.measures`.
     """
     estimate, exact = (gradient(net, trials, r, loss=loss, seed=seed, values=values) for r in (rule, bptt()))
     apart = distance(estimate, exact).drop_vars("angle")
     single = {f"{k}.{name}": float(v.sel(projection=name)) for k, v in apart.items() for name in apart["projection"].values}
-    onto = [p.name for p in net.plastic if p.post == hidden]
+    onto = [p.name for p in net.plastic if p.post == hidden and p.target != "feedback"]
     return {**single, **measures(joined(estimate, onto), joined(exact, onto))}
 
 
