@@ -336,4 +336,5 @@ else for (long h = 0; h < {a.rows}; h += ROWS) {{
     real *g = p[P_{a.gradient}];
     teach{a.label}(GIVEN, h, count, g);
     adapt{a.label}(p, g, h, h + count, {now});
+    memset(g + count * {a.padded}, 0, (ROWS - count) * {a.padded} * sizeof(real)); /* a block may reach beyond the last row */
 }}"""
