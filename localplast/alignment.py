@@ -18,7 +18,8 @@ def gradient_measures(net, values, trials, rule, loss, hidden, seed):
     -------
     dict of str to float
         ``cosine.rec_rec``, ``cosine.rec_rec.delay``, ``cosine.rec.tau_mem`` and so on for everything that learns; ``cosine``
-        and so on for all weights onto ``hidden``, those of feedback left out, taken as one vector. See :func:`localplast.measure.measures`.
+        and so on for all weights onto ``hidden``, those of feedback left out, taken as one vector. See
+        :func:`localplast.measure.measures`.
     """
     estimate, exact = (gradient(net, trials, r, loss=loss, seed=seed, values=values) for r in (rule, bptt()))
     apart = distance(estimate, exact).drop_vars("angle")

@@ -13,16 +13,17 @@ from scipy.signal import sawtooth
 
 import localplast as lp
 from localplast import protocols
+from localplast.alignment import gradient_measures
 from localplast.comparison import Contender
 from localplast.datasets import mnist
 from localplast.errors import RunawayError
 from localplast.models import latent_equilibrium, latent_equilibrium_output
-from localplast.models.layers import layered
+from localplast.models.layers import layered, stream
 from localplast.protocols import fourier_synthesis, presentation_time
 from localplast.protocols import latent_equilibrium as images
 from localplast.protocols.microcircuit import bars_task
 from localplast.report import contenders, report
-from localplast.rules import dendritic
+from localplast.rules import bptt, dendritic
 
 MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
 needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="MNIST is not in LOCALPLAST_DATA")
@@ -165,3 +166,14 @@ class TestLatentEquilibrium:
         accuracy = {name: last(learned(preset, name, updates=200), "test_accuracy") for name in preset.rules if name != "BPTT"}
         assert min(accuracy[f"LE, {kind}"] for kind in ("symmetric", "random", "learned")) > 0.8
         assert accuracy["LE, hidden frozen"] < 0.7 and accuracy["not prospective"] < 0.3
+
+
+def test_feedback_weights_that_learn_are_no_part_of_the_hidden_gradient():
+    net, rng = layered((4, 5, 3), latent_equilibrium(), latent_equilibrium_output(), feedback="learned"), np.random.default_rng(0)
+    trials = stream(rng.random((2, 1, 4)), rng.random((2, 1, 3)), steps=30)
+    rule, loss = dendritic(update="trial"), lp.losses.mse()
+    found = gradient_measures(net, net.draw(0), trials, rule, loss, "hidden1", 0)
+    assert found["norm_ratio"] == found["norm_ratio.up1"]
+    local, exact = (lp.gradient(net, trials, each, loss=loss) for each in (rule, bptt()))
+    whole = np.linalg.norm([np.linalg.norm(local[name]["gradient"]) for name in ("up1", "down1")])
+    assert abs(whole / np.linalg.norm(exact["up1"]["gradient"]) - found["norm_ratio"]) > 0.1, "both would be the same"
