@@ -318,6 +318,21 @@ def test_kernels_are_recorded_and_resumed(tmp_path):
     np.testing.assert_array_equal(net.values_from(fit).weights["up3"], whole["up3"]["weight"])
 
 
+def test_rules_are_compared_on_kernels():
+    """Gradients, feedback and costs are those of kernels; what is tied has no angle to what it is tied to."""
+    rules = {
+        "LE": lp.Contender(dendritic(), "torch"), "BPTT": bptt(),
+        "random": lp.Contender(dendritic(), "torch", network=layers(feedback="random", down=back())),
+    }  # fmt: skip
+    course = {"optimiser": lp.adam(0.01), "loss": lp.losses.mse(), "batch": 2, "updates": 2, "test": 2, "probes": 1}
+    tree = lp.compare(layers(), task(), rules, hidden="hidden1", show=False, **course)
+    aligned, feedback = tree["alignment"]["cosine"].isel(seed=0), tree["feedback"]["cosine"].isel(seed=0)
+    assert float(aligned.sel(rule="LE", projection="up3").min()) > 0.5 > float(aligned.sel(rule="random", projection="up1").max())
+    np.testing.assert_allclose(feedback.sel(rule="LE", projection=["up2", "up3", "up4"]), 1.0, rtol=0, atol=1e-12)
+    assert np.abs(feedback.sel(rule="random", projection=["up3", "up4"])).max() < 0.9
+    assert np.isfinite(tree["cost"]["bytes_per_synapse"].sel(projection="up1")).all()
+
+
 def test_bounds_hold_for_kernels():
     net = single(FORMS["plain"], bounds=(-0.1, np.full((3, 1, 1, 1), 0.2)))
     kernel = net.draw(0).weights["conv"]

@@ -7,6 +7,7 @@ import torch
 import localplast as lp
 from localplast.measure import cosine_of
 from localplast.models.layers import stream
+from localplast.protocols import load
 from localplast.protocols.latent_equilibrium_cnn import network
 from localplast.rules import dendritic
 
@@ -68,3 +69,16 @@ def test_random_feedback_is_another_gradient():
     cosine, _ = compared(1e-4, small(1e-4, feedback="random"))
     assert cosine[-1] > 0.9999  # the weights onto the output need no feedback
     assert cosine[:-1].max() < 0.9
+
+
+@pytest.mark.slow
+def test_kernels_learn_digits_and_errors_that_come_back_help():
+    """Sixty updates, 7680 images, each shown for a tenth of what it takes the membranes to follow."""
+    preset, found = load("latent-equilibrium-cnn").presets["quick"](), {}
+    for name in ("LE, symmetric", "LE, hidden frozen"):
+        own = preset.rules[name].completed(preset.network, preset.optimiser, preset.loss)
+        course = {"batch": preset.batch, "updates": preset.updates, "test": preset.test, "dtype": "float32", "show": False}
+        fit = lp.run(own.network, preset.task, rule=own.rule, optimiser=own.optimiser, loss=own.loss, backend="torch", **course)
+        found[name] = float(fit["metrics"]["test_accuracy"][-1])
+    assert found["LE, symmetric"] > 0.84
+    assert found["LE, symmetric"] > found["LE, hidden frozen"] + 0.05
