@@ -166,5 +166,5 @@ protocol = Protocol(
     drawn=figure,
     told=told,
     course=course,
-    recorded={"up1.weight": {"every": 1}},
+    recorded={"up1.weight": {"every": 2}},
 )
