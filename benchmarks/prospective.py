@@ -203,7 +203,7 @@ def streams(quick, count):
     for job, f in zip(jobs, found, strict=True):
         floor = floors[job["batch"], job["threads"]]
         steps = SHOWN if job["case"] in (KERNEL, PLAIN) else 1
-        rows.append([job["case"], job["batch"], job["threads"], *cells(f, floor, lambda us, n=steps: f"{1e6 / us / n:.0f}")])
+        rows.append([job["case"], job["batch"], job["threads"], *cells(f, floor, job["threads"], lambda us, n=steps: f"{1e6 / us / n:.0f}")])
     header = ["", "side by side", "threads", "µs per image and step", "CPU µs", "products = 1", "images per s"]
     layers = "-".join(map(str, SIZES))
     title = f"Latent equilibrium {layers}, every image for {SHOWN} steps, weights change in each; backprop: one pass"
@@ -222,18 +222,19 @@ def epochs(quick, count):
     rows = []
     for job, f in zip(jobs, found, strict=True):
         when = {"trial": f"after {DIGITS} digits", "step": "every step", "bptt": f"after {DIGITS} digits", "": ""}[job["update"]]
-        epoch = cells(f, floors[job["threads"]], lambda us: f"{us * 1e-6 * DIGITS * BATCHES * STEPS:.3g}")
+        epoch = cells(f, floors[job["threads"]], job["threads"], lambda us: f"{us * 1e-6 * DIGITS * BATCHES * STEPS:.3g}")
         rows.append([job["case"], when, job["threads"], *epoch])
     header = ["", "weights change", "threads", "µs per digit and step", "CPU µs", "products = 1", "s per epoch"]
     return table(f"GLE on MNIST-1D, 15,000 parameters, {DIGITS} digits side by side", header, rows)
 
 
-def cells(f, floor, last):
-    """Times, their ratio to that of the products (wall time), and what ``last`` makes of the median."""
+def cells(f, floor, threads, last):
+    """Times, their ratio to that of the products (CPU time with one thread, else wall time), what ``last`` makes of the median."""
     if "error" in f or "error" in floor:
         return [f.get("error", ""), "", "", ""]
-    us = statistics.median(f["us"])
-    return [span(f["us"]), span(f["cpu"]), f"{us / statistics.median(floor['us']):.2f}", last(us)]
+    clock = "cpu" if threads == 1 else "us"
+    ratio = statistics.median(f[clock]) / statistics.median(floor[clock])
+    return [span(f["us"]), span(f["cpu"]), f"{ratio:.2f}", last(statistics.median(f["us"]))]
 
 
 def growth(quick):

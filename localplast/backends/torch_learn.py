@@ -64,20 +64,25 @@ class Forward:
         self.cut, self.feedback = cut, feedback or {}
         reason = elsewhere(device) or why_not(net, trainable=net.trainable, feedback=self.feedback)
         delays = {name: tensors[f"{name}.delay"].detach() for name in net.projections}
-        self.graded = reason and not elsewhere(device) and not why_not_graded(net, delays=delays)
-        self.make_graded = functools.cache(lambda: GradedKernel(net, None, tensors, masks, threads=threads))
-        if reason and not self.graded:
+        self.presents = bool(reason) and not elsewhere(device) and not why_not_graded(net, delays=delays)
+        self.threads = threads
+        if reason and not self.presents:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
         options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
         self.fused = None if reason else Fused(net, tensors, masks, **options)
+
+    @functools.cached_property
+    def graded(self):
+        """The kernel of a network of graded populations, which presents trials and learns nothing."""
+        return GradedKernel(self.net, None, self.tensors, self.masks, threads=self.threads)
 
     def __call__(self, weights, inputs, others=None, widths=None, seed=0):
         """As :func:`~localplast.backends.torch_backend.run_forward`."""
         if self.fused is not None:
             return side_by_side(self.net, self.fused(weights, inputs, others))
-        if self.graded and not torch.is_grad_enabled():
-            self.make_graded().refresh({**self.tensors, **(others or {})})
-            return *self.make_graded().outputs(weights, inputs, seed), {}
+        if self.presents and not torch.is_grad_enabled():
+            self.graded.refresh({**self.tensors, **(others or {})})
+            return *self.graded.outputs(weights, inputs, seed), {}
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths, "seed": seed}
         return run_forward(self.net, tensors, self.masks, inputs, **options)
@@ -187,10 +192,10 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        delays, kernel = self.values.delays, OnlineKernel
-        reason = elsewhere(self.device) or why_not_online(self.net, learned, self.optimiser, batch=self.batch, delays=delays)
-        if reason and not elsewhere(self.device) and not why_not_graded(self.net, learned, self.optimiser, delays=delays):
-            reason, kernel = None, GradedKernel
+        kernel, why = OnlineKernel, functools.partial(why_not_online, batch=self.batch)
+        if self.rule.taught:
+            kernel, why = GradedKernel, why_not_graded
+        reason = elsewhere(self.device) or why(self.net, learned, self.optimiser, delays=self.values.delays)
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
             return OnlineLearner(self.net, learned, self.tensors, self.values.masks, self.widths())

@@ -25,8 +25,6 @@ def why_not_online(net, plan, optimiser=None, *, batch=1, delays=None):
     """Why the kernel cannot learn this online, as a sentence, or None if it can; ``delays`` in steps, by projection."""
     if plan.rule.update != "trial" and batch > 1:
         return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
-    if plan.rule.taught:
-        return "compartments learn from mismatches of their own"
     if net.learned_delays:
         return "delays learn, and lie between two steps then"
     between = [name for name, steps in (delays or {}).items() if bool((steps != steps.round()).any())]
