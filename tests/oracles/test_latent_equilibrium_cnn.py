@@ -73,7 +73,7 @@ def test_random_feedback_is_another_gradient():
 
 @pytest.mark.slow
 def test_kernels_learn_digits_and_errors_that_come_back_help():
-    """Sixty updates, 7680 images, each shown for a tenth of what it takes the membranes to follow."""
+    """Sixty updates, 7680 images, each shown for a sixth of a membrane's time constant."""
     preset, found = load("latent-equilibrium-cnn").presets["quick"](), {}
     for name in ("LE, symmetric", "LE, hidden frozen"):
         own = preset.rules[name].completed(preset.network, preset.optimiser, preset.loss)
