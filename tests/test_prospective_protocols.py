@@ -162,6 +162,16 @@ class TestLatentEquilibrium:
             learned(fast, "fast", updates=20, test=0)
 
     @pytest.mark.slow
+    def test_brian2_and_torch_learn_the_same_online(self, preset):
+        found = [learned(replace(preset, batch=1, rules={"LE": replace(preset.rules["LE, learned"], backend=b)}), "LE", updates=20, test=0)
+                 for b in ("brian2", "torch")]
+        for name in ("up1", "up2", "up3", "down1", "down2"):
+            np.testing.assert_allclose(found[0][name]["weight"], found[1][name]["weight"], rtol=0, atol=1e-12)
+            moved = found[0][name]["weight"] - preset.rules["LE, learned"].network.draw(0).weights[name]
+            assert np.abs(moved).max() > 1e-3
+        np.testing.assert_allclose(found[0]["learned"]["hidden1.b"], found[1]["learned"]["hidden1.b"], rtol=0, atol=1e-12)
+
+    @pytest.mark.slow
     def test_accuracies(self, preset):
         accuracy = {name: last(learned(preset, name, updates=200), "test_accuracy") for name in preset.rules if name != "BPTT"}
         assert min(accuracy[f"LE, {kind}"] for kind in ("symmetric", "random", "learned")) > 0.8
