@@ -100,9 +100,9 @@ def course(net, record):
     kept = record["up1"]["weight"]
     at, first = [0, *kept["update"].values], net.draw(record.attrs["seed"]).weights["up1"]
     drawn, ax = plt.subplots(figsize=(5, 3), constrained_layout=True)
-    kinds = ("without delay", "leaky")
+    kinds = ("neuron without delay", "leaky neuron")
     for kind, weights, wanted, colour in zip(kinds, np.array([first, *kept.values])[:, 0].T, TEACHER[0], COLOURS, strict=False):
-        ax.plot(at, weights, color=colour, lw=1.6, label=f"onto the neuron {kind}")
+        ax.plot(at, weights, color=colour, lw=1.6, label=f"onto the {kind}")
         ax.axhline(wanted, color=colour, lw=1, ls="--")
     legend(ax)
     style(ax, "dashed: the teacher's", "update", "weight")
