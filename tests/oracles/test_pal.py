@@ -10,6 +10,7 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
+from localplast.alignment import feedback_cosines
 from localplast.errors import LocalplastError
 from localplast.locality import audit
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
@@ -18,7 +19,9 @@ from localplast.network import Input, Network, Population, Projection, uniform
 from localplast.optimise import momentum, sgd
 from localplast.plan import plan
 from localplast.protocols.microcircuit import CELLS, circuit
-from localplast.protocols.pal_alignment import aligning, angles, learning, logistic
+from localplast.protocols.microcircuit_teacher import undisturbed
+from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning, logistic
+from localplast.protocols.pal_autoencoder import shrunk
 from localplast.rules import dendritic
 
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.01  # per ms, ms
@@ -312,6 +315,46 @@ class TestBias:
         quiet, noisy = self.changes(0.0, 1), self.changes(0.01, 300)
         for name, exact in quiet.items():
             assert np.linalg.norm(noisy[name] - exact) < 0.01 * np.linalg.norm(exact), name
+
+
+class TestProtocols:
+    NET = aligning((3, 4, 3, 2), activation="logistic", targets=(0.0, 1.0))
+
+    def test_weights_are_kept_along_training_and_drawn(self):
+        """Blocks of updates end where weights are to be kept, tests or not."""
+        net = self.NET
+        task = lp.Task.generated("short", lambda rng, n: stream(rng.uniform(-1, 1, (n, 1, 3)), np.zeros((n, 1, 2)), steps=5))
+        kept = {f"{name}.weight": {"every": 2} for name in ("up2", "up3", "down1", "down2")}
+        fit = lp.run(
+            net, task, rule=dendritic(), backend="brian2", target="numpy", record=kept, updates=6, loss=lp.losses.mse(),
+            optimiser=learning(net, up=1.0, ip=1.0, pi=1.0, down=50.0, alpha=1e-5),
+        )  # fmt: skip
+        assert fit["down1"]["update"].values.tolist() == [2, 4, 6]
+        left = course(net, fit).axes[0]
+        starts = {line.get_label(): line.get_ydata()[0] for line in left.lines[:2]}
+        first = angles({name: w for name, w in net.draw(0).weights.items() if name[:2] in ("up", "do")})
+        assert starts == pytest.approx(first) and all(len(line.get_xdata()) == 4 for line in left.lines[:2])
+
+    def test_comparisons_measure_feedback_that_is_a_projection(self):
+        values = self.NET.draw(0)
+        found = feedback_cosines(self.NET, values, dendritic(), 0)
+        exact = np.cos(np.radians(list(angles(values.weights).values())))
+        assert [found["feedback_cosine.up2"], found["feedback_cosine.up3"]] == pytest.approx(list(exact))
+
+    def test_teachers_of_any_depth_are_circuits_at_rest(self):
+        net, sense = aligning((3, 4, 3, 2), activation="logistic", sigma=0.0, targets=(0.0, 1.0)), np.array([[[0.3, -0.8, 0.5]]])
+        trials = stream(sense, np.zeros((1, 1, 2)), steps=60).without(net.teachers)
+        said = lp.run(net, trials, values=net.draw(2), backend="torch", record=["said.shown"])["said"]["shown"].values[0, -1]
+        np.testing.assert_allclose(said, undisturbed(net, net.draw(2).weights, sense, logistic)[0, 0], rtol=0, atol=1e-10)
+
+    def test_symmetric_feedback_stays_the_transpose(self):
+        own = contenders(lambda **options: aligning((3, 4, 3, 2), **options), backend="torch")["symmetric"].network
+        weights = own.draw(1).weights
+        assert max(angles({k: w for k, w in weights.items() if k[:2] in ("up", "do")}).values()) < 1e-4
+
+    def test_images_shrink_to_means_over_squares(self):
+        image = np.arange(784, dtype=np.uint8).reshape(1, 28, 28)
+        assert shrunk(image)[0, 8] == pytest.approx(image[0, 4:8, 4:8].mean() / 255)
 
 
 class TestErrorsOfUse:
