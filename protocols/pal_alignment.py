@@ -19,7 +19,7 @@ from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
 
-__all__ = ["aligning", "angles", "contenders", "course", "learning", "logistic", "network", "protocol", "told"]
+__all__ = ["aligning", "angles", "contenders", "course", "figure", "learning", "logistic", "network", "protocol", "told"]
 
 SIZES = (5, 20, 10, 20, 5)
 CELLS = {"hidden": pal_pyramidal, "inter": sacramento_interneuron, "out": pal_output}
@@ -109,21 +109,31 @@ def told(net, trials, after):
 
 
 def course(net, record):
-    """Angles along training, and all feedback weights against the forward weights they answer, at the end."""
+    """Angles along training; dotted: 30 degrees."""
     import matplotlib.pyplot as plt
 
     kept = {name: record[name]["weight"] for name in (*of_kind(net, "up")[1:], *of_kind(net, "down"))}
-    drawn, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), constrained_layout=True)
+    drawn, ax = plt.subplots(figsize=(5, 3.4), constrained_layout=True)
     at, first = next(iter(kept.values()))["update"].values, net.draw(record.attrs["seed"]).weights
     for (name, found), colour in zip(angles({k: [first[k], *w.values] for k, w in kept.items()}).items(), COLOURS, strict=False):
-        left.plot([0, *at], found, color=colour, lw=1.6, label=name)
-        up = kept[f"up{int(name.removeprefix('down')) + 1}"].values[-1].T
-        right.plot(up.ravel(), kept[name].values[-1].ravel(), ".", ms=3, color=colour)
-    left.axhline(30, color="0.6", lw=0.8, ls=":")
-    left.set_ylim(0, 95)
-    legend(left)
-    style(left, "", "update (a stream of patterns each)", "angle between feedback and forward weights (degrees)")
-    style(right, "", "forward weight", "feedback weight, after learning")
+        ax.plot([0, *at], found, color=colour, lw=1.6, label=name)
+    ax.axhline(30, color="0.6", lw=0.8, ls=":")
+    ax.set_ylim(0, 100)
+    legend(ax)
+    style(ax, "feedback against forward weights", "update (a stream of patterns each)", "angle (degrees)")
+    return drawn
+
+
+def figure(net, trials, before, after):
+    """Every feedback weight against the forward weight that it answers, before and after learning."""
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharex=True, sharey=True, constrained_layout=True)
+    for ax, (title, values) in zip(axes, {"before learning": before, "after learning": after}.items(), strict=True):
+        for k, (name, colour) in enumerate(zip(of_kind(net, "down"), COLOURS, strict=False), 2):
+            ax.plot(values.weights[f"up{k}"].T.ravel(), values.weights[name].ravel(), ".", ms=3, color=colour, label=name)
+        style(ax, title, "forward weight", "feedback weight" if values is before else "")
+    legend(axes[0])
     return drawn
 
 
@@ -166,6 +176,7 @@ protocol = Protocol(
     published={"fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"},
     rule="dendritic",
     told=told,
+    drawn=figure,
     course=course,
     recorded={f"{name}.weight": {"every": 2} for name in ("up2", "up3", "up4", "down1", "down2", "down3")},
 )

@@ -13,7 +13,7 @@ from localplast.models.layers import stream
 from localplast.network import uniform
 from localplast.optimise import adam
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning
+from localplast.protocols.pal_alignment import aligning, angles, contenders, course, figure, learning
 from localplast.task import Task
 from localplast.verbs import run
 
@@ -108,6 +108,7 @@ protocol = Protocol(
     },
     rule="dendritic",
     told=told,
+    drawn=figure,
     course=course,
     recorded={f"{name}.weight": {"every": 5} for name in ("up2", "up3", "up4", "down1", "down2", "down3")},
 )

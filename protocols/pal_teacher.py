@@ -9,6 +9,7 @@ from brian2 import ms
 from localplast.loss import mse
 from localplast.network import uniform
 from localplast.protocol import Preset, Protocol
+from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
 
@@ -85,6 +86,7 @@ protocol = Protocol(
     published={"fig. 4ab": "feedback turns its sign and the student matches the teacher; with fixed feedback it does not (no number)"},
     rule="dendritic",
     told=told,
+    drawn=figure,
     course=course,
     recorded={f"{name}.weight": {"every": 2} for name in ("up1", "up2", "down1")},
 )

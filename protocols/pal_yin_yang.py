@@ -12,7 +12,7 @@ from localplast.models.layers import classes
 from localplast.network import uniform
 from localplast.optimise import adam
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.pal_alignment import aligning, contenders, course, learning, told
+from localplast.protocols.pal_alignment import aligning, contenders, course, figure, learning, told
 from localplast.task import Task
 
 __all__ = ["network", "points_task", "protocol"]
@@ -82,6 +82,7 @@ protocol = Protocol(
     published={"Yin-Yang": "4-30-3, 400 epochs of 2000 points, 10 seeds (accuracies are in a figure, not checked)"},
     rule="dendritic",
     told=told,
+    drawn=figure,
     course=course,
     recorded={f"{name}.weight": {"every": 5} for name in ("up2", "down1")},
 )
