@@ -143,7 +143,7 @@ def network(**options):
 
 
 def quick():
-    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur what is learned, are rarer."""
+    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur feedback, are rarer."""
     return preset(steps=1000)
 
 

@@ -54,7 +54,7 @@ def images_task(*, steps, patterns, images=5000):
 
 
 def separability(net, values, *, count=1000):
-    """Share of digits that a linear classifier tells from mean rates of the bottleneck: fitted to ``count`` images, tested on others."""
+    """Share of digits that a linear classifier tells from mean rates of the bottleneck; ``count`` images to fit, as many to test."""
     _, (images, labels) = mnist()
     sense = shrunk(images[: 2 * count])[:, None].repeat(60, axis=1)
     silent = stream(sense[:, :1], sense[:, :1], steps=60).without(net.teachers)
@@ -74,11 +74,11 @@ def told(net, trials, after):
 
 def quick():
     """Images of 7 x 7 pixels, 32 streams side by side, of 10 images for 0.2 ms each."""
-    return preset(steps=20, patterns=10, batch=32, updates=400)
+    return preset(steps=20, patterns=10, batch=32, updates=150)
 
 
 def paper():
-    """One stream, images of 1 ms: ten times as many."""
+    """One stream of images of 1 ms."""
     return preset(steps=100, patterns=100, batch=1, updates=4000)
 
 
