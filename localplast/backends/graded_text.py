@@ -38,31 +38,16 @@ static void meet(long long *gate, long team)
         if (turns > 2000) sched_yield(); /* others need the processor */
 }
 
-/* y (HIGH, WIDE vectors) += a b, the sums in registers; element (r, k) of a lies at r * row + k * step. */
-#define BLOCK(NAME, HIGH, WIDE)                                                                        \
-    MULTIPLY_ADD void NAME(const real *a, long row, long step, long n, const real *b, long m, real *y) \
-    {                                                                                                  \
-        CONTRACT                                                                                       \
-        vec sum[HIGH][WIDE], line[WIDE];                                                               \
-        EACH(r, HIGH) EACH(c, WIDE) sum[r][c] = *(const vec *)(y + r * m + c * LANES);                 \
-        for (long k = 0; k < n; k++) {                                                                 \
-            EACH(c, WIDE) line[c] = *(const vec *)(b + k * m + c * LANES);                             \
-            EACH(r, HIGH) EACH(c, WIDE) sum[r][c] += a[r * row + k * step] * line[c];                  \
-        }                                                                                              \
-        EACH(r, HIGH) EACH(c, WIDE) *(vec *)(y + r * m + c * LANES) = sum[r][c];                       \
-    }
-BLOCK(high_wide, ROWS, 3)
-BLOCK(high_middle, ROWS, 2)
-BLOCK(high_narrow, ROWS, 1)
-BLOCK(low_wide, 1, 3)
-BLOCK(low_middle, 1, 2)
-BLOCK(low_narrow, 1, 1)
+TILE(tile_middle, ROWS, 2)
+TILE(line_wide, 1, COLUMNS)
+TILE(line_middle, 1, 2)
+TILE(line_narrow, 1, 1)
 /* Down all rows of some columns. Three rows or more that are left over cost less as a block that reaches into the padding. */
 #define DOWN(SIZE)                                                                                     \
     {                                                                                                  \
         long r = 0;                                                                                    \
-        for (; r + 2 < rows; r += ROWS) high_##SIZE(a + r * row, row, step, n, b + c, m, y + r * m + c); \
-        for (; r < rows; r++) low_##SIZE(a + r * row, row, step, n, b + c, m, y + r * m + c);          \
+        for (; r + 2 < rows; r += ROWS) tile_##SIZE(a + r * row, row, step, n, b + c, m, y + r * m + c); \
+        for (; r < rows; r++) line_##SIZE(a + r * row, row, step, n, b + c, m, y + r * m + c);          \
     }
 
 /* y (rows, m) += a (rows, n) b (n, m); m is a multiple of LANES, y has rows up to a multiple of ROWS. */

@@ -68,22 +68,22 @@ static unsigned flush(void) { return 0; }
 static void unflush(unsigned old) { }
 #endif
 
-/* y[row][0:COLS] += a[row][0:n] b[0:n][0:COLS] for ROWS rows, the sums in registers. */
+/* y (HIGH, WIDE vectors) += a b, the sums in registers; element (r, k) of a lies at r * row + k * step. */
 #define EACH(index, count) _Pragma("GCC unroll 8") for (int index = 0; index < count; index++)
-#define TILE(NAME, COLS)                                                                   \
-    MULTIPLY_ADD void NAME(const real *a, long lda, long n, const real *b, long m, real *y) \
-    {                                                                                      \
-        CONTRACT                                                                           \
-        vec sum[ROWS][COLS], row[COLS];                                                    \
-        EACH(r, ROWS) EACH(c, COLS) sum[r][c] = *(const vec *)(y + r * m + c * LANES);     \
-        for (long k = 0; k < n; k++) {                                                     \
-            EACH(c, COLS) row[c] = *(const vec *)(b + k * m + c * LANES);                  \
-            EACH(r, ROWS) EACH(c, COLS) sum[r][c] += a[r * lda + k] * row[c];              \
-        }                                                                                  \
-        EACH(r, ROWS) EACH(c, COLS) *(vec *)(y + r * m + c * LANES) = sum[r][c];           \
+#define TILE(NAME, HIGH, WIDE)                                                                         \
+    MULTIPLY_ADD void NAME(const real *a, long row, long step, long n, const real *b, long m, real *y) \
+    {                                                                                                  \
+        CONTRACT                                                                                       \
+        vec sum[HIGH][WIDE], line[WIDE];                                                               \
+        EACH(r, HIGH) EACH(c, WIDE) sum[r][c] = *(const vec *)(y + r * m + c * LANES);                 \
+        for (long k = 0; k < n; k++) {                                                                 \
+            EACH(c, WIDE) line[c] = *(const vec *)(b + k * m + c * LANES);                             \
+            EACH(r, HIGH) EACH(c, WIDE) sum[r][c] += a[r * row + k * step] * line[c];                  \
+        }                                                                                              \
+        EACH(r, HIGH) EACH(c, WIDE) *(vec *)(y + r * m + c * LANES) = sum[r][c];                       \
     }
-TILE(tile_wide, COLUMNS)
-TILE(tile_narrow, 1)
+TILE(tile_wide, ROWS, COLUMNS)
+TILE(tile_narrow, ROWS, 1)
 
 /* y (S, m) += a (S, n) b (n, m); m is a multiple of LANES. */
 static void product(const real *a, long lda, long n, const real *b, long m, real *y)
@@ -91,9 +91,9 @@ static void product(const real *a, long lda, long n, const real *b, long m, real
     for (int s = 0; s < S; s += ROWS) {
         long column = 0;
         for (; column + COLUMNS * LANES <= m; column += COLUMNS * LANES)
-            tile_wide(a + s * lda, lda, n, b + column, m, y + s * m + column);
+            tile_wide(a + s * lda, lda, 1, n, b + column, m, y + s * m + column);
         for (; column < m; column += LANES)
-            tile_narrow(a + s * lda, lda, n, b + column, m, y + s * m + column);
+            tile_narrow(a + s * lda, lda, 1, n, b + column, m, y + s * m + column);
     }
 }
 
