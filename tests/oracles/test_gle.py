@@ -385,9 +385,9 @@ def square(step):
 
 def noise(step):
     """Ornstein-Uhlenbeck processes of 1 s and variance 1."""
-    x, kept, rng = np.zeros(100), [], np.random.default_rng(0)
+    x, kept, rng = np.zeros(1000), [], np.random.default_rng(0)
     for _ in step:
-        x = x - 0.01 * x + np.sqrt(0.02) * rng.standard_normal(100)
+        x = x - 0.01 * x + np.sqrt(0.02) * rng.standard_normal(1000)
         kept.append(x)
     return np.array(kept).T
 
@@ -396,7 +396,7 @@ WAVES = {"sine of 0.2 rad/s": sine(0.2, 24), "sine of 3 rad/s": sine(3.0, 48), "
 
 
 def stationary(wave):
-    """Trials of a stationary stream, in which one step is judged (of noise: 8 s), long after the beginning.
+    """Trials of a stationary stream, in which one step is judged (of noise: 3 s), long after the beginning.
 
     The teacher speaks only then. With all phases in one batch, what is learned is the gradient per step. The network compares its
     answer with the rate of the teacher in this step, as in the reference; the loss judges a rate when it is shown, a step later.
@@ -404,7 +404,7 @@ def stationary(wave):
     step = np.arange(-3000, SETTLED + LINGER)
     sense = WAVES[wave](step)
     rates = chain(sense, *TEACHER)[:, 2999:, None]
-    judged = (step[3000:] <= SETTLED) & (step[3000:] > SETTLED - (800 if wave == "noise" else 1))
+    judged = (step[3000:] <= SETTLED) & (step[3000:] > SETTLED - (300 if wave == "noise" else 1))
     teach = np.tile(judged.astype(float)[:, None], (len(sense), 1, 1))
     return lp.Trials({"sense": sense[:, 3000:, None], "teach": teach, "target": rates[:, 1:]}, rates[:, :-1], judged.astype(float))
 
