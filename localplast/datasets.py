@@ -1,4 +1,4 @@
-"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST and SuperSpike's patterns from their original files; MNIST-1D, N-MNIST.
+"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, SuperSpike's patterns, MNIST-1D and N-MNIST from files.
 
 Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
 once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.

@@ -47,8 +47,8 @@ def series(rng, trials, *, duration, horizon=HORIZON):
     Returns
     -------
     Trials
-        Inputs ``sense``, ``teach`` and ``target`` ``(trial, time, 1)``, of mean 0 and variance 1; the teacher is silent, and nothing
-        is judged, in the first 50 units of time. The weight of the steps adds up to 1.
+        Inputs ``sense``, ``teach`` and ``target`` ``(trial, time, 1)``, of mean 0 and variance 1; in the first 50 units of time the
+        teacher is silent and nothing is judged. The weight of the steps adds up to 1.
     """
     steps, ahead, settling = (round(t / STEP) for t in (duration, horizon, SETTLING))
     past = rng.uniform(0.5, 1.2, trials)
@@ -74,7 +74,7 @@ def persistence(trials):
 def network(size=40, *, duration, feedback="symmetric", errors="prospective"):
     """One channel, two hidden layers of ``size`` tanh neurons, one linear output; weights and biases learn.
 
-    Three quarters of a hidden layer are leaky integrators of 1 to 20 ms, evenly spread on a logarithmic scale; the others do not lag.
+    Three quarters of a hidden layer are leaky integrators of 1 to 20 ms, evenly spread in logarithm; the others do not lag.
 
     Other arguments
     ---------------
@@ -119,7 +119,7 @@ def told(net, trials, after):
 
 
 def figure(net, trials, before, after):
-    """The first trial and its prediction, shown when it is due, before and after learning (two :class:`~localplast.network.Values`)."""
+    """The first trial and what was said of it, drawn when it is due; ``before`` and ``after`` are :class:`~localplast.network.Values`."""
     import matplotlib.pyplot as plt
 
     drawn, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, sharey=True, constrained_layout=True)

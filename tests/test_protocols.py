@@ -36,6 +36,7 @@ FILES = {
     "latent-equilibrium": "mnist/train-images-idx3-ubyte.gz",
     "latent-equilibrium-cnn": "mnist/train-images-idx3-ubyte.gz",
     "psmnist": "mnist/train-images-idx3-ubyte.gz",
+    "gle-mnist1d": "mnist1d/mnist1d.npz",
     "decolle-mnist": "mnist/train-images-idx3-ubyte.gz",
     "decolle-nmnist": "nmnist_small/nmnist_small.npz",
     "superspike-oxford": "superspike_oxford/oxford-target.ras",
