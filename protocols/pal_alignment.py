@@ -70,15 +70,16 @@ def of_kind(net, kind):
     return tuple(name for name in net.projections if name.rstrip("0123456789") == kind)
 
 
-def contenders(made, *, backend, offline=None):
+def contenders(made, *, backend, offline=None, strength=1.0):
     """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose; and BPTT, if ``offline``.
 
-    ``offline`` is BPTT's optimiser; it changes ``up`` alone.
+    ``offline`` is BPTT's optimiser; it changes ``up`` alone. ``strength`` is that of the transpose: with strong forward weights the
+    loop through a layer and back would amplify what interneurons do not cancel.
     """
     net = made()
     fixed, lateral = of_kind(net, "down"), (*of_kind(net, "ip"), *of_kind(net, "pi"))
     quiet, forward = made(sigma=0.0), tuple(name for name in of_kind(net, "up") if net.projections[name].post != "out")
-    upwards = [transposed(f"up{k}") for k in range(2, len(fixed) + 2)]
+    upwards = [transposed(f"up{k}", times=strength) for k in range(2, len(fixed) + 2)]
     symmetric = made(sigma=0.0, down=upwards, plastic=("up", "ip", "pi"))
     return {
         **({"BPTT": Contender(bptt(), "torch", (*lateral, *fixed), quiet, offline)} if offline else {}),
@@ -143,23 +144,26 @@ def network(**options):
 
 
 def quick():
-    """The published rates and number of steps, with patterns of 10 ms: jumps of the signal, which blur feedback, are rarer."""
-    return preset(steps=1000)
+    """The published rates of feedback and number of steps, with patterns of 10 ms: jumps of the signal, which blur it, are rarer.
+
+    Forward weights learn slower, and low-pass filtered with 1 ms: with the published 100 ms they overshoot here.
+    """
+    return preset(steps=1000, up=0.2, tau=1 * ms)
 
 
 def paper():
     """Patterns of 1 ms, 100 times 100 of them (there the same 100 patterns; here always new ones)."""
-    return preset(steps=100)
+    return preset(steps=100, up=1.0, tau=100 * ms)
 
 
-def preset(*, steps, stream=10_000, updates=100):
-    """``steps`` per pattern, ``stream`` per update."""
+def preset(*, steps, up, tau, stream=10_000, updates=100):
+    """``steps`` per pattern, ``stream`` per update; ``up`` and ``tau`` are those of :func:`learning`."""
     net = network()
     return Preset(
         network=net,
         task=teaching_task(net, steps=steps, patterns=stream // steps, phi=logistic, name="pal-alignment"),
         loss=mse(),
-        optimiser=learning(net, up=1.0, ip=5.0, pi=5.0, down=50.0, alpha=1e-5),
+        optimiser=learning(net, up=up, ip=5.0, pi=5.0, down=50.0, alpha=1e-5, tau=tau),
         batch=1,
         updates=updates,
         test=100,

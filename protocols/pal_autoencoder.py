@@ -93,7 +93,7 @@ def preset(*, steps, patterns, batch, updates):
         updates=updates,
         test=200,
         hidden="hidden1",
-        rules=contenders(network, backend=backend, offline=adam(0.003)),
+        rules=contenders(network, backend=backend, offline=adam(0.003), strength=0.2),
     )
 
 
