@@ -119,7 +119,7 @@ def told(net, trials, after):
 
 
 def figure(net, trials, before, after):
-    """The first trial and what was said of it, drawn when it is due; ``before`` and ``after`` are :class:`~localplast.network.Values`."""
+    """The first trial and what was said of it, drawn when it is due, before and after learning (both ``Values``)."""
     import matplotlib.pyplot as plt
 
     drawn, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, sharey=True, constrained_layout=True)
