@@ -57,7 +57,7 @@ def le_case(batch, threads, repeats, *, plain=False):
     """Microseconds per image and step."""
     from localplast.rules import dendritic
 
-    images = 1 if plain else 2
+    images = max(1, 8 // batch) if plain else max(2, 256 // batch)  # a call has costs of its own
     net, trials, optimiser = stream_problem(images, batch)
     learner = learner_of(net, dendritic(), optimiser, batch, threads, plain=plain)
     return timed(lambda: learner.train(trials), batch * trials.steps, repeats)
@@ -201,9 +201,9 @@ def streams(quick, count):
     floors = {(j["batch"], j["threads"]): f for j, f in zip(jobs, found, strict=True) if j["case"] == FLOOR}
     rows = []
     for job, f in zip(jobs, found, strict=True):
-        floor = floors[job["batch"], job["threads"]]
-        steps = SHOWN if job["case"] in (KERNEL, PLAIN) else 1
-        rows.append([job["case"], job["batch"], job["threads"], *cells(f, floor, job["threads"], lambda us, n=steps: f"{1e6 / us / n:.0f}")])
+        batch, threads, steps = job["batch"], job["threads"], SHOWN if job["case"] in (KERNEL, PLAIN) else 1
+        measured = cells(f, floors[batch, threads], threads, lambda us, n=steps: f"{1e6 / us / n:.0f}")
+        rows.append([job["case"], batch, threads, *measured])
     header = ["", "side by side", "threads", "µs per image and step", "CPU µs", "products = 1", "images per s"]
     layers = "-".join(map(str, SIZES))
     title = f"Latent equilibrium {layers}, every image for {SHOWN} steps, weights change in each; backprop: one pass"
