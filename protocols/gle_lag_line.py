@@ -101,16 +101,15 @@ def told(net, trials, after):
 
 
 def figure(net, trials, before, after):
-    """Two periods of the student's output before and after learning, beside the teacher's."""
+    """The student's output in the judged steps of a trial before and after learning, beside the teacher's."""
     import matplotlib.pyplot as plt
 
     drawn, ax = plt.subplots(figsize=(7, 3), constrained_layout=True)
-    shown = slice(-2 * len(square(net.dt)), None)
-    time = np.arange(2 * len(square(net.dt))) * float(net.dt)
+    time, shown = np.arange(trials.steps) * float(net.dt), trials.weight > 0
     for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning")):
         said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
-        ax.plot(time, said.values[0, shown, 0], color=colour, lw=1.6, label=label)
-    ax.plot(time, trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
+        ax.plot(time[shown], said.values[0, shown, 0], color=colour, lw=1.6, label=label)
+    ax.plot(time[shown], trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
     style(ax, "", "time (s)", "output")
     legend(ax)
     return drawn

@@ -18,11 +18,12 @@ from localplast.network import normal, uniform
 from localplast.optimise import sgd
 from localplast.plot import COLOURS, legend, style
 from localplast.protocol import Preset, Protocol
+from localplast.protocols.gle_lag_line import REST, figure
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
 from localplast.verbs import run
 
-__all__ = ["TEACHER", "course", "figure", "network", "protocol", "sines", "stream", "teacher", "told"]
+__all__ = ["TEACHER", "course", "network", "protocol", "sines", "stream", "teacher", "told"]
 
 #: Weights onto the first hidden layer of the teacher, ``(pre, post)``.
 TEACHER = np.array([[-0.5, 1.0]])
@@ -31,8 +32,6 @@ ABOVE = [np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[1.0], [1.0]])]
 #: Angular frequencies of the input, in radians per second.
 FREQUENCIES = np.array([0.49, 1.07, 1.98])
 TAU_M, TAU_R, BETA, GAMMA = 1 * second, [1.0, 0.1] * second, 0.01, 1e-3
-#: Ten times the quickest error neuron.
-REST = 1 * second
 
 
 def network(*, dt, errors="prospective", feedback="symmetric"):
@@ -106,21 +105,6 @@ def course(net, record):
         ax.axhline(wanted, color=colour, lw=1, ls="--")
     legend(ax)
     style(ax, "dashed: the teacher's", "update", "weight")
-    return drawn
-
-
-def figure(net, trials, before, after):
-    """The student's output in one piece of the stream before and after learning, beside the teacher's."""
-    import matplotlib.pyplot as plt
-
-    drawn, ax = plt.subplots(figsize=(7, 3), constrained_layout=True)
-    time, shown = np.arange(trials.steps) * float(net.dt), trials.weight > 0
-    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning")):
-        said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
-        ax.plot(time[shown], said.values[0, shown, 0], color=colour, lw=1.6, label=label)
-    ax.plot(time[shown], trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
-    style(ax, "", "time (s)", "output")
-    legend(ax)
     return drawn
 
 
