@@ -44,8 +44,8 @@ def points_task(*, steps, stream, shown=100):
 def quick():
     """32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly and fall."""
     net = network()
-    optimiser = learning(net, up=(50.0, 1.0), ip=5.0, pi=5.0, down=50.0, alpha=2e-4, tau=1 * ms).halved(300 * 20 * 20)
-    return preset(net, optimiser, steps=20, stream=20, batch=32, updates=1000)
+    optimiser = learning(net, up=(50.0, 1.0), ip=5.0, pi=5.0, down=50.0, alpha=2e-4, tau=1 * ms).halved(80 * 20 * 20)
+    return preset(net, optimiser, steps=20, stream=20, batch=32, updates=240)
 
 
 def paper():
