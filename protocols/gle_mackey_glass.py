@@ -143,8 +143,8 @@ def overview(tree):
         axis.plot(error["trials"], error.sel(rule=rule).mean("seed"), color=colour, label=str(rule))
     axis.axhline(persistence(series(np.random.default_rng(0), 20, duration=400.0)), color="0.5", ls="--", label="persistence")
     style(axis, "", "trials", f"normalised RMSE, {HORIZON:g} ahead")
-    axis.set_yscale("log")
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_ylim(0, None)
+    axis.legend(frameon=False, fontsize=8, ncol=2)
     return drawn
 
 

@@ -18,11 +18,13 @@ from localplast.models.gle import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
 from localplast.optimise import adam
+from localplast.plot import COLOURS, style
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
+from localplast.verbs import run
 
-__all__ = ["network", "protocol", "signals", "time_constants"]
+__all__ = ["figure", "network", "protocol", "signals", "time_constants"]
 
 #: How long a digit lasts, in units of time (here ms), and its classes.
 DURATION, CLASSES = 72.0, 10
@@ -93,6 +95,27 @@ def task(*, steps=360):
     return Task.dataset("gle-mnist1d", *mnist1d(), partial(signals, steps=steps))
 
 
+def figure(net, trials, before, after):
+    """One digit as a signal, and the summed logits that decide on it, before and after learning.
+
+    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    """
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(2, 2, figsize=(9, 4.2), sharex=True, sharey="row", constrained_layout=True)
+    silent, time = trials[0].without(net.teachers), np.arange(1, trials.steps + 1) * float(net.dt / ms)
+    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+        said = run(net, silent, values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[0]
+        upper.plot(time, silent.inputs["sense"][0, :, 0], color="0.3", lw=1)
+        for digit, line in enumerate(np.cumsum(said - said.mean(1, keepdims=True), axis=0).T):
+            right = digit == trials.target[0]
+            lower.plot(time, line, color=COLOURS[0] if right else "0.75", lw=1 + right, label=str(digit) if right else None)
+        style(upper, title, "", "signal" if values is before else "")
+        style(lower, "", "time (ms)", "summed logits" if values is before else "")
+    axes[1, 1].legend(frameon=False, fontsize=8, title="digit")
+    return drawn
+
+
 def contenders(made, offline):
     """The network ``made(**options)`` under GLE, without one thing or another, and under BPTT with the optimiser ``offline``."""
     net = made()
@@ -156,4 +179,5 @@ protocol = Protocol(
         "GLE, 15,000 parameters, 10 seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors' records)",
     },
     rule="dendritic",
+    drawn=figure,
 )
