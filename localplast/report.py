@@ -154,7 +154,9 @@ def trained(built, folder, seed):
 
 
 def inside(built, own, values, seed):
-    """One test trial, for :func:`localplast.plot.activity`."""
+    """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
+    if not own.network.nodes[built.hidden].model.spiking:
+        return None
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 
 

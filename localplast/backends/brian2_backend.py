@@ -160,13 +160,13 @@ class Brian2Learner:
         results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
+        self.updates += len(trials) * per_trial if within else len(trials) // self.batch
         values = self.values.replace_weights(self.weights, self.others)
         self.take(results)
         metrics = self.metrics(results, trials)
         told = (*self.weights.values(), *self.others.values(), [m["loss"] for m in metrics])
         if self.rule.taught and not all(np.all(np.isfinite(x)) for x in told):
             self.find_failure(values, trials)
-        self.updates += len(trials) * per_trial if within else len(trials) // self.batch
         return metrics
 
     def find_failure(self, values, trials):

@@ -334,7 +334,7 @@ class TorchLearner:
         return {
             "loss": float(total.mean()),
             "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
-            "spikes": sum(spikes) / max(len(spikes), 1),
+            "spikes": sum(spikes) / len(spikes) if spikes else float("nan"),
         }
 
     def rounded(self):
