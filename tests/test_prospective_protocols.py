@@ -22,7 +22,7 @@ from localplast.models.layers import layered, stream
 from localplast.protocols import fourier_synthesis, presentation_time
 from localplast.protocols import latent_equilibrium as images
 from localplast.protocols.microcircuit import bars_task
-from localplast.report import contenders, report
+from localplast.report import contenders, inside, report
 from localplast.rules import bptt, dendritic
 
 MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
@@ -187,3 +187,11 @@ def test_feedback_weights_that_learn_are_no_part_of_the_hidden_gradient():
     local, exact = (lp.gradient(net, trials, each, loss=loss) for each in (rule, bptt()))
     whole = np.linalg.norm([np.linalg.norm(local[name]["gradient"]) for name in ("up1", "down1")])
     assert abs(whole / np.linalg.norm(exact["up1"]["gradient"]) - found["norm_ratio"]) > 0.1, "both would be the same"
+
+
+def test_networks_of_rates_have_no_spikes_to_count_or_to_see():
+    preset = protocols.load("presentation-time").presets["quick"]()
+    own = next(iter(contenders(preset).values())).completed(preset.network, preset.optimiser, preset.loss)
+    assert inside(preset, own, None, 0) is None
+    record = learned(preset, next(iter(preset.rules)), updates=1)
+    assert np.isnan(last(record, "test_spikes")) and np.isfinite(last(record, "test_loss"))
