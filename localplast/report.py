@@ -139,9 +139,12 @@ def check_figure_path(path):
 
 
 def write_figure(figure, path):
-    """Write a Matplotlib figure to ``path``, whole or not at all, in the format of its suffix."""
+    """Write a Matplotlib figure to ``path``, whole or not at all, in the format of its suffix; pyplot then forgets it."""
+    import matplotlib.pyplot as plt
+
     stream = io.BytesIO()
     figure.savefig(stream, format=check_figure_path(path).suffix[1:], dpi=150)
+    plt.close(figure)
     atomic_write(path, stream.getvalue())
 
 
