@@ -20,7 +20,7 @@ import pooch
 
 from localplast.errors import DatasetError
 
-__all__ = ["Events", "fashion_mnist", "mackey_glass", "mnist", "mnist1d", "nmnist_small", "oxford", "yin_yang"]
+__all__ = ["Events", "fashion_mnist", "mackey_glass", "mnist", "mnist1d", "nmnist_small", "oxford", "pooled", "yin_yang"]
 
 IDX_FILES = (
     "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
@@ -131,6 +131,12 @@ def mnist():
         A file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
     """
     return idx_dataset("mnist")
+
+
+def pooled(images, width=1):
+    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to ``(image, (28/width)**2)``."""
+    side = 28 // width
+    return images.reshape(len(images), side, width, side, width).mean((2, 4)).reshape(len(images), -1) / 255
 
 
 @functools.cache

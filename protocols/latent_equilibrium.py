@@ -9,7 +9,7 @@ import numpy as np
 from brian2 import ms
 
 from localplast.comparison import Contender
-from localplast.datasets import mnist
+from localplast.datasets import mnist, pooled
 from localplast.loss import mse
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import classes, layer_names, layered
@@ -55,8 +55,7 @@ def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
     are shown as one, less the first of ``grey`` and over the second.
     """
     def flat(pixels, labels, rng=None):
-        blocks = pixels.reshape(len(pixels), 28 // averaged, averaged, 28 // averaged, averaged)
-        return (blocks.mean((2, 4)).reshape(len(pixels), -1) / 255 - grey[0]) / grey[1], labels
+        return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
 
     (pixels, labels), test = mnist()
     single = Task.dataset("images", (pixels[:train], labels[:train]), test, flat)

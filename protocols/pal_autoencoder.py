@@ -7,7 +7,7 @@ classifier, which the network does not know of.
 import numpy as np
 from brian2 import ms
 
-from localplast.datasets import mnist
+from localplast.datasets import mnist, pooled
 from localplast.loss import mse
 from localplast.models.layers import stream
 from localplast.network import uniform
@@ -17,15 +17,10 @@ from localplast.protocols.pal_alignment import aligning, angles, contenders, cou
 from localplast.task import Task
 from localplast.verbs import run
 
-__all__ = ["images_task", "network", "protocol", "separability", "shrunk", "told"]
+__all__ = ["images_task", "network", "protocol", "separability", "told"]
 
-SIDE, SIZES = 7, (49, 40, 10, 40, 49)
-
-
-def shrunk(images, side=SIDE):
-    """Images ``(image, 28, 28)`` as means over squares, from 0 to 1: ``(image, side * side)``."""
-    width = 28 // side
-    return images.reshape(len(images), side, width, side, width).mean((2, 4)).reshape(len(images), -1) / 255
+#: Pixels are means over squares of so many, 7 x 7 of them.
+WIDTH, SIZES = 4, (49, 40, 10, 40, 49)
 
 
 def network(*, sigma=0.05, **options):
@@ -38,7 +33,7 @@ def network(*, sigma=0.05, **options):
 def images_task(*, steps, patterns, images=5000):
     """Streams of so many images, each for so many ``steps``; wanted of the output is the image itself. Tests show one each."""
     (train, _), (test, _) = mnist()
-    train, test = shrunk(train[:images]), shrunk(test)
+    train, test = pooled(train[:images], WIDTH), pooled(test, WIDTH)
 
     def presented(chosen, steps):
         return stream(chosen, chosen, steps=steps)
@@ -56,7 +51,7 @@ def images_task(*, steps, patterns, images=5000):
 def separability(net, values, *, count=1000):
     """Share of digits that a linear classifier tells from mean rates of the bottleneck; ``count`` images to fit, as many to test."""
     _, (images, labels) = mnist()
-    sense = shrunk(images[: 2 * count])[:, None].repeat(60, axis=1)
+    sense = pooled(images[: 2 * count], WIDTH)[:, None].repeat(60, axis=1)
     silent = stream(sense[:, :1], sense[:, :1], steps=60).without(net.teachers)
     rates = run(net, silent, values=values, backend="torch", record=["hidden2.rate"], every=5)["hidden2"]["rate"].values
     seen = np.column_stack([rates[:, 4:].mean(1), np.ones(2 * count)])  # the noise averaged away

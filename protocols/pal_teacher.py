@@ -3,6 +3,8 @@
 Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 4ab: a teacher of the same size with weights of 2.
 """
 
+from functools import partial
+
 import numpy as np
 from brian2 import ms
 
@@ -62,9 +64,6 @@ def paper():
 
 
 def preset(net, optimiser, *, updates):
-    def made(sigma=float(net.nodes["hidden1"].values["sigma"]), **options):
-        return network(sigma=sigma, **options)
-
     return Preset(
         network=net,
         task=teaching_task(net, steps=100, patterns=100, teacher=TEACHER, phi=logistic, name="pal-teacher"),
@@ -74,7 +73,7 @@ def preset(net, optimiser, *, updates):
         updates=updates,
         test=100,
         hidden="hidden1",
-        rules=contenders(made, backend="brian2"),
+        rules=contenders(partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend="brian2"),
     )
 
 

@@ -3,6 +3,8 @@
 Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; the task: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
 """
 
+from functools import partial
+
 import numpy as np
 from brian2 import ms
 
@@ -58,9 +60,6 @@ def paper():
 def preset(net, optimiser, *, steps, stream, batch, updates):
     backend = "torch" if batch > 1 else "brian2"
 
-    def made(sigma=float(net.nodes["hidden1"].values["sigma"]), **options):
-        return network(sigma=sigma, **options)
-
     return Preset(
         network=net,
         task=points_task(steps=steps, stream=stream),
@@ -70,7 +69,7 @@ def preset(net, optimiser, *, steps, stream, batch, updates):
         updates=updates,
         test=300,
         hidden="hidden1",
-        rules=contenders(made, backend=backend, offline=adam(0.01)),
+        rules=contenders(partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend=backend, offline=adam(0.01)),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from brian2 import ms, second
 
 from localplast.comparison import Contender
-from localplast.datasets import mnist
+from localplast.datasets import mnist, pooled
 from localplast.loss import branching, cross_entropy, rate
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
@@ -65,8 +65,7 @@ def pixel_trials(images, labels, rng=None, *, pool=1, permuted=True):
         Input ``pixels``: float ``(trial, time, 1)``, of mean 0 and standard deviation 1 over MNIST (without ``pool``).
         Weight: one in the last step.
     """
-    side = 28 // pool
-    shares = images.reshape(len(images), side, pool, side, pool).mean((2, 4)).reshape(len(images), -1) / 255
+    side, shares = 28 // pool, pooled(images, pool)
     sequence = (shares[:, permutation(side**2)] if permuted else shares) - MEAN
     steps = side**2 + 1
     signal = np.zeros((len(images), steps, 1))

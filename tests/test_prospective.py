@@ -286,6 +286,16 @@ def test_a_gradient_that_diverges_says_where(backend):
         lp.gradient(network(model=steep), stream(), dendritic(update="trial"), loss=mse(), backend=backend)
 
 
+def test_brian2_never_answers_with_the_numbers_of_torch(monkeypatch):
+    """Noise may diverge on one backend only: what Torch finds is then no answer."""
+    from localplast.backends import torch_backend
+
+    monkeypatch.setattr(torch_backend, "gradient", lambda *_, **__: ({"up1.weight": np.zeros((3, 4))}, {}))
+    steep = replace(CELL, equations=EQUATIONS.replace("tanh(u_breve)", "u_breve"), update="slope = 1e9*past")
+    with np.errstate(all="ignore"), pytest.raises(RunawayError, match="the gradient of dendritic is not finite in Brian2"):
+        lp.gradient(network(model=steep), stream(), dendritic(update="trial"), loss=mse(), backend="brian2")
+
+
 def test_what_may_be_held():
     with pytest.raises(ModelError, match=r"differential equations may be \(unless refractory\), subexpressions \(constant over dt\)"):
         NeuronModel("odd", "dv/dt = -v/tau : 1\nI : 1 (constant)", {"tau": 5 * ms})

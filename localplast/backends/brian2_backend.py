@@ -7,7 +7,7 @@ from localplast.backends.brian2_delay import DelayLearner, check_spread, setting
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.delay import summed_over_shared
-from localplast.errors import LocalplastError, UnsupportedError
+from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
 from localplast.plan import judged_readout, plan
@@ -51,7 +51,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
         from localplast.backends.torch_backend import gradient as in_torch
 
-        return in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # which says where it diverges
+        in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
+        raise RunawayError(f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise")
     return grads, trial_metrics(net, learned, results, trials)
 
 

@@ -11,6 +11,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.alignment import feedback_cosines
+from localplast.datasets import pooled
 from localplast.errors import LocalplastError
 from localplast.locality import audit
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
@@ -21,7 +22,6 @@ from localplast.plan import plan
 from localplast.protocols.microcircuit import CELLS, circuit
 from localplast.protocols.microcircuit_teacher import undisturbed
 from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning, logistic
-from localplast.protocols.pal_autoencoder import shrunk
 from localplast.rules import dendritic
 
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.01  # per ms, ms
@@ -357,7 +357,7 @@ class TestProtocols:
 
     def test_images_shrink_to_means_over_squares(self):
         image = np.arange(784, dtype=np.uint8).reshape(1, 28, 28)
-        assert shrunk(image)[0, 8] == pytest.approx(image[0, 4:8, 4:8].mean() / 255)
+        assert pooled(image, 4)[0, 8] == pytest.approx(image[0, 4:8, 4:8].mean() / 255)
 
 
 class TestErrorsOfUse:
