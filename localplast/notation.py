@@ -5,7 +5,8 @@ import re
 import sympy
 from sympy.printing.latex import LatexPrinter
 
-from localplast.calculus import symbol, to_text
+from localplast.calculus import symbol
+from localplast.text import to_text
 
 __all__ = ["escape", "math_name", "math_text", "plain_text"]
 
@@ -72,7 +73,7 @@ class Printer(LatexPrinter):
 def rounded(expression):
     """``expression`` with its numbers to six digits."""
     expression = sympy.sympify(expression)
-    return expression.xreplace({f: sympy.Float(f, 6) for f in expression.atoms(sympy.Float)})
+    return expression.xreplace({f: sympy.Float(f"{float(f):.6g}") for f in expression.atoms(sympy.Float)})
 
 
 def math_text(expression, indices=()):

@@ -26,8 +26,6 @@ class Optimiser:
     constants : dict of str to float
     state : dict of str to int
         Numbers stored per synapse (zero at first), with the power of the gradient's unit that each carries.
-    scales : dict of str to int
-        Constants that carry a power of the gradient's unit.
     normalised : bool
         Whether the gradient's unit cancels, so that the learning rate is measured in the weight's unit.
     rates : dict of str to float
@@ -46,7 +44,6 @@ class Optimiser:
     statements: tuple
     constants: dict
     state: dict = field(default_factory=dict)
-    scales: dict = field(default_factory=dict)
     normalised: bool = False
     rates: dict = field(default_factory=dict)
     decay: float = 0.0
@@ -55,16 +52,15 @@ class Optimiser:
     halving: float = float("inf")
     own: dict = field(default_factory=dict)
 
-    def program(self, unit=1, *, projection=None):
+    def program(self, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
 
-        ``unit`` is the symbol of the gradient's unit, for text whose units are checked. With the name of a
-        ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself: adding zeros
+        With the name of a ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself: adding zeros
         would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
         (``population.parameter``) do not: nothing draws a time constant to zero.
         """
         constants = {**self.constants, **self.own.get(projection, {})}
-        numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in constants.items() if n != "learning_rate"}
+        numbers = {symbol(n): v for n, v in constants.items() if n != "learning_rate"}
         *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
         w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
         if "." in (projection or "") or (self.decaying and projection not in self.decaying):
@@ -118,7 +114,7 @@ class Optimiser:
         if not limit > 0:
             raise LocalplastError(f"gradients cannot be clipped to {limit!r}; give a positive limit")
         smallest = min(float(limit), self.constants.get("limit", float("inf")))
-        clipped = replace(self, constants={**self.constants, "limit": smallest}, scales={**self.scales, "limit": 1})
+        clipped = replace(self, constants={**self.constants, "limit": smallest})
         if "limit" in self.constants:
             return clipped
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
@@ -227,7 +223,6 @@ def divided(name, memory, learning_rate, decay, epsilon):
         statements=(("s", memory), ("w", "w - learning_rate*g/(sqrt(s) + epsilon)")),
         constants={"learning_rate": float(learning_rate), "decay": float(decay), "epsilon": float(epsilon)},
         state={"s": 2},
-        scales={"epsilon": 1},
         normalised=True,
     )
 
@@ -257,7 +252,6 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
             "learning_rate": float(learning_rate), "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
         },
         state={"m": 1, "s": 2},
-        scales={"epsilon": 1},
         normalised=True,
     )
 
@@ -289,7 +283,6 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
             "epsilon": float(epsilon) / float(learning_rate) ** (1 / 3),
         },
         state={"start": 0, "s": 0, "q": 0},
-        scales={"unit": 1},
         normalised=True,
     )
 

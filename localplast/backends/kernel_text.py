@@ -45,6 +45,18 @@ static inline real larger(real a, real b) { return a < b ? b : a; }
 static inline real smaller(real a, real b) { return a > b ? b : a; }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 
+/* Of numpy: the remainder has the sign of the divisor, and the quotient is that without the remainder. */
+static inline real modulo(real a, real b)
+{
+    const real rest = M(fmod)(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+static inline real floor_divide(real a, real b)
+{
+    const real quotient = (a - modulo(a, b)) / b, whole = M(floor)(quotient);
+    return quotient - whole > R(0.5) ? whole + R(1.0) : whole;
+}
+
 /* Denormals: a trace that decays below 1e-38 (1e-308) would cost a trap per operation. */
 #if defined(__SSE__)
 static unsigned flush(void)
