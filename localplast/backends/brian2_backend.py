@@ -268,6 +268,10 @@ class Brian2Learner:
         self.others = {n: arrays[f"value.{n}"] for n in self.others}
         self.updates = int(arrays["updates"])
 
+    def interrupt(self):
+        """Let the block that another thread runs end soon, in a KeyboardInterrupt there."""
+        self.session.interrupt()
+
     def close(self):
         """Release the compiled program."""
         self.session.close()
