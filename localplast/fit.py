@@ -15,6 +15,7 @@ from localplast.checkpoint import load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import of_trials
+from localplast.packages import need_torch
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
@@ -74,6 +75,8 @@ class Fit:
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
         test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(),
     ):
+        if backend == "brian2" and test:
+            need_torch("testing a network that learns in Brian2")
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
         self.target = target or default_target(backend)
@@ -89,7 +92,7 @@ class Fit:
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
         self.judge = self.learner
-        if backend == "brian2":  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+        if backend == "brian2" and test:  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
                 net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
@@ -222,7 +225,7 @@ class Fit:
         return Recorder(self.net, request, path=path, provenance=origin)
 
     def save(self, recorder, path):
-        """A checkpoint: enough to go on in a new process and get the same numbers."""
+        """A checkpoint: enough to go on in a new process and get the same numbers (on one machine, to the bit)."""
         position = recorder.flush()
         state = {"identity": self.identity(), "done": self.done, "seconds": self.seconds, "position": position}
         save_checkpoint(checkpoint_of(path), self.learner.arrays(), state)

@@ -7,6 +7,7 @@ from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
 from localplast.images import weight_dims
 from localplast.loss import cross_entropy, mse
+from localplast.packages import has_torch, need_torch
 from localplast.progress import progress
 from localplast.record import Recorder, Request
 from localplast.task import Task, Trials
@@ -46,7 +47,7 @@ def run(
     every : int
         Keep each so many steps of state variables.
     seed : int
-        Of weights, feedback, trials and noise: same seed, same result on each backend.
+        Of weights, feedback, trials and noise: same seed, same result on each backend, to the bit on one machine.
     values : Values, optional
         Weights to start from; default ``net.draw(seed)``.
     batch, updates : int
@@ -57,7 +58,7 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted.
+        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found.
@@ -103,6 +104,7 @@ def check_device(device, backend):
         return
     if backend != "torch":
         raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
+    need_torch(f"device {device!r}")
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -178,6 +180,7 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
 
 
 def torch_player(net, values, request, *, seed, target, dtype, device):
+    need_torch("backend='torch'")
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
@@ -240,6 +243,8 @@ def check_finite(net, values, trials, finals, recorder, seed):
 
 def first_failure(net, values, trials, seed):
     """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
+    if not has_torch():
+        return None
     import torch
 
     from localplast.backends.torch_step import Twin, leaves
@@ -300,6 +305,7 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
 
         grads, info = found(net, values, trials, rule, loss, seed=seed, target=target, **options)
     elif backend == "torch":
+        need_torch("a gradient with backend='torch'")
         from localplast.backends.torch_backend import gradient as found
         from localplast.backends.torch_learn import single_thread
 
@@ -332,6 +338,7 @@ def make_learner(
 ):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
+        need_torch("learning with backend='torch'")
         import torch
 
         from localplast.backends.torch_learn import TorchLearner
