@@ -11,6 +11,7 @@ from localplast.loss import Branching, Loss, RateRegulariser
 from localplast.network import Network
 from localplast.optimise import Optimiser
 from localplast.parts import Values
+from localplast.packages import need_torch
 from localplast.plan import judged_readout
 from localplast.rule import Rule
 from localplast.task import Task, Trials
@@ -105,6 +106,7 @@ def check_device(device, backend):
         return
     if backend != "torch":
         raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
+    need_torch(f"device {device!r}")
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -20,6 +20,7 @@ from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
 from localplast.optimise import Optimiser
+from localplast.packages import need_torch
 from localplast.record import Request, version
 from localplast.rule import Rule
 from localplast.rules import bptt, eprop
@@ -151,6 +152,7 @@ def compare(
         compilation is not counted. The attributes of each say what it includes. ``trained_on`` and ``network`` (rule)
         say in words where and what.
     """
+    need_torch("a comparison")
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
     contenders = {name: as_contender(rule).completed(net, optimiser, loss) for name, rule in rules.items()}
     for name, contender in contenders.items():

@@ -18,6 +18,7 @@ from localplast.identity import check_same, identity, surroundings, warn_of_chan
 from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer
 from localplast.loss import of_trials
+from localplast.packages import need_torch
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
@@ -113,6 +114,8 @@ class Fit:
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
         test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(), started=0,
     ):
+        if backend == "brian2" and test:
+            need_torch("testing a network that learns in Brian2")
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
         self.target = target or default_target(backend)
@@ -130,7 +133,7 @@ class Fit:
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
         self.judge = self.learner
-        if backend == "brian2":  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+        if backend == "brian2" and test:  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
                 net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
@@ -327,7 +330,10 @@ class Fit:
         return {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
 
     def save(self, recorder, path):
-        """Between two blocks: the latest weights, and a checkpoint, enough to go on in a new process and get the same numbers."""
+        """Between two blocks: the latest weights, and a checkpoint.
+
+        It is enough to go on in a new process and get the same numbers, to the bit on one machine.
+        """
         self.keep_weights(recorder)
         if path:
             with writing(path):

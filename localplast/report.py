@@ -14,7 +14,6 @@ from localplast.errors import LocalplastError
 from localplast.plot import comparison, details
 from localplast.record import open_record
 from localplast.serialise import atomic_write
-from localplast.show import trial
 from localplast.table import Column, Table
 from localplast.verbs import BACKENDS
 
@@ -162,6 +161,8 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
+    from localplast.show import trial  # imports Torch, which figures of phenomena do without
+
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 
 
