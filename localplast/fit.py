@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from localplast.arguments import check_trials, presented
+from localplast.arguments import presented
 from localplast.checkpoint import load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import LocalplastError, RunawayError
 from localplast.loss import of_trials
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
