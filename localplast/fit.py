@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from localplast.arguments import check_trials, presented
+from localplast.arguments import presented
 from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
@@ -19,6 +19,7 @@ from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer
 from localplast.loss import of_trials
 from localplast.packages import need_torch
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt

@@ -4,16 +4,18 @@ import numpy as np
 import xarray as xr
 
 from localplast.arguments import (
-    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_learning, check_path, check_seed,
-    check_simulating, check_trainable, check_trials, check_whole,
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_path, check_schedule, check_seed,
+    check_simulating, check_trainable, check_whole,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import RunawayError
+from localplast.errors import LocalplastError, RunawayError
 from localplast.images import weight_dims
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
+from localplast.optimise import Optimiser
 from localplast.parts import Values
 from localplast.packages import has_torch, need_torch
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder, Request
 from localplast.rule import Rule
@@ -86,13 +88,14 @@ def run(
     """
     check_kind("net", net, Network)
     check_kind("what", what, Trials, Task)
-    simulated = isinstance(what, Trials)
-    learning = dict(rule=rule, optimiser=optimiser, loss=loss, updates=updates, test_every=test_every, resume=resume)
+    simulated, schedule = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
     if simulated:
-        check_simulating({**learning, "test": test, "batch": None if batch == 1 else batch})
+        several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
+        check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
-        check_learning(**learning, batch=batch, test=test, path=path)
-    check_path(path)
+        check_learner(rule, optimiser, loss)
+        check_schedule(**schedule)
+    check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
     check_whole("threads", threads, 1)
     request = Request.parse(net, record, every=every)
@@ -105,6 +108,16 @@ def run(
         net, what, values, request.along_learning(), backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
         test=test, test_every=test_every, resume=resume, **options,
     )
+
+
+def check_learner(rule, optimiser, loss):
+    """Raise unless these can learn a task."""
+    if rule is None or optimiser is None:
+        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn it")
+    check_kind("rule", rule, Rule)
+    check_kind("optimiser", optimiser, Optimiser)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
 
 
 def check_options(net, backend, target, device, dtype, seed, values):
@@ -309,7 +322,7 @@ def gradient(
     if loss is not None:
         check_kind("loss", loss, Loss)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
-    check_form(form, rule, backend)
+    check_form(form, backend)
     trainable = check_trainable(net, trainable)
     trials = trials if rule.taught else trials.without(net.teachers)
     loss = loss or default_loss(trials)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from localplast.arguments import check_trials
 from localplast.backends.brian2_build import Block, longest_delay
 from localplast.backends.brian2_delay import DelayLearner, check_spread, settings, with_room
 from localplast.backends.brian2_run import session
@@ -12,7 +11,7 @@ from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
 from localplast.packages import has_torch
-from localplast.plan import judged_readout, plan
+from localplast.plan import check_trials, judged_readout, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]

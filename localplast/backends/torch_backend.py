@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from localplast.arguments import check_trials
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
@@ -19,7 +18,7 @@ from localplast.filters import AsReadout
 from localplast.images import check_dense
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
-from localplast.plan import check_branching, judged_readout, plan
+from localplast.plan import check_branching, check_trials, judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
