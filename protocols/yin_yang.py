@@ -86,7 +86,7 @@ def network(*, hidden=120, dt=1 * ms):
 
 #: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set (``benchmarks/tune.py``).
 TUNED = {
-    "BPTT": (1e-2, 6), "BPTT, converged": (5e-3, 6), "e-prop, symmetric": (1e-2, 4), "e-prop, random": (5e-3, 4),
+    "BPTT": (1e-2, 4), "BPTT, converged": (5e-3, 6), "e-prop, symmetric": (1e-2, 4), "e-prop, random": (5e-3, 4),
     "BPTT, hidden frozen": (1e-2, 0),
 }  # fmt: skip
 
