@@ -142,6 +142,14 @@ def test_samples_that_are_held_back(learned, held, taught, judged):
     assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
 
 
+@pytest.mark.parametrize("name", ["fourier-synthesis", "gle-lag-net"])
+def test_a_stream_that_is_learned_again_does_not_reach_what_is_tested(name):
+    preset = built(name)
+    task, batch = preset.task, preset.batch
+    assert same(task.training(preset.updates, batch, 0), task.training(0, batch, 0))
+    assert same(task.validation.testing(1, 0), task.training(preset.updates - preset.test // batch, batch, 0)[0])
+
+
 def test_networks_are_reproducible_data(preset, tmp_path):
     preset.network.save(tmp_path / "network.json")
     assert Network.load(tmp_path / "network.json") == preset.network
