@@ -192,6 +192,11 @@ class NeuronModel:
         return result
 
     @property
+    def output_dimension(self):
+        """The dimensions of what a readout of this kind is judged by."""
+        return parse_expression_dimensions(self.output, namespace(self))
+
+    @property
     def odes(self):
         """Names of the variables with a differential equation."""
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
@@ -232,8 +237,9 @@ def parse_statement(line):
 
 
 def assignments(code):
-    """The statements of a block as Brian2 runs them on every target: ``name = text``."""
-    return [f"{name} = {text}" for name, text in map(parse_statement, split_statements(code))]
+    """The statements of a block as Brian2 runs them on every target: ``name = text``; of ``u = u + e**u`` it would lose ``e``."""
+    lines = map(parse_statement, split_statements(code))
+    return [re.sub(r"\be\b", "exp(1)", f"{name} = {text}") for name, text in lines]
 
 
 def split_threshold(model):

@@ -39,7 +39,7 @@ class Printer(CustomSympyPrinter):
         return repr(float(expr))
 
     def _print_Exp1(self, _):
-        return "e"
+        return "exp(1)"
 
     def _print_Infinity(self, _):
         return "inf"
