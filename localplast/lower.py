@@ -16,7 +16,8 @@ from brian2.units.allunits import second
 from localplast.calculus import Tape, differentiate, symbol, to_sympy
 from localplast.errors import ModelError
 from localplast.language import Draw, int_, randn
-from localplast.neuron import namespace, parse_statement, split_statements, split_threshold
+from localplast.neuron import namespace
+from localplast.statements import parse_statement, split_statements, split_threshold
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
