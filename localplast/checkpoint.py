@@ -13,11 +13,13 @@ import io
 import json
 import math
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.errors import ZarrUserWarning
 
 from localplast.errors import LocalplastError, NetworkError
 from localplast.serialise import atomic_write, decode, encode
@@ -158,9 +160,11 @@ def rewind(root, path, position):
     root.update_attributes({"position": dict(position), "complete": False})
     for stray in Path(path).rglob("*.partial"):
         stray.unlink()
-    for group in list(root.group_keys()):
-        for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
-            del root[f"{group}/{name}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)  # of what a kill left half made
+        for group in list(root.group_keys()):
+            for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
+                del root[f"{group}/{name}"]
 
 
 @contextlib.contextmanager

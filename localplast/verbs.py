@@ -6,6 +6,7 @@ import xarray as xr
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
 from localplast.images import weight_dims
+from localplast.lock import only_writer, writing
 from localplast.loss import cross_entropy, mse
 from localplast.progress import progress
 from localplast.record import Recorder, Request
@@ -136,12 +137,13 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
-    recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
-    with progress(backend, len(trials), show=show) as advance, recorder:
-        for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-            player(part, recorder, number)
-            recorder.flush()
-            advance(len(part))
+    origin = provenance(backend, seed, target or "numpy")
+    with only_writer(path), writing(path, "start anew at another path"):
+        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
+                player(part, recorder, number)
+                recorder.flush()
+                advance(len(part))
     return recorder.tree()
 
 
