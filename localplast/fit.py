@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from localplast.arguments import presented
 from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
@@ -16,6 +17,8 @@ from localplast.identity import check_same, identity, surroundings, warn_of_chan
 from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
+from localplast.packages import need_torch
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
@@ -59,7 +62,7 @@ def fit(
     options = dict(
         loss=loss, backend=backend, batch=batch, updates=updates, test=test, test_every=test_every, seed=seed, target=target,
         dtype=dtype, threads=threads, device=device, started=reached(path).done if resume else 0,
-        kept_every=[entry.every for entry in request.entries if entry.variable == "weight" and entry.every > 1],
+        kept_every=list(request.weights.values()),
     )
     try:
         training = Fit(net, task, values, rule, optimiser, **options)
@@ -111,15 +114,17 @@ class Fit:
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
         test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(), started=0,
     ):
+        if backend == "brian2" and test:
+            need_torch("testing a network that learns in Brian2")
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
         self.target = target or default_target(backend)
         torch_alone = {"dtype": dtype, "threads": threads, "device": device.partition(":")[0]}
         self.numerics = torch_alone if backend == "torch" else {"target": self.target}
-        example = task.training(0, batch, seed)
-        example.check(net)
-        check_delays(net, values, example.steps)
+        example = self.drawn(0)
         self.loss = loss or default_loss(example)
+        check_trials(net, example, self.loss)
+        check_delays(net, values, example.steps)
         pauses = (updates, self.test_every, *kept_every, started)  # what is tested, kept and gone on from lies between two blocks
         self.per_block = updates_per_block(example, pauses, backend, bool(moving(net, optimiser)))
         self.optimiser, self.values = optimiser, values
@@ -128,7 +133,7 @@ class Fit:
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
         self.judge = self.learner
-        if backend == "brian2":  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+        if backend == "brian2" and test:  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
                 net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
@@ -149,10 +154,10 @@ class Fit:
 
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
-        trials = self.task.testing(self.test, self.seed).without(self.net.teachers)
+        trials = presented(self.task, "testing", self.test, self.test, self.seed).without(self.net.teachers)
         if self.judge is not self.learner:
             self.judge.adopt(self.learner.numbers(), self.learner.parameters())
-        parts = [(len(part), self.judge.evaluate(part)) for part in split(trials, 250)]
+        parts = [(len(part), self.judge.evaluate(part, number)) for number, part in enumerate(split(trials, 250))]
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
 
     def begin(self):
@@ -236,7 +241,7 @@ class Fit:
     def block(self, recorder, probe=None):
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
-        trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
+        trials = concatenate([self.drawn(self.done + k) for k in range(self.per_block)])
         trials = trials if self.rule.taught else trials.without(self.net.teachers)
         before = self.learner.arrays() if self.rule.taught else None
         try:
@@ -252,11 +257,15 @@ class Fit:
             self.check(update, metrics, recorder)
             tested = self.tested(probe) if update % self.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
-        for entry in recorder.request.entries:
-            if entry.variable == "weight" and entry.every > 1 and self.done % entry.every == 0:
-                recorder.set_weights(entry.node, self.learner.numbers()[entry.node], update=self.done)
+        for name, every in recorder.request.weights.items():
+            if self.done % every == 0 or self.done == self.updates:
+                recorder.set_weights(name, self.learner.numbers()[name], update=self.done)
         self.keep_place(recorder)
         return {**metrics, **tested}
+
+    def drawn(self, update):
+        """The trials of one update."""
+        return presented(self.task, "training", self.batch, update, self.batch, self.seed)
 
     def check(self, update, metrics, recorder):
         """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
@@ -279,9 +288,8 @@ class Fit:
 
     def keep_weights(self, recorder):
         """The latest weights, of every projection that is not kept along training."""
-        along = {e.node for e in recorder.request.entries if e.variable == "weight" and e.every > 1}
         for name, weight in self.learner.numbers().items():
-            if name not in along:
+            if name not in recorder.request.weights:
                 recorder.set_weights(name, weight)
         for name, value in self.learner.parameters().items():
             recorder.set_learned(name, value)
@@ -322,7 +330,10 @@ class Fit:
         return {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
 
     def save(self, recorder, path):
-        """Between two blocks: the latest weights, and a checkpoint, enough to go on in a new process and get the same numbers."""
+        """Between two blocks: the latest weights, and a checkpoint.
+
+        It is enough to go on in a new process and get the same numbers, to the bit on one machine.
+        """
         self.keep_weights(recorder)
         if path:
             with writing(path):

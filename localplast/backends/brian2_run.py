@@ -17,14 +17,13 @@ import numpy as np
 import platformdirs
 from brian2.devices.device import all_devices, get_device, reset_device, set_device
 
+from localplast.arguments import check_backend
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
 from localplast.errors import LocalplastError
 from localplast.task import Poisson
 
-__all__ = ["TARGETS", "session"]
-
-TARGETS = ("numpy", "cython", "cpp")
+__all__ = ["session"]
 
 
 @contextlib.contextmanager
@@ -40,8 +39,7 @@ def codegen(target):
 
 def session(target, net, values, block, trials, **options):
     """A :class:`Runtime` or :class:`Standalone` session; see :func:`localplast.backends.brian2_build.build`."""
-    if target not in TARGETS:
-        raise LocalplastError(f"Brian2 runs with target {', '.join(TARGETS)}; {target!r} is not one of them")
+    check_backend("brian2", target)
     if target == "cpp":
         if shutil.which("g++") is None or shutil.which("make") is None:
             raise LocalplastError(
@@ -69,6 +67,8 @@ def tables(built, trials):
         labels = np.ndim(trials.target) == 1
         outputs = built.timed["target"].values.shape[1]
         filled["target"] = np.eye(outputs)[trials.target] if labels else with_gap(block, trials.target)
+        if "target_sum" in built.timed:
+            filled["target_sum"] = filled["target"].sum(-1)
         weight = np.zeros(block.period)
         weight[: block.steps] = 1.0 if trials.weight is None else trials.weight
         filled["step_weight"] = weight
