@@ -132,7 +132,7 @@ class Runtime:
         with codegen(target):  # making synapses is code too: Brian2's default would compile it with Cython
             self.built = build(net, values, block, trials, **options)
         self.network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
-        self.start, self.stopped = 0, False
+        self.start = 0
 
     def run(self, trials, variables=None, seed=None):
         """Run one block; ``variables`` maps ``(object, variable)`` to SI values set before it."""
@@ -150,11 +150,12 @@ class Runtime:
             with codegen(self.target):
                 self.network.run(self.block.length * self.built.net.dt, namespace={})
         finally:
+            b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
-        if self.stopped:
-            raise KeyboardInterrupt
         self.start += self.block.length
+        if round(float(self.network.t / self.built.net.dt)) != self.start:  # Brian2 ends a run early on Ctrl-C, and says nothing
+            raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
     def read(self, owner, name):
@@ -172,7 +173,6 @@ class Runtime:
 
     def interrupt(self):
         """Let the run in another thread end after this step, in a KeyboardInterrupt there."""
-        self.stopped = True
         self.network.stop()
 
     def close(self):
