@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError, RunawayError
+from localplast.names import check_name
 
 __all__ = ["Optimiser", "adam", "check_norm", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
@@ -57,6 +58,10 @@ class Optimiser:
     halving: float = float("inf")
     own: dict = field(default_factory=dict)
     power: float = 1.0
+
+    def __post_init__(self):
+        for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
+            check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
