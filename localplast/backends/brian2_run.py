@@ -19,6 +19,7 @@ from brian2.devices.device import all_devices, get_device, reset_device, set_dev
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
 from localplast.errors import LocalplastError
+from localplast.slopes import FUNCTIONS
 from localplast.task import Poisson
 
 __all__ = ["TARGETS", "session"]
@@ -147,7 +148,7 @@ class Runtime:
         b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
-                self.network.run(self.block.length * self.built.net.dt, namespace={})
+                self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
@@ -188,7 +189,7 @@ class Standalone:
             device.insert_code("after_start", reseed)
             device.apply_run_args()  # before the queues of spikes are made, which read the delays
             device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
-            network.run(block.length * net.dt, namespace={})
+            network.run(block.length * net.dt, namespace=FUNCTIONS)
             device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
             self.files = {}
             for owner in (*self.built.objects.items(), *self.built.monitors.items()):
