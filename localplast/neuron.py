@@ -26,6 +26,7 @@ from localplast.errors import ModelError
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
 from localplast.serialise import check_fields, encode
+from localplast.slopes import FUNCTIONS
 from localplast.surrogate import Surrogate
 
 __all__ = ["Mismatch", "NeuronModel"]
@@ -240,7 +241,8 @@ UNITS = {name: Constant(name, float(unit), dimensions=unit.dim) for name, unit i
 def namespace(model):
     """Brian2 variables for every name that the model's text may use (for unit checks, nothing is evaluated)."""
     names = {name: Variable(name, dimensions=dim) for name, dim in model.dimensions.items()}
-    return {**UNITS, **names, "dt": Variable("dt", dimensions=second.dim), **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
+    own = {"dt": Variable("dt", dimensions=second.dim), **FUNCTIONS}
+    return {**UNITS, **names, **own, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
 
 
 def check_model(model):
