@@ -9,6 +9,7 @@ import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions, get_unit
 
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
+from localplast.packages import need_torch
 
 __all__ = [
     "BACKENDS", "TARGETS", "as_number", "check_backend", "check_choice", "check_device", "check_dtype", "check_form", "check_kind",
@@ -123,6 +124,7 @@ def check_device(device, backend):
         return
     if backend != "torch":
         raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
+    need_torch(f"device {device!r}")
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

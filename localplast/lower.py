@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy
-from brian2.core.variables import Variable
-from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
-from brian2.units.allunits import second
 
 from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
-from localplast.neuron import namespace, split_statements, split_threshold
+from localplast.neuron import Integrand, integrated, split_statements, split_threshold
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
@@ -142,20 +139,8 @@ def expand_subexpressions(expression, subexpressions):
 
 def update_code(model):
     """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
-    code = ""
-    if model.odes:
-        variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
-        del variables["dt"]  # the integrator would ask for its value
-        for name in model.parameters:  # the linear integrator asks that coefficients be constant
-            variables[name] = Variable(name, dimensions=variables[name].dim, constant=True)
-        try:
-            code = StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
-        except UnsupportedEquationsException as error:
-            raise ModelError(
-                f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
-                "try 'exponential_euler', 'rk4' or 'euler'"
-            ) from None
-    return "\n".join([*held_code(model), code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+    discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
+    return "\n".join([*held_code(model), integrated(Integrand.of(model)), *discrete]).strip()
 
 
 def held_code(model):

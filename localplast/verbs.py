@@ -13,6 +13,7 @@ from localplast.images import weight_dims
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
+from localplast.packages import has_torch, need_torch
 from localplast.parts import Values
 from localplast.plan import check_trials
 from localplast.progress import progress
@@ -55,7 +56,7 @@ def run(
     every : int or Quantity
         Keep each so many steps of state variables, or one value in such a time.
     seed : int
-        Of weights, feedback, trials and noise: same seed, same result on each backend.
+        Of weights, feedback, trials and noise: same seed, same result on each backend, to the bit on one machine.
     values : Values, optional
         Weights to start from; default ``net.draw(seed)``.
     batch, updates : int
@@ -66,7 +67,7 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted.
+        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found. ``'numpy'`` may be given with either backend.
@@ -196,6 +197,7 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
 
 
 def torch_player(net, values, request, *, seed, target, dtype, device):
+    need_torch("backend='torch'")
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
@@ -258,6 +260,8 @@ def check_finite(net, values, trials, finals, recorder, seed):
 
 def first_failure(net, values, trials, seed):
     """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
+    if not has_torch():
+        return None
     import torch
 
     from localplast.backends.torch_step import Twin, leaves
@@ -330,6 +334,7 @@ def gradient(
 
         grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
     else:
+        need_torch("a gradient with backend='torch'")
         import torch
 
         from localplast.backends.torch_backend import gradient as found
@@ -362,6 +367,7 @@ def make_learner(
 ):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
+        need_torch("learning with backend='torch'")
         import torch
 
         from localplast.backends.torch_learn import TorchLearner

@@ -10,6 +10,7 @@ from localplast.delay import summed_over_shared
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
+from localplast.packages import has_torch
 from localplast.plan import check_trials, judged_readout, plan
 from localplast.task import Poisson
 
@@ -50,9 +51,10 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
     finally:
         running.close()
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
-        from localplast.backends.torch_backend import gradient as in_torch
+        if has_torch():
+            from localplast.backends.torch_backend import gradient as in_torch
 
-        in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
+            in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
         raise RunawayError(f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise")
     return grads, info
 
@@ -184,6 +186,8 @@ class Brian2Learner:
 
     def find_failure(self, values, trials):
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""
+        if not has_torch():
+            return
         from localplast.backends.torch_learn import TorchLearner
 
         TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(trials)
@@ -279,6 +283,10 @@ class Brian2Learner:
         self.feedback = {n: arrays[f"feedback.{n}"] for n in self.feedback}
         self.others = {n: arrays[f"value.{n}"] for n in self.others}
         self.updates = int(arrays["updates"])
+
+    def interrupt(self):
+        """Let the block that another thread runs end soon, in a KeyboardInterrupt there."""
+        self.session.interrupt()
 
     def close(self):
         """Release the compiled program."""

@@ -379,5 +379,8 @@ class TorchLearner:
             self.state[name] = {k: self.tensor(arrays[f"{k}.{name}"]) for k in state}
         self.updates = int(arrays["updates"])
 
+    def interrupt(self):
+        """Nothing to do: an update is short."""
+
     def close(self):
         """Nothing to release."""
