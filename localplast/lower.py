@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy
-from brian2.core.variables import Variable
-from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
-from brian2.units.allunits import second
 
 from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
-from localplast.neuron import namespace, split_statements, split_threshold
+from localplast.neuron import Integrand, integrated, known_to_integrator, split_statements, split_threshold
 from localplast.propagator import chained_code
 from localplast.slopes import unless_overflown
 
@@ -144,26 +141,15 @@ def expand_subexpressions(expression, subexpressions):
 
 def update_code(model):
     """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
-    code = ""
-    if model.odes:
-        variables = known_to_integrator(model)
-        try:
-            code = StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
-            code = (str(model.method).lower() in ("exact", "linear") and chained_code(model.parsed, variables)) or code
-        except UnsupportedEquationsException as error:
-            raise ModelError(
-                f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
-                "try 'exponential_euler', 'rk4' or 'euler'"
-            ) from None
-    return "\n".join([*held_code(model), code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+    discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
+    return "\n".join([*held_code(model), integration_code(model), *discrete]).strip()
 
 
-def known_to_integrator(model):
-    """Brian2 variables for every name in the equations, as its state updaters want them."""
-    variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
-    del variables["dt"]  # the integrator would ask for its value
-    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}  # coefficients must be
-    return {**variables, **constant}
+def integration_code(model):
+    """Brian2's code of one step; that of an exact step is written so that time constants may meet."""
+    linear = model.odes and str(model.method).lower() in ("exact", "linear")
+    return (linear and chained_code(model.parsed, known_to_integrator(model))) or integrated(Integrand.of(model))
+
 
 
 def held_code(model):
@@ -315,8 +301,8 @@ def needed(program, expressions):
 def check_integration(name, step, parameters, dt):
     """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
 
-    Where time constants meet it is one (:mod:`localplast.propagator`). Variables that pull at each other, with equal leaks and
-    a coupling of zero, are 0/0 in Brian2's text.
+    Where time constants meet it is one (:mod:`localplast.propagator`). Of variables that drive each other Brian2's text divides
+    by the root of the product of both drives: 0/0 where one is zero, no real number where they oscillate.
     """
     if step.model.method != "exact" or not step.program:
         return
@@ -331,5 +317,5 @@ def check_integration(name, step, parameters, dt):
     if broken:
         raise ModelError(
             f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} with these "
-            "parameters: one of them is zero, or not finite; give all a value, or use method='exponential_euler'"
+            "parameters: they drive each other, one of them not at all, or so that they oscillate; use method='exponential_euler'"
         )

@@ -14,8 +14,8 @@ from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
-from localplast.parts import Values
 from localplast.packages import has_torch, need_torch
+from localplast.parts import Values
 from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder, Request
