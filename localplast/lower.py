@@ -162,7 +162,8 @@ def known_to_integrator(model):
     """Brian2 variables for every name in the equations, as its state updaters want them."""
     variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
     del variables["dt"]  # the integrator would ask for its value
-    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}  # coefficients must be
+    # the linear integrator asks that coefficients be constant
+    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}
     return {**variables, **constant}
 
 
@@ -315,8 +316,8 @@ def needed(program, expressions):
 def check_integration(name, step, parameters, dt):
     """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
 
-    Where time constants meet it is one (:mod:`localplast.propagator`). Variables that pull at each other, with equal leaks and
-    a coupling of zero, are 0/0 in Brian2's text.
+    Where time constants meet it is one (:mod:`localplast.propagator`). Variables that pull at each other, with equal
+    leaks and a coupling of zero, are 0/0 in Brian2's text.
     """
     if step.model.method != "exact" or not step.program:
         return
@@ -330,6 +331,6 @@ def check_integration(name, step, parameters, dt):
     broken = [n for n in step.state if not np.all(np.isfinite(values[f"new_{n}"]))]
     if broken:
         raise ModelError(
-            f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} with these "
-            "parameters: one of them is zero, or not finite; give all a value, or use method='exponential_euler'"
+            f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} "
+            "with these parameters: one of them is zero, or not finite; give all a value, or use method='exponential_euler'"
         )
