@@ -11,7 +11,10 @@ import numpy as np
 import sympy
 from brian2.core.namespace import DEFAULT_UNITS
 
+from localplast import divided_exp as divided
+from localplast.bounded import check_bounded
 from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, read, sign, symbol, timestep
+from localplast.slopes import LARGEST, bounded_number, finite_slope, where_finite
 
 __all__ = ["Tape", "differentiate", "symbol", "to_sympy"]
 
@@ -25,6 +28,7 @@ def to_sympy(text):
     ValueError
         What the language does not have (:func:`localplast.language.read`).
     """
+    check_bounded(text)
     expression = read(text)
     units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
     return expression.xreplace(units) if units else expression
@@ -33,11 +37,15 @@ def to_sympy(text):
 def differentiate(expression, name):
     """d expression / d name; abs has the derivative sign, and what is constant in pieces (int, floor, a comparison) none."""
     smooth = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)  # sympy makes these of sqrt(x**2)
-    return sympy.diff(smooth, symbol(name))
+    return finite_slope(sympy.diff(smooth, symbol(name)))
 
 
 def exprel(x):
     """``(exp(x) - 1)/x``, 1 at 0 (for numpy and torch alike, without importing torch)."""
+    return _sloped("exprel", _exprel, x)
+
+
+def _exprel(x):
     small = abs(x) < 1e-9
     safe = x + small * 1.0
     module = _module(x)
@@ -57,10 +65,44 @@ def _call(name, torch_name=None):
         module = _module(args[0])
         if module is np:
             return getattr(np, name)(*args)
-        return getattr(module, torch_name or name)(*args)
+        return _sloped(name, getattr(module, torch_name or name), *args)
 
     apply.__name__ = name
     return apply
+
+
+def _sloped(name, function, *args):
+    """``function(*args)``; of tensors that carry gradients with a derivative that is a number where its text is not."""
+    if all(_module(a) is np for a in args):
+        return function(*args)
+    from localplast.backends.torch_slopes import SLOPES, sloped
+
+    return sloped(function, SLOPES[name], *args) if name in SLOPES else function(*args)
+
+
+def _divided(*points):
+    if all(_module(p) is np for p in points):
+        return divided.value(np, *points)
+    from localplast.backends.torch_slopes import divided as in_torch
+
+    like = next(p for p in points if _module(p) is not np)
+    return in_torch(*(like.new_tensor(p) if _module(p) is np else p for p in points))
+
+
+def _bounded(value):
+    if _module(value) is np:
+        return np.clip(value, -LARGEST[8], LARGEST[8])
+    return value.clamp(-LARGEST[value.element_size()], LARGEST[value.element_size()])
+
+
+def _where_finite(value, other):
+    if _module(value) is np and _module(other) is np:
+        return np.where(np.isfinite(other), value, 0.0)
+    import torch
+
+    like = value if _module(value) is torch else other
+    value, other = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (value, other))
+    return torch.where(torch.isfinite(other), value, torch.zeros_like(value))
 
 
 def _clip(value, low, high):
@@ -139,7 +181,7 @@ def _power(base, exponent):
             return base * base
         if exponent == 0.5:
             return _call("sqrt")(base)
-    return base**exponent
+    return _sloped("power", operator.pow, base, exponent)
 
 
 #: How each sympy node is computed; entries work on floats, numpy arrays and torch tensors.
@@ -155,9 +197,10 @@ OPERATIONS = {
     sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
     sympy.Equality: _compare(operator.eq), sympy.Unequality: _compare(operator.ne),
     sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
-    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep,
+    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep, divided.exprel: exprel,
+    divided.divided_exp: _divided, bounded_number: _bounded, where_finite: _where_finite,
 }  # fmt: skip
-BY_NAME = {"exprel": exprel, "expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
+BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
 
 
 def operation(node):
@@ -190,7 +233,7 @@ class Tape:
         for name, value in constants.items():
             self.seen[symbol(name)] = self._new(value)
         for name, expression in program:
-            self.outputs[name] = self.seen[symbol(name)] = self._visit(sympy.sympify(expression))
+            self.outputs[name] = self.seen[symbol(name)] = self._visit(sympy.sympify(expression, strict=True))
 
     def _new(self, value=None):
         self.registers.append(value)

@@ -12,6 +12,9 @@ from brian2.parsing.rendering import SympyNodeRenderer
 from sympy.core.function import ArgumentIndexError
 from sympy.logic.boolalg import Boolean
 
+from localplast import divided_exp as divided
+from localplast.slopes import bounded_number, where_finite
+
 __all__ = ["Draw", "Flat", "absolute", "clip", "floordiv", "int_", "mod", "read", "sign", "timestep"]
 
 
@@ -128,7 +131,8 @@ class poisson(Draw):
 
 OWN = {
     "abs": absolute, "ceil": ceil, "clip": clip, "floor": floor, "int": int_, "poisson": poisson, "rand": rand, "randn": randn,
-    "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep,
+    "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep, "exprel": divided.exprel, **divided.BY_NAME,
+    "bounded_number": bounded_number, "where_finite": where_finite,
 }  # fmt: skip
 
 

@@ -11,15 +11,17 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from sympy.logic.boolalg import Boolean
 
+from localplast.divided_exp import divided_exp, name
 from localplast.language import Draw, absolute, ceil, clip, floor, floordiv, int_, mod, sign, timestep
+from localplast.slopes import Tamed
 
 __all__ = ["fit", "measured", "to_text"]
 
 #: Base units in the order in which Brian2 counts their powers.
 BASE = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candela")
 NAMES = {sympy.acos: "arccos", sympy.asin: "arcsin", sympy.atan: "arctan", sympy.Abs: "abs", absolute: "abs", int_: "int"}
-#: Functions that pass the unit of their argument on.
-KEEPING = (absolute, sympy.Abs, floor, ceil)
+#: Functions that pass the unit of their (first) argument on.
+KEEPING = (absolute, sympy.Abs, floor, ceil, Tamed)
 
 
 class Printer(CustomSympyPrinter):
@@ -28,6 +30,9 @@ class Printer(CustomSympyPrinter):
     def _print_Function(self, expr):
         arguments = expr.args[:-1] if isinstance(expr, Draw) else expr.args
         return f"{NAMES.get(expr.func, expr.func.__name__)}({self.stringify(arguments, ', ')})"
+
+    def _print_divided_exp(self, expr):
+        return f"{name(len(expr.args))}({self.stringify(expr.args, ', ')})"
 
     def _print_mod(self, expr):
         return "(({})%({}))".format(*map(self.doprint, expr.args))
@@ -53,13 +58,13 @@ PRINTER = Printer()
 
 def to_text(expression, dimensions=None, wanted=None):
     """sympy as Brian2 expression text; with the ``dimensions`` of its names as :func:`fit` makes it."""
-    expression = sympy.sympify(expression)
+    expression = sympy.sympify(expression, strict=True)
     return PRINTER.doprint(expression if dimensions is None else fit(expression, dimensions, wanted))
 
 
 def fit(expression, dimensions, wanted=None):
     """``expression`` with units that Brian2 finds right; it is measured in what is ``wanted``, where that is given."""
-    expression, found = measured(sympy.sympify(expression), dimensions)
+    expression, found = measured(sympy.sympify(expression, strict=True), dimensions)
     if wanted is None or wanted is found:
         return expression
     if expression == 0:
