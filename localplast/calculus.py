@@ -9,88 +9,33 @@ import operator
 
 import numpy as np
 import sympy
-from brian2.core.functions import exprel as brian2_exprel
 from brian2.core.namespace import DEFAULT_UNITS
-from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
-from sympy.core.function import AppliedUndef, ArgumentIndexError
 
 from localplast import divided_exp as divided
-from localplast.bounded import check_bounded
+from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, read, sign, symbol, timestep
 from localplast.slopes import LARGEST, bounded_number, finite_slope, where_finite
 
-__all__ = ["Tape", "differentiate", "in_si", "symbol", "to_sympy", "to_text"]
-
-
-class int_(sympy.Function):
-    """Brian2's ``int(condition)``: piecewise constant, so its derivative is zero."""
-
-    def _eval_derivative(self, _):
-        return sympy.Integer(0)  # not by fdiff: the chain rule would differentiate the condition
-
-    def _eval_is_real(self):
-        return True
-
-
-class clip(sympy.Function):
-    """Brian2's ``clip(a, low, high)``."""
-
-    @classmethod
-    def eval(cls, value, low, high):
-        if value.is_Number and low.is_Number and high.is_Number:
-            return min(max(value, low), high)
-
-    def fdiff(self, argindex=1):
-        if argindex != 1:
-            raise ArgumentIndexError(self, argindex)
-        value, low, high = self.args
-        return int_(value > low) * int_(value < high)
-
-    def _eval_is_real(self):
-        return True
-
-
-OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip, "sqrt": sympy.sqrt, **divided.BY_NAME}
-OWN_FUNCTIONS |= {"bounded_number": bounded_number, "where_finite": where_finite}
-
-
-def symbol(name):
-    """The real symbol that Brian2's parser makes of ``name``."""
-    return sympy.Symbol(name, real=True)
+__all__ = ["Tape", "differentiate", "symbol", "to_sympy"]
 
 
 @functools.lru_cache(maxsize=4096)
-def to_sympy(text, units=True):
-    """Brian2 expression text as sympy; units become their SI value, or stay symbols where ``units`` is False."""
-    check_bounded(text)
-    expression = str_to_sympy(text)
-    if isinstance(expression, (bool, sympy.logic.boolalg.BooleanAtom)):
-        return sympy.Integer(int(bool(expression)))
-    expression = expression.replace(
-        lambda e: isinstance(e, AppliedUndef) and e.func.__name__ in OWN_FUNCTIONS,
-        lambda e: OWN_FUNCTIONS[e.func.__name__](*e.args),
-    )
-    expression = expression.replace(brian2_exprel, divided.exprel)
-    expression = in_si(expression) if units else expression
-    return expression.subs({s: symbol(s.name) for s in expression.free_symbols})
+def to_sympy(text):
+    """Brian2 expression text as sympy, units as their SI value.
 
-
-def in_si(expression):
-    """``expression`` with its units replaced by their SI value."""
+    Raises
+    ------
+    ValueError
+        What the language does not have (:func:`localplast.language.read`).
+    """
+    expression = read(text)
     units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
-    return expression.subs(units)
-
-
-def to_text(expression):
-    """sympy as Brian2 expression text."""
-    return sympy_to_str(divided.named(sympy.sympify(expression, strict=True)))
+    return expression.xreplace(units) if units else expression
 
 
 def differentiate(expression, name):
-    """d expression / d name; abs has the derivative sign, int() and comparisons have none."""
-    derivative = sympy.diff(expression, symbol(name))
-    if derivative.has(sympy.Derivative, sympy.DiracDelta, sympy.Subs):
-        raise ValueError(f"cannot differentiate {to_text(expression)} with respect to {name}")
-    return finite_slope(derivative)
+    """d expression / d name; abs has the derivative sign, and what is constant in pieces (int, floor, a comparison) none."""
+    smooth = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)  # sympy makes these of sqrt(x**2)
+    return finite_slope(sympy.diff(smooth, symbol(name)))
 
 
 def exprel(x):
@@ -162,19 +107,42 @@ def _clip(value, low, high):
     module = _module(value)
     if module is np and all(_module(bound) is np for bound in (low, high)):
         return np.clip(value, low, high)
-    import torch
-
-    dtype = next(v.dtype for v in (value, low, high) if isinstance(v, torch.Tensor))
-    value, low, high = (torch.as_tensor(v, dtype=dtype) for v in (value, low, high))  # a float alone would be single precision
-    inside = (value > low) & (value < high)
-    # on a bound the derivative is zero, as that of :class:`clip`; minimum alone would halve it
-    return torch.where(inside, value, torch.minimum(torch.maximum(value.detach(), low), high))
+    value, low, high = _tensors(value, low, high)
+    module, inside = _module(value), (value > low) & (value < high)
+    # on a bound the derivative is zero, as that of :class:`localplast.language.clip`; minimum alone would halve it
+    return module.where(inside, value, module.minimum(module.maximum(value.detach(), low), high))
 
 
 def _int(value):
-    if _module(value) is np:
-        return np.asarray(value) * 1.0
-    return value * 1.0
+    return _call("trunc")(value * 1.0)
+
+
+def _floordiv(value, divisor):
+    """As numpy: also where a rounding error lies between the quotient and a whole number."""
+    if _module(value) is np and _module(divisor) is np:
+        return np.floor_divide(value, divisor)
+    value, divisor = _tensors(value, divisor)
+    return _module(value).div(value, divisor, rounding_mode="floor")
+
+
+def _mod(value, divisor):
+    """With the sign of the divisor, as numpy."""
+    if _module(value) is np and _module(divisor) is np:
+        return np.mod(value, divisor)
+    value, divisor = _tensors(value, divisor)
+    return _module(value).remainder(value, divisor)
+
+
+def _timestep(time, dt):
+    return _int((time + 1e-3 * dt) / dt)
+
+
+def _tensors(*values):
+    """``values``, some of them tensors, as tensors of one type: a float alone would be single precision."""
+    import torch
+
+    dtype = next(v.dtype for v in values if isinstance(v, torch.Tensor))
+    return [torch.as_tensor(v, dtype=dtype) for v in values]
 
 
 def _compare(relation):
@@ -222,12 +190,13 @@ OPERATIONS = {
     sympy.exp: _call("exp"), sympy.log: _call("log"), sympy.sin: _call("sin"), sympy.cos: _call("cos"),
     sympy.tan: _call("tan"), sympy.sinh: _call("sinh"), sympy.cosh: _call("cosh"), sympy.tanh: _call("tanh"),
     sympy.asin: _call("arcsin"), sympy.acos: _call("arccos"), sympy.atan: _call("arctan"),
-    sympy.Abs: _call("abs"), sympy.sign: _call("sign"), sympy.floor: _call("floor"), sympy.ceiling: _call("ceil"),
+    sympy.Abs: _call("abs"), absolute: _call("abs"), sign: _call("sign"), floor: _call("floor"), ceil: _call("ceil"),
     sympy.StrictGreaterThan: _compare(operator.gt), sympy.GreaterThan: _compare(operator.ge),
     sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
+    sympy.Equality: _compare(operator.eq), sympy.Unequality: _compare(operator.ne),
     sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
-    int_: _int, clip: _clip, divided.exprel: exprel, divided.divided_exp: _divided,
-    bounded_number: _bounded, where_finite: _where_finite,
+    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep,
+    divided.exprel: exprel, divided.divided_exp: _divided, bounded_number: _bounded, where_finite: _where_finite,
 }  # fmt: skip
 BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
 
@@ -236,7 +205,7 @@ def operation(node):
     """The function that computes one sympy node."""
     found = OPERATIONS.get(node.func) or BY_NAME.get(node.func.__name__)
     if found is None:
-        raise ValueError(f"no numerical form for {node.func.__name__} in {to_text(node)}")
+        raise ValueError(f"no numerical form for {node.func.__name__}() outside of Brian2")
     return found
 
 
@@ -285,7 +254,8 @@ class Tape:
         values = [self.registers[a] for a in arguments]
         if all(v is not None for v in values):
             self.folded.append((function, len(self.registers), arguments))
-            return self._new(function(*values))
+            found = function(*values)
+            return self._new(found.item() if isinstance(found, np.generic) else found)  # which would turn tensors into arrays
         target = self._new()
         self.instructions.append((function, target, arguments))
         return target

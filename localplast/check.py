@@ -13,7 +13,9 @@ from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.names import check_name
-from localplast.neuron import RESERVED, NeuronModel, check_divisors, check_text, namespace, split_statements, with_spike
+from localplast.neuron import (
+    RESERVED, NeuronModel, check_divisors, check_text, namespace, parse_statement, split_statements, with_spike,
+)  # fmt: skip
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 
@@ -233,7 +235,7 @@ def check_target(net, label, p):
             f"{label}: a graded projection sets its target, so {p.target!r} must be declared without an equation "
             f"('{p.target} : unit'); {model.name} has {sorted(model.free_variables) or 'none'}"
         )
-    written = {line.split("=")[0].strip(" +-*/") for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")}
+    written = {parse_statement(line)[0] for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")}
     if p.transmission == "graded" and p.target in written:
         raise NetworkError(
             f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} itself; "

@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 
-from localplast.calculus import to_text
 from localplast.description import Description, Equation, Section, assignments
 from localplast.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
 from localplast.loss import mse
 from localplast.lower import jacobian, lower
 from localplast.notation import math_name
 from localplast.plan import plan
+from localplast.text import to_text
 
 __all__ = ["describe", "describe_model"]
 

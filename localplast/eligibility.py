@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.calculus import differentiate, int_, symbol
+from localplast.calculus import differentiate, symbol
 from localplast.errors import UnsupportedError
-from localplast.lower import NOISE, jacobian, lower
+from localplast.language import Draw, int_
+from localplast.lower import NOISE, OTHER, jacobian, lower
 from localplast.slopes import jump
 
-__all__ = ["Coefficients", "Derived", "Eligibility", "check_clamped", "closure", "derive"]
+__all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "derive"]
 
 ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
 
@@ -140,10 +141,21 @@ def check_clamped(model, projection):
         )
 
 
-def check_additive(model, program):
-    """Raise where the derivatives of a step depend on its noise, which no synapse sees."""
-    if any(s.name.startswith(NOISE) for _, e in program for s in e.free_symbols):
+def check_additive(model, expressions):
+    """Raise where derivatives depend on random numbers, which no synapse sees."""
+    if any(e.has(Draw) or any(s.name.startswith((NOISE, OTHER)) for s in e.free_symbols) for e in expressions):
         raise UnsupportedError(f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()")
+
+
+def check_certain(name, model):
+    """Raise where a rule reads what would be another random number each time that it is read."""
+    step = lower(model)
+    for where, e in (("threshold", step.spike_argument), ("surrogate", step.psi), ("output", step.output)):
+        if e is not None and e.has(Draw):
+            raise UnsupportedError(
+                f"population {name!r}: the {where} of {model.name} draws random numbers, others whenever it is read, and cannot be "
+                "learned through; let the update draw them into a variable, or add noise (xi) to an equation"
+            )
 
 
 class Coefficients:
@@ -164,6 +176,7 @@ class Coefficients:
 
     def coefficient(self, expression, where, name):
         """``expression`` itself where it is the same for all neurons, else the name of a per-neuron variable."""
+        check_additive(self.model, [expression])
         if not expression.free_symbols & self.postsynaptic:
             return expression
         self.named[where][name] = expression
@@ -173,7 +186,7 @@ class Coefficients:
     def update_coefficients(self):
         """``d updated[k] / d old[m]``."""
         result = jacobian(self.step)
-        check_additive(self.model, result.program)
+        check_additive(self.model, [e for _, e in result.program])
         entries, self.jacobian_program = dict(result.entries), result.program
         if self.free:
             entries, self.jacobian_program = self.never_refractory(result)

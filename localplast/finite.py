@@ -158,7 +158,7 @@ def divisors(model):
     """What a model's equations divide by, as ``(equation, text, sympy expression)``."""
     import sympy
 
-    from localplast.calculus import to_text
+    from localplast.text import to_text
     from localplast.lower import expanded
 
     for name, equation in model.parsed.items():

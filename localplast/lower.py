@@ -5,23 +5,25 @@ as a straight-line program: the Torch step, the eligibility traces and the gener
 """
 
 import functools
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import sympy
 
-from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
-from localplast.errors import ModelError, UnsupportedError
-from localplast.neuron import Integrand, integrated, known_to_integrator, split_statements, split_threshold
+from localplast.calculus import Tape, differentiate, symbol, to_sympy
+from localplast.errors import ModelError
+from localplast.language import Draw, int_, randn
+from localplast.neuron import (
+    Integrand, integrated, known_to_integrator, parse_statement, split_statements, split_threshold,
+)  # fmt: skip
 from localplast.propagator import chained_code
 from localplast.slopes import unless_overflown
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
 
-#: How the names of :attr:`StepMap.noise` begin.
-NOISE = "_normal_"
+#: How names begin that stand for random numbers: those of :attr:`StepMap.noise`, and those of other distributions.
+NOISE, OTHER = "_normal_", "_drawn_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,8 @@ class StepMap:
         The graded output, in terms of the updated state.
     noise : tuple of str
         Names in the program that stand for standard normal numbers, new ones in every step.
+    foreign : tuple of str
+        Names in it that stand for other random numbers, which only Brian2 draws.
     """
 
     model: object
@@ -69,11 +73,23 @@ class StepMap:
     adaptation: dict
     output: object
     noise: tuple = ()
+    foreign: tuple = ()
 
     @property
     def outputs(self):
         """The program followed by the updated state under the names ``new_<variable>``."""
-        return self.program + tuple((f"new_{k}", e) for k, e in self.updated.items())
+        return self.program + renewed(self.updated)
+
+    def draws(self, *expressions):
+        """Where random numbers are drawn that only Brian2 draws: names of functions, in ``expressions`` too."""
+        own = (self.spike_argument, self.psi, self.output, *self.reset.values(), *self.adaptation.values())
+        found = {e.func.__name__ for text in (*own, *expressions) if text is not None for e in text.atoms(Draw)}
+        return sorted(found | {name.removeprefix(OTHER).split("_")[0] for name in self.foreign})
+
+
+def renewed(values):
+    """A map from variable to new value as a program: all of them are read before any changes."""
+    return tuple((f"new_{name}", e) for name, e in values.items())
 
 
 @functools.cache
@@ -107,8 +123,14 @@ def lower(model):
         reset=block_map(model, "reset", expand),
         adaptation=block_map(model, "adaptation", expand),
         output=expand(to_sympy(model.output)) if model.output is not None else None,
-        noise=tuple(sorted({s.name for _, e in program for s in e.free_symbols if s.name.startswith(NOISE)})),
+        noise=named(program, NOISE),
+        foreign=named(program, OTHER),
     )
+
+
+def named(program, start):
+    """Names that a program reads and that begin with ``start``."""
+    return tuple(sorted({s.name for _, e in program for s in e.free_symbols if s.name.startswith(start)}))
 
 
 def subexpressions_of(model):
@@ -129,13 +151,13 @@ def prospective(model, text):
 
 
 def resolved(model, expression):
-    """A sympy expression that was read as it stands, its units and subexpressions put in."""
-    return expand_subexpressions(in_si(expression), subexpressions_of(model))
+    """A sympy expression with its subexpressions put in."""
+    return expand_subexpressions(expression, subexpressions_of(model))
 
 
 def expand_subexpressions(expression, subexpressions):
     while expression.free_symbols & subexpressions.keys():
-        expression = expression.subs(subexpressions)
+        expression = expression.xreplace(subexpressions)
     return expression
 
 
@@ -170,15 +192,6 @@ def block_variables(model):
     return {*model.held, *model.odes} | {parse_statement(line)[0] for line in code}
 
 
-def parse_statement(line):
-    """``(name, expression text)`` of ``name = text`` or ``name op= text``."""
-    found = re.fullmatch(r"\s*(\w+)\s*([-+*/]?)=(?!=)\s*(.+)", line)
-    if not found:
-        raise ModelError(f"the statement {line!r} is not an assignment")
-    name, op, text = found.groups()
-    return name, f"{name} {op} ({text})" if op else text
-
-
 def straight_line(code, state, expand):
     """Brian2 abstract code as a program that assigns each name once, and the state after it."""
     current, program = {}, []
@@ -194,8 +207,13 @@ def straight_line(code, state, expand):
 
 
 def drawn(expression, number):
-    """``expression`` with ``randn()`` as a number from outside, that of line ``number``."""
-    return expression.replace(lambda e: e.func.__name__ == "randn", lambda e: symbol(f"{NOISE}{number}"))
+    """``expression`` with its random numbers as numbers from outside, those of line ``number``."""
+
+    def from_outside(e):
+        start = NOISE if isinstance(e, randn) else f"{OTHER}{e.func.__name__}_"
+        return symbol(f"{start}{number}_{e.args[-1]}")
+
+    return expression.replace(lambda e: isinstance(e, Draw), from_outside)
 
 
 def guarded(expression):
@@ -213,11 +231,12 @@ def guarded(expression):
 
 
 def block_map(model, block, expand):
-    """The reset or adaptation statements as a map from variable to its value after a spike."""
-    result = {}
+    """The reset or adaptation statements as a map from variable to its value after a spike, in terms of the state before."""
+    current = {}
     for line in split_statements(getattr(model, block)):
         name, text = parse_statement(line)
-        result[name] = expand(to_sympy(text)).subs({symbol(k): v for k, v in result.items()})
+        current[name] = expand(to_sympy(text)).xreplace({symbol(k): v for k, v in current.items()})
+    result = {name: value for name, value in current.items() if name in model.parsed}  # others live within the block
     if block == "adaptation":
         read = {s.name for e in result.values() for s in e.free_symbols}
         shared = (read | set(result)) & {parse_statement(s)[0] for s in split_statements(model.reset)}
@@ -258,7 +277,7 @@ def jacobian(step, *parameters):
     for name, expression in step.program:
         varying.add(symbol(name))
         for column in columns:
-            total = chain_rule(expression, column, derivative, step.model)
+            total = chain_rule(expression, column, derivative)
             if total.free_symbols & varying and not total.is_Symbol:
                 program.append((f"_d{name}_d{column}", total))
                 total = symbol(program[-1][0])
@@ -268,22 +287,18 @@ def jacobian(step, *parameters):
     entries = {}
     for row, expression in step.updated.items():
         for column in columns:
-            total = chain_rule(expression, column, derivative, step.model)
+            total = chain_rule(expression, column, derivative)
             if total != 0:
                 entries[row, column] = unless_overflown(step, total) if total.free_symbols & varying else total
     return Jacobian(needed(program, entries.values()), entries)
 
 
-def chain_rule(expression, column, derivative, model):
-    try:
-        terms = [
-            differentiate(expression, argument.name) * derivative[argument, column]
-            for argument in sorted(expression.free_symbols, key=str)
-            if (argument, column) in derivative
-        ]
-    except ValueError as error:
-        raise UnsupportedError(f"{model.name}: {error}; write the equation with differentiable functions") from None
-    return sympy.Add(*terms)
+def chain_rule(expression, column, derivative):
+    return sympy.Add(*[
+        differentiate(expression, argument.name) * derivative[argument, column]
+        for argument in sorted(expression.free_symbols, key=str)
+        if (argument, column) in derivative
+    ])  # fmt: skip
 
 
 def needed(program, expressions):
@@ -305,7 +320,7 @@ def check_integration(name, step, parameters, dt):
     """
     if step.model.method != "exact" or not step.program:
         return
-    constants = {**parameters, **dict.fromkeys(step.noise, 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
+    constants = {**parameters, **dict.fromkeys((*step.noise, *step.foreign), 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
     probes = {n: np.float64(0.7) for n in step.state + step.inputs}
     with np.errstate(all="ignore"):
         try:

@@ -6,6 +6,7 @@ A :class:`NeuronModel` is data. It is checked when it is made: units, names, thr
 
 import ast
 import functools
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from brian2.core.variables import Constant, Variable
 from brian2.equations import Equations
 from brian2.equations.equations import PARAMETER, EquationError, SingleEquation, parse_string_equations
 from brian2.equations.refractory import add_refractoriness
-from brian2.equations.unitcheck import check_dimensions, check_units_statements
+from brian2.equations.unitcheck import check_dimensions
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
@@ -23,8 +24,9 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError,
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.arguments import is_real
-from localplast.bounded import check_bounded, check_written
+from localplast.bounded import check_written
 from localplast.errors import ModelError
+from localplast.language import read
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
 from localplast.serialise import check_fields, encode
@@ -40,6 +42,15 @@ RESERVED = frozenset(
     "learning_rate updates signal newest neighbour latest spikes raster output"
     .split()
 )  # fmt: skip
+#: What to do about names that Brian2 has, and models have not.
+CURES = {
+    "t": "trials start at any time of a run, so drive the neuron with an Input of kind 'currents'",
+    **dict.fromkeys("ijN", "neurons do not know their number; give each its own value of a parameter in the Population"),
+    "lastspike": "models have no time; use refractory=, or a variable that the reset sets and the equations let decay",
+    "not_refractory": "the model has no refractory='tau_ref'",
+}
+#: What Brian2 adds to a neuron that may be refractory.
+CLOCKED = frozenset({"not_refractory", "lastspike"})
 #: Brian2's flag of a subexpression that is evaluated once per step, at its beginning.
 HELD = "constant over dt"
 RESERVED_PREFIXES = (
@@ -280,8 +291,26 @@ def check_method(model):
 
 def split_statements(code):
     """The statements of a block, without comments and blank lines."""
-    lines = code.replace(";", "\n").splitlines()
-    return [line for line in (line.split("#")[0].strip() for line in lines) if line]
+    lines = [part for line in code.splitlines() for part in line.split("#")[0].split(";")]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def parse_statement(line):
+    """``(name, expression text)`` of ``name = text`` or ``name op= text``."""
+    found = re.fullmatch(r"\s*(\w+)\s*(\*\*|//|[-+*/%])?=(?!=)\s*(.+)", line)
+    if not found:
+        raise ModelError(
+            f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', with =, +=, -=, "
+            "*=, /=, //=, %= or **="
+        )
+    name, op, text = found.groups()
+    return name, f"{name} {op} ({text})" if op else text
+
+
+def assignments(code):
+    """The statements of a block as Brian2 runs them on every target: ``name = text``; of ``u = u + e**u`` it would lose ``e``."""
+    lines = map(parse_statement, split_statements(code))
+    return [re.sub(r"\be\b", "exp(1)", f"{name} = {text}") for name, text in lines]
 
 
 def split_threshold(model):
@@ -336,6 +365,7 @@ def check_model(model):
         check_text(model, "output", model.output, variables)
     check_refractory(model, variables)
     check_mismatch(model, variables)
+    check_clock(model)
     known = set(equations.names)
     for where, name in [("receives", model.receives), *(("initial", key) for key in model.initial)]:
         if name not in known:
@@ -398,7 +428,7 @@ def check_fields_of(model):
         try:
             check_written(text)
         except ValueError as error:
-            raise ModelError(f"{model.name}: {error}; it is in its {what}") from None
+            raise ModelError(f"{model.name}: the text of its {what} {error}") from None
 
 
 def check_parameters(model, equations):
@@ -416,22 +446,27 @@ def check_parameters(model, equations):
 
 
 def check_names(model, equations):
-    for name in sorted({*equations.names, *model.parameters} - {"not_refractory", "lastspike"}):
+    for name in sorted({*equations.names, *model.parameters} - CLOCKED):
         check_name("a variable or parameter", name, ModelError, where=model.name)
-        if name in RESERVED or name.startswith(RESERVED_PREFIXES):
-            raise ModelError(
-                f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
-                f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
-            )
-        if name.endswith(("_pre", "_post")):
-            raise ModelError(f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it")
-        if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
-            raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
+        check_free(model, name)
     if "t" in equations.identifiers:
         raise ModelError(
             f"{model.name}: the equations use 't'; trials start at any time of a run, so drive the neuron "
             "with an Input of kind 'currents' instead"
         )
+
+
+def check_free(model, name):
+    """Raise where Brian2 or the learning rules use a name themselves."""
+    if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+        raise ModelError(
+            f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
+            f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
+        )
+    if name.endswith(("_pre", "_post")):
+        raise ModelError(f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it")
+    if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
+        raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
 
 
 def check_equations(model, equations, variables):
@@ -446,6 +481,11 @@ def check_equations(model, equations, variables):
 
 
 def check_flags(model, name, equation):
+    if equation.var_type != "float":
+        raise ModelError(
+            f"{model.name}: {name!r} is declared as {equation.var_type}, and variables are real numbers on all backends; declare "
+            f"'{name} : 1', and write '{name} > 0.5' where a condition is asked for"
+        )
     for flag in equation.flags:
         if flag == HELD:
             continue
@@ -461,16 +501,14 @@ def check_flags(model, name, equation):
 def check_text(model, where, expression, variables, expected=None):
     """Check the names and the units of one expression; return its dimensions."""
     try:
-        check_bounded(expression)
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{model.name}: {error}; it is in the {where}") from None
+        read(expression)
+    except ValueError as error:
+        raise ModelError(f"{model.name}: the {where} {error}") from None
     unknown = sorted(get_identifiers(expression) - set(variables) - {"xi"} - {"int", "and", "or", "not"})
     unknown = [name for name in unknown if not name.startswith("xi_")]
     if unknown:
-        raise ModelError(
-            f"{model.name}: unknown variable {unknown[0]!r} in the {where}; give it a value in parameters="
-            f"{{{unknown[0]!r}: ...}} or declare it in the equations"
-        )
+        cure = f"give it a value in parameters={{{unknown[0]!r}: ...}} or declare it in the equations"
+        raise ModelError(f"{model.name}: unknown variable {unknown[0]!r} in the {where}; {CURES.get(unknown[0], cure)}")
     if any(name == "xi" or name.startswith("xi_") for name in get_identifiers(expression)):
         return None  # white noise: Brian2 checks its unit (second**-0.5) itself
     try:
@@ -485,23 +523,27 @@ def check_text(model, where, expression, variables, expected=None):
 
 
 def check_block(model, block, variables):
-    code = "\n".join(split_statements(getattr(model, block)))
-    if not code:
-        return
-    used = get_identifiers(code)
-    unknown = sorted(used - set(variables) - set(model.parsed.names))
-    assigned = {line.split("=")[0].strip(" +-*/") for line in code.splitlines()}
-    unknown = [name for name in unknown if name not in assigned or block != "update"]
-    if unknown:
-        raise ModelError(f"{model.name}: unknown variable {unknown[0]!r} in the {block} {code!r}")
-    for name in assigned & set(model.parameters):
+    """Check the statements of a block one after the other; names that are no variables hold values within it."""
+    known = dict(variables)
+    for line in split_statements(getattr(model, block)):
+        try:
+            name, text = parse_statement(line)
+        except ModelError as error:
+            raise ModelError(f"{model.name}: in the {block} {error}") from None
+        check_assigned(model, block, name)
+        declared = model.parsed[name].dim if name in model.parsed else None
+        found = check_text(model, f"{block} {line!r}", text, known, declared)
+        known.setdefault(name, Variable(name, dimensions=found))
+
+
+def check_assigned(model, block, name):
+    """What stands before the = of a statement is a variable, or a name of its own."""
+    if name in model.parameters:
         raise ModelError(f"{model.name}: the {block} assigns the parameter {name!r}; only variables may change")
-    try:
-        check_units_statements(code, {name: variables[name] for name in used & set(variables)})  # it hashes all that it gets
-    except DimensionMismatchError as error:
-        raise ModelError(f"{model.name}: unit mismatch in the {block} {code!r}: {error}") from None
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise ModelError(f"{model.name}: the {block} {code!r} does not parse: {error}") from None
+    if name in model.subexpressions or name in model.held:
+        raise ModelError(f"{model.name}: the {block} assigns {name!r}, which has an equation; change the variables that it depends on")
+    if name not in model.parsed or name in CLOCKED:
+        check_free(model, name)
 
 
 def check_surrogate(model, argument, variables):
@@ -534,6 +576,35 @@ def check_mismatch(model, variables):
 def with_spike(variables):
     """``variables``, and ``z``: 1 where the neuron spikes in this step."""
     return {**variables, "z": Variable("z", dimensions=DIMENSIONLESS)}
+
+
+def check_clock(model):
+    """Raise where text reads what Brian2 knows of the last spike: models have no time, and are ready only while they integrate."""
+    if not model.refractory:
+        return
+    late = {"threshold": model.threshold, "output": model.output, "surrogate": model.surrogate and model.surrogate.expression}
+    late |= {"reset": model.reset, "adaptation": model.adaptation}
+    late |= {f"mismatch of {target!r}": f"{found.error}; {found.of or 0}" for target, found in model.mismatch.items()}
+    places = {"equations": model.equations, "update": model.update, **late}
+    for where, text in places.items():
+        used = names_in(model, text or "")
+        if "lastspike" in used:
+            raise ModelError(f"{model.name}: the {where} read 'lastspike', a time; {CURES['lastspike']}")
+        if "not_refractory" in used and where in late:
+            raise ModelError(
+                f"{model.name}: the {where} read 'not_refractory', which is known while the equations and the update run; assign "
+                "int(not_refractory) to a variable in the update"
+            )
+
+
+def names_in(model, text):
+    """Names that a text depends on, subexpressions followed."""
+    found, new = set(), get_identifiers(text)
+    while new:
+        found |= new
+        inside = [model.parsed[name].expr.code for name in new & set(model.subexpressions)]
+        new = set().union(*map(get_identifiers, inside)) - found
+    return found
 
 
 def check_refractory(model, variables):

@@ -5,8 +5,9 @@ import re
 import sympy
 from sympy.printing.latex import LatexPrinter
 
-from localplast.calculus import symbol, to_text
+from localplast.calculus import symbol
 from localplast.slopes import Tamed
+from localplast.text import to_text
 
 __all__ = ["escape", "math_name", "math_text", "plain_text"]
 
@@ -73,7 +74,7 @@ class Printer(LatexPrinter):
 def rounded(expression):
     """``expression`` with its numbers to six digits, and without the bounds that only an engine needs."""
     expression = sympy.sympify(expression, strict=True).replace(lambda e: isinstance(e, Tamed), lambda e: e.args[0])
-    return expression.xreplace({f: sympy.Float(f, 6) for f in expression.atoms(sympy.Float)})
+    return expression.xreplace({f: sympy.Float(f"{float(f):.6g}") for f in expression.atoms(sympy.Float)})
 
 
 def math_text(expression, indices=()):

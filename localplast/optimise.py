@@ -31,8 +31,6 @@ class Optimiser:
     constants : dict of str to float
     state : dict of str to int
         Numbers stored per synapse (zero at first), with the power of the gradient's unit that each carries.
-    scales : dict of str to int
-        Constants that carry a power of the gradient's unit.
     normalised : bool
         Whether the gradient's unit cancels, so that the learning rate is measured in the weight's unit.
     rates : dict of str to float
@@ -53,7 +51,6 @@ class Optimiser:
     statements: tuple
     constants: dict
     state: dict = field(default_factory=dict)
-    scales: dict = field(default_factory=dict)
     normalised: bool = False
     rates: dict = field(default_factory=dict)
     decay: float = 0.0
@@ -66,8 +63,6 @@ class Optimiser:
     def __post_init__(self):
         for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
             check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
-
-    def __post_init__(self):
         numbers = {
             name: as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf) for name, value in self.constants.items()
         }  # fmt: skip
@@ -75,16 +70,15 @@ class Optimiser:
         for name, rate in self.rates.items():
             as_number(f"the rate of {name!r}", rate, 0)
 
-    def program(self, unit=1, *, projection=None):
+    def program(self, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
 
-        ``unit`` is the symbol of the gradient's unit, for text whose units are checked. With the name of a
-        ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself: adding zeros
-        would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
+        With the name of a ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself:
+        adding zeros would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
         (``population.parameter``) do not: nothing draws a time constant to zero.
         """
         constants = {**self.constants, **self.own.get(projection, {})}
-        numbers = {symbol(n): v * unit ** self.scales.get(n, 0) for n, v in constants.items() if n != "learning_rate"}
+        numbers = {symbol(n): v for n, v in constants.items() if n != "learning_rate"}
         *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
         w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
         if "." in (projection or "") or (self.decaying and projection not in self.decaying):
@@ -144,7 +138,7 @@ class Optimiser:
         if not is_real(limit) or not limit > 0:
             raise LocalplastError(f"gradients cannot be clipped to {limit!r}; give a positive limit")
         smallest = min(float(limit), self.constants.get("limit", float("inf")))
-        clipped = replace(self, constants={**self.constants, "limit": smallest}, scales={**self.scales, "limit": 1})
+        clipped = replace(self, constants={**self.constants, "limit": smallest})
         if "limit" in self.constants:
             return clipped
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
@@ -253,7 +247,6 @@ def divided(name, memory, learning_rate, decay, epsilon):
         statements=(("s", memory), ("w", "w - learning_rate*g/(sqrt(s) + epsilon)")),
         constants={"learning_rate": learning_rate, "decay": decay, "epsilon": epsilon},
         state={"s": 2},
-        scales={"epsilon": 1},
         normalised=True,
     )
 
@@ -283,7 +276,6 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
             "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
         },
         state={"m": 1, "s": 2},
-        scales={"epsilon": 1},
         normalised=True,
     )
 
@@ -316,7 +308,6 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
             "epsilon": as_number("epsilon of madgrad()", epsilon, 0) / learning_rate ** (1 / 3),
         },
         state={"start": 0, "s": 0, "q": 0},
-        scales={"unit": 1},
         normalised=True,
         power=2 / 3,
     )

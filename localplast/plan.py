@@ -13,7 +13,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 
 from localplast.arguments import check_kind
 from localplast.check import unit_text
-from localplast.eligibility import Derived
+from localplast.eligibility import Derived, check_certain
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.images import check_dense
 from localplast.loss import Loss, Reward
@@ -136,6 +136,8 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     """
     readouts, net = the_readouts(net, loss), net if values is None else with_numbers(net, values)
     check_branching(loss, rule)
+    for name, population in net.populations.items():
+        check_certain(name, population.model)
     if not rule.taught:
         check_dense(net, rule.name, "use bptt() or dendritic()")
     if rule.update != "trial":

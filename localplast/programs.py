@@ -280,7 +280,7 @@ def neuron_plan(net, made, name, synapses, shift):
 def own_error(model, parameter):
     """What a neuron gets wrong by one of its parameters, summed up as minus the gradient."""
     error, gradient = f"mismatch_{parameter}", f"gradient_{parameter}"
-    return [(error, to_sympy(model.mismatch[parameter].error, units=False)), (gradient, symbol(gradient) - symbol(error))]
+    return [(error, to_sympy(model.mismatch[parameter].error)), (gradient, symbol(gradient) - symbol(error))]
 
 
 def parameter_program(net, made, name, parameter, found):

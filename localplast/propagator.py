@@ -13,8 +13,10 @@ compartments that pull at each other, keep Brian2's text: their rates of decay s
 import sympy
 from brian2.stateupdaters.exact import get_linear_system
 
-from localplast.calculus import int_, symbol, to_sympy, to_text
+from localplast.calculus import symbol, to_sympy
 from localplast.divided_exp import MOST_POINTS, divided_exp
+from localplast.language import int_
+from localplast.text import to_text
 
 __all__ = ["chained_code"]
 

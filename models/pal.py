@@ -88,7 +88,7 @@ def pal_output(*, tau_hp=0.1 * ms, **form):
 
 def high_passed(cell, tau_hp, activation="logistic", **form):
     """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is nothing new."""
-    at_rest = float(to_sympy(rate_of(activation, "0"), units=False))
+    at_rest = float(to_sympy(rate_of(activation, "0")))
     return replace(
         cell,
         equations=f"""{cell.equations}

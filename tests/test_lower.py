@@ -13,7 +13,7 @@ from localplast.backends.brian2_backend import block_for
 from localplast.backends.brian2_run import session
 from localplast.backends.torch_step import Twin, leaves
 from localplast.calculus import Tape, symbol
-from localplast.errors import ModelError, UnsupportedError
+from localplast.errors import ModelError
 from localplast.lower import check_integration, jacobian, lower
 from localplast.models import alif, cuba_lif, lif
 from localplast.network import Input, Network, Population, Projection
@@ -250,11 +250,10 @@ def test_a_method_that_cannot_integrate_is_refused():
         lower(NeuronModel(name="curved", equations="dv/dt = -v**2/tau : 1", parameters={"tau": 5 * ms}))
 
 
-@pytest.mark.parametrize("function", ["floor", "sign"])
-def test_what_cannot_be_differentiated_is_refused(function):
-    """Running is possible, learning is not: the Jacobian says so, the step map does not."""
+@pytest.mark.parametrize("function", ["floor", "sign", "int", "ceil"])
+def test_what_is_constant_in_pieces_has_no_slope(function):
     step = lower(NeuronModel(
         name="stairs", equations=f"dv/dt = (-v + {function}(v))/tau : 1", parameters={"tau": 5 * ms}, method="euler"
     ))  # fmt: skip
-    with pytest.raises(UnsupportedError, match="stairs: cannot differentiate .* with respect to v; .* differentiable functions"):
-        jacobian(step)
+    tau, dt = symbol("tau"), symbol("dt")
+    assert sympy.expand(jacobian(step).entries["v", "v"] - (1 - dt / tau)) == 0

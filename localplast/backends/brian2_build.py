@@ -18,7 +18,7 @@ from localplast.errors import UnsupportedError
 from localplast.images import check_dense
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
-from localplast.neuron import split_statements
+from localplast.neuron import assignments
 from localplast.backends.brian2_delay import divided, events_of, settings
 from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_early, sent_lines
 from localplast.backends.brian2_learn import Learning
@@ -191,13 +191,13 @@ def build_population(built, name, population, values, learning, clock):
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
     apart = learning is None and not block.gap  # the restart costs nothing in all other steps, and one object more to compile
     code = [] if apart else start_of_trial(block, model, step, started, graded)
-    code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *split_statements(step.code)]
+    code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
     if learning:
         code += learning.after_update(name, firing(model, block))
         threshold = "z > 0.5" if model.spiking else None
     code += [*sent_code(built.net, name, firing(model, block)), *between_spikes(built.net, name, block)]
-    after = [*split_statements(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
+    after = [*assignments(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
     group = b2.NeuronGroup(
         population.size, Equations(lines), threshold=threshold,
         reset="\n".join(after) if model.spiking else None,

@@ -4,6 +4,7 @@ Within the last slot of a step ('end') the order is: softmax, errors of the read
 population (:mod:`localplast.backends.brian2_signal`), synapses, end of the trial (an event), optimiser (an event).
 """
 
+import functools
 from dataclasses import replace
 
 import brian2 as b2
@@ -11,30 +12,33 @@ import numpy as np
 import sympy
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.parsing.expressions import parse_expression_dimensions
-from brian2.core.variables import Variable
+from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_delay import divided
 from localplast.backends.brian2_graded import is_late, output_name
-from localplast.backends.brian2_parameters import Parameters
+from localplast.backends.brian2_parameters import Parameters, optimiser_dimensions
 from localplast.backends.brian2_rows import by_rows
 from localplast.backends.brian2_signal import Signals
-from localplast.backends.brian2_text import END_OF_TRIAL, LEARN, MONITOR, UPDATE, gated, replace_word, unit_of, updates_so_far
-from localplast.calculus import symbol, to_text
+from localplast.backends.brian2_text import (
+    END_OF_TRIAL, LEARN, MONITOR, UPDATE, gated, replace_word, replace_words, unit_of, updates_so_far,
+)  # fmt: skip
+from localplast.calculus import symbol
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
 from localplast.programs import between_steps
+from localplast.text import fit, measured, to_text
 
 __all__ = ["Learning"]
 
 
-def statements(program, rename):
-    """A program as lines of Brian2 text, names replaced by ``rename``."""
-    lines = []
+def statements(program, dimensions, rename=lambda name: name):
+    """A program as lines of Brian2 text, names replaced by ``rename``; ``dimensions`` are those of the names it does not make."""
+    known, lines = dict(dimensions), []
     for name, expression in program:
-        target = rename(name)
-        renamed = expression.subs({s: symbol(rename(s.name)) for s in expression.free_symbols})
-        lines.append(f"{target} = {to_text(renamed)}")
+        known[name] = known.get(name) or measured(sympy.sympify(expression), known)[1]
+        names = {symbol(n): symbol(rename(n)) for n in known}
+        lines.append(f"{rename(name)} = {to_text(fit(expression, known, known[name]).xreplace(names))}")
     return lines
 
 
@@ -61,18 +65,8 @@ class Learning:
         """Dimensions of what learning adds to the neurons of ``name``."""
         result = {}
         if not isinstance(self.net.nodes[name], Input):
-            plan, known = self.plan.neurons[name], namespace(self.net.nodes[name].model)
-            result.update(self.signals.variables(name))
-            if self.net.nodes[name].model.spiking:
-                result.update(z=DIMENSIONLESS, spike_count=DIMENSIONLESS)
-            known.update({key: Variable(key, dimensions=dimension) for key, dimension in result.items()})
-            for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
-                dimension = self.parameters.dimension(name, key)
-                if dimension is None:
-                    dimension = parse_expression_dimensions(to_text(expression), known)
-                known[key] = Variable(key, dimensions=dimension)
-                if not key.startswith("_") and key != "x":
-                    result[key] = known[key].dim
+            own = self.net.nodes[name].model.dimensions
+            result = {n: d for n, d in self.known[name].items() if n not in own and not n.startswith("_") and n not in ("x", "dt")}
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             for key, _ in eligibility.pre:
@@ -81,6 +75,21 @@ class Learning:
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
                 result |= {f"fraction_{p.name}": DIMENSIONLESS} if p.name in self.shared else {}
         return result
+
+    @functools.cached_property
+    def known(self):
+        """Dimensions of all names that neurons know while they learn, by population."""
+        return {name: self.known_to(name) for name in self.net.populations}
+
+    def known_to(self, name):
+        """Dimensions of the names of a model, and of those in the programs of its neurons."""
+        model, plan = self.net.nodes[name].model, self.plan.neurons[name]
+        found = {**model.dimensions, "dt": second.dim, **self.signals.variables(name)}
+        if model.spiking:
+            found |= {"z": DIMENSIONLESS, "spike_count": DIMENSIONLESS}
+        for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
+            found[key] = self.parameters.dimension(name, key) or measured(expression, found)[1]
+        return found
 
     def trace_dimension(self, p, key):
         """Of a trace per presynaptic neuron: what a unit weight has done to a state, or a plain trace of spikes."""
@@ -114,14 +123,10 @@ class Learning:
             eligibility = self.plan.synapses[p.name].eligibility
             source = f"arrived_{p.name}" if self.gathers(p) else self.carried_name(p)
             rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {"arrived": source}
-            post = self.net.nodes[p.post]
-            numbers = {k: float(self.values.parameters[p.post][k]) for k in post.model.parameters
-                       if not self.values.parameters[p.post][k].ndim}
-            for key, expression in eligibility.pre:
-                # the parameters of the postsynaptic model are not those of this population: put in their numbers
-                constants = {s: with_unit(numbers[s.name], post.model.dimensions[s.name])
-                             for s in expression.free_symbols if s.name in numbers}
-                code += statements([(key, expression.subs(constants))], lambda n, r=rename: r.get(n, n))
+            # the parameters of the postsynaptic model are not those of this population: put in their numbers
+            numbers = {symbol(k): sympy.Float(float(v)) for k, v in self.values.parameters[p.post].items() if not v.ndim}
+            program = [(key, expression.xreplace(numbers)) for key, expression in eligibility.pre]
+            code += statements(program, self.trace_dimensions(p), lambda n, r=rename: r.get(n, n))
             restart += [rename[key] for key, _ in eligibility.pre]
             if eligibility.pre:
                 restart.append(source)
@@ -134,7 +139,7 @@ class Learning:
                 restart += ["loss", "score"]
             plan = self.plan.neurons[name]
             restart += [*plan.past, *self.signals.past(name)]
-            code += statements([*plan.shift, *plan.before], lambda n: n)
+            code += statements([*plan.shift, *plan.before], self.known[name])
         fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
         return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
 
@@ -144,7 +149,7 @@ class Learning:
             return []
         code = []
         for pair in self.plan.neurons[name].after:
-            code += statements([pair], lambda n: n)
+            code += statements([pair], self.known[name])
             if pair[0] == "psi" and self.block.gap:
                 code.append(f"psi = psi*int({self.block.active})")
         if firing:
@@ -176,8 +181,7 @@ class Learning:
             lines["arrived"] = DIMENSIONLESS
         result = [SingleEquation(PARAMETER, n, d) for n, d in lines.items()]
         if optimiser:
-            rate = weight if optimiser.normalised else weight / gradient
-            constants = {"learning_rate": rate, "updates": DIMENSIONLESS}
+            constants = {"learning_rate": self.optimiser_dimensions(p)["learning_rate"], "updates": DIMENSIONLESS}
             result += [SingleEquation(PARAMETER, n, d, flags=["shared", "constant"]) for n, d in constants.items()]
             if self.bounds(p):
                 result += [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in ("w_low", "w_high")]
@@ -199,6 +203,21 @@ class Learning:
         else:
             signal = signals.dimension
         return {**dimensions, "gradient": signal / weight, "gradient_delay": signal, "fading": signal / weight}
+
+    def synapse_known(self, p):
+        """Dimensions of all names that a synapse of ``p`` reads, as its program calls them."""
+        plan, weight = self.plan.synapses[p.name], weight_dimension(self.net, p)
+        own = {*plan.state, *plan.sums, *(name for name, _ in plan.program)}
+        found = {n: d for n, d in self.known[p.post].items() if n not in own} | self.trace_dimensions(p)
+        return found | {n: d for n, d in self.synapse_dimensions(p).items() if n in own} | {"w": weight}
+
+    def trace_dimensions(self, p):
+        """Dimensions of the traces of presynaptic neurons, and of what they and synapses take in."""
+        pre, weight = self.net.nodes[p.pre], weight_dimension(self.net, p)
+        source = self.plan.synapses[p.name].eligibility.source
+        arrived = pre.model.dimensions[source] if source else self.net.nodes[p.post].model.dimensions[p.target] / weight
+        traces = {key: self.trace_dimension(p, key) for key, _ in self.plan.synapses[p.name].eligibility.pre}
+        return {**traces, "arrived": arrived, "past_arrived": arrived, "fraction": DIMENSIONLESS, "dt": second.dim}
 
     def mismatch_dimension(self, p):
         """Of the gradient of what a compartment gets wrong."""
@@ -260,16 +279,12 @@ class Learning:
 
     def optimiser_code(self, p):
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
-        dimension = self.synapse_dimensions(p)["gradient"]
-        unit = 1 if dimension is DIMENSIONLESS else symbol(unit_of(dimension))
+        known = self.optimiser_dimensions(p)
         number = f"(updates + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
-        for name, expression in self.plan.optimiser.program(unit, projection=p.name):
-            text = to_text(expression)
-            for short, long in rename.items():
-                text = replace_word(text, short, long)
-            plain = text
+        for name, expression in self.plan.optimiser.program(projection=p.name):
+            plain = text = replace_words(to_text(expression, known, known[name]), rename)
             if name == "w" and self.bounds(p):
                 text = f"clip({text}, w_low, w_high)"
             if text != name:  # a frozen weight
@@ -277,6 +292,11 @@ class Learning:
                 if name == "w" and self.plan.synapses[p.name].learned:
                     lines.append(f"B = {replace_word(plain, 'w', 'B')}")
         return lines
+
+    def optimiser_dimensions(self, p):
+        """Dimensions of the names in the text of an optimiser."""
+        gradient = self.synapse_dimensions(p)["gradient"]
+        return optimiser_dimensions(self.plan.optimiser, weight_dimension(self.net, p), gradient)
 
     def bounds(self, p):
         """Lowest and highest weights ``(pre, post)`` where updates are clipped to them, else None."""
@@ -286,7 +306,7 @@ class Learning:
     def attach(self, built, p, synapses):
         """Per-step learning, the order of events, and constants."""
         plan = self.plan.synapses[p.name]
-        code = statements(plan.program, self.rename(p))
+        code = statements(plan.program, self.synapse_known(p), self.rename(p))
         if self.counts_arrivals(p):
             code.append("arrived = 0")
         if self.plan.optimiser and self.interval:
@@ -318,10 +338,10 @@ class Learning:
                 self.build_arrivals(built, p)
         for name in self.net.populations:
             group, plan = built.objects[name], self.plan.neurons[name]
-            jumps = statements(plan.before_reset, lambda n: n)
+            jumps = statements(plan.before_reset, self.known[name])
             if jumps:
                 group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
-            end = [line for pair in plan.end for line in self.ending(pair)]
+            end = [line for pair in plan.end for line in self.ending(name, pair)]
             if name in self.plan.signals:
                 self.signals.pass_on(group, name, end)
             elif end:  # a readout, whose own parameters hear its error
@@ -329,9 +349,9 @@ class Learning:
             self.parameters.connect(name, group)
             self.keep_ledger(built, name, group)
 
-    def ending(self, pair):
+    def ending(self, population, pair):
         """One statement at the end of a step; between two trials there is no mismatch to learn from."""
-        lines, name = statements([pair], lambda n: n), pair[0]
+        lines, name = statements([pair], self.known[population]), pair[0]
         quiet = name.startswith("mismatch_") and self.block.active
         return [*lines, f"{name} = {name}*int({self.block.active})"] if quiet else lines
 
@@ -378,9 +398,3 @@ def telling(program):
         if len(waiting) == before:
             return [*lines, *((name, sympy.Integer(0)) for name in waiting)]
     return lines
-
-
-def with_unit(number, dimension):
-    """A constant with its unit, as sympy, so that Brian2 can check the text it ends up in."""
-    unit = symbol(unit_of(dimension)) if dimension is not DIMENSIONLESS else 1
-    return number * unit

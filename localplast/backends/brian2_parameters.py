@@ -5,12 +5,19 @@ from dataclasses import replace
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2_text import END_OF_TRIAL, UPDATE, gated, replace_word, unit_of, updates_so_far
-from localplast.calculus import symbol, to_text
+from localplast.backends.brian2_text import END_OF_TRIAL, UPDATE, gated, replace_words, unit_of, updates_so_far
 from localplast.loss import of_trials
 from localplast.neuron import namespace, with_spike
+from localplast.text import to_text
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "optimiser_dimensions"]
+
+
+def optimiser_dimensions(optimiser, own, gradient):
+    """Dimensions of the names in the text of an optimiser, of what has the dimension ``own``."""
+    rate = own if optimiser.normalised else own / gradient
+    states = {name: gradient**power for name, power in optimiser.state.items()}
+    return {"w": own, "g": gradient, "k": DIMENSIONLESS, "learning_rate": rate, **states}
 
 
 class Parameters:
@@ -47,24 +54,27 @@ class Parameters:
         short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
         own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
         optimiser = replace(self.plan.optimiser, decay=0.0)
-        for target, expression in optimiser.program(symbol(unit) if unit else 1, projection=f"{name}.{parameter}"):
-            text = to_text(expression)
-            for word, long in short.items():
-                text = replace_word(text, word, long)
+        known = self.optimiser_dimensions(name, parameter)
+        for target, expression in optimiser.program(projection=f"{name}.{parameter}"):
+            text = replace_words(to_text(expression, known, known[target]), short)
             if target == "w":
                 low, high = (min(max(x, -1e300), 1e300) for x in self.net.limits(f"{name}.{parameter}"))
                 text = f"clip({text}, {low!r}*{own}, {high!r}*{own})"
             lines.append(f"{short[target]} = {text}")
         return [*lines, f"{gradient} = 0*{unit}" if unit else f"{gradient} = 0"]
 
+    def optimiser_dimensions(self, name, parameter):
+        """Dimensions of the names in the text of an optimiser."""
+        own, gradient = self.net.nodes[name].model.dimensions[parameter], self.dimension(name, f"gradient_{parameter}")
+        return optimiser_dimensions(self.plan.optimiser, own, gradient)
+
     def variables(self, name):
         """Dimensions of what an optimiser keeps per parameter, and of its shared constants."""
         kept, shared = {}, {}
         for parameter in self.plan.parameters[name] if self.plan.optimiser else ():
-            gradient = self.dimension(name, f"gradient_{parameter}")
-            own = self.net.nodes[name].model.dimensions[parameter]
-            kept.update({f"{n}_{parameter}": gradient**power for n, power in self.plan.optimiser.state.items()})
-            shared[f"learning_rate_{parameter}"] = own if self.plan.optimiser.normalised else own / gradient
+            known = self.optimiser_dimensions(name, parameter)
+            kept.update({f"{n}_{parameter}": known[n] for n in self.plan.optimiser.state})
+            shared[f"learning_rate_{parameter}"] = known["learning_rate"]
             shared[f"updates_{parameter}"] = DIMENSIONLESS
         return kept, shared
 

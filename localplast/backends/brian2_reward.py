@@ -5,9 +5,7 @@ import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed
-from localplast.calculus import to_text
 from localplast.errors import UnsupportedError
-from localplast.lower import lower
 
 __all__ = ["REWARD_VARIABLES", "build_reward"]
 
@@ -18,7 +16,7 @@ REWARD_VARIABLES = {"policy": ("beaten", "roll", "earned"), "value": ("purse", "
 def build_reward(signals, built):
     """Add to ``built`` what a :class:`~localplast.loss.Reward` needs, in the order of one step."""
     net, block, loss = signals.net, signals.block, signals.plan.loss
-    outputs = {r: to_text(lower(net.nodes[r].model).output) for r in (loss.policy, loss.value)}
+    outputs = {r: signals.output_text(r) for r in (loss.policy, loss.value)}
     for readout in outputs:
         if signals.output_dimension(readout) is not DIMENSIONLESS:
             raise UnsupportedError(f"readout {readout!r} has a unit; actor and critic need outputs without one")

@@ -6,7 +6,8 @@ Brian2 sends before it resets: synapses read what there was just before the spik
 from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.calculus import symbol, to_text
+from localplast.calculus import symbol
+from localplast.text import to_text
 
 __all__ = ["after_spikes", "between_spikes", "released", "short_term_lines"]
 

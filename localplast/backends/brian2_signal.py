@@ -4,14 +4,15 @@ import brian2 as b2
 import numpy as np
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_reward import REWARD_VARIABLES, build_reward
 from localplast.backends.brian2_text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, unit_of
-from localplast.calculus import to_text
 from localplast.loss import Reward
 from localplast.lower import lower
 from localplast.network import weight_dimension
+from localplast.text import to_text
 
 __all__ = ["Signals", "feedback_name"]
 
@@ -32,6 +33,11 @@ class Signals:
 
     def output_dimension(self, readout):
         return self.net.nodes[readout].model.output_dimension
+
+    def output_text(self, readout):
+        """What a readout is judged by, in its variables."""
+        model = self.net.nodes[readout].model
+        return to_text(lower(model).output, {**model.dimensions, "dt": second.dim}, self.output_dimension(readout))
 
     def error_dimension(self, readout):
         return DIMENSIONLESS if self.plan.loss.kind in ("cross_entropy", "reward") else self.output_dimension(readout)
@@ -141,7 +147,7 @@ class Signals:
         block, loss = self.block, self.plan.loss
         group = built.objects[readout]
         group.namespace.update({"step_weight": built.timed["step_weight"], "target": built.timed["target"]})
-        output = to_text(lower(self.net.nodes[readout].model).output)
+        output = self.output_text(readout)
         unit = unit_of(self.output_dimension(readout))
         one = f"*{unit}" if unit else ""
         code = [f"_weight = step_weight((t_in_timesteps % {block.period})*dt)", f"teacher = target({block.clock}, i){one}"]

@@ -10,7 +10,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 
 __all__ = [
     "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gated", "gather",
-    "replace_word", "suffixed", "unit_of", "updates_so_far",
+    "replace_word", "replace_words", "suffixed", "unit_of", "updates_so_far",
 ]  # fmt: skip
 
 #: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
@@ -26,14 +26,17 @@ def unit_of(dimension):
 
 
 def replace_word(text, word, replacement):
-    return re.sub(rf"\b{word}\b", replacement, text)
+    return replace_words(text, {word: replacement})
+
+
+def replace_words(text, words):
+    """``text`` with each of ``words`` replaced by its value, all at once: one may stand in the value of another."""
+    return re.sub(rf"\b({'|'.join(map(re.escape, words))})\b", lambda found: words[found[1]], text)
 
 
 def suffixed(model, text, end):
     """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
-    for name in model.dimensions:
-        text = replace_word(text, name, name + end)
-    return text
+    return replace_words(text, {name: name + end for name in model.dimensions})
 
 
 def gather(built, key, source, target, sums, order, namespace=None):

@@ -7,9 +7,10 @@ uses, and handed to the kernel as a number: C and Torch then start from the same
 import numpy as np
 import sympy
 
-from localplast.calculus import Tape, clip, int_, operation, symbol, to_text
+from localplast.calculus import Tape, operation, symbol
 from localplast.divided_exp import divided_exp, name
 from localplast.errors import UnsupportedError
+from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, timestep
 from localplast.slopes import Tamed
 
 __all__ = ["Constants", "Writer", "check_c_form"]
@@ -18,11 +19,17 @@ READY = symbol("not_refractory")
 FUNCTIONS = {
     sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tan: "tan", sympy.sinh: "sinh",
     sympy.cosh: "cosh", sympy.tanh: "tanh", sympy.asin: "asin", sympy.acos: "acos", sympy.atan: "atan",
-    sympy.Abs: "fabs", sympy.floor: "floor", sympy.ceiling: "ceil",
+    sympy.Abs: "fabs", absolute: "fabs", floor: "floor", ceil: "ceil",
 }  # fmt: skip
 BY_NAME = {"expm1": "expm1", "log1p": "log1p", "log10": "log10"}
+#: What more than one operation computes; functions that are not of libm are in :mod:`~localplast.backends.kernel_text`.
+FORMS = {
+    clip: "smaller(larger({0}, {1}), {2})", sign: "({0} > 0) - ({0} < 0)", mod: "modulo({0}, {1})",
+    floordiv: "floor_divide({0}, {1})", timestep: "M(trunc)(({0} + R(1e-3) * {1}) / {1})",
+}  # fmt: skip
 RELATIONS = {
     sympy.StrictGreaterThan: ">", sympy.GreaterThan: ">=", sympy.StrictLessThan: "<", sympy.LessThan: "<=",
+    sympy.Equality: "==", sympy.Unequality: "!=",
 }  # fmt: skip
 LOGIC = {sympy.And: " & ", sympy.Or: " | "}
 SMALL_POWERS = {-1: "R(1.0) / {0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -2: "R(1.0) / ({0} * {0})"}
@@ -152,11 +159,9 @@ def arithmetic(node, arguments):
     if node.func is sympy.Pow:
         return power(node, *arguments)
     if node.func is int_:
-        return f"{arguments[0]} ? R(1.0) : R(0.0)" if is_condition(node.args[0]) else arguments[0]
-    if node.func is clip:
-        return "smaller(larger({0}, {1}), {2})".format(*arguments)
-    if node.func is sympy.sign:
-        return "({0} > 0) - ({0} < 0)".format(*arguments)
+        return f"{arguments[0]} ? R(1.0) : R(0.0)" if is_condition(node.args[0]) else f"M(trunc)({arguments[0]})"
+    if node.func in FORMS:
+        return FORMS[node.func].format(*arguments)
     if isinstance(node, Tamed):
         return f"{node.func.__name__}({', '.join(arguments)})"
     found = FUNCTIONS.get(node.func) or BY_NAME.get(node.func.__name__)
@@ -169,7 +174,7 @@ def c_name(node):
     if node.func is divided_exp:
         return name(len(node.args))
     if node.func.__name__ != "exprel":
-        raise UnsupportedError(f"{node.func.__name__} in {to_text(node)} has no C form")
+        raise UnsupportedError(f"{node.func.__name__}() has no C form")
     return "exprel"
 
 

@@ -11,7 +11,6 @@ import torch
 from localplast.backends.kernel_build import missing
 from localplast.backends.kernel_expression import Constants, check_c_form
 from localplast.calculus import differentiate
-from localplast.errors import UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.images import form_of
 from localplast.lower import jacobian, lower
@@ -254,17 +253,14 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
 
 def why_no_cells(model, learned=()):
     step = lower(model)
-    if step.noise or "rand()" in step.code:
+    if step.noise or step.draws():
         return f"{model.name} is stochastic"
     expressions = [e for _, e in step.program] + list(step.updated.values())
     expressions += [*step.reset.values(), *step.adaptation.values()]
     expressions += [e for e in (step.spike_argument, step.psi, step.output) if e is not None]
-    try:
-        for found in (jacobian(step), *(jacobian(step, p) for p in learned)):
-            expressions += [e for _, e in found.program] + list(found.entries.values())
-        outside = [*step.reset.values(), *step.adaptation.values(), step.spike_argument, step.output]
-        expressions += [differentiate(e, p) for p in learned for e in outside if e is not None]
-    except (UnsupportedError, ValueError) as error:
-        return str(error)
+    for found in (jacobian(step), *(jacobian(step, p) for p in learned)):
+        expressions += [e for _, e in found.program] + list(found.entries.values())
+    outside = [*step.reset.values(), *step.adaptation.values(), step.spike_argument, step.output]
+    expressions += [differentiate(e, p) for p in learned for e in outside if e is not None]
     reason = check_c_form(expressions)
     return f"{model.name}: {reason}" if reason else None

@@ -59,6 +59,18 @@ static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5
 """
 HELPERS += C_TEXT + r"""
 
+/* Of numpy: the remainder has the sign of the divisor, and the quotient is that without the remainder. */
+static inline real modulo(real a, real b)
+{
+    const real rest = M(fmod)(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+static inline real floor_divide(real a, real b)
+{
+    const real quotient = (a - modulo(a, b)) / b, whole = M(floor)(quotient);
+    return quotient - whole > R(0.5) ? whole + R(1.0) : whole;
+}
+
 /* Denormals: a trace that decays below 1e-38 (1e-308) would cost a trap per operation. */
 #if defined(__SSE__)
 static unsigned flush(void)

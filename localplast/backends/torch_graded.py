@@ -51,8 +51,8 @@ def why_no_population(model):
     if model.spiking:
         return f"{model.name} spikes"
     step = lower(model)
-    if "rand()" in step.code:
-        return f"{model.name} draws uniform numbers"
+    if drawn := step.draws():
+        return f"{model.name} draws {'() and '.join(drawn)}()"
     return check_c_form([*(e for _, e in step.outputs), *([] if step.output is None else [step.output])])
 
 

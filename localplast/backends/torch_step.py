@@ -17,7 +17,7 @@ from localplast.delay import kernel_kind, kernel_widths
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import check_cut, projection_edges
 from localplast.images import form_of
-from localplast.lower import check_integration, expanded, lower, prospective
+from localplast.lower import check_integration, expanded, lower, prospective, renewed
 
 __all__ = ["Twin", "leaves", "noise_dice", "simulate"]
 
@@ -152,10 +152,10 @@ class Neurons:
         self.step = lower(population.model)
         self.size, self.cut, self.model = population.size, cut, population.model
         self.clamped = population.model.clamped
-        if "rand()" in self.step.code:
+        if drawn := self.step.draws(*(expanded(self.model, text) for text in sends)):
             raise UnsupportedError(
-                f"population {name!r}: {self.model.name} draws uniform numbers; the torch backend knows white noise (xi) only, "
-                "use backend='brian2'"
+                f"population {name!r}: {self.model.name} draws {'() and '.join(drawn)}(), and the torch backend draws normal numbers in "
+                "equations and update only (xi, randn()); use backend='brian2'"
             )
         constants = {k: tensors[f"{name}.{k}"] for k in population.values}
         constants["dt"] = float(dt)
@@ -164,7 +164,7 @@ class Neurons:
         self.update_tape = Tape(self.step.outputs, constants)
         self.argument_tape = Tape([("x", self.step.spike_argument)], constants) if self.model.spiking else None
         self.psi_tape = Tape([("psi", self.step.psi)], constants) if self.step.psi is not None else None
-        self.blocks = {b: Tape(list(getattr(self.step, b).items()), constants) for b in ("reset", "adaptation")}
+        self.blocks = {b: Tape(renewed(getattr(self.step, b)), constants) for b in ("reset", "adaptation")}
         self.output_tape = Tape([("output", self.step.output)], constants) if self.step.output is not None else None
         tapes = {text: Tape([("sent", expanded(self.model, text))], constants) for text in sends}
         self.early = {text: tape for text, tape in tapes.items() if prospective(self.model, text)}
@@ -219,15 +219,15 @@ class Neurons:
 
     @staticmethod
     def tensor(value, like):
-        """``value`` itself, or where the update sets a constant, a tensor full of it."""
-        return value if torch.is_tensor(value) else torch.full_like(like, value)
+        """``value`` of every neuron in every trial, also where it is the same for all."""
+        return value.expand(like.shape) if torch.is_tensor(value) else torch.full_like(like, value)
 
     def fire(self):
         """Slot 2: threshold, and psi sampled before the reset."""
         self.before_reset = self.state.copy()
         if not self.model.spiking:
             return
-        argument = self.argument_tape(self.state)["x"]
+        argument = self.tensor(self.argument_tape(self.state)["x"], next(iter(self.state.values())))
         psi = self.psi_tape({**self.state, "x": argument.detach()})["psi"] if self.psi_tape else None
         psi = None if psi is None else self.tensor(psi, argument).detach()
         if psi is None or "spike" in self.cut:
@@ -245,7 +245,7 @@ class Neurons:
 
     def output(self):
         """The graded output of the present state."""
-        return self.output_tape(self.state)["output"]
+        return self.tensor(self.output_tape(self.state)["output"], next(iter(self.state.values())))
 
     def value(self, name):
         """A state variable, or a subexpression, at this moment."""
@@ -271,7 +271,8 @@ class Neurons:
             if not tape.outputs:
                 continue
             z = self.z.detach() if block in self.cut else self.z
-            for name, value in tape(self.state).items():
+            for new, value in tape(self.state).items():
+                name = new.removeprefix("new_")
                 old = self.state[name]
                 jumped = torch.where(z > 0, value, old)
                 jump = (value - old).detach()

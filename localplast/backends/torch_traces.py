@@ -96,7 +96,7 @@ class Synapses:
         if self.slope:
             values["past_arrived"] = self.later if self.whole else self.later.unsqueeze(-1)
         new, like = self.program(values), self.stored["gradient"]
-        self.eligibility = new["elig"].expand(like.shape)
+        self.eligibility = full(new["elig"], like)
         self.stored = {name: full(new[name], like) for name in self.stored}
         if self.pre:
             late = {} if self.later is None else {"past_arrived": self.later}

@@ -29,7 +29,7 @@ class Predicted:
                 f"mismatch={{{projection.target!r}: Mismatch(...)}}"
             )
         found = model.mismatch[projection.target]
-        error = ((f"mismatch_{projection.target}", to_sympy(found.error, units=False)),)
+        error = ((f"mismatch_{projection.target}", to_sympy(found.error)),)
         if found.pre is not None:
             return of_source(net, projection, found, error)
         check_clamped(model, projection)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.calculus import int_, symbol
+from localplast.calculus import symbol
 from localplast.decay import check_decays, per_step
 from localplast.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z
 from localplast.errors import UnsupportedError
 from localplast.filters import Immediate
+from localplast.language import int_, sign
 from localplast.programs import credit
 from localplast.rule import Rule
 from localplast.signal import Broadcast, Layered
@@ -125,7 +126,7 @@ class Factorised:
 
     def spiked(self, found):
         """Whether the neuron spikes in this step, from its spike argument."""
-        side = sympy.sign(symbol("x"))  # x has a unit, its sign has none
+        side = sign(symbol("x"))  # x has a unit, its sign has none
         above = side > 0 if found.step.strict else side >= 0
         return int_(above) * (int_(symbol("not_refractory")) if found.model.refractory else 1)
 
