@@ -12,7 +12,8 @@ from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
-from localplast.neuron import RESERVED, NeuronModel, check_divisors, check_text, namespace, split_statements, with_spike
+from localplast.integration import check_divisors
+from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Random, SameAs
 from localplast.short_term import check_short_term
 

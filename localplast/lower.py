@@ -13,7 +13,7 @@ import sympy
 
 from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
-from localplast.neuron import Integrand, integrated, split_statements, split_threshold
+from localplast.neuron import split_statements, split_threshold
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
@@ -140,7 +140,7 @@ def expand_subexpressions(expression, subexpressions):
 def update_code(model):
     """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
     discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
-    return "\n".join([*held_code(model), integrated(Integrand.of(model)), *discrete]).strip()
+    return "\n".join([*held_code(model), model.integrated, *discrete]).strip()
 
 
 def held_code(model):
