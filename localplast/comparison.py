@@ -17,6 +17,7 @@ from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, stat
 from localplast.errors import Interrupted, LocalplastError, NetworkError
 from localplast.fit import Fit, reached, saved_in
 from localplast.graph import projection_edges
+from localplast.interrupt import undisguised
 from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
@@ -53,6 +54,8 @@ class Contender:
         One of its own: where other things learn, they need rates.
     loss : Loss, optional
         One of its own. What a contender does not bring is that of the comparison.
+    updates : int, optional
+        As many as it needs, where it learns from fewer or more trials than the others.
     """
 
     rule: Rule
@@ -61,19 +64,28 @@ class Contender:
     network: Network | None = None
     optimiser: Optimiser | None = None
     loss: Loss | None = None
+    updates: int | None = None
 
     def __post_init__(self):
         check_kind("the rule of a contender", self.rule, Rule)
         check_backend(self.backend)
+        if self.updates is not None:
+            check_whole("the updates of a contender", self.updates, 1)
         for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
             if getattr(self, name) is not None:
                 check_kind(f"the {name} of a contender", getattr(self, name), kind)
 
-    def completed(self, net, optimiser, loss):
+    def completed(self, net, optimiser, loss, updates=None):
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         check_named("frozen=", self.frozen, self.network or net)
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
-        return replace(self, network=self.network or net, optimiser=chosen, loss=self.loss or loss)
+        return replace(
+            self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
+        )
+
+    def interval(self, probes):
+        """Updates between two tests where ``probes`` are spread evenly over training; the rest of ``updates`` is not made."""
+        return max(self.updates // max(probes, 1), 1)
 
 
 def as_contender(rule):
@@ -160,10 +172,11 @@ def compare(
     Other arguments
     ---------------
     optimiser : Optimiser
-        The same for all but contenders that bring their own: else optimisers would be compared.
+        The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers would
+        be compared.
     probes : int
-        At how many moments at most, evenly spread over training, the network is tested and the gradient compared with BPTT's at the
-        same weights: the largest number up to this that divides ``updates``.
+        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights; not more
+        than there are updates.
     hidden : str, optional
         The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
@@ -185,10 +198,11 @@ def compare(
         ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
         ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
         weights it stands for; NaN where feedback is those weights.
+        ``update`` holds every moment at which a rule was tested: where updates differ, NaN stands for those that were not.
         ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
-        compilation is not counted. The attributes of each say what it includes. ``trained_on`` and ``network`` (rule)
-        say in words where and what.
+        compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
+        ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
     """
     need_torch("a comparison")
     check_comparison(net, task, rules, optimiser, loss, seeds, probes=probes, workers=workers, hidden=hidden)
@@ -196,11 +210,11 @@ def compare(
     check_whole("test", test, 1, " of trials that rules are compared by")
     check_path(path, resume)
     check_backend("brian2", target)
-    hidden = hidden or the_hidden(net)
-    contenders = {name: as_contender(rule).completed(net, optimiser, loss) for name, rule in rules.items()}
+    hidden, probes = hidden or the_hidden(net), min(probes, updates)
+    contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
-    every = next(n for n in range(-(-updates // probes), updates + 1) if updates % n == 0)
+    every = {name: contender.interval(probes) for name, contender in contenders.items()}
     lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
 
     def train(name):
@@ -208,7 +222,7 @@ def compare(
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
                 own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
+                batch=batch, updates=every[name] * max(probes, 1), test=test, test_every=every[name], seed=seeds[0], target=target,
                 started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
             fits.append(fit)
@@ -216,7 +230,7 @@ def compare(
         return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
     with ExitStack() as release:
-        with ThreadPoolExecutor(workers) as pool:
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
             futures = {name: pool.submit(train, name) for name in contenders}
             try:
                 done = {name: future.result() for name, future in futures.items()}
@@ -238,7 +252,8 @@ def compare(
 
 def store_of(path, name, seed):
     """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
-    return None if path is None else Path(path) / f"{quote(name, safe=' ,()+=').replace(' ', '_')}-seed{seed}.zarr"
+    word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
+    return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 
 
 def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
@@ -279,6 +294,8 @@ def costs(fits, runs, peaks, seeds):
     ).assign_coords(
         seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([fit.backend for fit in fits.values()])),
         network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
+        optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
+        updates=("rule", [fit.updates for fit in fits.values()]),
     )
 
 
@@ -289,8 +306,9 @@ def union(lists):
 
 def assemble(nets, runs, seeds, spent, every, attrs):
     """The plain results of all runs as one tree."""
-    update = next(iter(runs.values()))[0]["metrics"]["update"].values
-    probed, trained = update[update % every == 0], update[update > 0]
+    update = {name: found[0]["metrics"]["update"].values for name, found in runs.items()}
+    probed = np.unique(np.concatenate([at[at % every[name] == 0] for name, at in update.items()]))
+    trained = np.arange(1, probed[-1] + 1)
     learning = union([*(p.name for p in net.plastic), *net.trainable] for net in nets)
     backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)
 
@@ -325,7 +343,7 @@ def assemble(nets, runs, seeds, spent, every, attrs):
 def gather(runs, key, at):
     """One metric of all runs ``(rule, seed, update)`` at some updates; NaN where a run has none."""
     def of(metrics):
-        return metrics[key].sel(update=at).values if key in metrics else np.full(len(at), np.nan)
+        return metrics[key].reindex(update=at).values if key in metrics else np.full(len(at), np.nan)
 
     return np.array([[of(run["metrics"]) for run in found] for found in runs.values()])
 

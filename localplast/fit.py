@@ -1,6 +1,5 @@
 """Learning a task: blocks of updates, tests in between, a record that grows, checkpoints to go on from."""
 
-import contextlib
 import json
 import logging
 import math
@@ -16,7 +15,7 @@ from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
 from localplast.identity import check_same, identity, surroundings, warn_of_changes
 from localplast.interrupt import deferred
-from localplast.lock import beside, only_writer
+from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
 from localplast.packages import need_torch
 from localplast.plan import check_trials
@@ -376,18 +375,6 @@ def saved_in(path):
 def checkpoint_of(path):
     """Where the checkpoint of the record at ``path`` stands."""
     return beside(path, ".checkpoint.npz")
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Whatever keeps a record from being written, a full disk, is told as such."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written ({error}); what is there is as it was at the last checkpoint: make room, and go on with "
-            "--resume (resume=True)"
-        ) from error
 
 
 def split(trials, size):

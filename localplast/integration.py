@@ -1,4 +1,4 @@
-"""What integration asks of a model: a method that can integrate its equations, and no division by zero."""
+"""What integration asks of a model: a method that can, no division by zero, and a refractory period that is a time."""
 
 import ast
 import functools
@@ -12,7 +12,9 @@ from brian2.units.fundamentalunits import get_dimensions
 
 from localplast.errors import ModelError
 
-__all__ = ["Integrand", "check_divisors", "check_method", "integrated"]
+__all__ = [
+    "Integrand", "check_divisors", "check_method", "check_refractory", "integrated", "known_to_integrator", "with_refractory",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,16 @@ def integrated(integrand):
     model = integrand.model
     if not model.odes:
         return ""
-    variables = {**integrand.variables, "t": Variable("t", dimensions=second.dim, scalar=True)}
-    del variables["dt"]  # the integrator would ask for its value
-    for name in model.parameters:  # the linear integrator asks that coefficients be constant
-        variables[name] = Variable(name, dimensions=variables[name].dim, constant=True)
+    variables = known_to_integrator(model, integrand.variables)
     return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
+
+
+def known_to_integrator(model, variables):
+    """Brian2 variables for every name in the equations, as its state updaters want them."""
+    known = {**variables, "t": Variable("t", dimensions=second.dim, scalar=True)}
+    del known["dt"]  # the integrator would ask for its value
+    constant = {n: Variable(n, dimensions=known[n].dim, constant=True) for n in model.parameters}  # coefficients must be
+    return {**known, **constant}
 
 
 def check_method(model, variables):
@@ -96,3 +103,22 @@ def factors(node):
         yield from factors(node.left)
         if isinstance(node.op, ast.Mult):
             yield from factors(node.right)
+
+
+def with_refractory(model):
+    """The parameters of a model whose refractory period is given as a time."""
+    if "tau_ref" in model.parameters:
+        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
+    return {**model.parameters, "tau_ref": model.refractory}
+
+
+def check_refractory(model, variables):
+    """Raise unless the refractory period is a time from zero."""
+    if model.refractory is None:
+        return
+    if model.refractory not in model.parameters:
+        raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
+    if variables[model.refractory].dim != second.dim:
+        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
+    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
+        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")

@@ -22,10 +22,13 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError,
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.arguments import is_real
+from localplast.bounded import check_bounded, check_written
 from localplast.errors import ModelError
-from localplast.integration import Integrand, check_divisors, check_method, integrated
+from localplast.integration import Integrand, check_divisors, check_method, check_refractory, integrated, with_refractory
 from localplast.mismatch import Mismatch
-from localplast.serialise import encode
+from localplast.names import check_name
+from localplast.serialise import check_fields, encode
+from localplast.slopes import FUNCTIONS
 from localplast.surrogate import Surrogate
 
 __all__ = ["Mismatch", "NeuronModel"]
@@ -226,13 +229,6 @@ class NeuronModel:
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
 
 
-def with_refractory(model):
-    """The parameters of a model whose refractory period is given as a time."""
-    if "tau_ref" in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
-    return {**model.parameters, "tau_ref": model.refractory}
-
-
 def split_statements(code):
     """The statements of a block, without comments and blank lines."""
     lines = code.replace(";", "\n").splitlines()
@@ -264,11 +260,13 @@ UNITS = {name: Constant(name, float(unit), dimensions=unit.dim) for name, unit i
 def namespace(model):
     """Brian2 variables for every name that the model's text may use (for unit checks, nothing is evaluated)."""
     names = {name: Variable(name, dimensions=dim) for name, dim in model.dimensions.items()}
-    return {**UNITS, **names, "dt": Variable("dt", dimensions=second.dim), **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
+    own = {"dt": Variable("dt", dimensions=second.dim), **FUNCTIONS}
+    return {**UNITS, **names, **own, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
 
 
 def check_model(model):
     """Raise a :class:`ModelError` if ``model`` cannot mean anything. See :class:`NeuronModel`."""
+    check_fields_of(model)
     try:
         equations = model.parsed
     except (EquationError, SyntaxError, ValueError, TypeError) as error:
@@ -295,6 +293,8 @@ def check_model(model):
             raise ModelError(
                 f"{model.name}: {where}={name!r} is not a variable of the equations; they define {sorted(known)}"
             )
+    if unknown := [name for name in model.at_least_dt if name not in model.parameters]:
+        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {sorted(model.parameters)}")
     for name, value in model.initial.items():
         if not is_real(value):
             raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
@@ -303,6 +303,22 @@ def check_model(model):
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
     check_divisors(model, model.parameters, model.name)
     check_method(model, variables)
+
+
+def check_fields_of(model):
+    """Types, names and the size of what is written, before anybody reads it."""
+    check_name("a model", model.name, ModelError)
+    check_fields(f"model {model.name!r}", type(model), vars(model), ModelError)
+    for what in ("parameters", "initial", "mismatch"):
+        for name in getattr(model, what):
+            check_name(f"one of its {what}", name, ModelError, where=model.name)
+    surrogate = getattr(model.surrogate, "expression", "")
+    texts = {what: getattr(model, what) or "" for what in ("equations", "threshold", "reset", "adaptation", "update", "output")}
+    for what, text in {**texts, "surrogate": surrogate}.items():
+        try:
+            check_written(text)
+        except ValueError as error:
+            raise ModelError(f"{model.name}: {error}; it is in its {what}") from None
 
 
 def check_parameters(model, equations):
@@ -320,7 +336,8 @@ def check_parameters(model, equations):
 
 
 def check_names(model, equations):
-    for name in {*equations.names, *model.parameters} - {"not_refractory", "lastspike"}:
+    for name in sorted({*equations.names, *model.parameters} - {"not_refractory", "lastspike"}):
+        check_name("a variable or parameter", name, ModelError, where=model.name)
         if name in RESERVED or name.startswith(RESERVED_PREFIXES):
             raise ModelError(
                 f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
@@ -363,6 +380,10 @@ def check_flags(model, name, equation):
 
 def check_text(model, where, expression, variables, expected=None):
     """Check the names and the units of one expression; return its dimensions."""
+    try:
+        check_bounded(expression)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{model.name}: {error}; it is in the {where}") from None
     unknown = sorted(get_identifiers(expression) - set(variables) - {"xi"} - {"int", "and", "or", "not"})
     unknown = [name for name in unknown if not name.startswith("xi_")]
     if unknown:
@@ -433,14 +454,3 @@ def check_mismatch(model, variables):
 def with_spike(variables):
     """``variables``, and ``z``: 1 where the neuron spikes in this step."""
     return {**variables, "z": Variable("z", dimensions=DIMENSIONLESS)}
-
-
-def check_refractory(model, variables):
-    if model.refractory is None:
-        return
-    if model.refractory not in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
-    if variables[model.refractory].dim != second.dim:
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
-    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")

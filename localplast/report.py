@@ -39,14 +39,20 @@ def table(tree):
     Accuracy, loss and spikes are those of the last test; relative error and cosine those of the hidden gradient against
     BPTT's, averaged along training (the start left out); bytes per synapse those of the costliest projection.
     """
-    last = tree["curves"].to_dataset().isel(update=-1)
+    last = at_the_end(tree["curves"].to_dataset())
     along = tree["hidden"].to_dataset().isel(update=slice(1, None)).mean("update")
     cost = tree["cost"].to_dataset()
-    networks = [str(network) for network in cost["network"].values]
+
+    def words(title, name):  # where they differ
+        found = [str(word) for word in cost[name].values]
+        return [Column(title, found)] if len(set(found)) > 1 else []
+
     columns = [
         Column("rule", [str(name) for name in last["rule"].values]),
-        *([Column("network", networks)] if len(set(networks)) > 1 else []),
+        *words("network", "network"),
         Column("trained on", [str(name) for name in cost["trained_on"].values]),
+        *words("updates", "updates"),
+        *words("optimiser", "optimiser"),
         Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
         Column("test loss", list(last["test_loss"].values), 3),
         Column("relative error", list(along["relative_error"].values), 3),
@@ -57,6 +63,12 @@ def table(tree):
         Column("bytes per synapse", list(cost["bytes_per_synapse"].max("projection").values), 0),
     ]
     return Table(header(tree.attrs), tuple(column for column in columns if not column.empty))
+
+
+def at_the_end(curves):
+    """The last test of every rule, ``(rule, seed)``; rules may differ in their number of updates."""
+    last = [curves.sel(rule=[rule]).dropna("update", how="all").isel(update=-1, drop=True) for rule in curves["rule"].values]
+    return xr.concat(last, "rule", coords="minimal")
 
 
 def alignment_table(tree):

@@ -221,29 +221,59 @@ class Task:
         The trials of update number ``update``; a pure function, so that a run resumes where it stopped.
     testing : callable ``(n, seed) -> Trials``
         ``n`` trials never used in training.
+    validation : Task, optional
+        The task to tune learning rates on: its test trials are none of ``testing``, and it does not train on them. None
+        where what is tested is what was learned, a frozen pattern.
     """
 
     name: str
     training: Callable
     testing: Callable
     meta: dict = field(default_factory=dict)
+    validation: "Task | None" = None
 
     @classmethod
     def generated(cls, name, generate):
-        """A task whose trials are drawn by ``generate(rng, n) -> Trials``; test trials come from another stream."""
-        return cls(
-            name,
-            training=lambda update, batch, seed: generate(np.random.default_rng([seed, 0, update]), batch),
-            testing=lambda n, seed: generate(np.random.default_rng([seed, 1]), n),
-        )
+        """A task whose trials are drawn by ``generate(rng, n) -> Trials``; test and validation trials come from other streams."""
+        return cls.drawn(name, lambda rng, n, seed: generate(rng, n))
 
     @classmethod
-    def dataset(cls, name, train, test, present):
+    def drawn(cls, name, draw, test=None):
+        """As :meth:`generated`, by ``draw(rng, n, seed)``; what is tested by ``test`` of the same arguments where it differs."""
+        def training(update, batch, seed):
+            return draw(np.random.default_rng([seed, 0, update]), batch, seed)
+
+        def stream(number):
+            return lambda n, seed: (test or draw)(np.random.default_rng([seed, number]), n, seed)
+
+        return cls(name, training, stream(1), validation=cls(name, training, stream(11)))
+
+    @classmethod
+    def dataset(cls, name, train, test, present, *, learned=None, held=None):
         """A task over stored samples.
 
         ``train`` and ``test`` are pairs ``(samples, labels)``; ``present(samples, labels, rng) -> Trials``.
         Every epoch goes through all training samples in a new order; a batch may straddle two epochs.
+
+        Other arguments
+        ---------------
+        learned : int, optional
+            Of the training samples the first so many are learned from; default all.
+        held : int or pair, optional
+            What ``validation`` tests: so many of the last training samples, which it does not learn from (default a tenth
+            of all), or samples of their own.
         """
+        samples, labels = train
+        held = len(labels) // 10 if held is None else held
+        end = len(labels)
+        if isinstance(held, int):
+            end, held = end - held, (samples[-held:], labels[-held:])
+        validation = cls.stored(name, (samples[:end][:learned], labels[:end][:learned]), held, present)
+        return replace(cls.stored(name, (samples[:learned], labels[:learned]), test, present), validation=validation)
+
+    @classmethod
+    def stored(cls, name, train, test, present):
+        """A task over stored samples, without a validation."""
         samples, labels = train
 
         def training(update, batch, seed):

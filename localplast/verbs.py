@@ -10,6 +10,7 @@ from localplast.arguments import (
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError, RunawayError
 from localplast.images import weight_dims
+from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
@@ -154,14 +155,15 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
-    recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
-    with progress(backend, len(trials), show=show) as advance, recorder:
-        for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-            player(part, recorder, number)
-            recorder.flush()
-            advance(len(part))
-        for name in request.weights:
-            recorder.set_weights(name, values.weights[name])
+    origin = provenance(backend, seed, target or "numpy")
+    with only_writer(path), writing(path, "start anew at another path"):
+        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
+                player(part, recorder, number)
+                recorder.flush()
+                advance(len(part))
+            for name in request.weights:
+                recorder.set_weights(name, values.weights[name])
     return recorder.tree()
 
 

@@ -116,8 +116,7 @@ def per_second(tau, dt):
 
 
 def task(*, learned=LEARNED, **options):
-    (images, labels), test = mnist()
-    return Task.dataset("psmnist", (images[:learned], labels[:learned]), test, partial(pixel_trials, **options))
+    return Task.dataset("psmnist", *mnist(), partial(pixel_trials, **options), learned=learned, held=60_000 - LEARNED)
 
 
 def quick(permuted=True):

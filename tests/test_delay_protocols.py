@@ -1,8 +1,5 @@
 """Protocols of delays and long memory, the device that Torch runs on, and gradients of delays in comparisons."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,8 +19,7 @@ from localplast.protocol import Preset, Protocol
 from localplast.protocols import psmnist, temporal_patterns
 from localplast.rules import bptt, eprop
 
-MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
-needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="MNIST is not in LOCALPLAST_DATA")
+needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
 
 # --- sequential MNIST ---------------------------------------------------------------------------------------------------

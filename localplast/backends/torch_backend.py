@@ -14,7 +14,7 @@ from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
-from localplast.filters import AsReadout
+from localplast.filters import AsReadout, Immediate
 from localplast.images import check_dense
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
@@ -108,9 +108,9 @@ def is_autograd(net, rule, loss):
     eligibility, signal = rule.eligibility, rule.signal
     if any(p.short_term is not None for p in net.projections.values()):
         return False  # traces do not follow what synapses release
-    if not isinstance(eligibility, Derived) or eligibility.free or signal.form == "sign":
+    if not isinstance(eligibility, Derived) or eligibility.free or not eligibility.wiped or signal.form == "sign":
         return False
-    if eligibility.memory != (rule.filter == AsReadout()):
+    if rule.filter != (AsReadout() if eligibility.memory else Immediate()):
         return False  # the readout's own weights remember, where it is cut for all others
     if isinstance(signal, Broadcast):
         hidden = {p.post for p in net.plastic} - set(net.readouts)

@@ -186,7 +186,7 @@ class TestErrors:
         return [float((u * e.numpy()).sum() / np.linalg.norm(u) / np.linalg.norm(e)) for u, e in zip(updates, exact, strict=True)]
 
     def test_weights_move_along_the_gradient_of_backpropagation(self):
-        """Published with these conductances: 0.99996, 0.99996, 0.99992; with a tenth of the nudging 1.00000."""
+        """A replication with these conductances had 0.99996, 0.99996, 0.99992; with a tenth of the nudging 1.00000."""
         assert min(self.cosines(1.0)) > 0.9999
         weak = self.cosines(0.1)
         assert min(weak) > 0.999995
