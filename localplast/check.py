@@ -309,7 +309,7 @@ def check_delay(label, delay, shapes, dt):
 
 def check_given_delay(label, delay, shape, dt):
     """Delays that are given are times of the right shape, not below zero."""
-    if not is_real(delay.value) or get_dimensions(delay.value) != second.dim:
+    if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
         raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")

@@ -70,10 +70,8 @@ def check_method(model, variables):
     try:
         integrated(Integrand.of(model, variables))
     except UnsupportedEquationsException as error:
-        raise ModelError(
-            f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
-            "try 'exponential_euler', 'euler', 'rk4', 'heun' or 'milstein'"
-        ) from None
+        others = "'euler', 'heun' or 'milstein'" if model.parsed.is_stochastic else "'exponential_euler', 'rk4' or 'euler'"
+        raise ModelError(f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try {others}") from None
 
 
 def check_divisors(model, values, label):

@@ -8,7 +8,6 @@ import ast
 import functools
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Constant, Variable

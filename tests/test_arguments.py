@@ -239,7 +239,7 @@ CALLS = {
     "complex start": (lambda: neuron(initial={"v": 1j}), "initial value 1j of 'v' is not a number"),
     "refractory below zero": (lambda: neuron(threshold="v > 1", reset="v = 0", refractory=-1 * ms), "refractory period 'tau_ref' is negative"),
     "refractory voltage": (lambda: neuron(threshold="v > 1", reset="v = 0", refractory=1 * mV), "refractory period 'tau_ref' is not a time"),
-    "refractory number": (lambda: neuron(threshold="v > 1", reset="v = 0", refractory=5), "refractory=5 must name a parameter"),
+    "refractory number": (lambda: neuron(threshold="v > 1", reset="v = 0", refractory=5), "refractory"),
     "refractory twice": (
         lambda: neuron(threshold="v > 1", reset="v = 0", parameters={"tau": 5 * ms, "tau_ref": 1 * ms}, refractory=2 * ms),
         "write refractory='tau_ref'",
