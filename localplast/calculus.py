@@ -166,7 +166,9 @@ def _clip(value, low, high):
 
     dtype = next(v.dtype for v in (value, low, high) if isinstance(v, torch.Tensor))
     value, low, high = (torch.as_tensor(v, dtype=dtype) for v in (value, low, high))  # a float alone would be single precision
-    return torch.minimum(torch.maximum(value, low), high)
+    inside = (value > low) & (value < high)
+    # on a bound the derivative is zero, as that of :class:`clip`; minimum alone would halve it
+    return torch.where(inside, value, torch.minimum(torch.maximum(value.detach(), low), high))
 
 
 def _int(value):

@@ -4,8 +4,8 @@
            \\exp[x_0, \\dots, x_n] = \\frac{\\exp[x_1, \\dots, x_n] - \\exp[x_0, \\dots, x_{n-1}]}{x_n - x_0}
 
 The function is smooth everywhere, whichever of its points meet, and does not ask for their order. Its derivative with
-respect to a point is the same function with that point given twice; ``exprel(x)`` is ``exp[0, x]``. Points that lie near each
-other are summed as a series (a number for every engine: numpy, Torch, C, and Brian2 by name), others as written above.
+respect to a point is the same function with that point given twice; ``exprel(x)`` is ``exp[0, x]``. Points near
+each other are summed as a series, others as written above, alike for every engine: numpy, Torch, C, and Brian2 by name.
 
 McCurdy, Ng & Parlett 1984, Math Comput 43:501.
 """
@@ -138,7 +138,8 @@ def of_points(points):
     """C text of the function of so many points: with it an expression may call it, in C and C++ alike."""
     letters = [f"x{i}" for i in range(points)]
     given = ", ".join(f"real {x}" for x in letters)
-    return f"static real {name(points)}({given}) {{ real x[] = {{{', '.join(letters)}}}; return divided_exp({points}, x); }}"
+    body = f"real x[] = {{{', '.join(letters)}}}; return divided_exp({points}, x);"
+    return f"static real {name(points)}({given}) {{ {body} }}"
 
 
 C_TEXT = "\n".join([C_TEXT, *(of_points(points) for points in range(2, MOST_POINTS + 1))])
@@ -158,8 +159,8 @@ def brian2_function(points):
     function = Function(lambda *x: value(np, *x), arg_units=[1] * points, return_unit=1)
     plain = "#define real double\n#define R(x) x\n#define M(f) f\n" + C_TEXT + "\n#undef real\n#undef R\n#undef M"
     once = f"#ifndef LOCALPLAST_DIVIDED_EXP\n#define LOCALPLAST_DIVIDED_EXP\n#include <cmath>\n{plain}\n#endif"
-    arguments = ", ".join(["double"] * points)
-    cython = f'cdef extern from *:\n    """\n{textwrap.indent(once, "    ")}\n    """\n    double {name(points)}({arguments})'
+    declared = f"double {name(points)}({', '.join(['double'] * points)})"
+    cython = f'cdef extern from *:\n    """\n{textwrap.indent(once, "    ")}\n    """\n    {declared}'
     function.implementations.add_implementation("cpp", once, name=name(points))
     function.implementations.add_implementation("cython", cython, name=name(points))
     return function

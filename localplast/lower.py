@@ -152,7 +152,6 @@ def integration_code(model):
     return (linear and chained_code(model.parsed, known_to_integrator(model, namespace(model)))) or model.integrated
 
 
-
 def held_code(model):
     """What is constant over a step: all of it on the state at the end of the last one."""
     return [*(f"_held_{name} = {text}" for name, text in model.held.items()), *(f"{name} = _held_{name}" for name in model.held)]

@@ -5,9 +5,9 @@ For ``dx/dt = M x + b`` without loops the propagator is a sum over the ways alon
 .. math::  (e^{M dt})_{ij} = \\sum_{i \\leftarrow k \\leftarrow \\dots \\leftarrow j} M_{ik} \\cdots M_{lj}\\,
            dt^n \\exp[dt M_{ii}, dt M_{kk}, \\dots, dt M_{jj}]
 
-with divided differences of the exponential (:mod:`localplast.divided_exp`). Brian2's own text is the same with the quotients
-written out, and gives 0/0 where two time constants are equal, and noise near it. Loops, such as two compartments that pull at
-each other, keep Brian2's text: their rates of decay stay apart while they are coupled.
+with divided differences of the exponential (:mod:`localplast.divided_exp`). Brian2's own text is the same with the
+quotients written out, and gives 0/0 where two time constants are equal, and noise near it. Loops, such as two
+compartments that pull at each other, keep Brian2's text: their rates of decay stay apart while they are coupled.
 """
 
 import sympy
@@ -25,7 +25,8 @@ DT = symbol("dt")
 def chained_code(equations, variables):
     """Abstract code of the exact update; None where nothing feeds anything else, or in a loop."""
     names, *system = get_linear_system(equations, variables)
-    matrix, constants = (part.applyfunc(lambda e: to_sympy(to_text(e))) for part in system)  # with functions as they are known here
+    # with functions as they are known here
+    matrix, constants = (part.applyfunc(lambda e: to_sympy(to_text(e))) for part in system)
     size = len(names)
     feeds = [(i, j) for i in range(size) for j in range(size) if i != j and matrix[i, j] != 0]
     ways = [way for j in range(size) for way in ways_from(j, feeds)] if feeds else []

@@ -1,9 +1,10 @@
 """Derivatives that stay numbers: what overflows, and what is cut off, passes no infinity on.
 
-A term such as ``1/(1 + exp(-k*v))`` is a number at every ``v``; the text of its derivative, ``k*exp(-k*v)/(1 + exp(-k*v))**2``,
-is infinity over infinity far from where it acts. Exponentials in a derivative therefore end at a bound whose square is still
-a number. A factor that a condition has set to zero (``clip``, ``int``) is zero, however steep what it cuts off. And a spike
-whose reset ends an overflow has no derivative: the size of that jump counts as zero.
+A term such as ``1/(1 + exp(-k*v))`` is a number at every ``v``; the text of its derivative,
+``k*exp(-k*v)/(1 + exp(-k*v))**2``, is infinity over infinity far from where it acts. Exponentials in a derivative
+therefore end at a bound whose square is still a number. A factor that a condition has set to zero (``clip``, ``int``) is
+zero, however steep what it cuts off. And a spike whose reset ends an overflow has no derivative: the size of that jump
+counts as zero.
 """
 
 import numpy as np
@@ -13,7 +14,9 @@ from brian2.core.functions import Function
 from localplast import divided_exp as divided
 from localplast.divided_exp import divided_exp, exprel
 
-__all__ = ["FUNCTIONS", "LARGEST", "Tamed", "bounded_number", "finite_slope", "jump", "unless_overflown", "where_finite"]
+__all__ = [
+    "FUNCTIONS", "LARGEST", "Tamed", "bounded_number", "finite_slope", "jump", "unless_overflown", "where_finite",
+]  # fmt: skip
 
 #: Bits of the exponent of the largest number, by bytes: its square is a number still.
 LARGEST = {8: 2.0**511, 4: 2.0**63}
@@ -44,7 +47,7 @@ def finite_slope(derivative):
     if any(p.exp.free_symbols for p in derivative.atoms(sympy.Pow)):
         derivative = sympy.powsimp(derivative, combine="exp")  # p*x**p/x is 0/0 at 0
     derivative = derivative.replace(grows, bounded_number)
-    return derivative.replace(lambda e: e.is_Mul, within_cuts)
+    return derivative.replace(lambda e: e.is_Mul, lambda e: within_cuts(*e.args))
 
 
 def grows(node):
@@ -75,7 +78,7 @@ def overflowing(step):
 
 
 def unless_overflown(step, entry):
-    """A derivative of the step, 0 where the step has overflowed: such a state lasts no longer than to the neuron's reset."""
+    """A derivative of the step, 0 where the step has overflowed: such a state lasts to the neuron's reset at most."""
     lost = overflowing(step) if step.model.spiking else set()
     for updated in step.updated.values():
         if updated.free_symbols & lost:
@@ -94,7 +97,8 @@ def brian2_function(name, arguments, value, text):
     function = Function(value, arg_units=[None] * len(arguments), return_unit=lambda unit, *_: unit)
     given = ", ".join(f"double {a}" for a in arguments)
     written = f"static double {name}({given}) {{ return {text}; }}"
-    cython = f'cdef extern from *:\n    """\n    {written}\n    """\n    double {name}({", ".join(["double"] * len(arguments))})'
+    declared = f"double {name}({', '.join(['double'] * len(arguments))})"
+    cython = f'cdef extern from *:\n    """\n    {written}\n    """\n    {declared}'
     function.implementations.add_implementation("cpp", written, name=name)
     function.implementations.add_implementation("cython", cython, name=name)
     return function
@@ -104,7 +108,10 @@ def brian2_function(name, arguments, value, text):
 FUNCTIONS = {
     **divided.FUNCTIONS,
     "bounded_number": brian2_function(
-        "bounded_number", "x", lambda x: np.clip(x, -LARGEST[8], LARGEST[8]), "x > 0x1p511 ? 0x1p511 : x < -0x1p511 ? -0x1p511 : x"
+        "bounded_number", "x", lambda x: np.clip(x, -LARGEST[8], LARGEST[8]),
+        f"x > {LARGEST[8]!r} ? {LARGEST[8]!r} : x < -{LARGEST[8]!r} ? -{LARGEST[8]!r} : x",
     ),
-    "where_finite": brian2_function("where_finite", "xy", lambda x, y: np.where(np.isfinite(y), x, 0.0), "y - y == 0 ? x : 0"),
+    "where_finite": brian2_function(
+        "where_finite", "xy", lambda x, y: np.where(np.isfinite(y), x, 0.0), "y - y == 0 ? x : 0"
+    ),
 }

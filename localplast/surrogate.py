@@ -10,7 +10,7 @@ from brian2.units.stdunits import ms
 from localplast.arguments import as_number, is_real
 from localplast.errors import ModelError
 
-__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "boxcar", "ramp", "per_time"]
+__all__ = ["Surrogate", "triangle", "fast_sigmoid", "exponential", "arctan", "logistic", "boxcar", "ramp", "per_time"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,15 @@ def exponential(width="v_th", *, gamma=1.0):
 def arctan(width="v_th", *, gamma=1.0):
     """``gamma/width / (1 + (x/width)**2)`` (Fang et al. 2021)."""
     return scaled("/(1 + (x/{width})**2)", width, gamma)
+
+
+def logistic(width="v_th", *, gamma=1.0):
+    """``gamma/width * s*(1 - s)``, the slope of the logistic function ``s = 1/(1 + exp(-x/width))``.
+
+    It is ``gamma/(4 width)`` at threshold. Written with ``exp(-|x|/width)``, which never overflows:
+    ``exp(-x)/(1 + exp(-x))**2`` is infinity over infinity far below threshold.
+    """
+    return Surrogate(f"{gamma!r}/({width})*exp(-abs(x)/({width}))/(1 + exp(-abs(x)/({width})))**2")
 
 
 def boxcar(width="v_th", *, gamma=1.0):

@@ -30,7 +30,7 @@ def in_high_precision(points):
     with mpmath.workdps(200):
         points = [mpmath.mpf(p) + i * mpmath.mpf(10) ** -22 for i, p in enumerate(points)]
         others = [[p - q for q in points if q is not p] for p in points]
-        return float(mpmath.fsum(mpmath.exp(p) / mpmath.fprod(differences) for p, differences in zip(points, others, strict=True)))
+        return float(mpmath.fsum(mpmath.exp(p) / mpmath.fprod(apart) for p, apart in zip(points, others, strict=True)))
 
 
 @pytest.mark.parametrize("points", POINTS)
@@ -62,10 +62,14 @@ def chain(equations=CHAIN, **taus):
     taus = {"ta": 10 * ms, "tb": 10 * ms, "tc": 10 * ms, **taus}
     spiking = {"threshold": "v > 9", "reset": "v = 0", "refractory": "t_ref"} if "refractory" in equations else {}
     more = {"t_ref": 3 * ms} if spiking else {}
-    return NeuronModel(name="chain", equations=equations, parameters={"k": 0.7, "bias": 0.3, **taus, **more}, output="v", **spiking)
+    parameters = {"k": 0.7, "bias": 0.3, **taus, **more}
+    return NeuronModel(name="chain", equations=equations, parameters=parameters, output="v", **spiking)
 
 
-@pytest.mark.parametrize("taus", [(10, 10, 10), (10, 10 + 1e-9, 10), (10, 5, 10), (20, 5, 5), (20, 10, 5), (3, 3 - 1e-6, 7), (1e-2, 5, 5)])
+MEETINGS = [(10, 10, 10), (10, 10 + 1e-9, 10), (10, 5, 10), (20, 5, 5), (20, 10, 5), (3, 3 - 1e-6, 7), (1e-2, 5, 5)]
+
+
+@pytest.mark.parametrize("taus", MEETINGS)
 def test_a_step_is_the_matrix_exponential(taus):
     ta, tb, tc = (t * 1e-3 for t in taus)
     drift = np.array([[-1 / ta, 0.7 / ta, 0, 0.3 / ta], [0, -1 / tb, 1 / tb, 0], [0, 0, -1 / tc, 0], [0, 0, 0, 0]])
@@ -76,7 +80,10 @@ def test_a_step_is_the_matrix_exponential(taus):
     np.testing.assert_allclose([found[f"new_{n}"] for n in start], expected[:3], rtol=1e-13)
 
 
-@pytest.mark.parametrize("model", [chain(tb=7 * ms, tc=3 * ms), chain(CLAMPED, tb=7 * ms, tc=3 * ms), cuba_lif(), van_rossum_readout()])
+APART = [chain(tb=7 * ms, tc=3 * ms), chain(CLAMPED, tb=7 * ms, tc=3 * ms), cuba_lif(), van_rossum_readout()]
+
+
+@pytest.mark.parametrize("model", APART)
 @pytest.mark.parametrize("ready", [0.0, 1.0])
 def test_away_from_there_a_step_is_that_of_brian2(model, ready):
     code = StateUpdateMethod.apply_stateupdater(model.parsed, known_to_integrator(model), "exact", group_name="g")
@@ -95,10 +102,11 @@ def test_away_from_there_a_step_is_that_of_brian2(model, ready):
 
 def network(taus, *, size=6, readout=None, trainable=True):
     """Neurons whose membranes decay in ``taus`` (ms, one or several), and synapses in 5 ms."""
-    taus = np.broadcast_to(np.asarray(taus, float), size) * ms
+    given = {"tau_mem": np.broadcast_to(np.asarray(taus, float), size) * ms}
+    learned = {"tau_mem": (2 * ms, 50 * ms)} if trainable else {}
     return lp.Network(
         dt=1 * ms, cues=lp.Input(20), out=lp.Population(2, readout or leaky_readout()),
-        rec=lp.Population(size, cuba_lif(tau_syn=5 * ms, width=10 * mV), {"tau_mem": taus}, trainable={"tau_mem": (2 * ms, 50 * ms)} if trainable else {}),
+        rec=lp.Population(size, cuba_lif(tau_syn=5 * ms, width=10 * mV), given, trainable=learned),
         projections=[lp.Projection("cues", "rec", weight=lp.normal(40 * mV)), lp.Projection("rec", "out")],
     )  # fmt: skip
 
@@ -115,9 +123,11 @@ def both(net, rule, **options):
 SEVERAL = [5.0, 5.0 + 1e-9, 5.0, 7.0, 9.0, 5.0]
 
 
-@pytest.mark.parametrize("rule, options", [(bptt(), {}), (eprop(), {}), (eprop(), {"form": "traces"}), (eprop(), {"backend": "brian2"})])
+@pytest.mark.parametrize(
+    "rule, options", [(bptt(), {}), (eprop(), {}), (eprop(), {"form": "traces"}), (eprop(), {"backend": "brian2"})]
+)
 def test_gradients_where_time_constants_meet_are_the_limit(rule, options):
-    """Neurons of one population, some at the meeting point: as half way between its two sides (an error of the second order)."""
+    """Neurons of one population, some at the meeting point: half way between its sides, up to the second order."""
     meeting = np.abs(np.array(SEVERAL) - 5) < 1e-3
     found = both(network(SEVERAL), rule, **options)
     sides = [both(network(np.where(meeting, 5 + apart, SEVERAL)), rule) for apart in (-1e-3, 1e-3)]
@@ -144,18 +154,17 @@ def test_the_kernel_and_plain_torch_agree_there():
 def test_learning_goes_through_the_meeting_point(backend):
     task = lp.Task("meet", lambda update, batch, seed: trials(), lambda n, seed: trials())
     optimiser = lp.adam(1e-3).with_rates(**{"rec.tau_mem": 0.3})
-    record = lp.run(
-        network(5.3), task, backend=backend, rule=eprop(), optimiser=optimiser, updates=3, batch=4, target="numpy" if backend == "brian2" else None
-    )
+    options = {"updates": 3, "batch": 4, "target": "numpy" if backend == "brian2" else None}
+    record = lp.run(network(5.3), task, backend=backend, rule=eprop(), optimiser=optimiser, **options)
     learned = record["learned"]["rec.tau_mem"].values
     assert np.isfinite(learned).all() and np.abs(learned - 5.3e-3).max() > 1e-4
 
 
 def test_a_readout_with_equal_times_is_that_of_brian2_nearly_equal():
-    near, equal = (
-        network(9.0, readout=van_rossum_readout(tau_rise=5 * ms, tau_decay=(5 + apart) * ms), trainable=False) for apart in (1e-6, 0.0)
-    )
-    outputs = [lp.run(net, trials(), record=["out.y"], backend=b)["out"]["y"].values for net in (near, equal) for b in ("brian2", "torch")]
+    readouts = [van_rossum_readout(tau_rise=5 * ms, tau_decay=(5 + apart) * ms) for apart in (1e-6, 0.0)]
+    nets = [network(9.0, readout=readout, trainable=False) for readout in readouts]
+    ways = [(net, backend) for net in nets for backend in ("brian2", "torch")]
+    outputs = [lp.run(net, trials(), record=["out.y"], backend=b)["out"]["y"].values for net, b in ways]
     assert np.abs(outputs[0]).max() > 0.01
     for found in outputs[1:]:
         np.testing.assert_allclose(found, outputs[0], rtol=1e-5, atol=1e-9)

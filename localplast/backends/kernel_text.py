@@ -49,6 +49,11 @@ INLINE long wrap(long x, long length) { return x < length ? x : x - length; }
 static inline real larger(real a, real b) { return a < b ? b : a; }
 static inline real smaller(real a, real b) { return a > b ? b : a; }
 static inline real bounded_number(real x) { return smaller(larger(x, -LARGEST), LARGEST); }
+static int broken(const real *x, long n)
+{
+    for (long i = 0; i < n; i++) if (x[i] - x[i] != 0) return 1;
+    return 0;
+}
 static inline real where_finite(real x, real y) { return y - y == 0 ? x : 0; }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 """

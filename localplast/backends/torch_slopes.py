@@ -1,7 +1,7 @@
 """Functions whose slope may be infinite, or 0/0 in its usual text, made safe for automatic differentiation.
 
-A gradient that is zero stays zero, whatever it is multiplied by: what a condition, a reset or a saturated term has cut off
-does not come back as 0 times infinity. The derivative of ``exprel`` is right at and near 0.
+A gradient that is zero stays zero, whatever it is multiplied by: what a condition, a reset or a saturated term has cut
+off does not come back as 0 times infinity. The derivative of ``exprel`` is right at and near 0.
 """
 
 import torch
@@ -51,9 +51,11 @@ class Sloped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        def back(slope):
+            return torch.where(grad == 0, torch.zeros_like(grad), grad * slope(*ctx.saved_tensors))
+
         wanted = ctx.needs_input_grad[2:]
-        slopes = [slope(*ctx.saved_tensors) if want else None for slope, want in zip(ctx.slopes, wanted, strict=True)]
-        return None, None, *(None if s is None else torch.where(grad == 0, torch.zeros_like(grad), grad * s) for s in slopes)
+        return None, None, *(back(s) if want else None for s, want in zip(ctx.slopes, wanted, strict=True))
 
 
 def sloped(function, slopes, *arguments):

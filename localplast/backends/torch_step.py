@@ -213,8 +213,8 @@ class Neurons:
         if all(bool(torch.isfinite(x).all()) for x in found):
             return new
         lost = functools.reduce(torch.logical_or, (~torch.isfinite(x) for x in found))
-        rest = {k: torch.where(lost, self.initial[k].detach(), x) if k in self.initial else x for k, x in values.items()}
-        again = self.update_tape(rest)
+        rest = {k: torch.where(lost, x.detach(), values[k]) for k, x in self.initial.items()}
+        again = self.update_tape({**values, **rest})
         return {k: torch.where(lost, x.detach(), again[k]) if torch.is_tensor(x) else x for k, x in new.items()}
 
     @staticmethod
@@ -266,7 +266,7 @@ class Neurons:
         return {text: self.tensor(tape({**self.state, **dict(spikes)})["sent"], like) for text, tape in tapes.items()}
 
     def after_spike(self):
-        """Slot 4: reset and adaptation, where z = 1; the gradient to z is the size of the jump, 0 where that ends an overflow."""
+        """Slot 4: reset and adaptation, where z = 1; the gradient to z is the jump, 0 where that ends an overflow."""
         for block, tape in self.blocks.items():
             if not tape.outputs:
                 continue
@@ -275,7 +275,8 @@ class Neurons:
                 old = self.state[name]
                 jumped = torch.where(z > 0, value, old)
                 jump = (value - old).detach()
-                self.state[name] = jumped + (z - z.detach()) * torch.where(torch.isfinite(jump), jump, torch.zeros_like(jump))
+                jump = torch.where(torch.isfinite(jump), jump, torch.zeros_like(jump))
+                self.state[name] = jumped + (z - z.detach()) * jump
 
 
 class Twin:
@@ -381,6 +382,10 @@ class Twin:
         """Slot 4: reset and adaptation."""
         for neurons in self.neurons.values():
             neurons.after_spike()
+
+    def last_states(self):
+        """The state of all populations, by words that name each variable."""
+        return {f"population {name!r}: {k}": v.detach() for name, n in self.neurons.items() for k, v in n.state.items()}
 
     def read(self, name):
         """What ``'rec.v'``, ``'rec.spikes'``, ``'rec.psi'`` or ``'out.output'`` is at the end of this step."""
