@@ -84,7 +84,7 @@ CALLS = {
     "one label for two trials": (lambda: slope(target=[1]), r"target has shape \(1,\); give one label per trial, \(trial,\) = \(2,\)"),
     "too many labels": (lambda: slope(target=[0, 1, 1]), r"target has shape \(3,\)"),
     "a label as a number alone": (lambda: slope(target=1), r"target has shape \(\)"),
-    "label of no readout": (lambda: slope(target=[0, 2]), "label 2; with 2 readouts labels lie between 0 and 1"),
+    "label of no readout": (lambda: slope(target=[0, 2]), "label 2; with 2 readouts labels go from 0 to 1"),
     "label below zero": (lambda: slope(target=[0, -1]), "label -1"),
     "labels as floats": (lambda: slope(target=[0.0, 1.0]), r"whole numbers are needed: give target.astype\(int\)"),
     "label that is not a number": (lambda: slope(target=[0, NAN]), "target is nan at"),
