@@ -12,10 +12,9 @@ from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
+from localplast.integration import check_divisors
 from localplast.names import check_name
-from localplast.neuron import (
-    RESERVED, NeuronModel, check_divisors, check_text, namespace, parse_statement, split_statements, with_spike,
-)  # fmt: skip
+from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, parse_statement, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 
@@ -310,7 +309,7 @@ def check_delay(label, delay, shapes, dt):
 
 def check_given_delay(label, delay, shape, dt):
     """Delays that are given are times of the right shape, not below zero."""
-    if not is_real(delay.value) or get_dimensions(delay.value) != second.dim:
+    if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
         raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")

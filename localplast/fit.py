@@ -339,7 +339,8 @@ class Fit:
             return Recorder.resume(path, self.net, request, position=stands.rows)
 
     def origin(self):
-        return {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
+        rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
+        return {**provenance(self.backend, self.seed, self.target), **rest}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.
@@ -363,6 +364,13 @@ class Fit:
     def close(self):
         """Release what was compiled."""
         self.learner.close()
+
+
+def drawn_by(net, values, seed):
+    """Whether ``seed`` draws all numbers but weights and what learns beside them."""
+    drawn, fixed = net.draw(seed), {*net.projections, *(f"{n}.{k}" for n, p in net.populations.items() for k in p.values)}
+    names = [f"{name}.delay" if name in net.projections else name for name in fixed]
+    return all(np.array_equal(values.other(n), drawn.other(n)) for n in names if n not in net.trainable)
 
 
 def encode_rule(rule):

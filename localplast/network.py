@@ -190,7 +190,17 @@ class Network(Data):
             run(net, trials, values=net.values_from(fit), record=["rec.v"])  # nothing learns here
 
         Weights are the latest of the ``record``, all other numbers those of its seed.
+
+        Raises
+        ------
+        NetworkError
+            A record of something else, or one that began from other delays or parameters than its seed draws.
         """
+        if not record.attrs.get("drawn", True):
+            raise NetworkError(
+                f"the record began from values whose delays or parameters are not those of its seed, {record.attrs['seed']}; use "
+                "values.replace_weights(...) on those values"
+            )
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None

@@ -9,7 +9,6 @@ import functools
 import re
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Constant, Variable
@@ -18,7 +17,6 @@ from brian2.equations.equations import PARAMETER, EquationError, SingleEquation,
 from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions
 from brian2.parsing.expressions import parse_expression_dimensions
-from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, Quantity, get_dimensions, get_unit
 from brian2.utils.stringtools import get_identifiers
@@ -26,6 +24,7 @@ from brian2.utils.stringtools import get_identifiers
 from localplast.arguments import is_real
 from localplast.bounded import check_written
 from localplast.errors import ModelError
+from localplast.integration import Integrand, check_divisors, check_method, check_refractory, integrated, with_refractory
 from localplast.language import read
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
@@ -201,6 +200,19 @@ class NeuronModel:
         return result
 
     @property
+    def integrated(self):
+        """Brian2's abstract code of one step of the equations; empty without differential equations."""
+        return integrated(Integrand.of(self, namespace(self)))
+
+    @functools.cached_property
+    def texts(self):
+        """Every expression of the model: those of equations, the statements of its blocks, output and surrogate."""
+        blocks = [split_statements(block) for block in (self.update, self.reset, self.adaptation)]
+        equations = [eq.expr.code for eq in self.written.values() if eq.expr is not None]
+        others = [self.output, self.surrogate.expression if self.surrogate else None]
+        return (*equations, *(line for block in blocks for line in block), *(text for text in others if text))
+
+    @property
     def output_dimension(self):
         """The dimensions of what a readout of this kind is judged by."""
         return parse_expression_dimensions(self.output, namespace(self))
@@ -225,68 +237,6 @@ class NeuronModel:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
-
-
-def with_refractory(model):
-    """The parameters of a model whose refractory period is given as a time."""
-    if "tau_ref" in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
-    return {**model.parameters, "tau_ref": model.refractory}
-
-
-@dataclass(frozen=True)
-class Integrand:
-    """What the integrated step of a ``model`` depends on: all that two models must share to have the same."""
-
-    equations: str
-    refractory: bool
-    method: str
-    dimensions: tuple
-    model: object = field(compare=False)
-
-    @classmethod
-    def of(cls, model):
-        """That of ``model``."""
-        dimensions = tuple((name, get_dimensions(value)) for name, value in model.parameters.items())
-        return cls(model.equations, model.refractory is not None, model.method, dimensions, model)
-
-
-@functools.cache
-def integrated(integrand):
-    """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
-
-    Raises
-    ------
-    UnsupportedEquationsException
-        The method cannot integrate them.
-    """
-    model = integrand.model
-    if not model.odes:
-        return ""
-    variables = known_to_integrator(model)
-    return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
-
-
-def known_to_integrator(model):
-    """Brian2 variables for every name in the equations, as its state updaters want them."""
-    variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
-    del variables["dt"]  # the integrator would ask for its value
-    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}  # coefficients must be
-    return {**variables, **constant}
-
-
-def check_method(model):
-    """Raise unless Brian2 knows the method, and it can integrate these equations."""
-    known = sorted(name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl"))  # those write no text
-    if model.odes and str(model.method).lower() not in known:
-        raise ModelError(f"{model.name}: unknown integration method {model.method!r}; there are {', '.join(known)}")
-    try:
-        integrated(Integrand.of(model))
-    except UnsupportedEquationsException as error:
-        raise ModelError(
-            f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try one of 'exponential_euler', "
-            "'euler', 'rk4', 'heun' or 'milstein'"
-        ) from None
 
 
 def split_statements(code):
@@ -381,38 +331,7 @@ def check_model(model):
             unit = get_unit(model.dimensions[name])
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
     check_divisors(model, model.parameters, model.name)
-    check_method(model)
-
-
-def check_divisors(model, values, label):
-    """Raise where the model divides by one of these ``values``, and it is zero, or a time that is not above zero."""
-    for name in divisors(model).intersection(values):
-        array, is_time = np.asarray(values[name], float), model.dimensions[name] == second.dim
-        if np.any(array <= 0 if is_time else array == 0):
-            wrong = "a time above zero" if is_time else "not zero"
-            raise ModelError(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
-
-
-@functools.cache
-def divisors(model):
-    """Names that the texts of a model divide by: alone, or as a factor of what they divide by."""
-    blocks = [split_statements(block) for block in (model.update, model.reset, model.adaptation)]
-    texts = [eq.expr.code for eq in model.written.values() if eq.expr is not None] + [line for block in blocks for line in block]
-    texts += [text for text in (model.output, getattr(model.surrogate, "expression", None)) if text]
-    trees = [node for text in texts for node in ast.walk(ast.parse(text))]
-    return frozenset(n for node in trees if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) for n in factors(node.right))
-
-
-def factors(node):
-    """Names whose zero makes this zero."""
-    if isinstance(node, ast.Name):
-        yield node.id
-    elif isinstance(node, ast.UnaryOp):
-        yield from factors(node.operand)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div, ast.Pow)):
-        yield from factors(node.left)
-        if isinstance(node.op, ast.Mult):
-            yield from factors(node.right)
+    check_method(model, variables)
 
 
 def check_fields_of(model):
@@ -605,14 +524,3 @@ def names_in(model, text):
         inside = [model.parsed[name].expr.code for name in new & set(model.subexpressions)]
         new = set().union(*map(get_identifiers, inside)) - found
     return found
-
-
-def check_refractory(model, variables):
-    if model.refractory is None:
-        return
-    if model.refractory not in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
-    if variables[model.refractory].dim != second.dim:
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
-    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from localplast.arguments import (
-    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_path, check_schedule, check_seed,
-    check_simulating, check_trainable, check_whole,
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_named, check_path, check_schedule,
+    check_seed, check_simulating, check_trainable, check_whole,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError
@@ -15,7 +15,7 @@ from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
-from localplast.packages import has_torch, need_torch
+from localplast.packages import need_torch
 from localplast.parts import Values
 from localplast.plan import check_trials
 from localplast.progress import progress
@@ -95,7 +95,7 @@ def run(
         several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
         check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
-        check_learner(rule, optimiser, loss)
+        check_learner(net, rule, optimiser, loss)
         check_schedule(**schedule)
     check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
@@ -112,12 +112,13 @@ def run(
     )
 
 
-def check_learner(rule, optimiser, loss):
-    """Raise unless these can learn a task."""
+def check_learner(net, rule, optimiser, loss):
+    """Raise unless these can let the network learn a task."""
     if rule is None or optimiser is None:
         raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn it")
     check_kind("rule", rule, Rule)
     check_kind("optimiser", optimiser, Optimiser)
+    check_named("the optimiser", {*optimiser.rates, *optimiser.own, *optimiser.decaying}, net)
     if loss is not None:
         check_kind("loss", loss, Loss)
 
