@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 import time
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,13 @@ from localplast.identity import check_same, identity, surroundings, warn_of_chan
 from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
+from localplast.lower import lower
 from localplast.packages import need_torch
 from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
+from localplast.task import Poisson, Trials
 from localplast.verbs import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
 
 __all__ = ["Fit", "Reached", "fit", "reached", "saved_in", "updates_per_block"]
@@ -41,17 +44,24 @@ def default_target(backend):
     return "numpy"
 
 
-def updates_per_block(example, counts, backend, delays=False):
+def updates_per_block(example, counts, backend, alone=False):
     """How many updates run at a stretch: a divisor of all ``counts``, and few enough for the inputs to fit.
 
-    One where ``delays`` learn: Brian2 reads them when a run starts.
+    One where each must run ``alone``.
     """
-    if backend == "torch" or delays:
+    if backend == "torch" or alone:
         return 1
     per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
     common = math.gcd(*counts)
     fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
     return max(fitting, default=1)
+
+
+def rolls_dice(net, example):
+    """Whether something is drawn while the network runs: inputs given as rates, noise."""
+    models = [(lower(p.model).code, p.model.threshold, p.model.reset, p.model.adaptation) for p in net.populations.values()]
+    drawn = re.search(r"\brandn?\(", " ".join(text or "" for model in models for text in model))
+    return bool(drawn) or any(isinstance(array, Poisson) for array in example.inputs.values())
 
 
 def fit(
@@ -126,7 +136,8 @@ class Fit:
         check_trials(net, example, self.loss)
         check_delays(net, values, example.steps)
         pauses = (updates, self.test_every, *kept_every, started)  # what is tested, kept and gone on from lies between two blocks
-        self.per_block = updates_per_block(example, pauses, backend, bool(moving(net, optimiser)))
+        alone = bool(moving(net, optimiser)) or rolls_dice(net, example)  # Brian2 reads delays and seeds when a run starts
+        self.per_block = updates_per_block(example, pauses, backend, alone)
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(
@@ -375,8 +386,6 @@ def split(trials, size):
 
 def concatenate(parts):
     """Several batches of trials as one."""
-    from localplast.task import Poisson, Trials
-
     if len(parts) == 1:
         return parts[0]
     if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):
