@@ -151,11 +151,15 @@ def test_signs_and_learned_feedback_have_an_angle_too():
 
 
 def test_local_rules_are_timed_on_both_backends_and_bptt_on_torch(comparison):
-    for name in ("seconds_per_trial", "peak_memory"):
-        found = comparison["cost"][name]
-        assert (found.sel(rule="e-prop") > 0).all() or name == "peak_memory"
-        assert np.isnan(found.sel(rule="BPTT", backend="brian2")).all()
-        assert np.isfinite(found.sel(rule="BPTT", backend="torch")).all()
+    """Where a rule did not run there is no number; a trial takes less than a second, and some update takes memory."""
+    seconds, memory = comparison["cost"]["seconds_per_trial"], comparison["cost"]["peak_memory"]
+    for rule in seconds["rule"].values:
+        where = ("brian2", "torch") if rule == "e-prop" else ("torch",)
+        for backend in ("brian2", "torch"):
+            took, needed = (found.sel(rule=rule, backend=backend).values for found in (seconds, memory))
+            assert np.all((took > 0) & (took < 1)) if backend in where else np.isnan(took).all(), (rule, backend)
+            assert 0 <= needed < 1e9 if backend in where else np.isnan(needed), (rule, backend)
+    assert float(memory.max()) > 0
 
 
 #: A protocol small enough to run, in place of the ones that ship.
@@ -225,8 +229,9 @@ def test_the_frozen_control_keeps_its_hidden_weights(compared):
     start = network().draw(0).weights
     for name, moves in (("BPTT,_hidden_frozen", False), ("BPTT", True)):
         record = lp.open(runs / f"{name}-seed0.zarr")
-        moved = np.abs(record["cues_rec"]["weight"].values - start["cues_rec"]).max()
-        assert (moved > 0) == moves
+        for projection in ("cues_rec", "rec_rec"):
+            moved = np.abs(record[projection]["weight"].values - start[projection]).max()
+            assert (moved > 0) == moves, projection
         assert np.abs(record["rec_out"]["weight"].values - start["rec_out"]).max() > 0
 
 

@@ -405,6 +405,14 @@ def test_how_errors_come_back(case):
         assert backwards(case[3][label].network) == wanted, label
 
 
+def test_membranes_that_remember_or_do_not(built):
+    """Slow LIF neurons forget within seconds, fast ones within a cue."""
+    for size in ("quick", "paper"):
+        own = contenders(built("evidence-accumulation", size))
+        found = {name: float(own[name].network.nodes["rec"].values["tau_mem"]) for name in own if "LIF" in name}
+        assert found == {"slow LIF": 2.0, "slow LIF, feedforward": 2.0, "fast LIF": 0.02}
+
+
 def test_noise(case):
     for label, c in case[3].items():
         found = {float(p.values["sigma"]) for p in c.network.populations.values() if "sigma" in p.values}

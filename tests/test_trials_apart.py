@@ -196,8 +196,8 @@ def test_one_pattern_belongs_to_its_seed(name, built):
     assert patterns[0] == patterns[1] == patterns[2] != patterns[3]
 
 
-def test_the_stream_of_sines_is_tested_where_it_was_not_learned(built):
-    """The pieces that are tested go on where the last that is learned ends."""
+def test_the_stream_of_sines_goes_on(built):
+    """What is tested comes after what is learned; it is the same again, for all sines repeat in 100 ms."""
     preset = built("fourier-synthesis")
     time = np.arange(30 * 400) * 0.05e-3
     sines = np.sin(2 * np.pi * 10 * time).reshape(30, 400)
