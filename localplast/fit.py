@@ -60,8 +60,9 @@ def updates_per_block(example, counts, backend, alone=False):
 
 def rolls_dice(net, example):
     """Whether something is drawn while the network runs: inputs given as rates, noise."""
-    models = [(lower(p.model).code, p.model.threshold, p.model.reset, p.model.adaptation) for p in net.populations.values()]
-    drawn = re.search(r"\brandn?\(", " ".join(text or "" for model in models for text in model))
+    models = [p.model for p in net.populations.values()]
+    texts = [text or "" for m in models for text in (lower(m).code, m.threshold, m.reset, m.adaptation)]
+    drawn = re.search(r"\brandn?\(", " ".join(texts))
     return bool(drawn) or any(isinstance(array, Poisson) for array in example.inputs.values())
 
 
@@ -136,8 +137,9 @@ class Fit:
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
         check_delays(net, values, example.steps)
-        pauses = (updates, self.test_every, *kept_every, started)  # what is tested, kept and gone on from lies between two blocks
-        alone = bool(moving(net, optimiser)) or rolls_dice(net, example)  # Brian2 reads delays and seeds when a run starts
+        # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
+        pauses = (updates, self.test_every, *kept_every, started)
+        alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
         self.per_block = updates_per_block(example, pauses, backend, alone)
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
@@ -183,8 +185,8 @@ class Fit:
     def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, probed=None, stop=None):
         """Learn all updates; returns the record.
 
-        Whatever stops a run, Ctrl-C, an error or a full disk: what it leaves is the state between two blocks, in the record and
-        in the checkpoint beside it, from which the same run goes on with ``resume``.
+        Whatever stops a run, Ctrl-C, an error or a full disk: what it leaves is the state between two blocks, in the
+        record and in the checkpoint beside it, from which the same run goes on with ``resume``.
 
         Parameters
         ----------
@@ -318,14 +320,15 @@ class Fit:
             recorder.set_learned(name, value)
 
     def open_record(self, request, path, resume, probed=None):
-        """The record to write into: a new one, or that of the run to go on with, after the learner has gone to where it stands."""
+        """The record to write into: a new one, or that of the run to go on with; the learner then stands where that does."""
         self.identity = {**identity(self), "probes": probed} if path else None
         if path and resume and checkpoint_of(path).exists():
             return self.open_again(request, path)
         with writing(path):
             if path and begun(path) and resume:
                 raise LocalplastError(
-                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at another path"
+                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at "
+                    "another path"
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)
@@ -337,11 +340,13 @@ class Fit:
         stands, state = read_checkpoint(path)
         check_same(path, state["identity"], self.identity)
         if stands.done > self.updates:
-            raise LocalplastError(f"{path} has learned {stands.done} updates already; updates={self.updates} would be less")
+            text = f"{path} has learned {stands.done} updates already; updates={self.updates} would be less"
+            raise LocalplastError(text)
         if stands.done % self.per_block:
             raise LocalplastError(f"{path} has been written meanwhile; try again")
         if stands.done and not begun(path):
-            raise LocalplastError(f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume")
+            text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
+            raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
         self.stand_at(stands)
         with writing(path):
@@ -384,7 +389,9 @@ def encode_rule(rule):
 
 def saved_in(path):
     """What to tell somebody who stopped a run."""
-    return f"what was learned is saved in {path}: go on with --resume (resume=True)" if path else "without path= nothing is saved"
+    if not path:
+        return "without path= nothing is saved"
+    return f"what was learned is saved in {path}: go on with --resume (resume=True)"
 
 
 def checkpoint_of(path):

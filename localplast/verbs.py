@@ -157,7 +157,8 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     )
     origin = provenance(backend, seed, target or "numpy")
     with only_writer(path), writing(path, "start anew at another path"):
-        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+        recorder = Recorder(net, request, path=path, provenance=origin)
+        with progress(backend, len(trials), show=show) as advance, recorder:
             for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
                 player(part, recorder, number)
                 recorder.flush()
