@@ -139,6 +139,22 @@ def begin(kind, path):
     contrast(path) if kind == "comparison" else learn(kind, path)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_learners_replace_their_arrays(kind, monkeypatch):
+    """What was taken between two blocks is what was known then: nothing is written into it afterwards."""
+    taken, original = [], fit.Fit.keep_place
+
+    def keep_place(self, recorder):
+        original(self, recorder)
+        taken.append((self.reached.arrays, {name: array.tobytes() for name, array in self.reached.arrays.items()}))
+
+    monkeypatch.setattr(fit.Fit, "keep_place", keep_place)
+    learn(kind)
+    assert len(taken) >= 3
+    for arrays, contents in taken:
+        assert {name: array.tobytes() for name, array in arrays.items()} == contents
+
+
 # Kills
 
 
