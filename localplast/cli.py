@@ -19,8 +19,8 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(context)
         except KeyboardInterrupt as stopped:
-            further = "; with --resume the same command goes on" if context.invoked_subcommand in ("run", "compare") else ""
-            raise Stopped(str(stopped) or f"stopped{further}") from None
+            resumes = context.invoked_subcommand in ("run", "compare")
+            raise Stopped(str(stopped) or "stopped" + resumes * "; with --resume the same command goes on") from None
 
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with runs that wer
 
 
 def main():
-    """Entry point: errors made on purpose become one line, and so does a request to stop: what is saved, and how to go on."""
+    """Entry point: errors made on purpose become one line, and so does a request to stop, with what is saved."""
     import sys
 
     from localplast.errors import LocalplastError

@@ -251,7 +251,7 @@ def compare(
 
 
 def store_of(path, name, seed):
-    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
+    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is none."""
     word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
     return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 

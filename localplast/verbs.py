@@ -69,7 +69,8 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
+        Go on with the run at ``path``, for longer too; the result is that of a run never interrupted, to the bit on one
+        machine. ``test_every`` may change: what was tested before stays in the record.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found. ``'numpy'`` may be given with either backend.
@@ -77,7 +78,7 @@ def run(
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
     show : bool, optional
-        A progress bar; default: on a terminal.
+        A progress bar, or lines where there is no terminal. Default: a bar on a terminal, else lines in the log (level INFO).
 
     Returns
     -------
@@ -158,7 +159,8 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     )
     origin = provenance(backend, seed, target or "numpy")
     with only_writer(path), writing(path, "start anew at another path"):
-        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+        recorder = Recorder(net, request, path=path, provenance=origin)
+        with progress(backend, len(trials), show=show) as advance, recorder:
             for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
                 player(part, recorder, number)
                 recorder.flush()

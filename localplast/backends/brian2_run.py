@@ -151,11 +151,11 @@ class Runtime:
             with codegen(self.target):
                 self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
-            b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
+            b2.Network._globally_running = False  # else Brian2, after an exception, would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
-        if round(float(self.network.t / self.built.net.dt)) != self.start:  # Brian2 ends a run early on Ctrl-C, and says nothing
+        if round(float(self.network.t / self.built.net.dt)) != self.start:  # on Ctrl-C Brian2 ends early, and says nothing
             raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
