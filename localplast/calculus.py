@@ -13,6 +13,8 @@ from brian2.core.namespace import DEFAULT_UNITS
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 from sympy.core.function import AppliedUndef, ArgumentIndexError
 
+from localplast.bounded import check_bounded
+
 __all__ = ["Tape", "differentiate", "in_si", "symbol", "to_sympy", "to_text"]
 
 
@@ -55,6 +57,7 @@ def symbol(name):
 @functools.lru_cache(maxsize=4096)
 def to_sympy(text, units=True):
     """Brian2 expression text as sympy; units become their SI value, or stay symbols where ``units`` is False."""
+    check_bounded(text)
     expression = str_to_sympy(text)
     if isinstance(expression, (bool, sympy.logic.boolalg.BooleanAtom)):
         return sympy.Integer(int(bool(expression)))
@@ -74,7 +77,7 @@ def in_si(expression):
 
 def to_text(expression):
     """sympy as Brian2 expression text."""
-    return sympy_to_str(sympy.sympify(expression) if not isinstance(expression, sympy.Basic) else expression)
+    return sympy_to_str(sympy.sympify(expression, strict=True))
 
 
 def differentiate(expression, name):
@@ -213,7 +216,7 @@ class Tape:
         for name, value in constants.items():
             self.seen[symbol(name)] = self._new(value)
         for name, expression in program:
-            self.outputs[name] = self.seen[symbol(name)] = self._visit(sympy.sympify(expression))
+            self.outputs[name] = self.seen[symbol(name)] = self._visit(sympy.sympify(expression, strict=True))
 
     def _new(self, value=None):
         self.registers.append(value)

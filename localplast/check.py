@@ -11,8 +11,9 @@ from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
+from localplast.names import check_name
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
-from localplast.parts import Delay, Input, Population, Random, SameAs
+from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 
 __all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "weight_dimension"]
@@ -30,6 +31,8 @@ def check_network(net, projections):
         check_time_constants(net.dt, name, node)
     complete = {}
     for projection in projections:
+        if not isinstance(projection, Projection):
+            raise NetworkError(f"a network is joined by Projection(...), not by {str(projection)[:80]!r}")
         projection = complete_projection(net, projection)
         if projection.name in complete or projection.name in net.nodes:
             raise NetworkError(f"two parts are called {projection.name!r}; give the projection another name=")
@@ -77,11 +80,10 @@ def check_tied(net, p, other):
 
 
 def check_node(name, node):
+    check_name("a population", name)
     check_ending(name)
-    if name in RESERVED:
-        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use that name; take another")
-    if not name.isidentifier() or name.startswith("_"):
-        raise NetworkError(f"{name!r} cannot name a population; use letters, digits and underscores")
+    if name in RESERVED or name.startswith("_"):
+        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another")
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or node.size < 1:
@@ -165,7 +167,7 @@ def variables_of(model):
 
 def complete_projection(net, p):
     """Fill in the defaults of one projection and check it against the nodes it connects."""
-    label = f"projection {p.name or f'{p.pre}_{p.post}'!r}"
+    label = f"projection {str(p.name or f'{p.pre}_{p.post}')[:64]!r}"
     for end in (p.pre, p.post):
         if end not in net.nodes:
             raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")
@@ -175,8 +177,9 @@ def complete_projection(net, p):
     spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
     transmission = p.transmission or ("event" if spikes and p.output is None else "graded")
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
-    if not p.name.isidentifier() or p.name.startswith("_"):
-        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
+    check_name("a projection", p.name, where=label)
+    if p.name.startswith("_"):
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; Brian2 has names that begin so, take another")
     check_ending(p.name)
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")

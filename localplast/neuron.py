@@ -21,9 +21,11 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions, get_unit
 from brian2.utils.stringtools import get_identifiers
 
+from localplast.bounded import check_bounded, check_written
 from localplast.errors import ModelError
 from localplast.mismatch import Mismatch
-from localplast.serialise import encode
+from localplast.names import check_name
+from localplast.serialise import check_fields, encode
 from localplast.surrogate import Surrogate
 
 __all__ = ["Mismatch", "NeuronModel"]
@@ -181,6 +183,11 @@ class NeuronModel:
         return result
 
     @property
+    def output_dimension(self):
+        """The dimensions of what a readout of this kind is judged by."""
+        return parse_expression_dimensions(self.output, namespace(self))
+
+    @property
     def odes(self):
         """Names of the variables with a differential equation."""
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
@@ -238,6 +245,7 @@ def namespace(model):
 
 def check_model(model):
     """Raise a :class:`ModelError` if ``model`` cannot mean anything. See :class:`NeuronModel`."""
+    check_fields_of(model)
     try:
         equations = model.parsed
     except (EquationError, SyntaxError, ValueError, TypeError) as error:
@@ -264,10 +272,28 @@ def check_model(model):
             raise ModelError(
                 f"{model.name}: {where}={name!r} is not a variable of the equations; they define {sorted(known)}"
             )
+    if unknown := [name for name in model.at_least_dt if name not in model.parameters]:
+        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {sorted(model.parameters)}")
     for name, value in model.initial.items():
         if get_dimensions(value) != model.dimensions[name]:
             unit = get_unit(model.dimensions[name])
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
+
+
+def check_fields_of(model):
+    """Types, names and the size of what is written, before anybody reads it."""
+    check_name("a model", model.name, ModelError)
+    check_fields(f"model {model.name!r}", type(model), vars(model), ModelError)
+    for what in ("parameters", "initial", "mismatch"):
+        for name in getattr(model, what):
+            check_name(f"one of its {what}", name, ModelError, where=model.name)
+    surrogate = getattr(model.surrogate, "expression", "")
+    texts = {what: getattr(model, what) or "" for what in ("equations", "threshold", "reset", "adaptation", "update", "output")}
+    for what, text in {**texts, "surrogate": surrogate}.items():
+        try:
+            check_written(text)
+        except ValueError as error:
+            raise ModelError(f"{model.name}: {error}; it is in its {what}") from None
 
 
 def check_parameters(model, equations):
@@ -287,7 +313,8 @@ def check_parameters(model, equations):
 
 
 def check_names(model, equations):
-    for name in {*equations.names, *model.parameters} - {"not_refractory", "lastspike"}:
+    for name in sorted({*equations.names, *model.parameters} - {"not_refractory", "lastspike"}):
+        check_name("a variable or parameter", name, ModelError, where=model.name)
         if name in RESERVED or name.startswith(RESERVED_PREFIXES):
             raise ModelError(
                 f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
@@ -335,6 +362,10 @@ def check_flags(model, name, equation):
 
 def check_text(model, where, expression, variables, expected=None):
     """Check the names and the units of one expression; return its dimensions."""
+    try:
+        check_bounded(expression)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{model.name}: {error}; it is in the {where}") from None
     unknown = sorted(get_identifiers(expression) - set(variables) - {"xi"} - {"int", "and", "or", "not"})
     unknown = [name for name in unknown if not name.startswith("xi_")]
     if unknown:

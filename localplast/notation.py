@@ -71,7 +71,7 @@ class Printer(LatexPrinter):
 
 def rounded(expression):
     """``expression`` with its numbers to six digits."""
-    expression = sympy.sympify(expression)
+    expression = sympy.sympify(expression, strict=True)
     return expression.xreplace({f: sympy.Float(f, 6) for f in expression.atoms(sympy.Float)})
 
 

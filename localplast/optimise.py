@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError, RunawayError
+from localplast.names import check_name
 
 __all__ = ["Optimiser", "adam", "check_norm", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
@@ -40,6 +41,8 @@ class Optimiser:
         Updates after which every change is half as large.
     own : dict of str to dict of str to float
         Constants of single projections, where they differ.
+    power : float
+        Of the learning rate that was asked for, which the constant of this name is.
     """
 
     name: str
@@ -54,6 +57,11 @@ class Optimiser:
     norm: float = float("inf")
     halving: float = float("inf")
     own: dict = field(default_factory=dict)
+    power: float = 1.0
+
+    def __post_init__(self):
+        for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
+            check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -78,6 +86,12 @@ class Optimiser:
     def rate(self, projection):
         """The learning rate of one projection."""
         return self.constants["learning_rate"] * self.rates.get(projection, 1.0)
+
+    @property
+    def label(self):
+        """Name, learning rate, and after how many updates that halves, in a few words."""
+        rate = self.constants["learning_rate"] ** (1 / self.power)
+        return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:g}" if self.halving < float("inf") else "")
 
     def frozen(self, projection):
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""
@@ -291,6 +305,7 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
         state={"start": 0, "s": 0, "q": 0},
         scales={"unit": 1},
         normalised=True,
+        power=2 / 3,
     )
 
 

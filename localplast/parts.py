@@ -118,7 +118,7 @@ class Delay(Data):
     """
 
     kind: str
-    value: Quantity
+    value: Quantity | Random
     trainable: bool | tuple = False
     kernel: Kernel | None = None
 

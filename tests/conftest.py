@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from localplast import protocols
+from localplast.backends import kernel_build
 from localplast.backends.brian2_backend import block_for
 from localplast.backends.brian2_run import session
 from localplast.backends.torch_step import Twin, leaves
@@ -33,6 +34,8 @@ FILES = {
 def pytest_configure():
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
+    if os.environ.get("LOCALPLAST_KERNELS") != "as_shipped":  # as in .ci/run and tests/machines.sh
+        kernel_build.FLAGS = (*kernel_build.FLAGS, "-Og")  # hundreds of kernels, compiled in a third of the time
 
 
 def need(file):

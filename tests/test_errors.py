@@ -187,8 +187,9 @@ NETWORKS = {
     "step without unit": (lambda: network(dt=1), r"^the time step must be a positive time such as 1\*ms, not 1$"),
     "negative step": (lambda: network(dt=-1 * ms), r"must be a positive time such as 1\*ms, not -1"),
     "two steps": (lambda: network(dt=[1, 2] * ms), r"must be a positive time such as 1\*ms, not array"),
-    "name of a population": (lambda: network(_p=Input(2)), r"^'_p' cannot name a population; use letters, digits and under"),
-    "reserved name": (lambda: network(t=Input(2)), r"^'t' cannot name a population: Brian2 or the learning rules use that name"),
+    "name of a population": (lambda: network(_p=Input(2)), r"^'_p' cannot name a population: Brian2 or the learning rules use such"),
+    "name with a space": (lambda: network(**{"a b": Input(2)}), r"^'a b' cannot name a population; use letters, digits and under"),
+    "reserved name": (lambda: network(t=Input(2)), r"^'t' cannot name a population: Brian2 or the learning rules use such names"),
     "name of an end": (lambda: network(pre=Input(2)), r"^'pre' ends as Brian2 calls what belongs to the two ends of a synapse"),
     "something else": (lambda: network(p=3), r"^'p' is a int; a network holds Population and Input$"),
     "no neurons": (lambda: network(p=Input(0)), r"^'p' needs a positive whole number of neurons, not 0$"),
@@ -349,10 +350,11 @@ TRIALS = {
         {"cues": RASTER * 1.0, "drive": CURRENT}, {}, r"^input 'cues' carries spikes: give a bool raster, not float64$",
     ),
     "currents as spikes": (
-        {"cues": RASTER, "drive": CURRENT > 0}, {}, r"^input 'drive' carries currents: give a float array$",
+        {"cues": RASTER, "drive": CURRENT > 0}, {}, r"^input 'drive' carries currents: give a float array, not bool$",
     ),
     "currents as rates": (
-        {"cues": RASTER, "drive": Poisson(np.zeros((2, 1, 2)), 10)}, {}, r"^input 'drive' carries currents: give a float array$",
+        {"cues": RASTER, "drive": Poisson(np.zeros((2, 1, 2)), 10)}, {},
+        r"^input 'drive' carries currents: give a float array, not Poisson$",
     ),
     "weight of the steps": (
         {"cues": RASTER, "drive": CURRENT}, {"weight": np.ones(9)}, r"weight of the steps has shape \(9,\); \(time,\) is \(10,\)$",
@@ -419,7 +421,7 @@ def test_brian2_refuses_spikes_onto_what_graded_projections_set():
 
 
 def test_brian2_refuses_an_unknown_target():
-    with pytest.raises(LocalplastError, match="^Brian2 runs with target numpy, cython, cpp; 'weave' is not one of them$"):
+    with pytest.raises(LocalplastError, match="^target is 'numpy' or 'cython' or 'cpp', not 'weave'$"):
         start_brian2(cues_rec(), "weave")
 
 

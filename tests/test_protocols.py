@@ -24,6 +24,7 @@ from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
 from localplast.rules import bptt, decolle, superspike
+from localplast.task import Task, Trials
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
 PRESETS = [(name, preset) for name in LEARNED for preset in protocols.load(name).presets]
@@ -72,7 +73,7 @@ def test_trials_fit_the_network(preset):
             assert trials.target.shape == (len(trials), trials.steps, outputs)
 
 
-#: Nothing of these is drawn: a pattern that comes in files, or pieces of one stream. Of others one pattern is all there is.
+#: Nothing of these is drawn: a pattern from files, pieces of one stream. Of others one pattern is all there is.
 GIVEN, FROZEN = {"superspike-oxford", "fourier-synthesis", "gle-lag-net"}, {
     "superspike-oxford", "superspike-single", "temporal-xor", "pattern-generation",
 }  # fmt: skip
@@ -90,6 +91,53 @@ def test_trials_depend_on_seed_and_update_only(name, built):
     assert {what for what in ("given", "frozen") if task.meta.get(what)} == {
         what for what, names in {"given": GIVEN, "frozen": FROZEN}.items() if name in names
     }  # fmt: skip
+
+
+#: Tasks that test the very patterns they learn: no trial can be held back, rates are tuned with other seeds.
+ALL_IS_LEARNED = {
+    "burst-xor", "elise", "microcircuit", "pattern-generation", "presentation-time", "superspike-oxford", "superspike-single",
+    "temporal-xor",
+}  # fmt: skip
+
+
+def test_rates_are_tuned_on_trials_that_no_table_tests(preset):
+    task, tuned = preset.task, preset.task.validation
+    if task.name in ALL_IS_LEARNED:
+        assert tuned is None
+        return
+    shown = tuned.testing(8, seed=0)
+    shown.check(preset.network)
+    assert same(shown, tuned.testing(8, seed=0)) and tuned.name == task.name and tuned.validation is None
+    assert not same(shown, task.testing(8, seed=0)) and not same(shown, tuned.training(0, 8, seed=0))
+    assert shown.steps == task.testing(8, seed=0).steps and np.array_equal(shown.weight, task.testing(8, seed=0).weight)
+
+
+@pytest.mark.parametrize("learned, held, taught, judged", [
+    (None, None, range(90), range(90, 100)), (None, 30, range(70), range(70, 100)), (50, 30, range(50), range(70, 100)),
+    (80, 30, range(70), range(70, 100)), (50, (np.arange(300, 320), np.zeros(20, int)), range(50), range(300, 320)),
+])  # fmt: skip
+def test_samples_that_are_held_back(learned, held, taught, judged):
+    """They are tested by the validation alone, which does not learn them; the task itself learns all it is given."""
+    sets = (np.arange(100), np.zeros(100, int)), (np.arange(200, 220), np.zeros(20, int))
+
+    def present(x, labels, rng):
+        return Trials({"x": x[:, None, None].astype(float)}, labels)
+
+    def seen(trials):
+        return set(trials.inputs["x"].ravel())
+
+    task = Task.dataset("numbers", *sets, present, learned=learned, held=held)
+
+    assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(range(200, 220))
+    assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
+
+
+@pytest.mark.parametrize("name", ["fourier-synthesis", "gle-lag-net"])
+def test_a_stream_that_is_learned_again_does_not_reach_what_is_tested(name, built):
+    preset = built(name)
+    task, batch = preset.task, preset.batch
+    assert same(task.training(preset.updates, batch, 0), task.training(0, batch, 0))
+    assert same(task.validation.testing(1, 0), task.training(preset.updates - preset.test // batch, batch, 0)[0])
 
 
 def test_networks_are_reproducible_data(preset, tmp_path):
@@ -213,7 +261,7 @@ def test_the_frozen_pattern():
 
 
 def test_a_preset_has_one_optimiser():
-    quick = protocols.load("yin-yang").presets["quick"]()
+    quick = protocols.load("deep").presets["quick"]()
     assert quick.optimiser == adam(quick.learning_rate)
     assert replace(quick, updates=3).optimiser == quick.optimiser
     for options in ({}, {"learning_rate": 1e-3, "optimiser": adam(1e-2)}):

@@ -100,7 +100,7 @@ class Writer:
 
     def __call__(self, expression):
         """C text (a name or a number) of the value of ``expression``."""
-        node = sympy.sympify(expression)
+        node = sympy.sympify(expression, strict=True)  # text would be evaluated
         if node not in self.seen:
             self.seen[node] = self._make(node)
         return self.seen[node]
@@ -179,7 +179,7 @@ def power(node, base, exponent):
 def check_c_form(expressions):
     """The first node without a C form (or without any numerical one) as text, or None."""
     for expression in expressions:
-        for node in sympy.preorder_traversal(sympy.sympify(expression)):
+        for node in sympy.preorder_traversal(sympy.sympify(expression, strict=True)):
             if node.is_Atom or is_condition(node):
                 continue
             try:
