@@ -81,6 +81,7 @@ class Request:
         NetworkError
             Unknown names and options, neurons that do not exist.
         """
+        in_steps("states", every, net.dt)
         wanted = [wanted] if isinstance(wanted, str) else wanted
         options = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
         entries = [parse_entry(net, name, own or {}, every, neurons) for name, own in options.items()]

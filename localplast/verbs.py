@@ -8,14 +8,15 @@ from localplast.arguments import (
     check_simulating, check_trainable, check_whole,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import LocalplastError, RunawayError
+from localplast.errors import LocalplastError
+from localplast.finite import check_states, explained
 from localplast.images import weight_dims
 from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
-from localplast.parts import Values
 from localplast.packages import has_torch, need_torch
+from localplast.parts import Values
 from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder, Request
@@ -176,7 +177,7 @@ def keep(recorder, request, arrays, spikes, shape):
 
 
 def brian2_player(net, values, request, *, seed, target, dtype, device):
-    from localplast.backends.brian2_backend import block_for
+    from localplast.backends.brian2_backend import block_for, last_states
     from localplast.backends.brian2_run import session
 
     wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
@@ -190,8 +191,8 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
                 return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
 
             keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
-            finals = {f"{name}.{k}": results.read(name, k) for name, p in net.populations.items() for k in state_names(p)}
-            check_finite(net, values, trials, finals, recorder, seed)
+            with explained(net, values, trials, seed=seed, recorder=recorder):
+                check_states(last_states(net, results))
         finally:
             running.close()
 
@@ -217,8 +218,8 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
         with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
         keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
-        finals = {f"{n}.{k}": twin.neurons[n].state[k].cpu().numpy() for n, p in net.populations.items() for k in state_names(p)}
-        check_finite(net, values, trials, finals, recorder, seed)
+        with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
+            check_states(twin.last_states())
 
     return play
 
@@ -242,49 +243,6 @@ def seen(rasters, traces):
         return np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
 
     return arrays, spikes
-
-
-def state_names(population):
-    from localplast.lower import lower
-
-    return lower(population.model).state
-
-
-def check_finite(net, values, trials, finals, recorder, seed):
-    """Raise a :class:`RunawayError` if a state of some trial is not finite, naming where that began."""
-    bad = [name for name, array in finals.items() if not np.all(np.isfinite(array))]
-    if not bad:
-        return
-    recorder.flush()
-    where = first_failure(net, values, trials, seed) or f"{bad[0]} is not finite at the end of the block"
-    raise RunawayError(f"{where}; look at the weights, the time step and the integration method", recorder.tree())
-
-
-def first_failure(net, values, trials, seed):
-    """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
-    if not has_torch():
-        return None
-    import torch
-
-    from localplast.backends.torch_step import Twin, leaves
-
-    twin = Twin(net, leaves(net, values), values.masks, widths=unspread(net))
-    rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
-    inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
-    with torch.no_grad():
-        twin.start(inputs)
-        for t in range(trials.steps):
-            twin.advance(t)
-            for name, neurons in twin.neurons.items():
-                for variable, value in neurons.state.items():
-                    wrong = ~torch.isfinite(value)
-                    if wrong.any():
-                        trial, neuron = wrong.nonzero()[0].tolist()
-                        return (
-                            f"population {name!r}: {variable} of neuron {neuron} is {value[trial, neuron].item()} at "
-                            f"step {t} ({t * float(net.dt) * 1e3:g} ms) of trial {trial}"
-                        )
-    return None
 
 
 def gradient(
@@ -334,7 +292,8 @@ def gradient(
     if backend == "brian2":
         from localplast.backends.brian2_backend import gradient as found
 
-        grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
+        with explained(net, values, trials, seed=seed):
+            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
     else:
         need_torch("a gradient with backend='torch'")
         import torch
@@ -342,7 +301,7 @@ def gradient(
         from localplast.backends.torch_backend import gradient as found
         from localplast.backends.torch_learn import single_thread
 
-        with single_thread:
+        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
             grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
     nodes = {}
     for name, array in grads.items():

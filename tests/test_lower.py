@@ -224,43 +224,29 @@ def test_a_reset_and_an_adaptation_that_share_a_variable_are_refused():
 # ---------------------------------------------------------------------------------------------- exact integration
 
 
-def degenerate(tau=10 * ms, method="exact"):
+def pair(forth, back):
+    """Two variables with one leak that drive each other."""
     return NeuronModel(
-        name="twin_taus", equations="dv/dt = (-v + I)/tau_v : 1\n dI/dt = -I/tau_I : 1", method=method,
-        parameters={"tau_v": tau, "tau_I": 10 * ms}, output="v",
+        name="pair", equations="dv/dt = (forth*u - v)/tau : 1\n du/dt = (back*v - u)/tau : 1", output="v",
+        parameters={"tau": 10 * ms, "forth": forth, "back": back},
     )  # fmt: skip
 
 
-def alone(model, **parameters):
-    return Network(
-        dt=1 * ms, cues=Input(1), slow=Population(3, model, parameters), projections=[Projection("cues", "slow", weight=1.0)]
-    )
-
-
-MESSAGE = (
-    r"population 'slow': the exact integration of twin_taus is degenerate \(0/0\) for these parameters, .* "
-    r"change one of them slightly or use method='exponential_euler'"
-)
-
-
-@pytest.mark.parametrize("parameters", [{}, {"tau_v": [9, 10, 11] * ms}])
-def test_degenerate_exact_integration_is_refused_by_both_backends(parameters):
-    net = alone(degenerate(), **parameters)
+@pytest.mark.parametrize("forth, back", [(0.0, 0.0), (1.0, 0.0), (1.0, -1.0)])
+def test_an_exact_integration_without_a_number_is_refused_by_both_backends(forth, back):
+    model = pair(forth, back)
+    net = Network(dt=1 * ms, cues=Input(1), two=Population(3, model), projections=[Projection("cues", "two", weight=1.0)])
     values, trials = net.draw(0), Trials({"cues": np.zeros((1, 5, 1), bool)})
-    with pytest.raises(ModelError, match=MESSAGE):
+    message = r"population 'two': the exact integration of pair gives no number for v, u .* use method='exponential_euler'"
+    with pytest.raises(ModelError, match=message):
         Twin(net, leaves(net, values), values.masks)
-    with pytest.raises(ModelError, match=MESSAGE):
-        session("numpy", net, values, block_for(net, trials), trials)
-
-
-@pytest.mark.parametrize("model", [degenerate(10.001 * ms), degenerate(method="exponential_euler"), degenerate(method="rk4")])
-def test_what_is_not_degenerate_is_accepted(model):
-    constants, _ = numbers(model)
-    check_integration("slow", lower(model), {k: constants[k] for k in model.parameters}, 1 * ms)
+    with pytest.raises(ModelError, match=message):
+        session("numpy", net, values, block_for(net, trials, values), trials)
+    check_integration("two", lower(model), {"tau": 0.01, "forth": 1.0, "back": 1.0}, 1 * ms)
 
 
 def test_a_method_that_cannot_integrate_is_refused():
-    with pytest.raises(ModelError, match="curved: method 'exact' cannot integrate these equations .* try 'exponential_euler', 'rk4'"):
+    with pytest.raises(ModelError, match="curved: method 'exact' cannot integrate these equations .* try one of 'exponential_euler', 'euler', 'rk4'"):
         lower(NeuronModel(name="curved", equations="dv/dt = -v**2/tau : 1", parameters={"tau": 5 * ms}))
 
 

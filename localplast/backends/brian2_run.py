@@ -21,6 +21,7 @@ from localplast.arguments import check_backend
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
 from localplast.errors import LocalplastError
+from localplast.slopes import FUNCTIONS
 from localplast.task import Poisson
 
 __all__ = ["session"]
@@ -148,7 +149,7 @@ class Runtime:
         b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
-                self.network.run(self.block.length * self.built.net.dt, namespace={})
+                self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
             b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
             b2.seed()
@@ -196,7 +197,7 @@ class Standalone:
             device.insert_code("after_start", reseed)
             device.apply_run_args()  # before the queues of spikes are made, which read the delays
             device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
-            network.run(block.length * net.dt, namespace={})
+            network.run(block.length * net.dt, namespace=FUNCTIONS)
             device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
             self.files = {}
             for owner in (*self.built.objects.items(), *self.built.monitors.items()):
