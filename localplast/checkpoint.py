@@ -7,10 +7,12 @@ A store is readable at every moment, after a kill too. Each of its files is writ
 A checkpoint is one file, renamed into place when it is complete. Reading either never executes anything.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import math
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -20,10 +22,10 @@ import zarr
 from localplast.errors import LocalplastError, NetworkError
 from localplast.serialise import atomic_write, decode, encode
 
-__all__ = ["load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
+__all__ = ["begun", "check_free", "load_checkpoint", "replacement", "restore_rng", "rng_state", "save_checkpoint"]
 
 #: Versions of the layouts on disk.
-STORE_FORMAT = CHECKPOINT_FORMAT = 1
+STORE_FORMAT, CHECKPOINT_FORMAT = 1, 2
 #: Numbers only (bool, integers, floats): anything else could need code to be read.
 PLAIN_KINDS = "biuf"
 PLAIN_CODECS = frozenset({"BytesCodec", "ZstdCodec", "BloscCodec", "GzipCodec", "Crc32cCodec"})
@@ -42,11 +44,7 @@ class Series:
     def __init__(self, dims, dtype, tail, attrs, *, array=None, stored=0):
         self.dims, self.dtype, self.tail, self.attrs = tuple(dims), np.dtype(dtype), tuple(tail), attrs
         self.array, self.stored, self.blocks = array, stored, []
-
-    @property
-    def length(self):
-        """Number of rows, on disk and in memory."""
-        return self.stored + sum(map(len, self.blocks))
+        self.length = stored  # number of rows, on disk and in memory
 
     def append(self, what, rows, attrs, *, replace=False):
         """Add rows, which must look like the earlier ones; or ``replace`` those, at the next flush on disk too."""
@@ -56,8 +54,9 @@ class Series:
                 f"now {rows.shape[1:]}, {rows.dtype} and {attrs}"
             )
         if replace:
-            self.blocks, self.stored = [], 0
+            self.blocks, self.stored, self.length = [], 0, 0
         self.blocks.append(rows.astype(self.dtype, copy=False))
+        self.length += len(rows)
 
     def pending(self, n):
         """The rows in memory, up to row number ``n`` of all."""
@@ -83,6 +82,10 @@ class Series:
         rest = self.blocks[0][n - self.stored :]
         self.blocks, self.stored = [rest.copy()] if len(rest) else [], n
 
+    def cut(self, n):
+        """Forget the rows behind number ``n``, none of which is on disk."""
+        self.blocks, self.length = [self.pending(n).copy()], n
+
     def trim(self, n):
         """Remove the rows on disk behind number ``n``, left by a run that was rewound."""
         if self.array.shape[0] > n:
@@ -101,11 +104,21 @@ class Series:
 
 def create_store(path, attrs):
     """A new Zarr group at ``path``, with nothing visible in it."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise LocalplastError(f"{path} exists; remove it, give another path, or go on with it by Recorder.resume")
+    check_free(path)
     attrs = {**attrs, "localplast_record": STORE_FORMAT, "position": {}}
     return zarr.create_group(str(path), zarr_format=3, attributes=attrs)
+
+
+def begun(path):
+    """Whether a record was begun at ``path``: its first file is there."""
+    return Path(path, "zarr.json").exists()
+
+
+def check_free(path):
+    """Raise unless a record can begin at ``path``: nothing is there, or what a kill left before the first file was whole."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(each.suffix != ".partial" for each in path.iterdir())):
+        raise LocalplastError(f"{path} exists; remove it, give another path, or go on with it by resume=True (--resume)")
 
 
 def open_store(path, mode="r"):
@@ -148,6 +161,23 @@ def rewind(root, path, position):
     for group in list(root.group_keys()):
         for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
             del root[f"{group}/{name}"]
+
+
+@contextlib.contextmanager
+def replacement(path):
+    """Gives a folder to fill, beside ``path``, whose place it takes once it is whole; what was there goes."""
+    path = Path(path)
+    new, old = (path.with_name(f".{path.name}.{age}") for age in ("new", "old"))
+    for left in (new, old):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        for done in (new, old):
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def save_checkpoint(path, arrays, state):

@@ -1,23 +1,26 @@
 """How far is a local rule from backpropagation? The same network, task, optimiser and seeds under several rules."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import xarray as xr
 
 from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
-from localplast.errors import NetworkError
-from localplast.fit import Fit
+from localplast.errors import Interrupted, NetworkError
+from localplast.fit import Fit, reached, saved_in
 from localplast.graph import projection_edges
 from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
 from localplast.optimise import Optimiser
+from localplast.packages import need_torch
 from localplast.record import Request, version
 from localplast.rule import Rule
 from localplast.rules import bptt, eprop
@@ -67,9 +70,12 @@ class Contender:
             self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
         )
 
-    def interval(self, probes):
-        """Updates between two tests where ``probes`` are spread evenly over training; the rest of ``updates`` is not made."""
-        return max(self.updates // max(probes, 1), 1)
+
+def evenly(updates, probes):
+    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over them."""
+    probes = max(probes, 1)
+    every = max(updates // probes, 1)
+    return {"updates": every * probes, "test_every": every}
 
 
 def as_contender(rule):
@@ -137,6 +143,8 @@ def compare(
         The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
         A folder for one record per run.
+    resume : bool
+        Go on with the runs in this folder.
     workers : int
         Runs that go on side by side (and slow each other down: times say so in their attributes).
 
@@ -158,20 +166,23 @@ def compare(
         compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
         ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
     """
+    need_torch("a comparison")
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
     contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
-    every = {name: contender.interval(probes) for name, contender in contenders.items()}
-    lock, stop, seeds = threading.Lock(), threading.Event(), list(seeds)
+    course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
+    lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
 
     def train(name):
         own = contenders[name]
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
                 own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, updates=every[name] * max(probes, 1), test=test, test_every=every[name], seed=seeds[0], target=target,
+                batch=batch, **course[name], test=test, seed=seeds[0], target=target,
+                started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
+            fits.append(fit)
             release.callback(fit.close)
         return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
@@ -180,16 +191,27 @@ def compare(
             futures = {name: pool.submit(train, name) for name in contenders}
             try:
                 done = {name: future.result() for name, future in futures.items()}
-            except BaseException:  # one run failed, or Ctrl-C: the others save what they have and stop
+            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                for fit in list(fits):
+                    fit.interrupt()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped; {saved_in(path)}") from None
                 raise
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
     runs = {name: found for name, (_, found) in done.items()}
-    attrs = dict(hidden=hidden, batch=batch, updates=updates, workers=workers, optimiser=optimiser.name, task=task.name)
+    made = evenly(updates, probes)["updates"]
+    attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
     spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
+    every = {name: own["test_every"] for name, own in course.items()}
     return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
+
+
+def store_of(path, name, seed):
+    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
+    return None if path is None else Path(path) / f"{quote(name, safe=' ,()+=').replace(' ', '_')}-seed{seed}.zarr"
 
 
 def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
@@ -204,9 +226,10 @@ def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
         found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
         return {**found, **feedback_cosines(net, values, rule, seed)}
 
-    store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
+    store = store_of(path, name, seed)
     title = f"{name}, {fit.backend}, seed {seed}"
-    tree = fit.run(Request(), path=store, resume=resume, show=show, title=title, probe=probe, stop=stop)
+    options = dict(path=store, resume=resume, show=show, title=title, stop=stop)
+    tree = fit.run(Request(), probe=probe, probed={"hidden": hidden}, **options)
     return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 

@@ -25,6 +25,14 @@ class DatasetError(LocalplastError, FileNotFoundError):
     """A dataset that is not on this machine; the message says where it was looked for."""
 
 
+class DiskError(LocalplastError, OSError):
+    """A record or checkpoint that cannot be written; the message says what is safe, and how to go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, by Ctrl-C; the message says what is saved, and how to go on."""
+
+
 class RunawayError(LocalplastError, ArithmeticError):
     """NaN, infinity or runaway activity during a run.
 

@@ -84,7 +84,8 @@ class Loss:
     Parameters
     ----------
     kind : str
-        ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-log softmax(y)[label]``.
+        ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-sum_k y*_k log softmax(y)_k``, of a label
+        ``-log softmax(y)[label]``.
         ``'smooth_l1'``: ``sum_k d_k**2/2`` where ``|d_k| < 1``, else ``|d_k| - 1/2``, with ``d = y - y*``.
     regulariser : RateRegulariser, optional
     branching : Branching, optional
@@ -110,12 +111,13 @@ class Loss:
         exponentials = np.exp(shifted) if isinstance(y, np.ndarray) else shifted.exp()
         total = exponentials.sum(-1)
         logarithm = np.log(total) if isinstance(y, np.ndarray) else total.log()
-        return logarithm - (shifted * target).sum(-1)
+        return target.sum(-1) * logarithm - (shifted * target).sum(-1)
 
     def check(self, trials, outputs, dt):
         """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
-        if trials.target is None:
-            raise NetworkError("these trials have no target, so nothing can be learned from them: give Trials(..., target=...)")
+        trials.check_target(outputs)
+        if self.kind == "cross_entropy" and np.min(trials.target) < 0:
+            raise NetworkError(f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}")
 
     def error(self, y, target):
         """``dl/dy``, shape as ``y``."""
@@ -125,11 +127,11 @@ class Loss:
             return (y - target).clip(-1, 1)
         if isinstance(y, np.ndarray):
             exponentials = np.exp(y - y.max(-1, keepdims=True))
-            return exponentials / exponentials.sum(-1, keepdims=True) - target
-        return y.softmax(-1) - target
+            return exponentials / exponentials.sum(-1, keepdims=True) * target.sum(-1, keepdims=True) - target
+        return y.softmax(-1) * target.sum(-1, keepdim=True) - target
 
     def dense_target(self, target, steps, outputs):
-        """The target as a float array ``(trial, time, readout)`` or, for labels and for zero, ``(trial, 1, readout)``."""
+        """The target as a float array ``(trial, time, readout)`` or, for labels, ``(trial, 1, readout)``."""
         if np.ndim(target) == 1:
             return np.eye(outputs)[np.asarray(target)][:, None, :]
         return np.asarray(target).astype(float)
@@ -166,9 +168,10 @@ class Reward(Loss):
         return int(self.delay / dt + 0.5)
 
     def check(self, trials, outputs, dt):
-        target, weight = trials.target, np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
-        if np.ndim(target) != 1 or np.asarray(target).dtype.kind not in "iu" or np.min(target) < 0 or np.max(target) >= outputs:
+        weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
+        if np.ndim(trials.target) != 1:
             raise NetworkError(f"a reward needs the right choice of every trial: int labels (trial,) from 0 to {outputs - 1} as target")
+        trials.check_target(outputs)
         counted, wait = np.flatnonzero(weight), self.steps(dt)
         if not len(counted):
             raise NetworkError("a reward needs steps in which choices are made; the weight of every step is zero")

@@ -181,6 +181,11 @@ class NeuronModel:
         return result
 
     @property
+    def output_dimension(self):
+        """The dimensions of what a readout of this kind is judged by."""
+        return parse_expression_dimensions(self.output, namespace(self))
+
+    @property
     def odes(self):
         """Names of the variables with a differential equation."""
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")

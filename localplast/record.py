@@ -14,7 +14,7 @@ import xarray as xr
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 from zarr.errors import ZarrUserWarning
 
-from localplast.checkpoint import PLAIN_KINDS, Series, create_store, open_store, rewind
+from localplast.checkpoint import GROWING, PLAIN_KINDS, Series, create_store, open_store, rewind
 from localplast.errors import LocalplastError, NetworkError
 from localplast.images import weight_dims, weight_shape
 from localplast.network import weight_dimension
@@ -137,10 +137,9 @@ class Recorder:
                 array.metadata.dimension_names, array.dtype, array.shape[1:], dict(array.attrs), array=array, stored=n
             )
             group, _, name = key.rpartition("/")
-            if name == "update" and n:
-                recorder.last[group] = int(array[n - 1])
-            elif name == "spike_trial":
+            if name == "spike_trial":
                 recorder.spikes[group] = n
+        recorder.last = dict(recorder._updates())
         return recorder
 
     def __enter__(self):
@@ -246,7 +245,7 @@ class Recorder:
     @property
     def position(self):
         """How many rows of each variable are visible: JSON data to be kept in a checkpoint, and given to resume."""
-        return self._whole() if self.root is None else dict(self.root.attrs["position"])
+        return self.rows if self.root is None else dict(self.root.attrs["position"])
 
     def flush(self):
         """Bring all whole trials to disk (where there is a path); return :attr:`position`.
@@ -258,12 +257,22 @@ class Recorder:
             self._commit(complete=False)
         return self.position
 
+    def cut(self, rows):
+        """Forget what was appended since :attr:`rows` was ``rows``; it must not have been flushed."""
+        growing = [key for key, series in self.series.items() if series.dims[0] in GROWING]
+        for key in growing:
+            if key in rows:
+                self.series[key].cut(rows[key])
+            else:
+                del self.series[key]
+        self.last = dict(self._updates())
+
     def tree(self):
         """The record so far, an :class:`xarray.DataTree`; flushed first, and read lazily, where it is on disk."""
         if self.root is not None:
             self.flush()
             return open_record(self.path)
-        whole, groups = self._whole(), {}
+        whole, groups = self.rows, {}
         for key, series in self.series.items():
             group, _, name = key.rpartition("/")
             groups.setdefault(group, {})[name] = xr.Variable(series.dims, series.pending(whole[key]), series.attrs)
@@ -299,8 +308,9 @@ class Recorder:
         entries = [e for e in self.request.entries if e.variable != "weight"]
         return [f"{e.node}/spike_count" if e.variable == "spikes" else e.key for e in entries]
 
-    def _whole(self):
-        """How many rows of each variable make whole trials and updates, of which every variable has arrived."""
+    @property
+    def rows(self):
+        """How many rows of each variable, flushed or not, make whole trials and updates, of which every variable has arrived."""
         trials, updates, spikes = min(map(self._length, self._trial_keys()), default=0), {}, {}
         for key, series in self.series.items():
             group = key.rpartition("/")[0]
@@ -321,6 +331,13 @@ class Recorder:
         series = self.series.setdefault(key, Series(dims, rows.dtype, rows.shape[1:], attrs))
         series.append(key.replace("/", "."), rows, attrs, replace=replace)
 
+    def _updates(self):
+        """The last update of each group that grows with them."""
+        for key, series in self.series.items():
+            if key.endswith("/update") and series.length:
+                rows = series.pending(series.length)
+                yield key.removesuffix("/update"), int(rows[-1] if len(rows) else series.array[series.stored - 1])
+
     def _check_update(self, group, update):
         if update <= self.last.get(group, -1):
             raise NetworkError(f"{group}: update {update} comes after update {self.last[group]}; updates must grow")
@@ -331,7 +348,7 @@ class Recorder:
 
     def _commit(self, complete):
         """Write, make visible, then forget: a flush that fails on the way can be tried again."""
-        rows = self._whole()
+        rows = self.rows
         for key, series in self.series.items():
             group = key.rpartition("/")[0]
             if group not in self.root:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.comparison import as_contender, compare, strings, usual
+from localplast.checkpoint import replacement
+from localplast.comparison import as_contender, compare, store_of, strings, usual
 from localplast.measure import UNITS
 from localplast.errors import LocalplastError
 from localplast.plot import comparison, details
 from localplast.record import open_record
 from localplast.serialise import atomic_write
-from localplast.show import trial
 from localplast.table import Column, Table
 from localplast.verbs import BACKENDS
 
@@ -119,7 +119,8 @@ def report(
         agents = ("agent", strings(list(built.references)))
         tree["references"] = xr.DataTree(xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents}))
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
-    tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
+    with replacement(folder / "comparison.zarr") as whole:
+        tree.to_zarr(whole, consolidated=False)
     example = trained(built, folder, list(seeds)[0])
     drawn = comparison(tree, None if protocol.drawn or protocol.overview else inside(built, *example))
     if protocol.drawn:
@@ -164,7 +165,7 @@ def trained(built, folder, seed):
     """The contender that the first local rule trained, or else the first rule, its :class:`Values`, and the seed."""
     found = {name: own.completed(built.network, built.optimiser, built.loss) for name, own in contenders(built).items()}
     name, own = next(((n, own) for n, own in found.items() if own.rule.local), next(iter(found.items())))
-    record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
+    record = open_record(store_of(folder / "runs", name, seed))
     return own, own.network.values_from(record), seed
 
 
@@ -172,6 +173,8 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
+    from localplast.show import trial  # imports Torch, which figures of phenomena do without
+
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.errors import NetworkError
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.network import Input
 
 __all__ = ["Entry", "Request"]
@@ -88,6 +88,21 @@ class Request:
     def find(self, node, variable):
         """The entry ``node.variable``, or None where it was not asked for."""
         return next((e for e in self.entries if (e.node, e.variable) == (node, variable)), None)
+
+    @property
+    def weights(self):
+        """Every how many updates weights are kept, by projection."""
+        return {e.node: e.every for e in self.entries if e.variable == "weight"}
+
+    def along_learning(self):
+        """The same request; raises where it asks for what cannot be kept while a task is learned."""
+        for entry in self.entries:
+            if entry.variable != "weight":
+                raise UnsupportedError(
+                    f"cannot record {entry.name!r} while a task is learned; weights can be kept: watch one presentation with "
+                    "localplast.live(...), or simulate what was learned with run(net, trials, values=net.values_from(record), ...)"
+                )
+        return self
 
     def encoded(self):
         """JSON text that says the same."""

@@ -3,17 +3,23 @@
 import numpy as np
 import xarray as xr
 
+from localplast.arguments import (
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_learning, check_path, check_seed,
+    check_simulating, check_trainable, check_trials, check_whole,
+)  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import LocalplastError, RunawayError
+from localplast.errors import RunawayError
 from localplast.images import weight_dims
-from localplast.loss import cross_entropy, mse
+from localplast.loss import Loss, cross_entropy, mse
+from localplast.network import Network
+from localplast.parts import Values
+from localplast.packages import has_torch, need_torch
 from localplast.progress import progress
 from localplast.record import Recorder, Request
+from localplast.rule import Rule
 from localplast.task import Task, Trials
 
 __all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
-
-BACKENDS = ("brian2", "torch")
 
 #: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
 BLOCK_NUMBERS = 8_000_000
@@ -42,11 +48,13 @@ def run(
         What learns, how weights change, what is minimised (default: cross entropy of labels, half squared error of
         trajectories).
     record : sequence of str, or mapping of str to options
-        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense), ``'cues_rec.weight'``.
-    every : int
-        Keep each so many steps of state variables.
+        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense). While a task is learned weights alone can be kept:
+        ``'cues_rec.weight'`` after every update, ``{'cues_rec.weight': {'every': 5}}`` after each so many and the last. See
+        :func:`localplast.live` for what else happens then.
+    every : int or Quantity
+        Keep each so many steps of state variables, or one value in such a time.
     seed : int
-        Of weights, feedback, trials and noise: same seed, same result on each backend.
+        Of weights, feedback, trials and noise: same seed, same result on each backend, to the bit on one machine.
     values : Values, optional
         Weights to start from; default ``net.draw(seed)``.
     batch, updates : int
@@ -57,10 +65,10 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted.
+        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
-        compiler is found.
+        compiler is found. ``'numpy'`` may be given with either backend.
     dtype, threads : of Torch
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
@@ -76,41 +84,37 @@ def run(
     RunawayError
         Not a number, or runaway activity; it carries the record so far.
     """
-    if backend not in BACKENDS:
-        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
-    check_device(device, backend)
-    values = values or net.draw(seed)
+    check_kind("net", net, Network)
+    check_kind("what", what, Trials, Task)
+    simulated = isinstance(what, Trials)
+    learning = dict(rule=rule, optimiser=optimiser, loss=loss, updates=updates, test_every=test_every, resume=resume)
+    if simulated:
+        check_simulating({**learning, "test": test, "batch": None if batch == 1 else batch})
+    else:
+        check_learning(**learning, batch=batch, test=test, path=path)
+    check_path(path)
+    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    check_whole("threads", threads, 1)
     request = Request.parse(net, record, every=every)
     options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
-    if isinstance(what, Trials):
+    if simulated:
         return simulate(net, what, values, request, backend, **options)
-    if not isinstance(what, Task) or rule is None or optimiser is None or not updates:
-        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn")
     from localplast.fit import fit
 
     return fit(
-        net, what, values, request, backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
+        net, what, values, request.along_learning(), backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
         test=test, test_every=test_every, resume=resume, **options,
     )
 
 
-def check_device(device, backend):
-    """Raise where nothing can run on ``device``."""
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
-        raise LocalplastError(f"device is 'cpu', 'cuda' or one of several, such as 'cuda:1', not {device!r}")
-    if device == "cpu":
-        return
-    if backend != "torch":
-        raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= found:
-        raise LocalplastError(
-            f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or install a CUDA "
-            "build of Torch where there is such a device"
-        )
+def check_options(net, backend, target, device, dtype, seed, values):
+    """Check where and with what numbers to run; returns the name of the ``dtype``, and :class:`Values` to start from."""
+    check_backend(backend, target)
+    check_device(device, backend)
+    check_seed(seed)
+    if values is not None:
+        check_kind("values", values, Values)
+    return check_dtype(dtype, backend), values or net.draw(seed)
 
 
 def default_loss(trials):
@@ -131,7 +135,7 @@ def chunks(trials, numbers):
 
 def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
     """Present trials, record what was asked for."""
-    trials.check(net)
+    check_trials(net, trials)
     check_delays(net, values, trials.steps)
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
@@ -142,6 +146,8 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
             player(part, recorder, number)
             recorder.flush()
             advance(len(part))
+        for name in request.weights:
+            recorder.set_weights(name, values.weights[name])
     return recorder.tree()
 
 
@@ -178,6 +184,7 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
 
 
 def torch_player(net, values, request, *, seed, target, dtype, device):
+    need_torch("backend='torch'")
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
@@ -240,6 +247,8 @@ def check_finite(net, values, trials, finals, recorder, seed):
 
 def first_failure(net, values, trials, seed):
     """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
+    if not has_torch():
+        return None
     import torch
 
     from localplast.backends.torch_step import Twin, leaves
@@ -263,7 +272,10 @@ def first_failure(net, values, trials, seed):
     return None
 
 
-def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target="numpy", **options):
+def gradient(
+    net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target=None, trainable=(), form=None, dtype="float64",
+    device="cpu",
+):
     """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
 
     Parameters
@@ -280,8 +292,10 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         ``'torch'``, or ``'brian2'``: local rules only, accumulated step by step while Brian2 runs.
     values : Values, optional
         Default ``net.draw(seed)``.
+    target : str, optional
+        Of Brian2: ``'numpy'`` (the default), ``'cython'`` or ``'cpp'``.
     trainable, form, dtype, device
-        See :func:`localplast.backends.torch_backend.gradient`.
+        See :func:`localplast.backends.torch_backend.gradient`; Brian2 knows ``trainable`` only.
 
     Returns
     -------
@@ -289,24 +303,32 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
         trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
     """
-    check_device(options.get("device", "cpu"), backend)
-    trials.check(net)
-    values = values or net.draw(seed)
+    check_kind("net", net, Network)
+    check_kind("trials", trials, Trials)
+    check_kind("rule", rule, Rule)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
+    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    check_form(form, rule, backend)
+    trainable = check_trainable(net, trainable)
     trials = trials if rule.taught else trials.without(net.teachers)
-    check_delays(net, values, trials.steps)
     loss = loss or default_loss(trials)
+    check_trials(net, trials, loss)
+    check_delays(net, values, trials.steps)
+    options = dict(seed=seed, trainable=trainable)
     if backend == "brian2":
         from localplast.backends.brian2_backend import gradient as found
 
-        grads, info = found(net, values, trials, rule, loss, seed=seed, target=target, **options)
-    elif backend == "torch":
+        grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
+    else:
+        need_torch("a gradient with backend='torch'")
+        import torch
+
         from localplast.backends.torch_backend import gradient as found
         from localplast.backends.torch_learn import single_thread
 
         with single_thread:
-            grads, info = found(net, values, trials, rule, loss, seed=seed, **options)
-    else:
-        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
+            grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
     nodes = {}
     for name, array in grads.items():
         part, variable = name.split(".")
@@ -332,6 +354,7 @@ def make_learner(
 ):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
+        need_torch("learning with backend='torch'")
         import torch
 
         from localplast.backends.torch_learn import TorchLearner

@@ -1,5 +1,7 @@
 """Comparing rules: the same network under each, measured against BPTT; the command line that does it."""
 
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -215,7 +217,7 @@ def test_a_suffix_that_cannot_be_written_is_refused_before_training(toy, tmp_pat
 def test_the_frozen_control_keeps_its_hidden_weights(compared):
     runs = compared[0] / "toy-quick" / "runs"
     start = network().draw(0).weights
-    for name, moves in (("BPTT,-hidden-frozen", False), ("BPTT", True)):
+    for name, moves in (("BPTT,_hidden_frozen", False), ("BPTT", True)):
         record = lp.open(runs / f"{name}-seed0.zarr")
         moved = np.abs(record["cues_rec"]["weight"].values - start["cues_rec"]).max()
         assert (moved > 0) == moves
@@ -254,7 +256,8 @@ def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypat
         xr.testing.assert_identical(whole[group].to_dataset(), resumed[group].to_dataset())
 
 
-def test_two_runs_side_by_side_share_one_display(capsys):
+def test_two_runs_side_by_side_share_one_display(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     rules = {"BPTT": bptt(), "cut": bptt(cut="reset")}
     compare(
         network(), TASK, rules, optimiser=lp.adam(1e-2), seeds=(0,), batch=2, updates=4, test=6, probes=2, workers=2, show=True

@@ -156,7 +156,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
     """))
     whole, part = learn("torch", eprop(), updates=60), tmp_path / "part.zarr"
     running = subprocess.Popen([sys.executable, script, part])
-    checkpoint = tmp_path / "part.checkpoint.npz"
+    checkpoint = tmp_path / "part.zarr.checkpoint.npz"
     while not checkpoint.exists():
         time.sleep(0.01)
     time.sleep(np.random.default_rng(0).uniform(0, 0.3))
@@ -171,7 +171,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
 
 def test_resuming_another_run_is_refused(tmp_path):
     learn("torch", eprop(), path=tmp_path / "run.zarr")
-    with pytest.raises(lp.LocalplastError, match="another network, rule, task or seed"):
+    with pytest.raises(lp.LocalplastError, match="run.zarr is a run with other rule; give the same"):
         learn("torch", eprop(feedback="random"), path=tmp_path / "run.zarr", resume=True)
 
 

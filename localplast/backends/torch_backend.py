@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from localplast.arguments import check_trials
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
@@ -42,7 +43,7 @@ def denormals_flushed():
 
 def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight ``(time,)``."""
-    loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
+    check_trials(net, trials, loss)
     rasters = trials.rasters(rng, float(net.dt))
     inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1) for k, v in rasters.items()}
     inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
@@ -80,8 +81,8 @@ def readout_loss(net, loss, outputs, target, weight, inputs):
 
 
 def score(net, loss, outputs, weight, labels):
-    """Share of trials whose largest weighted mean output is the label; nan where there are no labels."""
-    if labels is None or np.ndim(labels) != 1:
+    """Share of trials whose largest weighted mean output is the label; nan without labels, or a step that counts."""
+    if labels is None or np.ndim(labels) != 1 or not weight.any():
         return float("nan")
     chosen = (weight[:, None, None] * split(net, outputs)[judged_readout(net, loss)]).sum(0).argmax(-1)
     return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
