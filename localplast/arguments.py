@@ -1,68 +1,85 @@
-"""The arguments of the public verbs, checked in one place, at their top: what is wrong gets one sentence that says the cure."""
+"""Checks of what people give: what is wrong gets one sentence that says the cure, before anything is compiled.
+
+The verbs call them at their top, and so does the command line; specifications call those of numbers when they are made.
+"""
 
 import os
 
 import numpy as np
-from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
+from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions, get_unit
 
-from localplast.check import unit_text
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
-from localplast.loss import Branching, Loss, RateRegulariser
-from localplast.network import Network
-from localplast.optimise import Optimiser
-from localplast.parts import Values
 from localplast.packages import need_torch
-from localplast.plan import judged_readout
-from localplast.rule import Rule
-from localplast.task import Task, Trials
 
 __all__ = [
-    "BACKENDS", "TARGETS", "check_backend", "check_device", "check_dtype", "check_form", "check_kind", "check_learning", "check_path",
-    "check_seed", "check_simulating", "check_trainable", "check_trials", "check_whole", "presented",
+    "BACKENDS", "TARGETS", "as_number", "check_backend", "check_choice", "check_device", "check_dtype", "check_form", "check_kind",
+    "check_path", "check_schedule", "check_seed", "check_simulating", "check_trainable", "check_whole", "is_real", "presented",
 ]  # fmt: skip
 
 BACKENDS = ("brian2", "torch")
 #: What Brian2 turns its equations into.
 TARGETS = ("numpy", "cython", "cpp")
 DTYPES = ("float64", "float32")
-#: What each argument is, what makes one, and what else is known by that name.
-KINDS = {
-    Network: "a Network, such as Network(dt=1*ms, ...)",
-    Trials: "Trials, such as Trials({'cues': raster}, target)",
-    Task: "a Task, such as Task.generated('xor', generate)",
-    Rule: "a rule that is made, such as localplast.rules.eprop()",
-    Optimiser: "an optimiser that is made, such as localplast.adam(1e-3)",
-    Loss: "a loss that is made, such as localplast.losses.mse()",
-    Values: "Values, such as net.draw(seed)",
+#: What an argument of a type is, and what makes one.
+MADE = {
+    "Network": "a Network, such as Network(dt=1*ms, ...)",
+    "Trials": "Trials, such as Trials({'cues': raster}, target)",
+    "Task": "a Task, such as Task.generated('xor', generate)",
+    "Rule": "a rule that is made, such as localplast.rules.eprop()",
+    "Contender": "a Contender, such as Contender(eprop(), 'brian2')",
+    "Optimiser": "an optimiser that is made, such as localplast.adam(1e-3)",
+    "Loss": "a loss that is made, such as localplast.losses.mse()",
+    "Values": "Values, such as net.draw(seed)",
 }
 
 
 def check_kind(name, given, *kinds):
-    """Raise unless the argument ``name`` is one of ``kinds``; says what it is instead."""
-    if isinstance(given, kinds):
-        return
-    wanted = " or ".join(KINDS[kind] for kind in kinds)
-    raise LocalplastError(f"{name} is {wanted}; given {shown(given)}")
+    """Raise unless the argument ``name`` is of one of these types; says what it is instead."""
+    if not isinstance(given, kinds):
+        raise LocalplastError(f"{name} is {' or '.join(MADE[kind.__name__] for kind in kinds)}; given {described(given)}")
 
 
-def shown(given):
+def described(given):
     """What was given, in words, and how to mend it where that can be told."""
-    if isinstance(given, type) or callable(given) and not isinstance(given, (*KINDS, Task)):
+    kind = type(given).__name__
+    if kind in MADE:
+        return f"{MADE[kind].split(',')[0]}: is it in the place of another argument?"
+    if isinstance(given, type) or callable(given):
         made = getattr(given, "__name__", "it")
         return f"the function {made} itself: call it, {made}(...)"
     if isinstance(given, str):
-        return f"the text {given!r}: a name is not looked up, make the object"
-    if isinstance(given, (RateRegulariser, Branching)):
-        return "a regulariser alone: add it to a loss, such as mse() + it"
-    known = next((text.split(",")[0] for kind, text in KINDS.items() if isinstance(given, kind)), None)
-    return f"{known}: is it in another's place?" if known else f"{given!r:.80}, a {type(given).__name__}"
+        return f"the text {given!r}: no name is looked up, make the object"
+    return f"{given!r:.80}, a {kind}"
 
 
 def check_whole(name, given, low=0, unit=""):
     """Raise unless ``given`` is a whole number, not below ``low``."""
-    whole = isinstance(given, (int, np.integer)) and not isinstance(given, (bool, np.bool_))
+    whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
     if not whole or given < low:
         raise LocalplastError(f"{name} is a whole number{unit}, {low} or more; given {given!r:.80}")
+
+
+def is_real(value):
+    """Whether ``value`` is made of real numbers, none of them NaN; with a unit or without."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return False
+    return array.dtype.kind in "biuf" and not np.any(np.isnan(array))
+
+
+def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS, above=False):
+    """``given`` as a float in SI units; raises unless it is one number between ``low`` and ``high``, of this dimension or none.
+
+    With ``above`` it must lie above ``low``.
+    """
+    fits = is_real(given) and np.ndim(given) == 0 and get_dimensions(given) in (DIMENSIONLESS, dimension)
+    if fits and low <= float(given) <= high and not (above and float(given) == low):
+        return float(given)
+    unit = "" if dimension is DIMENSIONLESS else f" in {get_unit(dimension)!r}"
+    first = f"above {low:g}" if above else f"from {low:g}"
+    bounds = "" if (low, high) == (-np.inf, np.inf) else f", {first}" + (f" to {high:g}" if high < np.inf else "")
+    raise LocalplastError(f"{name} is one number{unit}{bounds}; given {given!r:.80}")
 
 
 def check_seed(seed):
@@ -71,6 +88,7 @@ def check_seed(seed):
 
 
 def check_choice(name, given, choices):
+    """Raise unless ``given`` is one of ``choices``, texts."""
     if not isinstance(given, str) or given not in choices:
         raise LocalplastError(f"{name} is {' or '.join(map(repr, choices))}, not {given!r:.80}")
 
@@ -89,7 +107,7 @@ def check_backend(backend, target=None):
 
 
 def check_dtype(dtype, backend):
-    """The name of the type of number; raises unless Torch learns with it, or Brian2 counts with it."""
+    """The name of the type of number; raises unless the backend counts in it."""
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
     check_choice("dtype", name, DTYPES)
     if backend == "brian2" and name != "float64":
@@ -118,22 +136,14 @@ def check_device(device, backend):
 
 
 def check_simulating(options):
-    """Raise where ``run`` is given Trials, which are simulated, with ``options`` of learning."""
+    """Raise where Trials, which are simulated, come with ``options`` of learning."""
     given = [f"{name}=" for name, value in options.items() if value not in (None, False)]
     if given:
-        raise LocalplastError(
-            f"Trials are simulated, and nothing learns: leave out {', '.join(given)}, or give a Task to be learned"
-        )
+        raise LocalplastError(f"Trials are simulated, and nothing learns: leave out {', '.join(given)}, or give a Task to be learned")
 
 
-def check_learning(*, rule, optimiser, loss=None, batch, updates, test=0, test_every=None, path=None, resume=False):
-    """Raise where these arguments of learning are not what they have to be."""
-    for name, given, kind in (("rule", rule, Rule), ("optimiser", optimiser, Optimiser)):
-        if given is None:
-            raise LocalplastError(f"give Trials to simulate, or a Task with {name}=, {KINDS[kind]}, to learn it")
-        check_kind(name, given, kind)
-    if loss is not None:
-        check_kind("loss", loss, Loss)
+def check_schedule(*, batch, updates, test=0, test_every=None):
+    """Raise unless these say for how long a task is learned, and when it is tested."""
     if updates is None:
         raise LocalplastError("give Trials to simulate, or a Task with updates=, such as 100, to learn it")
     check_whole("updates", updates, 1)
@@ -141,11 +151,19 @@ def check_learning(*, rule, optimiser, loss=None, batch, updates, test=0, test_e
     check_whole("test", test, 0, " of trials")
     if test_every is not None:
         check_whole("test_every", test_every, 1, " of updates")
+
+
+def check_path(path, resume=False):
+    """Raise unless ``path`` is the name of a file or folder, or None where there is nothing to go on with."""
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise LocalplastError(f"path names a record, such as 'results/xor.zarr', or is None; given {path!r:.80}")
+    if not isinstance(resume, bool):
+        raise LocalplastError(f"resume is True or False; given {resume!r:.80}")
     if resume and path is None:
         raise LocalplastError("resume goes on with the record at path=: say which")
 
 
-def check_form(form, rule, backend):
+def check_form(form, backend):
     """Raise unless a gradient can be found in this way."""
     if form is None:
         return
@@ -164,38 +182,11 @@ def check_trainable(net, names):
     return names
 
 
-def check_path(path):
-    """Raise unless ``path`` is the name of a file or folder, or None."""
-    if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise LocalplastError(f"path names a record, such as 'results/xor.zarr', or is None; given {path!r:.80}")
-
-
-def check_trials(net, trials, loss=None):
-    """Raise where a batch does not fit the network, or where ``loss`` cannot be told from it: for every batch, on every backend."""
-    check_kind("trials", trials, Trials)
-    trials.check(net)
-    if loss is None:
-        return
-    readout = judged_readout(net, loss)
-    loss.check(trials, net.size(readout), float(net.dt))
-    if isinstance(trials.target, Quantity):
-        check_target_unit(net, readout, get_dimensions(trials.target))
-
-
-def check_target_unit(net, readout, dimension):
-    """Raise where a target has another unit than the output that is to reach it."""
-    expected = net.nodes[readout].model.output_dimension
-    if dimension not in (DIMENSIONLESS, expected):
-        raise NetworkError(
-            f"the target is in {unit_text(dimension)}, and the output of {readout!r} in {unit_text(expected)}: give the same"
-        )
-
-
 def presented(task, what, number, *arguments):
-    """The trials that ``task.training`` or ``task.testing`` gives, as many as were asked for; raises where it does not."""
+    """The trials that ``task.training`` or ``task.testing`` gives; raises where they are none, or not as many as asked for."""
     trials = getattr(task, what)(*arguments)
-    if not isinstance(trials, Trials):
-        raise LocalplastError(f"task {task.name!r}: {what}(...) must give Trials, not a {type(trials).__name__}")
+    if type(trials).__name__ != "Trials":
+        raise LocalplastError(f"task {task.name!r}: {what}(...) must give Trials, not {described(trials)}")
     if len(trials) != number:
         raise LocalplastError(
             f"task {task.name!r}: {what}(...) gave {len(trials)} trials where {number} were asked for; give as many, or ask for less"

@@ -14,7 +14,9 @@ from brian2.units.allunits import amp, farad, second, siemens
 from brian2.units.fundamentalunits import get_dimensions, get_unit
 from brian2.units.stdunits import mV
 
+from localplast.bounded import check_written
 from localplast.errors import ModelError
+from localplast.names import check_name
 
 __all__ = [
     "HIPPOCAMPAL", "JAHR_STEVENS", "NMDA_GATE", "Channel", "adaptation", "ampa", "bap", "calcium", "gaba", "na_spike", "nmda",
@@ -68,6 +70,7 @@ class Channel:
         ModelError
             A wrong unit or sign, a parameter without a unit line, equations that do not parse.
         """
+        check_name("a channel", self.name, ModelError, where=f"compartment {compartment!r}")
         where = f"compartment {compartment!r}, channel {self.name!r}"
         declared = check_piece(where, self.equations, self.parameters)
         full = {name: f"{name}_{self.name}_{compartment}" for name in {*declared, "xi"}}
@@ -110,6 +113,7 @@ def without(equations, parameters):
 def check_piece(where, equations, parameters):
     """Raise a :class:`ModelError` where ``parameters`` do not fit ``equations``; return what the latter define."""
     try:
+        check_written(equations)
         parsed = Equations(equations)
     except (EquationError, SyntaxError, ValueError, TypeError) as error:
         raise ModelError(f"{where}: the equations do not parse: {error}") from None

@@ -7,12 +7,14 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
+from localplast.arguments import is_real
 from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
-from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
-from localplast.parts import Delay, Input, Population, Random, SameAs
+from localplast.names import check_name
+from localplast.neuron import RESERVED, NeuronModel, check_divisors, check_text, namespace, split_statements, with_spike
+from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 
 __all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "weight_dimension"]
@@ -23,13 +25,15 @@ MAX_DELAY_STEPS = 100_000
 
 def check_network(net, projections):
     """Check every part against the others; return the projections by name, defaults filled in."""
-    if np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
+    if not is_finite(net.dt) or np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
         raise NetworkError(f"the time step must be a positive time such as 1*ms, not {net.dt!r}")
     for name, node in net.nodes.items():
         check_node(name, node)
         check_time_constants(net.dt, name, node)
     complete = {}
     for projection in projections:
+        if not isinstance(projection, Projection):
+            raise NetworkError(f"a network is joined by Projection(...), not by {str(projection)[:80]!r}")
         projection = complete_projection(net, projection)
         if projection.name in complete or projection.name in net.nodes:
             raise NetworkError(f"two parts are called {projection.name!r}; give the projection another name=")
@@ -77,14 +81,13 @@ def check_tied(net, p, other):
 
 
 def check_node(name, node):
+    check_name("a population", name)
     check_ending(name)
-    if name in RESERVED:
-        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use that name; take another")
-    if not name.isidentifier() or name.startswith("_"):
-        raise NetworkError(f"{name!r} cannot name a population; use letters, digits and underscores")
+    if name in RESERVED or name.startswith("_"):
+        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another")
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
-    if not isinstance(node.size, (int, np.integer)) or node.size < 1:
+    if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
         raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
     if isinstance(node, Input):
         if node.kind not in ("spikes", "currents"):
@@ -98,6 +101,7 @@ def check_node(name, node):
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
             check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
+    check_divisors(node.model, node.parameters, f"population {name!r}")
     check_trainable(name, node)
     refractory = node.model.refractory
     if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
@@ -116,6 +120,11 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
+        low, high = (np.inf * sign if b is None else float(b) for b, sign in zip(bounds, (-1, 1), strict=True))
+        if low > high:
+            raise NetworkError(f"{label}: no value lies within the bounds {bounds!r}; the lowest comes first")
+        if bounds[0] is not None:
+            check_divisors(node.model, {key: bounds[0]}, f"{label}, lowest value")
 
 
 def check_time_constants(dt, name, node):
@@ -147,10 +156,7 @@ def check_value(label, key, value, dimension, size):
 
 
 def is_finite(value):
-    try:
-        return bool(np.all(np.isfinite(np.asarray(value, float))))
-    except (TypeError, ValueError):
-        return False
+    return is_real(value) and bool(np.all(np.isfinite(np.asarray(value))))
 
 
 def unit_text(dimension):
@@ -165,7 +171,7 @@ def variables_of(model):
 
 def complete_projection(net, p):
     """Fill in the defaults of one projection and check it against the nodes it connects."""
-    label = f"projection {p.name or f'{p.pre}_{p.post}'!r}"
+    label = f"projection {str(p.name or f'{p.pre}_{p.post}')[:64]!r}"
     for end in (p.pre, p.post):
         if end not in net.nodes:
             raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")
@@ -175,8 +181,9 @@ def complete_projection(net, p):
     spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
     transmission = p.transmission or ("event" if spikes and p.output is None else "graded")
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
-    if not p.name.isidentifier() or p.name.startswith("_"):
-        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; use letters, digits and underscores")
+    check_name("a projection", p.name, where=label)
+    if p.name.startswith("_"):
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; Brian2 has names that begin so, take another")
     check_ending(p.name)
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
@@ -278,6 +285,8 @@ def check_shapes(net, p, projections):
         raise NetworkError(
             f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()"
         )
+    if p.mask is not None and (not is_real(p.mask) or np.ndim(p.mask) and not np.isin(p.mask, (0, 1)).all()):
+        raise NetworkError(f"{label}: the mask {p.mask!r:.80} is no bool array, nor a number from 0 to 1")
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
@@ -299,7 +308,7 @@ def check_delay(label, delay, shapes, dt):
 
 def check_given_delay(label, delay, shape, dt):
     """Delays that are given are times of the right shape, not below zero."""
-    if get_dimensions(delay.value) != second.dim:
+    if not is_real(delay.value) or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
         raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")
@@ -334,7 +343,7 @@ def check_learned_delay(label, delay):
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise NetworkError(f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}")
     for bound in bounds:
-        if bound is not None and (np.ndim(bound) or get_dimensions(bound) != second.dim or not float(bound) >= 0):
+        if bound is not None and (not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0):
             raise NetworkError(f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms")
     low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
     if low > high:
@@ -358,7 +367,7 @@ def check_kernel(label, delay):
     if not delay.trainable:
         raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
     for what, width in (("width", kernel.width), ("final width", kernel.final)):
-        if width is not None and (np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
+        if width is not None and (not is_real(width) or np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
             raise NetworkError(f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms")
-    if not float(kernel.halving) > 0:
+    if not is_real(kernel.halving) or not float(kernel.halving) > 0:
         raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

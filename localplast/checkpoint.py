@@ -13,19 +13,24 @@ import io
 import json
 import math
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.errors import ZarrUserWarning
 
 from localplast.errors import LocalplastError, NetworkError
 from localplast.serialise import atomic_write, decode, encode
 
 __all__ = ["begun", "check_free", "load_checkpoint", "replacement", "restore_rng", "rng_state", "save_checkpoint"]
 
-#: Versions of the layouts on disk.
-STORE_FORMAT, CHECKPOINT_FORMAT = 1, 2
+#: Versions of the layouts on disk. Stores of format 1 left out chunks that were all zero.
+STORE_FORMAT, CHECKPOINT_FORMAT = 2, 2
+READABLE = (1, STORE_FORMAT)
+#: Zarr's default, to leave out chunks that hold the fill value, would hide the loss of one.
+WHOLE = {"write_empty_chunks": True}
 #: Numbers only (bool, integers, floats): anything else could need code to be read.
 PLAIN_KINDS = "biuf"
 PLAIN_CODECS = frozenset({"BytesCodec", "ZstdCodec", "BloscCodec", "GzipCodec", "Crc32cCodec"})
@@ -70,7 +75,8 @@ class Series:
         if self.array is None:
             self.array = root.create_array(
                 key, shape=(0, *self.tail), dtype=self.dtype, chunks=self.chunks(),
-                dimension_names=self.dims, attributes=self.attrs, overwrite=True,
+                dimension_names=self.dims, attributes=self.attrs, overwrite=True, config=WHOLE,
+                fill_value=np.nan if self.dtype.kind == "f" else 0,
             )
         if len(rows):
             if self.array.shape[0] < n:
@@ -132,7 +138,7 @@ def open_store(path, mode="r"):
     try:
         root = zarr.open_group(str(path), mode=mode, zarr_format=3)
         found, position = root.attrs.get("localplast_record"), root.attrs.get("position")
-        if found != STORE_FORMAT or not isinstance(position, dict):
+        if found not in READABLE or not isinstance(position, dict):
             raise LocalplastError(f"{path} is not a record of format {STORE_FORMAT} (it says {found!r})")
         for key, n in position.items():
             check_plain(path, key, root[key], n)
@@ -149,6 +155,17 @@ def check_plain(path, key, array, n):
         raise LocalplastError(f"{path}: {key!r} has {array.shape[0]} of {n} rows; the record is damaged")
 
 
+def missing_chunks(path, root, key, n):
+    """Where the first ``n`` rows of an array are not on disk, as tuples of slices."""
+    array = root[key]
+    if root.attrs["localplast_record"] == 1:
+        return
+    shape = (n, *array.shape[1:])
+    for at in np.ndindex(*(-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True))):
+        if not Path(path, key, array.metadata.encode_chunk_key(at)).exists():
+            yield tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True))
+
+
 def rewind(root, path, position):
     """Make only ``position`` visible (None: what is), and remove what an interrupted flush left."""
     visible = root.attrs["position"]
@@ -158,9 +175,11 @@ def rewind(root, path, position):
     root.update_attributes({"position": dict(position), "complete": False})
     for stray in Path(path).rglob("*.partial"):
         stray.unlink()
-    for group in list(root.group_keys()):
-        for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
-            del root[f"{group}/{name}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)  # of what a kill left half made
+        for group in list(root.group_keys()):
+            for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
+                del root[f"{group}/{name}"]
 
 
 @contextlib.contextmanager

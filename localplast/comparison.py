@@ -16,6 +16,7 @@ from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, stat
 from localplast.errors import Interrupted, NetworkError
 from localplast.fit import Fit, reached, saved_in
 from localplast.graph import projection_edges
+from localplast.interrupt import undisguised
 from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
@@ -187,7 +188,7 @@ def compare(
         return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
     with ExitStack() as release:
-        with ThreadPoolExecutor(workers) as pool:
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
             futures = {name: pool.submit(train, name) for name in contenders}
             try:
                 done = {name: future.result() for name, future in futures.items()}
@@ -211,7 +212,8 @@ def compare(
 
 def store_of(path, name, seed):
     """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
-    return None if path is None else Path(path) / f"{quote(name, safe=' ,()+=').replace(' ', '_')}-seed{seed}.zarr"
+    word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
+    return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 
 
 def one_run(fit, name, hidden, seed, *, path, resume, show, stop):

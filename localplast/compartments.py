@@ -17,6 +17,7 @@ from brian2.units.allunits import amp, siemens
 
 from localplast.channels import Piece, check_piece, check_value, renamed, without
 from localplast.errors import ModelError
+from localplast.names import check_name
 from localplast.neuron import NeuronModel, split_statements
 
 __all__ = ["Compartment", "Coupling", "active_coupling", "cell", "coupling", "one_way_coupling"]
@@ -94,8 +95,7 @@ class Compartment:
 
     def check(self):
         """Raise a :class:`ModelError` where it is neither of the two kinds, or no name."""
-        if not (isinstance(self.name, str) and self.name.isidentifier()):
-            raise ModelError(f"{self.where}: a name is letters, digits and _, such as 'apical'")
+        check_name("a compartment", self.name, ModelError)
         missing = [name for name in ("C", "g_leak", "E_leak") if getattr(self, name) is None]
         if self.equations is None and missing:
             listed = ", ".join(missing)

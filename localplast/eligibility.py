@@ -17,6 +17,7 @@ import sympy
 from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
 from localplast.lower import NOISE, jacobian, lower
+from localplast.slopes import jump
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_clamped", "closure", "derive"]
 
@@ -215,8 +216,7 @@ class Coefficients:
                     if difference != 0:
                         moved[k, m] = Z * self.coefficient(difference, "before_reset", f"d_reset_{k}_{m}")
                 if block in self.keep:
-                    jump = sympy.expand(expression - symbol(k))
-                    kicked[k] = self.coefficient(jump, "before_reset", f"d_jump_{k}")
+                    kicked[k] = self.coefficient(sympy.expand(jump(self.step, k, expression)), "before_reset", f"d_jump_{k}")
         return moved, kicked
 
     def surrogate(self):

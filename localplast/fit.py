@@ -1,6 +1,5 @@
 """Learning a task: blocks of updates, tests in between, a record that grows, checkpoints to go on from."""
 
-import contextlib
 import json
 import logging
 import math
@@ -10,15 +9,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from localplast.arguments import check_trials, presented
+from localplast.arguments import presented
 from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
+from localplast.finite import Unexplained, first_not_finite
 from localplast.identity import check_same, identity, surroundings, warn_of_changes
 from localplast.interrupt import deferred
-from localplast.lock import beside, only_writer
+from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
 from localplast.packages import need_torch
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
@@ -244,17 +245,19 @@ class Fit:
         trials = concatenate([self.drawn(self.done + k) for k in range(self.per_block)])
         trials = trials if self.rule.taught else trials.without(self.net.teachers)
         before = self.learner.arrays() if self.rule.taught else None
+        began = self.learner.numbers(), self.learner.parameters()
         try:
             found = self.learner.train(trials)
         except RunawayError as error:  # a learner knows neither the record nor how far it has come
             if before:  # weights that changed along the trial are lost: those from before it stay
                 self.learner.load(before)
+            self.check_began(began, trials, recorder, isinstance(error, Unexplained))
             raise self.runaway(f"{error} at update {self.done + 1} of {self.rule.name}", recorder) from error
         self.seconds += time.perf_counter() - started
         steps = self.done + np.arange(1, self.per_block + 1)
         self.done += self.per_block
         for update, metrics in zip(steps, found, strict=True):
-            self.check(update, metrics, recorder)
+            self.check(update, metrics, recorder, began, trials)
             tested = self.tested(probe) if update % self.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
         for name, every in recorder.request.weights.items():
@@ -267,7 +270,15 @@ class Fit:
         """The trials of one update."""
         return presented(self.task, "training", self.batch, update, self.batch, self.seed)
 
-    def check(self, update, metrics, recorder):
+    def check_began(self, began, trials, recorder, unexplained=True):
+        """Raise where something is not finite with the numbers that a block ``began`` with, and name it."""
+        values, dtype = self.values.replace_weights(*began), self.numerics.get("dtype", "float64")
+        where = first_not_finite(self.net, values, trials, seed=self.seed, dtype=dtype) if unexplained else None
+        if where:
+            problem = f"{where}, while {self.rule.name} learned"
+            raise self.runaway(problem, recorder, "look at the weights in the record")
+
+    def check(self, update, metrics, recorder, began, trials):
         """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
         problem = None
         # a membrane that is not a number never spikes: such a network is silent, and its loss looks harmless
@@ -280,11 +291,12 @@ class Fit:
         elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
             problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"
         if problem:
+            self.check_began(began, trials, recorder, broken or not math.isfinite(metrics["loss"]))
             raise self.runaway(problem, recorder)
 
-    def runaway(self, problem, recorder):
+    def runaway(self, problem, recorder, advice="lower the learning rate, or look at the weights in the record"):
         self.keep_weights(recorder)
-        return RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
+        return RunawayError(f"{problem}; {advice}", recorder.tree())
 
     def keep_weights(self, recorder):
         """The latest weights, of every projection that is not kept along training."""
@@ -367,18 +379,6 @@ def saved_in(path):
 def checkpoint_of(path):
     """Where the checkpoint of the record at ``path`` stands."""
     return beside(path, ".checkpoint.npz")
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Whatever keeps a record from being written, a full disk, is told as such."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written ({error}); what is there is as it was at the last checkpoint: make room, and go on with "
-            "--resume (resume=True)"
-        ) from error
 
 
 def split(trials, size):

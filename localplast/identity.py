@@ -20,7 +20,7 @@ __all__ = ["check_same", "identity", "surroundings", "warn_of_changes"]
 #: Test trials that are looked at to tell one task from another.
 LOOKED_AT = 16
 #: What follows from the others: named only where those agree.
-DERIVED = ("the values it starts from", "training trials", "test trials")
+DERIVED = ("values to start from", "training trials", "test trials")
 
 
 def identity(fit):

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 
-__all__ = ["deferred", "terminable"]
+__all__ = ["deferred", "terminable", "undisguised"]
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,6 +37,14 @@ def deferred():
     finally:
         if came:
             signal.raise_signal(came[-1])
+
+
+@contextlib.contextmanager
+def undisguised():
+    """Ctrl-C is heard by the main thread, where Brian2 would take it for a wish to end whatever it runs, in whatever thread."""
+    present = signal.getsignal(signal.SIGINT)
+    with handled(getattr(present, "previous_handler", present), (signal.SIGINT,)):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,18 +1,18 @@
-"""One writer at a time: whoever writes a record holds a lock beside it, which the system releases when the process ends."""
+"""Who writes a record: one at a time, with a lock beside it; and what is said where the disk does not let them."""
 
 import contextlib
 import os
 import warnings
 from pathlib import Path
 
-from localplast.errors import LocalplastError, LocalplastWarning
+from localplast.errors import DiskError, LocalplastError, LocalplastWarning
 
 try:
     import fcntl
 except ImportError:  # not a Unix: records are written, but nothing keeps two writers apart
     fcntl = None
 
-__all__ = ["beside", "only_writer"]
+__all__ = ["beside", "only_writer", "writing"]
 
 
 def beside(path, ending):
@@ -35,12 +35,13 @@ def only_writer(path):
         yield
         return
     name = beside(path, ".lock")
-    name.parent.mkdir(parents=True, exist_ok=True)
-    handle = acquire(path, name)
+    with writing(path):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        handle = acquire(path, name)
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):  # while it is held, so that nobody holds a file without a name
+        with contextlib.suppress(OSError):  # while it is held, so that nobody holds a file without a name
             os.unlink(name)
         os.close(handle)
 
@@ -74,3 +75,16 @@ def same_file(handle, name):
         return os.path.samestat(os.fstat(handle), os.stat(name))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def writing(path, further="go on with --resume (resume=True)"):
+    """Whatever keeps the record at ``path`` from being written, a full disk, is told as such."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LocalplastError):
+            raise
+        raise DiskError(
+            f"{path} cannot be written ({error}); what is there is as it was at the last checkpoint: make room, and {further}"
+        ) from error

@@ -8,7 +8,10 @@ online.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from brian2.units.allunits import second
+from brian2.units.stdunits import Hz
 
+from localplast.arguments import as_number, check_choice
 from localplast.errors import NetworkError
 
 __all__ = [
@@ -40,7 +43,10 @@ def rate(target, strength, *, window=None):
     it goes with weights that change within a trial. It then acts through local rules only, and is not part of the
     reported loss.
     """
-    return RateRegulariser(float(target), float(strength), 0.0 if window is None else float(window))
+    fading = 0.0 if window is None else as_number("the window of rate()", window, 0, dimension=second.dim, above=True)
+    return RateRegulariser(
+        as_number("the target of rate()", target, 0, dimension=Hz.dim), as_number("the strength of rate()", strength, 0), fading
+    )
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,7 @@ def branching(strength, *, batch=False):
         Count the spikes of all trials of a batch together, as the authors' code does: the penalty then grows with the
         batch, and trials compensate each other. Default: every trial by itself.
     """
-    if not strength > 0:
-        raise NetworkError(f"the strength of the branching regulariser must be positive, not {strength!r}; leave it out instead")
-    return Branching(float(strength), bool(batch))
+    return Branching(as_number("the strength of the branching regulariser", strength, 0, above=True), bool(batch))
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class Loss:
     kind: str
     regulariser: RateRegulariser | None = None
     branching: Branching | None = None
+
+    def __post_init__(self):
+        check_choice("the kind of a loss", self.kind, ("mse", "smooth_l1", "cross_entropy", "reward"))
 
     def __add__(self, other):
         if isinstance(other, Branching):
@@ -204,9 +211,11 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
 
     Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45 (reward-based e-prop).
     """
-    return Reward(
-        "reward", policy=policy, value=value, dice=dice, discount=float(discount), value_cost=float(value_cost), delay=float(delay)
-    )
+    numbers = dict(
+        discount=as_number("discount", discount, 0, 1), value_cost=as_number("value_cost", value_cost, 0),
+        delay=as_number("the delay of a reward", delay, 0, dimension=second.dim),
+    )  # fmt: skip
+    return Reward("reward", policy=policy, value=value, dice=dice, **numbers)
 
 
 def gumbel(rng, shape):

@@ -10,7 +10,7 @@ import numpy as np
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
 from localplast.delay import Kernel
-from localplast.errors import NetworkError
+from localplast.errors import LocalplastError, NetworkError
 from localplast.images import Convolution, convolution, form_of, pooling, weight_shape
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
@@ -134,7 +134,12 @@ class Network(Data):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
         parts = (Population, Input, Projection, Delay, Kernel, Random, SameAs, Convolution, ShortTerm, NeuronModel, Surrogate, Mismatch)
         data = read_json(path, {c.__name__: c for c in parts})
-        return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
+        try:
+            return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
+        except LocalplastError:
+            raise
+        except (TypeError, KeyError, ValueError) as error:
+            raise NetworkError(f"{path} holds no network: {error}") from None
 
     def size(self, name):
         """Number of neurons or channels of the node ``name``."""
@@ -200,6 +205,28 @@ class Network(Data):
         others = record["learned"].to_dataset() if "learned" in record.children else {}
         learned = {n: np.asarray(others[n], float).reshape(np.shape(values.other(n))) for n in self.trainable if n in others}
         return values.replace_weights(self.tie(weights), learned)
+
+    def check_values(self, values):
+        """Raise a :class:`NetworkError` unless ``values`` have the shapes of this network: kernels read as far as these say."""
+        for name, p in self.projections.items():
+            shape, pair = weight_shape(self, p), (self.size(p.pre), self.size(p.post))
+            delays = ((), delay_shapes(*pair)[p.delay.kind]) if p.delay is not None else ((),)
+            kinds = {"weights": (values.weights, (shape,)), "masks": (values.masks, (shape,)), "delays": (values.delays, delays)}
+            for what, (found, allowed) in kinds.items():
+                if name not in found or tuple(np.shape(found[name])) not in allowed:
+                    have = f"have shape {tuple(np.shape(found[name]))}" if name in found else "are missing"
+                    raise NetworkError(
+                        f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were drawn for another "
+                        "network; use net.draw(seed)"
+                    )
+        for name, population in self.populations.items():
+            for key in population.values:
+                number = values.parameters.get(name, {}).get(key)
+                if number is None or tuple(np.shape(number)) not in ((), (population.size,)):
+                    raise NetworkError(
+                        f"population {name!r} has {population.size} neurons, and the values have {key} of shape {np.shape(number)}: they were "
+                        "drawn for another network; use net.draw(seed)"
+                    )
 
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""

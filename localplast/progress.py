@@ -57,7 +57,7 @@ class Going:
     def __str__(self):
         elapsed = time.monotonic() - self.since
         left = (self.total - self.done) * elapsed / (self.done - self.first) if self.done > self.first else None
-        parts = [f"{self.done}/{self.total}", told(self.metrics), f"{clock(left)} left" if left is not None else "compiling"]
+        parts = [f"{self.done}/{self.total}", told(self.metrics), f"{clock(left)} left" if left is not None else "starting"]
         return f"{self.title}: {clock(elapsed)}  {'  '.join(filter(None, parts))}"
 
 

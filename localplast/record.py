@@ -11,11 +11,12 @@ from importlib import metadata
 
 import numpy as np
 import xarray as xr
+import zarr
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 from zarr.errors import ZarrUserWarning
 
-from localplast.checkpoint import GROWING, PLAIN_KINDS, Series, create_store, open_store, rewind
-from localplast.errors import LocalplastError, NetworkError
+from localplast.checkpoint import GROWING, PLAIN_KINDS, WHOLE, Series, create_store, missing_chunks, open_store, rewind
+from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
 from localplast.images import weight_dims, weight_shape
 from localplast.network import weight_dimension
 from localplast.request import Entry, Request
@@ -132,7 +133,8 @@ class Recorder:
         rewind(root, path, position)
         recorder.path, recorder.root, recorder.attrs = path, root, root_attrs(root)
         for key, n in root.attrs["position"].items():
-            array = root[key]
+            with zarr.config.set({f"array.{option}": value for option, value in WHOLE.items()}):
+                array = root[key]
             recorder.series[key] = Series(
                 array.metadata.dimension_names, array.dtype, array.shape[1:], dict(array.attrs), array=array, stored=n
             )
@@ -375,23 +377,39 @@ def build_tree(attrs, groups):
 def open_record(path):
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
-    Nothing in the files is executed: only arrays of plain numbers are opened.
+    Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store is
+    missing, is NaN, and a :class:`~localplast.errors.LocalplastWarning` names it.
 
     Raises
     ------
     LocalplastError
         No record there, or a damaged or foreign one.
     """
-    root, groups = open_store(path), {}
+    root, groups, lost = open_store(path), {}, {}
     for key, n in root.attrs["position"].items():
         group, _, name = key.rpartition("/")
         groups.setdefault(group, {})[name] = n
-    return build_tree(root_attrs(root), {group: read_group(path, group, rows) for group, rows in groups.items()})
+        if gaps := list(missing_chunks(path, root, key, n)):
+            lost[key] = gaps
+    if lost:
+        text = f"{path} is damaged: files of {', '.join(sorted(lost))} are missing; what they held reads as NaN"
+        warnings.warn(text, LocalplastWarning, stacklevel=2)
+    return build_tree(root_attrs(root), {group: read_group(path, group, rows, lost) for group, rows in groups.items()})
 
 
-def read_group(path, group, rows):
+def with_gaps(variable, gaps):
+    """A variable of which some parts are lost."""
+    values = variable.values.astype(float)
+    for gap in gaps:
+        values[gap] = np.nan
+    return xr.Variable(variable.dims, values, variable.attrs)
+
+
+def read_group(path, group, rows, lost):
     """The visible ``rows`` of every variable of one group. Arrays may be longer, so xarray's own opener would balk."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)  # temporary files that a kill left behind
         store = xr.backends.ZarrStore.open_group(str(path), group=group, mode="r", consolidated=False, zarr_format=3)
-    return xr.Dataset({name: store.open_store_variable(name)[:n] for name, n in rows.items()}, attrs=store.get_attrs())
+    found = {name: store.open_store_variable(name)[:n] for name, n in rows.items()}
+    damaged = {name: with_gaps(v, lost[f"{group}/{name}"]) for name, v in found.items() if f"{group}/{name}" in lost}
+    return xr.Dataset(found | damaged, attrs=store.get_attrs())

@@ -5,13 +5,20 @@ import dataclasses
 import json
 import os
 import tempfile
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from brian2.units.fundamentalunits import Quantity, get_or_create_dimension
 
-__all__ = ["encode", "decode", "write_json", "read_json", "atomic_write"]
+from localplast.bounded import check_length
+from localplast.errors import LocalplastError, NetworkError
+
+__all__ = ["encode", "decode", "write_json", "read_json", "atomic_write", "check_fields"]
+
+#: Largest power of a unit in a file.
+LARGEST_POWER = 100
 
 
 def encode(value):
@@ -43,12 +50,12 @@ def decode(data, types):
     """Rebuild what :func:`encode` wrote; ``types`` maps class names to the dataclasses that may be built."""
     if isinstance(data, list):
         return tuple(decode(v, types) for v in data)
+    if isinstance(data, str):
+        check_length(data)
     if not isinstance(data, dict):
         return data
     if "quantity" in data:
-        value = decode(data["quantity"], types)
-        dimension = get_or_create_dimension(tuple(data["dimensions"]))
-        return Quantity(value, dim=dimension)
+        return Quantity(decode(data["quantity"], types), dim=decode_dimension(data["dimensions"]))
     if "array" in data:
         raw = base64.b64decode(data["array"])
         dtype = np.dtype(data["dtype"])
@@ -56,12 +63,38 @@ def decode(data, types):
             raise ValueError(f"an array of dtype {data['dtype']!r} is not plain numbers and is not loaded")
         return np.frombuffer(raw, dtype).reshape(data["shape"]).astype(dtype.newbyteorder("="))
     if "map" in data:
+        for key in data["map"]:
+            check_length(key)
         return {k: decode(v, types) for k, v in data["map"].items()}
     name = data.get("type")
     if name not in types:
         raise ValueError(f"unknown type {name!r} in the file; known are {', '.join(sorted(types))}")
-    cls = types[name]
-    return cls(**{k: decode(v, types) for k, v in data.items() if k != "type"})
+    fields = {k: decode(v, types) for k, v in data.items() if k != "type"}
+    check_fields(f"a {name} in the file", types[name], fields)
+    return types[name](**fields)
+
+
+def decode_dimension(powers):
+    """The dimension with these powers of the seven base units."""
+    known = isinstance(powers, list) and len(powers) == 7
+    if not known or not all(type(p) in (int, float) and abs(p) <= LARGEST_POWER for p in powers):
+        raise ValueError(f"{str(powers)[:80]} are not the powers of a unit, seven numbers up to {LARGEST_POWER}")
+    return get_or_create_dimension(tuple(powers))
+
+
+def check_fields(label, cls, fields, error=ValueError):
+    """Raise ``error`` unless ``fields`` hold what the annotations of a dataclass say."""
+    kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+    for name, value in fields.items():
+        if name in kinds and not fits(value, kinds[name]):
+            raise error(f"{label}: {name} = {repr(value)[:80]} should be of type {getattr(kinds[name], '__name__', kinds[name])}")
+
+
+def fits(value, kind):
+    """Whether ``value`` is of a type, or of one of several; any single number serves for a float."""
+    kinds = typing.get_args(kind) or (kind,)
+    number = isinstance(value, (float, int, np.number, np.ndarray)) and np.ndim(value) == 0
+    return any(k is object or isinstance(value, k) or (k is float and number) or (k is int and isinstance(value, np.integer)) for k in kinds)
 
 
 def atomic_write(path, data):
@@ -85,5 +118,16 @@ def write_json(path, value):
 
 
 def read_json(path, types):
-    """Read what :func:`write_json` wrote."""
-    return decode(json.loads(Path(path).read_text()), types)
+    """Read what :func:`write_json` wrote.
+
+    Raises
+    ------
+    NetworkError
+        It holds something else, or numbers and names that the parts do not take.
+    """
+    try:
+        return decode(json.loads(Path(path).read_text()), types)
+    except LocalplastError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise NetworkError(f"{path} holds no readable network or model: {str(error)[:200] or type(error).__name__}") from None

@@ -4,16 +4,20 @@ import numpy as np
 import xarray as xr
 
 from localplast.arguments import (
-    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_learning, check_path, check_seed,
-    check_simulating, check_trainable, check_trials, check_whole,
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_path, check_schedule, check_seed,
+    check_simulating, check_trainable, check_whole,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import RunawayError
+from localplast.errors import LocalplastError
+from localplast.finite import check_states, explained
 from localplast.images import weight_dims
+from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
-from localplast.parts import Values
+from localplast.optimise import Optimiser
 from localplast.packages import has_torch, need_torch
+from localplast.parts import Values
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder, Request
 from localplast.rule import Rule
@@ -86,13 +90,14 @@ def run(
     """
     check_kind("net", net, Network)
     check_kind("what", what, Trials, Task)
-    simulated = isinstance(what, Trials)
-    learning = dict(rule=rule, optimiser=optimiser, loss=loss, updates=updates, test_every=test_every, resume=resume)
+    simulated, schedule = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
     if simulated:
-        check_simulating({**learning, "test": test, "batch": None if batch == 1 else batch})
+        several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
+        check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
-        check_learning(**learning, batch=batch, test=test, path=path)
-    check_path(path)
+        check_learner(rule, optimiser, loss)
+        check_schedule(**schedule)
+    check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
     check_whole("threads", threads, 1)
     request = Request.parse(net, record, every=every)
@@ -105,6 +110,16 @@ def run(
         net, what, values, request.along_learning(), backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
         test=test, test_every=test_every, resume=resume, **options,
     )
+
+
+def check_learner(rule, optimiser, loss):
+    """Raise unless these can learn a task."""
+    if rule is None or optimiser is None:
+        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn it")
+    check_kind("rule", rule, Rule)
+    check_kind("optimiser", optimiser, Optimiser)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
 
 
 def check_options(net, backend, target, device, dtype, seed, values):
@@ -140,14 +155,15 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
-    recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
-    with progress(backend, len(trials), show=show) as advance, recorder:
-        for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-            player(part, recorder, number)
-            recorder.flush()
-            advance(len(part))
-        for name in request.weights:
-            recorder.set_weights(name, values.weights[name])
+    origin = provenance(backend, seed, target or "numpy")
+    with only_writer(path), writing(path, "start anew at another path"):
+        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
+                player(part, recorder, number)
+                recorder.flush()
+                advance(len(part))
+            for name in request.weights:
+                recorder.set_weights(name, values.weights[name])
     return recorder.tree()
 
 
@@ -161,7 +177,7 @@ def keep(recorder, request, arrays, spikes, shape):
 
 
 def brian2_player(net, values, request, *, seed, target, dtype, device):
-    from localplast.backends.brian2_backend import block_for
+    from localplast.backends.brian2_backend import block_for, last_states
     from localplast.backends.brian2_run import session
 
     wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
@@ -175,8 +191,8 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
                 return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
 
             keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
-            finals = {f"{name}.{k}": results.read(name, k) for name, p in net.populations.items() for k in state_names(p)}
-            check_finite(net, values, trials, finals, recorder, seed)
+            with explained(net, values, trials, seed=seed, recorder=recorder):
+                check_states(last_states(net, results))
         finally:
             running.close()
 
@@ -202,8 +218,8 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
         with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
         keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
-        finals = {f"{n}.{k}": twin.neurons[n].state[k].cpu().numpy() for n, p in net.populations.items() for k in state_names(p)}
-        check_finite(net, values, trials, finals, recorder, seed)
+        with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
+            check_states(twin.last_states())
 
     return play
 
@@ -227,49 +243,6 @@ def seen(rasters, traces):
         return np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
 
     return arrays, spikes
-
-
-def state_names(population):
-    from localplast.lower import lower
-
-    return lower(population.model).state
-
-
-def check_finite(net, values, trials, finals, recorder, seed):
-    """Raise a :class:`RunawayError` if a state of some trial is not finite, naming where that began."""
-    bad = [name for name, array in finals.items() if not np.all(np.isfinite(array))]
-    if not bad:
-        return
-    recorder.flush()
-    where = first_failure(net, values, trials, seed) or f"{bad[0]} is not finite at the end of the block"
-    raise RunawayError(f"{where}; look at the weights, the time step and the integration method", recorder.tree())
-
-
-def first_failure(net, values, trials, seed):
-    """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
-    if not has_torch():
-        return None
-    import torch
-
-    from localplast.backends.torch_step import Twin, leaves
-
-    twin = Twin(net, leaves(net, values), values.masks, widths=unspread(net))
-    rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
-    inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
-    with torch.no_grad():
-        twin.start(inputs)
-        for t in range(trials.steps):
-            twin.advance(t)
-            for name, neurons in twin.neurons.items():
-                for variable, value in neurons.state.items():
-                    wrong = ~torch.isfinite(value)
-                    if wrong.any():
-                        trial, neuron = wrong.nonzero()[0].tolist()
-                        return (
-                            f"population {name!r}: {variable} of neuron {neuron} is {value[trial, neuron].item()} at "
-                            f"step {t} ({t * float(net.dt) * 1e3:g} ms) of trial {trial}"
-                        )
-    return None
 
 
 def gradient(
@@ -309,7 +282,7 @@ def gradient(
     if loss is not None:
         check_kind("loss", loss, Loss)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
-    check_form(form, rule, backend)
+    check_form(form, backend)
     trainable = check_trainable(net, trainable)
     trials = trials if rule.taught else trials.without(net.teachers)
     loss = loss or default_loss(trials)
@@ -319,7 +292,8 @@ def gradient(
     if backend == "brian2":
         from localplast.backends.brian2_backend import gradient as found
 
-        grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
+        with explained(net, values, trials, seed=seed):
+            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
     else:
         need_torch("a gradient with backend='torch'")
         import torch
@@ -327,7 +301,7 @@ def gradient(
         from localplast.backends.torch_backend import gradient as found
         from localplast.backends.torch_learn import single_thread
 
-        with single_thread:
+        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
             grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
     nodes = {}
     for name, array in grads.items():

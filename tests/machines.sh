@@ -29,12 +29,13 @@ variables_of() {
         mkl-avx2) echo MKL_CBWR=AVX2 ;;
         aten-default) echo ATEN_CPU_CAPABILITY=default ;;
         blas-nehalem) echo OPENBLAS_CORETYPE=NEHALEM ;;  # numpy's linear algebra
-        kernels-v2) echo "CC=$logs/cc-x86-64-v2" ;;
+        kernels-native) echo "LOCALPLAST_KERNELS=as_shipped" ;;
+        kernels-v2) echo "LOCALPLAST_KERNELS=as_shipped CC=$logs/cc-x86-64-v2" ;;
         *) return 1 ;;
     esac
 }
 
-[ ${#settings[@]} -gt 0 ] || settings=(plain mkl-compatible mkl-avx2 aten-default blas-nehalem kernels-v2)
+[ ${#settings[@]} -gt 0 ] || settings=(plain mkl-compatible mkl-avx2 aten-default blas-nehalem kernels-native kernels-v2)
 status=0
 for setting in "${settings[@]}"; do
     variables=$(variables_of "$setting") || { echo "no setting $setting" >&2; exit 2; }

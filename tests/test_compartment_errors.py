@@ -95,7 +95,7 @@ BAD = {
         "compartment 'soma': its equations do not use 'inflow_soma', so that I_ampa_soma would have no effect",
     ),
     "both kinds of membrane": (lambda: cell("it", leaky(equations="v_soma : volt")), "it has equations of its own"),
-    "a name that is none": (lambda: cell("it", leaky("a b")), "compartment 'a b': a name is letters"),
+    "a name that is none": (lambda: cell("it", leaky("a b")), "'a b' cannot name a compartment; use letters"),
     "nothing": (lambda: cell("it"), "it: it has no compartment"),
 }  # fmt: skip
 

@@ -225,7 +225,7 @@ def test_what_is_missing_for_speed_is_said(monkeypatch, caplog):
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(torch_learn, "why_not", lambda *_, **__: "no compiler here")
-    learn("brian2", eprop(), updates=1, target=None)
+    learn("brian2", eprop(), updates=1, test=2, target=None)
     assert "target 'numpy', which is slower" in caplog.text
     assert "plain Torch, which is slower: no compiler here" in caplog.text
 

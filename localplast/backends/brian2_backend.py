@@ -2,17 +2,18 @@
 
 import numpy as np
 
-from localplast.arguments import check_trials
 from localplast.backends.brian2_build import Block, longest_delay
 from localplast.backends.brian2_delay import DelayLearner, check_spread, settings, with_room
 from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.delay import summed_over_shared
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
+from localplast.finite import check_found, check_states
+from localplast.lower import lower
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
 from localplast.packages import has_torch
-from localplast.plan import judged_readout, plan
+from localplast.plan import check_trials, judged_readout, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]
@@ -49,6 +50,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
             grads[f"{name}.weight"] = matrix
         grads |= other_gradients(net, values, learned, results, len(trials))
         info = trial_metrics(net, learned, results, trials)
+        states = last_states(net, results)
     finally:
         running.close()
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
@@ -57,7 +59,15 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
 
             in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
         raise RunawayError(f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise")
+    check_states(states)
+    check_found(rule, grads, info["loss"])
     return grads, info
+
+
+def last_states(net, results):
+    """The state of all populations at the end of a block, in which what is not finite stays so from trial to trial."""
+    variables = [(name, k) for name, p in net.populations.items() for k in lower(p.model).state]
+    return {f"population {name!r}: {k}": results.read(name, k) for name, k in variables}
 
 
 def other_gradients(net, values, learned, results, trials):
@@ -174,6 +184,7 @@ class Brian2Learner:
         told = (*self.weights.values(), *self.others.values(), [m["loss"] for m in metrics])
         if self.rule.taught and not all(np.all(np.isfinite(x)) for x in told):
             self.find_failure(values, trials)
+        check_states(last_states(self.net, results))
         return metrics
 
     def check_block(self, trials):

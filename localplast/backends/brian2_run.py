@@ -21,6 +21,7 @@ from localplast.arguments import check_backend
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
 from localplast.errors import LocalplastError
+from localplast.slopes import FUNCTIONS
 from localplast.task import Poisson
 
 __all__ = ["session"]
@@ -132,7 +133,7 @@ class Runtime:
         with codegen(target):  # making synapses is code too: Brian2's default would compile it with Cython
             self.built = build(net, values, block, trials, **options)
         self.network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
-        self.start, self.stopped = 0, False
+        self.start = 0
 
     def run(self, trials, variables=None, seed=None):
         """Run one block; ``variables`` maps ``(object, variable)`` to SI values set before it."""
@@ -148,13 +149,14 @@ class Runtime:
         b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
-                self.network.run(self.block.length * self.built.net.dt, namespace={})
+                self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
+            b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
-        if self.stopped:
-            raise KeyboardInterrupt
         self.start += self.block.length
+        if round(float(self.network.t / self.built.net.dt)) != self.start:  # Brian2 ends a run early on Ctrl-C, and says nothing
+            raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
     def read(self, owner, name):
@@ -172,7 +174,6 @@ class Runtime:
 
     def interrupt(self):
         """Let the run in another thread end after this step, in a KeyboardInterrupt there."""
-        self.stopped = True
         self.network.stop()
 
     def close(self):
@@ -196,7 +197,7 @@ class Standalone:
             device.insert_code("after_start", reseed)
             device.apply_run_args()  # before the queues of spikes are made, which read the delays
             device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
-            network.run(block.length * net.dt, namespace={})
+            network.run(block.length * net.dt, namespace=FUNCTIONS)
             device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
             self.files = {}
             for owner in (*self.built.objects.items(), *self.built.monitors.items()):

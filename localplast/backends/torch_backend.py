@@ -6,20 +6,20 @@ from functools import partial
 import numpy as np
 import torch
 
-from localplast.arguments import check_trials
 from localplast.backends.torch_fused import Fused, why_not
 from localplast.backends.torch_reward import rewarded, split
 from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.finite import check_found, check_states
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
 from localplast.filters import AsReadout, Immediate
 from localplast.images import check_dense
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
-from localplast.plan import check_branching, judged_readout, plan
+from localplast.plan import check_branching, check_trials, judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
@@ -172,6 +172,7 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=Fals
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, widths=widths)
     traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)], seed)
+    check_states(twin.last_states())
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
     together = {k: traces[f"{k}.spikes"].sum(-1) for k in spiking if sums}
     return torch.cat([traces[name] for name in outputs], -1), counts, together
@@ -248,9 +249,11 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             outputs, counts = learner.run(inputs, target, weight, seed=[seed, 3])
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
+    grads = {n: g.detach().cpu().numpy() for n, g in grads.items()}
+    check_found(rule, grads, float(total.detach().mean()))
     info = {
         "loss": float(total.detach().mean()),
         "accuracy": score(net, loss, outputs.detach(), weight, trials.target),
         "counts": {k: c.detach().cpu().numpy() for k, c in counts.items()},
     }
-    return {n: g.detach().cpu().numpy() for n, g in grads.items()}, info
+    return grads, info

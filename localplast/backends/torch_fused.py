@@ -18,6 +18,7 @@ from localplast.backends.kernel_source import slots, source
 from localplast.check import MAX_DELAY_STEPS
 from localplast.delay import summed_over_shared
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.finite import Unexplained
 from localplast.lower import check_integration, lower
 
 __all__ = ["Fused", "why_not"]
@@ -173,7 +174,7 @@ class Kernel:
         self.plan, self.threads, self.slots = plan, threads, slots(plan)
         self.library = build(source(plan))
         for function in (self.library.forward, self.library.adjoint):
-            function.restype = None
+            function.restype = ctypes.c_long
             function.argtypes = [ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_long] * 4
         self.library.space.restype = ctypes.c_size_t
         self.library.space.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_int]
@@ -216,13 +217,13 @@ class Kernel:
     def run(self, function, arrays, steps, trials, private=()):
         """Call the kernel on all trials; ``private`` holds arrays of the single threads, by slot."""
         memory = self.workspace(arrays, steps, function is self.library.adjoint)
-        edges = share(trials, self.plan.block, self.threads)
+        edges, found = share(trials, self.plan.block, self.threads), [-1] * self.threads
 
         def work(number):
             mine = {**arrays, **(private[number] if private else {})}
             pointers = (ctypes.c_void_p * len(self.slots))(*[m.data_ptr() if (m := mine.get(s)) is not None else None
                                                             for s in self.slots])  # fmt: skip
-            function(pointers, memory[number], steps, trials, edges[number], edges[number + 1])
+            found[number] = function(pointers, memory[number], steps, trials, edges[number], edges[number + 1])
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, self.threads)]
         for thread in others:
@@ -230,6 +231,13 @@ class Kernel:
         work(0)
         for thread in others:
             thread.join()
+        check_diverged(self.plan.cells, found)
+
+
+def check_diverged(cells, found):
+    """Raise where a kernel has returned the number of one of the populations."""
+    if wrong := [cells[place].name for place in found if place >= 0]:
+        raise Unexplained(f"population {wrong[0]!r} is not finite at the end of a trial")
 
 
 def constant_arrays(plan, net, tensors):

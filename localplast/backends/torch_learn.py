@@ -18,6 +18,7 @@ from localplast.calculus import Tape
 from localplast.delay import kernel_widths, moving, unspread
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
+from localplast.finite import check_found
 from localplast.optimise import check_norm, check_rates
 from localplast.plan import check_branching, plan
 
@@ -234,6 +235,7 @@ class TorchLearner:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
             found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
             grads = dict(zip(leaves_, found, strict=True))
+        check_found(self.rule, {n: g.detach().cpu().numpy() for n, g in grads.items()}, float(total.detach().mean()))
         if grads:
             self.updates += 1
             share = self.optimiser.share(grads)

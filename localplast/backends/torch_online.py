@@ -14,7 +14,7 @@ from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_online import Online, fields, source
 from localplast.backends.kernel_plan import make_plan, why_not
 from localplast.backends.kernel_signal import matrix_slot
-from localplast.backends.torch_fused import constant_arrays, share
+from localplast.backends.torch_fused import check_diverged, constant_arrays, share
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
@@ -69,7 +69,7 @@ class OnlineKernel:
         self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval)
         self.fields, self.dtype = list(fields(self.online)), torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
-        self.library.learn.restype = None
+        self.library.learn.restype = ctypes.c_long
         self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
         self.fixed = constant_arrays(body, net, tensors)
         self.fixed |= self.rings() | self.feedback()
@@ -210,13 +210,14 @@ class OnlineKernel:
         given |= {f"count{n.number}": count for n, count in counts.items()}
         given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
         every = {**self.fixed, **arrays, **given, "output": outputs}
-        edges = share(trials, 1, len(private))
+        edges, found = share(trials, 1, len(private)), [-1] * len(private)
 
         def work(number):
             mine = {**every, **self.memories[number], **private[number]}
             pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, *_ in self.fields]
             ends = edges[number], edges[number + 1]
-            self.library.learn((ctypes.c_void_p * len(pointers))(*pointers), steps, trials, len(target), *ends)
+            table = (ctypes.c_void_p * len(pointers))(*pointers)
+            found[number] = self.library.learn(table, steps, trials, len(target), *ends)
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, len(private))]
         for thread in others:
@@ -224,4 +225,5 @@ class OnlineKernel:
         work(0)
         for thread in others:
             thread.join()
+        check_diverged(body.cells, found)
         return outputs, {n.name: count for n, count in counts.items()}

@@ -1,11 +1,10 @@
 """e-prop in the discrete time of the 2020 paper's code: published losses of NEST, and the recursions written out.
 
 The losses are those of NEST's own tests, where they agree with the authors' TensorFlow program; weights, inputs and
-losses lie in the folder ``eprop_reference`` below the one that LOCALPLAST_DATA names.
+losses lie in ``tests/data/eprop_reference``.
 """
 
 import json
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,11 +30,7 @@ from localplast.rules import eprop
 from localplast.surrogate import exponential, triangle
 from localplast.task import Task, Trials
 
-FOLDER = Path(os.environ.get("LOCALPLAST_DATA", ".")) / "eprop_reference"
-needs_data = pytest.mark.skipif(
-    not (FOLDER / "parameters.json").exists(),
-    reason=f"{FOLDER} is not there; set LOCALPLAST_DATA to the folder that holds eprop_reference",
-)
+FOLDER = Path(__file__).parents[1] / "data" / "eprop_reference"
 TARGET_RATE = 10.0
 
 
@@ -119,7 +114,6 @@ def learn_on_torch(case, form, updates):
 UPDATES = pytest.mark.parametrize("updates", [3, pytest.param(5, marks=pytest.mark.slow)])
 
 
-@needs_data
 @UPDATES
 @pytest.mark.parametrize("form", ["traces", "adjoint"])
 def test_regression_on_torch(form, updates):
@@ -128,14 +122,12 @@ def test_regression_on_torch(form, updates):
     np.testing.assert_allclose(case.data["loss_tensorflow"], case.published, rtol=1e-7)
 
 
-@needs_data
 @UPDATES
 def test_classification_on_torch(updates):
     case = classification()
     np.testing.assert_allclose(learn_on_torch(case, "traces", updates), case.published[:updates], rtol=1e-8)
 
 
-@needs_data
 @pytest.mark.parametrize("make", [regression, classification])
 def test_learner(make):
     """The learner behind ``run`` (the generated kernel where there is a compiler): losses seen without the regulariser."""
@@ -149,7 +141,6 @@ def test_learner(make):
     np.testing.assert_allclose(losses, case.published, rtol=1e-8)
 
 
-@needs_data
 @pytest.mark.parametrize("make", [regression, classification])
 def test_online_on_brian2(make):
     """Five trials and updates in one run of Brian2."""
@@ -187,7 +178,6 @@ def drawn(batch, iterations=5):
     return {**weights, "input_spikes": np.concatenate(spikes), "target_class": np.concatenate(labels)}
 
 
-@needs_data
 def test_drawn_again():
     """With one trial per update the draw is the stored one, bit by bit."""
     stored = np.load(FOLDER / "eprop_bsshslm2020_classification_batch1.npz")
@@ -442,7 +432,6 @@ def test_surrogate(shape, backend):
     assert psi[5] == 0  # refractory after its spike
 
 
-@needs_data
 def test_surrogate_values_are_those_of_the_data():
     stored = json.loads((FOLDER / "parameters.json").read_text())["surrogate_gradient"]["values"]
     assert {k: stored[k] for k in PSI} == PSI
