@@ -83,9 +83,12 @@ class Contender:
             self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
         )
 
-    def interval(self, probes):
-        """Updates between two tests where ``probes`` are spread evenly over training; the rest of ``updates`` is not made."""
-        return max(self.updates // max(probes, 1), 1)
+
+def evenly(updates, probes):
+    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over them."""
+    probes = max(probes, 1)
+    every = max(updates // probes, 1)
+    return {"updates": every * probes, "test_every": every}
 
 
 def as_contender(rule):
@@ -214,7 +217,7 @@ def compare(
     contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
-    every = {name: contender.interval(probes) for name, contender in contenders.items()}
+    course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
     lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
 
     def train(name):
@@ -222,7 +225,7 @@ def compare(
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
                 own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, updates=every[name] * max(probes, 1), test=test, test_every=every[name], seed=seeds[0], target=target,
+                batch=batch, **course[name], test=test, seed=seeds[0], target=target,
                 started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
             fits.append(fit)
@@ -244,9 +247,11 @@ def compare(
                 raise
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
     runs = {name: found for name, (_, found) in done.items()}
-    attrs = dict(hidden=hidden, batch=batch, updates=updates, workers=workers, optimiser=optimiser.name, task=task.name)
+    made = evenly(updates, probes)["updates"]
+    attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
     spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
+    every = {name: own["test_every"] for name, own in course.items()}
     return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
 
 
