@@ -93,7 +93,8 @@ class Adaptation:
         found = {f"weight{self.label}": shape} if self.node else {}
         found |= {f"state{self.label}_{name}": (self.rows + 8, self.padded) for name in self.optimiser.state}
         found |= {f"{name}{self.label}": shape for name in self.limits}
-        return found | {f"mask{self.label}": (self.rows + 8, self.padded), f"schedule{self.label}": ("U", len(self.steps))}
+        found |= {f"mask{self.label}": (self.rows + 8, self.padded), f"schedule{self.label}": ("U", len(self.steps))}
+        return found
 
     def text(self):
         """C functions: one update of some rows, whose gradient ``g`` is zero after that; the same of a thread's share of rows."""

@@ -121,7 +121,7 @@ def width(node):
 
 
 def fields(g):
-    """``(slot, shape)`` of every array; ``'trial'`` stands for the trials of a block, None for what :func:`given` describes."""
+    """``(slot, shape)`` of every array; ``'trial'`` stands for the trials of a block, None for those of :func:`given`."""
     for n in g.body.channels:
         yield f"data{n.number}", None
         yield f"e{n.number}", (g.ring(n), "trial", n.size)
@@ -147,9 +147,10 @@ def fields(g):
 
 
 def given(g):
-    """The arrays that the caller gives (:mod:`localplast.backends.kernel_arguments`): ``T`` steps of ``B`` trials, ``U`` updates.
+    """The arrays that the caller gives (:mod:`localplast.backends.kernel_arguments`).
 
-    Matrices have some rows more than the network has neurons. Noise is of ``stretch`` steps.
+    They are of ``T`` steps, ``B`` trials and ``U`` updates, noise of ``stretch`` steps. Matrices have some rows more than
+    the network has neurons.
     """
     found = {f"data{n.number}": ("B", "T", n.size) for n in g.body.channels}
     found |= {f"weight{k.number}": (k.pre.size + 8, k.post.padded) for k in g.body.links}

@@ -1,7 +1,7 @@
 """What kernels are handed: pointers, each to an array of the size and type that the C text counts on.
 
-Every kernel declares its arguments once, as ``{slot: (type in C, shape)}``. The enum of its C text is made of these slots, and
-every call is checked against these shapes: C itself would read on past the end, and learn from whatever lies there.
+Every kernel declares its arguments once, as ``{slot: (type in C, shape)}``. The enum of its C text is made of these slots,
+and every call is checked against these shapes: C itself would read on past the end, and learn from whatever lies there.
 """
 
 import ctypes
@@ -13,7 +13,9 @@ from localplast.errors import NetworkError
 
 __all__ = ["delay_shape", "numbers_of", "pointers"]
 
-TYPES = {"unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64, "long long": torch.int64}
+TYPES = {
+    "unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64, "long long": torch.int64,
+}  # fmt: skip
 #: What a person calls the arrays that come from outside.
 SHOWN = {"target": "the target", "step_weight": "the weight of the steps"}
 
@@ -48,8 +50,8 @@ def check(slot, array, kind, shape, real, sizes):
     plain = array.device.type == "cpu" and array.is_contiguous()
     if not plain or array.dtype != dtype or array.numel() != math.prod(shape):
         raise NetworkError(
-            f"{SHOWN.get(slot, slot)} has shape {tuple(array.shape)} and type {array.dtype}{'' if plain else ', in pieces'}; the compiled "
-            f"network reads {shape} of {dtype}"
+            f"{SHOWN.get(slot, slot)} has shape {tuple(array.shape)} and type {array.dtype}"
+            f"{'' if plain else ', in pieces'}; the compiled network reads {shape} of {dtype}"
         )
 
 
@@ -65,4 +67,5 @@ def numbers_of(n):
 
 def delay_shape(k):
     """Shape of the delays of a link, by their kind."""
-    return {"shared": (1,), "axonal": (k.pre.size,), "dendritic": (k.post.size,), "synaptic": (k.pre.size, k.post.size)}[k.kind]
+    pre, post = k.pre.size, k.post.size
+    return {"shared": (1,), "axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[k.kind]

@@ -1,8 +1,8 @@
 """Compile C text with the system's compiler, keep the result on disk, load it.
 
-A kernel is found by the hash of its text, its flags, the compiler and the features of the processor, and loaded where it is
-whole (:mod:`localplast.backends.program_cache`). ``LOCALPLAST_CFLAGS`` adds flags, such as ``-march=x86-64-v2`` or those of
-sanitizers.
+A kernel is found by the hash of its text, its flags, the compiler and the features of the processor, and loaded where it
+is whole (:mod:`localplast.backends.program_cache`). ``LOCALPLAST_CFLAGS`` adds flags, such as ``-march=x86-64-v2`` or those
+of sanitizers.
 """
 
 import ctypes
@@ -61,8 +61,9 @@ def found_compiler(text):
 
 def run(command, patience):
     """The finished process, or None where it cannot be started or takes too long."""
+    options = {"capture_output": True, "text": True, "errors": "replace", "stdin": subprocess.DEVNULL}
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=patience, stdin=subprocess.DEVNULL)
+        return subprocess.run(command, timeout=patience, **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -83,7 +84,10 @@ def broken(command):
         reason = "what it makes is wrong"
     except (UnsupportedError, OSError, AttributeError) as error:
         reason = str(error)[:300]
-    reason = f"the C compiler {' '.join(command[0])} is of no use here ({reason}); running the plain Torch step, slower. Set CC to another"
+    reason = (
+        f"the C compiler {' '.join(command[0])} is of no use here ({reason}); running the plain Torch step, slower. "
+        "Set CC to another"
+    )
     warn_once(reason)
     return reason
 

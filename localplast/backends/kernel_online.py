@@ -117,7 +117,9 @@ def fields(plan):
     """``(slot, type, shape, life)`` of every array; a shape may hold ``('ring', node or link)`` for the length of a ring.
 
     What is given is of ``T`` steps, ``B`` trials, ``U`` updates within a trial and targets of ``rows`` steps
-    (:mod:`localplast.backends.kernel_arguments`); shapes of constants are known once the C text is written. ``life``: ``'given'`` by the caller, ``'trial'`` (zero at the start of each) or ``'step'`` (scratch).
+    (:mod:`localplast.backends.kernel_arguments`); shapes of constants are known once the C text is written.
+
+    ``life``: ``'given'`` by the caller, ``'trial'`` (zero at the start of each) or ``'step'`` (scratch).
     """
     for n in plan.body.channels:
         yield f"data{n.number}", "real", ("T", "B", n.size), "given"

@@ -17,7 +17,7 @@ __all__ = ["arguments", "source"]
 
 
 def arguments(plan):
-    """The arrays that the kernel is given (:mod:`localplast.backends.kernel_arguments`): ``T`` steps of ``B`` trials."""
+    """The arrays that it is given (:mod:`localplast.backends.kernel_arguments`): ``T`` steps of ``B`` trials."""
     found = {"longest": ("long", (max(1, len(plan.links)),))}
     for n in plan.channels:
         found[f"data{n.number}"] = "unsigned char" if n.bits else "real", ("T", "B", n.size)

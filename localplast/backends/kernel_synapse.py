@@ -177,7 +177,8 @@ class SynapseText:
             yield f"arrived{number}", "real", (self.link.pre.size,), "trial"
         yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
         yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
-        yield from ((f"s{number}_{name}", "real", shape, "given") for name in self.adapted if name not in ("opt_w", "opt_B"))
+        adapted = [name for name in self.adapted if name not in ("opt_w", "opt_B")]
+        yield from ((f"s{number}_{name}", "real", shape, "given") for name in adapted)
         if not self.fused:
             yield f"s{number}_gradient", "real", shape, "trial" if self.optimiser else "given"
         for slot, bound in self.limits().items():

@@ -1,8 +1,8 @@
-"""Compiled programs on disk: kept by key, each with its length and digest beside it, and trusted only where these match.
+"""Compiled programs on disk: kept by key, each with its length and digest beside it, trusted only where these match.
 
-Files are written under temporary names, synced and renamed; processes may make the same program at once. The folder must be
-the user's own and closed to the writing of others. Temporary folders carry the number of their process: those of killed
-runs are swept.
+Files are written under temporary names, synced and renamed; processes may make the same program at once. The folder must
+be the user's own and closed to the writing of others. Temporary folders carry the number of their process: those of
+killed runs are swept.
 """
 
 import atexit
@@ -29,7 +29,7 @@ AGED = 3600
 
 
 def folder(kind):
-    """Where programs of a kind are kept; a folder of this process, which says so once, where the user's cache cannot be used."""
+    """Where programs of a kind are kept; where the user's cache cannot be used a folder of this process, said once."""
     wanted = Path(platformdirs.user_cache_dir("localplast")) / kind
     try:
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)

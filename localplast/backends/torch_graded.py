@@ -297,7 +297,9 @@ class GradedKernel:
         given["gate"] = torch.zeros(3, dtype=torch.int64)
 
         memories = [self.memory(stride, number) for number in range(len(private))]
-        sizes = {"T": shape[0], "B": shape[1], "stretch": span[1] - span[0], "team": team, "U": -(-shape[0] // (self.interval or shape[0]))}
+        steps, trials = shape
+        sizes = {"T": steps, "B": trials, "stretch": span[1] - span[0], "team": team}
+        sizes["U"] = -(-steps // (self.interval or steps))
         tables = [pointers(self.arguments, {**given, **memory, **mine}, self.dtype, sizes)
                   for memory, mine in zip(memories, private, strict=True)]  # fmt: skip
 

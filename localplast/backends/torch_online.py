@@ -212,7 +212,8 @@ class OnlineKernel:
         given |= {f"count{n.number}": count for n, count in counts.items()}
         given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
         every = {**self.fixed, **arrays, **given, "output": outputs}
-        sizes = {"T": steps, "B": trials, "rows": steps if len(target) > 1 else 1, "U": -(-steps // (self.interval or steps))}
+        sizes = {"T": steps, "B": trials, "U": -(-steps // (self.interval or steps))}
+        sizes["rows"] = steps if len(target) > 1 else 1
         edges, each = share(trials, 1, len(private)), zip(self.memories, private, strict=False)
         tables = [pointers(self.arguments, {**every, **memory, **mine}, self.dtype, sizes) for memory, mine in each]
 
