@@ -36,7 +36,13 @@ _MODULES = (
 __all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
 
 
+#: What cannot even be loaded without Torch.
+_ON_TORCH = ("live", "retention")
+
+
 def __getattr__(name):
+    if name in _ON_TORCH:
+        importlib.import_module("localplast.packages").need_torch(f"localplast.{name}")
     if name in _HOME:
         found = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _MODULES:

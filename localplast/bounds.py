@@ -3,6 +3,7 @@
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
+from localplast.arguments import is_real
 from localplast.errors import NetworkError
 
 __all__ = ["as_arrays", "check_bounds", "dale"]
@@ -54,20 +55,16 @@ def check_bounds(label, bounds, shape, dimension):
 
 
 def check_bound(label, bound, shape, dimension):
-    try:
-        numbers = np.asarray(bound, float)
-    except (TypeError, ValueError):
-        numbers = np.full((), np.nan)
-    if np.isnan(numbers).any():
+    if not is_real(bound):
         raise NetworkError(f"{label} {bound!r} is not a number; write for example 0 or 2*mV, or None where there is none")
     if isinstance(bound, Quantity) and get_dimensions(bound) != dimension:
         unit = "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
         raise NetworkError(f"{label} {bound!r} has the wrong unit; these weights are measured in {unit}")
     try:
-        np.broadcast_to(numbers, shape)
+        np.broadcast_to(bound, shape)
     except ValueError:
         axes, one = ("(pre, post)", "presynaptic neuron") if len(shape) == 2 else ("the kernel", "channel")
         raise NetworkError(
-            f"{label} has shape {numbers.shape}, which does not broadcast to {axes}, {shape}; "
+            f"{label} has shape {np.shape(bound)}, which does not broadcast to {axes}, {shape}; "
             f"for one per {one} give {(shape[0], *(1,) * (len(shape) - 1))}"
         ) from None

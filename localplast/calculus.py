@@ -9,11 +9,14 @@ import operator
 
 import numpy as np
 import sympy
+from brian2.core.functions import exprel as brian2_exprel
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.parsing.sympytools import str_to_sympy, sympy_to_str
 from sympy.core.function import AppliedUndef, ArgumentIndexError
 
+from localplast import divided_exp as divided
 from localplast.bounded import check_bounded
+from localplast.slopes import LARGEST, bounded_number, finite_slope, where_finite
 
 __all__ = ["Tape", "differentiate", "in_si", "symbol", "to_sympy", "to_text"]
 
@@ -46,7 +49,8 @@ class clip(sympy.Function):
         return True
 
 
-OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip, "sqrt": sympy.sqrt}
+OWN_FUNCTIONS = {"int_": int_, "int": int_, "clip": clip, "sqrt": sympy.sqrt, **divided.BY_NAME}
+OWN_FUNCTIONS |= {"bounded_number": bounded_number, "where_finite": where_finite}
 
 
 def symbol(name):
@@ -65,6 +69,7 @@ def to_sympy(text, units=True):
         lambda e: isinstance(e, AppliedUndef) and e.func.__name__ in OWN_FUNCTIONS,
         lambda e: OWN_FUNCTIONS[e.func.__name__](*e.args),
     )
+    expression = expression.replace(brian2_exprel, divided.exprel)
     expression = in_si(expression) if units else expression
     return expression.subs({s: symbol(s.name) for s in expression.free_symbols})
 
@@ -77,7 +82,7 @@ def in_si(expression):
 
 def to_text(expression):
     """sympy as Brian2 expression text."""
-    return sympy_to_str(sympy.sympify(expression, strict=True))
+    return sympy_to_str(divided.named(sympy.sympify(expression, strict=True)))
 
 
 def differentiate(expression, name):
@@ -85,11 +90,15 @@ def differentiate(expression, name):
     derivative = sympy.diff(expression, symbol(name))
     if derivative.has(sympy.Derivative, sympy.DiracDelta, sympy.Subs):
         raise ValueError(f"cannot differentiate {to_text(expression)} with respect to {name}")
-    return derivative
+    return finite_slope(derivative)
 
 
 def exprel(x):
     """``(exp(x) - 1)/x``, 1 at 0 (for numpy and torch alike, without importing torch)."""
+    return _sloped("exprel", _exprel, x)
+
+
+def _exprel(x):
     small = abs(x) < 1e-9
     safe = x + small * 1.0
     module = _module(x)
@@ -109,10 +118,44 @@ def _call(name, torch_name=None):
         module = _module(args[0])
         if module is np:
             return getattr(np, name)(*args)
-        return getattr(module, torch_name or name)(*args)
+        return _sloped(name, getattr(module, torch_name or name), *args)
 
     apply.__name__ = name
     return apply
+
+
+def _sloped(name, function, *args):
+    """``function(*args)``; of tensors that carry gradients with a derivative that is a number where its text is not."""
+    if all(_module(a) is np for a in args):
+        return function(*args)
+    from localplast.backends.torch_slopes import SLOPES, sloped
+
+    return sloped(function, SLOPES[name], *args) if name in SLOPES else function(*args)
+
+
+def _divided(*points):
+    if all(_module(p) is np for p in points):
+        return divided.value(np, *points)
+    from localplast.backends.torch_slopes import divided as in_torch
+
+    like = next(p for p in points if _module(p) is not np)
+    return in_torch(*(like.new_tensor(p) if _module(p) is np else p for p in points))
+
+
+def _bounded(value):
+    if _module(value) is np:
+        return np.clip(value, -LARGEST[8], LARGEST[8])
+    return value.clamp(-LARGEST[value.element_size()], LARGEST[value.element_size()])
+
+
+def _where_finite(value, other):
+    if _module(value) is np and _module(other) is np:
+        return np.where(np.isfinite(other), value, 0.0)
+    import torch
+
+    like = value if _module(value) is torch else other
+    value, other = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (value, other))
+    return torch.where(torch.isfinite(other), value, torch.zeros_like(value))
 
 
 def _clip(value, low, high):
@@ -123,7 +166,9 @@ def _clip(value, low, high):
 
     dtype = next(v.dtype for v in (value, low, high) if isinstance(v, torch.Tensor))
     value, low, high = (torch.as_tensor(v, dtype=dtype) for v in (value, low, high))  # a float alone would be single precision
-    return torch.minimum(torch.maximum(value, low), high)
+    inside = (value > low) & (value < high)
+    # on a bound the derivative is zero, as that of :class:`clip`; minimum alone would halve it
+    return torch.where(inside, value, torch.minimum(torch.maximum(value.detach(), low), high))
 
 
 def _int(value):
@@ -166,7 +211,7 @@ def _power(base, exponent):
             return base * base
         if exponent == 0.5:
             return _call("sqrt")(base)
-    return base**exponent
+    return _sloped("power", operator.pow, base, exponent)
 
 
 #: How each sympy node is computed; entries work on floats, numpy arrays and torch tensors.
@@ -181,9 +226,10 @@ OPERATIONS = {
     sympy.StrictGreaterThan: _compare(operator.gt), sympy.GreaterThan: _compare(operator.ge),
     sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
     sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
-    int_: _int, clip: _clip,
+    int_: _int, clip: _clip, divided.exprel: exprel, divided.divided_exp: _divided,
+    bounded_number: _bounded, where_finite: _where_finite,
 }  # fmt: skip
-BY_NAME = {"exprel": exprel, "expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
+BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
 
 
 def operation(node):

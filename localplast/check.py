@@ -7,12 +7,13 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
+from localplast.arguments import is_real
 from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.names import check_name
-from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, split_statements, with_spike
+from localplast.neuron import RESERVED, NeuronModel, check_divisors, check_text, namespace, split_statements, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 
@@ -24,7 +25,7 @@ MAX_DELAY_STEPS = 100_000
 
 def check_network(net, projections):
     """Check every part against the others; return the projections by name, defaults filled in."""
-    if np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
+    if not is_finite(net.dt) or np.ndim(net.dt) or get_dimensions(net.dt) != second.dim or not float(net.dt) > 0:
         raise NetworkError(f"the time step must be a positive time such as 1*ms, not {net.dt!r}")
     for name, node in net.nodes.items():
         check_node(name, node)
@@ -88,7 +89,7 @@ def check_node(name, node):
         )
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
-    if not isinstance(node.size, (int, np.integer)) or node.size < 1:
+    if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
         raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
     if isinstance(node, Input):
         if node.kind not in ("spikes", "currents"):
@@ -102,6 +103,7 @@ def check_node(name, node):
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
             check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
+    check_divisors(node.model, node.parameters, f"population {name!r}")
     check_trainable(name, node)
     refractory = node.model.refractory
     if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
@@ -120,6 +122,11 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
+        low, high = (np.inf * sign if b is None else float(b) for b, sign in zip(bounds, (-1, 1), strict=True))
+        if low > high:
+            raise NetworkError(f"{label}: no value lies within the bounds {bounds!r}; the lowest comes first")
+        if bounds[0] is not None:
+            check_divisors(node.model, {key: bounds[0]}, f"{label}, lowest value")
 
 
 def check_time_constants(dt, name, node):
@@ -151,10 +158,7 @@ def check_value(label, key, value, dimension, size):
 
 
 def is_finite(value):
-    try:
-        return bool(np.all(np.isfinite(np.asarray(value, float))))
-    except (TypeError, ValueError):
-        return False
+    return is_real(value) and bool(np.all(np.isfinite(np.asarray(value))))
 
 
 def unit_text(dimension):
@@ -283,6 +287,8 @@ def check_shapes(net, p, projections):
         raise NetworkError(
             f"{label}: a positive spectral radius ({radius!r}) is that of weights within one population; drop .scaled()"
         )
+    if p.mask is not None and (not is_real(p.mask) or np.ndim(p.mask) and not np.isin(p.mask, (0, 1)).all()):
+        raise NetworkError(f"{label}: the mask {p.mask!r:.80} is no bool array, nor a number from 0 to 1")
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
@@ -304,7 +310,7 @@ def check_delay(label, delay, shapes, dt):
 
 def check_given_delay(label, delay, shape, dt):
     """Delays that are given are times of the right shape, not below zero."""
-    if get_dimensions(delay.value) != second.dim:
+    if not is_real(delay.value) or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
         raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")
@@ -339,7 +345,7 @@ def check_learned_delay(label, delay):
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise NetworkError(f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}")
     for bound in bounds:
-        if bound is not None and (np.ndim(bound) or get_dimensions(bound) != second.dim or not float(bound) >= 0):
+        if bound is not None and (not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0):
             raise NetworkError(f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms")
     low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
     if low > high:
@@ -363,7 +369,7 @@ def check_kernel(label, delay):
     if not delay.trainable:
         raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
     for what, width in (("width", kernel.width), ("final width", kernel.final)):
-        if width is not None and (np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
+        if width is not None and (not is_real(width) or np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
             raise NetworkError(f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms")
-    if not float(kernel.halving) > 0:
+    if not is_real(kernel.halving) or not float(kernel.halving) > 0:
         raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

@@ -7,23 +7,30 @@ A store is readable at every moment, after a kill too. Each of its files is writ
 A checkpoint is one file, renamed into place when it is complete. Reading either never executes anything.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import math
+import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.errors import ZarrUserWarning
 
 from localplast.errors import LocalplastError, NetworkError
 from localplast.serialise import atomic_write, decode, encode
 
-__all__ = ["load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
+__all__ = ["begun", "check_free", "load_checkpoint", "replacement", "restore_rng", "rng_state", "save_checkpoint"]
 
-#: Versions of the layouts on disk.
-STORE_FORMAT = CHECKPOINT_FORMAT = 1
+#: Versions of the layouts on disk. Stores of format 1 left out chunks that were all zero.
+STORE_FORMAT, CHECKPOINT_FORMAT = 2, 2
+READABLE = (1, STORE_FORMAT)
+#: Zarr's default, to leave out chunks that hold the fill value, would hide the loss of one.
+WHOLE = {"write_empty_chunks": True}
 #: Numbers only (bool, integers, floats): anything else could need code to be read.
 PLAIN_KINDS = "biuf"
 PLAIN_CODECS = frozenset({"BytesCodec", "ZstdCodec", "BloscCodec", "GzipCodec", "Crc32cCodec"})
@@ -42,11 +49,7 @@ class Series:
     def __init__(self, dims, dtype, tail, attrs, *, array=None, stored=0):
         self.dims, self.dtype, self.tail, self.attrs = tuple(dims), np.dtype(dtype), tuple(tail), attrs
         self.array, self.stored, self.blocks = array, stored, []
-
-    @property
-    def length(self):
-        """Number of rows, on disk and in memory."""
-        return self.stored + sum(map(len, self.blocks))
+        self.length = stored  # number of rows, on disk and in memory
 
     def append(self, what, rows, attrs, *, replace=False):
         """Add rows, which must look like the earlier ones; or ``replace`` those, at the next flush on disk too."""
@@ -56,8 +59,9 @@ class Series:
                 f"now {rows.shape[1:]}, {rows.dtype} and {attrs}"
             )
         if replace:
-            self.blocks, self.stored = [], 0
+            self.blocks, self.stored, self.length = [], 0, 0
         self.blocks.append(rows.astype(self.dtype, copy=False))
+        self.length += len(rows)
 
     def pending(self, n):
         """The rows in memory, up to row number ``n`` of all."""
@@ -71,7 +75,8 @@ class Series:
         if self.array is None:
             self.array = root.create_array(
                 key, shape=(0, *self.tail), dtype=self.dtype, chunks=self.chunks(),
-                dimension_names=self.dims, attributes=self.attrs, overwrite=True,
+                dimension_names=self.dims, attributes=self.attrs, overwrite=True, config=WHOLE,
+                fill_value=np.nan if self.dtype.kind == "f" else 0,
             )
         if len(rows):
             if self.array.shape[0] < n:
@@ -82,6 +87,10 @@ class Series:
         """Forget the rows up to number ``n``, which are on disk."""
         rest = self.blocks[0][n - self.stored :]
         self.blocks, self.stored = [rest.copy()] if len(rest) else [], n
+
+    def cut(self, n):
+        """Forget the rows behind number ``n``, none of which is on disk."""
+        self.blocks, self.length = [self.pending(n).copy()], n
 
     def trim(self, n):
         """Remove the rows on disk behind number ``n``, left by a run that was rewound."""
@@ -101,11 +110,21 @@ class Series:
 
 def create_store(path, attrs):
     """A new Zarr group at ``path``, with nothing visible in it."""
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise LocalplastError(f"{path} exists; remove it, give another path, or go on with it by Recorder.resume")
+    check_free(path)
     attrs = {**attrs, "localplast_record": STORE_FORMAT, "position": {}}
     return zarr.create_group(str(path), zarr_format=3, attributes=attrs)
+
+
+def begun(path):
+    """Whether a record was begun at ``path``: its first file is there."""
+    return Path(path, "zarr.json").exists()
+
+
+def check_free(path):
+    """Raise unless a record can begin at ``path``: nothing is there, or what a kill left before the first file was whole."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(each.suffix != ".partial" for each in path.iterdir())):
+        raise LocalplastError(f"{path} exists; remove it, give another path, or go on with it by resume=True (--resume)")
 
 
 def open_store(path, mode="r"):
@@ -119,7 +138,7 @@ def open_store(path, mode="r"):
     try:
         root = zarr.open_group(str(path), mode=mode, zarr_format=3)
         found, position = root.attrs.get("localplast_record"), root.attrs.get("position")
-        if found != STORE_FORMAT or not isinstance(position, dict):
+        if found not in READABLE or not isinstance(position, dict):
             raise LocalplastError(f"{path} is not a record of format {STORE_FORMAT} (it says {found!r})")
         for key, n in position.items():
             check_plain(path, key, root[key], n)
@@ -136,6 +155,17 @@ def check_plain(path, key, array, n):
         raise LocalplastError(f"{path}: {key!r} has {array.shape[0]} of {n} rows; the record is damaged")
 
 
+def missing_chunks(path, root, key, n):
+    """Where the first ``n`` rows of an array are not on disk, as tuples of slices."""
+    array = root[key]
+    if root.attrs["localplast_record"] == 1:
+        return
+    shape = (n, *array.shape[1:])
+    for at in np.ndindex(*(-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True))):
+        if not Path(path, key, array.metadata.encode_chunk_key(at)).exists():
+            yield tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True))
+
+
 def rewind(root, path, position):
     """Make only ``position`` visible (None: what is), and remove what an interrupted flush left."""
     visible = root.attrs["position"]
@@ -145,9 +175,28 @@ def rewind(root, path, position):
     root.update_attributes({"position": dict(position), "complete": False})
     for stray in Path(path).rglob("*.partial"):
         stray.unlink()
-    for group in list(root.group_keys()):
-        for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
-            del root[f"{group}/{name}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)  # of what a kill left half made
+        for group in list(root.group_keys()):
+            for name in [name for name in root[group].array_keys() if f"{group}/{name}" not in position]:
+                del root[f"{group}/{name}"]
+
+
+@contextlib.contextmanager
+def replacement(path):
+    """Gives a folder to fill, beside ``path``, whose place it takes once it is whole; what was there goes."""
+    path = Path(path)
+    new, old = (path.with_name(f".{path.name}.{age}") for age in ("new", "old"))
+    for left in (new, old):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        for done in (new, old):
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def save_checkpoint(path, arrays, state):

@@ -1,12 +1,30 @@
 """The command line: ``localplast list | compare | run | describe | show``."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
+
+
+class Stopped(Exception):
+    """What to say to somebody who pressed Ctrl-C."""
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands; Ctrl-C is answered by :func:`main`, where typer would end without a word."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stopped:
+            further = "; with --resume the same command goes on" if context.invoked_subcommand in ("run", "compare") else ""
+            raise Stopped(str(stopped) or f"stopped{further}") from None
+
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Biologically plausible local learning: Brian2 online, Torch differentiable, compared.",
 )
 
@@ -17,20 +35,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with runs that wer
 
 
 def main():
-    """Entry point: errors made on purpose become one line, Ctrl-C becomes a word about resuming."""
+    """Entry point: errors made on purpose become one line, and so does a request to stop: what is saved, and how to go on."""
     import sys
 
     from localplast.errors import LocalplastError
+    from localplast.interrupt import terminable
 
     say_once()
     try:
-        app(standalone_mode=False)
+        with terminable() as asked:
+            app(standalone_mode=False)
     except LocalplastError as error:
         typer.secho(f"localplast: {error}", fg="red", err=True)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.secho("stopped; what was learned is saved, go on with --resume", err=True)
-        sys.exit(130)
+    except (Stopped, KeyboardInterrupt, typer.Abort) as stopped:
+        typer.secho(f"localplast: {str(stopped) or 'stopped'}", err=True)
+        sys.exit(128 + (asked[-1] if asked else signal.SIGINT))
     except Exception as error:  # click reports misuse by exceptions that know how to show themselves
         if not hasattr(error, "show"):
             raise
@@ -46,6 +66,7 @@ def say_once():
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
     logging.getLogger("localplast").addHandler(handler)
+    logging.getLogger("localplast.progress").setLevel(logging.INFO)
 
 
 def load(protocol, preset):

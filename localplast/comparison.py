@@ -1,23 +1,27 @@
 """How far is a local rule from backpropagation? The same network, task, optimiser and seeds under several rules."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import xarray as xr
 
 from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
-from localplast.errors import NetworkError
-from localplast.fit import Fit
+from localplast.errors import Interrupted, NetworkError
+from localplast.fit import Fit, reached, saved_in
 from localplast.graph import projection_edges
+from localplast.interrupt import undisguised
 from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
 from localplast.optimise import Optimiser
+from localplast.packages import need_torch
 from localplast.record import Request, version
 from localplast.rule import Rule
 from localplast.rules import bptt, eprop
@@ -48,6 +52,8 @@ class Contender:
         One of its own: where other things learn, they need rates.
     loss : Loss, optional
         One of its own. What a contender does not bring is that of the comparison.
+    updates : int, optional
+        As many as it needs, where it learns from fewer or more trials than the others.
     """
 
     rule: Rule
@@ -56,11 +62,18 @@ class Contender:
     network: Network | None = None
     optimiser: Optimiser | None = None
     loss: Loss | None = None
+    updates: int | None = None
 
-    def completed(self, net, optimiser, loss):
+    def completed(self, net, optimiser, loss, updates=None):
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
-        return replace(self, network=self.network or net, optimiser=chosen, loss=self.loss or loss)
+        return replace(
+            self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
+        )
+
+    def interval(self, probes):
+        """Updates between two tests where ``probes`` are spread evenly over training; the rest of ``updates`` is not made."""
+        return max(self.updates // max(probes, 1), 1)
 
 
 def as_contender(rule):
@@ -120,13 +133,16 @@ def compare(
     Other arguments
     ---------------
     optimiser : Optimiser
-        The same for all but contenders that bring their own: else optimisers would be compared.
+        The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers would
+        be compared.
     probes : int
         At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights.
     hidden : str, optional
         The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
         A folder for one record per run.
+    resume : bool
+        Go on with the runs in this folder.
     workers : int
         Runs that go on side by side (and slow each other down: times say so in their attributes).
 
@@ -142,37 +158,44 @@ def compare(
         ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
         ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
         weights it stands for; NaN where feedback is those weights.
+        ``update`` holds every moment at which a rule was tested: where updates differ, NaN stands for those that were not.
         ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
-        compilation is not counted. The attributes of each say what it includes. ``trained_on`` and ``network`` (rule)
-        say in words where and what.
+        compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
+        ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
     """
+    need_torch("a comparison")
     hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
-    contenders = {name: as_contender(rule).completed(net, optimiser, loss) for name, rule in rules.items()}
+    contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
-    every = max(updates // max(probes, 1), 1)
-    updates = every * max(probes, 1)
-    lock, stop, seeds = threading.Lock(), threading.Event(), list(seeds)
+    every = {name: contender.interval(probes) for name, contender in contenders.items()}
+    lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
 
     def train(name):
         own = contenders[name]
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
                 own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, updates=updates, test=test, test_every=every, seed=seeds[0], target=target,
+                batch=batch, updates=every[name] * max(probes, 1), test=test, test_every=every[name], seed=seeds[0], target=target,
+                started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
+            fits.append(fit)
             release.callback(fit.close)
         return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
 
     with ExitStack() as release:
-        with ThreadPoolExecutor(workers) as pool:
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
             futures = {name: pool.submit(train, name) for name in contenders}
             try:
                 done = {name: future.result() for name, future in futures.items()}
-            except BaseException:  # one run failed, or Ctrl-C: the others save what they have and stop
+            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                for fit in list(fits):
+                    fit.interrupt()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped; {saved_in(path)}") from None
                 raise
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
     runs = {name: found for name, (_, found) in done.items()}
@@ -180,6 +203,12 @@ def compare(
     spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
     return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
+
+
+def store_of(path, name, seed):
+    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
+    word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
+    return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 
 
 def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
@@ -194,9 +223,10 @@ def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
         found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
         return {**found, **feedback_cosines(net, values, rule, seed)}
 
-    store = None if path is None else Path(path) / f"{name.replace(' ', '-')}-seed{seed}.zarr"
+    store = store_of(path, name, seed)
     title = f"{name}, {fit.backend}, seed {seed}"
-    tree = fit.run(Request(), path=store, resume=resume, show=show, title=title, probe=probe, stop=stop)
+    options = dict(path=store, resume=resume, show=show, title=title, stop=stop)
+    tree = fit.run(Request(), probe=probe, probed={"hidden": hidden}, **options)
     return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 
@@ -219,6 +249,8 @@ def costs(fits, runs, peaks, seeds):
     ).assign_coords(
         seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([fit.backend for fit in fits.values()])),
         network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
+        optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
+        updates=("rule", [fit.updates for fit in fits.values()]),
     )
 
 
@@ -229,8 +261,9 @@ def union(lists):
 
 def assemble(nets, runs, seeds, spent, every, attrs):
     """The plain results of all runs as one tree."""
-    update = next(iter(runs.values()))[0]["metrics"]["update"].values
-    probed, trained = update[update % every == 0], update[update > 0]
+    update = {name: found[0]["metrics"]["update"].values for name, found in runs.items()}
+    probed = np.unique(np.concatenate([at[at % every[name] == 0] for name, at in update.items()]))
+    trained = np.arange(1, probed[-1] + 1)
     learning = union([*(p.name for p in net.plastic), *net.trainable] for net in nets)
     backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)
 
@@ -265,7 +298,7 @@ def assemble(nets, runs, seeds, spent, every, attrs):
 def gather(runs, key, at):
     """One metric of all runs ``(rule, seed, update)`` at some updates; NaN where a run has none."""
     def of(metrics):
-        return metrics[key].sel(update=at).values if key in metrics else np.full(len(at), np.nan)
+        return metrics[key].reindex(update=at).values if key in metrics else np.full(len(at), np.nan)
 
     return np.array([[of(run["metrics"]) for run in found] for found in runs.values()])
 

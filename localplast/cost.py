@@ -15,7 +15,7 @@ from localplast.fit import concatenate
 from localplast.plan import plan
 from localplast.verbs import make_learner
 
-__all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes"]
+__all__ = ["machine", "memory", "peak_memory", "processor", "seconds_per_trial", "state_bytes"]
 
 #: How ``peak_memory`` was measured, for the attributes of a result.
 HOW_MEMORY = (
@@ -35,11 +35,15 @@ LOOK = 0.002
 
 def machine():
     """The processor, how many cores this process may use, and the system, in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores, {platform.system()} {platform.machine()}"
+
+
+def processor():
+    """The name of the processor, as far as the system tells."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = models[0] if models else platform.processor() or "unknown processor"
-    return f"{processor}, {cores} cores, {platform.system()} {platform.machine()}"
+    return models[0] if models else platform.processor() or "unknown processor"
 
 
 def twin(fit, seed, updates):

@@ -17,6 +17,7 @@ import sympy
 from localplast.calculus import differentiate, int_, symbol
 from localplast.errors import UnsupportedError
 from localplast.lower import NOISE, jacobian, lower
+from localplast.slopes import jump
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_clamped", "closure", "derive"]
 
@@ -72,6 +73,9 @@ class Derived:
     ----------
     reset, adaptation : bool
         Whether the neuron's own spike moves its traces through its reset and its adaptation.
+    wiped : bool
+        Whether a reset to a value (``v = v_reset``) ends the traces of what it overwrites, as the derivative of the step says.
+        False: they go on through it, as through one that subtracts (NEST, ``eprop_iaf_psc_delta``).
     memory : bool
         Whether the neuron's leak is followed over time. False: only what has arrived in the past step counts
         (Meng et al. 2023, ICCV, SLTT).
@@ -85,6 +89,7 @@ class Derived:
     adaptation: bool = True
     memory: bool = True
     free: bool = False
+    wiped: bool = True
 
     @property
     def keep(self):
@@ -93,10 +98,10 @@ class Derived:
 
     def of(self, net, projection):
         """The :class:`Eligibility` of one projection."""
-        return derive(net, projection, keep=self.keep, memory=self.memory, free=self.free)
+        return derive(net, projection, keep=self.keep, memory=self.memory, free=self.free, wiped=self.wiped)
 
 
-def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
+def derive(net, projection, *, keep=("adaptation",), memory=True, free=False, wiped=True):
     """The :class:`Eligibility` of ``projection`` in ``net``.
 
     Parameters
@@ -107,6 +112,8 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
         Whether eps lasts longer than one step.
     free : bool
         Whether what the neuron's spikes do to itself is left out altogether.
+    wiped : bool
+        Whether a reset ends the traces of what it overwrites.
 
     Raises
     ------
@@ -121,7 +128,7 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False):
             f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection {projection.name!r} cannot learn; "
             "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
         )
-    return Derivation(net, projection, frozenset(keep), memory, free).result()
+    return Derivation(net, projection, frozenset(keep), memory, free, wiped).result()
 
 
 def check_clamped(model, projection):
@@ -147,8 +154,8 @@ class Coefficients:
 
     free = False
 
-    def __init__(self, population, keep=frozenset()):
-        self.population, self.keep = population, keep
+    def __init__(self, population, keep=frozenset(), wiped=True):
+        self.population, self.keep, self.wiped = population, keep, wiped
         self.model, self.step = population.model, lower(population.model)
         self.postsynaptic = {symbol(n) for n in self.step.state + self.step.inputs} | {
             symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())
@@ -204,13 +211,12 @@ class Coefficients:
         moved, kicked = {}, {}
         for block in ("reset", "adaptation"):
             for k, expression in getattr(self.step, block).items():
-                for m in self.step.state:
+                for m in self.step.state if self.wiped or block == "adaptation" else ():
                     difference = sympy.expand(differentiate(expression, m) - (1 if k == m else 0))
                     if difference != 0:
                         moved[k, m] = Z * self.coefficient(difference, "before_reset", f"d_reset_{k}_{m}")
                 if block in self.keep:
-                    jump = sympy.expand(expression - symbol(k))
-                    kicked[k] = self.coefficient(jump, "before_reset", f"d_jump_{k}")
+                    kicked[k] = self.coefficient(sympy.expand(jump(self.step, k, expression)), "before_reset", f"d_jump_{k}")
         return moved, kicked
 
     def surrogate(self):
@@ -227,9 +233,9 @@ class Coefficients:
 class Derivation(Coefficients):
     """The steps of :func:`derive`, sharing the neuron's step map."""
 
-    def __init__(self, net, projection, keep, memory, free=False):
+    def __init__(self, net, projection, keep, memory, free=False, wiped=True):
         self.free = free
-        super().__init__(net.nodes[projection.post], keep)
+        super().__init__(net.nodes[projection.post], keep, wiped)
         self.memory, self.target = memory, projection.target
         delays = net.delay_steps(projection)
         shared = projection.delay is None or projection.delay.kind == "axonal" or delays.ndim == 0

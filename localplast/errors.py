@@ -1,8 +1,29 @@
 """What localplast raises. Every message names the object, the value given, what is legal and the next step."""
 
+import sys
+
 
 class LocalplastError(Exception):
     """Base of all errors raised on purpose."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        leave_brian2_out()
+
+
+def leave_brian2_out():
+    """Let Python print the errors of this package: for every exception that ends a script Brian2 would ask to be told of a bug.
+
+    Brian2 hooks in when it is first imported, whoever does so, hence not before there is an error.
+    """
+    hook = sys.excepthook
+    if hook.__module__ != "brian2.utils.logger":
+        return
+
+    def told(kind, error, traceback):
+        (sys.__excepthook__ if issubclass(kind, LocalplastError) else hook)(kind, error, traceback)
+
+    sys.excepthook = told
 
 
 class LocalplastWarning(UserWarning):
@@ -23,6 +44,14 @@ class UnsupportedError(LocalplastError, NotImplementedError):
 
 class DatasetError(LocalplastError, FileNotFoundError):
     """A dataset that is not on this machine; the message says where it was looked for."""
+
+
+class DiskError(LocalplastError, OSError):
+    """A record or checkpoint that cannot be written; the message says what is safe, and how to go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, by Ctrl-C; the message says what is saved, and how to go on."""
 
 
 class RunawayError(LocalplastError, ArithmeticError):

@@ -6,11 +6,12 @@ import numpy as np
 import sympy
 
 from localplast.calculus import differentiate, symbol
+from localplast.decay import check_decays, per_step
 from localplast.eligibility import closure
 from localplast.errors import UnsupportedError
 from localplast.lower import jacobian, lower
 
-__all__ = ["AsReadout", "Immediate", "Smoothing"]
+__all__ = ["AsReadout", "Immediate", "LowPass", "Smoothing"]
 
 ELIG = symbol("elig")
 
@@ -65,13 +66,48 @@ class Immediate:
 
     def of(self, net, readout, path=None):
         """The :class:`Smoothing`; arguments as for :class:`AsReadout`."""
-        _, output, target = response(net, readout, path)
-        if output[target] == 0:
-            raise UnsupportedError(
-                f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its own step, so "
-                "a rule without a filter would learn nothing; use leaky_readout(), or a rule that filters, such as eprop()"
-            )
-        return Smoothing((), (), output[target] * ELIG)
+        return Smoothing((), (), slope(net, readout, path) * ELIG)
+
+
+@dataclass(frozen=True)
+class LowPass:
+    """The synapse smooths as it likes: ``filtered <- kappa*filtered + elig``, ``trace = dy/dspike * filtered``.
+
+    With the factor of a leaky readout it is :class:`AsReadout`, with 0 :class:`Immediate`. NEST's ``eprop_synapse`` has a
+    ``kappa`` of its own, whatever its readout remembers.
+
+    Parameters
+    ----------
+    kappa : float or Quantity
+        A factor per step, or a time constant.
+    """
+
+    kappa: object
+
+    def __post_init__(self):
+        check_decays(kappa=self.kappa)
+
+    def of(self, net, readout, path=None):
+        """The :class:`Smoothing`; arguments as for :class:`AsReadout`."""
+        filtered, kappa = symbol("filtered"), per_step(self.kappa, net.dt)
+        return Smoothing((("filtered", kappa * filtered + ELIG),), ("filtered",), slope(net, readout, path) * filtered)
+
+
+def slope(net, readout, path):
+    """How a spike moves the output of ``readout`` in its own step.
+
+    Raises
+    ------
+    UnsupportedError
+        It moves it later.
+    """
+    _, output, target = response(net, readout, path)
+    if output[target] == 0:
+        raise UnsupportedError(
+            f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its own step, so "
+            "a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that filters so, such as eprop()"
+        )
+    return output[target]
 
 
 def response(net, readout, path):

@@ -1,27 +1,31 @@
 """Learning a task: blocks of updates, tests in between, a record that grows, checkpoints to go on from."""
 
-import hashlib
 import json
 import logging
 import math
 import shutil
 import time
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from localplast.checkpoint import load_checkpoint, save_checkpoint
+from localplast.arguments import presented
+from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
-from localplast.errors import LocalplastError, RunawayError
+from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
+from localplast.finite import Unexplained, first_not_finite
+from localplast.identity import check_same, identity, surroundings, warn_of_changes
+from localplast.interrupt import deferred
+from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
+from localplast.packages import need_torch
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
 from localplast.verbs import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
-from localplast.serialise import encode
 
-__all__ = ["Fit", "fit", "updates_per_block"]
+__all__ = ["Fit", "Reached", "fit", "reached", "saved_in", "updates_per_block"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +42,15 @@ def default_target(backend):
     return "numpy"
 
 
-def updates_per_block(example, updates, test_every, backend, delays=False):
-    """How many updates run at a stretch: a divisor of both counts, and few enough for the inputs to fit.
+def updates_per_block(example, counts, backend, delays=False):
+    """How many updates run at a stretch: a divisor of all ``counts``, and few enough for the inputs to fit.
 
     One where ``delays`` learn: Brian2 reads them when a run starts.
     """
     if backend == "torch" or delays:
         return 1
     per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
-    common = math.gcd(updates, test_every)
+    common = math.gcd(*counts)
     fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
     return max(fitting, default=1)
 
@@ -56,15 +60,52 @@ def fit(
     show, target, dtype, threads, device,
 ):
     """Let ``net`` learn ``task``; the arguments are those of :func:`localplast.run`."""
-    training = Fit(
-        net, task, values, rule, optimiser, loss=loss, backend=backend, batch=batch, updates=updates, test=test,
-        test_every=test_every, seed=seed, target=target, dtype=dtype, threads=threads, device=device,
-        kept_every=[entry.every for entry in request.entries if entry.variable == "weight" and entry.every > 1],
+    options = dict(
+        loss=loss, backend=backend, batch=batch, updates=updates, test=test, test_every=test_every, seed=seed, target=target,
+        dtype=dtype, threads=threads, device=device, started=reached(path).done if resume else 0,
+        kept_every=list(request.weights.values()),
     )
+    try:
+        training = Fit(net, task, values, rule, optimiser, **options)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before anything was learned") from None
     try:
         return training.run(request, path=path, resume=resume, show=show)
     finally:
         training.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """Where a run stands between two blocks.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        What the learner needs to go on.
+    done : int
+        Updates.
+    seconds : float
+        Of learning.
+    rows : dict of str to int
+        How much of each variable the record has.
+    """
+
+    arrays: dict = field(default_factory=dict)
+    done: int = 0
+    seconds: float = 0.0
+    rows: dict = field(default_factory=dict)
+
+
+def reached(path):
+    """Where the run at ``path`` stands by its checkpoint; at the beginning, where there is none."""
+    return read_checkpoint(path)[0] if path and checkpoint_of(path).exists() else Reached()
+
+
+def read_checkpoint(path):
+    """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
+    arrays, state = load_checkpoint(checkpoint_of(path))
+    return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position")), state
 
 
 class Fit:
@@ -72,28 +113,32 @@ class Fit:
 
     def __init__(
         self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
-        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(),
+        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(), started=0,
     ):
+        if backend == "brian2" and test:
+            need_torch("testing a network that learns in Brian2")
         self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
         self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
         self.target = target or default_target(backend)
-        example = task.training(0, batch, seed)
-        example.check(net)
-        check_delays(net, values, example.steps)
+        torch_alone = {"dtype": dtype, "threads": threads, "device": device.partition(":")[0]}
+        self.numerics = torch_alone if backend == "torch" else {"target": self.target}
+        example = self.drawn(0)
         self.loss = loss or default_loss(example)
-        pauses = math.gcd(updates, *kept_every)  # weights are seen between two blocks
-        self.per_block = updates_per_block(example, pauses, self.test_every, backend, bool(moving(net, optimiser)))
+        check_trials(net, example, self.loss)
+        check_delays(net, values, example.steps)
+        pauses = (updates, self.test_every, *kept_every, started)  # what is tested, kept and gone on from lies between two blocks
+        self.per_block = updates_per_block(example, pauses, backend, bool(moving(net, optimiser)))
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(
             net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
         )
         self.judge = self.learner
-        if backend == "brian2":  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+        if backend == "brian2" and test:  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
                 net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
             )
-        self.seconds, self.done = 0.0, 0
+        self.begin()
 
     @property
     def judged_loss(self):
@@ -102,56 +147,92 @@ class Fit:
 
     def restart(self, values, seed):
         """The same run from other numbers."""
-        self.values, self.seed, self.seconds, self.done = values, seed, 0.0, 0
+        self.values, self.seed = values, seed
         self.learner.restart(values, seed)
+        self.begin()
         if self.judge is not self.learner:
             self.judge.restart(values, seed)
 
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
-        trials = self.task.testing(self.test, self.seed).without(self.net.teachers)
+        trials = presented(self.task, "testing", self.test, self.test, self.seed).without(self.net.teachers)
         if self.judge is not self.learner:
             self.judge.adopt(self.learner.numbers(), self.learner.parameters())
-        parts = [(len(part), self.judge.evaluate(part)) for part in split(trials, 250)]
+        parts = [(len(part), self.judge.evaluate(part, number)) for number, part in enumerate(split(trials, 250))]
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
 
-    def identity(self):
-        """A digest of everything that two runs must share for one to go on with the other."""
-        parts = [self.net.encoded(), encode(self.rule), encode(self.optimiser), encode(self.loss), self.task.name]
-        parts += [self.batch, self.test, self.test_every, self.seed, self.backend, self.per_block]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=sorted).encode()).hexdigest()
+    def begin(self):
+        self.reached, self.done, self.seconds = Reached(self.learner.arrays()), 0, 0.0
 
-    def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, stop=None):
+    def stand_at(self, reached):
+        """Be where a block ended: the learner knows what it knew then."""
+        self.reached, self.done, self.seconds = reached, reached.done, reached.seconds
+        self.learner.load(reached.arrays)
+
+    def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, probed=None, stop=None):
         """Learn all updates; returns the record.
+
+        Whatever stops a run, Ctrl-C, an error or a full disk: what it leaves is the state between two blocks, in the record and
+        in the checkpoint beside it, from which the same run goes on with ``resume``.
 
         Parameters
         ----------
         probe : callable, optional
             ``probe(self) -> dict`` of more metrics, asked for before the first update and at every test.
+        probed : JSON data, optional
+            What the numbers of ``probe`` depend on, apart from the run itself.
         stop : threading.Event, optional
             Once set, the run ends as if by Ctrl-C.
         """
-        recorder = self.open_record(request, path, resume)
         title = title or f"{self.rule.name}, {self.backend}, seed {self.seed}"
-        saved = time.monotonic()
-        with progress(title, self.updates, show=show) as advance, recorder:
-            advance(self.done)
+        with only_writer(path):
+            recorder = self.open_record(request, path, resume, probed)
             try:
-                if "metrics" not in recorder.last and (self.test or probe):
-                    recorder.add_metrics(update=0, **self.tested(probe))
-                while self.done < self.updates:
-                    if stop is not None and stop.is_set():
-                        raise KeyboardInterrupt
-                    metrics = self.block(recorder, probe)
-                    advance(self.per_block, loss=metrics["loss"], accuracy=metrics["accuracy"])
-                    if path and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        self.save(recorder, path)
-                        saved = time.monotonic()
-            finally:  # whatever stops the run, Ctrl-C included, what it has learned stays
-                self.keep_weights(recorder)
-                if path:
-                    self.save(recorder, path)
+                with progress(title, self.updates, done=self.done, show=show) as advance:
+                    self.learn(recorder, advance, path, probe, stop)
+                self.end(recorder, path)
+            except RunawayError:  # it carries the record with the weights that failed
+                raise
+            except BaseException as error:
+                with deferred():
+                    self.leave(recorder, path, error)
+                raise
         return recorder.tree()
+
+    def learn(self, recorder, advance, path, probe, stop):
+        """Block after block, with a checkpoint now and then."""
+        saved = time.monotonic()
+        if "metrics" not in recorder.last and (self.test or probe):
+            recorder.add_metrics(update=0, **self.tested(probe))
+            self.keep_place(recorder)
+        while self.done < self.updates:
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            metrics = self.block(recorder, probe)
+            advance(self.per_block, loss=metrics["loss"], accuracy=metrics["accuracy"])
+            if path and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                with deferred():
+                    self.save(recorder, path)
+                saved = time.monotonic()
+
+    def keep_place(self, recorder):
+        """Let what was done so far be done for good: learners replace their arrays and never write into them."""
+        self.reached = Reached(self.learner.arrays(), self.done, self.seconds, recorder.rows)
+
+    def end(self, recorder, path):
+        """Save a last time, and mark the record as complete."""
+        with deferred(), writing(path):
+            self.save(recorder, path)
+            recorder.close()
+
+    def leave(self, recorder, path, error):
+        """Go back to the end of the last whole block, save it, and tell who pressed Ctrl-C."""
+        self.stand_at(self.reached)
+        recorder.cut(self.reached.rows)
+        if not isinstance(error, DiskError):
+            self.save(recorder, path)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"stopped after {self.done} of {self.updates} updates; {saved_in(path)}") from None
 
     def tested(self, probe):
         """Metrics of the test trials and of ``probe``, with the present weights."""
@@ -161,28 +242,43 @@ class Fit:
     def block(self, recorder, probe=None):
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
-        trials = concatenate([self.task.training(self.done + k, self.batch, self.seed) for k in range(self.per_block)])
+        trials = concatenate([self.drawn(self.done + k) for k in range(self.per_block)])
         trials = trials if self.rule.taught else trials.without(self.net.teachers)
         before = self.learner.arrays() if self.rule.taught else None
+        began = self.learner.numbers(), self.learner.parameters()
         try:
             found = self.learner.train(trials)
         except RunawayError as error:  # a learner knows neither the record nor how far it has come
             if before:  # weights that changed along the trial are lost: those from before it stay
                 self.learner.load(before)
+            self.check_began(began, trials, recorder, isinstance(error, Unexplained))
             raise self.runaway(f"{error} at update {self.done + 1} of {self.rule.name}", recorder) from error
         self.seconds += time.perf_counter() - started
         steps = self.done + np.arange(1, self.per_block + 1)
         self.done += self.per_block
         for update, metrics in zip(steps, found, strict=True):
-            self.check(update, metrics, recorder)
+            self.check(update, metrics, recorder, began, trials)
             tested = self.tested(probe) if update % self.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
-        for entry in recorder.request.entries:
-            if entry.variable == "weight" and entry.every > 1 and self.done % entry.every == 0:
-                recorder.set_weights(entry.node, self.learner.numbers()[entry.node], update=self.done)
+        for name, every in recorder.request.weights.items():
+            if self.done % every == 0 or self.done == self.updates:
+                recorder.set_weights(name, self.learner.numbers()[name], update=self.done)
+        self.keep_place(recorder)
         return {**metrics, **tested}
 
-    def check(self, update, metrics, recorder):
+    def drawn(self, update):
+        """The trials of one update."""
+        return presented(self.task, "training", self.batch, update, self.batch, self.seed)
+
+    def check_began(self, began, trials, recorder, unexplained=True):
+        """Raise where something is not finite with the numbers that a block ``began`` with, and name it."""
+        values, dtype = self.values.replace_weights(*began), self.numerics.get("dtype", "float64")
+        where = first_not_finite(self.net, values, trials, seed=self.seed, dtype=dtype) if unexplained else None
+        if where:
+            problem = f"{where}, while {self.rule.name} learned"
+            raise self.runaway(problem, recorder, "look at the weights in the record")
+
+    def check(self, update, metrics, recorder, began, trials):
         """Stop a run that has nothing more to learn: a loss that is not a number, neurons that fire all the time."""
         problem = None
         # a membrane that is not a number never spikes: such a network is silent, and its loss looks harmless
@@ -195,37 +291,74 @@ class Fit:
         elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
             problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"
         if problem:
+            self.check_began(began, trials, recorder, broken or not math.isfinite(metrics["loss"]))
             raise self.runaway(problem, recorder)
 
-    def runaway(self, problem, recorder):
+    def runaway(self, problem, recorder, advice="lower the learning rate, or look at the weights in the record"):
         self.keep_weights(recorder)
-        return RunawayError(f"{problem}; lower the learning rate, or look at the weights in the record", recorder.tree())
+        return RunawayError(f"{problem}; {advice}", recorder.tree())
 
     def keep_weights(self, recorder):
         """The latest weights, of every projection that is not kept along training."""
-        along = {e.node for e in recorder.request.entries if e.variable == "weight" and e.every > 1}
         for name, weight in self.learner.numbers().items():
-            if name not in along:
+            if name not in recorder.request.weights:
                 recorder.set_weights(name, weight)
         for name, value in self.learner.parameters().items():
             recorder.set_learned(name, value)
 
-    def open_record(self, request, path, resume):
-        origin = {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
-        if resume and path and checkpoint_of(path).exists():
-            arrays, state = load_checkpoint(checkpoint_of(path))
-            if state["identity"] != self.identity():
-                raise LocalplastError(f"{path} is a run of another network, rule, task or seed; start anew without resume")
-            self.learner.load(arrays)
-            self.done, self.seconds = state["done"], state["seconds"]
-            return Recorder.resume(path, self.net, request, position=state["position"])
-        return Recorder(self.net, request, path=path, provenance=origin)
+    def open_record(self, request, path, resume, probed=None):
+        """The record to write into: a new one, or that of the run to go on with, after the learner has gone to where it stands."""
+        self.identity = {**identity(self), "probes": probed} if path else None
+        if path and resume and checkpoint_of(path).exists():
+            return self.open_again(request, path)
+        with writing(path):
+            if path and begun(path) and resume:
+                raise LocalplastError(
+                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at another path"
+                )
+            if path:  # before the record: whoever finds one finds a checkpoint too
+                check_free(path)
+                self.write_checkpoint(path, {})
+            return Recorder(self.net, request, path=path, provenance=self.origin())
+
+    def open_again(self, request, path):
+        """As :meth:`open_record`, where there is a checkpoint."""
+        stands, state = read_checkpoint(path)
+        check_same(path, state["identity"], self.identity)
+        if stands.done > self.updates:
+            raise LocalplastError(f"{path} has learned {stands.done} updates already; updates={self.updates} would be less")
+        if stands.done % self.per_block:
+            raise LocalplastError(f"{path} has been written meanwhile; try again")
+        if stands.done and not begun(path):
+            raise LocalplastError(f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume")
+        warn_of_changes(path, state["surroundings"])
+        self.stand_at(stands)
+        with writing(path):
+            if not begun(path):
+                return Recorder(self.net, request, path=path, provenance=self.origin())
+            return Recorder.resume(path, self.net, request, position=stands.rows)
+
+    def origin(self):
+        return {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
 
     def save(self, recorder, path):
-        """A checkpoint: enough to go on in a new process and get the same numbers."""
-        position = recorder.flush()
-        state = {"identity": self.identity(), "done": self.done, "seconds": self.seconds, "position": position}
+        """Between two blocks: the latest weights, and a checkpoint.
+
+        It is enough to go on in a new process and get the same numbers, to the bit on one machine.
+        """
+        self.keep_weights(recorder)
+        if path:
+            with writing(path):
+                self.write_checkpoint(path, recorder.flush())
+
+    def write_checkpoint(self, path, position):
+        state = {"identity": self.identity, "surroundings": surroundings(), "position": position}
+        state |= {"done": self.done, "seconds": self.seconds}
         save_checkpoint(checkpoint_of(path), self.learner.arrays(), state)
+
+    def interrupt(self):
+        """Let the block that another thread runs end soon, in a KeyboardInterrupt there."""
+        self.learner.interrupt()
 
     def close(self):
         """Release what was compiled."""
@@ -238,9 +371,14 @@ def encode_rule(rule):
     return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": str(rule.update)}
 
 
+def saved_in(path):
+    """What to tell somebody who stopped a run."""
+    return f"what was learned is saved in {path}: go on with --resume (resume=True)" if path else "without path= nothing is saved"
+
+
 def checkpoint_of(path):
     """Where the checkpoint of the record at ``path`` stands."""
-    return Path(path).with_suffix(".checkpoint.npz")
+    return beside(path, ".checkpoint.npz")
 
 
 def split(trials, size):

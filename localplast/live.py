@@ -50,10 +50,9 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     trials.check(net)
     request, values = Request.parse(net, record, every=every), values or net.draw(seed)
     states = Request(tuple(e for e in request.entries if e.variable != "weight"))
-    weights = {e.node: e.every for e in request.entries if e.variable == "weight"}
     trials = trials if rule.taught else trials.without(net.teachers)
     trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))
-    watch, loss = Watch(traced(net, states), weights, trials.steps), loss or default_loss(trials)
+    watch, loss = Watch(traced(net, states), request.weights, trials.steps), loss or default_loss(trials)
     learner = WatchedLearner(net, values, rule, loss, optimiser, batch=len(trials), seed=seed, watch=watch)
     recorder = Recorder(net, request, provenance=provenance("torch", seed, "torch"))
     with recorder:

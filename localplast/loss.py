@@ -8,7 +8,10 @@ online.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from brian2.units.allunits import second
+from brian2.units.stdunits import Hz
 
+from localplast.arguments import as_number, check_choice
 from localplast.errors import NetworkError
 
 __all__ = [
@@ -40,7 +43,10 @@ def rate(target, strength, *, window=None):
     it goes with weights that change within a trial. It then acts through local rules only, and is not part of the
     reported loss.
     """
-    return RateRegulariser(float(target), float(strength), 0.0 if window is None else float(window))
+    fading = 0.0 if window is None else as_number("the window of rate()", window, 0, dimension=second.dim, above=True)
+    return RateRegulariser(
+        as_number("the target of rate()", target, 0, dimension=Hz.dim), as_number("the strength of rate()", strength, 0), fading
+    )
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,7 @@ def branching(strength, *, batch=False):
         Count the spikes of all trials of a batch together, as the authors' code does: the penalty then grows with the
         batch, and trials compensate each other. Default: every trial by itself.
     """
-    if not strength > 0:
-        raise NetworkError(f"the strength of the branching regulariser must be positive, not {strength!r}; leave it out instead")
-    return Branching(float(strength), bool(batch))
+    return Branching(as_number("the strength of the branching regulariser", strength, 0, above=True), bool(batch))
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class Loss:
     Parameters
     ----------
     kind : str
-        ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-log softmax(y)[label]``.
+        ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-sum_k y*_k log softmax(y)_k``, of a label
+        ``-log softmax(y)[label]``.
         ``'smooth_l1'``: ``sum_k d_k**2/2`` where ``|d_k| < 1``, else ``|d_k| - 1/2``, with ``d = y - y*``.
     regulariser : RateRegulariser, optional
     branching : Branching, optional
@@ -93,6 +98,9 @@ class Loss:
     kind: str
     regulariser: RateRegulariser | None = None
     branching: Branching | None = None
+
+    def __post_init__(self):
+        check_choice("the kind of a loss", self.kind, ("mse", "smooth_l1", "cross_entropy", "reward"))
 
     def __add__(self, other):
         if isinstance(other, Branching):
@@ -110,12 +118,13 @@ class Loss:
         exponentials = np.exp(shifted) if isinstance(y, np.ndarray) else shifted.exp()
         total = exponentials.sum(-1)
         logarithm = np.log(total) if isinstance(y, np.ndarray) else total.log()
-        return logarithm - (shifted * target).sum(-1)
+        return target.sum(-1) * logarithm - (shifted * target).sum(-1)
 
     def check(self, trials, outputs, dt):
         """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
-        if trials.target is None:
-            raise NetworkError("these trials have no target, so nothing can be learned from them: give Trials(..., target=...)")
+        trials.check_target(outputs)
+        if self.kind == "cross_entropy" and np.min(trials.target) < 0:
+            raise NetworkError(f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}")
 
     def error(self, y, target):
         """``dl/dy``, shape as ``y``."""
@@ -125,11 +134,11 @@ class Loss:
             return (y - target).clip(-1, 1)
         if isinstance(y, np.ndarray):
             exponentials = np.exp(y - y.max(-1, keepdims=True))
-            return exponentials / exponentials.sum(-1, keepdims=True) - target
-        return y.softmax(-1) - target
+            return exponentials / exponentials.sum(-1, keepdims=True) * target.sum(-1, keepdims=True) - target
+        return y.softmax(-1) * target.sum(-1, keepdim=True) - target
 
     def dense_target(self, target, steps, outputs):
-        """The target as a float array ``(trial, time, readout)`` or, for labels and for zero, ``(trial, 1, readout)``."""
+        """The target as a float array ``(trial, time, readout)`` or, for labels, ``(trial, 1, readout)``."""
         if np.ndim(target) == 1:
             return np.eye(outputs)[np.asarray(target)][:, None, :]
         return np.asarray(target).astype(float)
@@ -166,9 +175,10 @@ class Reward(Loss):
         return int(self.delay / dt + 0.5)
 
     def check(self, trials, outputs, dt):
-        target, weight = trials.target, np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
-        if np.ndim(target) != 1 or np.asarray(target).dtype.kind not in "iu" or np.min(target) < 0 or np.max(target) >= outputs:
+        weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
+        if np.ndim(trials.target) != 1:
             raise NetworkError(f"a reward needs the right choice of every trial: int labels (trial,) from 0 to {outputs - 1} as target")
+        trials.check_target(outputs)
         counted, wait = np.flatnonzero(weight), self.steps(dt)
         if not len(counted):
             raise NetworkError("a reward needs steps in which choices are made; the weight of every step is zero")
@@ -201,9 +211,11 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
 
     Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45 (reward-based e-prop).
     """
-    return Reward(
-        "reward", policy=policy, value=value, dice=dice, discount=float(discount), value_cost=float(value_cost), delay=float(delay)
-    )
+    numbers = dict(
+        discount=as_number("discount", discount, 0, 1), value_cost=as_number("value_cost", value_cost, 0),
+        delay=as_number("the delay of a reward", delay, 0, dimension=second.dim),
+    )  # fmt: skip
+    return Reward("reward", policy=policy, value=value, dice=dice, **numbers)
 
 
 def gumbel(rng, shape):

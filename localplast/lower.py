@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import sympy
-from brian2.core.variables import Variable
-from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
-from brian2.units.allunits import second
 
 from localplast.calculus import Tape, differentiate, in_si, int_, symbol, to_sympy
 from localplast.errors import ModelError, UnsupportedError
-from localplast.neuron import namespace, split_statements, split_threshold
+from localplast.neuron import Integrand, integrated, known_to_integrator, split_statements, split_threshold
+from localplast.propagator import chained_code
+from localplast.slopes import unless_overflown
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
@@ -142,20 +141,14 @@ def expand_subexpressions(expression, subexpressions):
 
 def update_code(model):
     """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
-    code = ""
-    if model.odes:
-        variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
-        del variables["dt"]  # the integrator would ask for its value
-        for name in model.parameters:  # the linear integrator asks that coefficients be constant
-            variables[name] = Variable(name, dimensions=variables[name].dim, constant=True)
-        try:
-            code = StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
-        except UnsupportedEquationsException as error:
-            raise ModelError(
-                f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); "
-                "try 'exponential_euler', 'rk4' or 'euler'"
-            ) from None
-    return "\n".join([*held_code(model), code, *(unless_refractory(model, line) for line in split_statements(model.update))]).strip()
+    discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
+    return "\n".join([*held_code(model), integration_code(model), *discrete]).strip()
+
+
+def integration_code(model):
+    """Brian2's code of one step; that of an exact step is written so that time constants may meet."""
+    linear = model.odes and str(model.method).lower() in ("exact", "linear")
+    return (linear and chained_code(model.parsed, known_to_integrator(model))) or integrated(Integrand.of(model))
 
 
 def held_code(model):
@@ -277,7 +270,7 @@ def jacobian(step, *parameters):
         for column in columns:
             total = chain_rule(expression, column, derivative, step.model)
             if total != 0:
-                entries[row, column] = total
+                entries[row, column] = unless_overflown(step, total) if total.free_symbols & varying else total
     return Jacobian(needed(program, entries.values()), entries)
 
 
@@ -307,7 +300,8 @@ def needed(program, expressions):
 def check_integration(name, step, parameters, dt):
     """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
 
-    Brian2's exact integration divides 0/0 when two time constants are equal; that gives NaN, silently.
+    Where time constants meet it is one (:mod:`localplast.propagator`). Of variables that drive each other Brian2's text divides
+    by the root of the product of both drives: 0/0 where one is zero, no real number where they oscillate.
     """
     if step.model.method != "exact" or not step.program:
         return
@@ -317,10 +311,10 @@ def check_integration(name, step, parameters, dt):
         try:
             values = Tape(step.outputs, {**constants, **probes})({})
         except ZeroDivisionError:
-            values = {"step": np.nan}
-    if not all(np.all(np.isfinite(value)) for value in values.values()):
+            values = dict.fromkeys((f"new_{n}" for n in step.state), np.nan)
+    broken = [n for n in step.state if not np.all(np.isfinite(values[f"new_{n}"]))]
+    if broken:
         raise ModelError(
-            f"population {name!r}: the exact integration of {step.model.name} is degenerate (0/0) for these parameters, "
-            "most often because two time constants are equal; change one of them slightly "
-            "or use method='exponential_euler'"
+            f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} with these "
+            "parameters: they drive each other, one of them not at all, or so that they oscillate; use method='exponential_euler'"
         )

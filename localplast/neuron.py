@@ -17,15 +17,18 @@ from brian2.equations.equations import PARAMETER, EquationError, SingleEquation,
 from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions, check_units_statements
 from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions, get_unit
+from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, Quantity, get_dimensions, get_unit
 from brian2.utils.stringtools import get_identifiers
 
+from localplast.arguments import is_real
 from localplast.bounded import check_bounded, check_written
 from localplast.errors import ModelError
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
 from localplast.serialise import check_fields, encode
+from localplast.slopes import FUNCTIONS
 from localplast.surrogate import Surrogate
 
 __all__ = ["Mismatch", "NeuronModel"]
@@ -66,8 +69,9 @@ class NeuronModel:
     reset, adaptation : str
         Statements run where the neuron spiked. Two blocks, because they are two edges of the credit graph:
         ``reset`` (the membrane) and ``adaptation`` (what a spike leaves behind in slower variables).
-    refractory : str, optional
-        Name of the parameter that holds the refractory period; ODEs marked ``(unless refractory)`` are clamped.
+    refractory : str or Quantity, optional
+        Name of the parameter that holds the refractory period; ODEs marked ``(unless refractory)`` are clamped. A time, such as
+        ``5*ms``, becomes the parameter ``tau_ref``.
     method : str
         Integration method, any of Brian2's: ``exact``, ``exponential_euler``, ``euler``, ``rk2``, ``rk4``, ``heun``.
     update : str
@@ -99,7 +103,7 @@ class NeuronModel:
     threshold: str | None = None
     reset: str = ""
     adaptation: str = ""
-    refractory: str | None = None
+    refractory: str | Quantity | None = None
     method: str = "exact"
     update: str = ""
     output: str | None = None
@@ -113,6 +117,9 @@ class NeuronModel:
     def __post_init__(self):
         if self.surrogate is not None and self.surrogate.parameters:
             object.__setattr__(self, "parameters", {**self.parameters, **self.surrogate.parameters})
+        if isinstance(self.refractory, Quantity):
+            object.__setattr__(self, "parameters", with_refractory(self))
+            object.__setattr__(self, "refractory", "tau_ref")
         check_model(self)
 
     def __eq__(self, other):
@@ -183,6 +190,11 @@ class NeuronModel:
         return result
 
     @property
+    def output_dimension(self):
+        """The dimensions of what a readout of this kind is judged by."""
+        return parse_expression_dimensions(self.output, namespace(self))
+
+    @property
     def odes(self):
         """Names of the variables with a differential equation."""
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
@@ -202,6 +214,68 @@ class NeuronModel:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
+
+
+def with_refractory(model):
+    """The parameters of a model whose refractory period is given as a time."""
+    if "tau_ref" in model.parameters:
+        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
+    return {**model.parameters, "tau_ref": model.refractory}
+
+
+@dataclass(frozen=True)
+class Integrand:
+    """What the integrated step of a ``model`` depends on: all that two models must share to have the same."""
+
+    equations: str
+    refractory: bool
+    method: str
+    dimensions: tuple
+    model: object = field(compare=False)
+
+    @classmethod
+    def of(cls, model):
+        """That of ``model``."""
+        dimensions = tuple((name, get_dimensions(value)) for name, value in model.parameters.items())
+        return cls(model.equations, model.refractory is not None, model.method, dimensions, model)
+
+
+@functools.cache
+def integrated(integrand):
+    """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
+
+    Raises
+    ------
+    UnsupportedEquationsException
+        The method cannot integrate them.
+    """
+    model = integrand.model
+    if not model.odes:
+        return ""
+    variables = known_to_integrator(model)
+    return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
+
+
+def known_to_integrator(model):
+    """Brian2 variables for every name in the equations, as its state updaters want them."""
+    variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
+    del variables["dt"]  # the integrator would ask for its value
+    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}  # coefficients must be
+    return {**variables, **constant}
+
+
+def check_method(model):
+    """Raise unless Brian2 knows the method, and it can integrate these equations."""
+    known = sorted(name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl"))  # those write no text
+    if model.odes and str(model.method).lower() not in known:
+        raise ModelError(f"{model.name}: unknown integration method {model.method!r}; there are {', '.join(known)}")
+    try:
+        integrated(Integrand.of(model))
+    except UnsupportedEquationsException as error:
+        raise ModelError(
+            f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try one of 'exponential_euler', "
+            "'euler', 'rk4', 'heun' or 'milstein'"
+        ) from None
 
 
 def split_statements(code):
@@ -235,7 +309,8 @@ UNITS = {name: Constant(name, float(unit), dimensions=unit.dim) for name, unit i
 def namespace(model):
     """Brian2 variables for every name that the model's text may use (for unit checks, nothing is evaluated)."""
     names = {name: Variable(name, dimensions=dim) for name, dim in model.dimensions.items()}
-    return {**UNITS, **names, "dt": Variable("dt", dimensions=second.dim), **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
+    own = {"dt": Variable("dt", dimensions=second.dim), **FUNCTIONS}
+    return {**UNITS, **names, **own, **DEFAULT_FUNCTIONS, **DEFAULT_CONSTANTS}
 
 
 def check_model(model):
@@ -271,9 +346,44 @@ def check_model(model):
         known = sorted(model.parameters)
         raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {known}")
     for name, value in model.initial.items():
+        if not is_real(value):
+            raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
         if get_dimensions(value) != model.dimensions[name]:
             unit = get_unit(model.dimensions[name])
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
+    check_divisors(model, model.parameters, model.name)
+    check_method(model)
+
+
+def check_divisors(model, values, label):
+    """Raise where the model divides by one of these ``values``, and it is zero, or a time that is not above zero."""
+    for name in divisors(model).intersection(values):
+        array, is_time = np.asarray(values[name], float), model.dimensions[name] == second.dim
+        if np.any(array <= 0 if is_time else array == 0):
+            wrong = "a time above zero" if is_time else "not zero"
+            raise ModelError(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
+
+
+@functools.cache
+def divisors(model):
+    """Names that the texts of a model divide by: alone, or as a factor of what they divide by."""
+    blocks = [split_statements(block) for block in (model.update, model.reset, model.adaptation)]
+    texts = [eq.expr.code for eq in model.written.values() if eq.expr is not None] + [line for block in blocks for line in block]
+    texts += [text for text in (model.output, getattr(model.surrogate, "expression", None)) if text]
+    trees = [node for text in texts for node in ast.walk(ast.parse(text))]
+    return frozenset(n for node in trees if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) for n in factors(node.right))
+
+
+def factors(node):
+    """Names whose zero makes this zero."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    elif isinstance(node, ast.UnaryOp):
+        yield from factors(node.operand)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div, ast.Pow)):
+        yield from factors(node.left)
+        if isinstance(node.op, ast.Mult):
+            yield from factors(node.right)
 
 
 def check_fields_of(model):
@@ -294,10 +404,8 @@ def check_fields_of(model):
 
 def check_parameters(model, equations):
     for name, value in model.parameters.items():
-        try:
-            np.asarray(value, float)
-        except (TypeError, ValueError):
-            raise ModelError(f"{model.name}: the parameter {name} = {value!r} is not a number; write for example 5*ms") from None
+        if not is_real(value):
+            raise ModelError(f"{model.name}: the parameter {name} = {value!r} is not a number; write for example 5*ms")
         if name not in equations:
             continue
         if equations[name].expr is not None:
@@ -328,8 +436,6 @@ def check_names(model, equations):
 
 
 def check_equations(model, equations, variables):
-    from brian2.stateupdaters.base import StateUpdateMethod
-
     for name, equation in model.written.items():
         check_flags(model, name, equation)
         if equation.expr is None:
@@ -338,9 +444,6 @@ def check_equations(model, equations, variables):
         expected = equation.dim / second.dim if differential else equation.dim
         where = f"d{name}/dt" if differential else name
         check_text(model, f"equation '{where} = {equation.expr.code}'", equation.expr.code, variables, expected)
-    if model.odes and str(model.method).lower() not in StateUpdateMethod.stateupdaters:
-        known = sorted(StateUpdateMethod.stateupdaters)
-        raise ModelError(f"{model.name}: unknown integration method {model.method!r}; Brian2 has {', '.join(known)}")
 
 
 def check_flags(model, name, equation):

@@ -6,6 +6,7 @@ import sympy
 from sympy.printing.latex import LatexPrinter
 
 from localplast.calculus import symbol, to_text
+from localplast.slopes import Tamed
 
 __all__ = ["escape", "math_name", "math_text", "plain_text"]
 
@@ -70,8 +71,8 @@ class Printer(LatexPrinter):
 
 
 def rounded(expression):
-    """``expression`` with its numbers to six digits."""
-    expression = sympy.sympify(expression, strict=True)
+    """``expression`` with its numbers to six digits, and without the bounds that only an engine needs."""
+    expression = sympy.sympify(expression, strict=True).replace(lambda e: isinstance(e, Tamed), lambda e: e.args[0])
     return expression.xreplace({f: sympy.Float(f, 6) for f in expression.atoms(sympy.Float)})
 
 

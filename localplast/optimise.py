@@ -8,9 +8,13 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 
+from localplast.arguments import as_number, is_real
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name
+
+#: Constants that are the share of something that is kept.
+SHARES = ("beta", "beta1", "beta2", "decay", "momentum")
 
 __all__ = ["Optimiser", "adam", "check_norm", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"]
 
@@ -41,6 +45,8 @@ class Optimiser:
         Updates after which every change is half as large.
     own : dict of str to dict of str to float
         Constants of single projections, where they differ.
+    power : float
+        Of the learning rate that was asked for, which the constant of this name is.
     """
 
     name: str
@@ -55,10 +61,17 @@ class Optimiser:
     norm: float = float("inf")
     halving: float = float("inf")
     own: dict = field(default_factory=dict)
+    power: float = 1.0
 
     def __post_init__(self):
         for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
             check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
+        numbers = {
+            name: as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf) for name, value in self.constants.items()
+        }  # fmt: skip
+        object.__setattr__(self, "constants", numbers)
+        for name, rate in self.rates.items():
+            as_number(f"the rate of {name!r}", rate, 0)
 
     def program(self, unit=1, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
@@ -83,6 +96,12 @@ class Optimiser:
     def rate(self, projection):
         """The learning rate of one projection."""
         return self.constants["learning_rate"] * self.rates.get(projection, 1.0)
+
+    @property
+    def label(self):
+        """Name, learning rate, and after how many updates that halves, in a few words."""
+        rate = self.constants["learning_rate"] ** (1 / self.power)
+        return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:g}" if self.halving < float("inf") else "")
 
     def frozen(self, projection):
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""
@@ -110,7 +129,7 @@ class Optimiser:
         that of AdamW. Chained twice, rates add. ``only`` names the projections that decay (default: all that learn): adaptive
         e-prop lets the readout's weights decay, and with them the feedback that learns beside them.
         """
-        if not 0 <= rate <= 1:
+        if not is_real(rate) or not 0 <= rate <= 1:
             raise LocalplastError(f"the decay rate {rate!r} is not a share; give a number from 0 to 1, per update")
         return replace(self, decay=self.decay + float(rate), decaying=tuple(only) or self.decaying)
 
@@ -120,7 +139,7 @@ class Optimiser:
         It comes before everything else (Pascanu et al. 2013 clip the norm instead); ``limit`` has the unit of the
         gradient, which is the mean over the batch. Chained twice, the smaller limit holds.
         """
-        if not limit > 0:
+        if not is_real(limit) or not limit > 0:
             raise LocalplastError(f"gradients cannot be clipped to {limit!r}; give a positive limit")
         smallest = min(float(limit), self.constants.get("limit", float("inf")))
         clipped = replace(self, constants={**self.constants, "limit": smallest}, scales={**self.scales, "limit": 1})
@@ -131,7 +150,7 @@ class Optimiser:
 
     def halved(self, every):
         """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a falling rate."""
-        if not every > 0:
+        if not is_real(every) or not every > 0:
             raise LocalplastError(f"the learning rate cannot halve every {every!r} updates; give a positive number")
         return replace(self, halving=float(every))
 
@@ -143,7 +162,7 @@ class Optimiser:
         It is no local rule: every synapse must know all the others. Learning with BPTT can, and traces summed up to the
         end of a batch on Torch.
         """
-        if not limit > 0:
+        if not is_real(limit) or not limit > 0:
             raise LocalplastError(f"the norm of a gradient cannot be held to {limit!r}; give a positive limit")
         return replace(self, norm=min(float(limit), self.norm))
 
@@ -178,7 +197,7 @@ def check_norm(rule, optimiser, reason):
 
 def sgd(learning_rate):
     """``w <- w - learning_rate * g``."""
-    return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": float(learning_rate)})
+    return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": learning_rate})
 
 
 def momentum(learning_rate, beta=0.9):
@@ -189,7 +208,7 @@ def momentum(learning_rate, beta=0.9):
     return Optimiser(
         name="momentum",
         statements=(("m", "beta*m + g"), ("w", "w - learning_rate*m")),
-        constants={"learning_rate": float(learning_rate), "beta": float(beta)},
+        constants={"learning_rate": learning_rate, "beta": beta},
         state={"m": 1},
     )
 
@@ -230,7 +249,7 @@ def divided(name, memory, learning_rate, decay, epsilon):
     return Optimiser(
         name=name,
         statements=(("s", memory), ("w", "w - learning_rate*g/(sqrt(s) + epsilon)")),
-        constants={"learning_rate": float(learning_rate), "decay": float(decay), "epsilon": float(epsilon)},
+        constants={"learning_rate": learning_rate, "decay": decay, "epsilon": epsilon},
         state={"s": 2},
         scales={"epsilon": 1},
         normalised=True,
@@ -259,7 +278,7 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
             ("w", f"w - {step}"),
         ),
         constants={
-            "learning_rate": float(learning_rate), "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
+            "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
         },
         state={"m": 1, "s": 2},
         scales={"epsilon": 1},
@@ -281,6 +300,7 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
     epsilon : float
         In the published place, beside the cube root of what holds the rate.
     """
+    learning_rate = as_number("learning_rate of madgrad()", learning_rate, 0, above=True)
     return Optimiser(
         name="madgrad",
         statements=(
@@ -290,12 +310,13 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
             ("w", "momentum*w + (1 - momentum)*learning_rate*(start - s/(q**(1/3) + epsilon))"),
         ),
         constants={
-            "learning_rate": float(learning_rate) ** (2 / 3), "momentum": float(momentum), "unit": 1.0,
-            "epsilon": float(epsilon) / float(learning_rate) ** (1 / 3),
+            "learning_rate": learning_rate ** (2 / 3), "momentum": momentum, "unit": 1.0,
+            "epsilon": as_number("epsilon of madgrad()", epsilon, 0) / learning_rate ** (1 / 3),
         },
         state={"start": 0, "s": 0, "q": 0},
         scales={"unit": 1},
         normalised=True,
+        power=2 / 3,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
 
+from localplast.arguments import as_number, check_choice, is_real
 from localplast.delay import Kernel
 from localplast.errors import NetworkError
 from localplast.neuron import NeuronModel
@@ -35,6 +36,11 @@ class Random:
     spread: float
     fan_in: bool
     radius: float | None = None
+
+    def __post_init__(self):
+        check_choice("kind of Random", self.kind, ("normal", "uniform"))
+        if is_real(self.spread) and np.any(np.asarray(self.spread) < 0):
+            raise NetworkError(f"weights cannot be spread by {self.spread!r} around their mean: give 0 or more")
 
     def draw(self, rng, shape, mask=True):
         """An array of ``shape`` ``(pre, post)`` in SI units, zero where ``mask`` says that there is no synapse."""
@@ -94,7 +100,7 @@ def same_as(projection, *, times=1.0, transposed=False):
 
     Only the beginning: while the network learns each projection has weights of its own.
     """
-    return SameAs(projection, float(times), transposed)
+    return SameAs(projection, as_number("times", times), transposed)
 
 
 def transposed(projection, *, times=1.0):
@@ -103,7 +109,7 @@ def transposed(projection, *, times=1.0):
     Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No synapse knows the
     weight of another one (weight transport), so that this is a reference for feedback that is random or learns by itself.
     """
-    return SameAs(projection, float(times), transposed=True, always=True)
+    return SameAs(projection, as_number("times", times), transposed=True, always=True)
 
 
 @dataclass(frozen=True, eq=False)

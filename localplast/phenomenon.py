@@ -3,7 +3,6 @@
 The sibling of :class:`~localplast.protocol.Protocol`: a module in ``protocols/`` defines one of the two as ``protocol``.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.checkpoint import Series, create_store
+from localplast.checkpoint import Series, create_store, replacement
 from localplast.errors import LocalplastError
 from localplast.record import open_record, version
 from localplast.table import Column, Table
@@ -113,11 +112,8 @@ def write_record(record, path):
     path = Path(path)
     if path.exists():
         open_record(path)  # raises unless it is a record
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        fill(create_store(Path(folder, "new"), dict(record.attrs)), record)
-        if path.exists():
-            path.rename(Path(folder, "old"))
-        Path(folder, "new").rename(path)
+    with replacement(path) as folder:
+        fill(create_store(folder, dict(record.attrs)), record)
 
 
 def fill(root, record):

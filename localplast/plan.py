@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import Quantity
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
+from localplast.arguments import check_kind
+from localplast.check import unit_text
 from localplast.eligibility import Derived
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.images import check_dense
@@ -20,8 +22,9 @@ from localplast.optimise import Optimiser
 from localplast.programs import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
 from localplast.rule import Rule
 from localplast.short_term import check_learnable
+from localplast.task import Trials
 
-__all__ = ["Plan", "check_branching", "judged_readout", "plan", "the_readouts"]
+__all__ = ["Plan", "check_branching", "check_trials", "judged_readout", "plan", "the_readouts"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,19 @@ def judged_readout(net, loss):
     """The readout whose outputs are choices: of several the last, with reward the policy."""
     readouts = the_readouts(net, loss)
     return loss.policy if isinstance(loss, Reward) else readouts[-1]
+
+
+def check_trials(net, trials, loss=None):
+    """Raise where a batch does not fit the network, or ``loss`` cannot be told from it: asked of every batch, on every backend."""
+    check_kind("trials", trials, Trials)
+    trials.check(net)
+    if loss is None:
+        return
+    readout, unit = judged_readout(net, loss), get_dimensions(trials.target)
+    loss.check(trials, net.size(readout), float(net.dt))
+    expected = net.nodes[readout].model.output_dimension
+    if unit not in (DIMENSIONLESS, expected):
+        raise NetworkError(f"the target is in {unit_text(unit)}, and the output of {readout!r} in {unit_text(expected)}: give the same")
 
 
 def check_reward(net, loss):

@@ -59,7 +59,7 @@ def learning_curves(tree, ax, *, metric="accuracy"):
     for rule, colour, line in coloured(curves["rule"].values):
         seen = training[metric].sel(rule=rule)
         ax.plot(seen["update"], scale * seen.mean("seed"), color=colour, lw=0.6, alpha=0.6)
-        tested = curves[f"test_{metric}"].sel(rule=rule)
+        tested = curves[f"test_{metric}"].sel(rule=rule).dropna("update", how="all")
         band(ax, tested["update"].values, scale * tested.values, rule, colour, line, marker=".")
     ax.plot([], [], color="0.5", lw=0.6, label="training batches")
     if metric == "accuracy" and "references" in tree.children:
@@ -78,7 +78,8 @@ def alignment(tree, ax, *, metric="cosine", projection=None):
     found = tree[group].to_dataset()[metric]
     found = found if projection is None else found.sel(projection=projection)
     for rule, colour, line in coloured(found["rule"].values):
-        band(ax, found["update"].values, found.sel(rule=rule).values, rule, colour, line)
+        seen = found.sel(rule=rule).dropna("update", how="all")
+        band(ax, seen["update"].values, seen.values, rule, colour, line)
     if metric == "relative_error":
         ax.set_yscale("symlog", linthresh=0.1)
     elif metric in RANGES:  # else rounding errors of what is equal would fill the panel

@@ -269,7 +269,8 @@ def neuron_plan(net, made, name, synapses, shift):
         if made.rule.taught:
             end += own_error(net.nodes[name].model, parameter)
             continue
-        found = sensitivity(net, name, parameter, keep=made.rule.eligibility.keep)
+        eligibility = made.rule.eligibility
+        found = sensitivity(net, name, parameter, keep=eligibility.keep, wiped=eligibility.wiped)
         for where, program in merged.items():
             program.update(getattr(found, where))
         end += parameter_program(net, made, name, parameter, found)

@@ -31,7 +31,7 @@ class Preset:
     learning_rate : float, optional
         Of Adam.
     optimiser : Optimiser, optional
-        Where it is not Adam; give one of the two. The same for every rule that is compared.
+        Where it is not Adam; give one of the two. The same for every contender that brings none of its own.
     feedback_std : float
         Standard deviation of random feedback, near that of the readout's weights.
     rules : dict of str to Rule or Contender, optional

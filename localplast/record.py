@@ -11,11 +11,12 @@ from importlib import metadata
 
 import numpy as np
 import xarray as xr
+import zarr
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 from zarr.errors import ZarrUserWarning
 
-from localplast.checkpoint import PLAIN_KINDS, Series, create_store, open_store, rewind
-from localplast.errors import LocalplastError, NetworkError
+from localplast.checkpoint import GROWING, PLAIN_KINDS, WHOLE, Series, create_store, missing_chunks, open_store, rewind
+from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
 from localplast.images import weight_dims, weight_shape
 from localplast.network import weight_dimension
 from localplast.request import Entry, Request
@@ -132,15 +133,15 @@ class Recorder:
         rewind(root, path, position)
         recorder.path, recorder.root, recorder.attrs = path, root, root_attrs(root)
         for key, n in root.attrs["position"].items():
-            array = root[key]
+            with zarr.config.set({f"array.{option}": value for option, value in WHOLE.items()}):
+                array = root[key]
             recorder.series[key] = Series(
                 array.metadata.dimension_names, array.dtype, array.shape[1:], dict(array.attrs), array=array, stored=n
             )
             group, _, name = key.rpartition("/")
-            if name == "update" and n:
-                recorder.last[group] = int(array[n - 1])
-            elif name == "spike_trial":
+            if name == "spike_trial":
                 recorder.spikes[group] = n
+        recorder.last = dict(recorder._updates())
         return recorder
 
     def __enter__(self):
@@ -246,7 +247,7 @@ class Recorder:
     @property
     def position(self):
         """How many rows of each variable are visible: JSON data to be kept in a checkpoint, and given to resume."""
-        return self._whole() if self.root is None else dict(self.root.attrs["position"])
+        return self.rows if self.root is None else dict(self.root.attrs["position"])
 
     def flush(self):
         """Bring all whole trials to disk (where there is a path); return :attr:`position`.
@@ -258,12 +259,22 @@ class Recorder:
             self._commit(complete=False)
         return self.position
 
+    def cut(self, rows):
+        """Forget what was appended since :attr:`rows` was ``rows``; it must not have been flushed."""
+        growing = [key for key, series in self.series.items() if series.dims[0] in GROWING]
+        for key in growing:
+            if key in rows:
+                self.series[key].cut(rows[key])
+            else:
+                del self.series[key]
+        self.last = dict(self._updates())
+
     def tree(self):
         """The record so far, an :class:`xarray.DataTree`; flushed first, and read lazily, where it is on disk."""
         if self.root is not None:
             self.flush()
             return open_record(self.path)
-        whole, groups = self._whole(), {}
+        whole, groups = self.rows, {}
         for key, series in self.series.items():
             group, _, name = key.rpartition("/")
             groups.setdefault(group, {})[name] = xr.Variable(series.dims, series.pending(whole[key]), series.attrs)
@@ -299,8 +310,9 @@ class Recorder:
         entries = [e for e in self.request.entries if e.variable != "weight"]
         return [f"{e.node}/spike_count" if e.variable == "spikes" else e.key for e in entries]
 
-    def _whole(self):
-        """How many rows of each variable make whole trials and updates, of which every variable has arrived."""
+    @property
+    def rows(self):
+        """How many rows of each variable, flushed or not, make whole trials and updates, of which every variable has arrived."""
         trials, updates, spikes = min(map(self._length, self._trial_keys()), default=0), {}, {}
         for key, series in self.series.items():
             group = key.rpartition("/")[0]
@@ -321,6 +333,13 @@ class Recorder:
         series = self.series.setdefault(key, Series(dims, rows.dtype, rows.shape[1:], attrs))
         series.append(key.replace("/", "."), rows, attrs, replace=replace)
 
+    def _updates(self):
+        """The last update of each group that grows with them."""
+        for key, series in self.series.items():
+            if key.endswith("/update") and series.length:
+                rows = series.pending(series.length)
+                yield key.removesuffix("/update"), int(rows[-1] if len(rows) else series.array[series.stored - 1])
+
     def _check_update(self, group, update):
         if update <= self.last.get(group, -1):
             raise NetworkError(f"{group}: update {update} comes after update {self.last[group]}; updates must grow")
@@ -331,7 +350,7 @@ class Recorder:
 
     def _commit(self, complete):
         """Write, make visible, then forget: a flush that fails on the way can be tried again."""
-        rows = self._whole()
+        rows = self.rows
         for key, series in self.series.items():
             group = key.rpartition("/")[0]
             if group not in self.root:
@@ -358,23 +377,39 @@ def build_tree(attrs, groups):
 def open_record(path):
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
-    Nothing in the files is executed: only arrays of plain numbers are opened.
+    Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store is
+    missing, is NaN, and a :class:`~localplast.errors.LocalplastWarning` names it.
 
     Raises
     ------
     LocalplastError
         No record there, or a damaged or foreign one.
     """
-    root, groups = open_store(path), {}
+    root, groups, lost = open_store(path), {}, {}
     for key, n in root.attrs["position"].items():
         group, _, name = key.rpartition("/")
         groups.setdefault(group, {})[name] = n
-    return build_tree(root_attrs(root), {group: read_group(path, group, rows) for group, rows in groups.items()})
+        if gaps := list(missing_chunks(path, root, key, n)):
+            lost[key] = gaps
+    if lost:
+        text = f"{path} is damaged: files of {', '.join(sorted(lost))} are missing; what they held reads as NaN"
+        warnings.warn(text, LocalplastWarning, stacklevel=2)
+    return build_tree(root_attrs(root), {group: read_group(path, group, rows, lost) for group, rows in groups.items()})
 
 
-def read_group(path, group, rows):
+def with_gaps(variable, gaps):
+    """A variable of which some parts are lost."""
+    values = variable.values.astype(float)
+    for gap in gaps:
+        values[gap] = np.nan
+    return xr.Variable(variable.dims, values, variable.attrs)
+
+
+def read_group(path, group, rows, lost):
     """The visible ``rows`` of every variable of one group. Arrays may be longer, so xarray's own opener would balk."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)  # temporary files that a kill left behind
         store = xr.backends.ZarrStore.open_group(str(path), group=group, mode="r", consolidated=False, zarr_format=3)
-    return xr.Dataset({name: store.open_store_variable(name)[:n] for name, n in rows.items()}, attrs=store.get_attrs())
+    found = {name: store.open_store_variable(name)[:n] for name, n in rows.items()}
+    damaged = {name: with_gaps(v, lost[f"{group}/{name}"]) for name, v in found.items() if f"{group}/{name}" in lost}
+    return xr.Dataset(found | damaged, attrs=store.get_attrs())

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.comparison import as_contender, compare, strings, usual
+from localplast.checkpoint import replacement
+from localplast.comparison import as_contender, compare, store_of, strings, usual
 from localplast.measure import UNITS
 from localplast.errors import LocalplastError
 from localplast.plot import comparison, details
 from localplast.record import open_record
 from localplast.serialise import atomic_write
-from localplast.show import trial
 from localplast.table import Column, Table
 from localplast.verbs import BACKENDS
 
@@ -39,14 +39,20 @@ def table(tree):
     Accuracy, loss and spikes are those of the last test; relative error and cosine those of the hidden gradient against
     BPTT's, averaged along training (the start left out); bytes per synapse those of the costliest projection.
     """
-    last = tree["curves"].to_dataset().isel(update=-1)
+    last = at_the_end(tree["curves"].to_dataset())
     along = tree["hidden"].to_dataset().isel(update=slice(1, None)).mean("update")
     cost = tree["cost"].to_dataset()
-    networks = [str(network) for network in cost["network"].values]
+
+    def words(title, name):  # where they differ
+        found = [str(word) for word in cost[name].values]
+        return [Column(title, found)] if len(set(found)) > 1 else []
+
     columns = [
         Column("rule", [str(name) for name in last["rule"].values]),
-        *([Column("network", networks)] if len(set(networks)) > 1 else []),
+        *words("network", "network"),
         Column("trained on", [str(name) for name in cost["trained_on"].values]),
+        *words("updates", "updates"),
+        *words("optimiser", "optimiser"),
         Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
         Column("test loss", list(last["test_loss"].values), 3),
         Column("relative error", list(along["relative_error"].values), 3),
@@ -57,6 +63,12 @@ def table(tree):
         Column("bytes per synapse", list(cost["bytes_per_synapse"].max("projection").values), 0),
     ]
     return Table(header(tree.attrs), tuple(column for column in columns if not column.empty))
+
+
+def at_the_end(curves):
+    """The last test of every rule, ``(rule, seed)``; rules may differ in their number of updates."""
+    last = [curves.sel(rule=[rule]).dropna("update", how="all").isel(update=-1, drop=True) for rule in curves["rule"].values]
+    return xr.concat(last, "rule", coords="minimal")
 
 
 def alignment_table(tree):
@@ -107,7 +119,8 @@ def report(
         agents = ("agent", strings(list(built.references)))
         tree["references"] = xr.DataTree(xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents}))
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
-    tree.to_zarr(folder / "comparison.zarr", mode="w", consolidated=False)
+    with replacement(folder / "comparison.zarr") as whole:
+        tree.to_zarr(whole, consolidated=False)
     example = trained(built, folder, list(seeds)[0])
     drawn = comparison(tree, None if protocol.drawn or protocol.overview else inside(built, *example))
     if protocol.drawn:
@@ -152,7 +165,7 @@ def trained(built, folder, seed):
     """The contender that the first local rule trained, or else the first rule, its :class:`Values`, and the seed."""
     found = {name: own.completed(built.network, built.optimiser, built.loss) for name, own in contenders(built).items()}
     name, own = next(((n, own) for n, own in found.items() if own.rule.local), next(iter(found.items())))
-    record = open_record(folder / "runs" / f"{name.replace(' ', '-')}-seed{seed}.zarr")
+    record = open_record(store_of(folder / "runs", name, seed))
     return own, own.network.values_from(record), seed
 
 
@@ -160,6 +173,8 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
+    from localplast.show import trial  # imports Torch, which figures of phenomena do without
+
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 
 

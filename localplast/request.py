@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from brian2.units.fundamentalunits import DIMENSIONLESS
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
-from localplast.errors import NetworkError
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.network import Input
 
 __all__ = ["Entry", "Request"]
@@ -70,8 +71,8 @@ class Request:
 
         Other arguments
         ---------------
-        every : int
-            Keep each so many steps of the state variables.
+        every : int or Quantity
+            Keep each so many steps of the state variables, or one value in such a time.
         neurons : sequence of int or slice, optional
             Which neurons to keep; default all.
 
@@ -80,14 +81,30 @@ class Request:
         NetworkError
             Unknown names and options, neurons that do not exist.
         """
+        in_steps("states", every, net.dt)
         wanted = [wanted] if isinstance(wanted, str) else wanted
-        options = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
+        options = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
         entries = [parse_entry(net, name, own or {}, every, neurons) for name, own in options.items()]
         return cls(tuple(share_axes(entries)))
 
     def find(self, node, variable):
         """The entry ``node.variable``, or None where it was not asked for."""
         return next((e for e in self.entries if (e.node, e.variable) == (node, variable)), None)
+
+    @property
+    def weights(self):
+        """Every how many updates weights are kept, by projection."""
+        return {e.node: e.every for e in self.entries if e.variable == "weight"}
+
+    def along_learning(self):
+        """The same request; raises where it asks for what cannot be kept while a task is learned."""
+        for entry in self.entries:
+            if entry.variable != "weight":
+                raise UnsupportedError(
+                    f"cannot record {entry.name!r} while a task is learned; weights can be kept: watch one presentation with "
+                    "localplast.live(...), or simulate what was learned with run(net, trials, values=net.values_from(record), ...)"
+                )
+        return self
 
     def encoded(self):
         """JSON text that says the same."""
@@ -104,7 +121,19 @@ def recordable(net, node):
     return (*sorted(part.model.parsed.names), *(("spikes", "raster") if part.model.spiking else ()))
 
 
+def in_steps(name, every, dt):
+    """``every`` as a number of steps of ``dt``; raises unless it is one, or a time of so many."""
+    if isinstance(every, Quantity) and get_dimensions(every) == second.dim and np.ndim(every) == 0:
+        steps = float(every) / float(dt)
+        every = int(round(steps)) if abs(steps - round(steps)) < 1e-6 else every
+    if not isinstance(every, (int, np.integer)) or isinstance(every, bool) or every < 1:
+        raise NetworkError(f"cannot record {name!r}: every={every!r} is not a positive whole number of steps of {dt}")
+    return int(every)
+
+
 def parse_entry(net, name, own, every, neurons):
+    if not isinstance(name, str) or not isinstance(own, Mapping):
+        raise NetworkError(f"cannot record {name!r:.80}: give names such as 'rec.v', or {{'rec.v': {{'every': 5}}}}")
     node, _, variable = name.partition(".")
     known = [*net.nodes, *net.projections]
     if node not in known:
@@ -116,15 +145,16 @@ def parse_entry(net, name, own, every, neurons):
         raise NetworkError(f"cannot record {name!r}: unknown option {min(unknown)!r}; give every or neurons")
     events = variable in ("spikes", "raster")
     every = own.get("every", 1 if events or variable == "weight" else every)
-    if not isinstance(every, (int, np.integer)) or isinstance(every, bool) or every < 1:
-        raise NetworkError(f"cannot record {name!r}: every={every!r} is not a positive whole number")
+    if variable == "weight" and isinstance(every, Quantity):
+        raise NetworkError(f"cannot record {name!r}: every={every!r}; weights are kept each so many updates, give a number")
+    every = in_steps(name, every, net.dt)
     if events and every != 1:
         raise NetworkError(f"cannot record {name!r}: every={every} would lose spikes; leave it out")
     if variable != "weight":
-        return Entry(node, variable, pick(name, own.get("neurons", neurons), net.size(node)), int(every))
+        return Entry(node, variable, pick(name, own.get("neurons", neurons), net.size(node)), every)
     if "neurons" in own:
         raise NetworkError(f"cannot record {name!r}: weights are kept whole; leave out neurons")
-    return Entry(node, variable, None, int(every))
+    return Entry(node, variable, None, every)
 
 
 def pick(name, neurons, size):

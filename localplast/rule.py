@@ -10,9 +10,7 @@ Each part is a small frozen object of its own: an *eligibility* says what a syna
 
 from dataclasses import dataclass, field, replace
 
-from brian2.units.allunits import second
-from brian2.units.fundamentalunits import Quantity, get_dimensions
-
+from localplast.decay import is_time
 from localplast.eligibility import Derived
 from localplast.errors import LocalplastError
 from localplast.filters import AsReadout
@@ -94,10 +92,6 @@ class Rule:
         from localplast.describe import describe
 
         return describe(self, net, loss, optimiser=optimiser)
-
-
-def is_time(value):
-    return isinstance(value, Quantity) and value.ndim == 0 and get_dimensions(value) == second.dim and 0 < float(value) < float("inf")
 
 
 def feedback_alignment(rule, feedback="random", *, std=1.0):

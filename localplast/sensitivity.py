@@ -39,7 +39,7 @@ class Sensitivity:
     program: tuple
 
 
-def sensitivity(net, name, parameter, *, keep=("adaptation",)):
+def sensitivity(net, name, parameter, *, keep=("adaptation",), wiped=True):
     """The :class:`Sensitivity` of population ``name`` to ``parameter``.
 
     Raises
@@ -51,14 +51,14 @@ def sensitivity(net, name, parameter, *, keep=("adaptation",)):
     if population is None or parameter not in population.values:
         have = sorted(f"{n}.{k}" for n, p in net.populations.items() for k in p.values)
         raise NetworkError(f"{name}.{parameter} is not a parameter of the network; it has {', '.join(have)}")
-    return ParameterDerivation(population, parameter, frozenset(keep)).result()
+    return ParameterDerivation(population, parameter, frozenset(keep), wiped).result()
 
 
 class ParameterDerivation(Coefficients):
     """The steps of :func:`sensitivity`."""
 
-    def __init__(self, population, parameter, keep):
-        super().__init__(population, keep)
+    def __init__(self, population, parameter, keep, wiped=True):
+        super().__init__(population, keep, wiped)
         self.parameter = parameter
 
     def name(self, what, state=""):

@@ -15,7 +15,7 @@ from brian2.units.fundamentalunits import Quantity
 
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.rule import is_time
+from localplast.decay import is_time
 
 __all__ = ["ShortTerm", "check_learnable", "check_short_term", "depression", "facilitation"]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from localplast.arguments import as_number
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.graph import projection_edges
 
@@ -101,6 +102,7 @@ class Feedback:
             raise NetworkError(
                 f"feedback is one of {', '.join(KINDS)}, or a dict of matrices by population, such as {{'rec': B}}; not {self.feedback!r}"
             )
+        as_number("the standard deviation of feedback", self.std)
 
     @property
     def form(self):

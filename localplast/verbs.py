@@ -3,17 +3,27 @@
 import numpy as np
 import xarray as xr
 
+from localplast.arguments import (
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_path, check_schedule, check_seed,
+    check_simulating, check_trainable, check_whole,
+)  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import LocalplastError, RunawayError
+from localplast.errors import LocalplastError
+from localplast.finite import check_states, explained
 from localplast.images import weight_dims
-from localplast.loss import cross_entropy, mse
+from localplast.lock import only_writer, writing
+from localplast.loss import Loss, cross_entropy, mse
+from localplast.network import Network
+from localplast.optimise import Optimiser
+from localplast.packages import has_torch, need_torch
+from localplast.parts import Values
+from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder, Request
+from localplast.rule import Rule
 from localplast.task import Task, Trials
 
 __all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
-
-BACKENDS = ("brian2", "torch")
 
 #: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
 BLOCK_NUMBERS = 8_000_000
@@ -42,11 +52,13 @@ def run(
         What learns, how weights change, what is minimised (default: cross entropy of labels, half squared error of
         trajectories).
     record : sequence of str, or mapping of str to options
-        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense), ``'cues_rec.weight'``.
-    every : int
-        Keep each so many steps of state variables.
+        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense). While a task is learned weights alone can be kept:
+        ``'cues_rec.weight'`` after every update, ``{'cues_rec.weight': {'every': 5}}`` after each so many and the last. See
+        :func:`localplast.live` for what else happens then.
+    every : int or Quantity
+        Keep each so many steps of state variables, or one value in such a time.
     seed : int
-        Of weights, feedback, trials and noise: same seed, same result on each backend.
+        Of weights, feedback, trials and noise: same seed, same result on each backend, to the bit on one machine.
     values : Values, optional
         Weights to start from; default ``net.draw(seed)``.
     batch, updates : int
@@ -57,10 +69,10 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted.
+        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
-        compiler is found.
+        compiler is found. ``'numpy'`` may be given with either backend.
     dtype, threads : of Torch
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
@@ -76,41 +88,48 @@ def run(
     RunawayError
         Not a number, or runaway activity; it carries the record so far.
     """
-    if backend not in BACKENDS:
-        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
-    check_device(device, backend)
-    values = values or net.draw(seed)
+    check_kind("net", net, Network)
+    check_kind("what", what, Trials, Task)
+    simulated, schedule = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
+    if simulated:
+        several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
+        check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
+    else:
+        check_learner(rule, optimiser, loss)
+        check_schedule(**schedule)
+    check_path(path, resume)
+    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    check_whole("threads", threads, 1)
     request = Request.parse(net, record, every=every)
     options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
-    if isinstance(what, Trials):
+    if simulated:
         return simulate(net, what, values, request, backend, **options)
-    if not isinstance(what, Task) or rule is None or optimiser is None or not updates:
-        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn")
     from localplast.fit import fit
 
     return fit(
-        net, what, values, request, backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
+        net, what, values, request.along_learning(), backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
         test=test, test_every=test_every, resume=resume, **options,
     )
 
 
-def check_device(device, backend):
-    """Raise where nothing can run on ``device``."""
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
-        raise LocalplastError(f"device is 'cpu', 'cuda' or one of several, such as 'cuda:1', not {device!r}")
-    if device == "cpu":
-        return
-    if backend != "torch":
-        raise LocalplastError(f"backend {backend!r} runs on the CPU; for device {device!r} use backend='torch'")
-    import torch
+def check_learner(rule, optimiser, loss):
+    """Raise unless these can learn a task."""
+    if rule is None or optimiser is None:
+        raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn it")
+    check_kind("rule", rule, Rule)
+    check_kind("optimiser", optimiser, Optimiser)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= found:
-        raise LocalplastError(
-            f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or install a CUDA "
-            "build of Torch where there is such a device"
-        )
+
+def check_options(net, backend, target, device, dtype, seed, values):
+    """Check where and with what numbers to run; returns the name of the ``dtype``, and :class:`Values` to start from."""
+    check_backend(backend, target)
+    check_device(device, backend)
+    check_seed(seed)
+    if values is not None:
+        check_kind("values", values, Values)
+    return check_dtype(dtype, backend), values or net.draw(seed)
 
 
 def default_loss(trials):
@@ -131,17 +150,20 @@ def chunks(trials, numbers):
 
 def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
     """Present trials, record what was asked for."""
-    trials.check(net)
+    check_trials(net, trials)
     check_delays(net, values, trials.steps)
     player = (brian2_player if backend == "brian2" else torch_player)(
         net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
     )
-    recorder = Recorder(net, request, path=path, provenance=provenance(backend, seed, target or "numpy"))
-    with progress(backend, len(trials), show=show) as advance, recorder:
-        for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-            player(part, recorder, number)
-            recorder.flush()
-            advance(len(part))
+    origin = provenance(backend, seed, target or "numpy")
+    with only_writer(path), writing(path, "start anew at another path"):
+        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
+                player(part, recorder, number)
+                recorder.flush()
+                advance(len(part))
+            for name in request.weights:
+                recorder.set_weights(name, values.weights[name])
     return recorder.tree()
 
 
@@ -155,7 +177,7 @@ def keep(recorder, request, arrays, spikes, shape):
 
 
 def brian2_player(net, values, request, *, seed, target, dtype, device):
-    from localplast.backends.brian2_backend import block_for
+    from localplast.backends.brian2_backend import block_for, last_states
     from localplast.backends.brian2_run import session
 
     wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
@@ -169,8 +191,8 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
                 return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
 
             keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
-            finals = {f"{name}.{k}": results.read(name, k) for name, p in net.populations.items() for k in state_names(p)}
-            check_finite(net, values, trials, finals, recorder, seed)
+            with explained(net, values, trials, seed=seed, recorder=recorder):
+                check_states(last_states(net, results))
         finally:
             running.close()
 
@@ -178,6 +200,7 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
 
 
 def torch_player(net, values, request, *, seed, target, dtype, device):
+    need_torch("backend='torch'")
     import torch
 
     from localplast.backends.torch_backend import denormals_flushed
@@ -195,8 +218,8 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
         with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
         keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
-        finals = {f"{n}.{k}": twin.neurons[n].state[k].cpu().numpy() for n, p in net.populations.items() for k in state_names(p)}
-        check_finite(net, values, trials, finals, recorder, seed)
+        with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
+            check_states(twin.last_states())
 
     return play
 
@@ -222,48 +245,10 @@ def seen(rasters, traces):
     return arrays, spikes
 
 
-def state_names(population):
-    from localplast.lower import lower
-
-    return lower(population.model).state
-
-
-def check_finite(net, values, trials, finals, recorder, seed):
-    """Raise a :class:`RunawayError` if a state of some trial is not finite, naming where that began."""
-    bad = [name for name, array in finals.items() if not np.all(np.isfinite(array))]
-    if not bad:
-        return
-    recorder.flush()
-    where = first_failure(net, values, trials, seed) or f"{bad[0]} is not finite at the end of the block"
-    raise RunawayError(f"{where}; look at the weights, the time step and the integration method", recorder.tree())
-
-
-def first_failure(net, values, trials, seed):
-    """Step through the trials on the Torch twin until a state is not finite; says where, None if it never happens."""
-    import torch
-
-    from localplast.backends.torch_step import Twin, leaves
-
-    twin = Twin(net, leaves(net, values), values.masks, widths=unspread(net))
-    rasters = trials.rasters(np.random.default_rng(seed), float(net.dt))
-    inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in rasters.items()}
-    with torch.no_grad():
-        twin.start(inputs)
-        for t in range(trials.steps):
-            twin.advance(t)
-            for name, neurons in twin.neurons.items():
-                for variable, value in neurons.state.items():
-                    wrong = ~torch.isfinite(value)
-                    if wrong.any():
-                        trial, neuron = wrong.nonzero()[0].tolist()
-                        return (
-                            f"population {name!r}: {variable} of neuron {neuron} is {value[trial, neuron].item()} at "
-                            f"step {t} ({t * float(net.dt) * 1e3:g} ms) of trial {trial}"
-                        )
-    return None
-
-
-def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target="numpy", **options):
+def gradient(
+    net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target=None, trainable=(), form=None, dtype="float64",
+    device="cpu",
+):
     """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
 
     Parameters
@@ -280,8 +265,10 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         ``'torch'``, or ``'brian2'``: local rules only, accumulated step by step while Brian2 runs.
     values : Values, optional
         Default ``net.draw(seed)``.
+    target : str, optional
+        Of Brian2: ``'numpy'`` (the default), ``'cython'`` or ``'cpp'``.
     trainable, form, dtype, device
-        See :func:`localplast.backends.torch_backend.gradient`.
+        See :func:`localplast.backends.torch_backend.gradient`; Brian2 knows ``trainable`` only.
 
     Returns
     -------
@@ -289,24 +276,33 @@ def gradient(net, trials, rule, *, loss=None, backend="torch", seed=0, values=No
         One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
         trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
     """
-    check_device(options.get("device", "cpu"), backend)
-    trials.check(net)
-    values = values or net.draw(seed)
+    check_kind("net", net, Network)
+    check_kind("trials", trials, Trials)
+    check_kind("rule", rule, Rule)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
+    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    check_form(form, backend)
+    trainable = check_trainable(net, trainable)
     trials = trials if rule.taught else trials.without(net.teachers)
-    check_delays(net, values, trials.steps)
     loss = loss or default_loss(trials)
+    check_trials(net, trials, loss)
+    check_delays(net, values, trials.steps)
+    options = dict(seed=seed, trainable=trainable)
     if backend == "brian2":
         from localplast.backends.brian2_backend import gradient as found
 
-        grads, info = found(net, values, trials, rule, loss, seed=seed, target=target, **options)
-    elif backend == "torch":
+        with explained(net, values, trials, seed=seed):
+            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
+    else:
+        need_torch("a gradient with backend='torch'")
+        import torch
+
         from localplast.backends.torch_backend import gradient as found
         from localplast.backends.torch_learn import single_thread
 
-        with single_thread:
-            grads, info = found(net, values, trials, rule, loss, seed=seed, **options)
-    else:
-        raise LocalplastError(f"backend is 'brian2' or 'torch', not {backend!r}")
+        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
+            grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
     nodes = {}
     for name, array in grads.items():
         part, variable = name.split(".")
@@ -332,6 +328,7 @@ def make_learner(
 ):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
+        need_torch("learning with backend='torch'")
         import torch
 
         from localplast.backends.torch_learn import TorchLearner

@@ -36,8 +36,7 @@ def rate_trials(images, labels, rng=None, *, highest=100.0, steps=100, burn_in=2
 
 
 def task(train=None, **options):
-    (images, labels), test = mnist()
-    return Task.dataset("decolle-mnist", (images[:train], labels[:train]), test, partial(rate_trials, **options))
+    return Task.dataset("decolle-mnist", *mnist(), partial(rate_trials, **options), learned=train, held=5000)
 
 
 def quick():

@@ -5,20 +5,16 @@ that is broadcast from the output knows nothing of the layers between: direct fe
 e-prop with random feedback some way. In the preset ``local`` every layer has an error of its own.
 """
 
-from functools import partial
-
 import numpy as np
 from brian2 import ms
 
-from localplast.datasets import yin_yang
 from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.protocol import Preset, Protocol
-from localplast.protocols.yin_yang import latency_trials
+from localplast.protocols.yin_yang import points_task
 from localplast.rules import bptt, decolle, dfa, eprop
 from localplast.surrogate import triangle
-from localplast.task import Task
 
 __all__ = ["network", "protocol"]
 
@@ -73,7 +69,7 @@ def preset(*, dt, updates, local=False):
     apart = {"DECOLLE": decolle()}
     return Preset(
         network=network(local=local, dt=dt),
-        task=Task.dataset("deep", yin_yang(5000, 42), yin_yang(1000, 40), partial(latency_trials, dt=dt)),
+        task=points_task("deep", dt),
         loss=cross_entropy(),
         learning_rate=3e-3,
         batch=64,

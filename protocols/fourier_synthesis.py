@@ -48,14 +48,16 @@ def pieces(first, n, *, dt, length=PIECE):
 
 
 def task(dt):
-    """The stream as it goes on, and the beginning of its last third; nothing in it is drawn."""
+    """The stream as it goes on, from its start again if need be, and what follows; nothing in it is drawn."""
     def training(update, batch, seed):
-        return pieces(update * batch, batch, dt=dt)
+        return pieces(update * batch % TAUGHT, batch, dt=dt)
 
-    def testing(n, seed):
-        return pieces(TAUGHT, n, dt=dt)
+    def tested(after, validation=None):  # its validation is the end of what is learned: it shows pieces that were trained on
+        return Task(
+            "fourier-synthesis", training, lambda n, seed: pieces(after, n, dt=dt), {"given": True}, validation
+        )
 
-    return Task("fourier-synthesis", training, testing, meta={"given": True})
+    return tested(TAUGHT, tested(TAUGHT - SILENT))
 
 
 def network(*, dt, prospective=True, feedback="symmetric"):

@@ -80,13 +80,7 @@ def presented(rng, trials, *, settle, length, dt):
 
 
 def task(**spans):
-    def training(update, batch, seed):
-        return presented(np.random.default_rng([seed, 0, update]), batch, **spans)
-
-    def testing(n, seed):
-        return presented(np.random.default_rng([seed, 1]), n, **spans)
-
-    return Task("gle-lag-line", training, testing)
+    return Task.generated("gle-lag-line", lambda rng, n: presented(rng, n, **spans))
 
 
 def learned(values):

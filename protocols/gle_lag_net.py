@@ -80,10 +80,13 @@ def task(taught, tested, **spans):
     def training(update, batch, seed):
         return stream(taught + tested, **spans)[update * batch % taught :][:batch]
 
-    def testing(n, seed):
-        return stream(taught + tested, **spans)[taught : taught + n]
+    def shown(start, validation=None):  # its validation is the end of what is learned
+        def testing(n, seed):
+            return stream(taught + tested, **spans)[start : start + n]
 
-    return Task("gle-lag-net", training, testing, meta={"given": True})
+        return Task("gle-lag-net", training, testing, {"given": True}, validation)
+
+    return shown(taught, shown(taught - tested))
 
 
 def told(net, trials, after):

@@ -57,18 +57,22 @@ def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
     def flat(pixels, labels, rng=None):
         return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
 
-    (pixels, labels), test = mnist()
-    single = Task.dataset("images", (pixels[:train], labels[:train]), test, flat)
+    name = "latent-equilibrium"
+    single = Task.dataset(name, *mnist(), flat, learned=train, held=5000)
 
     def presented(found, images, steps):
         rows = [part.reshape(-1, images, *part.shape[1:]) for part in found]
         return classes(*rows, steps=steps, outputs=10)
 
-    return Task(
-        "latent-equilibrium",
-        training=lambda update, batch, seed: presented(single.training(update, batch * images, seed), images, steps),
-        testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
-    )  # fmt: skip
+    def streams(single, validation=None):
+        return Task(
+            name,
+            training=lambda update, batch, seed: presented(single.training(update, batch * images, seed), images, steps),
+            testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
+            validation=validation,
+        )
+
+    return streams(single, streams(single.validation))
 
 
 def figure(net, trials, before, after):

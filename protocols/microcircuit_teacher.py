@@ -4,6 +4,8 @@ Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2: a circuit of 30,
 network with random weights, while inputs come without a pause.
 """
 
+from functools import partial
+
 import numpy as np
 
 from localplast.loss import mse
@@ -44,18 +46,12 @@ def teaching_task(net, *, steps, patterns, shown=100, teacher=None, phi=soft_rel
 
     ``teacher`` holds its weights by name; default: those of a network like ``net`` that is drawn for each seed.
     """
-    def presented(rng, seed, trials, patterns, steps):
+    def presented(rng, trials, seed, patterns, steps):
         sense = rng.uniform(-1.0, 1.0, (trials, patterns, net.size("sense")))
         wanted = undisturbed(net, teacher or net.draw(seed + 1000).weights, sense, phi)
         return stream(sense, wanted, steps=steps)
 
-    def training(update, batch, seed):
-        return presented(np.random.default_rng([seed, 0, update]), seed, batch, patterns, steps)
-
-    def testing(n, seed):
-        return presented(np.random.default_rng([seed, 1]), seed, n, 1, shown)
-
-    return Task(name, training, testing)
+    return Task.drawn(name, partial(presented, patterns=patterns, steps=steps), partial(presented, patterns=1, steps=shown))
 
 
 def quick():

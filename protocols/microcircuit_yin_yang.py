@@ -34,7 +34,7 @@ def points_task(*, steps, stream, shown=50):
 
     Channels: the coordinates, from -1 to 1, and a constant.
     """
-    train, test = yin_yang(5000, 42), yin_yang(1000, 40)
+    train = yin_yang(5000, 42)
 
     def present(points, labels, steps):
         channels = np.concatenate([2 * points - 1, np.ones((*points.shape[:-1], 1))], axis=-1)
@@ -44,10 +44,14 @@ def points_task(*, steps, stream, shown=50):
         chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train[1]), (batch, stream))
         return present(train[0][chosen], train[1][chosen], steps)
 
-    def testing(n, seed):
-        return present(test[0][:n, None], test[1][:n, None], shown)
+    def tested(number, validation=None):
+        points, labels = yin_yang(1000, number)
+        return Task(
+            "microcircuit-yin-yang", training, lambda n, seed: present(points[:n, None], labels[:n, None], shown),
+            validation=validation,
+        )  # fmt: skip
 
-    return Task("microcircuit-yin-yang", training, testing)
+    return tested(40, tested(41))
 
 
 def quick():

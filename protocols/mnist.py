@@ -83,8 +83,7 @@ def network(*, hidden, tau_mem, tau_out, weight, v_th, dt=1 * ms):
 
 
 def task(present, train=None):
-    (images, labels), test = mnist()
-    return Task.dataset("mnist", (images[:train], labels[:train]), test, present)
+    return Task.dataset("mnist", *mnist(), present, learned=train, held=5000)
 
 
 def quick():

@@ -33,7 +33,7 @@ def network(*, sigma=0.05, **options):
 def images_task(*, steps, patterns, images=5000):
     """Streams of so many images, each for so many ``steps``; wanted of the output is the image itself. Tests show one each."""
     (train, _), (test, _) = mnist()
-    train, test = pooled(train[:images], WIDTH), pooled(test, WIDTH)
+    train, held, test = (pooled(part, WIDTH) for part in (train[:images], train[-5000:], test))
 
     def presented(chosen, steps):
         return stream(chosen, chosen, steps=steps)
@@ -42,10 +42,10 @@ def images_task(*, steps, patterns, images=5000):
         chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train), (batch, patterns))
         return presented(train[chosen], steps)
 
-    def testing(n, seed):
-        return presented(test[:n, None], 100)
+    def tested(shown, validation=None):
+        return Task("pal-autoencoder", training, lambda n, seed: presented(shown[:n, None], 100), validation=validation)
 
-    return Task("pal-autoencoder", training, testing)
+    return tested(test, tested(held))
 
 
 def separability(net, values, *, count=1000):

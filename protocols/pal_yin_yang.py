@@ -31,16 +31,22 @@ def network(*, sigma=0.1, **options):
 
 def points_task(*, steps, stream, shown=100):
     """Streams of so many points, each for so many ``steps``; in tests one point, for ``shown`` steps. Channels: x, y, 1-x, 1-y."""
-    train, test = yin_yang(2000, 42), yin_yang(300, 40)
+    train = yin_yang(2000, 42)
+
+    present = partial(classes, outputs=3, targets=TARGETS)
 
     def training(update, batch, seed):
         chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train[1]), (batch, stream))
-        return classes(train[0][chosen], train[1][chosen], steps=steps, outputs=3, targets=TARGETS)
+        return present(train[0][chosen], train[1][chosen], steps=steps)
 
-    def testing(n, seed):
-        return classes(test[0][:n, None], test[1][:n, None], steps=shown, outputs=3, targets=TARGETS)
+    def tested(number, validation=None):
+        points, labels = yin_yang(300, number)
+        return Task(
+            "pal-yin-yang", training, lambda n, seed: present(points[:n, None], labels[:n, None], steps=shown),
+            validation=validation,
+        )  # fmt: skip
 
-    return Task("pal-yin-yang", training, testing)
+    return tested(40, tested(41))
 
 
 def quick():

@@ -17,6 +17,7 @@ from localplast.loss import branching, cross_entropy, rate
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
 from localplast.optimise import adam, madgrad
+from localplast.packages import need_torch
 from localplast.protocol import Preset, Protocol
 from localplast.protocols.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays, optimiser
 from localplast.rules import bptt
@@ -36,6 +37,7 @@ LATTICE_SEED = 7
 
 def permutation(pixels):
     """The published order in which permuted pixels come, int array ``(pixels,)``: Torch's ``randperm`` with seed 0."""
+    need_torch("the published permutation")
     import torch
 
     return torch.randperm(pixels, generator=torch.Generator().manual_seed(0)).numpy()
@@ -114,8 +116,7 @@ def per_second(tau, dt):
 
 
 def task(*, learned=LEARNED, **options):
-    (images, labels), test = mnist()
-    return Task.dataset("psmnist", (images[:learned], labels[:learned]), test, partial(pixel_trials, **options))
+    return Task.dataset("psmnist", *mnist(), partial(pixel_trials, **options), learned=learned, held=60_000 - LEARNED)
 
 
 def quick(permuted=True):

@@ -96,14 +96,10 @@ def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45
 def task(*, classes, channels):
     """Every seed has patterns of its own."""
 
-    def draw(stream, n, seed):
-        return pattern_trials(np.random.default_rng([seed, *stream]), n, patterns(seed, classes=classes, channels=channels))
+    def draw(rng, n, seed):
+        return pattern_trials(rng, n, patterns(seed, classes=classes, channels=channels))
 
-    return Task(
-        "temporal-patterns",
-        training=lambda update, batch, seed: draw((0, update), batch, seed),
-        testing=lambda n, seed: draw((1,), n, seed),
-    )
+    return Task.drawn("temporal-patterns", draw)
 
 
 def rules(sizes):

@@ -166,13 +166,7 @@ def figure(net, trials, before, after, **options):
 
 
 def task(dt):
-    def training(update, batch, seed):
-        return taught_trials(seed, np.random.default_rng([seed, 0, update]), batch, dt=dt)
-
-    def testing(n, seed):
-        return taught_trials(seed, np.random.default_rng([seed, 1]), n, dt=dt)
-
-    return Task("urbanczik-senn", training, testing)
+    return Task.drawn("urbanczik-senn", lambda rng, n, seed: taught_trials(seed, rng, n, dt=dt))
 
 
 def quick():

@@ -1,22 +1,67 @@
 """What tests share: a network on both backends, a comparison of trajectories, and a check that a network is alive."""
 
+import functools
 import gc
 import logging
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from localplast import protocols
+from localplast.backends import kernel_build
 from localplast.backends.brian2_backend import block_for
 from localplast.backends.brian2_run import session
 from localplast.backends.torch_step import Twin, leaves
 from localplast.lower import lower
 
 
+#: What protocols read, below LOCALPLAST_DATA.
+FILES = {
+    **dict.fromkeys(
+        ("mnist", "latent-equilibrium", "latent-equilibrium-cnn", "psmnist", "decolle-mnist", "pal-autoencoder"),
+        "mnist/train-images-idx3-ubyte.gz",
+    ),
+    "gle-mnist1d": "mnist1d/mnist1d.npz",
+    "decolle-nmnist": "nmnist_small/nmnist_small.npz",
+    "superspike-oxford": "superspike_oxford/oxford-target.ras",
+}  # fmt: skip
+
+
 def pytest_configure():
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
+    if os.environ.get("LOCALPLAST_KERNELS") != "as_shipped":  # as in .ci/run and tests/machines.sh
+        kernel_build.FLAGS = (*kernel_build.FLAGS, "-Og")  # hundreds of kernels, compiled in a third of the time
+
+
+def need(file):
+    """Skip where a file is not below LOCALPLAST_DATA; fail where CI is ``true``: nobody sees what is skipped there."""
+    if not Path(os.environ.get("LOCALPLAST_DATA", ""), file).is_file():
+        leave = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        leave(f"{file} is not in LOCALPLAST_DATA")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("needs_data"):
+        for file in mark.args:
+            need(file)
+
+
+@pytest.fixture(scope="session")
+def built():
+    """``built(name, size)``: a preset of a protocol, made once, if its files are there."""
+    @functools.cache
+    def make(name, size="quick"):
+        if name in FILES:
+            need(FILES[name])
+        return protocols.load(name).presets[size]()
+
+    return make
 
 
 @pytest.fixture(scope="module", autouse=True)

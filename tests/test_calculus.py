@@ -1,5 +1,6 @@
 """Text to sympy and back, derivatives, and tapes that compute the same on numpy and torch."""
 
+import mpmath
 import numpy as np
 import pytest
 import sympy
@@ -93,9 +94,35 @@ def test_what_has_no_number_is_refused():
         Tape([("out", to_sympy("mystery(x)"))])
 
 
-def test_exprel_at_zero():
-    for x in (np.array([0.0, 1e-12, -1e-12, 1e-8, 1.0]), torch.tensor([0.0, 1e-12, -1e-12, 1e-8, 1.0], dtype=torch.float64)):
-        np.testing.assert_allclose(exprel(x), [1.0, 1.0, 1.0, 1 + 5e-9, np.e - 1], rtol=1e-9)
+NEAR_ZERO = np.array([0.0, 1e-12, -1e-12, 1e-9, -1e-8, 1e-6, 1e-3, -0.4, 1.0, -3.0, 30.0, -700.0])
+
+
+def moment(order, x):
+    """The derivative of exprel of this order, ``int_0^1 s**order exp(x s) ds``, by parts, in two hundred digits."""
+    with mpmath.workdps(200):
+        x = mpmath.mpf(float(x))
+        if x == 0:
+            return 1 / (order + 1)
+        found = (mpmath.exp(x) - 1) / x
+        for k in range(1, order + 1):
+            found = (mpmath.exp(x) - k * found) / x
+        return float(found)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_exprel_and_its_derivatives_are_numbers_at_and_near_zero(order):
+    expression = to_sympy("exprel(x)")
+    for _ in range(order):
+        expression = differentiate(expression, "x")
+    expected = [moment(order, x) for x in NEAR_ZERO]
+    found = Tape([("out", expression)])({"x": NEAR_ZERO})["out"]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_torch_differentiates_exprel_at_and_near_zero():
+    x = torch.tensor(NEAR_ZERO, requires_grad=True)
+    first = torch.autograd.grad(exprel(x).sum(), x)[0]
+    np.testing.assert_allclose(first, [moment(1, v) for v in NEAR_ZERO], rtol=1e-13)
 
 
 def test_units_become_their_si_value():

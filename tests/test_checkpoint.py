@@ -101,7 +101,7 @@ def test_content_that_does_not_match_its_checksum_is_named_damaged(path):
 def test_another_format_version_is_refused(path):
     members = {"state": np.frombuffer(b'{"format": 99, "state": {}}', np.uint8)}
     np.savez(open(path, "wb"), **members, sha256=np.frombuffer(digest(members), np.uint8))
-    with pytest.raises(LocalplastError, match="format 99, not 1"):
+    with pytest.raises(LocalplastError, match="format 99, not 2"):
         load_checkpoint(path)
 
 

@@ -113,6 +113,19 @@ def test_what_is_drawn_knows_its_fan_in():
         assert middle.std() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_group_has_the_fan_in_of_its_part_of_the_image(groups):
+    """Counted: as many synapses as meet at a neuron away from the edges."""
+    form = lp.convolution((8, 9, 9), 400, 3, groups=groups, padding=1)
+    for image in (form, replace(form, transposed=True)):
+        small = replace(image, channels=8, weight=1.0)
+        meet = np.count_nonzero(dense(small, np.ones(small.shape)), axis=0).reshape(small.ends[1])[:, 4, 4]
+        assert set(meet) == {small.fan_in} == {8 / groups * 9}
+        kernel = single(image).draw(0).weights["conv"]
+        assert kernel.std() == pytest.approx((image.fan_in) ** -0.5, rel=0.03)
+    assert form.fan_in == 8 / groups * 9 and replace(form, transposed=True).fan_in == 400 / groups * 9
+
+
 def test_averages_of_pixels():
     form = lp.pooling((3, 6, 4), 2)
     net = single(form, plastic=False)

@@ -1,8 +1,5 @@
 """Protocols of delays and long memory, the device that Torch runs on, and gradients of delays in comparisons."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,8 +19,7 @@ from localplast.protocol import Preset, Protocol
 from localplast.protocols import psmnist, temporal_patterns
 from localplast.rules import bptt, eprop
 
-MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
-needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="MNIST is not in LOCALPLAST_DATA")
+needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
 
 # --- sequential MNIST ---------------------------------------------------------------------------------------------------
@@ -151,9 +147,21 @@ def test_the_latest_spike_arrives_within_the_trial():
 
 def test_patterns_belong_to_a_seed_and_jitter_to_a_trial():
     task = temporal_patterns.task(classes=3, channels=4)
-    one, again, other = task.training(0, 8, 0), task.training(0, 8, 0), task.training(0, 8, 1)
-    np.testing.assert_array_equal(one.inputs["cues"], again.inputs["cues"])
-    assert not np.array_equal(one.inputs["cues"], other.inputs["cues"])
+    times = 1e3 * temporal_patterns.patterns(0, classes=3, channels=4)
+
+    def displaced(trials):
+        """How far spikes are from where the pattern of seed 0 has them beside the first, in milliseconds."""
+        when = trials.inputs["cues"].argmax(1)
+        return (when - when[:, :1] - (times - times[:, :1])[trials.target])[:, 1:]
+
+    given = [task.training(0, 400, 0), task.training(1, 400, 0), task.testing(400, 0)]
+    for trials in given:
+        assert displaced(trials).std() == pytest.approx(np.sqrt(2 + 2 / 12), rel=0.1)  # two spikes, and steps of 1 ms
+        assert abs(displaced(trials).mean()) < 0.2
+    different = {tuple(row) for trials in given for row in displaced(trials)}
+    assert len(different) > 600, "every trial has a jitter of its own"
+    assert displaced(task.training(0, 400, 1)).std() > 5
+    np.testing.assert_array_equal(given[0].inputs["cues"], task.training(0, 400, 0).inputs["cues"])
 
 
 def test_two_spikes_at_the_strongest_synapses_are_not_enough_and_three_are():

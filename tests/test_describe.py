@@ -1,5 +1,6 @@
 """What rules say of themselves: the equations, where values are stored, the cost, and LaTeX that a typesetter accepts."""
 
+import functools
 import re
 
 import numpy as np
@@ -199,12 +200,17 @@ def equations(latex):
             yield from line.split(r" &\leftarrow ")
 
 
+@functools.cache
+def set_in_type(formula):
+    """Raise unless it can be; rules and models share many formulae, and each takes long."""
+    MathTextParser("agg").parse(f"${formula}$")
+
+
 def typeset(latex):
     """Raise unless every formula can be set, braces match and no character of prose is left unescaped."""
-    parser = MathTextParser("agg")
     found = list(equations(latex))
     for formula in found:
-        parser.parse(f"${formula}$")
+        set_in_type(formula)
     assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
     assert latex.count(r"\begin{align*}") == latex.count(r"\end{align*}")
     prose = re.sub(r"\\begin\{align\*\}.*?\\end\{align\*\}", "", latex, flags=re.S)

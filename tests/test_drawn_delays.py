@@ -47,7 +47,7 @@ def test_as_given():
     given, trials = network(synaptic(delays * ms)), Trials({"cues": np.random.default_rng(0).random((2, 30, 5)) < 0.3})
     runs = [lp.run(n, trials, backend=b, seed=4, record=["rec.v"], show=False)["rec"]["v"].values
             for n, b in ((net, "torch"), (given, "torch"), (net, "brian2"))]  # fmt: skip
-    assert np.array_equal(runs[0], runs[1]) and np.abs(runs[0] - runs[2]).max() < 1e-12 and np.ptp(runs[0]) > 1
+    assert max(np.abs(runs[0] - other).max() for other in runs[1:]) < 1e-12 and np.ptp(runs[0]) > 1
 
 
 def test_read_back(tmp_path):

@@ -350,10 +350,11 @@ TRIALS = {
         {"cues": RASTER * 1.0, "drive": CURRENT}, {}, r"^input 'cues' carries spikes: give a bool raster, not float64$",
     ),
     "currents as spikes": (
-        {"cues": RASTER, "drive": CURRENT > 0}, {}, r"^input 'drive' carries currents: give a float array$",
+        {"cues": RASTER, "drive": CURRENT > 0}, {}, r"^input 'drive' carries currents: give a float array, not bool$",
     ),
     "currents as rates": (
-        {"cues": RASTER, "drive": Poisson(np.zeros((2, 1, 2)), 10)}, {}, r"^input 'drive' carries currents: give a float array$",
+        {"cues": RASTER, "drive": Poisson(np.zeros((2, 1, 2)), 10)}, {},
+        r"^input 'drive' carries currents: give a float array, not Poisson$",
     ),
     "weight of the steps": (
         {"cues": RASTER, "drive": CURRENT}, {"weight": np.ones(9)}, r"weight of the steps has shape \(9,\); \(time,\) is \(10,\)$",
@@ -420,7 +421,7 @@ def test_brian2_refuses_spikes_onto_what_graded_projections_set():
 
 
 def test_brian2_refuses_an_unknown_target():
-    with pytest.raises(LocalplastError, match="^Brian2 runs with target numpy, cython, cpp; 'weave' is not one of them$"):
+    with pytest.raises(LocalplastError, match="^target is 'numpy' or 'cython' or 'cpp', not 'weave'$"):
         start_brian2(cues_rec(), "weave")
 
 

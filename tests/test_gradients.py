@@ -134,14 +134,16 @@ def test_whole_delays_have_the_derivative_to_the_right():
     assert error(smooth.gradient("hid_hid.delay"), left) > 0.01  # a corner: two samples meet there
 
 
-def test_a_planted_error_is_caught():
-    smooth = Smooth()
-    expected = smooth.differences("hid.tau_mem")
-    wrong = smooth.gradient("hid.tau_mem")
-    wrong[0] *= 1.01
-    assert error(wrong, expected) > 1e-6
+@pytest.mark.parametrize("planted", [1.01, 1.0001])
+def test_a_planted_error_is_caught(planted):
+    """A width in the derivative that is not the one in the loss: every other comparison of this network fails."""
+    smooth, other = Smooth(), Smooth()
+    other.values.parameters["hid"]["width"] = other.values.parameters["hid"]["width"] * planted
+    for name in ("hid.tau_mem", "hid_hid.weight", "hid.width"):
+        expected = smooth.differences(name)
+        assert error(other.gradient(name), expected) > 1e-6 > error(smooth.gradient(name), expected), name
     with pytest.raises(ValueError, match="nothing to compare"):
-        error(0 * wrong, 0 * expected)
+        error(0 * expected, 0 * expected)
 
 
 def test_unknown_name():

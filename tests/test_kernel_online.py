@@ -286,5 +286,4 @@ def test_rasters_and_numbers_are_read_alike():
     given = [inputs, {k: x.double() for k, x in inputs.items()}, {k: x.flip(1) for k, x in inputs.items()}]
     (bits, _, one), (_, _, same), (_, _, other) = (kernel.gradients(weights, x, target, weight) for x in given)
     assert inputs["cues"].dtype == torch.bool and bool(bits.abs().sum() > 0)
-    for name, grad in one.items():
-        assert torch.equal(grad, same[name]) and not torch.equal(grad, other[name])
+    assert distance(same, one) < 1e-12 and distance(other, one) > 1e-3

@@ -31,7 +31,7 @@ def tree(**nodes):
 def test_known_answers(estimate, exact, expected):
     found = measures(estimate, exact)
     assert list(found) == list(MEASURES)
-    np.testing.assert_allclose(list(found.values()), expected, atol=1e-15)
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-12)
 
 
 def test_the_angle_is_in_degrees():

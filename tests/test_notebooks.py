@@ -1,7 +1,6 @@
 """Every notebook runs from top to bottom, and what it says about numbers holds."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -61,14 +60,13 @@ def prospective(names, printed):
 
 CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites, "prospective": prospective}
 #: Files that notebooks read, below LOCALPLAST_DATA.
-FILES = {"prospective": ("mnist/train-images-idx3-ubyte.gz", "mnist1d")}
+FILES = {"prospective": ("mnist/train-images-idx3-ubyte.gz", "mnist1d/mnist1d.npz")}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.needs_data(*FILES.get(p.stem, ()))) for p in NOTEBOOKS]
+)
 def test_it_runs(path, capsys):
-    for file in FILES.get(path.stem, ()):
-        if not Path(os.environ.get("LOCALPLAST_DATA", ""), file).exists():
-            pytest.skip(f"{file} is not in LOCALPLAST_DATA")
     matplotlib.use("Agg")
     names = {}
     for cell in json.loads(path.read_text())["cells"]:

@@ -117,6 +117,14 @@ def test_a_falling_rate():
         sgd(0.1).halved(0)
 
 
+@pytest.mark.parametrize("made, words", [
+    (adam(0.0015), "adam 0.0015"), (sgd(2.0).with_rates(a=0.5), "sgd 2"), (adam(1e-2).halved(500), "adam 0.01, halved every 500"),
+    (madgrad(1e-3), "madgrad 0.001"),
+])  # fmt: skip
+def test_in_a_few_words(made, words):
+    assert made.label == words
+
+
 def test_others_differ():
     """One constant changed, or a link left out, and the agreement above is gone."""
     for name, wrong in {

@@ -231,7 +231,7 @@ def test_parameters_learn_from_the_neurons_own_error(update):
     values = net.draw(0)
     for name in rates:
         one, other = (np.squeeze(r["learned"][name].values) for r in found.values())
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(one, other, rtol=1e-12)
         assert np.all(one != np.broadcast_to(values.other(name), one.shape))
 
 

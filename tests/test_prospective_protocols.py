@@ -1,8 +1,6 @@
 """Streams that prospective networks learn from: what they hold, and what comes of learning with and without prospective rates."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +23,7 @@ from localplast.protocols.microcircuit import bars_task
 from localplast.report import contenders, inside, report
 from localplast.rules import bptt, dendritic
 
-MNIST = Path(os.environ.get("LOCALPLAST_DATA", ""), "mnist/train-images-idx3-ubyte.gz")
-needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="MNIST is not in LOCALPLAST_DATA")
+needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
 
 def learned(preset, name, *, updates=None, seed=0, **options):

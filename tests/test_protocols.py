@@ -1,6 +1,5 @@
 """The contract of every protocol, and the statistics of the generated tasks."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,34 +24,15 @@ from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
 from localplast.rules import bptt, decolle, superspike
+from localplast.task import Task, Trials
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
 PRESETS = [(name, preset) for name in LEARNED for preset in protocols.load(name).presets]
 
 
-#: What protocols read, below LOCALPLAST_DATA.
-FILES = {
-    "mnist": "mnist/train-images-idx3-ubyte.gz",
-    "latent-equilibrium": "mnist/train-images-idx3-ubyte.gz",
-    "latent-equilibrium-cnn": "mnist/train-images-idx3-ubyte.gz",
-    "psmnist": "mnist/train-images-idx3-ubyte.gz",
-    "gle-mnist1d": "mnist1d/mnist1d.npz",
-    "decolle-mnist": "mnist/train-images-idx3-ubyte.gz",
-    "decolle-nmnist": "nmnist_small/nmnist_small.npz",
-    "superspike-oxford": "superspike_oxford/oxford-target.ras",
-}
-
-
-def built(name, size="quick"):
-    """One preset, if its files are there."""
-    if name in FILES and not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES[name]).is_file():
-        pytest.skip(f"{FILES[name]} is not in LOCALPLAST_DATA")
-    return protocols.load(name).presets[size]()
-
-
 @pytest.fixture(params=PRESETS, ids="-".join, scope="module")
-def preset(request):
-    """Every preset of every protocol, built."""
+def preset(request, built):
+    """Every preset of every protocol."""
     return built(*request.param)
 
 
@@ -93,17 +73,67 @@ def test_trials_fit_the_network(preset):
             assert trials.target.shape == (len(trials), trials.steps, outputs)
 
 
-def test_trials_depend_on_seed_and_update_only(preset):
-    task, batch = preset.task, min(preset.batch, 8)
-    first = task.training(0, batch, seed=0)
-    assert same(first, task.training(0, batch, seed=0))
-    assert same(first, task.training(0, batch, seed=1)) == task.meta.get("given", False)  # a pattern that comes in files
-    if task.meta.get("frozen"):  # learning one pattern is the task
-        assert same(first, task.training(1, batch, seed=0)) and same(first, task.testing(batch, seed=0))
+#: Nothing of these is drawn: a pattern that comes in files, or pieces of one stream. Of others one pattern is all there is.
+GIVEN, FROZEN = {"superspike-oxford", "fourier-synthesis", "gle-lag-net"}, {
+    "superspike-oxford", "superspike-single", "temporal-xor", "pattern-generation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_trials_depend_on_seed_and_update_only(name, built):
+    """Asked again, a task gives the same; what is trained and what is tested: see test_trials_apart.py."""
+    task, batch = built(name).task, min(built(name).batch, 8)
+    first, tested = task.training(0, batch, seed=0), task.testing(batch, seed=0)
+    assert same(first, task.training(0, batch, seed=0)) and same(tested, task.testing(batch, seed=0))
+    assert same(first, task.training(0, batch, seed=1)) == (name in GIVEN)
+    assert same(first, task.training(1, batch, seed=0)) == (name in FROZEN)
+    assert same(first, tested) == (name in FROZEN)
+    assert {what for what in ("given", "frozen") if task.meta.get(what)} == {
+        what for what, names in {"given": GIVEN, "frozen": FROZEN}.items() if name in names
+    }  # fmt: skip
+
+
+#: Tasks that test the very patterns they learn: no trial can be held back, rates are tuned with other seeds.
+ALL_IS_LEARNED = {
+    "burst-xor", "elise", "microcircuit", "pattern-generation", "presentation-time", "superspike-oxford", "superspike-single",
+    "temporal-xor",
+}  # fmt: skip
+
+
+def test_rates_are_tuned_on_trials_that_no_table_tests(preset):
+    task, tuned = preset.task, preset.task.validation
+    if task.name in ALL_IS_LEARNED:
+        assert tuned is None
         return
-    assert not same(first, task.training(1, batch, seed=0))
-    assert not same(first, task.testing(batch, seed=0))
-    assert same(task.testing(batch, seed=0), task.testing(batch, seed=0))
+    shown = tuned.testing(8, seed=0)
+    shown.check(preset.network)
+    assert same(shown, tuned.testing(8, seed=0)) and tuned.name == task.name and tuned.validation is None
+    assert not same(shown, task.testing(8, seed=0)) and not same(shown, tuned.training(0, 8, seed=0))
+    assert shown.steps == task.testing(8, seed=0).steps and np.array_equal(shown.weight, task.testing(8, seed=0).weight)
+
+
+@pytest.mark.parametrize("learned, held, taught, judged", [
+    (None, None, range(90), range(90, 100)), (None, 30, range(70), range(70, 100)), (50, 30, range(50), range(70, 100)),
+    (80, 30, range(70), range(70, 100)), (50, (np.arange(300, 320), np.zeros(20, int)), range(50), range(300, 320)),
+])  # fmt: skip
+def test_samples_that_are_held_back(learned, held, taught, judged):
+    """They are tested by the validation alone, which does not learn them; the task itself learns all it is given."""
+    sets = (np.arange(100), np.zeros(100, int)), (np.arange(200, 220), np.zeros(20, int))
+    task = Task.dataset("numbers", *sets, lambda x, labels, rng: Trials({"x": x}, labels), learned=learned, held=held)
+
+    def seen(trials):
+        return set(trials.inputs["x"])
+
+    assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(range(200, 220))
+    assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
+
+
+@pytest.mark.parametrize("name", ["fourier-synthesis", "gle-lag-net"])
+def test_a_stream_that_is_learned_again_does_not_reach_what_is_tested(name):
+    preset = built(name)
+    task, batch = preset.task, preset.batch
+    assert same(task.training(preset.updates, batch, 0), task.training(0, batch, 0))
+    assert same(task.validation.testing(1, 0), task.training(preset.updates - preset.test // batch, batch, 0)[0])
 
 
 def test_networks_are_reproducible_data(preset, tmp_path):
@@ -227,7 +257,7 @@ def test_the_frozen_pattern():
 
 
 def test_a_preset_has_one_optimiser():
-    quick = protocols.load("yin-yang").presets["quick"]()
+    quick = protocols.load("deep").presets["quick"]()
     assert quick.optimiser == adam(quick.learning_rate)
     assert replace(quick, updates=3).optimiser == quick.optimiser
     for options in ({}, {"learning_rate": 1e-3, "optimiser": adam(1e-2)}):
@@ -266,7 +296,7 @@ class TestSuperSpike:
         with pytest.raises(ValueError, match="even number"):
             temporal_xor.xor_trials(0, inputs=5)
 
-    @pytest.mark.skipif(not Path(os.environ.get("LOCALPLAST_DATA", ""), FILES["superspike-oxford"]).is_file(), reason="no files")
+    @pytest.mark.needs_data("superspike_oxford/oxford-target.ras")
     def test_the_oxford_pattern_repeats(self):
         once, twice = (superspike_oxford.pattern_trial(1 * ms, every=4, periods=k) for k in (1, 2))
         assert once.inputs["target"].shape == (1, 1890, 50) and twice.steps == 2 * 1890
@@ -274,7 +304,7 @@ class TestSuperSpike:
         assert np.array_equal(once.inputs["pattern"], twice.inputs["pattern"][:, :1890])
 
 
-def test_decolle_trials_are_judged_after_the_burn_in():
+def test_decolle_trials_are_judged_after_the_burn_in(built):
     quick = built("decolle-nmnist")
     trials = quick.task.training(0, 3, seed=0)
     assert trials.inputs["events"].shape == (3, 100, 578) and trials.inputs["events"].any((1, 2)).all()
@@ -291,7 +321,7 @@ def test_every_layer_of_decolle_has_a_fixed_readout_of_its_own(hidden):
     assert [p.post for p in net.plastic] == [f"hidden{k}" for k in range(1, len(hidden) + 1)]
 
 
-def test_deep_layers_are_not_silent():
+def test_deep_layers_are_not_silent(built):
     quick = built("deep")
     names = [f"hidden{k}" for k in range(1, 6)]
     record = lp.run(quick.network, quick.task.testing(20, 0), backend="torch", record=[f"{n}.raster" for n in names])
@@ -300,7 +330,7 @@ def test_deep_layers_are_not_silent():
 
 
 class TestTMaze:
-    def test_nothing_but_noise_between_turn_and_reward(self):
+    def test_nothing_but_noise_between_turn_and_reward(self, built):
         quick = built("t-maze")
         trials, (start, end), reward = quick.task.testing(50, 0), quick.task.meta["decision"], quick.task.meta["reward"]
         assert (start, end, reward, trials.steps) == (200, 350, 399, 401)
@@ -314,7 +344,7 @@ class TestTMaze:
         other = evidence_trials(np.random.default_rng(0), 4, cues=3, duration=700 * ms)
         assert np.array_equal(one.inputs["cues"][:, :700], other.inputs["cues"]) and np.array_equal(one.target, other.target)
 
-    def test_actor_and_critic(self):
+    def test_actor_and_critic(self, built):
         net = built("t-maze").network
         assert {name: net.size(name) for name in net.readouts} == {"policy": 2, "value": 1}
 
@@ -323,7 +353,7 @@ class TestTMaze:
     ("superspike-single", superspike(), 0.7), ("superspike-single", bptt(cut={"reset"}), 0.7), ("decolle-nmnist", decolle(), 0.97),
     ("decolle-nmnist", bptt(), 0.97), ("deep", bptt(), 0.95),
 ])
-def test_quick_presets_begin_to_learn(name, rule, fraction):
+def test_quick_presets_begin_to_learn(name, rule, fraction, built):
     quick = built(name)
     found = lp.run(
         quick.network, quick.task, backend="torch", rule=rule, optimiser=quick.optimiser, loss=quick.loss, batch=quick.batch,
@@ -347,8 +377,7 @@ def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
     datasets.mnist.cache_clear()
 
 
-
-REFERENCE = Path(os.environ.get("LOCALPLAST_DATA", ""), "eprop_reference")
+REFERENCE = Path(__file__).parent / "data" / "eprop_reference"
 
 
 def forward(network, weights, raster):
@@ -372,7 +401,6 @@ def forward(network, weights, raster):
     return np.array(result)
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="eprop_reference is not in LOCALPLAST_DATA")
 @pytest.mark.parametrize("name, file, spread_of_readout", [
     ("evidence-accumulation", "classification_batch1", np.sqrt(6 / 102)),
     ("pattern-generation", "regression", 1.0),

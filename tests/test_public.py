@@ -1,5 +1,7 @@
 """The public face: what can be imported, what importing costs, and what is packaged."""
 
+import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -42,6 +44,22 @@ def test_describing_a_network_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+WITHOUT_TORCH = """
+import subprocess, sys
+sys.modules["torch"] = None  # an import of it fails
+sys.path.insert(0, {tests!r})
+import versions
+subprocess.run = None  # nothing can be compiled
+versions.check_refusals()
+"""
+
+
+def test_what_needs_torch_says_so_where_it_is_missing():
+    """And what does not runs: tests/versions.py does the rest where Torch is not installed."""
+    done = run_python(WITHOUT_TORCH.format(tests=str(ROOT / "tests")))
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_imports_neither_brian2_nor_torch():
     code = """
 import sys
@@ -63,6 +81,19 @@ def test_every_folder_with_python_is_packaged():
         if folder.is_dir() and not folder.is_symlink() and list(folder.glob("*.py")):
             found.add(".".join(folder.relative_to(ROOT).parts))
     assert listed == found
+
+
+def test_every_folder_is_in_the_source_distribution():
+    grafted = re.findall(r"^graft (.+)$", (ROOT / "MANIFEST.in").read_text(), flags=re.M)
+    assert {*grafted, "localplast"} >= {"benchmarks", "data", "docs", "models", "notebooks", "protocols", "tests"}
+    assert all((ROOT / folder).is_dir() for folder in grafted)
+
+
+def test_an_index_shows_no_link_to_what_it_does_not_have():
+    described = runpy.run_path(str(ROOT / "setup.py"))["for_an_index"]
+    assert described("![a](docs/a.png)\n\n[b](docs/b.md), [c](https://c.org)") == "b, [c](https://c.org)"
+    text = described((ROOT / "README.md").read_text())
+    assert "docs/results.md" in text and all(link.startswith("http") for link in re.findall(r"\]\(([^)]*)\)", text))
 
 
 def test_models_and_protocols_have_one_name():

@@ -15,7 +15,7 @@ from brian2 import Quantity, amp, ms, mV, volt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localplast.errors import LocalplastError, NetworkError
+from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron import NeuronModel
 from localplast.record import Recorder, Request, open_record
@@ -420,6 +420,37 @@ def test_an_existing_path_is_not_overwritten(net, path):
         Recorder(net, Request.parse(net, WANTED), path=path)
 
 
+@pytest.mark.parametrize("rows", [np.zeros, np.ones])
+def test_what_is_lost_is_told_and_no_number(net, path, rows):
+    """A file that is gone takes its numbers with it, floats, counts and bits; zeros are written and stay zeros."""
+    request = Request.parse(net, ["rec.v", "rec.raster", "out.v"])
+    with Recorder(net, request, path=path) as recorder:
+        for key, size, dtype in (("rec.v", 4, float), ("rec.raster", 4, bool), ("out.v", 2, float)):
+            recorder.add(*key.split("."), rows((3, STEPS, size), dtype))
+        recorder.add_metrics(update=1, loss=0.0)
+    whole = open_record(path)
+    assert (whole["rec"]["v"] == rows(1)).all() and (whole["out"]["v"] == rows(1)).all()
+    for key in ("rec/v", "rec/spikes", "metrics/update"):
+        for chunk in (path / key / "c").rglob("*"):
+            chunk.is_file() and chunk.unlink()
+    with pytest.warns(LocalplastWarning, match="damaged: files of metrics/update, rec/spikes, rec/v are missing"):
+        left = open_record(path)
+    assert left["rec"]["v"].isnull().all() and left["rec"]["spikes"].isnull().all() and left["metrics"]["update"].isnull().all()
+    assert (left["out"]["v"] == rows(1)).all() and float(left["metrics"]["loss"][0]) == 0
+    assert (left["rec"]["v"].dims, left["rec"]["v"].attrs) == (whole["rec"]["v"].dims, whole["rec"]["v"].attrs)
+    assert np.isnan(zarr.open_group(str(path), mode="r")["rec/v"][:]).all()  # whoever reads it
+
+
+def test_one_chunk_of_many(net, path, monkeypatch):
+    monkeypatch.setattr("localplast.checkpoint.CHUNK_ROWS", 2)
+    with Recorder(net, Request.parse(net, []), path=path) as recorder:
+        for update in range(5):
+            recorder.add_metrics(update=update, loss=float(update))
+    (path / "metrics/loss/c/1").unlink()
+    with pytest.warns(LocalplastWarning, match="metrics/loss"):
+        np.testing.assert_array_equal(open_record(path)["metrics"]["loss"], [0, 1, np.nan, np.nan, 4])
+
+
 # Going on
 
 
@@ -590,7 +621,7 @@ def test_missing_foreign_and_damaged_stores_are_refused(net, path, tmp_path):
     with pytest.raises(LocalplastError, match="holds no readable record"):
         open_record(path)
     zarr.create_group(str(tmp_path / "foreign"), zarr_format=3)
-    with pytest.raises(LocalplastError, match="is not a record of format 1"):
+    with pytest.raises(LocalplastError, match="is not a record of format 2"):
         open_record(tmp_path / "foreign")
     zarr.create_group(str(tmp_path / "old"), zarr_format=2, attributes={"localplast_record": 1, "position": {}})
     with pytest.raises(LocalplastError, match="holds no readable record"):

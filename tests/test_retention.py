@@ -102,7 +102,7 @@ def test_learned_delays_are_those_that_are_tested():
         spikes[np.arange(n), step, label], weight[-1] = True, 1.0
         return lp.Trials({"cues": spikes}, label, weight)
 
-    learned = judged(lp.axonal([5.6, 6.4] * ms, trainable=(0 * ms, 20 * ms), kernel=gaussian(4 * ms)))
+    learned = judged(lp.axonal([6.4, 5.6] * ms, trainable=(0 * ms, 20 * ms), kernel=gaussian(4 * ms)))
     assert np.array_equal(learned, judged(lp.axonal([6, 6] * ms)))
     assert list(learned[:4]) == 4 * [1.0] and np.all(learned[4:] < 0.9)
 

@@ -156,7 +156,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
     """))
     whole, part = learn("torch", eprop(), updates=60), tmp_path / "part.zarr"
     running = subprocess.Popen([sys.executable, script, part])
-    checkpoint = tmp_path / "part.checkpoint.npz"
+    checkpoint = tmp_path / "part.zarr.checkpoint.npz"
     while not checkpoint.exists():
         time.sleep(0.01)
     time.sleep(np.random.default_rng(0).uniform(0, 0.3))
@@ -171,7 +171,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
 
 def test_resuming_another_run_is_refused(tmp_path):
     learn("torch", eprop(), path=tmp_path / "run.zarr")
-    with pytest.raises(lp.LocalplastError, match="another network, rule, task or seed"):
+    with pytest.raises(lp.LocalplastError, match="run.zarr is a run with other rule; give the same"):
         learn("torch", eprop(feedback="random"), path=tmp_path / "run.zarr", resume=True)
 
 
@@ -225,7 +225,7 @@ def test_what_is_missing_for_speed_is_said(monkeypatch, caplog):
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(torch_learn, "why_not", lambda *_, **__: "no compiler here")
-    learn("brian2", eprop(), updates=1, target=None)
+    learn("brian2", eprop(), updates=1, test=2, target=None)
     assert "target 'numpy', which is slower" in caplog.text
     assert "plain Torch, which is slower: no compiler here" in caplog.text
 

@@ -84,13 +84,15 @@ ATTRS = dict(
 )  # fmt: skip
 
 
-def result(accuracy, networks=("8 lif", "8 lif")):
+def result(accuracy, networks=("8 lif", "8 lif"), updates=(4, 4), rates=(0.1, 0.1)):
     """A comparison of two rules, two seeds and three probes with numbers that can be told apart; only B has a projection out."""
     coords = {"rule": ["A", "B"], "seed": [0, 1], "update": [0, 2, 4]}
     start = np.zeros((2, 2, 3))
     along = start + np.array([100.0, 1.0, 3.0]) + np.array([[0.0, 2.0]])[..., None]  # seed 0: 1, 3; seed 1: 3, 5
     measures = {k: (("rule", "seed", "update"), along) for k in ("relative_error", "cosine", "angle", "norm_ratio", "sign_agreement")}
-    curves = {"test_accuracy": start + accuracy, "test_loss": start + 1, "test_spikes": start + 2}
+    course = np.array([-0.3, 0.2, 0.0])  # best in between: what is shown is the last
+    curves = {"test_accuracy": accuracy + course, "test_loss": 1 - course, "test_spikes": 2 + course}
+    curves = {name: start + values for name, values in curves.items()}
     only_b = np.array([np.nan, 1.0])[:, None, None]
     by_projection = {k: ((*dims, "projection"), np.stack([v, only_b * (v + 1)], -1)) for k, (dims, v) in measures.items()}
     cost = {
@@ -99,6 +101,7 @@ def result(accuracy, networks=("8 lif", "8 lif")):
         "bytes_per_synapse": (("rule", "projection"), np.array([[24.0, 24.0], [24.0, 40.0]])),
     }
     about = {"trained_on": ("rule", ["torch", "brian2"]), "network": ("rule", list(networks))}
+    about |= {"updates": ("rule", list(updates)), "optimiser": ("rule", [f"adam {rate}" for rate in rates])}
     return xr.DataTree.from_dict({
         "/": xr.Dataset(attrs=ATTRS),
         "/curves": xr.Dataset({k: (("rule", "seed", "update"), v) for k, v in curves.items()}, coords),
@@ -112,11 +115,13 @@ def test_the_table_of_a_comparison():
     found = table(result(0.5))
     rows = [dict(zip(found.titles, row, strict=True)) for row in found.rows]
     assert [row["rule"] for row in rows] == ["A", "B"] and rows[0]["test accuracy (%)"] == "50.0 ± 0.0"
+    assert (rows[0]["test loss"], rows[0]["spikes per neuron"]) == ("1.000 ± 0.000", "2.0 ± 0.0")  # of the last test
     assert rows[0]["relative error"] == "3.000 ± 1.414"  # the start, 100, is left out
     assert [row["brian2: s per 1000 trials"] for row in rows] == ["-", "2.00 ± 0.00"]
     assert [row["torch: peak memory (MB)"] for row in rows] == ["1.0", "2.0"]
     assert [row["bytes per synapse"] for row in rows] == ["24", "40"]
-    assert not {"brian2: peak memory (MB)", "network"} & set(found.titles)  # no rule has the one, all have the same other
+    # no rule has the one, all have the same others
+    assert not {"brian2: peak memory (MB)", "network", "updates", "optimiser"} & set(found.titles)
     assert found.header[1] == "mean ± sd over seeds 0, 1" and "a machine" in found.header[2]
 
 
@@ -128,6 +133,16 @@ def test_what_trajectories_lack_is_left_out():
 def test_networks_are_told_apart_where_they_differ():
     found = table(result(0.5, ["8 lif", "5 alif"]))
     assert found.titles[:3] == ["rule", "network", "trained on"] and [row[1] for row in found.rows] == ["8 lif", "5 alif"]
+
+
+def test_rates_and_updates_are_shown_where_they_differ():
+    tree = result(0.5, updates=(4, 2), rates=(0.1, 0.2))
+    for variable in tree["curves"].data_vars.values():
+        variable.loc[{"update": 4}] += 0.25
+        variable.loc[{"rule": "B", "update": 4}] = np.nan  # it was not trained so long
+    found = table(tree)
+    assert found.titles[1:4] == ["trained on", "updates", "optimiser"]
+    assert [row[2:5] for row in found.rows] == [["4", "adam 0.1", "75.0 ± 0.0"], ["2", "adam 0.2", "50.0 ± 0.0"]]
 
 
 def test_the_table_by_projection():

@@ -8,9 +8,12 @@ from localplast.backends.brian2_run import session
 from localplast.backends.brian2_signal import feedback_name
 from localplast.delay import summed_over_shared
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
+from localplast.finite import check_found, check_states
+from localplast.lower import lower
 from localplast.optimise import check_norm, check_rates
 from localplast.loss import of_trials
-from localplast.plan import judged_readout, plan
+from localplast.packages import has_torch
+from localplast.plan import check_trials, judged_readout, plan
 from localplast.task import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]
@@ -35,8 +38,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
     """dloss/dparameter as a local ``rule`` accumulates it while Brian2 runs; as the Torch backend's ``gradient``."""
     check_local(rule)
     check_spread(net, [f"{name}.delay" for name in net.learned_delays])
+    check_trials(net, trials, loss)
     learned = plan(net, rule, loss, batch=len(trials), seed=seed, trainable=trainable, values=values)
-    loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
     running = session(target, net, values, block_for(net, trials, values), trials, plan=learned, seed=seed)
     try:
         results = running.run(trials)
@@ -46,14 +49,25 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
             matrix[values.masks[name]] = results.read(name, "gradient") / len(trials)
             grads[f"{name}.weight"] = matrix
         grads |= other_gradients(net, values, learned, results, len(trials))
+        info = trial_metrics(net, learned, results, trials)
+        states = last_states(net, results)
     finally:
         running.close()
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
-        from localplast.backends.torch_backend import gradient as in_torch
+        if has_torch():
+            from localplast.backends.torch_backend import gradient as in_torch
 
-        in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
+            in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
         raise RunawayError(f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise")
-    return grads, trial_metrics(net, learned, results, trials)
+    check_states(states)
+    check_found(rule, grads, info["loss"])
+    return grads, info
+
+
+def last_states(net, results):
+    """The state of all populations at the end of a block, in which what is not finite stays so from trial to trial."""
+    variables = [(name, k) for name, p in net.populations.items() for k in lower(p.model).state]
+    return {f"population {name!r}: {k}": results.read(name, k) for name, k in variables}
 
 
 def other_gradients(net, values, learned, results, trials):
@@ -130,9 +144,10 @@ class Brian2Learner:
                 f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not {updates_per_block}"
             )
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
-        loss.check(example, net.size(judged_readout(net, loss)), float(net.dt))
+        check_trials(net, example, loss)
         template = example[np.zeros(batch * updates_per_block, int)]
         self.block = block_for(net, template, with_room(net, values, optimiser))
+        self.dims = np.ndim(template.target)
         self.masks, self.built_delays = values.masks, values.delays
         self.session = session(target, net, values, self.block, template, plan=self.plan, seed=seed)
         self.restart(values, seed)
@@ -157,7 +172,8 @@ class Brian2Learner:
 
     def train(self, trials):
         """Learn from one block of trials (``updates_per_block`` batches); returns one dict of metrics per update."""
-        self.loss.check(trials, self.net.size(judged_readout(self.net, self.loss)), float(self.net.dt))
+        check_trials(self.net, trials, self.loss)
+        self.check_block(trials)
         results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
@@ -168,10 +184,22 @@ class Brian2Learner:
         told = (*self.weights.values(), *self.others.values(), [m["loss"] for m in metrics])
         if self.rule.taught and not all(np.all(np.isfinite(x)) for x in told):
             self.find_failure(values, trials)
+        check_states(last_states(self.net, results))
         return metrics
+
+    def check_block(self, trials):
+        """Raise where these trials are not like those that the program was made for."""
+        found, made = (len(trials), trials.steps, np.ndim(trials.target)), (self.block.trials, self.block.steps, self.dims)
+        if found != made:
+            raise LocalplastError(
+                f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the program was made; "
+                "a task must give trials of one form"
+            )
 
     def find_failure(self, values, trials):
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""
+        if not has_torch():
+            return
         from localplast.backends.torch_learn import TorchLearner
 
         TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(trials)
@@ -267,6 +295,10 @@ class Brian2Learner:
         self.feedback = {n: arrays[f"feedback.{n}"] for n in self.feedback}
         self.others = {n: arrays[f"value.{n}"] for n in self.others}
         self.updates = int(arrays["updates"])
+
+    def interrupt(self):
+        """Let the block that another thread runs end soon, in a KeyboardInterrupt there."""
+        self.session.interrupt()
 
     def close(self):
         """Release the compiled program."""

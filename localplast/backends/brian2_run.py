@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,16 +15,16 @@ import brian2 as b2
 import numpy as np
 from brian2.devices.device import all_devices, get_device, reset_device, set_device
 
+from localplast.arguments import check_backend
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
 from localplast.backends.kernel_build import processor
 from localplast.backends.program_cache import folder, intact, keep, scratch, warn_once
 from localplast.errors import LocalplastError
+from localplast.slopes import FUNCTIONS
 from localplast.task import Poisson
 
-__all__ = ["TARGETS", "session"]
-
-TARGETS = ("numpy", "cython", "cpp")
+__all__ = ["session"]
 
 
 @contextlib.contextmanager
@@ -39,8 +40,7 @@ def codegen(target):
 
 def session(target, net, values, block, trials, **options):
     """A :class:`Runtime` or :class:`Standalone` session; see :func:`localplast.backends.brian2_build.build`."""
-    if target not in TARGETS:
-        raise LocalplastError(f"Brian2 runs with target {', '.join(TARGETS)}; {target!r} is not one of them")
+    check_backend("brian2", target)
     if target == "cpp":
         if shutil.which("g++") is None or shutil.which("make") is None:
             raise LocalplastError(
@@ -68,6 +68,8 @@ def tables(built, trials):
         labels = np.ndim(trials.target) == 1
         outputs = built.timed["target"].values.shape[1]
         filled["target"] = np.eye(outputs)[trials.target] if labels else with_gap(block, trials.target)
+        if "target_sum" in built.timed:
+            filled["target_sum"] = filled["target"].sum(-1)
         weight = np.zeros(block.period)
         weight[: block.steps] = 1.0 if trials.weight is None else trials.weight
         filled["step_weight"] = weight
@@ -147,11 +149,14 @@ class Runtime:
         b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
-                self.network.run(self.block.length * self.built.net.dt, namespace={})
+                self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
+            b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
+        if round(float(self.network.t / self.built.net.dt)) != self.start:  # Brian2 ends a run early on Ctrl-C, and says nothing
+            raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
     def read(self, owner, name):
@@ -167,6 +172,10 @@ class Runtime:
     def states(self, node, variable):
         return np.array(getattr(self.built.monitors[node, "state"], f"{variable}_")).T
 
+    def interrupt(self):
+        """Let the run in another thread end after this step, in a KeyboardInterrupt there."""
+        self.network.stop()
+
     def close(self):
         """Nothing to release."""
 
@@ -175,7 +184,7 @@ class Standalone:
     """Brian2 as a C++ program, compiled once per network and kept in a cache; every block is one run of it."""
 
     def __init__(self, net, values, block, trials, **options):
-        self.block = block
+        self.block, self.running = block, None
         self.directory = scratch()
         set_device("cpp_standalone", build_on_run=False)
         try:
@@ -188,7 +197,7 @@ class Standalone:
             device.insert_code("after_start", reseed)
             device.apply_run_args()  # before the queues of spikes are made, which read the delays
             device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
-            network.run(block.length * net.dt, namespace={})
+            network.run(block.length * net.dt, namespace=FUNCTIONS)
             device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
             self.files = {}
             for owner in (*self.built.objects.items(), *self.built.monitors.items()):
@@ -211,13 +220,27 @@ class Standalone:
         results = self.directory / "results"
         results.mkdir(exist_ok=True)
         environment = {**os.environ, "LOCALPLAST_SEED": str(integer_seed(seed))}
-        done = subprocess.run(
-            ["./main", "--results_dir", f"{results}/", *arguments], cwd=self.directory, env=environment,
-            capture_output=True, text=True,
-        )
-        if done.returncode or "Error" in done.stderr:
-            raise LocalplastError(f"the compiled Brian2 program failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        self.execute(["./main", "--results_dir", f"{results}/", *arguments], environment)
         return Results(self.block, self.read, self.events, self.states)
+
+    def execute(self, command, environment):
+        """Run the program; it ends when this does, and a KeyboardInterrupt here when somebody ends it."""
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, cwd=self.directory, env=environment, **pipes) as self.running:
+            try:
+                out, error = self.running.communicate()
+            except BaseException:
+                self.running.kill()
+                raise
+        if -self.running.returncode in (signal.SIGINT, signal.SIGTERM):
+            raise KeyboardInterrupt
+        if self.running.returncode or "Error" in error:
+            raise LocalplastError(f"the compiled Brian2 program failed: {out[-2000:]}{error[-2000:]}")
+
+    def interrupt(self):
+        """Let the run in another thread end now, in a KeyboardInterrupt there."""
+        if self.running is not None:
+            self.running.terminate()
 
     def store(self, name, value):
         """Write an argument to a file (one number: give it as it is); returns what goes on the command line."""

@@ -4,7 +4,6 @@ import brian2 as b2
 import numpy as np
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
-from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2_reward import REWARD_VARIABLES, build_reward
@@ -13,7 +12,6 @@ from localplast.calculus import to_text
 from localplast.loss import Reward
 from localplast.lower import lower
 from localplast.network import weight_dimension
-from localplast.neuron import namespace
 
 __all__ = ["Signals", "feedback_name"]
 
@@ -33,8 +31,7 @@ class Signals:
     # --- dimensions -----------------------------------------------------------------------------------------------
 
     def output_dimension(self, readout):
-        model = self.net.nodes[readout].model
-        return parse_expression_dimensions(model.output, namespace(model))
+        return self.net.nodes[readout].model.output_dimension
 
     def error_dimension(self, readout):
         return DIMENSIONLESS if self.plan.loss.kind in ("cross_entropy", "reward") else self.output_dimension(readout)
@@ -129,6 +126,8 @@ class Signals:
         built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
         rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
         built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
+        if self.plan.loss.kind == "cross_entropy":  # what the shares of all classes sum to
+            built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
         if isinstance(self.plan.loss, Reward):
             build_reward(self, built)
         else:
@@ -148,7 +147,8 @@ class Signals:
         code = [f"_weight = step_weight((t_in_timesteps % {block.period})*dt)", f"teacher = target({block.clock}, i){one}"]
         if loss.kind == "cross_entropy":
             self.build_softmax(built, readout, output)
-            code += ["error = _weight*(1.0/normaliser - teacher)", "loss += _weight*teacher*log(normaliser)"]
+            group.namespace["target_sum"] = built.timed["target_sum"]
+            code += [f"error = _weight*(target_sum({block.clock})/normaliser - teacher)", "loss += _weight*teacher*log(normaliser)"]
         else:
             code.append(f"_gap = {output} - teacher")
         if loss.kind == "mse":

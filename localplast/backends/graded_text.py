@@ -17,12 +17,7 @@ __attribute__((simd("notinbranch"))) real M(pow)(real, real);
 """ + r"""
 #define TRIALS for (long b = 0; b < live; b++)
 #define EVERY _Pragma("GCC ivdep") for (long i = 0; i < N; i++)
-#ifdef DOUBLE
-#define LARGEST 0x1p511 /* beyond it squares, and so losses, are infinite */
-#else
-#define LARGEST 0x1p63f
-#endif
-#define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST)
+#define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST) /* beyond it squares, and so losses, are infinite */
 
 /* Wait until all threads of the team are here; gate holds how many have come, and how often all have. */
 static void meet(long long *gate, long team)

@@ -7,8 +7,9 @@ that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps
 
 from localplast.backends.kernel_expression import Writer
 from localplast.backends.kernel_text import add, events, gather_each, indent, taps, total, weighted
-from localplast.calculus import differentiate, symbol
+from localplast.calculus import differentiate
 from localplast.lower import jacobian
+from localplast.slopes import jump
 
 __all__ = ["adjoint_text"]
 
@@ -78,7 +79,7 @@ def spike_gradient(n, kept):
     """gz starts with the gradients of the spike count, of the jump at the reset, and of the population's sum in this step."""
     writer = Writer(n.constants, reader(n, "met", kept))
     terms = [f"w->gcount{n.number}[o]"]
-    terms += [f"g_{v}[o] * {writer(value - symbol(v))}" for v, value, live in n.jumps() if live]
+    terms += [f"g_{v}[o] * {writer(jump(n.step, v, value))}" for v, value, live in n.jumps() if live]
     return f"""    NEURONS {{
         const long o = s * N + i;
 {indent(writer.lines)}

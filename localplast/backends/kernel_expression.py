@@ -8,7 +8,9 @@ import numpy as np
 import sympy
 
 from localplast.calculus import Tape, clip, int_, operation, symbol, to_text
+from localplast.divided_exp import divided_exp, name
 from localplast.errors import UnsupportedError
+from localplast.slopes import Tamed
 
 __all__ = ["Constants", "Writer", "check_c_form"]
 
@@ -155,13 +157,17 @@ def arithmetic(node, arguments):
         return "smaller(larger({0}, {1}), {2})".format(*arguments)
     if node.func is sympy.sign:
         return "({0} > 0) - ({0} < 0)".format(*arguments)
-    name = FUNCTIONS.get(node.func) or BY_NAME.get(node.func.__name__)
-    if name is None:
+    if isinstance(node, Tamed):
+        return f"{node.func.__name__}({', '.join(arguments)})"
+    found = FUNCTIONS.get(node.func) or BY_NAME.get(node.func.__name__)
+    if found is None:
         return f"{c_name(node)}({', '.join(arguments)})"
-    return f"M({name})({', '.join(arguments)})"
+    return f"M({found})({', '.join(arguments)})"
 
 
 def c_name(node):
+    if node.func is divided_exp:
+        return name(len(node.args))
     if node.func.__name__ != "exprel":
         raise UnsupportedError(f"{node.func.__name__} in {to_text(node)} has no C form")
     return "exprel"

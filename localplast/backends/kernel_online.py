@@ -342,7 +342,10 @@ static void begin(void **p)
 
 
 def entry(plan):
-    """What Python calls: ``T`` steps of the trials from ``first`` to ``end`` of ``B``, one after the other."""
+    """What Python calls: ``T`` steps of the trials from ``first`` to ``end`` of ``B``, one after the other.
+
+    It returns the number of a population whose state is not finite at the end of a trial, or -1.
+    """
     body, last = plan.body, "t <= last" if plan.lazy and all(s.ends for s in plan.synapses) else "1"
     calls = [f"update{n.number}(p, t);" for n in body.cells]
     calls += [f"gather{n.number}(p, t, T, B, b);" for n in body.channels if any(k.pre is n for k in body.links)]
@@ -367,11 +370,13 @@ def entry(plan):
         *(call for s in plan.synapses for call in s.now_and_then()),
     ]
     ends = [call for s in plan.synapses for call in s.at_end()] + regularise(plan)
+    ends += [f"if (wrong < 0 && broken(p[P_x{n.number}_{v}], {n.size})) wrong = {place};"
+             for place, n in enumerate(body.cells) for v in n.variables]  # fmt: skip
     return f"""
-void learn(void **p, long T, long B, long rows, long first, long end)
+long learn(void **p, long T, long B, long rows, long first, long end)
 {{
     const unsigned old = flush();
-    long last = -1; /* the last step that counts: later traces reach nothing */
+    long wrong = -1, last = -1; /* the last step that counts: later traces reach nothing */
     for (long t = 0; t < T; t++) if (((const real *)p[P_step_weight])[t] != 0) last = t;
     for (long b = first; b < end; b++) {{
         begin(p);
@@ -381,6 +386,7 @@ void learn(void **p, long T, long B, long rows, long first, long end)
 {indent(ends)}
     }}
     unflush(old);
+    return wrong;
 }}
 """
 

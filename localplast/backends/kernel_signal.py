@@ -28,13 +28,15 @@ static real dot_of_signs(const real *restrict a, const real *restrict size, cons
 ERRORS = {
     "mse": "y[i] - wanted[i]",
     "smooth_l1": "smaller(larger(y[i] - wanted[i], R(-1.0)), R(1.0))",
-    "cross_entropy": "M(exp)(y[i] - most) / sum - wanted[i]",
+    "cross_entropy": "M(exp)(y[i] - most) / sum * whole - wanted[i]",
 }
 SOFTMAX = [
     "real most = y[0], sum = 0;",
     "for (long i = 1; i < K; i++) most = larger(most, y[i]);",
     "for (long i = 0; i < K; i++) sum += M(exp)(y[i] - most);",
 ]
+#: What the shares of all classes sum to: one, unless a trajectory says otherwise.
+WHOLE = ["real whole = 0;", "for (long i = 0; i < K; i++) whole += wanted[i];"]
 
 
 def signal_fields(plan):
@@ -88,7 +90,7 @@ def judge(plan):
             f"enum {{ K = {n.size} }};",
             f"const real *restrict y = {place(plan, n)};",
             f"real *restrict error = p[P_q{n.number}_error];",
-            *(SOFTMAX if kind == "cross_entropy" else []),
+            *([*SOFTMAX, *WHOLE] if kind == "cross_entropy" else []),
             f"for (long i = 0; i < K; i++) error[i] = weight * ({ERRORS[kind]});",
         ]
         if "lure" in plan.shown(n):

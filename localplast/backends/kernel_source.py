@@ -301,8 +301,21 @@ INLINE void scan(struct space *w, void **p, long T, const int keep)
 
 
 def entries(plan):
-    """What Python calls: bytes of workspace; trials ``first`` to ``last`` of ``B``, forward or their adjoint."""
-    return """
+    """What Python calls: bytes of workspace; trials ``first`` to ``last`` of ``B``, forward or their adjoint.
+
+    These two return the number of a population whose state is not finite at the end of a trial, or -1.
+    """
+    checks = [
+        f"for (int s = 0; s < w->live; s++) if (broken(w->x{n.number}_{v} + s * {n.padded}, {n.size})) return {place};"
+        for place, n in enumerate(plan.cells) for v in n.variables
+    ]  # fmt: skip
+    return f"""
+static long diverged(struct space *w)
+{{
+{indent(checks, 4)}
+    return -1;
+}}
+""" + """
 size_t space(long T, const long *longest, int keep)
 {
     struct space w;
@@ -314,19 +327,22 @@ static void block(struct space *w, long B, long first, long last)
     w->B = B; w->first = first; w->live = last - first < S ? last - first : S;
 }
 
-void forward(void **p, char *memory, long T, long B, long first, long last)
+long forward(void **p, char *memory, long T, long B, long first, long last)
 {
     struct space w;
+    long wrong = -1;
     unsigned old = flush();
     layout(&w, memory, T, p[P_longest], 0);
     for (; first < last; first += S) {
         block(&w, B, first, last);
         scan(&w, p, T, 0);
+        if (wrong < 0) wrong = diverged(&w);
     }
     unflush(old);
+    return wrong;
 }
 
-void adjoint(void **p, char *memory, long T, long B, long first, long last)
+long adjoint(void **p, char *memory, long T, long B, long first, long last)
 {
     struct space w;
     unsigned old = flush();
@@ -337,5 +353,6 @@ void adjoint(void **p, char *memory, long T, long B, long first, long last)
         back(&w, p, T);
     }
     unflush(old);
+    return -1;
 }
 """

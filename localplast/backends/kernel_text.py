@@ -1,8 +1,11 @@
 """The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
 
+from localplast.divided_exp import C_TEXT
+
 __all__ = ["HELPERS", "add", "events", "gather_each", "indent", "taps", "total", "weighted"]
 
-#: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``.
+#: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``;
+#: ``LARGEST`` is that of :mod:`localplast.slopes`.
 HELPERS = r"""
 #include <math.h>
 #include <stddef.h>
@@ -13,11 +16,13 @@ typedef double real;
 typedef long long mask;
 #define R(x) (x)
 #define M(name) name
+#define LARGEST 0x1p511
 #else
 typedef float real;
 typedef int mask;
 #define R(x) (x##f)
 #define M(name) name##f
+#define LARGEST 0x1p63f
 #endif
 #ifdef __AVX512F__
 enum { VECTOR = 64, COLUMNS = 3, ROWS = S < 8 ? S : 8 };
@@ -43,7 +48,16 @@ INLINE long wrap(long x, long length) { return x < length ? x : x - length; }
 
 static inline real larger(real a, real b) { return a < b ? b : a; }
 static inline real smaller(real a, real b) { return a > b ? b : a; }
+static inline real bounded_number(real x) { return smaller(larger(x, -LARGEST), LARGEST); }
+static int broken(const real *x, long n)
+{
+    for (long i = 0; i < n; i++) if (x[i] - x[i] != 0) return 1;
+    return 0;
+}
+static inline real where_finite(real x, real y) { return y - y == 0 ? x : 0; }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
+"""
+HELPERS += C_TEXT + r"""
 
 /* Denormals: a trace that decays below 1e-38 (1e-308) would cost a trap per operation. */
 #if defined(__SSE__)

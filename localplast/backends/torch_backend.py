@@ -12,13 +12,14 @@ from localplast.backends.torch_rtrl import Influence
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.finite import check_found, check_states
 from localplast.graph import projection_edges
 from localplast.eligibility import Derived
-from localplast.filters import AsReadout
+from localplast.filters import AsReadout, Immediate
 from localplast.images import check_dense
 from localplast.lower import lower
 from localplast.loss import Reward, of_trials
-from localplast.plan import check_branching, judged_readout, plan
+from localplast.plan import check_branching, check_trials, judged_readout, plan
 from localplast.signal import Broadcast, direct_path
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
@@ -42,7 +43,7 @@ def denormals_flushed():
 
 def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
     """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight ``(time,)``."""
-    loss.check(trials, net.size(judged_readout(net, loss)), float(net.dt))
+    check_trials(net, trials, loss)
     rasters = trials.rasters(rng, float(net.dt))
     inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1) for k, v in rasters.items()}
     inputs = {k: v if v.dtype == torch.bool else v.to(dtype) for k, v in inputs.items()}
@@ -80,8 +81,8 @@ def readout_loss(net, loss, outputs, target, weight, inputs):
 
 
 def score(net, loss, outputs, weight, labels):
-    """Share of trials whose largest weighted mean output is the label; nan where there are no labels."""
-    if labels is None or np.ndim(labels) != 1:
+    """Share of trials whose largest weighted mean output is the label; nan without labels, or a step that counts."""
+    if labels is None or np.ndim(labels) != 1 or not weight.any():
         return float("nan")
     chosen = (weight[:, None, None] * split(net, outputs)[judged_readout(net, loss)]).sum(0).argmax(-1)
     return float((chosen.cpu() == torch.as_tensor(np.array(labels))).double().mean())
@@ -108,9 +109,9 @@ def is_autograd(net, rule, loss):
     eligibility, signal = rule.eligibility, rule.signal
     if any(p.short_term is not None for p in net.projections.values()):
         return False  # traces do not follow what synapses release
-    if not isinstance(eligibility, Derived) or eligibility.free or signal.form == "sign":
+    if not isinstance(eligibility, Derived) or eligibility.free or not eligibility.wiped or signal.form == "sign":
         return False
-    if eligibility.memory != (rule.filter == AsReadout()):
+    if rule.filter != (AsReadout() if eligibility.memory else Immediate()):
         return False  # the readout's own weights remember, where it is cut for all others
     if isinstance(signal, Broadcast):
         hidden = {p.post for p in net.plastic} - set(net.readouts)
@@ -171,6 +172,7 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=Fals
     spiking = [k for k, p in net.populations.items() if p.model.spiking]
     twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, widths=widths)
     traces = simulate(twin, inputs, [*outputs, *(f"{k}.spikes" for k in spiking)], seed)
+    check_states(twin.last_states())
     counts = {k: traces[f"{k}.spikes"].sum(0) for k in spiking}
     together = {k: traces[f"{k}.spikes"].sum(-1) for k in spiking if sums}
     return torch.cat([traces[name] for name in outputs], -1), counts, together
@@ -247,9 +249,11 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             outputs, counts = learner.run(inputs, target, weight, seed=[seed, 3])
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
+    grads = {n: g.detach().cpu().numpy() for n, g in grads.items()}
+    check_found(rule, grads, float(total.detach().mean()))
     info = {
         "loss": float(total.detach().mean()),
         "accuracy": score(net, loss, outputs.detach(), weight, trials.target),
         "counts": {k: c.detach().cpu().numpy() for k, c in counts.items()},
     }
-    return {n: g.detach().cpu().numpy() for n, g in grads.items()}, info
+    return grads, info

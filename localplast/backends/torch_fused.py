@@ -19,6 +19,7 @@ from localplast.backends.kernel_source import arguments, source
 from localplast.check import MAX_DELAY_STEPS
 from localplast.delay import summed_over_shared
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.finite import Unexplained
 from localplast.lower import check_integration, lower
 
 __all__ = ["Fused", "why_not"]
@@ -174,7 +175,7 @@ class Kernel:
         self.plan, self.threads = plan, threads
         self.library = build(source(plan))
         for function in (self.library.forward, self.library.adjoint):
-            function.restype = None
+            function.restype = ctypes.c_long
             function.argtypes = [ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_long] * 4
         self.library.space.restype = ctypes.c_size_t
         self.library.space.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_int]
@@ -219,9 +220,10 @@ class Kernel:
         memory = self.workspace(arrays, steps, function is self.library.adjoint)
         edges, each = share(trials, self.plan.block, self.threads), private or [{}] * self.threads
         tables = [pointers(self.arguments, {**arrays, **mine}, self.dtype, {"T": steps, "B": trials}) for mine in each]
+        found = [-1] * self.threads
 
         def work(number):
-            function(tables[number], memory[number], steps, trials, edges[number], edges[number + 1])
+            found[number] = function(tables[number], memory[number], steps, trials, edges[number], edges[number + 1])
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, self.threads)]
         for thread in others:
@@ -229,6 +231,13 @@ class Kernel:
         work(0)
         for thread in others:
             thread.join()
+        check_diverged(self.plan.cells, found)
+
+
+def check_diverged(cells, found):
+    """Raise where a kernel has returned the number of one of the populations."""
+    if wrong := [cells[place].name for place in found if place >= 0]:
+        raise Unexplained(f"population {wrong[0]!r} is not finite at the end of a trial")
 
 
 def constant_arrays(plan, net, tensors):

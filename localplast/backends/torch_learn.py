@@ -18,6 +18,7 @@ from localplast.calculus import Tape
 from localplast.delay import kernel_widths, moving, unspread
 from localplast.errors import UnsupportedError
 from localplast.filters import AsReadout
+from localplast.finite import check_found
 from localplast.optimise import check_norm, check_rates
 from localplast.plan import check_branching, plan
 
@@ -234,6 +235,7 @@ class TorchLearner:
             leaves_ = {n: leaf[n] for n in self.plastic} | more
             found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
             grads = dict(zip(leaves_, found, strict=True))
+        check_found(self.rule, {n: g.detach().cpu().numpy() for n, g in grads.items()}, float(total.detach().mean()))
         if grads:
             self.updates += 1
             share = self.optimiser.share(grads)
@@ -321,13 +323,17 @@ class TorchLearner:
         self.updates += self.rule.updates(len(found[0]), self.net.dt)
         return *found, {}
 
-    def evaluate(self, trials):
-        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole steps."""
+    def evaluate(self, trials, part=0):
+        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole steps.
+
+        Each ``part`` of a test has dice of its own, the same in every test.
+        """
+        dice = [self.seed, 4, part]
         inputs, target, weight = prepare(
-            self.net, trials, self.loss, rng=np.random.default_rng([self.seed, 4]), dtype=self.dtype, device=self.device
+            self.net, trials, self.loss, rng=np.random.default_rng(dice), dtype=self.dtype, device=self.device
         )
         with torch.no_grad(), denormals_flushed(), single_thread:
-            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net), seed=[self.seed, 4])
+            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net), seed=dice)
             duration = trials.steps * float(self.net.dt)
             _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
         spikes = [float(c.mean()) for c in counts.values()]
@@ -374,6 +380,9 @@ class TorchLearner:
         for name, state in self.state.items():
             self.state[name] = {k: self.tensor(arrays[f"{k}.{name}"]) for k in state}
         self.updates = int(arrays["updates"])
+
+    def interrupt(self):
+        """Nothing to do: an update is short."""
 
     def close(self):
         """Nothing to release."""

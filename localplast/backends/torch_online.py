@@ -15,7 +15,7 @@ from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_online import Online, fields, source
 from localplast.backends.kernel_plan import make_plan, why_not
 from localplast.backends.kernel_signal import matrix_slot
-from localplast.backends.torch_fused import check_inputs, constant_arrays, share
+from localplast.backends.torch_fused import check_diverged, check_inputs, constant_arrays, share
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
@@ -68,7 +68,7 @@ class OnlineKernel:
         self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval)
         self.dtype = torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
-        self.library.learn.restype = None
+        self.library.learn.restype = ctypes.c_long
         self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
         self.fields = list(fields(self.online))  # once the text has asked for all constants
         self.arguments = {slot: (kind, shape) if life == "given" else None for slot, kind, shape, life in self.fields}
@@ -216,9 +216,11 @@ class OnlineKernel:
         sizes["rows"] = steps if len(target) > 1 else 1
         edges, each = share(trials, 1, len(private)), zip(self.memories, private, strict=False)
         tables = [pointers(self.arguments, {**every, **memory, **mine}, self.dtype, sizes) for memory, mine in each]
+        found = [-1] * len(private)
 
         def work(number):
-            self.library.learn(tables[number], steps, trials, len(target), edges[number], edges[number + 1])
+            ends = edges[number], edges[number + 1]
+            found[number] = self.library.learn(tables[number], steps, trials, len(target), *ends)
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, len(private))]
         for thread in others:
@@ -226,4 +228,5 @@ class OnlineKernel:
         work(0)
         for thread in others:
             thread.join()
+        check_diverged(body.cells, found)
         return outputs, {n.name: count for n, count in counts.items()}

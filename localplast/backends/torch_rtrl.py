@@ -13,6 +13,7 @@ import torch
 
 from localplast.backends.torch_step import Twin
 from localplast.errors import UnsupportedError
+from localplast.finite import check_states
 from localplast.images import check_dense
 from localplast.loss import Reward
 from localplast.plan import the_readouts
@@ -85,6 +86,7 @@ class Influence:
                 z, dz = seen[name]
                 counts[name] = counts[name] + z
                 moved[name] = moved[name] + (dz if self.loss.regulariser else 0.0)
+        check_states(self.twin.last_states())
         if self.loss.regulariser:
             gradient = gradient + self.regulariser(counts, moved, steps * float(self.net.dt))
         return torch.stack(outputs), counts, self.by_name(gradient / trials)

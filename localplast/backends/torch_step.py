@@ -3,6 +3,8 @@
 The order within a step is the contract of both backends: update, threshold, transmit (graded, then events), reset.
 """
 
+import functools
+
 import numpy as np
 import torch
 
@@ -201,8 +203,20 @@ class Neurons:
         like = next(iter(state.values()))
         values.update({n: torch.randn(like.shape, generator=self.dice, dtype=like.dtype, device=like.device) for n in self.step.noise})
         new = self.update_tape(values)
+        if self.model.spiking and torch.is_grad_enabled():
+            new = self.without_overflow(new, values)
         self.state = {k: state[k] for k in self.step.inputs}
         self.state.update({k: self.tensor(new[f"new_{k}"], state[k]) for k in self.step.state})
+
+    def without_overflow(self, new, values):
+        """The same numbers; where one has overflowed, which a spike's reset may end, no gradient passes."""
+        found = [x for k, x in new.items() if k.startswith("new_") and torch.is_tensor(x)]
+        if all(bool(torch.isfinite(x).all()) for x in found):
+            return new
+        lost = functools.reduce(torch.logical_or, (~torch.isfinite(x) for x in found))
+        rest = {k: torch.where(lost, x.detach(), values[k]) for k, x in self.initial.items()}
+        again = self.update_tape({**values, **rest})
+        return {k: torch.where(lost, x.detach(), again[k]) if torch.is_tensor(x) else x for k, x in new.items()}
 
     @staticmethod
     def tensor(value, like):
@@ -253,7 +267,7 @@ class Neurons:
         return {text: self.tensor(tape({**self.state, **dict(spikes)})["sent"], like) for text, tape in tapes.items()}
 
     def after_spike(self):
-        """Slot 4: reset and adaptation, where z = 1; the gradient to z is the size of the jump."""
+        """Slot 4: reset and adaptation, where z = 1; the gradient to z is the jump, 0 where that ends an overflow."""
         for block, tape in self.blocks.items():
             if not tape.outputs:
                 continue
@@ -261,7 +275,9 @@ class Neurons:
             for name, value in tape(self.state).items():
                 old = self.state[name]
                 jumped = torch.where(z > 0, value, old)
-                self.state[name] = jumped + (z - z.detach()) * (value - old)
+                jump = (value - old).detach()
+                jump = torch.where(torch.isfinite(jump), jump, torch.zeros_like(jump))
+                self.state[name] = jumped + (z - z.detach()) * jump
 
 
 class Twin:
@@ -367,6 +383,10 @@ class Twin:
         """Slot 4: reset and adaptation."""
         for neurons in self.neurons.values():
             neurons.after_spike()
+
+    def last_states(self):
+        """The state of all populations, by words that name each variable."""
+        return {f"population {name!r}: {k}": v.detach() for name, n in self.neurons.items() for k, v in n.state.items()}
 
     def read(self, name):
         """What ``'rec.v'``, ``'rec.spikes'``, ``'rec.psi'`` or ``'out.output'`` is at the end of this step."""

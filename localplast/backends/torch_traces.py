@@ -14,6 +14,7 @@ from localplast.calculus import Tape
 from localplast.delay import kernel_kind, kernel_widths, summed_over_shared
 from localplast.eligibility import ARRIVED
 from localplast.errors import UnsupportedError
+from localplast.finite import check_states
 from localplast.images import form_of
 from localplast.loss import Reward, of_trials
 from localplast.lower import resolved
@@ -235,6 +236,7 @@ class OnlineLearner:
                 on_step(self, t)
         if guard:
             guard.check()
+        check_states(self.twin.last_states())
         self.add_regulariser(steps)
         return torch.stack(outputs), self.counts
 

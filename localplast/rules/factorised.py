@@ -2,30 +2,18 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import sympy
 
 from localplast.calculus import int_, symbol
+from localplast.decay import check_decays, per_step
 from localplast.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z
-from localplast.errors import LocalplastError, UnsupportedError
+from localplast.errors import UnsupportedError
 from localplast.filters import Immediate
 from localplast.programs import credit
-from localplast.rule import Rule, is_time
+from localplast.rule import Rule
 from localplast.signal import Broadcast, Layered
 
 __all__ = ["Factorised", "TwoTraces", "es_d_rtrl", "s_tllr"]
-
-
-def per_step(value, dt):
-    """A decay as a factor per step: itself, or ``exp(-dt/value)`` for a time constant."""
-    return float(np.exp(-float(dt) / float(value))) if is_time(value) else float(value)
-
-
-def check_decays(**decays):
-    """Raise where a decay is neither a factor in [0, 1] nor a time constant."""
-    for name, value in decays.items():
-        if not is_time(value) and not (np.ndim(value) == 0 and 0 <= value <= 1):
-            raise LocalplastError(f"{name} is a factor per step between 0 and 1, or a time such as 20*ms; not {value!r}")
 
 
 @dataclass(frozen=True)

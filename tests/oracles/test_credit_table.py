@@ -216,9 +216,8 @@ def test_different(row):
 @pytest.mark.parametrize("steps", [2, 50])
 @pytest.mark.parametrize("kind", ["lif", "alif"])
 def test_random_feedback(kind, steps):
-    net, rule = network(kind), eprop(feedback="random")
-    values, given = net.draw(3), trials(steps)
-    matrix = plan(net, rule, mse(), seed=0).fixed["rec", "out"]
+    net, matrix = network(kind), np.random.default_rng(8).standard_normal((N, N_OUT))
+    values, given, rule = net.draw(3), trials(steps), eprop(feedback={"rec": matrix})
     written = Written(net, values, given, cut="RS", feedback=matrix)
     if steps > 2:
         alive(written)
@@ -227,9 +226,31 @@ def test_random_feedback(kind, steps):
         for name, grad in grads.items():
             assert error(grad, expected[name]) < tolerance, (where, name)
         assert error(grads["cues_rec.weight"], symmetric["cues_rec.weight"]) > 0.1, where
-    twin, _ = torch_backend.gradient(net, values, given, bptt(cut={"recurrent", "reset"}, feedback="random"), mse())
+    cut = bptt(cut={"recurrent", "reset"}, feedback={"rec": matrix})
+    twin, _ = torch_backend.gradient(net, values, given, cut, mse())
     for name, grad in twin.items():
         assert error(grad, expected[name]) < 1e-10, ("bptt(cut)", name)
+
+
+def test_feedback_that_is_drawn():
+    """Standard normal, times ``feedback_std``; of its seed, and the same however the rule is computed."""
+    net, given, drawn = network(), trials(50), {}
+    values, rule = net.draw(3), eprop(feedback="random", feedback_std=3.0)
+    for seed in (0, 1):
+        traces, _ = torch_backend.gradient(net, values, given, rule, mse(), form="traces", seed=seed)
+        others = [torch_backend.gradient(net, values, given, rule, mse(), seed=seed)[0]]
+        others += [brian2_backend.gradient(net, values, given, rule, mse(), target="numpy", seed=seed)[0]]
+        assert all(error(other["cues_rec.weight"], traces["cues_rec.weight"]) < 1e-8 for other in others)
+        drawn[seed] = traces["cues_rec.weight"]
+    assert error(drawn[0], drawn[1]) > 0.1
+    wide = Network(
+        dt=1 * ms, cues=Input(2), rec=Population(400, lif()), out=Population(20, leaky_readout()),
+        projections=[Projection("cues", "rec"), Projection("rec", "out")],
+    )  # fmt: skip
+    matrices = [plan(wide, rule, mse(), seed=seed).fixed["rec", "out"] for seed in (0, 1)]
+    for matrix in matrices:
+        assert matrix.std() == pytest.approx(3.0, rel=0.05) and abs(matrix.mean()) < 0.2
+    assert abs(np.corrcoef(matrices[0].ravel(), matrices[1].ravel())[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize("delay", [0, 2])
@@ -307,16 +328,18 @@ def reference_gradient():
     return written.gradients()
 
 
-@pytest.mark.parametrize("planted", [1.01, 1 + 1e-7])
-def test_a_planted_error_is_caught(planted):
-    """One column wrong by 1 %, or by 1e-7, fails; cosine similarity would call both equal."""
-    expected = reference_gradient()["cues_rec.weight"]
-    wrong = expected.copy()
-    worst = np.abs(expected).max(0).argmax()
-    wrong[:, worst] *= planted
-    assert error(wrong, expected) > 1e-8
-    cosine = (wrong * expected).sum() / np.linalg.norm(wrong) / np.linalg.norm(expected)
-    assert cosine > 0.9999
+@pytest.mark.parametrize("planted", [1.01, 1 + 1e-6])
+@pytest.mark.parametrize("constant", [("out", "tau_out"), ("rec", "tau_adapt"), ("rec", "beta")], ids=".".join)
+def test_a_planted_error_is_caught(constant, planted):
+    """A constant of the estimate wrong by 1 %, or by 1e-6, fails; cosine similarity would call both equal."""
+    net, given, (owner, key) = network(), trials(50), constant
+    values, expected = net.draw(3), reference_gradient()["cues_rec.weight"]
+    values.parameters[owner][key] = values.parameters[owner][key] * planted
+    for where, tolerance, grads in estimates(net, values, given, eprop(), mse()):
+        wrong = grads["cues_rec.weight"]
+        assert error(wrong, expected) > tolerance, where
+        cosine = (wrong * expected).sum() / np.linalg.norm(wrong) / np.linalg.norm(expected)
+        assert cosine > 0.999, where
 
 
 @pytest.mark.parametrize("rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"])

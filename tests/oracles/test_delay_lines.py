@@ -329,13 +329,17 @@ def test_learning_narrows_and_tests_round(monkeypatch):
     class Watched(Twin):
         def __init__(self, net, tensors, *given, **options):
             delay = tensors["rec_rec.delay"].detach()
-            seen.append((options["widths"]["rec_rec"], bool((delay == delay.floor()).all())))
+            seen.append((options["widths"]["rec_rec"], delay.numpy().copy()))
             super().__init__(net, tensors, *given, **options)
 
     monkeypatch.setattr(torch_backend, "Twin", Watched)
     net = recurrent("axonal", (0.2, 2.5, 9.0, 30.7), trainable=True, kernel=triangle(4 * ms, halving=1))
     task = Task.generated("any", lambda rng, n: trials(40, n, seed=1))
     optimiser = lp.adam(1e-3).with_rates(**{"cues_rec.delay": 0.01, "rec_rec.delay": 0.01})
-    lp.run(net, task, rule=bptt(), optimiser=optimiser, updates=3, test=2, backend="torch", show=False)
-    assert [width for width, whole in seen if not whole] == [4.0, 2.0, 1.0]
-    assert [width for width, whole in seen if whole] == [0.0] * (len(seen) - 3) and len(seen) > 3
+    fit = lp.run(net, task, rule=bptt(), optimiser=optimiser, updates=3, test=2, backend="torch", show=False)
+    assert [width for width, _ in seen] == [0.0, 4.0, 2.0, 1.0, 0.0]  # tested before and after three updates
+    np.testing.assert_array_equal(seen[0][1], np.floor(net.draw(0).delays["rec_rec"] + 0.5))
+    assert np.all(seen[1][1] == net.draw(0).delays["rec_rec"]) and len(np.unique(seen[1][1] % 1)) > 3
+    learned = [delay for _, delay in seen[1:4]]
+    assert all(np.abs(b - a).max() > 0 for a, b in zip(learned, learned[1:], strict=False))
+    np.testing.assert_array_equal(seen[4][1], np.floor(fit["learned"]["rec_rec.delay"].values + 0.5))

@@ -142,20 +142,21 @@ def test_feedback_alignment(form, layered):
         assert (layered.error(grad, true.gradient(name)) > 0.1) == (name != "top_out"), name
 
 
-def rules_with(make, net):
-    """``make`` with the forward weights themselves as feedback."""
+def rule_with(make, net, off=0.0):
+    """``make`` with the forward weights themselves as feedback, or ``off`` by so much."""
     weights = net.draw(3).weights
-    return make(feedback={"low": weights["low_top"], "top": weights["top_out"]})
+    return make(feedback={"low": weights["low_top"] + off, "top": weights["top_out"] + off})
 
 
 @pytest.mark.parametrize("make", [bptt, ottt, ostl, sltt], ids=["bptt", "ottt", "ostl", "sltt"])
 def test_transposed_weights_make_it_backpropagation(make, layered):
-    """F1: bit for bit in Torch."""
-    net, given = layered.stack(), layered.trials()
-    same, options = rules_with(make, net), {} if make is bptt else {"form": "traces"}
-    one, other = (torch_backend.gradient(net, net.draw(3), given, r, mse(), **options)[0] for r in (same, make()))
-    for name, grad in one.items():
-        assert np.array_equal(grad, other[name]) and grad.any(), name
+    """F1, to rounding."""
+    net, given, options = layered.stack(), layered.trials(), {} if make is bptt else {"form": "traces"}
+    chosen = (make(), rule_with(make, net), rule_with(make, net, off=1e-8))
+    own, same, near = (torch_backend.gradient(net, net.draw(3), given, rule, mse(), **options)[0] for rule in chosen)
+    for name, grad in own.items():
+        assert layered.error(same[name], grad) < 1e-12, name
+    assert layered.error(near["cues_low.weight"], own["cues_low.weight"]) > 1e-10
 
 
 def test_transposed_weights_make_it_symmetric_eprop():
@@ -165,8 +166,7 @@ def test_transposed_weights_make_it_symmetric_eprop():
     for backend, form in ((torch_backend, {"form": "traces"}), (torch_backend, {"form": "adjoint"}), (brian2_backend, {})):
         one, other = (backend.gradient(net, net.draw(0), given, r, mse(), **form)[0] for r in (same, eprop()))
         for name, grad in one.items():
-            assert grad.any() and np.abs(grad - other[name]).max() <= 1e-15 * np.abs(grad).max(), (backend, name)
-            assert backend is brian2_backend or np.array_equal(grad, other[name]), name
+            assert grad.any() and np.abs(grad - other[name]).max() < 1e-12 * np.abs(grad).max(), (backend, name)
 
 
 @pytest.mark.parametrize("make", [bptt, ottt, eprop, dfa], ids=["bptt", "ottt", "e-prop", "dfa"])
@@ -177,7 +177,7 @@ def test_the_readout_learns_alike_whatever_the_feedback(make, layered):
     kinds = ("symmetric", "random", "uniform") + (() if make is bptt else ("sign", "learned"))
     found = [torch_backend.gradient(net, net.draw(3), given, make(feedback=k), mse(), **options)[0] for k in kinds]
     for grads in found[1:]:
-        assert np.array_equal(grads["top_out.weight"], found[0]["top_out.weight"]) and grads["top_out.weight"].any()
+        assert layered.error(grads["top_out.weight"], found[0]["top_out.weight"]) < 1e-12
         assert layered.error(grads["cues_low.weight"], found[0]["cues_low.weight"]) > 0.1
 
 

@@ -203,7 +203,7 @@ class TestForwardPass:
         for k, name in enumerate(UPS):
             potential = rate @ values.weights[name] + BIASES[k]
             settled = np.arange(given.steps) % 6 >= k  # a step per layer
-            np.testing.assert_allclose(found["u_breve"][k][settled], potential[settled], rtol=0, atol=1e-15)
+            np.testing.assert_allclose(found["u_breve"][k][settled], potential[settled], rtol=0, atol=1e-12)
             assert not found["delta"][k].any()
             rate = np.tanh(potential)
         late = np.arange(given.steps) % 6 == 1
@@ -381,7 +381,7 @@ class TestStreams:
         given = classes(samples, labels, steps=4, outputs=3, targets=(0.1, 1.0))
         np.testing.assert_array_equal(given.inputs["sense"][:, 4:8], np.repeat(samples[:, 1:2], 4, axis=1))
         np.testing.assert_array_equal(given.target[:, ::4], np.eye(3)[labels])
-        np.testing.assert_allclose(given.inputs["target"], 0.1 + 0.9 * given.target, rtol=1e-15)
+        np.testing.assert_allclose(given.inputs["target"], 0.1 + 0.9 * given.target, rtol=1e-12)
         assert given.inputs["teach"].all() and given.weight.sum() == pytest.approx(1)
 
 

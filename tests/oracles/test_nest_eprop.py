@@ -1,11 +1,12 @@
 """e-prop in the discrete time of the 2020 paper's code: published losses of NEST, and the recursions written out.
 
 The losses are those of NEST's own tests, where they agree with the authors' TensorFlow program; weights, inputs and
-losses lie in the folder ``eprop_reference`` below the one that LOCALPLAST_DATA names.
+losses lie in ``tests/data/eprop_reference``.
 """
 
 import json
-import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,17 @@ from localplast.backends.brian2_run import session
 from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_step import Twin, leaves, simulate
 from localplast.calculus import Tape
+from localplast.filters import Immediate
 from localplast.loss import cross_entropy, mse, rate
-from localplast.models import eprop_2020, eprop_readout_2020, leaky_readout, lif
+from localplast.models import alif, eprop_2020, eprop_readout_2020, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection
 from localplast.optimise import adam, sgd
 from localplast.plan import plan
 from localplast.rules import eprop
 from localplast.surrogate import exponential, triangle
-from localplast.task import Trials
+from localplast.task import Task, Trials
 
-FOLDER = Path(os.environ.get("LOCALPLAST_DATA", ".")) / "eprop_reference"
-needs_data = pytest.mark.skipif(
-    not (FOLDER / "parameters.json").exists(),
-    reason=f"{FOLDER} is not there; set LOCALPLAST_DATA to the folder that holds eprop_reference",
-)
+FOLDER = Path(__file__).parents[1] / "data" / "eprop_reference"
 TARGET_RATE = 10.0
 
 
@@ -116,7 +114,6 @@ def learn_on_torch(case, form, updates):
 UPDATES = pytest.mark.parametrize("updates", [3, pytest.param(5, marks=pytest.mark.slow)])
 
 
-@needs_data
 @UPDATES
 @pytest.mark.parametrize("form", ["traces", "adjoint"])
 def test_regression_on_torch(form, updates):
@@ -125,14 +122,12 @@ def test_regression_on_torch(form, updates):
     np.testing.assert_allclose(case.data["loss_tensorflow"], case.published, rtol=1e-7)
 
 
-@needs_data
 @UPDATES
 def test_classification_on_torch(updates):
     case = classification()
     np.testing.assert_allclose(learn_on_torch(case, "traces", updates), case.published[:updates], rtol=1e-8)
 
 
-@needs_data
 @pytest.mark.parametrize("make", [regression, classification])
 def test_learner(make):
     """The learner behind ``run`` (the generated kernel where there is a compiler): losses seen without the regulariser."""
@@ -146,7 +141,6 @@ def test_learner(make):
     np.testing.assert_allclose(losses, case.published, rtol=1e-8)
 
 
-@needs_data
 @pytest.mark.parametrize("make", [regression, classification])
 def test_online_on_brian2(make):
     """Five trials and updates in one run of Brian2."""
@@ -184,7 +178,6 @@ def drawn(batch, iterations=5):
     return {**weights, "input_spikes": np.concatenate(spikes), "target_class": np.concatenate(labels)}
 
 
-@needs_data
 def test_drawn_again():
     """With one trial per update the draw is the stored one, bit by bit."""
     stored = np.load(FOLDER / "eprop_bsshslm2020_classification_batch1.npz")
@@ -295,6 +288,116 @@ def test_recursions(tau_ref, scaled_input):
             assert error < 1e-10, (where, name, error)
 
 
+# --- what NEST's online family does otherwise: a filter of its own, a trace that a hard reset does not end -------------
+
+TAU, V_RESET, OWN = 20 * ms, -0.3, 0.8
+
+
+def online(tau_out=30 * ms):
+    """Adaptive neurons that a spike sets to ``V_RESET``, small enough to follow line by line."""
+    rng = np.random.default_rng(8)
+    neuron = replace(alif(tau_mem=TAU, tau_adapt=100 * ms, v_th=V_TH), reset=f"v = {V_RESET}")
+    net = Network(
+        dt=1 * ms, cues=Input(N_IN),
+        rec=Population(N, neuron, {"beta": BETA, "tau_mem": np.full(N, 20.0) * ms}, trainable={"tau_mem": (5 * ms, 50 * ms)}),
+        out=Population(N_OUT, leaky_readout(tau_out=tau_out)),
+        projections=[
+            Projection("cues", "rec", weight=rng.uniform(0.0, 0.8, (N_IN, N))),
+            Projection("rec", "rec", weight=0.3 * rng.standard_normal((N, N))),
+            Projection("rec", "out", weight=rng.standard_normal((N, N_OUT))),
+        ],
+    )  # fmt: skip
+    trials = Trials({"cues": rng.random((1, STEPS, N_IN)) < 0.2}, rng.standard_normal((1, STEPS, N_OUT)))
+    return net, trials, rng.standard_normal((N, N_OUT))
+
+
+def followed(net, trials, feedback, *, wiped=False, kappa=OWN):
+    """One trial by hand, in the order of our step: gradients ``(pre, post)``, that of tau_mem, and how often neurons spike."""
+    w_in, w_rec, w_out = (net.draw(0).weights[k] for k in ("cues_rec", "rec_rec", "rec_out"))
+    slope = ALPHA * 1e-3 / float(TAU) ** 2  # of alpha in tau_mem
+    v, a, y, zb_out, count = np.zeros(N), np.zeros(N), np.zeros(N_OUT), np.zeros(N), 0
+    traces = {"cues_rec": np.zeros((3, N_IN, N)), "rec_rec": np.zeros((3, N, N)), "tau_mem": np.zeros((3, 1, N))}
+    found = {**{k: np.zeros(x.shape[1:]) for k, x in traces.items()}, "rec_out": np.zeros((N, N_OUT))}
+    for x, target in zip(trials.inputs["cues"][0], trials.target[0], strict=True):
+        v_old, v, a, y, zb_out = v, ALPHA * v, RHO * a, KAPPA * y, KAPPA * zb_out
+        over = v - V_TH - BETA * a
+        z, psi = (over > 0).astype(float), 0.3 / V_TH * np.maximum(0, 1 - np.abs(over) / V_TH)
+        y, zb_out, count = y + z @ w_out, zb_out + z, count + z.sum()
+        error = y - target
+        arrived = {"cues_rec": x[:, None], "rec_rec": z[:, None], "tau_mem": 0.0}
+        for name, (eps_v, eps_a, smooth) in traces.items():
+            eps_v, eps_a = ALPHA * eps_v + (slope * v_old if name == "tau_mem" else 0), RHO * eps_a
+            elig = psi * (eps_v - BETA * eps_a)
+            smooth = kappa * smooth + elig
+            eps_v = (eps_v + arrived[name]) * (1 - z if wiped else 1)
+            traces[name] = np.stack(np.broadcast_arrays(eps_v, eps_a + elig, smooth))
+            found[name] = found[name] + feedback @ error * smooth
+        found["rec_out"] += np.outer(zb_out, error)
+        v, a = np.where(z, V_RESET, v + x @ w_in + z @ w_rec), a + z
+    return found, count / N
+
+
+def apart(grads, found, net):
+    """The largest relative difference of any gradient; autapses do not exist."""
+    found = {**found, "rec_rec": found["rec_rec"] * net.draw(0).masks["rec_rec"], "tau_mem": found["tau_mem"][0]}
+    names = {"tau_mem": "rec.tau_mem"}
+    pairs = [(grads[names.get(k, f"{k}.weight")], wanted) for k, wanted in found.items()]
+    return max(np.abs(one - wanted).max() / np.abs(wanted).max() for one, wanted in pairs)
+
+
+@pytest.mark.parametrize("backend", [torch_backend, brian2_backend], ids=["torch", "brian2"])
+def test_a_filter_of_its_own_and_a_trace_that_outlives_a_hard_reset(backend):
+    """Beside adaptation, which goes on being followed; each part by itself makes another gradient."""
+    net, trials, feedback = online()
+    found, count = followed(net, trials, feedback)
+    assert 3 < count < STEPS / 4
+    made = partial(eprop, feedback={"rec": feedback})
+    grads = backend.gradient(net, net.draw(0), trials, made(wiped=False, kappa=OWN), mse())[0]
+    assert apart(grads, found, net) < 1e-8
+    assert apart(grads, followed(net, trials, feedback, wiped=True)[0], net) > 0.05
+    assert apart(grads, followed(net, trials, feedback, kappa=KAPPA)[0], net) > 0.05
+    for other in (made(kappa=OWN), made(wiped=False), made(wiped=False, kappa=OWN, adaptation=False)):
+        assert apart(backend.gradient(net, net.draw(0), trials, other, mse())[0], found, net) > 0.05
+    wiped = backend.gradient(net, net.draw(0), trials, made(kappa=OWN), mse())[0]
+    assert apart(wiped, followed(net, trials, feedback, wiped=True)[0], net) < 1e-8
+
+
+def test_the_filters_meet_where_their_factors_do():
+    """With the readout's factor, or its time constant, the readout's own; with 0 none. A reset that subtracts ends no trace."""
+    net, trials, _ = online()
+    given = net.draw(0), trials
+
+    def gradient(rule, net=net):
+        return torch_backend.gradient(net, *given, rule, mse(), form="traces")[0]
+
+    def differ(one, other):
+        return max(np.abs(one[k] - other[k]).max() / np.abs(other[k]).max() for k in one)
+
+    own, none = gradient(eprop()), gradient(replace(eprop(), filter=Immediate()))
+    assert differ(gradient(eprop(kappa=KAPPA)), own) < 1e-12 > differ(gradient(eprop(kappa=30 * ms)), own)
+    assert differ(gradient(eprop(kappa=0.0)), none) < 1e-12 and differ(none, own) > 0.1
+    subtracting = replace(net.nodes["rec"], model=alif(tau_adapt=100 * ms, v_th=V_TH))
+    soft = Network(dt=net.dt, cues=net.nodes["cues"], rec=subtracting, out=net.nodes["out"], projections=net.projections.values())
+    assert differ(gradient(eprop(wiped=False), soft), gradient(eprop(), soft)) == 0
+    assert differ(gradient(eprop(wiped=False)), own) > 0.1
+
+
+def test_both_backends_learn_with_them_in_every_step():
+    net, trials, feedback = online()
+    still = replace(net.nodes["rec"], trainable={})
+    net = Network(dt=net.dt, cues=net.nodes["cues"], rec=still, out=net.nodes["out"], projections=net.projections.values())
+    task = Task("same", lambda update, batch, seed: trials, lambda n, seed: trials)
+    rule = eprop(feedback={"rec": feedback}, wiped=False, kappa=OWN, update="step")
+    options = dict(optimiser=sgd(1e-3), loss=mse(), updates=2, target="numpy")
+    one, two = (lp.run(net, task, backend=b, rule=rule, **options) for b in ("torch", "brian2"))
+    other = lp.run(net, task, backend="torch", rule=eprop(feedback={"rec": feedback}, update="step"), **options)
+    for name, start in net.draw(0).weights.items():
+        weights = [run[name]["weight"].values for run in (one, two, other)]
+        moved = np.abs(weights[0] - start).max()
+        assert np.abs(weights[0] - weights[1]).max() < 1e-9 * moved
+        assert name == "rec_out" or np.abs(weights[0] - weights[2]).max() > 0.05 * moved
+
+
 # --- shapes of the surrogate ------------------------------------------------------------------------------------------
 
 #: psi of NEST at steps 14 to 18: one neuron, one synapse, spikes that reach it in steps 2, 3, 4, 6, 10 and 12.
@@ -329,7 +432,6 @@ def test_surrogate(shape, backend):
     assert psi[5] == 0  # refractory after its spike
 
 
-@needs_data
 def test_surrogate_values_are_those_of_the_data():
     stored = json.loads((FOLDER / "parameters.json").read_text())["surrogate_gradient"]["values"]
     assert {k: stored[k] for k in PSI} == PSI

@@ -10,10 +10,12 @@ spikes, so that all that is missing in ``sum_t delta[t] a[t]`` is what ``delta``
 
 import numpy as np
 import pytest
+from brian2 import ms
 
+import localplast as lp
+from localplast.models import leaky_readout, lif
 from localplast.rule import feedback_alignment
-from localplast.rules import bptt, eprop, ostl, ottt, sltt
-from localplast.signal import feedback_matrix
+from localplast.rules import bptt, decolle, eprop, ostl, ottt, sltt
 
 LAYERS = ("low", "top")
 SELF = {f"{edge} {n}" for edge in ("reset", "adaptation") for n in LAYERS}
@@ -75,14 +77,15 @@ def test_random_feedback(row, layered):
     make, *cuts = CUTS[row]
     net, given = layered.stack(), layered.trials()
     values = net.draw(3)
-    matrices = {"top_out": feedback_matrix(net, "top", "out", 1.0, 0), "low_top": feedback_matrix(net, "low", "top", 1.0, 0)}
+    rng = np.random.default_rng(9)
+    matrices = {name: rng.standard_normal(values.weights[name].shape) for name in ("top_out", "low_top")}
     wanted = expected(layered, net, values, given, cuts, feedback=matrices)
-    found = layered.equal(net, values, given, make(feedback="random"), wanted)
+    found = layered.equal(net, values, given, make(feedback=matrices), wanted)
     symmetric = expected(layered, net, values, given, cuts)
     assert layered.error(found["brian2"]["cues_low"], symmetric["cues_low"]) > 0.1
     given_by_hand = layered.equal(net, values, given, make(feedback={"top": matrices["top_out"], "low": matrices["low_top"]}), wanted)
     for where, grads in given_by_hand.items():
-        assert np.array_equal(grads["cues_low"], found[where]["cues_low"]), where
+        assert layered.error(grads["cues_low"], found[where]["cues_low"]) < 1e-12, where
 
 
 @pytest.mark.parametrize("kind", ["sign", "uniform"])
@@ -112,6 +115,31 @@ def test_the_last_hidden_layer_is_bptt_with_a_few_edges_cut(layered):
         for where, tolerance, grads in layered.estimates(net, values, given, rule):
             assert layered.error(grads["low_top"], twin["low_top"]) < tolerance, (rule.name, where)
             assert layered.error(grads["cues_low"], twin["cues_low"]) > 0.01, (rule.name, where)
+
+
+#: Rules of one hidden layer, and whether their cut is that of the readout's own weights too.
+ONE_LAYER = {"e-prop": (eprop, True), "DECOLLE": (decolle, True), "SLTT": (sltt, True), "OTTT": (ottt, False), "OSTL": (ostl, False)}
+
+
+@pytest.mark.parametrize("row", ONE_LAYER)
+@pytest.mark.parametrize("backend", ["torch", "brian2"])
+def test_weights_onto_the_readout_keep_its_memory(row, backend):
+    """OTTT and OSTL cut the readout's memory for hidden weights only: its own learn as BPTT without any cut has it."""
+    make, alike = ONE_LAYER[row]
+    rng, rule = np.random.default_rng(0), make()
+    net = lp.Network(
+        dt=1 * ms, cues=lp.Input(6), rec=lp.Population(5, lif()), out=lp.Population(2, leaky_readout()),
+        projections=[lp.Projection("cues", "rec", weight=rng.uniform(0.1, 0.9, (6, 5))), lp.Projection("rec", "out")],
+    )  # fmt: skip
+    trials = lp.Trials({"cues": rng.random((2, 80, 6)) < 0.25}, rng.standard_normal((2, 80, 2)))
+    found = lp.gradient(net, trials, rule, backend=backend)
+    cut, whole = (lp.distance(found, lp.gradient(net, trials, bptt(cut=edges)))["relative_error"] for edges in (rule.cut, ()))
+    onto = {name: (float(cut.sel(projection=name)), float(whole.sel(projection=name))) for name in ("cues_rec", "rec_out")}
+    assert onto["cues_rec"][0] < 1e-8 and onto["cues_rec"][1] > 0.01
+    if alike:
+        assert onto["rec_out"][0] < 1e-8 and (onto["rec_out"][1] < 1e-8) == ("readout" not in rule.cut)
+    else:
+        assert onto["rec_out"][1] < 1e-8 and onto["rec_out"][0] > 0.1
 
 
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])

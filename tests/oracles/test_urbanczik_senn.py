@@ -337,7 +337,7 @@ def test_the_correlation_and_the_figure_of_the_protocol():
     seen = protocol.prediction(net, trials, values, backend="torch")
     alone = protocol.prediction(net, trials.without(net.teachers), values, backend="torch")
     assert np.abs(alone["u"] - alone["v_star"]).max() < 2 < np.abs(seen["u"] - seen["v_star"]).max()
-    assert np.array_equal(seen["v_star"], alone["v_star"])  # the soma does not reach the dendrite
+    assert np.abs(seen["v_star"] - alone["v_star"]).max() < 1e-12  # the soma does not reach the dendrite
     expected = np.corrcoef(alone["v_star"][0], trials.target[0, trials.weight > 0, 0])[0, 1]
     assert protocol.correlation(net, trials, values, backend="torch") == pytest.approx(expected)
     drawn = protocol.figure(net, trials, values, values, backend="torch")

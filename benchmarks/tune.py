@@ -1,0 +1,94 @@
+"""Learning rates for the contenders of a protocol, tuned on validation trials: never on those that its tables test.
+
+``python benchmarks/tune.py yin-yang --contender BPTT --factors 0.3 1 3 --halvings 0 4 --seeds 10 11``
+
+Factors are those on a contender's own learning rate; halvings, how often it halves until the end of training, evenly. Local rules
+learn on Torch, which finds the same numbers as Brian2, sooner. The best setting is that of the highest accuracy, or where there
+is none of the lowest loss, as a mean over seeds. What was found stands in the protocol's own file, as its rates. A task that tests
+the very patterns it learns has no trials to hold back: its rates are tuned on these, with seeds that no table has.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+import localplast as lp
+from localplast.errors import RunawayError
+from localplast.protocols import load
+from localplast.report import contenders
+from localplast.table import Column, Table
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("protocol")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--contender", action="append", help="may be repeated; default: all")
+    parser.add_argument("--factors", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0, 4.0])
+    parser.add_argument("--halvings", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--updates", type=int, help="default: the contender's own, or the preset's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11], help="of weights and order; tables have 0 to 2")
+    parser.add_argument("--test", type=int, default=1000, help="validation trials")
+    return parser.parse_args()
+
+
+def setting(contender, steps, factor, halvings):
+    """The contender's optimiser with ``factor`` on its rate, which halves so often until the last of its updates."""
+    optimiser, rule = contender.optimiser, contender.rule
+    constants = {**optimiser.constants, "learning_rate": factor**optimiser.power * optimiser.constants["learning_rate"]}
+    changes = contender.updates * (rule.updates(steps, contender.network.dt) if rule.interval(contender.network.dt) else 1)
+    return replace(optimiser, constants=constants, halving=changes / halvings if halvings else float("inf"))
+
+
+def validated(preset, contender, optimiser, seed, test):
+    """Accuracy and loss of validation trials after training; NaN for a run that did not stay finite."""
+    try:
+        fit = lp.run(
+            contender.network, preset.task.validation or preset.task, rule=contender.rule, optimiser=optimiser, loss=contender.loss, seed=seed,
+            backend="torch", batch=preset.batch, updates=contender.updates, test=test,
+        )  # fmt: skip
+    except RunawayError:
+        return {"test_accuracy": np.nan, "test_loss": np.nan}
+    found = {name: float(fit["metrics"][name][-1]) for name in ("test_accuracy", "test_loss")}
+    print(f"{contender.rule.name}, {contender.updates} updates, {optimiser.label}, seed {seed}:", found, file=sys.stderr, flush=True)
+    return found
+
+
+def best(rows):
+    """The number of the row with the highest mean accuracy, or the lowest mean loss."""
+    accuracy, loss = (np.array([np.mean([run[name] for run in row]) for row in rows]) for name in ("test_accuracy", "test_loss"))
+    return int(np.nanargmax(accuracy) if np.isfinite(accuracy).any() else np.nanargmin(loss))
+
+
+def table(protocol, options):
+    """Every contender under every setting, the best of each marked."""
+    preset = load(protocol).presets[options.preset]()
+    steps = preset.task.training(0, 1, 0).steps
+    named = {}
+    for name, contender in contenders(preset).items():
+        if options.contender is None or name in options.contender:
+            updates = options.updates or contender.updates or preset.updates
+            named[name] = replace(contender, updates=updates).completed(preset.network, preset.optimiser, preset.loss)
+    rows = []
+    for name, contender in named.items():
+        tried = [setting(contender, steps, f, h) for f in options.factors for h in options.halvings]
+        runs = [[validated(preset, contender, made, seed, options.test) for seed in options.seeds] for made in tried]
+        chosen = best(runs)
+        for number, (made, found) in enumerate(zip(tried, runs, strict=True)):
+            rows.append((name, contender.updates, made.label, found, "*" if number == chosen else ""))
+    shown = "validation trials" if preset.task.validation else "trials of what is learned"
+    return Table((f"{protocol}, preset {options.preset}, seeds {options.seeds}, {options.test} {shown}",), (
+        Column("contender", [row[0] for row in rows]),
+        Column("updates", [str(row[1]) for row in rows]),
+        Column("optimiser", [row[2] for row in rows]),
+        Column("validation accuracy (%)", [[100 * run["test_accuracy"] for run in row[3]] for row in rows], 1),
+        Column("validation loss", [[run["test_loss"] for run in row[3]] for row in rows], 4),
+        Column("best", [row[4] for row in rows]),
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    options = arguments()
+    print(table(options.protocol, options).to_markdown())

@@ -1,0 +1,63 @@
+"""Ctrl-C and its kin: what must be written whole is, and a request to stop becomes an exception."""
+
+import contextlib
+import signal
+import threading
+
+__all__ = ["deferred", "terminable", "undisguised"]
+
+REQUESTS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handled(handler, requests):
+    """Let ``handler(number, frame)`` answer these signals; afterwards who answered before does.
+
+    Only the main thread hears signals, and only it may say who answers.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    before = {each: signal.getsignal(each) for each in requests if alone}
+    known = {each: answer for each, answer in before.items() if answer is not None}  # None: not set by Python, nothing to restore
+    try:
+        for each in known:
+            signal.signal(each, handler)
+        yield
+    finally:
+        for each, answer in known.items():
+            signal.signal(each, answer)
+
+
+@contextlib.contextmanager
+def deferred():
+    """What stands inside is done to its end; a request to stop is heard then."""
+    came = []
+    try:
+        with handled(lambda number, frame: came.append(number), REQUESTS):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[-1])
+
+
+@contextlib.contextmanager
+def undisguised():
+    """Ctrl-C is heard by the main thread, where Brian2 would take it for a wish to end whatever it runs, in whatever thread."""
+    present = signal.getsignal(signal.SIGINT)
+    with handled(getattr(present, "previous_handler", present), (signal.SIGINT,)):
+        yield
+
+
+@contextlib.contextmanager
+def terminable():
+    """SIGTERM ends what stands inside as Ctrl-C does: with a KeyboardInterrupt, so that everybody can save.
+
+    Gives a list, to which its number is appended then.
+    """
+    came = []
+
+    def stop(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    with handled(stop, (signal.SIGTERM,)):
+        yield came
