@@ -1,7 +1,7 @@
-"""How large the numbers in text may be, known before anybody computes with them: ``9**9**9**9`` is nine characters long.
+"""How large the numbers in text may be, known before anybody computes with them: ``9**9**9**9`` is ten characters long.
 
-Exact arithmetic (sympy's, Python's) never overflows, it takes all memory and all time. So powers are estimated first, in
-logarithms: a name counts as one, for sympy may cancel it.
+Exact arithmetic (sympy's, Python's) never overflows, it takes all memory and all time. So powers are estimated first,
+in logarithms: a name counts as one, for sympy may cancel it.
 """
 
 import ast
@@ -46,7 +46,7 @@ def check_length(text):
 
 @functools.lru_cache(maxsize=4096)
 def check_bounded(text):
-    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or holds numbers beyond all bounds.
+    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or its numbers are beyond bounds.
 
     What does not parse passes: whoever reads it says so better.
     """
@@ -122,7 +122,7 @@ def terms(node):
     else:
         found = left * right if isinstance(node.op, ast.Mult) else max(left, right)
     if found > TERMS:
-        raise ValueError(f"holds {shown(node)}, which has {found:.3g} terms when it is multiplied out; write it with a subexpression")
+        raise ValueError(f"holds {shown(node)}, which has {found} terms when it is multiplied out; use a subexpression")
     return found
 
 

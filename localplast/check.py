@@ -85,7 +85,9 @@ def check_node(name, node):
     check_name("a population", name)
     check_ending(name)
     if name in RESERVED or name.startswith("_"):
-        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another")
+        raise NetworkError(
+            f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another"
+        )
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
@@ -184,7 +186,7 @@ def complete_projection(net, p):
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
     check_name("a projection", p.name, where=label)
     if p.name.startswith("_"):
-        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; Brian2 has names that begin so, take another")
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; names of Brian2 begin so, take another")
     check_ending(p.name)
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")

@@ -323,7 +323,8 @@ def check_model(model):
                 f"{model.name}: {where}={name!r} is not a variable of the equations; they define {sorted(known)}"
             )
     if unknown := [name for name in model.at_least_dt if name not in model.parameters]:
-        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {sorted(model.parameters)}")
+        known = sorted(model.parameters)
+        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {known}")
     for name, value in model.initial.items():
         if not is_real(value):
             raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
@@ -341,9 +342,9 @@ def check_fields_of(model):
     for what in ("parameters", "initial", "mismatch"):
         for name in getattr(model, what):
             check_name(f"one of its {what}", name, ModelError, where=model.name)
-    surrogate = getattr(model.surrogate, "expression", "")
-    texts = {what: getattr(model, what) or "" for what in ("equations", "threshold", "reset", "adaptation", "update", "output")}
-    for what, text in {**texts, "surrogate": surrogate}.items():
+    written = ("equations", "threshold", "reset", "adaptation", "update", "output")
+    texts = {what: getattr(model, what) or "" for what in written}
+    for what, text in {**texts, "surrogate": getattr(model.surrogate, "expression", "")}.items():
         try:
             check_written(text)
         except ValueError as error:
