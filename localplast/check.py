@@ -14,9 +14,10 @@ from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.integration import check_divisors
 from localplast.names import check_name
-from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, parse_statement, split_statements, with_spike
+from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
+from localplast.statements import parse_statement, split_statements
 
 __all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "weight_dimension"]
 

@@ -18,7 +18,8 @@ from brian2.units.allunits import amp, siemens
 from localplast.channels import Piece, check_piece, check_value, renamed, without
 from localplast.errors import ModelError
 from localplast.names import check_name
-from localplast.neuron import NeuronModel, split_statements
+from localplast.neuron import NeuronModel
+from localplast.statements import split_statements
 
 __all__ = ["Compartment", "Coupling", "active_coupling", "cell", "coupling", "one_way_coupling"]
 

@@ -14,9 +14,10 @@ from localplast.calculus import Tape, differentiate, symbol, to_sympy
 from localplast.errors import ModelError
 from localplast.integration import known_to_integrator
 from localplast.language import Draw, int_, randn
-from localplast.neuron import namespace, parse_statement, split_statements, split_threshold
+from localplast.neuron import namespace
 from localplast.propagator import chained_code
 from localplast.slopes import unless_overflown
+from localplast.statements import parse_statement, split_statements, split_threshold
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 

@@ -4,9 +4,7 @@ A :class:`NeuronModel` is data. It is checked when it is made: units, names, thr
 :class:`~localplast.errors.ModelError` that names the model and the equation, long before anything is compiled.
 """
 
-import ast
 import functools
-import re
 from dataclasses import dataclass, field, replace
 
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
@@ -30,6 +28,7 @@ from localplast.mismatch import Mismatch
 from localplast.names import check_name
 from localplast.serialise import check_fields, encode
 from localplast.slopes import FUNCTIONS
+from localplast.statements import parse_statement, split_statements, split_threshold
 from localplast.surrogate import Surrogate
 
 __all__ = ["Mismatch", "NeuronModel"]
@@ -237,48 +236,6 @@ class NeuronModel:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
-
-
-def split_statements(code):
-    """The statements of a block, without comments and blank lines."""
-    lines = [part for line in code.splitlines() for part in line.split("#")[0].split(";")]
-    return [line.strip() for line in lines if line.strip()]
-
-
-def parse_statement(line):
-    """``(name, expression text)`` of ``name = text`` or ``name op= text``."""
-    found = re.fullmatch(r"\s*(\w+)\s*(\*\*|//|[-+*/%])?=(?!=)\s*(.+)", line)
-    if not found:
-        raise ModelError(
-            f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', with =, +=, -=, "
-            "*=, /=, //=, %= or **="
-        )
-    name, op, text = found.groups()
-    return name, f"{name} {op} ({text})" if op else text
-
-
-def assignments(code):
-    """The statements of a block as Brian2 runs them on every target: ``name = text``; of ``u = u + e**u`` it would lose ``e``."""
-    lines = map(parse_statement, split_statements(code))
-    return [re.sub(r"\be\b", "exp(1)", f"{name} = {text}") for name, text in lines]
-
-
-def split_threshold(model):
-    """``(left, right, strict)`` of the model's threshold ``left > right`` (``<`` is turned round)."""
-    try:
-        tree = ast.parse(model.threshold.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise ModelError(f"{model.name}: the threshold {model.threshold!r} does not parse: {error.msg}") from None
-    simple = isinstance(tree, ast.Compare) and len(tree.ops) == 1
-    if not simple or not isinstance(tree.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE)):
-        raise ModelError(
-            f"{model.name}: the threshold {model.threshold!r} is not an inequality; write 'left > right', "
-            "for example 'v > v_th', so that left - right can be the argument of the surrogate"
-        )
-    left, right = ast.unparse(tree.left), ast.unparse(tree.comparators[0])
-    if isinstance(tree.ops[0], (ast.Lt, ast.LtE)):
-        left, right = right, left
-    return left, right, isinstance(tree.ops[0], (ast.Gt, ast.Lt))
 
 
 #: Every unit, as Brian2's parser looks it up: hundreds, made once.

@@ -9,8 +9,9 @@ from brian2 import ms, mV, nA
 import localplast.models
 from localplast.errors import ModelError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.neuron import Mismatch, NeuronModel, split_statements, split_threshold
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.serialise import decode, encode
+from localplast.statements import split_statements, split_threshold
 from localplast.surrogate import Surrogate, triangle
 
 TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}

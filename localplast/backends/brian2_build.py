@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import brian2 as b2
 import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
@@ -18,12 +19,13 @@ from localplast.errors import UnsupportedError
 from localplast.images import check_dense
 from localplast.lower import check_integration, lower
 from localplast.network import Input, weight_dimension
-from localplast.neuron import assignments
+from localplast.neuron import namespace
 from localplast.backends.brian2_delay import divided, events_of, settings
-from localplast.backends.brian2_graded import build_graded, graded_parts, sent_code, sent_early, sent_lines
+from localplast.backends.brian2_graded import build_graded, graded_parts, sends_spikes, sent_code, sent_early, sent_lines
 from localplast.backends.brian2_learn import Learning
 from localplast.backends.brian2_text import unit_of
 from localplast.backends.brian2_short_term import after_spikes, between_spikes, short_term_lines
+from localplast.statements import assignments, split_threshold
 from localplast.task import Poisson
 
 __all__ = ["Block", "Built", "build", "longest_delay"]
@@ -194,6 +196,7 @@ def build_population(built, name, population, values, learning, clock):
     code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
+    code += spike_argument(model) if learning or sends_spikes(built.net, name) else []
     if learning:
         code += learning.after_update(name, firing(model, block))
         threshold = "z > 0.5" if model.spiking else None
@@ -219,11 +222,22 @@ def build_population(built, name, population, values, learning, clock):
     return group
 
 
+def spike_argument(model):
+    """The statement that computes the spike argument: Brian2's sympy cannot compare all that it can compute."""
+    if not model.spiking:
+        return []
+    left, right, _ = split_threshold(model)
+    return [f"_argument = ({left}) - ({right})"]
+
+
 def firing(model, block):
-    """Text that is 1 where the neuron spikes in this step."""
+    """Text that is 1 where the neuron spikes in this step, after :func:`spike_argument`."""
     if not model.spiking:
         return None
-    conditions = [model.threshold, block.active, "not_refractory" if model.refractory else ""]
+    left, right, strict = split_threshold(model)
+    unit = unit_of(parse_expression_dimensions(f"({left}) - ({right})", namespace(model)))
+    zero = f"0*{unit}" if unit else "0"
+    conditions = [f"_argument {'>' if strict else '>='} {zero}", block.active, "not_refractory" if model.refractory else ""]
     return "*".join(f"int({condition})" for condition in conditions if condition)
 
 

@@ -19,7 +19,7 @@ from localplast.lower import prospective
 from localplast.network import Input, weight_dimension
 from localplast.neuron import namespace, with_spike
 
-__all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sent_code", "sent_early", "sent_lines"]
+__all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sends_spikes", "sent_code", "sent_early", "sent_lines"]
 
 
 def graded_parts(net, name):
@@ -147,9 +147,14 @@ def sent_early(net, name):
     return [f"sent_{key} = {text}" for text, key in sent_texts(net, name).items() if prospective(model, text)]
 
 
+def sends_spikes(net, name):
+    """Whether something leaves a population that reads ``z``."""
+    return any("z" in get_identifiers(text) for text in sent_texts(net, name))
+
+
 def sent_code(net, name, firing):
     """Statements that set all others, on the updated state; ``firing`` is the text of ``z``."""
     model = net.nodes[name].model
     sent = {text: key for text, key in sent_texts(net, name).items() if not prospective(model, text)}
-    spikes = [f"_fired = {firing}"] if any("z" in get_identifiers(text) for text in sent) else []
+    spikes = [f"_fired = {firing}"] if sends_spikes(net, name) else []
     return spikes + [f"sent_{key} = {replace_word(text, 'z', '_fired')}" for text, key in sent.items()]

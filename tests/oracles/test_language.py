@@ -228,3 +228,47 @@ class TestPlaces:
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
+
+
+# ---------------------------------------------------------------------------------------------- statements in sequence
+
+
+def by_hand(reset, v=2.25, u=0.5):
+    """What a spike makes of v and u, statement after statement, as Python runs them."""
+    state = {"v": v, "u": u}
+    for line in reset.replace(";", "\n").splitlines():
+        name, operator, right = line.partition("=")
+        last = name[-2:] if name[-2:] in ("**", "//") else name[-1] if name[-1] in "+-*/%" else ""
+        name = name.removesuffix(last).strip()
+        right = {"v - 1": lambda s: s["v"] - 1, "0.1*v": lambda s: 0.1 * s["v"], "0.1*q": lambda s: 0.1 * 2 * s["v"],
+                 "v": lambda s: s["v"], "u": lambda s: s["u"], "u + v": lambda s: s["u"] + s["v"], "old": lambda s: s["old"]}.get(
+            right.strip()) or (lambda s, number=right: float(number))  # fmt: skip
+        value = right(state)
+        operation = {"": lambda a, b: b, "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "//": np.floor_divide,
+                     "%": np.mod, "**": np.power}[last]  # fmt: skip
+        state[name] = float(operation(state.get(name, 0.0), value))
+    return state["v"], state["u"]
+
+
+RESETS = [
+    "v -= 1\nu += 0.1*v", "v = v - 1; u += 0.1*q", "v -= 1\nv *= 2\nu += 0.1*v", "u += 0.1*v\nv -= 1\nu += v\nv = u + v",
+    "old = v\nv = u\nu = old", "v **= 2\nv //= 2\nu /= 4", "v %= 0.7\nu -= 3\nu = u + v",
+]  # fmt: skip
+
+
+class TestSequence:
+    """A statement reads what those before it have written: in text, in a subexpression, in a name of its own."""
+
+    @pytest.mark.parametrize("block", ["reset", "adaptation", "update"])
+    def test_of_statements_is_that_of_python(self, block):
+        for reset in RESETS:
+            model = NeuronModel(
+                name="m", equations="dv/dt = 0*v/second : 1\ndu/dt = 0*u/second : 1\nq = 2*v : 1", method="euler",
+                initial={"v": 2.25, "u": 0.5}, threshold="v > 1", surrogate=triangle(1.0), **{block: reset},
+            )  # fmt: skip
+            net = lp.Network(dt=1 * ms, cues=lp.Input(1), it=lp.Population(1, model), projections=[lp.Projection("cues", "it", weight=0.0)])
+            trials = lp.Trials({"cues": np.zeros((1, 1, 1), bool)})
+            for backend in ("brian2", "torch"):
+                found = lp.run(net, trials, backend=backend, record=["it.v", "it.u"])["it"]
+                state = [float(found[name].values[0, 0, 0]) for name in "vu"]
+                np.testing.assert_allclose(state, by_hand(reset), rtol=1e-14, err_msg=f"{backend}: {reset}")
