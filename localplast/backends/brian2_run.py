@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import brian2 as b2
 import numpy as np
