@@ -119,10 +119,14 @@ def test_rates_are_tuned_on_trials_that_no_table_tests(preset):
 def test_samples_that_are_held_back(learned, held, taught, judged):
     """They are tested by the validation alone, which does not learn them; the task itself learns all it is given."""
     sets = (np.arange(100), np.zeros(100, int)), (np.arange(200, 220), np.zeros(20, int))
-    task = Task.dataset("numbers", *sets, lambda x, labels, rng: Trials({"x": x}, labels), learned=learned, held=held)
+
+    def shown(x, labels, rng):
+        return Trials({"x": x[:, None, None].astype(float)}, labels)
 
     def seen(trials):
-        return set(trials.inputs["x"])
+        return set(trials.inputs["x"].ravel())
+
+    task = Task.dataset("numbers", *sets, shown, learned=learned, held=held)
 
     assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(range(200, 220))
     assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
