@@ -4,6 +4,7 @@ import functools
 import gc
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,8 @@ FILES = {
 
 
 def pytest_configure():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background of a script: tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
     b2.prefs.codegen.target = "numpy"  # making synapses is code too, and Brian2's default compiles it, seconds for each
