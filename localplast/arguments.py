@@ -13,7 +13,7 @@ from localplast.packages import need_torch
 
 __all__ = [
     "BACKENDS", "TARGETS", "as_number", "check_backend", "check_choice", "check_device", "check_dtype", "check_form", "check_kind",
-    "check_path", "check_schedule", "check_seed", "check_simulating", "check_trainable", "check_whole", "is_real", "presented",
+    "check_named", "check_path", "check_schedule", "check_seed", "check_simulating", "check_trainable", "check_whole", "is_real", "presented",
 ]  # fmt: skip
 
 BACKENDS = ("brian2", "torch")
@@ -151,6 +151,13 @@ def check_schedule(*, batch, updates, test=0, test_every=None):
     check_whole("test", test, 0, " of trials")
     if test_every is not None:
         check_whole("test_every", test_every, 1, " of updates")
+
+
+def check_named(what, names, net):
+    """Raise unless each of ``names`` is a projection of ``net``, or a parameter or a delay that may learn."""
+    known = [*net.projections, *net.trainable]
+    if unknown := [name for name in names if name not in known]:
+        raise NetworkError(f"{what} names {unknown[0]!r}, which the network does not have; there are {', '.join(known)}")
 
 
 def check_path(path, resume=False):

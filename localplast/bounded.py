@@ -1,7 +1,7 @@
-"""How large the numbers in text may be, known before anybody computes with them: ``9**9**9**9`` is nine characters long.
+"""How large the numbers in text may be, known before anybody computes with them: ``9**9**9**9`` is ten characters long.
 
-Exact arithmetic (sympy's, Python's) never overflows, it takes all memory and all time. So powers are estimated first, in
-logarithms: a name counts as one, for sympy may cancel it.
+Exact arithmetic (sympy's, Python's) never overflows, it takes all memory and all time. So powers are estimated first,
+in logarithms: a name counts as one, for sympy may cancel it.
 """
 
 import ast
@@ -41,25 +41,25 @@ def check_written(text):
 def check_length(text):
     """Raise a :class:`ValueError` where a text is longer than anybody writes."""
     if len(text) > LONGEST:
-        raise ValueError(f"text of {len(text)} characters; at most {LONGEST} are read")
+        raise ValueError(f"has {len(text)} characters; at most {LONGEST} are read")
 
 
 @functools.lru_cache(maxsize=4096)
 def check_bounded(text):
-    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or holds numbers beyond all bounds.
+    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or its numbers are beyond bounds.
 
     What does not parse passes: whoever reads it says so better.
     """
     check_length(text)
     wrong = next((c for c in text if not c.isascii() or c == "\0"), None)
     if wrong:
-        raise ValueError(f"{wrong!r} is no character of ASCII; letters that only look like others are other letters")
+        raise ValueError(f"holds {wrong!r}, which is no character of ASCII; letters that only look like others are other letters")
     try:
         tree = ast.parse(" ".join(text.split()), mode="eval").body
     except SyntaxError:
         return
     except (MemoryError, RecursionError):
-        raise ValueError(f"an expression nested too deeply, {text[:40]!r}...") from None
+        raise ValueError(f"is nested too deeply, {text[:40]!r}...") from None
     check_depth(tree, text)
     size(tree)
     terms(tree)
@@ -71,7 +71,7 @@ def check_depth(tree, text):
         nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
         if not nodes:
             return
-    raise ValueError(f"an expression of more than {DEEPEST} levels, {text[:40]!r}...; split it by subexpressions")
+    raise ValueError(f"has more than {DEEPEST} levels, {text[:40]!r}...; split it by subexpressions")
 
 
 def size(node):
@@ -83,14 +83,14 @@ def size(node):
     largest = max((size(child) for child in ast.iter_child_nodes(node)), default=0.0)
     if isinstance(node, ast.Call) and getattr(node.func, "id", None) in GROWING:
         if largest > 110:
-            raise ValueError(f"{shown(node)} is beyond all numbers")
+            raise ValueError(f"holds {shown(node)}, which is beyond all numbers")
         return min(math.exp(largest), 60.0 if largest <= 50 else 120.0)
     return largest
 
 
 def size_of_number(value):
     if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        raise ValueError(f"a number larger than {LARGEST:g}, or none")
+        raise ValueError(f"holds a number larger than {LARGEST:g}, or none")
     return abs(math.log(abs(value))) if isinstance(value, (int, float)) and value else 0.0
 
 
@@ -100,13 +100,13 @@ def size_of_operation(node, left, right):
     if not isinstance(node.op, ast.Pow):
         return checked(node, left + right)
     if right > math.log(EXPONENT) * (1 + 1e-9):
-        raise ValueError(f"{shown(node)} has an exponent beyond {EXPONENT:g}; write exp(...*log(...))")
+        raise ValueError(f"holds {shown(node)}, which has an exponent beyond {EXPONENT:g}; write exp(...*log(...))")
     return checked(node, left * math.exp(right))
 
 
 def checked(node, logarithm):
     if logarithm > math.log(LARGEST):
-        raise ValueError(f"{shown(node)} is beyond all numbers")
+        raise ValueError(f"holds {shown(node)}, which is beyond all numbers")
     return logarithm
 
 
@@ -122,7 +122,7 @@ def terms(node):
     else:
         found = left * right if isinstance(node.op, ast.Mult) else max(left, right)
     if found > TERMS:
-        raise ValueError(f"{shown(node)} has {found:.3g} terms when it is multiplied out; write it with a subexpression")
+        raise ValueError(f"holds {shown(node)}, which has {found} terms when it is multiplied out; use a subexpression")
     return found
 
 

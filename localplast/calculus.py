@@ -12,7 +12,6 @@ import sympy
 from brian2.core.namespace import DEFAULT_UNITS
 
 from localplast import divided_exp as divided
-from localplast.bounded import check_bounded
 from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, read, sign, symbol, timestep
 from localplast.slopes import LARGEST, bounded_number, finite_slope, where_finite
 
@@ -28,7 +27,6 @@ def to_sympy(text):
     ValueError
         What the language does not have (:func:`localplast.language.read`).
     """
-    check_bounded(text)
     expression = read(text)
     units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
     return expression.xreplace(units) if units else expression
@@ -197,8 +195,8 @@ OPERATIONS = {
     sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
     sympy.Equality: _compare(operator.eq), sympy.Unequality: _compare(operator.ne),
     sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
-    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep, divided.exprel: exprel,
-    divided.divided_exp: _divided, bounded_number: _bounded, where_finite: _where_finite,
+    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep,
+    divided.exprel: exprel, divided.divided_exp: _divided, bounded_number: _bounded, where_finite: _where_finite,
 }  # fmt: skip
 BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
 

@@ -12,8 +12,9 @@ from localplast.bounds import check_bounds
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
+from localplast.integration import check_divisors
 from localplast.names import check_name
-from localplast.neuron import RESERVED, NeuronModel, check_divisors, check_text, namespace, with_spike
+from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 from localplast.statements import parse_statement, split_statements
@@ -85,7 +86,9 @@ def check_node(name, node):
     check_name("a population", name)
     check_ending(name)
     if name in RESERVED or name.startswith("_"):
-        raise NetworkError(f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another")
+        raise NetworkError(
+            f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another"
+        )
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
@@ -184,7 +187,7 @@ def complete_projection(net, p):
     p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
     check_name("a projection", p.name, where=label)
     if p.name.startswith("_"):
-        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; Brian2 has names that begin so, take another")
+        raise NetworkError(f"{label}: {p.name!r} cannot name a projection; names of Brian2 begin so, take another")
     check_ending(p.name)
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
@@ -309,7 +312,7 @@ def check_delay(label, delay, shapes, dt):
 
 def check_given_delay(label, delay, shape, dt):
     """Delays that are given are times of the right shape, not below zero."""
-    if not is_real(delay.value) or get_dimensions(delay.value) != second.dim:
+    if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
         raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")

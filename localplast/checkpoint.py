@@ -121,10 +121,11 @@ def begun(path):
 
 
 def check_free(path):
-    """Raise unless a record can begin at ``path``: nothing is there, or what a kill left before the first file was whole."""
+    """Raise unless a record can begin at ``path``: there is nothing, or what a kill left before the first file was whole."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(each.suffix != ".partial" for each in path.iterdir())):
-        raise LocalplastError(f"{path} exists; remove it, give another path, or go on with it by resume=True (--resume)")
+        text = f"{path} exists; remove it, give another path, or go on with it by resume=True (--resume)"
+        raise LocalplastError(text)
 
 
 def open_store(path, mode="r"):

@@ -19,8 +19,8 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(context)
         except KeyboardInterrupt as stopped:
-            further = "; with --resume the same command goes on" if context.invoked_subcommand in ("run", "compare") else ""
-            raise Stopped(str(stopped) or f"stopped{further}") from None
+            resumes = context.invoked_subcommand in ("run", "compare")
+            raise Stopped(str(stopped) or "stopped" + resumes * "; with --resume the same command goes on") from None
 
 
 app = typer.Typer(
@@ -29,13 +29,14 @@ app = typer.Typer(
 )
 
 Preset = Annotated[str, typer.Option(help="quick (minutes on a laptop) or paper (the published size).")]
-Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
+Updates = Annotated[int | None, typer.Option(min=1, help="Updates per run; default the preset's.")]
 Out = Annotated[Path, typer.Option(help="Folder for records, table and figure.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with runs that were interrupted.")]
 
 
 def main():
-    """Entry point: errors made on purpose become one line, and so does a request to stop: what is saved, and how to go on."""
+    """Entry point: errors made on purpose become one line, and so does a request to stop, with what is saved."""
     import sys
 
     from localplast.errors import LocalplastError
@@ -142,8 +143,8 @@ def compare(
     seeds: Seeds = 3,
     out: Out = Path("results"),
     target: Annotated[str, typer.Option(help="Brian2 target: cpp, cython or numpy; default cpp where it can be.")] = "",
-    updates: Annotated[int, typer.Option(help="Updates per run; default the preset's.")] = 0,
-    batch: Annotated[int, typer.Option(help="Trials per update; default the preset's.")] = 0,
+    updates: Updates = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Trials per update; default the preset's.")] = None,
     backend: Annotated[str, typer.Option(help="Where local rules run: brian2 or torch; default brian2.")] = "",
     resume: Resume = False,
     table: Annotated[list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")] = [],  # noqa: B006
@@ -155,9 +156,11 @@ def compare(
     import matplotlib
 
     matplotlib.use("Agg")
+    from localplast.arguments import check_backend
     from localplast.report import check_figure_path, report
     from localplast.table import check_table_path
 
+    check_backend(backend or "brian2", target or None)
     chosen, built = load(protocol, preset)
     folder = out / f"{protocol}-{preset}"
     wanted = [check_table_path(path) for path in table] + ([check_figure_path(figure)] if figure else [])
@@ -182,8 +185,8 @@ def run(
     feedback: Annotated[str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")] = "",
     backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules on the CPU.")] = "",
     preset: Preset = "quick",
-    seed: int = 0,
-    updates: Annotated[int, typer.Option(help="Default the preset's.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, trials, feedback and noise.")] = 0,
+    updates: Updates = None,
     out: Out = Path("results"),
     resume: Resume = False,
     device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
@@ -192,10 +195,11 @@ def run(
     """Train one network under one rule and write its record; or measure a phenomenon, and draw it too."""
     import localplast as lp
     from localplast import protocols, rules
+    from localplast.arguments import check_backend, check_device
     from localplast.errors import LocalplastError
     from localplast.phenomenon import Phenomenon
-    from localplast.verbs import check_device
 
+    check_backend(backend or "brian2")
     check_device(device, backend or "torch")
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
@@ -253,12 +257,9 @@ def measure(phenomenon, preset, backend, out, unused):
     from localplast.errors import LocalplastError
     from localplast.phenomenon import write_record
     from localplast.report import write_figure
-    from localplast.verbs import BACKENDS
 
     if unused:
         raise LocalplastError(f"{phenomenon.name} is measured, nothing learns in it: leave out {', '.join(unused)}")
-    if backend not in BACKENDS:
-        raise LocalplastError(f"backend is {' or '.join(BACKENDS)}, not {backend!r}")
     out.mkdir(parents=True, exist_ok=True)
     found = phenomenon.measure(preset, backend=backend)
     path = out / f"{phenomenon.name}-{preset}-{backend}.zarr"

@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from localplast.alignment import as_it_is, feedback_cosines, gradient_measures
+from localplast.arguments import check_backend, check_kind, check_named, check_path, check_schedule, check_seed, check_whole
 from localplast.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
-from localplast.errors import Interrupted, NetworkError
+from localplast.errors import Interrupted, LocalplastError, NetworkError
 from localplast.fit import Fit, reached, saved_in
 from localplast.graph import projection_edges
 from localplast.interrupt import undisguised
@@ -25,6 +26,7 @@ from localplast.packages import need_torch
 from localplast.record import Request, version
 from localplast.rule import Rule
 from localplast.rules import bptt, eprop
+from localplast.task import Task
 from localplast.verbs import BACKENDS
 
 __all__ = ["Contender", "compare", "usual"]
@@ -64,20 +66,34 @@ class Contender:
     loss: Loss | None = None
     updates: int | None = None
 
+    def __post_init__(self):
+        check_kind("the rule of a contender", self.rule, Rule)
+        check_backend(self.backend)
+        if self.updates is not None:
+            check_whole("the updates of a contender", self.updates, 1)
+        for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
+            if getattr(self, name) is not None:
+                check_kind(f"the {name} of a contender", getattr(self, name), kind)
+
     def completed(self, net, optimiser, loss, updates=None):
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
+        check_named("frozen=", self.frozen, self.network or net)
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
         return replace(
             self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
         )
 
-    def interval(self, probes):
-        """Updates between two tests where ``probes`` are spread evenly over training; the rest of ``updates`` is not made."""
-        return max(self.updates // max(probes, 1), 1)
+
+def evenly(updates, probes):
+    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over them."""
+    probes = max(probes, 1)
+    every = max(updates // probes, 1)
+    return {"updates": every * probes, "test_every": every}
 
 
 def as_contender(rule):
     """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
+    check_kind("each of rules=", rule, Rule, Contender)
     return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
 
 
@@ -111,6 +127,32 @@ def check_contender(name, other, net, hidden):
         )
 
 
+def check_comparison(net, task, rules, optimiser, loss, seeds, *, probes, workers, hidden):
+    """Raise where these arguments of :func:`compare` are not what they have to be."""
+    for name, given, kind in (("net", net, Network), ("task", task, Task), ("optimiser", optimiser, Optimiser)):
+        check_kind(name, given, kind)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
+    if not isinstance(rules, dict) or not rules or not all(isinstance(name, str) for name in rules):
+        raise LocalplastError(f"rules is a dict by name, such as {{'e-prop': eprop(), 'BPTT': bptt()}}; given {rules!r:.80}")
+    if not isinstance(seeds, (list, tuple, range)) or not len(seeds) or len(set(seeds)) < len(seeds):
+        raise LocalplastError(f"seeds is a list of different whole numbers, such as (0, 1, 2); given {seeds!r:.80}")
+    for seed in seeds:
+        check_seed(seed)
+    check_whole("probes", probes, 1)
+    check_whole("workers", workers, 1)
+    if hidden is not None and hidden not in net.populations:
+        raise NetworkError(f"hidden={hidden!r} is no population; there are {', '.join(net.populations)}")
+
+
+def the_hidden(net):
+    """The first population that spikes."""
+    spiking = [name for name, p in net.populations.items() if p.model.spiking]
+    if not spiking:
+        raise NetworkError(f"nothing spikes in this network: say hidden=, one of {', '.join(net.populations)}")
+    return spiking[0]
+
+
 def sketch(net):
     """A network in a few words: its populations but readouts, and how long spikes travel at most."""
     longest = max((float(np.max(net.delay_steps(p))) for p in net.projections.values()), default=0.0) * float(net.dt)
@@ -136,7 +178,8 @@ def compare(
         The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers would
         be compared.
     probes : int
-        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights.
+        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights; not more
+        than there are updates.
     hidden : str, optional
         The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
@@ -165,11 +208,16 @@ def compare(
         ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
     """
     need_torch("a comparison")
-    hidden = hidden or next(name for name, p in net.populations.items() if p.model.spiking)
+    check_comparison(net, task, rules, optimiser, loss, seeds, probes=probes, workers=workers, hidden=hidden)
+    check_schedule(batch=batch, updates=updates, test=test)
+    check_whole("test", test, 1, " of trials that rules are compared by")
+    check_path(path, resume)
+    check_backend("brian2", target)
+    hidden, probes = hidden or the_hidden(net), min(probes, updates)
     contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
-    every = {name: contender.interval(probes) for name, contender in contenders.items()}
+    course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
     lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
 
     def train(name):
@@ -177,7 +225,7 @@ def compare(
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
                 own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, updates=every[name] * max(probes, 1), test=test, test_every=every[name], seed=seeds[0], target=target,
+                batch=batch, **course[name], test=test, seed=seeds[0], target=target,
                 started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
             fits.append(fit)
@@ -199,14 +247,16 @@ def compare(
                 raise
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
     runs = {name: found for name, (_, found) in done.items()}
-    attrs = dict(hidden=hidden, batch=batch, updates=updates, workers=workers, optimiser=optimiser.name, task=task.name)
+    made = evenly(updates, probes)["updates"]
+    attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
     spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
+    every = {name: own["test_every"] for name, own in course.items()}
     return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
 
 
 def store_of(path, name, seed):
-    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is no folder."""
+    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is none."""
     word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
     return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 

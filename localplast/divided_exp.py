@@ -17,7 +17,7 @@ import numpy as np
 import sympy
 from brian2.core.functions import Function
 
-__all__ = ["BY_NAME", "C_TEXT", "FUNCTIONS", "MOST_POINTS", "divided_exp", "exprel", "name", "named", "value"]
+__all__ = ["BY_NAME", "C_TEXT", "FUNCTIONS", "MOST_POINTS", "divided_exp", "exprel", "name", "value"]
 
 #: Points that the engines take.
 MOST_POINTS = 9
@@ -143,11 +143,6 @@ def of_points(points):
 
 
 C_TEXT = "\n".join([C_TEXT, *(of_points(points) for points in range(2, MOST_POINTS + 1))])
-
-
-def named(expression):
-    """``expression`` with the function under the names that text has for it."""
-    return expression.replace(divided_exp, lambda *points: sympy.Function(name(len(points)))(*points))
 
 
 #: The function by each of its names.

@@ -30,7 +30,7 @@ def check_found(rule, grads, loss):
     """Raise :class:`Unexplained` unless the gradients of a rule and its loss are finite."""
     for name, array in grads.items():
         if not np.all(np.isfinite(array)):
-            raise Unexplained(f"the gradient of {name} is not finite with {rule.name}")
+            raise Unexplained(f"the gradient of {name!r} is not finite")
     if not np.isfinite(loss):
         raise Unexplained(f"the loss of {rule.name} is {loss}")
 

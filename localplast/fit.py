@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 import time
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,13 @@ from localplast.identity import check_same, identity, surroundings, warn_of_chan
 from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
+from localplast.lower import lower
 from localplast.packages import need_torch
 from localplast.plan import check_trials
 from localplast.progress import progress
 from localplast.record import Recorder
 from localplast.rules import bptt
+from localplast.task import Poisson, Trials
 from localplast.verbs import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
 
 __all__ = ["Fit", "Reached", "fit", "reached", "saved_in", "updates_per_block"]
@@ -42,17 +45,25 @@ def default_target(backend):
     return "numpy"
 
 
-def updates_per_block(example, counts, backend, delays=False):
+def updates_per_block(example, counts, backend, alone=False):
     """How many updates run at a stretch: a divisor of all ``counts``, and few enough for the inputs to fit.
 
-    One where ``delays`` learn: Brian2 reads them when a run starts.
+    One where each must run ``alone``.
     """
-    if backend == "torch" or delays:
+    if backend == "torch" or alone:
         return 1
     per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
     common = math.gcd(*counts)
     fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
     return max(fitting, default=1)
+
+
+def rolls_dice(net, example):
+    """Whether something is drawn while the network runs: inputs given as rates, noise."""
+    models = [p.model for p in net.populations.values()]
+    texts = [text or "" for m in models for text in (lower(m).code, m.threshold, m.reset, m.adaptation)]
+    drawn = re.search(r"\brandn?\(", " ".join(texts))
+    return bool(drawn) or any(isinstance(array, Poisson) for array in example.inputs.values())
 
 
 def fit(
@@ -126,8 +137,10 @@ class Fit:
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
         check_delays(net, values, example.steps)
-        pauses = (updates, self.test_every, *kept_every, started)  # what is tested, kept and gone on from lies between two blocks
-        self.per_block = updates_per_block(example, pauses, backend, bool(moving(net, optimiser)))
+        # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
+        pauses = (updates, self.test_every, *kept_every, started)
+        alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
+        self.per_block = updates_per_block(example, pauses, backend, alone)
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(
@@ -172,8 +185,8 @@ class Fit:
     def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, probed=None, stop=None):
         """Learn all updates; returns the record.
 
-        Whatever stops a run, Ctrl-C, an error or a full disk: what it leaves is the state between two blocks, in the record and
-        in the checkpoint beside it, from which the same run goes on with ``resume``.
+        Whatever stops a run, Ctrl-C, an error or a full disk: what it leaves is the state between two blocks, in the
+        record and in the checkpoint beside it, from which the same run goes on with ``resume``.
 
         Parameters
         ----------
@@ -307,14 +320,15 @@ class Fit:
             recorder.set_learned(name, value)
 
     def open_record(self, request, path, resume, probed=None):
-        """The record to write into: a new one, or that of the run to go on with, after the learner has gone to where it stands."""
+        """The record to write into: a new one, or that of the run to go on with; the learner then stands where that does."""
         self.identity = {**identity(self), "probes": probed} if path else None
         if path and resume and checkpoint_of(path).exists():
             return self.open_again(request, path)
         with writing(path):
             if path and begun(path) and resume:
                 raise LocalplastError(
-                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at another path"
+                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at "
+                    "another path"
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)
@@ -326,11 +340,13 @@ class Fit:
         stands, state = read_checkpoint(path)
         check_same(path, state["identity"], self.identity)
         if stands.done > self.updates:
-            raise LocalplastError(f"{path} has learned {stands.done} updates already; updates={self.updates} would be less")
+            text = f"{path} has learned {stands.done} updates already; updates={self.updates} would be less"
+            raise LocalplastError(text)
         if stands.done % self.per_block:
             raise LocalplastError(f"{path} has been written meanwhile; try again")
         if stands.done and not begun(path):
-            raise LocalplastError(f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume")
+            text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
+            raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
         self.stand_at(stands)
         with writing(path):
@@ -339,7 +355,8 @@ class Fit:
             return Recorder.resume(path, self.net, request, position=stands.rows)
 
     def origin(self):
-        return {**provenance(self.backend, self.seed, self.target), "rule": json.dumps(encode_rule(self.rule))}
+        rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
+        return {**provenance(self.backend, self.seed, self.target), **rest}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.
@@ -365,6 +382,13 @@ class Fit:
         self.learner.close()
 
 
+def drawn_by(net, values, seed):
+    """Whether ``seed`` draws all numbers but weights and what learns beside them."""
+    drawn, fixed = net.draw(seed), {*net.projections, *(f"{n}.{k}" for n, p in net.populations.items() for k in p.values)}
+    names = [f"{name}.delay" if name in net.projections else name for name in fixed]
+    return all(np.array_equal(values.other(n), drawn.other(n)) for n in names if n not in net.trainable)
+
+
 def encode_rule(rule):
     """A rule as JSON data; matrices of feedback by their shape only, times as text."""
     feedback = rule.feedback if isinstance(rule.feedback, str) else {k: list(np.shape(b)) for k, b in rule.feedback.items()}
@@ -373,7 +397,9 @@ def encode_rule(rule):
 
 def saved_in(path):
     """What to tell somebody who stopped a run."""
-    return f"what was learned is saved in {path}: go on with --resume (resume=True)" if path else "without path= nothing is saved"
+    if not path:
+        return "without path= nothing is saved"
+    return f"what was learned is saved in {path}: go on with --resume (resume=True)"
 
 
 def checkpoint_of(path):
@@ -387,8 +413,6 @@ def split(trials, size):
 
 def concatenate(parts):
     """Several batches of trials as one."""
-    from localplast.task import Poisson, Trials
-
     if len(parts) == 1:
         return parts[0]
     if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):

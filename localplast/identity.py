@@ -1,7 +1,7 @@
 """What two runs must share for one to go on with the other: everything that changes a number, and nothing else.
 
-How long a run learns, when it is tested and what is shown change no number that another schedule would give as well, so they
-are not part of it.
+How long a run learns, when it is tested and what is shown change no number that another schedule would give as well, so
+they are not part of it. What was tested on an earlier schedule stays in the record.
 """
 
 import hashlib
@@ -56,7 +56,9 @@ def check_same(path, then, now):
     told = [name for name in differ if name not in DERIVED] or differ
     if told:
         parts = " and ".join(f"other {name}{values(then.get(name), now[name])}" for name in told)
-        raise LocalplastError(f"{path} is a run with {parts}; give the same to go on with it, or start anew at another path")
+        raise LocalplastError(
+            f"{path} is a run with {parts}; give the same to go on with it, or start anew at another path"
+        )
 
 
 def values(then, now):
@@ -68,7 +70,8 @@ def surroundings():
     """What rounding depends on besides: the versions of what computes, and the processor."""
     from localplast.cost import processor
 
-    return {**{package: version(package) for package in ("localplast", "brian2", "torch", "numpy")}, "processor": processor()}
+    packages = ("localplast", "brian2", "torch", "numpy")
+    return {**{package: version(package) for package in packages}, "processor": processor()}
 
 
 def warn_of_changes(path, then):
@@ -76,5 +79,6 @@ def warn_of_changes(path, then):
     now = surroundings()
     changed = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
     if changed:
-        text = f"{path} began with {'; '.join(changed)}: the last digits may differ from those of a run never interrupted"
+        differ = "the last digits may differ from those of a run never interrupted"
+        text = f"{path} began with {'; '.join(changed)}: {differ}"
         warnings.warn(text, LocalplastWarning, stacklevel=5)

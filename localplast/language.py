@@ -12,7 +12,8 @@ from brian2.parsing.rendering import SympyNodeRenderer
 from sympy.core.function import ArgumentIndexError
 from sympy.logic.boolalg import Boolean
 
-from localplast import divided_exp as divided
+from localplast import divided_exp
+from localplast.bounded import check_bounded
 from localplast.slopes import bounded_number, where_finite
 
 __all__ = ["Draw", "Flat", "absolute", "clip", "floordiv", "int_", "mod", "read", "sign", "timestep"]
@@ -130,9 +131,9 @@ class poisson(Draw):
 
 
 OWN = {
-    "abs": absolute, "ceil": ceil, "clip": clip, "floor": floor, "int": int_, "poisson": poisson, "rand": rand, "randn": randn,
-    "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep, "exprel": divided.exprel, **divided.BY_NAME,
-    "bounded_number": bounded_number, "where_finite": where_finite,
+    "abs": absolute, "ceil": ceil, "clip": clip, "exprel": divided_exp.exprel, "floor": floor, "int": int_, "poisson": poisson,
+    "rand": rand, "randn": randn, "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep,
+    "bounded_number": bounded_number, "where_finite": where_finite, **divided_exp.BY_NAME,
 }  # fmt: skip
 
 
@@ -228,6 +229,7 @@ def read(text):
     ValueError
         What the language does not have, or what has no value; the message goes on from "the threshold 'v > 1'".
     """
+    check_bounded(text)
     try:
         found = as_number(Reader().render_expr(text))
     except SyntaxError as error:

@@ -5,11 +5,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from localplast.arguments import check_kind
 from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_traces import OnlineLearner
 from localplast.errors import UnsupportedError
+from localplast.network import Network
+from localplast.plan import check_trials
 from localplast.record import Recorder, Request
-from localplast.verbs import default_loss, keep, provenance, seen, traced
+from localplast.task import Trials
+from localplast.verbs import check_learner, check_options, default_loss, keep, provenance, seen, traced
 
 __all__ = ["live"]
 
@@ -45,9 +49,13 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     UnsupportedError
         The rule changes weights between trials only.
     """
+    check_kind("net", net, Network)
+    check_kind("trials", trials, Trials)
+    check_learner(net, rule, optimiser, loss)
+    check_options(net, "torch", None, "cpu", "float64", seed, values)
     if not rule.local or rule.update == "trial":
         raise UnsupportedError(f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)")
-    trials.check(net)
+    check_trials(net, trials)
     request, values = Request.parse(net, record, every=every), values or net.draw(seed)
     states = Request(tuple(e for e in request.entries if e.variable != "weight"))
     trials = trials if rule.taught else trials.without(net.teachers)

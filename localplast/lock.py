@@ -16,7 +16,7 @@ __all__ = ["beside", "only_writer", "writing"]
 
 
 def beside(path, ending):
-    """The file that belongs to the record at ``path``, whatever way leads there: its whole name, with ``ending`` appended."""
+    """The file of the record at ``path``, whatever way leads there: its whole name, with ``ending`` appended."""
     return Path(f"{os.path.realpath(path)}{ending}")
 
 
@@ -86,5 +86,6 @@ def writing(path, further="go on with --resume (resume=True)"):
         if isinstance(error, LocalplastError):
             raise
         raise DiskError(
-            f"{path} cannot be written ({error}); what is there is as it was at the last checkpoint: make room, and {further}"
+            f"{path} cannot be written ({error}); what is there is as it was at the last checkpoint: make room, and "
+            f"{further}"
         ) from error

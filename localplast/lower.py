@@ -12,8 +12,9 @@ import sympy
 
 from localplast.calculus import Tape, differentiate, symbol, to_sympy
 from localplast.errors import ModelError
+from localplast.integration import known_to_integrator
 from localplast.language import Draw, int_, randn
-from localplast.neuron import Integrand, integrated, known_to_integrator
+from localplast.neuron import namespace
 from localplast.propagator import chained_code
 from localplast.slopes import unless_overflown
 from localplast.statements import parse_statement, split_statements, split_threshold
@@ -169,7 +170,7 @@ def update_code(model):
 def integration_code(model):
     """Brian2's code of one step; that of an exact step is written so that time constants may meet."""
     linear = model.odes and str(model.method).lower() in ("exact", "linear")
-    return (linear and chained_code(model.parsed, known_to_integrator(model))) or integrated(Integrand.of(model))
+    return (linear and chained_code(model.parsed, known_to_integrator(model, namespace(model)))) or model.integrated
 
 
 def held_code(model):

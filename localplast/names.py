@@ -11,19 +11,19 @@ __all__ = ["check_name"]
 LONGEST = 64
 #: Words of C and C++, and what their headers define, that Python leaves free.
 FOREIGN = frozenset(
-    "alignas alignof and_eq asm auto bitand bitor bool case catch char compl const consteval constexpr constinit const_cast "
-    "co_await co_return co_yield decltype default delete do double dynamic_cast enum explicit export extern false float friend "
-    "goto inline int long mutable namespace new noexcept not_eq nullptr operator or_eq private protected public register "
-    "reinterpret_cast requires restrict short signed sizeof static static_assert static_cast struct switch template this "
-    "thread_local throw true typedef typeid typename typeof union unsigned using virtual void volatile wchar_t xor xor_eq "
-    "NULL EOF INFINITY NAN HUGE_VAL RAND_MAX BUFSIZ errno stdin stdout stderr linux unix main "
-    "fabs fmod fmin fmax pow erf hypot malloc free memcpy memset printf system"
+    "alignas alignof and_eq asm auto bitand bitor bool case catch char compl const consteval constexpr constinit "
+    "const_cast co_await co_return co_yield decltype default delete do double dynamic_cast enum explicit export "
+    "extern false float friend goto inline int long mutable namespace new noexcept not_eq nullptr operator or_eq "
+    "private protected public register reinterpret_cast requires restrict short signed sizeof static static_assert "
+    "static_cast struct switch template this thread_local throw true typedef typeid typename typeof union unsigned "
+    "using virtual void volatile wchar_t xor xor_eq NULL EOF INFINITY NAN HUGE_VAL RAND_MAX BUFSIZ errno stdin "
+    "stdout stderr linux unix main fabs fmod fmin fmax pow erf hypot malloc free memcpy memset printf system"
     .split()
 )  # fmt: skip
 
 
 def check_name(what, name, error=NetworkError, *, where=None):
-    """Raise ``error`` unless ``name`` is an ASCII identifier, not too long, and no word of a language that code is made in.
+    """Raise ``error`` unless ``name`` is an ASCII identifier, not too long, and no word of a language that code is in.
 
     ``what`` it names and ``where``, in the words of the message.
     """
@@ -32,6 +32,6 @@ def check_name(what, name, error=NetworkError, *, where=None):
         return
     shown = repr(name) if len(repr(name)) <= LONGEST else repr(name)[:LONGEST] + "..."
     raise error(
-        f"{f'{where}: ' if where else ''}{shown} cannot name {what}; use letters, digits and underscores (of ASCII, no digit first, at "
-        f"most {LONGEST}), and no word of Python, C or C++"
+        f"{f'{where}: ' if where else ''}{shown} cannot name {what}; use letters, digits and underscores (of ASCII, no "
+        f"digit first, at most {LONGEST}), and no word of Python, C or C++"
     )

@@ -190,7 +190,17 @@ class Network(Data):
             run(net, trials, values=net.values_from(fit), record=["rec.v"])  # nothing learns here
 
         Weights are the latest of the ``record``, all other numbers those of its seed.
+
+        Raises
+        ------
+        NetworkError
+            A record of something else, or one that began from other delays or parameters than its seed draws.
         """
+        if not record.attrs.get("drawn", True):
+            raise NetworkError(
+                f"the record began from values whose delays or parameters are not those of its seed, {record.attrs['seed']}; use "
+                "values.replace_weights(...) on those values"
+            )
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None
@@ -207,25 +217,26 @@ class Network(Data):
         return values.replace_weights(self.tie(weights), learned)
 
     def check_values(self, values):
-        """Raise a :class:`NetworkError` unless ``values`` have the shapes of this network: kernels read as far as these say."""
+        """Raise a :class:`NetworkError` unless ``values`` have the shapes of this network: kernels read as far."""
         for name, p in self.projections.items():
             shape, pair = weight_shape(self, p), (self.size(p.pre), self.size(p.post))
             delays = ((), delay_shapes(*pair)[p.delay.kind]) if p.delay is not None else ((),)
-            kinds = {"weights": (values.weights, (shape,)), "masks": (values.masks, (shape,)), "delays": (values.delays, delays)}
-            for what, (found, allowed) in kinds.items():
+            kinds = {"weights": (shape,), "masks": (shape,), "delays": delays}
+            for what, allowed in kinds.items():
+                found = getattr(values, what)
                 if name not in found or tuple(np.shape(found[name])) not in allowed:
                     have = f"have shape {tuple(np.shape(found[name]))}" if name in found else "are missing"
                     raise NetworkError(
-                        f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were drawn for another "
-                        "network; use net.draw(seed)"
+                        f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were drawn for "
+                        "another network; use net.draw(seed)"
                     )
         for name, population in self.populations.items():
             for key in population.values:
                 number = values.parameters.get(name, {}).get(key)
                 if number is None or tuple(np.shape(number)) not in ((), (population.size,)):
                     raise NetworkError(
-                        f"population {name!r} has {population.size} neurons, and the values have {key} of shape {np.shape(number)}: they were "
-                        "drawn for another network; use net.draw(seed)"
+                        f"population {name!r} has {population.size} neurons, and the values have {key} of shape "
+                        f"{np.shape(number)}: they were drawn for another network; use net.draw(seed)"
                     )
 
     def draw(self, seed=0):

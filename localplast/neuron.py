@@ -4,11 +4,9 @@ A :class:`NeuronModel` is data. It is checked when it is made: units, names, thr
 :class:`~localplast.errors.ModelError` that names the model and the equation, long before anything is compiled.
 """
 
-import ast
 import functools
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from brian2.core.functions import DEFAULT_CONSTANTS, DEFAULT_FUNCTIONS
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.core.variables import Constant, Variable
@@ -17,14 +15,14 @@ from brian2.equations.equations import PARAMETER, EquationError, SingleEquation,
 from brian2.equations.refractory import add_refractoriness
 from brian2.equations.unitcheck import check_dimensions
 from brian2.parsing.expressions import parse_expression_dimensions
-from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, Quantity, get_dimensions, get_unit
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.arguments import is_real
-from localplast.bounded import check_bounded, check_written
+from localplast.bounded import check_written
 from localplast.errors import ModelError
+from localplast.integration import Integrand, check_divisors, check_method, check_refractory, integrated, with_refractory
 from localplast.language import read
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
@@ -201,6 +199,19 @@ class NeuronModel:
         return result
 
     @property
+    def integrated(self):
+        """Brian2's abstract code of one step of the equations; empty without differential equations."""
+        return integrated(Integrand.of(self, namespace(self)))
+
+    @functools.cached_property
+    def texts(self):
+        """Every expression of the model: those of equations, the statements of its blocks, output and surrogate."""
+        blocks = [split_statements(block) for block in (self.update, self.reset, self.adaptation)]
+        equations = [eq.expr.code for eq in self.written.values() if eq.expr is not None]
+        others = [self.output, self.surrogate.expression if self.surrogate else None]
+        return (*equations, *(line for block in blocks for line in block), *(text for text in others if text))
+
+    @property
     def output_dimension(self):
         """The dimensions of what a readout of this kind is judged by."""
         return parse_expression_dimensions(self.output, namespace(self))
@@ -225,68 +236,6 @@ class NeuronModel:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
-
-
-def with_refractory(model):
-    """The parameters of a model whose refractory period is given as a time."""
-    if "tau_ref" in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
-    return {**model.parameters, "tau_ref": model.refractory}
-
-
-@dataclass(frozen=True)
-class Integrand:
-    """What the integrated step of a ``model`` depends on: all that two models must share to have the same."""
-
-    equations: str
-    refractory: bool
-    method: str
-    dimensions: tuple
-    model: object = field(compare=False)
-
-    @classmethod
-    def of(cls, model):
-        """That of ``model``."""
-        dimensions = tuple((name, get_dimensions(value)) for name, value in model.parameters.items())
-        return cls(model.equations, model.refractory is not None, model.method, dimensions, model)
-
-
-@functools.cache
-def integrated(integrand):
-    """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
-
-    Raises
-    ------
-    UnsupportedEquationsException
-        The method cannot integrate them.
-    """
-    model = integrand.model
-    if not model.odes:
-        return ""
-    variables = known_to_integrator(model)
-    return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
-
-
-def known_to_integrator(model):
-    """Brian2 variables for every name in the equations, as its state updaters want them."""
-    variables = {**namespace(model), "t": Variable("t", dimensions=second.dim, scalar=True)}
-    del variables["dt"]  # the integrator would ask for its value
-    constant = {n: Variable(n, dimensions=variables[n].dim, constant=True) for n in model.parameters}  # coefficients must be
-    return {**variables, **constant}
-
-
-def check_method(model):
-    """Raise unless Brian2 knows the method, and it can integrate these equations."""
-    known = sorted(name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl"))  # those write no text
-    if model.odes and str(model.method).lower() not in known:
-        raise ModelError(f"{model.name}: unknown integration method {model.method!r}; there are {', '.join(known)}")
-    try:
-        integrated(Integrand.of(model))
-    except UnsupportedEquationsException as error:
-        raise ModelError(
-            f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try one of 'exponential_euler', "
-            "'euler', 'rk4', 'heun' or 'milstein'"
-        ) from None
 
 
 #: Every unit, as Brian2's parser looks it up: hundreds, made once.
@@ -331,7 +280,8 @@ def check_model(model):
                 f"{model.name}: {where}={name!r} is not a variable of the equations; they define {sorted(known)}"
             )
     if unknown := [name for name in model.at_least_dt if name not in model.parameters]:
-        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {sorted(model.parameters)}")
+        known = sorted(model.parameters)
+        raise ModelError(f"{model.name}: at_least_dt={unknown[0]!r} is none of its parameters; they are {known}")
     for name, value in model.initial.items():
         if not is_real(value):
             raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
@@ -339,38 +289,7 @@ def check_model(model):
             unit = get_unit(model.dimensions[name])
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
     check_divisors(model, model.parameters, model.name)
-    check_method(model)
-
-
-def check_divisors(model, values, label):
-    """Raise where the model divides by one of these ``values``, and it is zero, or a time that is not above zero."""
-    for name in divisors(model).intersection(values):
-        array, is_time = np.asarray(values[name], float), model.dimensions[name] == second.dim
-        if np.any(array <= 0 if is_time else array == 0):
-            wrong = "a time above zero" if is_time else "not zero"
-            raise ModelError(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
-
-
-@functools.cache
-def divisors(model):
-    """Names that the texts of a model divide by: alone, or as a factor of what they divide by."""
-    blocks = [split_statements(block) for block in (model.update, model.reset, model.adaptation)]
-    texts = [eq.expr.code for eq in model.written.values() if eq.expr is not None] + [line for block in blocks for line in block]
-    texts += [text for text in (model.output, getattr(model.surrogate, "expression", None)) if text]
-    trees = [node for text in texts for node in ast.walk(ast.parse(text))]
-    return frozenset(n for node in trees if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) for n in factors(node.right))
-
-
-def factors(node):
-    """Names whose zero makes this zero."""
-    if isinstance(node, ast.Name):
-        yield node.id
-    elif isinstance(node, ast.UnaryOp):
-        yield from factors(node.operand)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div, ast.Pow)):
-        yield from factors(node.left)
-        if isinstance(node.op, ast.Mult):
-            yield from factors(node.right)
+    check_method(model, variables)
 
 
 def check_fields_of(model):
@@ -380,13 +299,13 @@ def check_fields_of(model):
     for what in ("parameters", "initial", "mismatch"):
         for name in getattr(model, what):
             check_name(f"one of its {what}", name, ModelError, where=model.name)
-    surrogate = getattr(model.surrogate, "expression", "")
-    texts = {what: getattr(model, what) or "" for what in ("equations", "threshold", "reset", "adaptation", "update", "output")}
-    for what, text in {**texts, "surrogate": surrogate}.items():
+    written = ("equations", "threshold", "reset", "adaptation", "update", "output")
+    texts = {what: getattr(model, what) or "" for what in written}
+    for what, text in {**texts, "surrogate": getattr(model.surrogate, "expression", "")}.items():
         try:
             check_written(text)
         except ValueError as error:
-            raise ModelError(f"{model.name}: {error}; it is in its {what}") from None
+            raise ModelError(f"{model.name}: the text of its {what} {error}") from None
 
 
 def check_parameters(model, equations):
@@ -405,6 +324,7 @@ def check_parameters(model, equations):
 
 def check_names(model, equations):
     for name in sorted({*equations.names, *model.parameters} - CLOCKED):
+        check_name("a variable or parameter", name, ModelError, where=model.name)
         check_free(model, name)
     if "t" in equations.identifiers:
         raise ModelError(
@@ -414,8 +334,7 @@ def check_names(model, equations):
 
 
 def check_free(model, name):
-    """Raise where a name cannot be given to a variable or parameter."""
-    check_name("a variable or parameter", name, ModelError, where=model.name)
+    """Raise where Brian2 or the learning rules use a name themselves."""
     if name in RESERVED or name.startswith(RESERVED_PREFIXES):
         raise ModelError(
             f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
@@ -458,10 +377,6 @@ def check_flags(model, name, equation):
 
 def check_text(model, where, expression, variables, expected=None):
     """Check the names and the units of one expression; return its dimensions."""
-    try:
-        check_bounded(expression)
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{model.name}: {error}; it is in the {where}") from None
     try:
         read(expression)
     except ValueError as error:
@@ -567,14 +482,3 @@ def names_in(model, text):
         inside = [model.parsed[name].expr.code for name in new & set(model.subexpressions)]
         new = set().union(*map(get_identifiers, inside)) - found
     return found
-
-
-def check_refractory(model, variables):
-    if model.refractory is None:
-        return
-    if model.refractory not in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
-    if variables[model.refractory].dim != second.dim:
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
-    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")

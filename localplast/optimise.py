@@ -97,7 +97,7 @@ class Optimiser:
     def label(self):
         """Name, learning rate, and after how many updates that halves, in a few words."""
         rate = self.constants["learning_rate"] ** (1 / self.power)
-        return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:g}" if self.halving < float("inf") else "")
+        return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:.0f}" if self.halving < float("inf") else "")
 
     def frozen(self, projection):
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""

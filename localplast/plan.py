@@ -101,9 +101,9 @@ def check_trials(net, trials, loss=None):
     trials.check(net)
     if loss is None:
         return
-    readout, unit = judged_readout(net, loss), get_dimensions(trials.target)
+    readout = judged_readout(net, loss)
     loss.check(trials, net.size(readout), float(net.dt))
-    expected = net.nodes[readout].model.output_dimension
+    unit, expected = get_dimensions(trials.target), net.nodes[readout].model.output_dimension
     if unit not in (DIMENSIONLESS, expected):
         raise NetworkError(f"the target is in {unit_text(unit)}, and the output of {readout!r} in {unit_text(expected)}: give the same")
 

@@ -1,4 +1,4 @@
-"""What a person sees while runs go on: a bar each on a terminal, with speed, loss and accuracy; elsewhere a line now and then."""
+"""What a person sees while runs go on: on a terminal a bar each, with speed and accuracy; elsewhere a line now and then."""
 
 import contextlib
 import logging
@@ -57,7 +57,8 @@ class Going:
     def __str__(self):
         elapsed = time.monotonic() - self.since
         left = (self.total - self.done) * elapsed / (self.done - self.first) if self.done > self.first else None
-        parts = [f"{self.done}/{self.total}", told(self.metrics), f"{clock(left)} left" if left is not None else "starting"]
+        ending = f"{clock(left)} left" if left is not None else "starting"
+        parts = [f"{self.done}/{self.total}", told(self.metrics), ending]
         return f"{self.title}: {clock(elapsed)}  {'  '.join(filter(None, parts))}"
 
 

@@ -312,7 +312,7 @@ class Recorder:
 
     @property
     def rows(self):
-        """How many rows of each variable, flushed or not, make whole trials and updates, of which every variable has arrived."""
+        """How many rows of each variable, flushed or not, make whole trials and updates: all of each has arrived."""
         trials, updates, spikes = min(map(self._length, self._trial_keys()), default=0), {}, {}
         for key, series in self.series.items():
             group = key.rpartition("/")[0]
@@ -377,8 +377,8 @@ def build_tree(attrs, groups):
 def open_record(path):
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
-    Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store is
-    missing, is NaN, and a :class:`~localplast.errors.LocalplastWarning` names it.
+    Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store
+    is missing, is NaN, and a :class:`~localplast.errors.LocalplastWarning` names it.
 
     Raises
     ------

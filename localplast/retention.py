@@ -6,11 +6,15 @@ import numpy as np
 import torch
 import xarray as xr
 
+from localplast.arguments import check_dtype, check_kind, check_seed, check_whole
 from localplast.backends.torch_backend import denormals_flushed, prepare, score
 from localplast.backends.torch_learn import Forward, single_thread
 from localplast.backends.torch_step import leaves
 from localplast.delay import unspread
 from localplast.errors import NetworkError
+from localplast.network import Network
+from localplast.parts import Values
+from localplast.plan import check_trials
 from localplast.record import plain
 from localplast.verbs import default_loss
 
@@ -61,8 +65,12 @@ def accuracy_against(
     """
     if not over or any(np.ndim(v) != 1 or len(v) == 0 for v in over.values()):
         raise NetworkError(f"over={over!r} gives nothing to vary; name arguments of make_trials, each with a list of values")
-    if trials < 1 or at_once < 1:
-        raise NetworkError(f"trials={trials}, at_once={at_once}: both must be at least 1")
+    check_kind("net", net, Network)
+    check_kind("values", values, Values)
+    check_seed(seed)
+    for name, number in (("trials", trials), ("at_once", at_once), ("threads", threads)):
+        check_whole(name, number, 1)
+    dtype = check_dtype(dtype, "torch")
     judge, right = Judge(net, values, loss, getattr(torch, dtype), threads), []
     parts = [min(at_once, trials - done) for done in range(0, trials, at_once)]
     for chosen in itertools.product(*over.values()):
@@ -94,7 +102,7 @@ class Judge:
 
     def __call__(self, trials, rng):
         """Share of ``trials`` in which the readout decides for the label."""
-        trials.check(self.net)
+        check_trials(self.net, trials)
         if np.ndim(trials.target) != 1:
             raise NetworkError("these trials have no labels, so no answer is right: give Trials(..., target=...) of ints (trial,)")
         loss = self.loss or default_loss(trials)

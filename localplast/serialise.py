@@ -87,14 +87,16 @@ def check_fields(label, cls, fields, error=ValueError):
     kinds = {f.name: f.type for f in dataclasses.fields(cls)}
     for name, value in fields.items():
         if name in kinds and not fits(value, kinds[name]):
-            raise error(f"{label}: {name} = {repr(value)[:80]} should be of type {getattr(kinds[name], '__name__', kinds[name])}")
+            kind = getattr(kinds[name], "__name__", kinds[name])
+            raise error(f"{label}: {name} = {repr(value)[:80]} should be of type {kind}")
 
 
 def fits(value, kind):
     """Whether ``value`` is of a type, or of one of several; any single number serves for a float."""
     kinds = typing.get_args(kind) or (kind,)
     number = isinstance(value, (float, int, np.number, np.ndarray)) and np.ndim(value) == 0
-    return any(k is object or isinstance(value, k) or (k is float and number) or (k is int and isinstance(value, np.integer)) for k in kinds)
+    others = {float: number, int: isinstance(value, np.integer), object: True}
+    return any(isinstance(value, k) or others.get(k, False) for k in kinds)
 
 
 def atomic_write(path, data):
@@ -130,4 +132,5 @@ def read_json(path, types):
     except LocalplastError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise NetworkError(f"{path} holds no readable network or model: {str(error)[:200] or type(error).__name__}") from None
+        reason = str(error)[:200] or type(error).__name__
+        raise NetworkError(f"{path} holds no readable network or model: {reason}") from None

@@ -187,7 +187,7 @@ class Trials:
             raise NetworkError(f"the labels of a target are {target.dtype}; whole numbers are needed: give target.astype(int)")
         if target.min() < 0 or target.max() >= outputs:
             wrong = target.min() if target.min() < 0 else target.max()
-            raise NetworkError(f"the target holds the label {wrong}; with {outputs} readouts labels lie between 0 and {outputs - 1}")
+            raise NetworkError(f"the target holds the label {wrong}; with {outputs} readouts labels go from 0 to {outputs - 1}")
 
 
 def silent(array):

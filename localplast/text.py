@@ -11,16 +11,19 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from sympy.logic.boolalg import Boolean
 
-from localplast.divided_exp import divided_exp, name
-from localplast.language import Draw, absolute, ceil, clip, floor, floordiv, int_, mod, sign, timestep
+from localplast.divided_exp import name as name_of
+from localplast.language import Draw, absolute, ceil, clip, floor, mod, sign, timestep
 from localplast.slopes import Tamed
 
 __all__ = ["fit", "measured", "to_text"]
 
 #: Base units in the order in which Brian2 counts their powers.
 BASE = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candela")
-NAMES = {sympy.acos: "arccos", sympy.asin: "arcsin", sympy.atan: "arctan", sympy.Abs: "abs", absolute: "abs", int_: "int"}
-#: Functions that pass the unit of their (first) argument on.
+#: What text calls a function, by the name of its class here or in Brian2's own sympy.
+NAMES = {
+    "acos": "arccos", "asin": "arcsin", "atan": "arctan", "Abs": "abs", "absolute": "abs", "ceiling": "ceil", "int_": "int",
+}  # fmt: skip
+#: Functions that pass the unit of their first argument on.
 KEEPING = (absolute, sympy.Abs, floor, ceil, Tamed)
 
 
@@ -29,10 +32,10 @@ class Printer(CustomSympyPrinter):
 
     def _print_Function(self, expr):
         arguments = expr.args[:-1] if isinstance(expr, Draw) else expr.args
-        return f"{NAMES.get(expr.func, expr.func.__name__)}({self.stringify(arguments, ', ')})"
+        return f"{NAMES.get(expr.func.__name__, expr.func.__name__)}({self.stringify(arguments, ', ')})"
 
     def _print_divided_exp(self, expr):
-        return f"{name(len(expr.args))}({self.stringify(expr.args, ', ')})"
+        return f"{name_of(len(expr.args))}({self.stringify(expr.args, ', ')})"
 
     def _print_mod(self, expr):
         return "(({})%({}))".format(*map(self.doprint, expr.args))

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from localplast.arguments import (
-    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_path, check_schedule, check_seed,
-    check_simulating, check_trainable, check_whole,
+    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_named, check_path, check_schedule,
+    check_seed, check_simulating, check_trainable, check_whole,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError
@@ -15,7 +15,7 @@ from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
 from localplast.optimise import Optimiser
-from localplast.packages import has_torch, need_torch
+from localplast.packages import need_torch
 from localplast.parts import Values
 from localplast.plan import check_trials
 from localplast.progress import progress
@@ -69,7 +69,8 @@ def run(
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
-        Go on with the run at ``path``; the result is that of a run never interrupted, to the bit on one machine.
+        Go on with the run at ``path``, for longer too; the result is that of a run never interrupted, to the bit on one
+        machine. ``test_every`` may change: what was tested before stays in the record.
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found. ``'numpy'`` may be given with either backend.
@@ -77,7 +78,7 @@ def run(
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
     show : bool, optional
-        A progress bar; default: on a terminal.
+        A progress bar, or lines where there is no terminal. Default: a bar on a terminal, else lines in the log (level INFO).
 
     Returns
     -------
@@ -95,7 +96,7 @@ def run(
         several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
         check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
-        check_learner(rule, optimiser, loss)
+        check_learner(net, rule, optimiser, loss)
         check_schedule(**schedule)
     check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
@@ -112,12 +113,13 @@ def run(
     )
 
 
-def check_learner(rule, optimiser, loss):
-    """Raise unless these can learn a task."""
+def check_learner(net, rule, optimiser, loss):
+    """Raise unless these can let the network learn a task."""
     if rule is None or optimiser is None:
         raise LocalplastError("give Trials to simulate, or a Task with rule=, optimiser= and updates= to learn it")
     check_kind("rule", rule, Rule)
     check_kind("optimiser", optimiser, Optimiser)
+    check_named("the optimiser", {*optimiser.rates, *optimiser.own, *optimiser.decaying}, net)
     if loss is not None:
         check_kind("loss", loss, Loss)
 
@@ -157,7 +159,8 @@ def simulate(net, trials, values, request, backend, *, seed, path, show, target,
     )
     origin = provenance(backend, seed, target or "numpy")
     with only_writer(path), writing(path, "start anew at another path"):
-        with Recorder(net, request, path=path, provenance=origin) as recorder, progress(backend, len(trials), show=show) as advance:
+        recorder = Recorder(net, request, path=path, provenance=origin)
+        with progress(backend, len(trials), show=show) as advance, recorder:
             for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
                 player(part, recorder, number)
                 recorder.flush()

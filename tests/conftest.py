@@ -4,9 +4,11 @@ import functools
 import gc
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import brian2 as b2
 import numpy as np
 import pytest
 import torch
@@ -32,8 +34,11 @@ FILES = {
 
 
 def pytest_configure():
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background of a script: tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
+    b2.prefs.codegen.target = "numpy"  # making synapses is code too, and Brian2's default compiles it, seconds for each
     if os.environ.get("LOCALPLAST_KERNELS") != "as_shipped":  # as in .ci/run and tests/machines.sh
         kernel_build.FLAGS = (*kernel_build.FLAGS, "-Og")  # hundreds of kernels, compiled in a third of the time
 

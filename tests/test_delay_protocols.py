@@ -158,8 +158,8 @@ def test_patterns_belong_to_a_seed_and_jitter_to_a_trial():
     for trials in given:
         assert displaced(trials).std() == pytest.approx(np.sqrt(2 + 2 / 12), rel=0.1)  # two spikes, and steps of 1 ms
         assert abs(displaced(trials).mean()) < 0.2
-    different = {tuple(row) for trials in given for row in displaced(trials)}
-    assert len(different) > 600, "every trial has a jitter of its own"
+    rows = np.array([displaced(trials).ravel() for trials in given])
+    assert np.abs(np.triu(np.corrcoef(rows), 1)).max() < 0.2, "every update has a jitter of its own, and so have tests"
     assert displaced(task.training(0, 400, 1)).std() > 5
     np.testing.assert_array_equal(given[0].inputs["cues"], task.training(0, 400, 0).inputs["cues"])
 

@@ -79,6 +79,12 @@ def test_every_update_rolls_its_own_dice_and_a_seed_the_same_again(case):
     assert len(np.unique([*one, *other])) == 2 * len(one) > 4
 
 
+def test_how_many_updates_run_at_a_stretch_changes_no_dice():
+    """So neither the number of updates nor that of tests does, and a run may go on for longer than it was meant to."""
+    one_by_one, in_one_go = (losses(f"Poisson, e-prop in Brian2{how}", updates=4) for how in ("", ", in one go"))
+    np.testing.assert_array_equal(one_by_one, in_one_go)
+
+
 @pytest.mark.parametrize("case", [name for name in CASES if "Brian2" not in name])  # its trials: see test_trials.py
 def test_every_trial_rolls_its_own_dice(case):
     """Alike trials: were their dice alike too, a batch of them would vary as much as one does."""

@@ -20,6 +20,7 @@ class Says:
     ``learns``: what the optimiser changes, by preset where that depends on the size. ``apart``: in what its network
     differs from the one that is compared, without numbers of layers. ``delayed``: projections with delays. ``back``:
     how errors come back where a projection ``down`` carries them. ``noise``: of apical dendrites.
+    ``times``: so many times the updates of the preset.
     """
 
     rule: str
@@ -32,6 +33,7 @@ class Says:
     back: str = ""
     noise: float = 0.0
     own_optimiser: bool = False
+    times: int = 1
 
 
 def usual(hidden, readout):
@@ -226,7 +228,12 @@ SAID = {
         "dendritic, rates": Says("dendritic", "pattern_cell", apart="cell.model dice_cell"),
         "no learning": Says("dendritic", ""),
     },
-    "yin-yang": usual("points_hidden", "hidden_out"),
+    "yin-yang": {
+        **usual("points_hidden", "hidden_out"),
+        "e-prop, random": Says("e-prop random", "points_hidden hidden_out", own_optimiser=True),
+        "BPTT, hidden frozen": Says("bptt", "hidden_out", own_optimiser=True),
+        "BPTT, converged": Says("bptt", "points_hidden hidden_out", own_optimiser=True, times=2),
+    },
 }  # fmt: skip
 #: Where local rules run in Torch; elsewhere Brian2 does.
 IN_TORCH = {
@@ -366,6 +373,11 @@ def test_what_learns(case):
         else:
             still = dict.fromkeys(may, 0.0)
             assert c.optimiser.with_rates(**still) != preset.optimiser.with_rates(**still), label
+
+
+def test_how_long_they_learn(case):
+    _, _, preset, own = case
+    assert {label: (c.updates or preset.updates) / preset.updates for label, c in own.items()} == said(case, "times")
 
 
 def test_losses(case):

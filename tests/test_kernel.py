@@ -339,7 +339,8 @@ def test_without_a_compiler_the_reason_says_what_to_do(monkeypatch):
 def test_kernels_are_built_once_and_failures_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(kernel_build, "cache_folder", lambda: tmp_path)
     kernel_build.build.__wrapped__("int seven(void) { return 7; }")
-    (made,) = tmp_path.iterdir()
+    made, seal = sorted(tmp_path.iterdir())
+    assert seal.name == f"{made.name}.sha256"
     monkeypatch.setattr(kernel_build, "compile_to", lambda *args: pytest.fail("compiled twice"))
     assert kernel_build.build.__wrapped__("int seven(void) { return 7; }").seven() == 7
     monkeypatch.undo()
@@ -349,4 +350,4 @@ def test_kernels_are_built_once_and_failures_are_told(monkeypatch, tmp_path):
     assert kernel_build.build.__wrapped__("int seven(void) { return 7; }").seven() == 7
     with pytest.raises(UnsupportedError, match="could not compile"):
         kernel_build.build.__wrapped__("this is no C")
-    assert list(tmp_path.iterdir()) == [made], "a failed build leaves nothing behind"
+    assert sorted(tmp_path.iterdir()) == [made, seal], "a failed build leaves nothing behind"

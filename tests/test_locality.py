@@ -7,11 +7,13 @@ import brian2 as b2
 import numpy as np
 import pytest
 from brian2 import mV, ms
+from brian2.codegen.runtime.cython_rt.cython_rt import CythonCodeObject
 
 from localplast import rules
 from localplast.backends import torch_backend
 from localplast.backends.brian2_audit import audit_text, example_trials, text_violations, texts_of
 from localplast.backends.brian2_build import Block, build, longest_delay
+from localplast.backends.brian2_run import codegen
 from localplast.calculus import symbol
 from localplast.eligibility import Derived
 from localplast.errors import UnsupportedError
@@ -318,6 +320,15 @@ def objects():
     b2.Network(*built.objects.values())
     assert text_violations(built, made, values) == ()
     return built, made, values
+
+
+def test_an_audit_compiles_nothing(monkeypatch):
+    made, net = planned(rules.eprop())
+    monkeypatch.setattr(CythonCodeObject, "compile_block", lambda *_: pytest.fail("compiled"))
+    with codegen("cython"):
+        assert audit_text(net, made) == ()
+        with pytest.raises(pytest.fail.Exception, match="compiled"):
+            build(net, net.draw(0), Block(1, 5, 0), example_trials(net), plan=made)
 
 
 def test_the_text_is_seen(objects):

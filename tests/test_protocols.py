@@ -73,7 +73,7 @@ def test_trials_fit_the_network(preset):
             assert trials.target.shape == (len(trials), trials.steps, outputs)
 
 
-#: Nothing of these is drawn: a pattern that comes in files, or pieces of one stream. Of others one pattern is all there is.
+#: Nothing of these is drawn: a pattern from files, pieces of one stream. Of others one pattern is all there is.
 GIVEN, FROZEN = {"superspike-oxford", "fourier-synthesis", "gle-lag-net"}, {
     "superspike-oxford", "superspike-single", "temporal-xor", "pattern-generation",
 }  # fmt: skip
@@ -119,17 +119,21 @@ def test_rates_are_tuned_on_trials_that_no_table_tests(preset):
 def test_samples_that_are_held_back(learned, held, taught, judged):
     """They are tested by the validation alone, which does not learn them; the task itself learns all it is given."""
     sets = (np.arange(100), np.zeros(100, int)), (np.arange(200, 220), np.zeros(20, int))
-    task = Task.dataset("numbers", *sets, lambda x, labels, rng: Trials({"x": x}, labels), learned=learned, held=held)
+
+    def present(x, labels, rng):
+        return Trials({"x": x[:, None, None].astype(float)}, labels)
 
     def seen(trials):
-        return set(trials.inputs["x"])
+        return set(trials.inputs["x"].ravel())
+
+    task = Task.dataset("numbers", *sets, present, learned=learned, held=held)
 
     assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(range(200, 220))
     assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
 
 
 @pytest.mark.parametrize("name", ["fourier-synthesis", "gle-lag-net"])
-def test_a_stream_that_is_learned_again_does_not_reach_what_is_tested(name):
+def test_a_stream_that_is_learned_again_does_not_reach_what_is_tested(name, built):
     preset = built(name)
     task, batch = preset.task, preset.batch
     assert same(task.training(preset.updates, batch, 0), task.training(0, batch, 0))

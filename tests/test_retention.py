@@ -131,14 +131,14 @@ def test_weights_that_do_not_tell_are_at_chance():
 @pytest.mark.parametrize("change, words", [
     ({"over": {}}, "gives nothing to vary"),
     ({"over": {"wait": []}}, "gives nothing to vary"),
-    ({"trials": 0}, "trials=0, at_once=32: both must be at least 1"),
+    ({"trials": 0}, "trials is a whole number, 1 or more; given 0"),
     ({"make_trials": lambda rng, n, wait: lp.Trials({"cues": np.zeros((n, 9, 2), bool)})}, "have no labels"),
     ({"make_trials": functools.partial(cue, channels=4)}, r"input 'cues' has shape \(32, 15, 4\)"),
 ])  # fmt: skip
 def test_errors(change, words):
     net = remembering()
     options = {"make_trials": cue, "over": {"wait": [10 * ms]}, **change}
-    with pytest.raises(NetworkError, match=words):
+    with pytest.raises(lp.LocalplastError, match=words):
         accuracy_against(net, net.draw(0), **options)
 
 

@@ -17,6 +17,7 @@ from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 
 from localplast.backends.brian2_build import Block, build, longest_delay
 from localplast.backends.brian2_learn import Learning
+from localplast.backends.brian2_run import codegen
 from localplast.locality import neuron_scope, reward_signal
 from localplast.task import Trials
 
@@ -38,7 +39,8 @@ def example_trials(net, steps=5):
 def audit_text(net, plan, values=None):
     """Build ``plan`` in Brian2 without running it; returns what its text reads and may not, as a tuple of str."""
     trials, values = example_trials(net), values or net.draw(0)
-    built = build(net, values, Block(1, trials.steps, longest_delay(values.delays)), trials, plan=plan)
+    with codegen("numpy"):  # making synapses is code too, and Brian2's default compiles it
+        built = build(net, values, Block(1, trials.steps, longest_delay(values.delays)), trials, plan=plan)
     b2.Network(*built.objects.values())  # Brian2 warns of objects that belong to none
     return text_violations(built, plan, values)
 

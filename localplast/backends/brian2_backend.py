@@ -98,11 +98,9 @@ def check_trainable(net, optimiser, values):
 
 
 def trial_losses(net, learned, results, duration):
-    """The loss of every trial ``(trial,)`` with its regulariser, and spike counts by learning population."""
+    """The loss of every trial ``(trial,)`` with its regulariser, and spike counts by population."""
     loss = sum(results.ledger(readout, "loss").sum(-1) for readout in learned.readouts)
-    plastic = {p.post for p in net.plastic}
-    counting = [n for n, p in net.populations.items() if p.model.spiking and (n in plastic or learned.parameters[n])]
-    counts = {name: results.ledger(name, "spike_count") for name in counting}
+    counts = {n: results.ledger(n, "spike_count") for n, p in net.populations.items() if p.model.spiking}
     regulariser = learned.loss.regulariser
     if of_trials(learned.loss):
         for count in counts.values():
@@ -110,11 +108,16 @@ def trial_losses(net, learned, results, duration):
     return loss, counts
 
 
+def judged(trials):
+    """Whether there are labels, and steps in which a choice counts."""
+    return np.ndim(trials.target) == 1 and (trials.weight is None or bool(np.any(trials.weight)))
+
+
 def trial_metrics(net, learned, results, trials):
     """Loss, accuracy and spike counts of the block, as the Torch backend reports them."""
     loss, counts = trial_losses(net, learned, results, trials.steps * float(net.dt))
     accuracy = float("nan")
-    if np.ndim(trials.target) == 1:
+    if judged(trials):
         accuracy = float((results.ledger(judged_readout(net, learned.loss), "score").argmax(-1) == trials.target).mean())
     return {"loss": float(loss.mean()), "accuracy": accuracy, "counts": counts}
 
@@ -265,7 +268,7 @@ class Brian2Learner:
         duration = trials.steps * float(self.net.dt)
         loss, counts = trial_losses(self.net, self.plan, results, duration)
         right = np.full(len(trials), np.nan)
-        if np.ndim(trials.target) == 1:
+        if judged(trials):
             right = results.ledger(judged_readout(self.net, self.loss), "score").argmax(-1) == trials.target
         rate = sum((c.mean(-1) for c in counts.values()), np.zeros(len(trials))) / max(len(counts), 1) / duration
         table = {"loss": loss, "accuracy": right.astype(float), "rate": rate}

@@ -115,6 +115,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
         What is learned.
     """
     check_dense(net, "Brian2", "use backend='torch'")
+    net.check_values(values)
     built = Built(net, block)
     clock = b2.Clock(net.dt, name="localplast_clock")
     learning = Learning(net, values, block, plan, seed) if plan else None

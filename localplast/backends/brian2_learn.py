@@ -160,10 +160,11 @@ class Learning:
         """Custom events of a population: the end of a trial, and of a batch."""
         period = self.block.period
         learning = self.incoming[name] or self.plan.parameters.get(name) or name in self.plan.readouts
+        counted = name in self.net.populations and self.net.nodes[name].model.spiking
         last = {"trial_end": f"t_in_timesteps % {period} == {period - 1}"}
         batch = period * self.plan.batch
         last["batch_end"] = f"t_in_timesteps % {batch} == {batch - 1}"
-        return last if learning else None
+        return last if learning or counted else None
 
     # --- synapses -------------------------------------------------------------------------------------------------
 

@@ -9,17 +9,16 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
-from pathlib import Path
 
 import brian2 as b2
 import numpy as np
-import platformdirs
 from brian2.devices.device import all_devices, get_device, reset_device, set_device
 
 from localplast.arguments import check_backend
 from localplast.backends.brian2_build import build
 from localplast.backends.brian2_delay import flights
+from localplast.backends.kernel_build import processor
+from localplast.backends.program_cache import folder, intact, keep, scratch, warn_once
 from localplast.errors import LocalplastError
 from localplast.slopes import FUNCTIONS
 from localplast.task import Poisson
@@ -151,11 +150,11 @@ class Runtime:
             with codegen(self.target):
                 self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
-            b2.Network._globally_running = False  # Brian2 forgets to, after an exception, and would not hear the next Ctrl-C
+            b2.Network._globally_running = False  # else Brian2, after an exception, would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
-        if round(float(self.network.t / self.built.net.dt)) != self.start:  # Brian2 ends a run early on Ctrl-C, and says nothing
+        if round(float(self.network.t / self.built.net.dt)) != self.start:  # on Ctrl-C Brian2 ends early, and says nothing
             raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
@@ -185,7 +184,7 @@ class Standalone:
 
     def __init__(self, net, values, block, trials, **options):
         self.block, self.running = block, None
-        self.directory = Path(tempfile.mkdtemp(prefix="localplast-"))
+        self.directory = scratch()
         set_device("cpp_standalone", build_on_run=False)
         try:
             device = get_device()
@@ -298,18 +297,21 @@ def share_headers(directory):
 
 def compile_cached(directory):
     """Compile the C++ project in ``directory``, or take the program from the cache where its sources were seen before."""
-    digest = hashlib.sha256()
+    said = subprocess.run(["g++", "--version"], capture_output=True, stdin=subprocess.DEVNULL).stdout
+    digest = hashlib.sha256(processor().encode() + said)
     for path in sorted(p for p in directory.rglob("*") if p.suffix in (".cpp", ".h") or p.name == "makefile"):
         digest.update(path.relative_to(directory).as_posix().encode() + path.read_bytes())
-    digest.update(Path("/proc/cpuinfo").read_bytes().split(b"flags", 1)[-1].split(b"\n")[0] if os.path.exists("/proc/cpuinfo") else b"")
-    cached = Path(platformdirs.user_cache_dir("localplast")) / "brian2" / digest.hexdigest()[:32]
-    if not cached.exists():
+    cached, program = folder("brian2") / digest.hexdigest()[:32], directory / "main"
+    content = intact(cached)
+    if content is None:
         share_headers(directory)
         done = subprocess.run(["make", "-j2", "DEPS="], cwd=directory, capture_output=True, text=True)
         if done.returncode:
-            raise LocalplastError(f"compiling the Brian2 program failed:\n{done.stderr[-2000:]}")
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}")
-        shutil.copy2(directory / "main", temporary)
-        os.replace(temporary, cached)
-    shutil.copy2(cached, directory / "main")
+            raise LocalplastError(f"compiling the Brian2 program failed; use target='numpy':\n{done.stderr[-2000:]}")
+        content = program.read_bytes()
+        try:
+            keep(cached, content)
+        except OSError as error:
+            warn_once(f"the Brian2 program cannot be kept ({error}); it is made anew next time")
+    program.write_bytes(content)
+    program.chmod(0o700)

@@ -87,6 +87,15 @@ class Adaptation:
         yield from ((f"{name}{self.label}", None) for name in self.limits)
         yield from ((f"{name}{self.label}", None) for name in ("mask", "schedule"))
 
+    def given(self):
+        """Shapes of these arrays, as :func:`localplast.backends.graded_plan.given`."""
+        shape = (1 if self.node else self.rows + 8, self.padded)
+        found = {f"weight{self.label}": shape} if self.node else {}
+        found |= {f"state{self.label}_{name}": (self.rows + 8, self.padded) for name in self.optimiser.state}
+        found |= {f"{name}{self.label}": shape for name in self.limits}
+        found |= {f"mask{self.label}": (self.rows + 8, self.padded), f"schedule{self.label}": ("U", len(self.steps))}
+        return found
+
     def text(self):
         """C functions: one update of some rows, whose gradient ``g`` is zero after that; the same of a thread's share of rows."""
         def domain(name):

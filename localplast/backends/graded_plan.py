@@ -4,11 +4,12 @@ import functools
 from dataclasses import dataclass
 
 from localplast.backends.graded_learn import factors
+from localplast.backends.kernel_arguments import numbers_of
 from localplast.backends.kernel_plan import Cells
 from localplast.check import sent_text, sent_texts
 from localplast.lower import resolved
 
-__all__ = ["Graded", "fields", "width"]
+__all__ = ["Graded", "fields", "given", "width"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def width(node):
 
 
 def fields(g):
-    """``(slot, shape)`` of every array; None where the caller gives it, ``'trial'`` stands for the trials of a block."""
+    """``(slot, shape)`` of every array; ``'trial'`` stands for the trials of a block, None for those of :func:`given`."""
     for n in g.body.channels:
         yield f"data{n.number}", None
         yield f"e{n.number}", (g.ring(n), "trial", n.size)
@@ -143,3 +144,22 @@ def fields(g):
     for a in g.adaptations:
         yield from a.fields()
     yield from (("output", None), ("gate", None))
+
+
+def given(g):
+    """The arrays that the caller gives (:mod:`localplast.backends.kernel_arguments`).
+
+    They are of ``T`` steps, ``B`` trials and ``U`` updates, noise of ``stretch`` steps. Matrices have some rows more than
+    the network has neurons.
+    """
+    found = {f"data{n.number}": ("B", "T", n.size) for n in g.body.channels}
+    found |= {f"weight{k.number}": (k.pre.size + 8, k.post.padded) for k in g.body.links}
+    found |= {f"gradient{k.number}": ("team", k.pre.size + 8, k.post.padded) for k in g.plastic()}
+    for n in g.body.cells:
+        found |= {f"noise{n.number}_{name}": ("stretch", "B", n.padded) for name in n.step.noise}
+        found |= {f"gradient{n.number}_{name}": ("team", 9, n.padded) for name in g.parameters(n)}
+    for a in g.adaptations:
+        found |= a.given()
+    found["output"] = ("T", "B", sum(n.size for n in g.readouts))
+    numbers = {slot: declared for n in g.body.cells for slot, declared in numbers_of(n).items()}
+    return {slot: ("real", shape) for slot, shape in found.items()} | numbers | {"gate": ("long long", (3,))}

@@ -10,6 +10,7 @@ Names that neurons compute, and that outlive a function, are arrays ``q``.
 import functools
 from dataclasses import dataclass
 
+from localplast.backends.kernel_arguments import delay_shape, numbers_of
 from localplast.backends.kernel_delay import ring, send
 from localplast.backends.kernel_expression import Writer
 from localplast.backends.kernel_signal import DOT, judge, listen, say, signal_fields
@@ -115,29 +116,33 @@ def unwritten(program):
 def fields(plan):
     """``(slot, type, shape, life)`` of every array; a shape may hold ``('ring', node or link)`` for the length of a ring.
 
+    What is given is of ``T`` steps, ``B`` trials, ``U`` updates within a trial and targets of ``rows`` steps
+    (:mod:`localplast.backends.kernel_arguments`); shapes of constants are known once the C text is written.
+
     ``life``: ``'given'`` by the caller, ``'trial'`` (zero at the start of each) or ``'step'`` (scratch).
     """
     for n in plan.body.channels:
-        yield f"data{n.number}", "real", None, "given"
-        yield f"raster{n.number}", "unsigned char", None, "given"
+        yield f"data{n.number}", "real", ("T", "B", n.size), "given"
+        yield f"raster{n.number}", "unsigned char", ("B", "T", n.size), "given"
         yield f"list{n.number}", "unsigned", (("ring", n), n.size), "step"
         yield f"value{n.number}", "real", (("ring", n), n.size), "step"
         yield f"number{n.number}", "long", (("ring", n),), "trial"
     for n in plan.body.cells:
-        yield from ((f"{what}{n.number}", "real", None, "given") for what in ("shared", "each", "initial", "silent"))
+        yield from ((slot, *declared, "given") for slot, declared in numbers_of(n).items())
+        yield f"silent{n.number}", "real", (n.padded,), "given"
         yield from ((f"x{n.number}_{v}", "real", (n.padded,), "step") for v in n.variables)
         yield from ((f"in{n.number}_{target}_{how}", "real", (n.padded,), "step") for target, how in n.boxes)
         yield from ((f"q{n.number}_{name}", "real", (n.padded,), "trial") for name in plan.shown(n))
-        yield from ((f"q{n.number}_{name}", "real", None, "given") for name in plan.neurons(n).sums)
+        yield from ((f"q{n.number}_{name}", "real", (n.padded,), "given") for name in plan.neurons(n).sums)
         if n.spiking:
             yield f"fired{n.number}", "mask", (n.padded,), "step"
             yield f"since{n.number}", "real", (n.padded,), "step"
             yield f"list{n.number}", "unsigned", (("ring", n), n.size), "step"
             yield f"number{n.number}", "long", (("ring", n),), "trial"
-            yield f"count{n.number}", "real", None, "given"
+            yield f"count{n.number}", "real", ("B", n.size), "given"
     for k in plan.body.links:
-        yield f"weight{k.number}", "real", None, "given"
-        yield f"delay{k.number}", "int", None, "given"
+        yield f"weight{k.number}", "real", (k.pre.size, k.post.padded), "given"
+        yield f"delay{k.number}", "int", delay_shape(k), "given"
         if k.kind == "axonal":
             yield f"late{k.number}", "unsigned", (("ring", k), k.pre.size), "step"
             yield f"amount{k.number}", "real", (("ring", k), k.pre.size), "step"
@@ -149,9 +154,10 @@ def fields(plan):
     for s in plan.synapses:
         yield from s.fields()
     yield from dict.fromkeys(signal_fields(plan))
-    yield "output", "real", None, "given"
-    yield from ((name, "real", None, "given") for name in ("step_weight", "target"))
-    yield "rings", "long", None, "given"
+    width = sum(n.size for n in plan.readouts)
+    yield from (("output", "real", ("T", "B", width), "given"), ("target", "real", ("rows", "B", width), "given"))
+    yield "step_weight", "real", ("T",), "given"
+    yield "rings", "long", (len(plan.body.nodes) + len(plan.body.links),), "given"
 
 
 def source(plan):

@@ -43,7 +43,8 @@ def signal_fields(plan):
     """As :func:`localplast.backends.kernel_online.fields`."""
     for name, term in plan.terms:
         if term.form != "weight":
-            yield matrix_slot(plan, name, term), "real", None, "given"
+            shape = plan.population(name).size, plan.population(term.source).padded
+            yield matrix_slot(plan, name, term), "real", shape, "given"
     if isinstance(plan.learned.loss, Reward):
         yield "purse", "real", (3,), "trial"  # earned, paid in the last step, the critic's last word
 

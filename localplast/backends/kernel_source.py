@@ -6,27 +6,33 @@ hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and `
 """
 
 from localplast.backends.kernel_adjoint import adjoint_text
+from localplast.backends.kernel_arguments import delay_shape, numbers_of
 from localplast.backends.kernel_expression import Writer
 from localplast.backends.kernel_plan import Channels
 from localplast.backends.kernel_send import send
 from localplast.backends.kernel_text import HELPERS, indent
 from localplast.calculus import symbol
 
-__all__ = ["slots", "source"]
+__all__ = ["arguments", "source"]
 
 
-def slots(plan):
-    """Names of the pointers that the kernel is given, in order."""
-    names = ["longest"]
+def arguments(plan):
+    """The arrays that it is given (:mod:`localplast.backends.kernel_arguments`): ``T`` steps of ``B`` trials."""
+    found = {"longest": ("long", (max(1, len(plan.links)),))}
     for n in plan.channels:
-        names.append(f"data{n.number}")
+        found[f"data{n.number}"] = "unsigned char" if n.bits else "real", ("T", "B", n.size)
     for n in plan.cells:
-        names += [f"{what}{n.number}" for what in ("shared", "each", "initial", "silent", "output", "count")]
-        names += [f"{what}{n.number}" for what in ("d_output", "d_count", "total", "d_total")]
-        names += [f"d{n.number}_{parameter}" for parameter in n.learned]
+        found |= numbers_of(n) | {f"silent{n.number}": ("real", (n.padded,))}
+        shapes = {"output": ("T", "B", n.size), "count": ("B", n.size), "total": ("T", "B")}
+        found |= {f"{d}{what}{n.number}": ("real", shape) for what, shape in shapes.items() for d in ("", "d_")}
+        found |= {f"d{n.number}_{parameter}": ("real", (n.padded,)) for parameter in n.learned}
     for k in plan.links:
-        names += [f"{what}{k.number}" for what in ("weight", "back", "delay", "part", "d_weight", "d_share")]
-    return names
+        forward = ("real", (k.pre.size, k.post.padded))
+        backward = forward if k.kind == "synaptic" else ("real", (k.post.size, getattr(k.pre, "padded", 0)))
+        found |= {f"weight{k.number}": forward, f"back{k.number}": backward}
+        found |= {f"delay{k.number}": ("int", delay_shape(k)), f"part{k.number}": ("real", delay_shape(k))}
+        found |= {f"d_weight{k.number}": forward, f"d_share{k.number}": forward}
+    return found
 
 
 def source(plan):
@@ -36,7 +42,7 @@ def source(plan):
         "#define DOUBLE" if plan.double else "",
         f"enum {{ S = {plan.block} }};",
         HELPERS,
-        f"enum {{ {', '.join(f'P_{name}' for name in slots(plan))} }};",
+        f"enum {{ {', '.join(f'P_{name}' for name in arguments(plan))} }};",
         workspace(plan, kept),
         *(update(n, kept) for n in plan.cells),
         *(gather(n) for n in plan.channels if lists_needed(plan, n)),

@@ -177,12 +177,14 @@ class SynapseText:
             yield f"arrived{number}", "real", (self.link.pre.size,), "trial"
         yield from ((f"e{number}_{name}", "real", (self.link.pre.size,), "trial") for name in self.hoisted)
         yield from ((f"s{number}_{name}", "real", shape, "trial") for name in self.learned.state)
-        yield from ((f"s{number}_{name}", "real", None, "given") for name in self.adapted if name not in ("opt_w", "opt_B"))
+        adapted = [name for name in self.adapted if name not in ("opt_w", "opt_B")]
+        yield from ((f"s{number}_{name}", "real", shape, "given") for name in adapted)
         if not self.fused:
-            yield f"s{number}_gradient", "real", *((shape, "trial") if self.optimiser else (None, "given"))
-        yield from ((slot, "real", None, "given") for slot in self.limits())
-        yield f"mask{number}", "real", None, "given"
-        yield f"schedule{number}", "real", None, "given"
+            yield f"s{number}_gradient", "real", shape, "trial" if self.optimiser else "given"
+        for slot, bound in self.limits().items():
+            yield slot, "real", (len(bound), 1 if bound.shape[1] == 1 else shape[1]), "given"
+        yield f"mask{number}", "real", shape, "given"
+        yield f"schedule{number}", "real", ("U", len(self.steps)), "given"
 
     # --- what need not run ----------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from localplast.backends.kernel_arguments import pointers
 from localplast.backends.kernel_build import build
 from localplast.backends.kernel_plan import make_plan, silent_steps, why_not
-from localplast.backends.kernel_source import slots, source
+from localplast.backends.kernel_source import arguments, source
 from localplast.check import MAX_DELAY_STEPS
 from localplast.delay import summed_over_shared
 from localplast.errors import NetworkError, UnsupportedError
@@ -171,7 +172,7 @@ class Kernel:
     """A loaded kernel, the numbers of a network whose weights alone change, and a workspace for each thread."""
 
     def __init__(self, plan, net, tensors, threads, sums):
-        self.plan, self.threads, self.slots = plan, threads, slots(plan)
+        self.plan, self.threads = plan, threads
         self.library = build(source(plan))
         for function in (self.library.forward, self.library.adjoint):
             function.restype = ctypes.c_long
@@ -184,7 +185,7 @@ class Kernel:
         self.summed = self.spiking if sums else []
         named = (self.readouts, "output"), (self.spiking, "count"), (self.summed, "sum")
         self.results = [f"{n.name}.{what}" for cells, what in named for n in cells]
-        self.fixed, self.memory = self.numbers(net, tensors), {}
+        self.fixed, self.memory, self.arguments = self.numbers(net, tensors), {}, arguments(plan)
 
     def numbers(self, net, tensors):
         """Parameters and delays as arrays, by slot."""
@@ -217,13 +218,12 @@ class Kernel:
     def run(self, function, arrays, steps, trials, private=()):
         """Call the kernel on all trials; ``private`` holds arrays of the single threads, by slot."""
         memory = self.workspace(arrays, steps, function is self.library.adjoint)
-        edges, found = share(trials, self.plan.block, self.threads), [-1] * self.threads
+        edges, each = share(trials, self.plan.block, self.threads), private or [{}] * self.threads
+        tables = [pointers(self.arguments, {**arrays, **mine}, self.dtype, {"T": steps, "B": trials}) for mine in each]
+        found = [-1] * self.threads
 
         def work(number):
-            mine = {**arrays, **(private[number] if private else {})}
-            pointers = (ctypes.c_void_p * len(self.slots))(*[m.data_ptr() if (m := mine.get(s)) is not None else None
-                                                            for s in self.slots])  # fmt: skip
-            found[number] = function(pointers, memory[number], steps, trials, edges[number], edges[number + 1])
+            found[number] = function(tables[number], memory[number], steps, trials, edges[number], edges[number + 1])
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, self.threads)]
         for thread in others:

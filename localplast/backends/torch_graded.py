@@ -12,7 +12,8 @@ import torch
 
 from localplast.backends.graded_kernel import source
 from localplast.backends.graded_learn import Adaptation, factors
-from localplast.backends.graded_plan import Graded, fields
+from localplast.backends.graded_plan import Graded, fields, given
+from localplast.backends.kernel_arguments import pointers
 from localplast.backends.kernel_build import build, missing
 from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_plan import make_plan
@@ -121,6 +122,8 @@ class GradedKernel:
         self.graded = Graded(net, body, plan, adaptations, delays, diagonal, self.interval)
         self.fields = list(fields(self.graded))
         self.library = build(source(self.graded))
+        declared = given(self.graded)  # once the text has asked for all constants
+        self.arguments = {slot: declared[slot] if shape is None else None for slot, shape in self.fields}
         self.library.run.restype = ctypes.c_long
         self.library.run.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 7 + [ctypes.c_double] + [ctypes.c_long] * 2
         self.fixed = constant_arrays(body, net, self.tensors) | self.limits()
@@ -293,10 +296,15 @@ class GradedKernel:
         part, team = options
         given["gate"] = torch.zeros(3, dtype=torch.int64)
 
+        memories = [self.memory(stride, number) for number in range(len(private))]
+        steps, trials = shape
+        sizes = {"T": steps, "B": trials, "stretch": span[1] - span[0], "team": team}
+        sizes["U"] = -(-steps // (self.interval or steps))
+        tables = [pointers(self.arguments, {**given, **memory, **mine}, self.dtype, sizes)
+                  for memory, mine in zip(memories, private, strict=True)]  # fmt: skip
+
         def work(number):
-            mine = {**given, **self.memory(stride, number), **private[number]}
-            pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, _ in self.fields]
-            table, place = (ctypes.c_void_p * len(pointers))(*pointers), (number, team) if team > 1 else (0, 1)
+            table, place = tables[number], (number, team) if team > 1 else (0, 1)
             for first, live in blocks[number :: len(private)]:
                 found = self.library.run(table, *shape, first, live, stride, *span, part, *place)
                 if found >= 0:

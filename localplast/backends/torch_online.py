@@ -9,16 +9,15 @@ import threading
 
 import torch
 
+from localplast.backends.kernel_arguments import TYPES, pointers
 from localplast.backends.kernel_build import build
 from localplast.backends.kernel_expression import check_c_form
 from localplast.backends.kernel_online import Online, fields, source
 from localplast.backends.kernel_plan import make_plan, why_not
 from localplast.backends.kernel_signal import matrix_slot
-from localplast.backends.torch_fused import check_diverged, constant_arrays, share
+from localplast.backends.torch_fused import check_diverged, check_inputs, constant_arrays, share
 
 __all__ = ["OnlineKernel", "why_not_online"]
-
-TYPES = {"unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64}
 
 
 def why_not_online(net, plan, optimiser=None, *, batch=1, delays=None):
@@ -67,10 +66,12 @@ class OnlineKernel:
         masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
         bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}
         self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval)
-        self.fields, self.dtype = list(fields(self.online)), torch.float64 if body.double else torch.float32
+        self.dtype = torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
         self.library.learn.restype = ctypes.c_long
         self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
+        self.fields = list(fields(self.online))  # once the text has asked for all constants
+        self.arguments = {slot: (kind, shape) if life == "given" else None for slot, kind, shape, life in self.fields}
         self.fixed = constant_arrays(body, net, tensors)
         self.fixed |= self.rings() | self.feedback()
         for k in self.online.plastic():
@@ -197,6 +198,7 @@ class OnlineKernel:
 
     def run(self, arrays, private, inputs, target, weight):
         """Call the kernel, ``private`` holding arrays of each thread; returns outputs and counts."""
+        check_inputs(self.net, inputs)
         steps, trials = next(iter(inputs.values())).shape[:2]
         body, new = self.online.body, torch.zeros
         counts = {n: new((trials, n.size), dtype=self.dtype) for n in body.cells if n.spiking}
@@ -210,14 +212,15 @@ class OnlineKernel:
         given |= {f"count{n.number}": count for n, count in counts.items()}
         given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
         every = {**self.fixed, **arrays, **given, "output": outputs}
-        edges, found = share(trials, 1, len(private)), [-1] * len(private)
+        sizes = {"T": steps, "B": trials, "U": -(-steps // (self.interval or steps))}
+        sizes["rows"] = steps if len(target) > 1 else 1
+        edges, each = share(trials, 1, len(private)), zip(self.memories, private, strict=False)
+        tables = [pointers(self.arguments, {**every, **memory, **mine}, self.dtype, sizes) for memory, mine in each]
+        found = [-1] * len(private)
 
         def work(number):
-            mine = {**every, **self.memories[number], **private[number]}
-            pointers = [m.data_ptr() if (m := mine.get(slot)) is not None else None for slot, *_ in self.fields]
             ends = edges[number], edges[number + 1]
-            table = (ctypes.c_void_p * len(pointers))(*pointers)
-            found[number] = self.library.learn(table, steps, trials, len(target), *ends)
+            found[number] = self.library.learn(tables[number], steps, trials, len(target), *ends)
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, len(private))]
         for thread in others:

@@ -49,6 +49,7 @@ def leaves(net, values, *, dtype=torch.float64, device="cpu", trainable=()):
     NetworkError
         A name in ``trainable`` that the network does not have.
     """
+    net.check_values(values)
     numbers = {f"{name}.weight": w for name, w in values.weights.items()}
     numbers.update({f"{name}.delay": d for name, d in values.delays.items()})
     for name, population in net.populations.items():

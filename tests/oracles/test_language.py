@@ -6,17 +6,15 @@ import brian2 as b2
 import numpy as np
 import pytest
 import torch
-from brian2 import Quantity, mV, ms, second, volt
+from brian2 import Quantity, mV, ms
 
 import localplast as lp
 from localplast.backends.brian2_run import codegen
 from localplast.backends.kernel_build import build
 from localplast.backends.kernel_expression import Constants, Writer
 from localplast.backends.kernel_text import HELPERS
-from localplast.calculus import Tape, differentiate, symbol, to_sympy
-from localplast.errors import ModelError, UnsupportedError
-from localplast.lower import lower
-from localplast.models import leaky_readout
+from localplast.calculus import Tape, differentiate, to_sympy
+from localplast.errors import UnsupportedError
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
 from localplast.surrogate import Surrogate, triangle

@@ -18,7 +18,6 @@ from localplast.errors import NetworkError, UnsupportedError
 from localplast.loss import gumbel, rate, reward
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal
-from localplast.plan import plan
 from localplast.rules import bptt, eprop, rtrl
 from localplast.task import Task, Trials
 

@@ -141,6 +141,43 @@ def test_so_it_is_in_brian2(kind, outputs):
         check(kind, name, engine, outputs)
 
 
+def test_the_rates_of_those_that_do_not_learn_are_part_of_the_loss_on_both_backends():
+    net = lp.Network(
+        dt=1 * ms, cues=lp.Input(8), rec=lp.Population(6, lif()), still=lp.Population(5, lif()),
+        out=lp.Population(CLASSES, leaky_readout()),
+        projections=[
+            lp.Projection("cues", "rec", weight=lp.normal(2.0)),
+            lp.Projection("cues", "still", weight=lp.normal(4.0), plastic=False),
+            lp.Projection("rec", "out"),
+        ],
+    )  # fmt: skip
+    trials, loss = lp.Trials({"cues": RASTER}, TARGETS["labels"], FRACTIONS), lp.losses.mse() + lp.losses.rate(10, 1e-3)
+    found = [lp.gradient(net, trials, eprop(), loss=loss, backend=b).attrs["loss"] for b in ("torch", "brian2")]
+    counts = lp.run(net, lp.Trials({"cues": RASTER}), backend="torch", record=["rec.raster", "still.raster"])
+    rates = [counts[n]["spikes"].values.sum(1) / (STEPS * 1e-3) for n in ("rec", "still")]
+    plain = lp.gradient(net, trials, eprop(), loss=lp.losses.mse()).attrs["loss"]
+    paid = sum(0.5e-3 * ((r - 10) ** 2).sum(1).mean() for r in rates)
+    assert rates[1].any() and found == pytest.approx([plain + paid] * 2, rel=1e-12)
+
+
+def test_accuracy_is_judged_within_the_window_on_both_backends():
+    """The readout that is right in the window is wrong over the whole trial."""
+    net, inputs = network(), {"cues": RASTER[:1]}
+    y = lp.run(net, lp.Trials(inputs), backend="torch", record=["out.v"])["out"]["v"].values
+    whole = y.sum(1).argmax(-1)
+    window = np.eye(STEPS)[np.argmax(y[0].argmax(-1) != whole)]
+    labels = (y * window[:, None]).sum(1).argmax(-1)
+    assert labels != whole
+    for weight, right in ((window, 1.0), (None, 0.0)):
+        trials = lp.Trials(inputs, labels, weight)
+        task = lp.Task("fixed", lambda *a, t=trials: t, lambda *a, t=trials: t)
+        options = dict(optimiser=lp.sgd(0.0), updates=1, test=1, target="numpy")
+        assert lp.gradient(net, trials, eprop()).attrs["accuracy"] == right
+        for backend in ("torch", "brian2"):
+            metrics = lp.run(net, task, rule=eprop(), backend=backend, **options)["metrics"]
+            assert metrics["accuracy"].values[-1] == right and metrics["test_accuracy"].values[-1] == right
+
+
 def test_bool_labels_are_zero_and_one():
     found = [lp.gradient(network(), lp.Trials({"cues": RASTER}, target), bptt()) for target in ([False, True], [0, 1], [1, 1])]
     assert found[0].attrs["loss"] == found[1].attrs["loss"] != found[2].attrs["loss"]
