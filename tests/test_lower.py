@@ -246,7 +246,7 @@ def test_an_exact_integration_without_a_number_is_refused_by_both_backends(forth
 
 
 def test_a_method_that_cannot_integrate_is_refused():
-    with pytest.raises(ModelError, match="curved: method 'exact' cannot integrate these equations .* try one of 'exponential_euler', 'euler', 'rk4'"):
+    with pytest.raises(ModelError, match="curved: method 'exact' cannot integrate these equations .* try .*'exponential_euler'"):
         lower(NeuronModel(name="curved", equations="dv/dt = -v**2/tau : 1", parameters={"tau": 5 * ms}))
 
 

@@ -17,6 +17,7 @@ from localplast.calculus import Tape, differentiate, to_sympy
 from localplast.errors import UnsupportedError
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
+from localplast.slopes import FUNCTIONS
 from localplast.surrogate import Surrogate, triangle
 from localplast.text import to_text
 
@@ -53,7 +54,7 @@ def by_brian2():
             group.x, group.y = values["x"], values["y"]
             group.run_regularly("\n".join(f"r{n} = {text}" for n, text in enumerate(texts)), dt=1 * ms)
             net = b2.Network(group)
-            net.run(1 * ms, namespace={})
+            net.run(1 * ms, namespace=FUNCTIONS)
         return np.array([group.get_states([f"r{n}"], units=False)[f"r{n}"] for n in range(len(texts))])
 
     return evaluate
