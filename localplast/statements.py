@@ -3,9 +3,16 @@
 import ast
 import re
 
+from brian2.utils.stringtools import get_identifiers
+
 from localplast.errors import ModelError
+from localplast.language import read
+from localplast.text import to_text
 
 __all__ = ["assignments", "parse_statement", "split_statements", "split_threshold"]
+
+#: A name, the operator of ``op=`` if there is one, an expression.
+STATEMENT = re.compile(r"\s*(\w+)\s*(\*\*|//|[-+*/%])?=(?!=)\s*(.+)")
 
 
 def split_statements(code):
@@ -16,7 +23,7 @@ def split_statements(code):
 
 def parse_statement(line):
     """``(name, expression text)`` of ``name = text`` or ``name op= text``."""
-    found = re.fullmatch(r"\s*(\w+)\s*(\*\*|//|[-+*/%])?=(?!=)\s*(.+)", line)
+    found = STATEMENT.fullmatch(line)
     if not found:
         raise ModelError(
             f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', with =, +=, -=, "
@@ -27,9 +34,22 @@ def parse_statement(line):
 
 
 def assignments(code):
-    """The statements of a block as Brian2 runs them on every target: ``name = text``; of ``u = u + e**u`` it would lose ``e``."""
-    lines = map(parse_statement, split_statements(code))
-    return [re.sub(r"\be\b", "exp(1)", f"{name} = {text}") for name, text in lines]
+    """The statements of a block as Brian2 runs them on every target."""
+    return [line for statement in split_statements(code) for line in runnable(statement)]
+
+
+def runnable(line):
+    """A statement without operators that C++ lacks; in two where Brian2, reading ``u = u + x``, would lose names of ``x``.
+
+    It makes ``u += x`` of that, by sympy, which cancels units; and then it does not know the names that are left in the text.
+    """
+    name, text = parse_statement(line)
+    if STATEMENT.fullmatch(line)[2] in ("+", "-", "*", "/"):
+        return [line]
+    names = get_identifiers(text)
+    if name in names and names - get_identifiers(to_text(read(text))):
+        return [f"_next_{name} = {text}", f"{name} = _next_{name}"]
+    return [f"{name} = {text}"]
 
 
 def split_threshold(model):

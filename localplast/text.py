@@ -15,7 +15,7 @@ from localplast.divided_exp import name as name_of
 from localplast.language import Draw, absolute, ceil, clip, floor, mod, sign, timestep
 from localplast.slopes import Tamed
 
-__all__ = ["fit", "measured", "to_text"]
+__all__ = ["fit", "measured", "to_text", "unit_symbol"]
 
 #: Base units in the order in which Brian2 counts their powers.
 BASE = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candela")

@@ -147,7 +147,7 @@ PLACES = {
     "surrogate": {"surrogate": Surrogate(f"0.2*clip(1 - abs(x), 0, 1)*(2 + 0.1*{CHORUS.format('x')})")},
     "literals": {  # numbers with units, as Brian2 is mostly written
         "equations": "dv/dt = (-v + 3*mV*tanh(v/(7*mV)) + 0*mV)/(12*ms) : volt\nu : volt\nq = clip(v, 0*mV, 9*mV) + 1*mV : volt",
-        "threshold": "v - 0.1*u > 10*mV + 0.2*q", "reset": "v = -2*mV + 0.1*u; u += 0.1*(v + 1*mV)", "parameters": {},
+        "threshold": "v - 0.1*u > 10*mV + 0.2*q", "reset": "v = 0*mV; v = v + 0.1*u*(1*second)/(2*second); u += 0.1*(clip(v, 0*mV, 1*mV) + 1*mV)", "parameters": {},
         "update": "u = 0.9*u + 0.05*clip(q, 1*mV, 6*mV) + int(v > 0*mV)*0.1*mV + (v % (3*mV))*0.1 + (v/mV // 2)*0.01*mV",
         "surrogate": triangle("15*mV + 0.1*abs(x)"), "initial": {"v": 1 * mV},
     },
