@@ -12,10 +12,7 @@ import sympy
 
 from localplast.calculus import Tape, differentiate, symbol, to_sympy
 from localplast.errors import ModelError
-from localplast.integration import known_to_integrator
 from localplast.language import Draw, int_, randn
-from localplast.neuron import namespace
-from localplast.propagator import chained_code
 from localplast.slopes import unless_overflown
 from localplast.statements import parse_statement, split_statements, split_threshold
 
@@ -164,13 +161,7 @@ def expand_subexpressions(expression, subexpressions):
 def update_code(model):
     """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
     discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
-    return "\n".join([*held_code(model), integration_code(model), *discrete]).strip()
-
-
-def integration_code(model):
-    """Brian2's code of one step; that of an exact step is written so that time constants may meet."""
-    linear = model.odes and str(model.method).lower() in ("exact", "linear")
-    return (linear and chained_code(model.parsed, known_to_integrator(model, namespace(model)))) or model.integrated
+    return "\n".join([*held_code(model), model.integrated, *discrete]).strip()
 
 
 def held_code(model):

@@ -92,7 +92,7 @@ def test_every_trial_rolls_its_own_dice(case):
     assert 0 < np.std(many) < 0.4 * np.std(alone)
 
 
-@pytest.mark.parametrize("rule, backend", [(eprop(), "torch"), (bptt(), "torch"), (eprop(), "brian2")], ids=str)
+@pytest.mark.parametrize("rule, backend", [(eprop(), "torch"), (bptt(), "torch"), (eprop(), "brian2")])
 def test_other_trials_meet_other_networks_with_every_seed(rule, backend):
     """Weights, feedback and trials are the seed's: all else alike, each by itself changes what is learned."""
     net, rule = spiking(), rule if not rule.local else eprop(feedback="random")

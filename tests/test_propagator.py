@@ -15,8 +15,10 @@ from localplast.backends.torch_fused import Fused
 from localplast.backends.torch_step import leaves
 from localplast.calculus import Tape, symbol, to_sympy
 from localplast.divided_exp import divided_exp, value
-from localplast.lower import known_to_integrator, lower
+from localplast.integration import known_to_integrator
+from localplast.lower import lower
 from localplast.models import cuba_lif, leaky_readout, van_rossum_readout
+from localplast.neuron import namespace
 from localplast.rules import bptt, eprop
 
 POINTS = [
@@ -86,7 +88,7 @@ APART = [chain(tb=7 * ms, tc=3 * ms), chain(CLAMPED, tb=7 * ms, tc=3 * ms), cuba
 @pytest.mark.parametrize("model", APART)
 @pytest.mark.parametrize("ready", [0.0, 1.0])
 def test_away_from_there_a_step_is_that_of_brian2(model, ready):
-    code = StateUpdateMethod.apply_stateupdater(model.parsed, known_to_integrator(model), "exact", group_name="g")
+    code = StateUpdateMethod.apply_stateupdater(model.parsed, known_to_integrator(model, namespace(model)), "exact", group_name="g")
     constants = {n: float(v) for n, v in model.parameters.items()}
     names, rng = {**constants, "dt": 1e-3, "not_refractory": np.float64(ready)}, np.random.default_rng(0)
     start = {n: rng.normal() for n in lower(model).state}

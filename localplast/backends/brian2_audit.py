@@ -19,6 +19,7 @@ from localplast.backends.brian2_build import Block, build, longest_delay
 from localplast.backends.brian2_learn import Learning
 from localplast.backends.brian2_run import codegen
 from localplast.locality import neuron_scope, reward_signal
+from localplast.slopes import FUNCTIONS
 from localplast.task import Trials
 
 __all__ = ["audit_text", "example_trials", "text_violations"]
@@ -141,7 +142,7 @@ def statement_violations(title, text, synapses, allowed, may_write):
 
 
 def identifiers(text):
-    return get_identifiers(text) - WORDS - set(DEFAULT_UNITS) - set(DEFAULT_FUNCTIONS)
+    return get_identifiers(text) - WORDS - set(DEFAULT_UNITS) - set(DEFAULT_FUNCTIONS) - set(FUNCTIONS)
 
 
 def written(text):
