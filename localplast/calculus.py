@@ -255,7 +255,8 @@ class Tape:
         if all(v is not None for v in values):
             self.folded.append((function, len(self.registers), arguments))
             found = function(*values)
-            return self._new(found.item() if isinstance(found, np.generic) else found)  # which would turn tensors into arrays
+            single = isinstance(found, (np.generic, np.ndarray)) and not found.ndim  # it would turn tensors into arrays
+            return self._new(found.item() if single else found)
         target = self._new()
         self.instructions.append((function, target, arguments))
         return target
