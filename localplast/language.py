@@ -233,7 +233,7 @@ def read(text):
     try:
         found = as_number(Reader().render_expr(text))
     except SyntaxError as error:
-        raise ValueError(error.msg) from None
+        raise ValueError(error.msg if error.lineno is None else f"does not parse: {error.msg}") from None  # Python's own have a line
     except (TypeError, NameError, AttributeError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"has no meaning in Brian2's language ({error})") from None
     if found.has(sympy.zoo, sympy.nan, sympy.I):

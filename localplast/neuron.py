@@ -411,6 +411,19 @@ def check_block(model, block, variables):
         declared = model.parsed[name].dim if name in model.parsed else None
         found = check_text(model, f"{block} {line!r}", text, known, declared)
         known.setdefault(name, Variable(name, dimensions=found))
+    check_own_names(model, block)
+
+
+def check_own_names(model, block):
+    """A name that is no variable holds a value for a later statement of its block; one that nobody reads is misspelt."""
+    statements = [parse_statement(line) for line in split_statements(getattr(model, block))]
+    for number, (name, text) in enumerate(statements):
+        later = set().union(*(get_identifiers(read) for _, read in statements[number + 1 :]))
+        if name not in model.parsed and name not in later:
+            raise ModelError(
+                f"{model.name}: unknown variable {name!r} in the {block} '{name} = {text}': the equations define "
+                f"{', '.join(sorted(model.parsed.names))}, and no later statement of the {block} reads it"
+            )
 
 
 def check_assigned(model, block, name):

@@ -8,6 +8,8 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
 from localplast.arguments import as_number, is_real
 from localplast.calculus import symbol, to_sympy
 from localplast.errors import LocalplastError, RunawayError
@@ -63,12 +65,14 @@ class Optimiser:
     def __post_init__(self):
         for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
             check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
-        numbers = {
-            name: as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf) for name, value in self.constants.items()
-        }  # fmt: skip
-        object.__setattr__(self, "constants", numbers)
+        object.__setattr__(self, "constants", {name: self.as_constant(name, value) for name, value in self.constants.items()})
         for name, rate in self.rates.items():
             as_number(f"the rate of {name!r}", rate, 0)
+
+    def as_constant(self, name, value):
+        """A constant as a float; a learning rate may come in the unit of the weights that it moves."""
+        dimension = getattr(value, "dim", DIMENSIONLESS) if name == "learning_rate" else DIMENSIONLESS
+        return as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf, dimension=dimension)
 
     def program(self, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.

@@ -121,10 +121,10 @@ def test_bptt_and_single_precision():
 def test_weights_that_are_not_numbers_are_not_hidden():
     """A bound must not turn NaN into a harmless number: a run could no longer be stopped where it fails."""
     net, rule = network(), eprop(update="step")
-    given = trials(1)
-    given.target[0, 5] = np.nan
+    values = net.draw(2)
+    values = values.replace_weights({"rec_out": np.full_like(values.weights["rec_out"], np.nan)})
     for path in PATHS:
-        *_, weights = learned(path, net, rule, sgd(0.1), given=given)
+        *_, weights = learned(path, net, rule, sgd(0.1), values=values, given=trials(1))
         assert np.isnan(weights["cues_rec"]).any(), path
 
 

@@ -68,7 +68,7 @@ def test_learned_delays(case):
         lp.gradient(net, trials(), bptt(), values=values)
     task = Task.generated("any", lambda rng, n: trials())
     with pytest.raises(NetworkError, match=expected):
-        lp.run(net, task, rule=bptt(), optimiser=lp.adam(1e-3), updates=1, values=values, backend="torch", show=False)
+        lp.run(net, task, rule=bptt(), optimiser=lp.adam(1e-3), batch=2, updates=1, values=values, backend="torch", show=False)
 
 
 def test_rounding_may_leave_the_bounds():

@@ -331,9 +331,9 @@ def test_a_run_hands_its_device_on(monkeypatch):
 def test_a_device_that_is_not_there_is_refused_before_anything_else(monkeypatch, device, backend, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(lp.LocalplastError, match=message):
-        lp.run(None, None, backend=backend, device=device)
+        lp.run(recurrent(), labelled(0), backend=backend, device=device)
     with pytest.raises(lp.LocalplastError, match=message):
-        lp.gradient(None, None, bptt(), backend=backend, device=device)
+        lp.gradient(recurrent(), labelled(0), bptt(), backend=backend, device=device)
 
 
 def test_a_device_that_is_there_is_accepted(monkeypatch):

@@ -190,7 +190,7 @@ class TestCommandLine:
         (("describe", "bac-firing"), "use localplast run bac-firing"),
         (("run", "bac-firing", "--rule", "eprop", "--updates", 3), "nothing learns in it: leave out --rule, --updates"),
         (("run", "bac-firing", "--preset", "huge"), "presets quick, paper, not 'huge'"),
-        (("run", "bac-firing", "--backend", "nest"), "backend is brian2 or torch, not 'nest'"),
+        (("run", "bac-firing", "--backend", "nest"), "backend is 'brian2' or 'torch', not 'nest'"),
     ])  # fmt: skip
     def test_what_does_not_apply_is_refused(self, words, message):
         done = self.invoke(*words)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from localplast.backends.kernel_arguments import delay_shape, numbers_of
 from localplast.backends.kernel_delay import ring, send
 from localplast.backends.kernel_expression import Writer
-from localplast.backends.kernel_signal import DOT, judge, listen, say, signal_fields
+from localplast.backends.kernel_signal import DOT, judge, listen, say, signal_fields, target_width
 from localplast.backends.kernel_synapse import SynapseText
 from localplast.backends.kernel_text import HELPERS, indent
 from localplast.calculus import symbol
@@ -154,8 +154,8 @@ def fields(plan):
     for s in plan.synapses:
         yield from s.fields()
     yield from dict.fromkeys(signal_fields(plan))
-    width = sum(n.size for n in plan.readouts)
-    yield from (("output", "real", ("T", "B", width), "given"), ("target", "real", ("rows", "B", width), "given"))
+    yield "output", "real", ("T", "B", sum(n.size for n in plan.readouts)), "given"
+    yield "target", "real", ("rows", "B", target_width(plan)), "given"
     yield "step_weight", "real", ("T",), "given"
     yield "rings", "long", (len(plan.body.nodes) + len(plan.body.links),), "given"
 

@@ -96,14 +96,20 @@ def judge(plan):
         if "lure" in plan.shown(n):
             lines.append(f"for (long i = 0; i < K; i++) ((real *)p[P_q{n.number}_lure])[i] = -weight * wanted[i];")
         parts += ["{", *("    " + line for line in lines), "}"]
-    return judging(plan.readouts[0].size, parts)
+    return judging(plan, parts)
 
 
-def judging(width, lines):
+def target_width(plan):
+    """Columns of the target: of the readout that is judged; where there are several, all are judged by the same."""
+    loss = plan.learned.loss
+    return plan.population(loss.policy).size if isinstance(loss, Reward) else plan.readouts[0].size
+
+
+def judging(plan, lines):
     return f"""
 INLINE void judge(void **p, long t, long B, long b, long rows, long last)
 {{
-    const real *restrict wanted = (const real *)p[P_target] + ((t < rows ? t : rows - 1) * B + b) * {width};
+    const real *restrict wanted = (const real *)p[P_target] + ((t < rows ? t : rows - 1) * B + b) * {target_width(plan)};
     const real weight = ((const real *)p[P_step_weight])[t];
 {indent(lines, 4)}
 }}"""
@@ -132,7 +138,7 @@ def judge_reward(plan):
     for n in plan.body.cells:
         if "td" in plan.shown(n):
             lines.append(f"for (long i = 0; i < {n.padded}; i++) ((real *)p[P_q{n.number}_td])[i] = td;")
-    return judging(policy.size, lines)
+    return judging(plan, lines)
 
 
 def listen(plan, name, signal):

@@ -79,7 +79,7 @@ def test_one_step_has_none_before_it():
 
 
 def test_no_strength():
-    with pytest.raises(NetworkError, match="must be positive, not 0"):
+    with pytest.raises(LocalplastError, match="one number, above 0; given 0"):
         branching(0)
 
 
@@ -161,6 +161,6 @@ def test_where_nobody_has_the_norm():
     with pytest.raises(LocalplastError, match="every synapse has its own gradient"):
         lp.run(NET, task, rule=eprop(), backend="brian2", target="numpy", batch=4, **options)
     with pytest.raises(LocalplastError, match="weights change within a trial"):
-        lp.run(NET, task, rule=eprop(update="step"), backend="torch", **options)
+        lp.run(NET, task, rule=eprop(update="step"), backend="torch", batch=4, **options)
     with pytest.raises(LocalplastError, match="positive limit"):
         sgd(1).norm_clipped(0)

@@ -259,7 +259,7 @@ class TestErrorsOfUse:
         net = layered(SIZES, gle(activation="linear"), gle_output(beta=50.0), dt=DT * second)
         trials = moving(300)
         trials = replace(trials, inputs={**trials.inputs, "teach": np.ones((1, 300, 1))})
-        with pytest.raises(RunawayError, match=r"population 'hidden2': feedback of neuron 0 is .* at step \d+"):
+        with pytest.raises(RunawayError, match=r"population 'out': the output of neuron 0 is .* at step \d+"):
             lp.run(net, trials, backend=backend)
 
     def test_targets_of_the_wrong_width(self):

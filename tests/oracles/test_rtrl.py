@@ -219,4 +219,4 @@ def test_training_by_rtrl_is_refused():
     given = trials(net)
     task = lp.Task("again", lambda update, batch, seed: given, lambda n, seed: given)
     with pytest.raises(lp.UnsupportedError, match="train with bptt"):
-        lp.run(net, task, backend="torch", rule=rtrl(), optimiser=lp.sgd(1e-3), updates=1)
+        lp.run(net, task, backend="torch", rule=rtrl(), optimiser=lp.sgd(1e-3), batch=2, updates=1)
