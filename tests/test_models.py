@@ -6,7 +6,6 @@ from brian2 import ms, mV
 
 import localplast as lp
 from localplast.calculus import Tape
-from localplast.errors import ModelError
 from localplast.lower import lower
 from localplast.models import decolle_lif, instant_readout, leaky_readout, lif, superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection

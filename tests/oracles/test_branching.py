@@ -6,7 +6,7 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.errors import LocalplastError, NetworkError, RunawayError, UnsupportedError
+from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.loss import branching, mse
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
