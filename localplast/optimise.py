@@ -8,10 +8,11 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 
-from brian2.units.fundamentalunits import DIMENSIONLESS
+from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions
 
 from localplast.arguments import as_number, is_real
 from localplast.calculus import symbol, to_sympy
+from localplast.check import unit_text, weight_dimension
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name
 
@@ -47,6 +48,8 @@ class Optimiser:
         Constants of single projections, where they differ.
     power : float
         Of the learning rate that was asked for, which the constant of this name is.
+    unit : str
+        Of the learning rate, where it was given with one: that of every weight which it moves.
     """
 
     name: str
@@ -61,17 +64,21 @@ class Optimiser:
     halving: float = float("inf")
     own: dict = field(default_factory=dict)
     power: float = 1.0
+    unit: str = ""
 
     def __post_init__(self):
         for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
             check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
+        rate = self.constants.get("learning_rate")
+        if self.normalised and is_real(rate) and get_dimensions(rate) is not DIMENSIONLESS:
+            object.__setattr__(self, "unit", unit_text(rate.dim))
         object.__setattr__(self, "constants", {name: self.as_constant(name, value) for name, value in self.constants.items()})
         for name, rate in self.rates.items():
             as_number(f"the rate of {name!r}", rate, 0)
 
     def as_constant(self, name, value):
-        """A constant as a float; a learning rate may come in the unit of the weights that it moves."""
-        dimension = getattr(value, "dim", DIMENSIONLESS) if name == "learning_rate" else DIMENSIONLESS
+        """A constant as a float; a learning rate may come in the unit of the weights, where the gradient's cancels."""
+        dimension = getattr(value, "dim", DIMENSIONLESS) if self.unit and name == "learning_rate" else DIMENSIONLESS
         return as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf, dimension=dimension)
 
     def program(self, *, projection=None):
@@ -318,7 +325,14 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
 
 
 def check_rates(net, optimiser):
-    """Raise where the network marks something as trainable whose rate the optimiser does not give: it has its own unit."""
+    """Raise where the learning rate is not in the unit of the weights, or one that the network marks as trainable lacks its own."""
+    for p in net.plastic:
+        weight = unit_text(weight_dimension(net, p))
+        if optimiser.unit not in ("", weight) and not optimiser.frozen(p.name):
+            raise LocalplastError(
+                f"the learning rate of {optimiser.name}() is in {optimiser.unit}, the weights of {p.name!r} in {weight}: give "
+                "the rate as a plain number, in SI units"
+            )
     missing = [name for name in net.trainable if name not in optimiser.rates]
     if missing:
         raise LocalplastError(

@@ -265,6 +265,7 @@ CALLS = {
     "learning rate as text": (lambda: lp.adam("1e-3"), r"learning_rate of adam\(\) is one number"),
     "learning rate not a number": (lambda: lp.rmsprop(NAN), r"learning_rate of rmsprop\(\) is one number"),
     "learning rate with a unit": (lambda: lp.momentum(1 * ms), r"learning_rate of momentum\(\)"),
+    "learning rate in another unit": (lambda: learn(optimiser=lp.adam(1 * ms)), r"of adam\(\) is in second, the weights of .* in 1"),
     "complex learning rate": (lambda: lp.madgrad(1j), r"learning_rate of madgrad\(\)"),
     "memory above one": (lambda: lp.adam(1e-3, beta1=1.5), r"beta1 of adam\(\) is one number, from 0 to 1"),
     "clipped to nothing": (lambda: lp.sgd(1.0).clipped("a"), "gradients cannot be clipped to 'a'"),
