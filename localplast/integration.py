@@ -5,10 +5,11 @@ import functools
 from dataclasses import dataclass, field
 
 import numpy as np
-from brian2.core.variables import Variable
+from brian2.core.variables import Constant, Variable
 from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import get_dimensions
+from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
 from localplast.propagator import chained_code
@@ -61,8 +62,13 @@ def integrated(integrand):
 
 
 def known_to_integrator(model, variables):
-    """Brian2 variables for every name in the equations, as its state updaters want them."""
-    known = {**variables, "t": Variable("t", dimensions=second.dim, scalar=True)}
+    """Brian2 variables for every name in the equations, as its state updaters want them.
+
+    Without the units that no equation holds, of which there are hundreds: Brian2 looks at each in every line that it parses.
+    """
+    held = get_identifiers("; ".join(model.texts))
+    known = {name: variable for name, variable in variables.items() if name in held or not isinstance(variable, Constant)}
+    known["t"] = Variable("t", dimensions=second.dim, scalar=True)
     del known["dt"]  # the integrator would ask for its value
     constant = {n: Variable(n, dimensions=known[n].dim, constant=True) for n in model.parameters}  # coefficients must be
     return {**known, **constant}

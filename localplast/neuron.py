@@ -132,7 +132,7 @@ class NeuronModel:
         check_model(self)
 
     def __eq__(self, other):
-        return isinstance(other, NeuronModel) and encode(self) == encode(other)
+        return isinstance(other, NeuronModel) and (self is other or self.content == other.content)
 
     def __hash__(self):
         return hash((self.name, self.equations))
@@ -170,6 +170,11 @@ class NeuronModel:
     def spiking(self):
         """Whether the neuron has a threshold."""
         return self.threshold is not None
+
+    @functools.cached_property
+    def content(self):
+        """All that it is, as plain data."""
+        return encode(self)
 
     @functools.cached_property
     def held(self):

@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 import pytest
 
+from localplast.backends import kernel_build
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -61,6 +63,12 @@ def prospective(names, printed):
 CLAIMS = {"tour": tour, "delays": delays, "dendrites": dendrites, "prospective": prospective}
 #: Files that notebooks read, below LOCALPLAST_DATA.
 FILES = {"prospective": ("mnist/train-images-idx3-ubyte.gz", "mnist1d/mnist1d.npz")}
+
+
+@pytest.fixture(autouse=True)
+def _as_shipped(monkeypatch):
+    """Kernels that learn for long are worth the time to compile them well."""
+    monkeypatch.setattr(kernel_build, "FLAGS", tuple(flag for flag in kernel_build.FLAGS if flag != "-Og"))
 
 
 @pytest.mark.parametrize(
