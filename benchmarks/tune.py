@@ -62,7 +62,7 @@ def validated(preset, contender, optimiser, seed, options):
 
 
 def best(rows):
-    """The number of the row with the highest mean accuracy and, where that is none or the same, the lowest mean loss."""
+    """The row with the highest mean accuracy and, where there is none or that is the same, the lowest mean loss."""
     def key(row):
         accuracy, loss = (float(np.mean([run[name] for run in row])) for name in ("test_accuracy", "test_loss"))
         return (np.nan_to_num(accuracy), -np.nan_to_num(loss, nan=np.inf))

@@ -1,8 +1,8 @@
 """NEST's online e-prop, written out in numpy for neurons that a spike puts back to a value, by plain gradient descent.
 
 ``eprop_iaf_psc_delta``, ``eprop_readout`` and ``eprop_synapse`` as in NEST's ``test_eprop_plasticity.py`` (commit
-84b06d8): 100 steps of input five times over, weights that change in every step, no state wiped. ``docs/rules.md`` says by
-what they differ from ``eprop(update="step")``.
+84b06d8): 100 steps of input five times over, weights that change in every step, no state wiped. ``docs/rules.md`` says
+by what they differ from ``eprop(update="step")``.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ class Synapses:
         self.last = np.where(spikes, step, self.last)
 
     def count(self, step, after):
-        """Whether a sender's synapses add to their gradients in ``step``; ``after``: its spikes in the step that follows."""
+        """Whether a sender's synapses add to their gradients in ``step``; ``after``: its spikes in the step after."""
         return (step - self.last <= self.cutoff) | (after > 0)
 
 
