@@ -235,7 +235,7 @@ def figure(net, trials, before, after):
 
 
 def quick():
-    """Bars of 1 ms, a fifth of a membrane's time constant; a presentation changes 4.5 times what it is published to.
+    """Bars of 1 ms, a fifth of a membrane's time constant; a presentation changes 6.75 times what it is published to.
 
     BPTT's rates are tuned (``benchmarks/tune.py``).
     """
@@ -243,7 +243,7 @@ def quick():
         "BPTT": {"optimiser": adam(0.08)},
         "BPTT, converged": {"optimiser": adam(0.06).halved(60), "updates": 240},
     }
-    return preset(steps=10, pace=45.0, batch=8, updates=60, backend="torch", offline=offline)
+    return preset(steps=10, pace=67.5, batch=8, updates=60, backend="torch", offline=offline)
 
 
 def paper():
