@@ -147,7 +147,10 @@ SAID = {
         "bursts, hidden frozen": Says("dendritic", "hidden_top"),
     },
     "decolle-mnist": {"BPTT": Says("bptt", TWO_SIZES), "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES)},
-    "decolle-nmnist": {"BPTT": Says("bptt", TWO_SIZES), "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES)},
+    "decolle-nmnist": {
+        "BPTT": Says("bptt", TWO_SIZES), "BPTT, converged": Says("bptt", TWO_SIZES, times=3),
+        "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES),
+    },
     "deep": {
         "BPTT": Says("bptt", {
             **dict.fromkeys(("quick", "paper"), f"{LAYERS} hidden5_out"),
