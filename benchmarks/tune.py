@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 import localplast as lp
+from localplast.comparison import evenly
 from localplast.errors import RunawayError
 from localplast.protocols import load
 from localplast.report import contenders
@@ -30,7 +31,8 @@ def arguments():
     parser.add_argument("--halvings", type=float, nargs="+", default=[0.0])
     parser.add_argument("--updates", type=int, help="default: the contender's own, or the preset's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11], help="of weights and order; tables have 0 to 2")
-    parser.add_argument("--test", type=int, default=1000, help="validation trials")
+    parser.add_argument("--test", type=int, help="validation trials; default: as many as the preset tests")
+    parser.add_argument("--tests", type=int, default=1, help="how often along training: does the loss still fall?")
     return parser.parse_args()
 
 
@@ -42,24 +44,30 @@ def setting(contender, steps, factor, halvings):
     return replace(optimiser, constants=constants, halving=changes / halvings if halvings else float("inf"))
 
 
-def validated(preset, contender, optimiser, seed, test):
+def validated(preset, contender, optimiser, seed, options):
     """Accuracy and loss of validation trials after training; NaN for a run that did not stay finite."""
     try:
         fit = lp.run(
-            contender.network, preset.task.validation or preset.task, rule=contender.rule, optimiser=optimiser, loss=contender.loss, seed=seed,
-            backend="torch", batch=preset.batch, updates=contender.updates, test=test,
+            contender.network, preset.task.validation or preset.task, rule=contender.rule, optimiser=optimiser,
+            loss=contender.loss, seed=seed, backend="torch", batch=preset.batch, test=options.test or preset.test,
+            **evenly(contender.updates, options.tests),
         )  # fmt: skip
     except RunawayError:
         return {"test_accuracy": np.nan, "test_loss": np.nan}
-    found = {name: float(fit["metrics"][name][-1]) for name in ("test_accuracy", "test_loss")}
-    print(f"{contender.rule.name}, {contender.updates} updates, {optimiser.label}, seed {seed}:", found, file=sys.stderr, flush=True)
-    return found
+    course = fit["metrics"].to_dataset()[["test_accuracy", "test_loss"]].dropna("update", how="all")
+    said = "; ".join(f"{name} {np.array2string(course[name].values, precision=4)}" for name in course)
+    named = f"{contender.rule.name}, {contender.updates} updates, {optimiser.label}, seed {seed}"
+    print(f"{named}: {said}", file=sys.stderr, flush=True)
+    return {name: float(course[name][-1]) for name in course}
 
 
 def best(rows):
-    """The number of the row with the highest mean accuracy, or the lowest mean loss."""
-    accuracy, loss = (np.array([np.mean([run[name] for run in row]) for row in rows]) for name in ("test_accuracy", "test_loss"))
-    return int(np.nanargmax(accuracy) if np.isfinite(accuracy).any() else np.nanargmin(loss))
+    """The row with the highest mean accuracy and, where there is none or that is the same, the lowest mean loss."""
+    def key(row):
+        accuracy, loss = (float(np.mean([run[name] for run in row])) for name in ("test_accuracy", "test_loss"))
+        return (np.nan_to_num(accuracy), -np.nan_to_num(loss, nan=np.inf))
+
+    return max(range(len(rows)), key=lambda number: key(rows[number]))
 
 
 def table(protocol, options):
@@ -74,12 +82,13 @@ def table(protocol, options):
     rows = []
     for name, contender in named.items():
         tried = [setting(contender, steps, f, h) for f in options.factors for h in options.halvings]
-        runs = [[validated(preset, contender, made, seed, options.test) for seed in options.seeds] for made in tried]
+        runs = [[validated(preset, contender, made, seed, options) for seed in options.seeds] for made in tried]
         chosen = best(runs)
         for number, (made, found) in enumerate(zip(tried, runs, strict=True)):
             rows.append((name, contender.updates, made.label, found, "*" if number == chosen else ""))
     shown = "validation trials" if preset.task.validation else "trials of what is learned"
-    return Table((f"{protocol}, preset {options.preset}, seeds {options.seeds}, {options.test} {shown}",), (
+    header = f"{protocol}, preset {options.preset}, seeds {options.seeds}, {options.test or preset.test} {shown}"
+    return Table((header,), (
         Column("contender", [row[0] for row in rows]),
         Column("updates", [str(row[1]) for row in rows]),
         Column("optimiser", [row[2] for row in rows]),

@@ -21,7 +21,7 @@ from localplast.interrupt import undisguised
 from localplast.loss import Loss
 from localplast.measure import MEASURES, with_angle
 from localplast.network import Network
-from localplast.optimise import Optimiser
+from localplast.optimise import Optimiser, adam
 from localplast.packages import need_torch
 from localplast.record import Request, version
 from localplast.rule import Rule
@@ -29,7 +29,7 @@ from localplast.rules import bptt, eprop
 from localplast.task import Task
 from localplast.verbs import BACKENDS
 
-__all__ = ["Contender", "compare", "usual"]
+__all__ = ["Contender", "compare", "tuned", "usual"]
 
 CURVES = {"test_accuracy": "1", "test_loss": "1", "test_spikes": "1"}
 TRAINING = {"accuracy": "1", "loss": "1", "rate": "Hz"}
@@ -106,6 +106,29 @@ def usual(net, *, feedback_std=1.0):
         "e-prop, random": eprop(feedback="random", feedback_std=feedback_std),
         "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
     }
+
+
+def tuned(rules, rates, updates, *, made=adam):
+    """Contenders with optimisers of their own, at rates that were found for each.
+
+    Parameters
+    ----------
+    rules : dict of str to Rule or Contender
+    rates : dict of str to (float, int)
+        By the same names: a learning rate, and how often it halves, evenly, until the end of training.
+    updates : int
+        How many there are for contenders that do not say so themselves.
+
+    Other arguments
+    ---------------
+    made : callable
+        Makes an optimiser from a rate.
+    """
+    def at(own, rate, halvings):
+        optimiser = made(rate)
+        return replace(own, optimiser=optimiser.halved((own.updates or updates) / halvings) if halvings else optimiser)
+
+    return {name: at(as_contender(rule), *rates[name]) for name, rule in rules.items()}
 
 
 def check_contender(name, other, net, hidden):

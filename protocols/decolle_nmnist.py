@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.comparison import Contender
 from localplast.datasets import nmnist_small
 from localplast.loss import smooth_l1
 from localplast.models import decolle_lif, instant_readout
@@ -92,8 +93,9 @@ def task(**options):
 
 
 def quick():
-    """Two layers, pixels pooled by two, the first of the three saccades."""
-    return preset(hidden=(100, 100), steps=100, burn_in=20, pool=2, batch=25, updates=200, learning_rate=1e-2)
+    """Two layers, pixels pooled by two, the first of the three saccades; the rate is tuned (``benchmarks/tune.py``)."""
+    size = {"hidden": (100, 100), "steps": 100, "burn_in": 20, "pool": 2}
+    return preset(**size, batch=25, updates=200, learning_rate=3e-2, converged=600)
 
 
 def paper():
@@ -101,7 +103,9 @@ def paper():
     return preset(hidden=(512, 512, 512), steps=300, burn_in=60, pool=1, batch=72, updates=1400, learning_rate=1e-3)
 
 
-def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate):
+def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate, converged=None):
+    """``converged``: how many updates BPTT makes where it is also compared with as many as it needs."""
+    longer = {"BPTT, converged": Contender(bptt(), "torch", updates=converged)} if converged else {}
     return Preset(
         network=network(2 * (34 // pool) ** 2, hidden),
         task=task(steps=steps, burn_in=burn_in, pool=pool),
@@ -111,7 +115,7 @@ def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate):
         updates=updates,
         test=100,
         hidden="hidden1",
-        rules={"BPTT": bptt(), "DECOLLE": decolle()},
+        rules={"BPTT": bptt(), **longer, "DECOLLE": decolle()},
     )
 
 

@@ -29,6 +29,8 @@ PERIOD = 25 * ms
 PIECE, TAUGHT, SILENT = 20 * ms, 20, 5
 #: How strongly the teacher nudges, and the learning rate, per millisecond.
 BETA, RATE = 0.1, 0.25
+#: BPTT's rate is that of all steps of a piece taken together, or twice that (tuned: ``benchmarks/tune.py``).
+OFFLINE = RATE * BETA * float(PIECE / ms)
 
 
 def pieces(first, n, *, dt, length=PIECE):
@@ -94,7 +96,7 @@ def paper():
 
 
 def preset(*, dt, backend):
-    """BPTT makes one step per piece, as long as all those of the local rule taken together."""
+    """BPTT makes one step per piece, and goes three times through the stream until nothing is gained."""
     made = {"dt": dt}
     net, local = network(**made), dendritic()
     return Preset(
@@ -107,7 +109,8 @@ def preset(*, dt, backend):
         test=SILENT,
         hidden="hidden1",
         rules={
-            "BPTT": Contender(bptt(), "torch", optimiser=sgd(RATE * BETA * float(PIECE / ms))),
+            "BPTT": Contender(bptt(), "torch", optimiser=sgd(OFFLINE)),
+            "BPTT, converged": Contender(bptt(), "torch", optimiser=sgd(2 * OFFLINE), updates=3 * TAUGHT),
             "LE, symmetric": Contender(local, backend),
             "LE, random": Contender(local, backend, network=network(feedback="random", **made)),
             "LE, hidden frozen": Contender(local, backend, ("up1",)),

@@ -195,16 +195,17 @@ def bars_task(*, steps, shown=100, targets=TARGETS):
 
 
 def contenders(made, *, backend, offline=None):
-    """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT with the optimiser ``offline``, if any.
+    """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT.
 
-    Feedback is random, and in one contender begins as the transpose of the weights onto the output. BPTT changes ``up``; lateral
-    weights, which are there to let dendrites rest and not to lower the loss, stay as they are.
+    ``offline``: how BPTT learns, by the name of a contender, as arguments of :class:`~localplast.comparison.Contender`.
+    Feedback is random, and in one contender begins as the transpose of the weights onto the output. BPTT changes
+    ``up``; lateral weights, which are there to let dendrites rest and not to lower the loss, stay as they are.
     """
     net, symmetric = made(), same_as("up2", transposed=True)
     lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
     hidden = tuple(p.name for p in net.plastic if p.name.startswith("up") and p.post != "out")
     return {
-        **({"BPTT": Contender(bptt(), "torch", lateral, optimiser=offline)} if offline else {}),
+        **{name: Contender(bptt(), "torch", lateral, **course) for name, course in (offline or {}).items()},
         "dendritic": Contender(dendritic(), backend),
         "dendritic, symmetric": Contender(dendritic(), backend, network=made(down=symmetric)),
         "dendritic, original": Contender(dendritic(), backend, network=made(prospective=False)),
@@ -234,8 +235,15 @@ def figure(net, trials, before, after):
 
 
 def quick():
-    """Bars of 1 ms, a fifth of a membrane's time constant; what one presentation changes is 4.5 times what it is published to."""
-    return preset(steps=10, pace=45.0, batch=8, updates=60, backend="torch", offline=adam(0.02))
+    """Bars of 1 ms, a fifth of a membrane's time constant; a presentation changes 6.75 times what it is published to.
+
+    BPTT's rates are tuned (``benchmarks/tune.py``).
+    """
+    offline = {
+        "BPTT": {"optimiser": adam(0.08)},
+        "BPTT, converged": {"optimiser": adam(0.06).halved(60), "updates": 240},
+    }
+    return preset(steps=10, pace=67.5, batch=8, updates=60, backend="torch", offline=offline)
 
 
 def paper():

@@ -9,7 +9,7 @@ e-prop or by BPTT (online and local: Vassallo & TaheriNejad, arXiv:2601.00668). 
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender
+from localplast.comparison import Contender, tuned
 from localplast.loss import cross_entropy, rate
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, synaptic, uniform
@@ -102,15 +102,28 @@ def task(*, classes, channels):
     return Task.drawn("temporal-patterns", draw)
 
 
-def rules(sizes):
+#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on validation trials (``benchmarks/tune.py``).
+RATES = {
+    "BPTT": (5e-3, 0), "BPTT, reset cut": (5e-3, 0), "e-prop, symmetric": (5e-3, 0), "e-prop, random": (2e-2, 0),
+    "BPTT, delays frozen": (2e-2, 0), "e-prop, random, delays frozen": (2e-2, 0), "BPTT, no delays": (2e-2, 0),
+}  # fmt: skip
+
+
+def optimiser(rate):
+    """Adam at this ``rate`` for weights, and fifty times that for delays (in ms)."""
+    return adam(rate).with_rates(**{"cues_det.delay": 50.0})
+
+
+def contenders(sizes, updates):
     """Delays learned and frozen, by BPTT and by e-prop, and a network in which all delays are the same.
 
-    BPTT learns less here than e-prop with symmetric feedback. Nothing is recurrent, so that all that e-prop leaves out is the
-    reset. Through the surrogate that edge says of every neuron near its threshold that it lost what it had gathered, also where
-    it never spiked. BPTT with that one edge cut has e-prop's gradient exactly, and learns the same.
+    Nothing is recurrent, so that all that e-prop leaves out is the reset: BPTT with that one edge cut has the gradient
+    of e-prop with symmetric feedback exactly, and learns the same. Through the surrogate the edge says of every neuron
+    near its threshold that it lost what it had gathered, also where it never spiked; the higher the rate of learning,
+    the more that costs BPTT.
     """
     still, random = ("cues_det.delay",), eprop(feedback="random")
-    return {
+    rules = {
         "BPTT": bptt(),
         "BPTT, reset cut": bptt(cut={"reset"}),
         "e-prop, symmetric": Contender(eprop(), "torch"),
@@ -119,6 +132,7 @@ def rules(sizes):
         "e-prop, random, delays frozen": Contender(random, "torch", still),
         "BPTT, no delays": Contender(bptt(), "torch", still, network=network(**sizes, longest=0 * ms)),
     }
+    return tuned(rules, RATES, updates, made=optimiser)
 
 
 def quick():
@@ -132,17 +146,18 @@ def paper():
 
 
 def preset(*, updates, **sizes):
+    rules = contenders(sizes, updates)
     return Preset(
         network=network(**sizes),
         task=task(classes=sizes["classes"], channels=sizes["channels"]),
         # a detector of one class among six spikes 1.9 times a second: none falls silent for good
         loss=cross_entropy() + rate(2.5, 5e-3),
-        optimiser=adam(0.01).with_rates(**{"cues_det.delay": 50.0}),
+        optimiser=rules["e-prop, symmetric"].optimiser,
         batch=32,
         updates=updates,
         test=500,
         hidden="det",
-        rules=rules(sizes),
+        rules=rules,
     )
 
 

@@ -4,18 +4,16 @@ Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Small, yet a network t
 layer stays at 85 %, so that it tells a rule that assigns credit from one that does not.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender, as_contender, usual
+from localplast.comparison import Contender, tuned, usual
 from localplast.datasets import yin_yang
 from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import adam
 from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt
 from localplast.surrogate import triangle
@@ -85,23 +83,17 @@ def network(*, hidden=120, dt=1 * ms):
 
 
 #: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set (``benchmarks/tune.py``).
-TUNED = {
+RATES = {
     "BPTT": (1e-2, 4), "BPTT, converged": (5e-3, 6), "e-prop, symmetric": (1e-2, 4), "e-prop, random": (5e-3, 4),
     "BPTT, hidden frozen": (1e-2, 0),
 }  # fmt: skip
 
 
-def tuned(name, updates):
-    """The optimiser of one contender for a training of so many ``updates``."""
-    rate, halvings = TUNED[name]
-    return adam(rate).halved(updates / halvings) if halvings else adam(rate)
-
-
 def contenders(net, updates):
     """What is compared everywhere, each at its own rate; and BPTT with twice the updates, after which nothing is gained."""
-    found = {n: replace(as_contender(rule), optimiser=tuned(n, updates)) for n, rule in usual(net, feedback_std=0.03).items()}
-    name, longer = "BPTT, converged", 2 * updates
-    return {"BPTT": found.pop("BPTT"), name: Contender(bptt(), "torch", optimiser=tuned(name, longer), updates=longer), **found}
+    rules = usual(net, feedback_std=0.03)
+    longer = {"BPTT": rules.pop("BPTT"), "BPTT, converged": Contender(bptt(), "torch", updates=2 * updates)}
+    return tuned({**longer, **rules}, RATES, updates)
 
 
 def quick():
@@ -119,17 +111,18 @@ def paper():
 
 def preset(*, dt, updates):
     net = network(dt=dt)
+    rules = contenders(net, updates)
     return Preset(
         network=net,
         task=points_task("yin-yang", dt),
         loss=cross_entropy(),
-        optimiser=tuned("e-prop, symmetric", updates),
+        optimiser=rules["e-prop, symmetric"].optimiser,
         batch=64,
         updates=updates,
         test=1000,
         hidden="hidden",
         feedback_std=0.03,
-        rules=contenders(net, updates),
+        rules=rules,
     )
 
 

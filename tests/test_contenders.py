@@ -7,7 +7,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, plot, protocols
-from localplast.comparison import compare
+from localplast.comparison import compare, tuned
 from localplast.models import alif, leaky_readout, lif
 from localplast.protocol import Preset, Protocol
 from localplast.report import table
@@ -75,6 +75,17 @@ def test_the_same_run_alone(comparison):
     seen = comparison["training"].sel(rule="learns its leak", seed=1)
     np.testing.assert_allclose(seen["loss"], alone["metrics"]["loss"].dropna("update"), rtol=1e-12)
     assert np.abs(seen["loss"] / comparison["training"]["loss"].sel(rule="e-prop", seed=1) - 1).max() > 1e-6
+
+
+def test_rates_that_were_found_for_each():
+    """Halvings are spread over a contender's own updates; everything else of it stays."""
+    rules = {"online": eprop(), "BPTT": bptt(), "longer": lp.Contender(bptt(), "torch", ("rec_rec",), updates=60)}
+    rates = {"online": (1e-3, 0), "BPTT": (2e-3, 4), "longer": (5e-3, 4)}
+    made = tuned(rules, rates, 20, made=lp.sgd)
+    assert [own.optimiser for own in made.values()] == [lp.sgd(1e-3), lp.sgd(2e-3).halved(5), lp.sgd(5e-3).halved(15)]
+    assert [own.backend for own in made.values()] == ["brian2", "torch", "torch"]
+    assert made["longer"].frozen == ("rec_rec",) and made["longer"].updates == 60 and made["BPTT"].updates is None
+    assert tuned({"BPTT": bptt()}, rates, 20)["BPTT"].optimiser == lp.adam(2e-3).halved(5)
 
 
 def test_one_may_need_more_updates():

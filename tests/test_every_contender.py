@@ -1,7 +1,7 @@
 """What every contender of every protocol is, said by hand: its rule, what learns, and how its network differs."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -73,8 +73,9 @@ def circuit(*, bptt):
     ahead, learns = {"rates": "prospective", "back": "random"}, "up1 up2 ip1"
     original = {"rates": "lagging", "back": "random", "apart": "hidden.model inter.model out.model"}
     symmetric = {"rates": "prospective", "back": "begins transposed", "apart": "down.weight"}
+    offline = Says("bptt", "up1 up2", **ahead, own_optimiser=True)
     return {
-        **({"BPTT": Says("bptt", "up1 up2", **ahead, own_optimiser=True)} if bptt else {}),
+        **({"BPTT": offline, "BPTT, converged": replace(offline, times=4)} if bptt else {}),
         "dendritic": Says("dendritic", learns, **ahead),
         "dendritic, symmetric": Says("dendritic", learns, **symmetric),
         "dendritic, original": Says("dendritic", learns, **original),
@@ -104,13 +105,18 @@ def delay_lines(inputs):
     }, whole
 
 
-def latent(learns, frozen, *, lagging="", learned=""):
-    """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns."""
+def latent(learns, frozen, *, lagging="", learned="", longer=0):
+    """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns.
+
+    ``longer``: so many times the updates BPTT needs to converge.
+    """
     ahead = {"rates": "prospective", "back": "transposed"}
     late = {"rates": "lagging", "back": "transposed", "apart": lagging, "own_optimiser": bool(learned)}
     moving = {"rates": "prospective", "back": "random", "apart": "down.weight down.plastic", "own_optimiser": True}
+    offline = Says("bptt", learns, **ahead, own_optimiser=True)
     return {
-        "BPTT": Says("bptt", learns, **ahead, own_optimiser=True),
+        "BPTT": offline,
+        **({"BPTT, converged": replace(offline, times=longer)} if longer else {}),
         "LE, symmetric": Says("dendritic", learns, **ahead),
         "LE, random": Says("dendritic", learns, rates="prospective", back="random", apart="down.weight"),
         **({"LE, learned": Says("dendritic", f"{learns} {learned}", **moving)} if learned else {}),
@@ -141,7 +147,10 @@ SAID = {
         "bursts, hidden frozen": Says("dendritic", "hidden_top"),
     },
     "decolle-mnist": {"BPTT": Says("bptt", TWO_SIZES), "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES)},
-    "decolle-nmnist": {"BPTT": Says("bptt", TWO_SIZES), "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES)},
+    "decolle-nmnist": {
+        "BPTT": Says("bptt", TWO_SIZES), "BPTT, converged": Says("bptt", TWO_SIZES, times=3),
+        "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES),
+    },
     "deep": {
         "BPTT": Says("bptt", {
             **dict.fromkeys(("quick", "paper"), f"{LAYERS} hidden5_out"),
@@ -168,7 +177,7 @@ SAID = {
         "slow LIF, feedforward": Says("bptt", "cues_rec rec_out", apart=SLOW.replace("rec_rec.weight", "rec_rec")),
         "fast LIF": Says("bptt", "cues_rec rec_rec rec_out", apart=SLOW),
     },
-    "fourier-synthesis": latent("up1 up2", "up2", lagging="hidden.model out.model"),
+    "fourier-synthesis": latent("up1 up2", "up2", lagging="hidden.model out.model", longer=3),
     "gle-lag-line": {
         "BPTT": Says("bptt", LAG_LINE, **LAG_NET, own_optimiser=True),
         "GLE": Says("dendritic", LAG_LINE, **LAG_NET),
@@ -216,10 +225,10 @@ SAID = {
         "BPTT": Says("bptt", "cues_det det_out cues_det.delay", **DELAYED),
         "BPTT, reset cut": Says("bptt -reset", "cues_det det_out cues_det.delay", **DELAYED),
         "e-prop, symmetric": Says("e-prop symmetric", "cues_det det_out cues_det.delay", **DELAYED),
-        "e-prop, random": Says("e-prop random", "cues_det det_out cues_det.delay", **DELAYED),
-        "BPTT, delays frozen": Says("bptt", "cues_det det_out", **DELAYED),
-        "e-prop, random, delays frozen": Says("e-prop random", "cues_det det_out", **DELAYED),
-        "BPTT, no delays": Says("bptt", "cues_det det_out", apart="cues_det.delay"),
+        "e-prop, random": Says("e-prop random", "cues_det det_out cues_det.delay", **DELAYED, own_optimiser=True),
+        "BPTT, delays frozen": Says("bptt", "cues_det det_out", **DELAYED, own_optimiser=True),
+        "e-prop, random, delays frozen": Says("e-prop random", "cues_det det_out", **DELAYED, own_optimiser=True),
+        "BPTT, no delays": Says("bptt", "cues_det det_out", apart="cues_det.delay", own_optimiser=True),
     },
     "temporal-xor": spikes("pattern_hidden1 hidden1_out"),
     "urbanczik-senn": {
