@@ -63,7 +63,8 @@ def test_entries_are_those_of_the_exponential(name):
 
 
 def test_neurons_side_by_side_do_not_disturb_each_other():
-    chosen = [np.array(MATRICES[name], float).ravel() for name in ("weak", "equal roots", "pulled together", "oscillates")]
+    names = ("weak", "equal roots", "pulled together", "oscillates")
+    chosen = [np.array(MATRICES[name], float).ravel() for name in names]
     together = value(np, 2, 0, 1, *np.array(chosen).T)
     np.testing.assert_allclose(together, [value(np, 2, 0, 1, *entries) for entries in chosen], rtol=RTOL)
 
@@ -181,7 +182,9 @@ def test_a_clamped_variable_breaks_the_loop(ready):
 #: Equations, their matrix with the constant last, from parameters c and g in 1/ms.
 OTHERS = {
     "oscillator without decay": ("dv/dt = c*u/ms : 1\n du/dt = -c*v/ms : 1", lambda c, g: [[0, c, 0], [-c, 0, 0]]),
-    "leak that may vanish": ("dv/dt = (0.3 - g*v)/ms : 1\n du/dt = -c*u/ms : 1", lambda c, g: [[-g, 0, 0.3], [0, -c, 0]]),
+    "leak that may vanish": (
+        "dv/dt = (0.3 - g*v)/ms : 1\n du/dt = -c*u/ms : 1", lambda c, g: [[-g, 0, 0.3], [0, -c, 0]],
+    ),
     "no leak": ("dv/dt = c/ms : 1\n du/dt = 0/ms : 1", lambda c, g: [[0, 0, c], [0, 0, 0]]),
     "ladder": (
         "dv/dt = (g*(u - v) - c*v)/ms : 1\n du/dt = (g*(v - u) + g*(y - u) + 0.3)/ms : 1\n dy/dt = g*(u - y)/ms : 1",
@@ -192,7 +195,8 @@ OTHERS = {
         lambda c, g: [[-1, 0, c, 0], [g, -1, 0, 0], [0, -c, -1, 0]],
     ),
     "two loops in a row": (
-        "dv/dt = (g*u - v)/ms : 1\n du/dt = (-g*v - u)/ms : 1\n dy/dt = (c*h - y + u)/ms : 1\n dh/dt = (-c*y - h)/ms : 1",
+        "dv/dt = (g*u - v)/ms : 1\n du/dt = (-g*v - u)/ms : 1\n"
+        "dy/dt = (c*h - y + u)/ms : 1\n dh/dt = (-c*y - h)/ms : 1",
         lambda c, g: [[-1, g, 0, 0, 0], [-g, -1, 0, 0, 0], [0, 1, -1, c, 0], [0, 0, -c, -1, 0]],
     ),
 }  # fmt: skip
@@ -226,14 +230,17 @@ def ring(size):
 def test_a_longer_loop_is_refused():
     assert "matrix_exp" in lower(ring(LARGEST_SIZE)).code
     message = (
-        f"ring: method 'exact' cannot integrate these equations \\({LARGEST_SIZE + 1} of its variables and constants lie on .* at "
-        f"most {LARGEST_SIZE} may\\); try 'exponential_euler'"
+        f"ring: method 'exact' cannot integrate these equations \\({LARGEST_SIZE + 1} of its variables and constants lie on .* "
+        f"at most {LARGEST_SIZE} may\\); try 'exponential_euler'"
     )
     with pytest.raises(ModelError, match=message):
         ring(LARGEST_SIZE + 1)
 
 
-@pytest.mark.parametrize("drive, reason", [("xi*ta**-0.5", "stochastic"), ("rand()/ta", "not guaranteed to be constant")])
+NOISES = [("xi*ta**-0.5", "stochastic"), ("rand()/ta", "not guaranteed to be constant")]
+
+
+@pytest.mark.parametrize("drive, reason", NOISES)
 def test_noise_is_refused_where_variables_drive_each_other_too(drive, reason):
     """Also in a chain, where it would be taken for a constant."""
     with pytest.raises(ModelError, match=f"loop: method 'exact' cannot integrate these equations .*{reason}"):
@@ -263,7 +270,8 @@ def trials(size=len(PER_NEURON), steps=40):
 def gradients(rule, net=None, **options):
     found = lp.gradient(net or network(), trials(), rule, loss=lp.losses.mse(), **options)
     own = found["out"]
-    return found.attrs["loss"], own["gradient_k"].values, own["gradient_tb"].values, found["cues_out"]["gradient"].values
+    learned = own["gradient_k"], own["gradient_tb"], found["cues_out"]["gradient"]
+    return found.attrs["loss"], *(gradient.values for gradient in learned)
 
 
 def test_backends_agree_on_states():
@@ -299,13 +307,14 @@ def test_brian2_plain_torch_and_the_kernel_agree_where_the_matrix_changes_in_eve
     net, rng = network(equations=OPEN, receives="g"), np.random.default_rng(1)
     values, names = net.draw(0), ["out.k", "out.tb", "cues_out.weight"]
     tensors = leaves(net, values, trainable=names)
+    learned = [tensors[n] for n in names]
     inputs = {"cues": torch.as_tensor(rng.random((15, 3, 12)))}
     fused = Fused(net, {k: t.detach() for k, t in tensors.items()}, values.masks)
     outputs = {
         "plain": simulate(Twin(net, tensors, values.masks), inputs, ["out.v"])["out.v"],
-        "kernel": fused({"cues_out": tensors["cues_out.weight"]}, inputs, {n: tensors[n] for n in names[:2]})["out.output"],
+        "kernel": fused({"cues_out": learned[2]}, inputs, dict(zip(names[:2], learned)))["out.output"],
     }
-    plain, kernel = ([o.detach(), *torch.autograd.grad((o**2).sum(), [tensors[n] for n in names])] for o in outputs.values())
+    plain, kernel = ([o.detach(), *torch.autograd.grad((o**2).sum(), learned)] for o in outputs.values())
     for found, expected in zip(kernel, plain, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))
     shown = lp.Trials({"cues": inputs["cues"].transpose(0, 1).numpy()}, target=np.zeros((3, 15, len(PER_NEURON))))
