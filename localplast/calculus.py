@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 from brian2.core.namespace import DEFAULT_UNITS
 
-from localplast import divided_exp as divided
+from localplast import divided_exp as divided, matrix_exp as matrix
 from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, read, sign, symbol, timestep
 from localplast.slopes import LARGEST, bounded_number, finite_slope, where_finite
 
@@ -83,8 +83,15 @@ def _divided(*points):
         return divided.value(np, *points)
     from localplast.backends.torch_slopes import divided as in_torch
 
-    like = next(p for p in points if _module(p) is not np)
-    return in_torch(*(like.new_tensor(p) if _module(p) is np else p for p in points))
+    return in_torch(*_tensors(*points))
+
+
+def _matrix_exp(size, row, column, *entries):
+    if all(_module(e) is np for e in entries):
+        return matrix.value(np, size, row, column, *entries)
+    import torch
+
+    return matrix.value(torch, size, row, column, *_tensors(*entries))
 
 
 def _bounded(value):
@@ -141,8 +148,8 @@ def _tensors(*values):
     """``values``, some of them tensors, as tensors of one type: a float alone would be single precision."""
     import torch
 
-    dtype = next(v.dtype for v in values if isinstance(v, torch.Tensor))
-    return [torch.as_tensor(v, dtype=dtype) for v in values]
+    like = next(v for v in values if isinstance(v, torch.Tensor))
+    return [torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values]
 
 
 def _compare(relation):
@@ -196,7 +203,8 @@ OPERATIONS = {
     sympy.Equality: _compare(operator.eq), sympy.Unequality: _compare(operator.ne),
     sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
     int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep,
-    divided.exprel: exprel, divided.divided_exp: _divided, bounded_number: _bounded, where_finite: _where_finite,
+    divided.exprel: exprel, divided.divided_exp: _divided, matrix.matrix_exp: _matrix_exp,
+    bounded_number: _bounded, where_finite: _where_finite,
 }  # fmt: skip
 BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}
 

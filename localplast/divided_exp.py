@@ -11,13 +11,12 @@ McCurdy, Ng & Parlett 1984, Math Comput 43:501.
 """
 
 import math
-import textwrap
 
-import numpy as np
 import sympy
-from brian2.core.functions import Function
 
-__all__ = ["BY_NAME", "C_TEXT", "FUNCTIONS", "MOST_POINTS", "divided_exp", "exprel", "name", "value"]
+from localplast.variadic import Engines, Variadic
+
+__all__ = ["ENGINES", "MOST_POINTS", "divided_exp", "exprel", "value"]
 
 #: Points that the engines take.
 MOST_POINTS = 9
@@ -27,7 +26,7 @@ WIDE = 2.0
 TERMS = 20
 
 
-class divided_exp(sympy.Function):
+class divided_exp(Variadic):
     """``exp[x_0, ..., x_n]``."""
 
     @classmethod
@@ -39,9 +38,6 @@ class divided_exp(sympy.Function):
 
     def fdiff(self, argindex=1):
         return divided_exp(*self.args, self.args[argindex - 1])
-
-    def _eval_is_real(self):
-        return True
 
 
 class exprel(sympy.Function):
@@ -94,7 +90,7 @@ def series(module, points):
     return module.exp(middle) * total
 
 
-#: The same as C and as C++; ``real`` is a number, ``R`` and ``M`` give constants and functions its precision.
+#: The same as C and as C++, see :class:`~localplast.variadic.Engines`.
 C_TEXT = (
     """
 static real divided_exp(int n, real *x)
@@ -129,37 +125,5 @@ static real divided_exp(int n, real *x)
 ).strip()  # fmt: skip
 
 
-def name(points):
-    """What text calls the function of so many points."""
-    return f"divided_exp{points}"
-
-
-def of_points(points):
-    """C text of the function of so many points: with it an expression may call it, in C and C++ alike."""
-    letters = [f"x{i}" for i in range(points)]
-    given = ", ".join(f"real {x}" for x in letters)
-    body = f"real x[] = {{{', '.join(letters)}}}; return divided_exp({points}, x);"
-    return f"static real {name(points)}({given}) {{ {body} }}"
-
-
-C_TEXT = "\n".join([C_TEXT, *(of_points(points) for points in range(2, MOST_POINTS + 1))])
-
-
-#: The function by each of its names.
-BY_NAME = {name(points): divided_exp for points in range(2, MOST_POINTS + 1)}
-
-
-def brian2_function(points):
-    """The function for Brian2's three targets."""
-    function = Function(lambda *x: value(np, *x), arg_units=[1] * points, return_unit=1)
-    plain = "#define real double\n#define R(x) x\n#define M(f) f\n" + C_TEXT + "\n#undef real\n#undef R\n#undef M"
-    once = f"#ifndef LOCALPLAST_DIVIDED_EXP\n#define LOCALPLAST_DIVIDED_EXP\n#include <cmath>\n{plain}\n#endif"
-    declared = f"double {name(points)}({', '.join(['double'] * points)})"
-    cython = f'cdef extern from *:\n    """\n{textwrap.indent(once, "    ")}\n    """\n    {declared}'
-    function.implementations.add_implementation("cpp", once, name=name(points))
-    function.implementations.add_implementation("cython", cython, name=name(points))
-    return function
-
-
-#: What Brian2 must be given to know the names, as part of a namespace.
-FUNCTIONS = {name(points): brian2_function(points) for points in range(2, MOST_POINTS + 1)}
+#: The function for text and C, of each number of points.
+ENGINES = Engines(divided_exp, tuple(range(2, MOST_POINTS + 1)), value, C_TEXT)

@@ -12,11 +12,14 @@ from brian2.units.fundamentalunits import get_dimensions
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
-from localplast.propagator import chained_code
+from localplast.propagator import exact_code
 
 __all__ = [
-    "Integrand", "check_divisors", "check_method", "check_refractory", "integrated", "known_to_integrator", "with_refractory",
+    "EXACT", "Integrand", "check_divisors", "check_method", "check_refractory", "integrated", "known_to_integrator", "with_refractory",
 ]  # fmt: skip
+
+#: What Brian2 calls the exact integration of linear equations.
+EXACT = ("exact", "linear")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Integrand:
 def integrated(integrand):
     """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
 
-    That of an exact step is written so that time constants may meet, where variables feed each other in a chain.
+    That of an exact step is written so that it is right at all values of the parameters (:mod:`localplast.propagator`).
 
     Raises
     ------
@@ -55,8 +58,7 @@ def integrated(integrand):
     if not model.odes:
         return ""
     variables = known_to_integrator(model, integrand.variables)
-    linear = str(model.method).lower() in ("exact", "linear")
-    if linear and (code := chained_code(model.parsed, variables)):
+    if str(model.method).lower() in EXACT and (code := exact_code(model.parsed, variables)):
         return code
     return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
 

@@ -12,7 +12,7 @@ from brian2.parsing.rendering import SympyNodeRenderer
 from sympy.core.function import ArgumentIndexError
 from sympy.logic.boolalg import Boolean
 
-from localplast import divided_exp
+from localplast import divided_exp, matrix_exp
 from localplast.bounded import check_bounded
 from localplast.slopes import bounded_number, where_finite
 
@@ -133,7 +133,8 @@ class poisson(Draw):
 OWN = {
     "abs": absolute, "ceil": ceil, "clip": clip, "exprel": divided_exp.exprel, "floor": floor, "int": int_, "poisson": poisson,
     "rand": rand, "randn": randn, "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep,
-    "bounded_number": bounded_number, "where_finite": where_finite, **divided_exp.BY_NAME,
+    "bounded_number": bounded_number, "where_finite": where_finite, **divided_exp.ENGINES.by_name,
+    **matrix_exp.ENGINES.by_name,
 }  # fmt: skip
 
 

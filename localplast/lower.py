@@ -12,6 +12,7 @@ import sympy
 
 from localplast.calculus import Tape, differentiate, symbol, to_sympy
 from localplast.errors import ModelError
+from localplast.integration import EXACT
 from localplast.language import Draw, int_, randn
 from localplast.slopes import unless_overflown
 from localplast.statements import parse_statement, split_statements, split_threshold
@@ -306,10 +307,10 @@ def needed(program, expressions):
 def check_integration(name, step, parameters, dt):
     """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
 
-    Where time constants meet it is one (:mod:`localplast.propagator`). Of variables that drive each other Brian2's text divides
-    by the root of the product of both drives: 0/0 where one is zero, no real number where they oscillate.
+    Time constants may meet, leaks and couplings vanish (:mod:`localplast.propagator`); coefficients have to be numbers, and
+    what grows must not outgrow them within a step.
     """
-    if step.model.method != "exact" or not step.program:
+    if str(step.model.method).lower() not in EXACT or not step.program:
         return
     constants = {**parameters, **dict.fromkeys((*step.noise, *step.foreign), 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
     probes = {n: np.float64(0.7) for n in step.state + step.inputs}
@@ -322,5 +323,5 @@ def check_integration(name, step, parameters, dt):
     if broken:
         raise ModelError(
             f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} with these "
-            "parameters: they drive each other, one of them not at all, or so that they oscillate; use method='exponential_euler'"
+            "parameters: a coefficient of the equations is none, or what grows overflows within one step; change them, or dt"
         )

@@ -1,71 +1,108 @@
-"""Exact integration of linear equations that feed each other in a chain, right also where time constants meet.
+"""Exact integration of linear equations with constant coefficients, whatever drives whatever, at every value of them.
 
-For ``dx/dt = M x + b`` without loops the propagator is a sum over the ways along which one variable feeds another,
+For ``dx/dt = M x + b`` the state after a step is ``x(t + dt) = exp(M dt) x(t)``, with a constant ``b`` as one more variable
+that is 1 throughout. Where a variable reaches another without a loop, the entry of the exponential is a sum over the ways,
 
 .. math::  (e^{M dt})_{ij} = \\sum_{i \\leftarrow k \\leftarrow \\dots \\leftarrow j} M_{ik} \\cdots M_{lj}\\,
            dt^n \\exp[dt M_{ii}, dt M_{kk}, \\dots, dt M_{jj}]
 
-with divided differences of the exponential (:mod:`localplast.divided_exp`). Brian2's own text is the same with the
-quotients written out, and gives 0/0 where two time constants are equal, and noise near it. Loops, such as two
-compartments that pull at each other, keep Brian2's text: their rates of decay stay apart while they are coupled.
+with divided differences of the exponential (:mod:`localplast.divided_exp`). Where variables drive each other on the way,
+such as two compartments that pull at each other, it is computed from the part of ``M dt`` that lies between the two
+(:mod:`localplast.matrix_exp`). Brian2's own text is the same with the quotients and roots written out: 0/0 where time
+constants are equal, a leak or a coupling is zero, noise near it, and no real number where variables oscillate.
 """
 
+from itertools import product
+
 import sympy
+from brian2.stateupdaters.base import UnsupportedEquationsException
 from brian2.stateupdaters.exact import get_linear_system
 
 from localplast.calculus import symbol, to_sympy
 from localplast.divided_exp import MOST_POINTS, divided_exp
-from localplast.language import int_
+from localplast.language import Draw, int_
+from localplast.matrix_exp import LARGEST_SIZE, matrix_exp
 from localplast.text import to_text
 
-__all__ = ["chained_code"]
+__all__ = ["exact_code"]
 
 READY = int_(symbol("not_refractory"))
 DT = symbol("dt")
 
 
-def chained_code(equations, variables):
-    """Abstract code of the exact update; None where nothing feeds anything else, or in a loop."""
-    names, *system = get_linear_system(equations, variables)
-    # with functions as they are known here
-    matrix, constants = (part.applyfunc(lambda e: to_sympy(to_text(e))) for part in system)
-    size = len(names)
-    feeds = [(i, j) for i in range(size) for j in range(size) if i != j and matrix[i, j] != 0]
-    ways = [way for j in range(size) for way in ways_from(j, feeds)] if feeds else []
-    if not ways or None in ways or max(map(len, ways)) + 3 > MOST_POINTS:
+def exact_code(equations, variables):
+    """Abstract code of the exact update; None where Brian2's own text is right as well, or Brian2 is to say what is wrong."""
+    if equations.is_stochastic:
         return None
-    new = [sympy.Integer(0)] * size
-    for way in ways:
-        start = symbol(names[way[0]])
-        new[way[-1]] += along(matrix, way) * start
-        if constants[way[0]] != 0:  # as a variable without decay that is 1 throughout
-            new[way[-1]] += along(matrix, way, constants[way[0]])
-    lines = [f"_{name} = {to_text(by_readiness(e))}" for name, e in zip(names, new, strict=True)]
+    names, matrix = driven_system(equations, variables)
+    if matrix.has(Draw) or all(plain(matrix, i) for i in range(len(names))):
+        return None
+    start = [*map(symbol, names), sympy.Integer(1)]
+    ready, silent = (propagated(matrix.subs(READY, state), start) for state in (1, 0))
+    lines = [f"_{name} = {to_text(by_readiness(*pair))}" for name, *pair in zip(names, ready, silent, strict=True)]
     return "\n".join([*lines, *(f"{name} = _{name}" for name in names)])
 
 
-def ways_from(start, feeds):
-    """All ways along which ``start`` feeds others, itself included, as lists of numbers; None in place of a loop."""
-    found, ends = [], [[start]]
-    while ends:
-        way = ends.pop()
-        if way is None or len(set(way)) < len(way):
-            return [None]
-        found.append(way)
-        ends += [[*way, i] for i, j in feeds if j == way[-1]]
+def driven_system(equations, variables):
+    """Names of the variables, and M with the constants as its last column: that of a variable that is 1 throughout."""
+    names, *system = get_linear_system(equations, variables)
+    # with functions as they are known here
+    matrix, constants = (part.applyfunc(lambda e: to_sympy(to_text(e))) for part in system)
+    return names, matrix.row_join(constants).col_join(sympy.zeros(1, len(names) + 1))
+
+
+def plain(matrix, i):
+    """Whether a variable is driven by nothing, or by a constant alone while it decays whatever the parameters are."""
+    others = [k for k in range(matrix.cols) if k != i and matrix[i, k] != 0]
+    decay = sympy.fraction(sympy.together(matrix[i, i].subs(READY, 1)))[0]
+    return decay != 0 and (not others or (others == [matrix.cols - 1] and decay.is_number))
+
+
+def by_readiness(ready, silent):
+    """One expression for neurons that are ready and one for those that are refractory: all in them is then constant."""
+    return ready if ready == silent else READY * ready + (1 - READY) * silent
+
+
+def propagated(matrix, start):
+    """The state after a step, of what ``start`` names."""
+    reached = [targets(matrix, j) for j in range(matrix.cols)]
+    return [
+        sympy.Add(*(entry(matrix, reached, i, j) * start[j] for j in range(matrix.cols) if i in reached[j]))
+        for i in range(matrix.cols - 1)
+    ]
+
+
+def targets(matrix, start):
+    """Numbers of the variables that ``start`` drives, itself included."""
+    found, new = set(), {start}
+    while new:
+        found |= new
+        new = {i for i, j in product(range(matrix.rows), new) if matrix[i, j] != 0} - found
     return found
 
 
-def along(matrix, way, drive=None):
-    """What comes through one way: of a variable at its beginning, or of a constant ``drive`` of that variable."""
-    points = [DT * matrix[i, i] for i in way] + ([sympy.Integer(0)] if drive is not None else [])
-    gains = [matrix[b, a] for a, b in zip(way, way[1:])] + ([drive] if drive is not None else [])
-    return sympy.Mul(*gains) * DT ** len(gains) * divided_exp(*points)
+def entry(matrix, reached, i, j):
+    """What variable i has after a step of what j had before."""
+    between = sorted(k for k in reached[j] if i in reached[k])
+    looped = any(a in reached[b] and b in reached[a] for a, b in product(between, between) if a != b)
+    if not looped and len(between) + 3 <= MOST_POINTS:
+        return sympy.Add(*(along(matrix, way) for way in ways(matrix, between, [j], i)))
+    if len(between) > LARGEST_SIZE:
+        raise UnsupportedEquationsException(
+            f"{len(between)} of its variables and constants lie on the ways by which one drives another; at most {LARGEST_SIZE} may"
+        )
+    return matrix_exp(len(between), between.index(i), between.index(j), *(DT * matrix.extract(between, between)))
 
 
-def by_readiness(expression):
-    """One expression for neurons that are ready and one for those that are refractory: all in them is then constant."""
-    if not expression.has(READY):
-        return expression
-    ready, silent = expression.subs(READY, 1), expression.subs(READY, 0)
-    return READY * ready + (1 - READY) * silent if silent != 0 else READY * ready
+def ways(matrix, between, way, end):
+    """The ways that go on from ``way`` to the ``end``, as lists of numbers."""
+    if way[-1] == end:
+        return [way]
+    onward = [k for k in between if k != way[-1] and matrix[k, way[-1]] != 0]
+    return [found for k in onward for found in ways(matrix, between, [*way, k], end)]
+
+
+def along(matrix, way):
+    """What comes through one way."""
+    gains = [matrix[b, a] for a, b in zip(way, way[1:])]
+    return sympy.Mul(*gains) * DT ** len(gains) * divided_exp(*(DT * matrix[i, i] for i in way))

@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 from brian2.core.functions import Function
 
-from localplast import divided_exp as divided
+from localplast import divided_exp as divided, matrix_exp as matrix
 from localplast.divided_exp import divided_exp, exprel
 
 __all__ = [
@@ -106,7 +106,7 @@ def brian2_function(name, arguments, value, text):
 
 #: What Brian2 must be given to know the names, as part of a namespace.
 FUNCTIONS = {
-    **divided.FUNCTIONS,
+    **divided.ENGINES.functions, **matrix.ENGINES.functions,
     "bounded_number": brian2_function(
         "bounded_number", "x", lambda x: np.clip(x, -LARGEST[8], LARGEST[8]),
         f"x > {LARGEST[8]!r} ? {LARGEST[8]!r} : x < -{LARGEST[8]!r} ? -{LARGEST[8]!r} : x",

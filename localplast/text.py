@@ -11,9 +11,9 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from sympy.logic.boolalg import Boolean
 
-from localplast.divided_exp import name as name_of
 from localplast.language import Draw, absolute, ceil, clip, floor, mod, sign, timestep
 from localplast.slopes import Tamed
+from localplast.variadic import Variadic
 
 __all__ = ["fit", "measured", "to_text", "unit_symbol"]
 
@@ -32,10 +32,8 @@ class Printer(CustomSympyPrinter):
 
     def _print_Function(self, expr):
         arguments = expr.args[:-1] if isinstance(expr, Draw) else expr.args
-        return f"{NAMES.get(expr.func.__name__, expr.func.__name__)}({self.stringify(arguments, ', ')})"
-
-    def _print_divided_exp(self, expr):
-        return f"{name_of(len(expr.args))}({self.stringify(expr.args, ', ')})"
+        name = expr.called if isinstance(expr, Variadic) else NAMES.get(expr.func.__name__, expr.func.__name__)
+        return f"{name}({self.stringify(arguments, ', ')})"
 
     def _print_mod(self, expr):
         return "(({})%({}))".format(*map(self.doprint, expr.args))

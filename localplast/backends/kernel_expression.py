@@ -8,10 +8,10 @@ import numpy as np
 import sympy
 
 from localplast.calculus import Tape, operation, symbol
-from localplast.divided_exp import divided_exp, name as name_of
 from localplast.errors import UnsupportedError
 from localplast.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, timestep
 from localplast.slopes import Tamed
+from localplast.variadic import Variadic
 
 __all__ = ["Constants", "Writer", "check_c_form"]
 
@@ -171,8 +171,8 @@ def arithmetic(node, arguments):
 
 
 def c_name(node):
-    if node.func is divided_exp:
-        return name_of(len(node.args))
+    if isinstance(node, Variadic):
+        return node.called
     if node.func.__name__ != "exprel":
         raise UnsupportedError(f"{node.func.__name__}() has no C form")
     return "exprel"

@@ -1,6 +1,6 @@
 """The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
 
-from localplast.divided_exp import C_TEXT
+from localplast import divided_exp, matrix_exp
 
 __all__ = ["HELPERS", "add", "events", "gather_each", "indent", "taps", "total", "weighted"]
 
@@ -57,7 +57,7 @@ static int broken(const real *x, long n)
 static inline real where_finite(real x, real y) { return y - y == 0 ? x : 0; }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 """
-HELPERS += C_TEXT + r"""
+HELPERS += divided_exp.ENGINES.c_text + "\n" + matrix_exp.ENGINES.c_text + r"""
 
 /* Of numpy: the remainder has the sign of the divisor, and the quotient is that without the remainder. */
 static inline real modulo(real a, real b)
