@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from localplast.arguments import presented
+from localplast.bounds import check_start
 from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
@@ -136,6 +137,7 @@ class Fit:
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
+        check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
         pauses = (updates, self.test_every, *kept_every, started)
