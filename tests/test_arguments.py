@@ -168,6 +168,10 @@ CALLS = {
     "test below zero": (lambda: learn(test=-1), "test is a whole number of trials, 0 or more"),
     "test every none": (lambda: learn(test=2, test_every=0), "test_every is a whole number of updates, 1 or more"),
     "no threads": (lambda: learn(threads=0), "threads is a whole number, 1 or more"),
+    "threads of Brian2": (
+        lambda: learn(rule=eprop(), backend="brian2", threads=2), "threads=2 .*'torch', and Brian2 runs on one thread",
+    ),
+    "threads of a simulation": (lambda: simulate(backend="torch", threads=4), "threads=4 .* a simulation runs on one"),
     "every of nothing": (lambda: simulate(record=["rec.v"], every=0), "every=0 is not a positive whole number of steps"),
     "every within a step": (lambda: simulate(record=["rec.v"], every=1.5 * ms), "every=.* is not a positive whole number of steps of"),
     "every as a float": (lambda: simulate(every=2.0), "every=2.0"),
@@ -392,7 +396,8 @@ def test_a_malformed_call_says_what_is_wrong(case):
 def test_the_right_call_beside_each_wrong_one_runs():
     """Quantities where a number with a unit makes sense, and what is odd but legal."""
     assert learn(batch=1, test=1, test_every=1, seed=np.int64(3), threads=1, dtype="float32")["metrics"].sizes["update"] == 3
-    assert simulate(record=["rec.v"], every=3 * ms)["rec"]["v"].sizes["time"] == 4
+    assert simulate(record=["rec.v"], every=3 * ms, threads=1)["rec"]["v"].sizes["time"] == 4
+    assert learn(batch=2, threads=2, updates=1)["metrics"].sizes["update"] == 1
     assert spikes(RATES * Hz).attrs["loss"] > 0 and slope(weight=np.zeros(STEPS)).attrs["loss"] == 0
     assert np.isnan(slope(weight=np.zeros(STEPS)).attrs["accuracy"])
     assert learn(task=lp.Task("bools", lambda *a: trials(np.array([True, False])), None), batch=2)["metrics"].sizes["update"] == 2

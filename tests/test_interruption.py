@@ -411,6 +411,24 @@ def test_training_for_longer(kind, first, every, tmp_path):
     assert list(found["/metrics"]["update"][found["/metrics"]["test_loss"].notnull()]) == sorted({0, first, 4})
 
 
+@pytest.mark.parametrize("first, every", [(1, 2), (2, 4), (3, 2), (4, 3)])
+def test_weights_along_a_run_that_is_trained_for_longer(first, every, tmp_path):
+    """The last weights of the shorter run are none of the longer one's; they come back where that is given up."""
+
+    def training(update, batch, seed):
+        if update == first:
+            kill()
+        return TASK.training(update, batch, seed)
+
+    again = functools.partial(learn, "an adjoint", tmp_path / "run", record={"cues_rec.weight": {"every": every}})
+    shorter = facts(again(updates=first))["/cues_rec"]
+    with child(lambda: again(True, task=lp.Task("drawn", training, TASK.testing))):
+        pass
+    xr.testing.assert_identical(facts(again(True, updates=first))["/cues_rec"], shorter)
+    expected = learn("an adjoint", record={"cues_rec.weight": {"every": every}})
+    xr.testing.assert_identical(facts(again(True))["/cues_rec"], facts(expected)["/cues_rec"])
+
+
 OTHER = {
     "seed": ({"seed": 1}, r"other seed \(0, not 1\)"), "batch": ({"batch": 3}, r"other batch \(2, not 3\)"),
     "test": ({"test": 4}, r"other test \(3, not 4\)"), "rule": ({"rule": eprop(feedback="random")}, "other rule"),

@@ -1,6 +1,8 @@
 """Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has it."""
 
 import ctypes
+import re
+import shutil
 
 import brian2 as b2
 import numpy as np
@@ -229,6 +231,41 @@ class TestPlaces:
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
+
+
+COMPILER = pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
+
+
+class TestPrograms:
+    """Brian2's C++, which is compiled with other options than our kernels, finds what its numpy does."""
+
+    @COMPILER
+    @pytest.mark.parametrize("place", ["equation", *(pytest.param(p, marks=pytest.mark.slow) for p in ("reset", "literals"))])
+    def test_the_gradient_of_a_program_is_that_of_numpy(self, place):
+        net = around(neuron(place))
+        one, other = (
+            numbers(lp.gradient(net, some_trials(), eprop(reset=True), backend="brian2", target=target))
+            for target in ("cpp", "numpy")
+        )
+        assert np.abs(other["cues_it.gradient"]).min() > 0
+        assert_same(one, other, rtol=1e-12)
+
+    @COMPILER
+    @pytest.mark.slow
+    def test_every_word_in_one_program(self):
+        letters = {"x": "first", "y": "second_"}
+        texts = [re.sub(r"\b[xy]\b", lambda found: letters[found[0]], text) for text in WORDS]
+        names = [f"r{n}" for n in range(len(WORDS))]
+        model = NeuronModel(
+            "words", "\n".join(f"{name} : 1" for name in ("v", *names)), dict.fromkeys(letters.values(), 1.0),
+            update="\n".join(f"{name} = {text}" for name, text in zip(names, texts, strict=True)),
+        )  # fmt: skip
+        values = {letters[name]: array for name, array in points().items()}
+        cells = lp.Population(len(points()["x"]), model, values)
+        net = lp.Network(dt=1 * ms, cues=lp.Input(1), it=cells, projections=[lp.Projection("cues", "it", weight=0.0)])
+        found = lp.run(net, lp.Trials({"cues": np.zeros((1, 1, 1), bool)}), target="cpp", record=[f"it.{name}" for name in names])
+        expected = by_tape([to_sympy(text) for text in WORDS], points())
+        assert_all_equal([found["it"][name].values[0, 0] for name in names], expected, WORDS, rtol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------- statements in sequence
