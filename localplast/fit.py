@@ -243,15 +243,17 @@ class Fit:
         """Save a last time, with the last weights of those kept along the way, and mark the record as complete."""
         with deferred(), writing(path):
             self.keep_along(recorder, [name for name in recorder.request.weights if recorder.last.get(name) != self.done])
+            self.keep_place(recorder)
             self.save(recorder, path)
             recorder.close()
 
     def leave(self, recorder, path, error):
         """Go back to the end of the last whole block, save it, and tell who pressed Ctrl-C."""
-        self.stand_at(self.reached)
-        recorder.cut(self.reached.rows)
-        if not isinstance(error, DiskError):
-            self.save(recorder, path)
+        if not recorder.closed:
+            self.stand_at(self.reached)
+            recorder.cut(self.reached.rows)
+            if not isinstance(error, DiskError):
+                self.save(recorder, path)
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"stopped after {self.done} of {self.updates} updates; {saved_in(path)}") from None
 

@@ -11,6 +11,7 @@ from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError
 from localplast.finite import check_states, explained
 from localplast.images import weight_dims
+from localplast.interrupt import still_deaf
 from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
@@ -22,6 +23,8 @@ from localplast.progress import progress
 from localplast.record import Recorder, Request
 from localplast.rule import Rule
 from localplast.task import Task, Trials
+
+still_deaf()
 
 __all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
 

@@ -4,7 +4,10 @@ import contextlib
 import errno
 import functools
 import os
+import resource
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,9 +21,11 @@ import localplast as lp
 from localplast import fit
 from localplast.comparison import compare
 from localplast.errors import DiskError, Interrupted
+from localplast.interrupt import still_deaf
 from localplast.lock import only_writer
 from localplast.loss import gumbel, mse, reward
 from localplast.models import alif, leaky_readout, lif
+from localplast.record import Recorder
 from localplast.rules import bptt, dendritic, eprop, feedback_alignment
 from localplast.samples import sample
 
@@ -73,7 +78,7 @@ def moving():
 KINDS = {
     "BPTT in C": lambda: dict(net=network(), backend="torch", rule=bptt()),
     "plain Torch, noise": lambda: dict(net=network(STOCHASTIC), backend="torch", rule=bptt()),
-    "an adjoint": lambda: dict(net=network(), backend="torch", rule=eprop(), record={"cues_rec.weight": {"every": 2}}),
+    "an adjoint": lambda: dict(net=network(), backend="torch", rule=eprop(), record={"cues_rec.weight": {"every": 3}}),
     "online in C": lambda: dict(net=network(), backend="torch", rule=eprop(update=3 * ms), batch=1),
     "graded": lambda: dict(
         net=sample("dendrites"), task=lp.Task.generated("currents", currents), backend="torch", rule=dendritic(), loss=mse()
@@ -333,6 +338,44 @@ def test_ctrl_c_says_what_is_saved(path, tmp_path, monkeypatch):
         learn("an adjoint", place, task=lp.Task("drawn", training, TASK.testing))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
+def test_ctrl_c_while_a_program_in_cpp_runs(tmp_path, monkeypatch):
+    """A terminal sends it to the program as well, which ends at once."""
+    original, runs = subprocess.Popen.communicate, []
+
+    def communicate(self, *arguments, **options):
+        runs.extend([self] * (self.args[0] == "./main"))
+        if len(runs) == 2 and self is runs[-1]:
+            self.send_signal(signal.SIGINT)
+        return original(self, *arguments, **options)
+
+    expected = facts(learn("Brian2", target="cpp", test_every=1))
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    with pytest.raises(Interrupted, match="stopped after 1 of 4 updates; what was learned is saved in .*run"):
+        learn("Brian2", tmp_path / "run", target="cpp", test_every=1)
+    for name, found in facts(learn("Brian2", tmp_path / "run", True, target="cpp", test_every=1)).items():
+        xr.testing.assert_equal(found, expected[name])
+
+
+@pytest.mark.parametrize("moment", ["save", "tree"])
+def test_ctrl_c_at_the_very_end(moment, tmp_path, monkeypatch):
+    """While the last checkpoint is written, and once the record is complete."""
+    where = {"save": (fit.Fit, "write_checkpoint"), "tree": (Recorder, "close")}[moment]
+    original = getattr(*where)
+
+    def interrupted(self, *arguments):
+        if getattr(self, "done", UPDATES) == UPDATES:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(*where, interrupted)
+    with pytest.raises(Interrupted, match="stopped after 4 of 4 updates; what was learned is saved in .*run"):
+        learn("an adjoint", tmp_path / "run")
+    monkeypatch.undo()
+    check("an adjoint", tmp_path / "run")
+
+
 def test_ctrl_c_while_brian2_runs_is_no_end_of_a_run(tmp_path):
     """Brian2 takes it for a wish to end early, and returns as if all had been simulated."""
     timer = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
@@ -342,6 +385,17 @@ def test_ctrl_c_while_brian2_runs_is_no_end_of_a_run(tmp_path):
         lp.run(net, trials, record=["rec.spikes"], show=False)
     with pytest.raises(KeyboardInterrupt):  # and the next one is heard too
         signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_stays_ignored_where_it_was(monkeypatch):
+    """As in a job in the background of a script, where Brian2 would call ``SIG_IGN``."""
+    before, brian2s = signal.getsignal(signal.SIGINT), type("Handler", (), {"previous_handler": signal.SIG_IGN})()
+    monkeypatch.setattr(signal, "getsignal", lambda number: brian2s)
+    try:
+        still_deaf()
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # A full disk
@@ -361,6 +415,29 @@ def test_a_full_disk(kind, tmp_path, writes, often):
             learn(kind, path)
         if (path / "zarr.json").exists():
             assert not lp.open(path).attrs["complete"]
+        check(kind, path)
+
+
+@contextlib.contextmanager
+def files_up_to(size):
+    """No file can grow beyond so many bytes: the write that would do so is cut short, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["an adjoint", "comparison"])
+def test_a_disk_that_is_full_within_a_file(kind, tmp_path, often):
+    """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes on."""
+    begin(kind, tmp_path / "sizes")
+    sizes = sorted({file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()})
+    for size in {0, sizes[len(sizes) // 2] - 1, sizes[-1] - 1}:
+        path = tmp_path / str(size)
+        with files_up_to(size), pytest.raises(DiskError, match=f"{path}.* cannot be written .*File too large"):
+            begin(kind, path)
         check(kind, path)
 
 
