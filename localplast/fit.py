@@ -340,7 +340,8 @@ class Fit:
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)
-                self.write_checkpoint(path, {})
+                with deferred():
+                    self.write_checkpoint(path, {})
             return Recorder(self.net, request, path=path, provenance=self.origin())
 
     def open_again(self, request, path):

@@ -301,12 +301,14 @@ class Lines:
 
 def interrupted_at_random(kind, folder, number):
     """Ctrl-C at random lines of a run: what is left is readable, has no half of an update, and goes on."""
+    whole(kind)  # what is done once and kept is not counted
     counting = Lines(0)
     counting.run(lambda: learn(kind, folder / "counted"))
     for after in np.random.default_rng(number).integers(1, -counting.left, number).tolist():
-        path = folder / str(after)
+        path, counted = folder / str(after), Lines(after)
         with pytest.raises(KeyboardInterrupt):
-            Lines(after).run(lambda path=path: learn(kind, path))
+            counted.run(lambda path=path: learn(kind, path))
+            assert counted.left <= 0, "the run had less lines"
         if path.exists():
             left = lp.open(path)
             done = left["metrics"].sizes["update"] if "metrics" in left.children else 0
@@ -356,6 +358,21 @@ def test_ctrl_c_while_a_program_in_cpp_runs(tmp_path, monkeypatch):
         learn("Brian2", tmp_path / "run", target="cpp", test_every=1)
     for name, found in facts(learn("Brian2", tmp_path / "run", True, target="cpp", test_every=1)).items():
         xr.testing.assert_equal(found, expected[name])
+
+
+def test_ctrl_c_while_the_first_checkpoint_is_written(tmp_path, monkeypatch):
+    original = fit.save_checkpoint
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        original(*arguments)
+
+    monkeypatch.setattr(fit, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learn("an adjoint", tmp_path / "run")
+    assert fit.checkpoint_of(tmp_path / "run").exists()
+    monkeypatch.undo()
+    check("an adjoint", tmp_path / "run")
 
 
 @pytest.mark.parametrize("moment", ["save", "tree"])
