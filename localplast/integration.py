@@ -11,12 +11,16 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import get_dimensions
 
 from localplast.errors import ModelError
-from localplast.propagator import chained_code
+from localplast.propagator import chained_code, conditional_code
 
 __all__ = [
     "Integrand", "check_method", "check_numbers", "check_refractory", "divided_by", "integrated", "known_to_integrator",
     "with_refractory",
 ]  # fmt: skip
+
+
+#: Methods whose text is written here, where Brian2's would divide zero by zero.
+OWN_TEXT = {"exact": chained_code, "linear": chained_code, "exponential_euler": conditional_code}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Integrand:
 def integrated(integrand):
     """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
 
-    That of an exact step is written so that time constants may meet, where variables feed each other in a chain.
+    Exact steps are written so that time constants may meet, where variables feed each other in a chain. They, and those
+    of exponential Euler, are written so that nothing need leak.
 
     Raises
     ------
@@ -55,8 +60,9 @@ def integrated(integrand):
     if not model.odes:
         return ""
     variables = known_to_integrator(model, integrand.variables)
-    linear = str(model.method).lower() in ("exact", "linear")
-    if linear and (code := chained_code(model.parsed, variables)):
+    method = str(model.method).lower()
+    written = OWN_TEXT.get(method)
+    if written and (code := written(model.parsed, variables)):
         return code
     return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
 

@@ -8,30 +8,35 @@ For ``dx/dt = M x + b`` without loops the propagator is a sum over the ways alon
 with divided differences of the exponential (:mod:`localplast.divided_exp`). Brian2's own text is the same with the
 quotients written out, and gives 0/0 where two time constants are equal, and noise near it. Loops, such as two
 compartments that pull at each other, keep Brian2's text: their rates of decay stay apart while they are coupled.
+
+Exponential Euler solves each equation alone, ``x <- exp(a dt) x + dt exprel(a dt) b``. Brian2 writes
+``(exp(a dt) - 1) b/a``, which is 0/0 where nothing leaks: a conductance that is zero until a spike arrives.
 """
 
 import sympy
 from brian2.stateupdaters.exact import get_linear_system
+from brian2.stateupdaters.exponential_euler import get_conditionally_linear_system
 
 from localplast.calculus import symbol, to_sympy
 from localplast.divided_exp import MOST_POINTS, divided_exp
 from localplast.language import int_
 from localplast.text import to_text
 
-__all__ = ["chained_code"]
+__all__ = ["chained_code", "conditional_code"]
 
 READY = int_(symbol("not_refractory"))
 DT = symbol("dt")
 
 
 def chained_code(equations, variables):
-    """Abstract code of the exact update; None where nothing feeds anything else, or in a loop."""
+    """Abstract code of the exact update; None in a loop, and where nothing feeds anything else and all decays."""
     names, *system = get_linear_system(equations, variables)
     # with functions as they are known here
     matrix, constants = (part.applyfunc(lambda e: to_sympy(to_text(e))) for part in system)
     size = len(names)
     feeds = [(i, j) for i in range(size) for j in range(size) if i != j and matrix[i, j] != 0]
-    ways = [way for j in range(size) for way in ways_from(j, feeds)] if feeds else []
+    steady = any(constants[i] != 0 and may_vanish(matrix[i, i]) for i in range(size))
+    ways = [way for j in range(size) for way in ways_from(j, feeds)] if feeds or steady else []
     if not ways or None in ways or max(map(len, ways)) + 3 > MOST_POINTS:
         return None
     new = [sympy.Integer(0)] * size
@@ -42,6 +47,31 @@ def chained_code(equations, variables):
             new[way[-1]] += along(matrix, way, constants[way[0]])
     lines = [f"_{name} = {to_text(by_readiness(e))}" for name, e in zip(names, new, strict=True)]
     return "\n".join([*lines, *(f"{name} = _{name}" for name in names)])
+
+
+def conditional_code(equations, variables):
+    """Abstract code of exponential Euler; None where it cannot be, and where all decays."""
+    if equations.is_stochastic:
+        return None
+    try:
+        system = get_conditionally_linear_system(equations, variables)
+    except ValueError:
+        return None
+    rates = {name: [to_sympy(to_text(sympy.sympify(e))) for e in pair] for name, pair in system.items()}
+    if not any(b != 0 and may_vanish(a) for a, b in rates.values()):
+        return None
+    new = {name: sympy.exp(DT * a) * symbol(name) + DT * b * exprel(DT * a) for name, (a, b) in rates.items()}
+    return "\n".join([*(f"_{name} = {to_text(e)}" for name, e in new.items()), *(f"{name} = _{name}" for name in new)])
+
+
+def exprel(expression):
+    """``(exp(x) - 1)/x`` of an expression, 1 at 0."""
+    return to_sympy("exprel(y)").subs(symbol("y"), expression)
+
+
+def may_vanish(rate):
+    """Whether a rate of decay is zero for some numbers: it is no constant over others, as 1/tau is."""
+    return rate != 0 and bool(sympy.fraction(sympy.together(rate))[0].free_symbols - {symbol("not_refractory")})
 
 
 def ways_from(start, feeds):

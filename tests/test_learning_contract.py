@@ -1,5 +1,6 @@
 """What holds of every run of learning: who hears the teacher, what stays, what is judged and what is counted."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cost, fit, rules
+from localplast.filters import Immediate
 from localplast.loss import cross_entropy, mse
 from localplast.models import (
     instant_readout, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif, van_rossum_readout,
@@ -330,3 +332,20 @@ def test_weights_that_cannot_matter_stay(engine, update, monkeypatch):
     assert np.abs(found["cues_rec"]["weight"] - start["cues_rec"]).max() > 1e-3
     for name in IDLE:
         np.testing.assert_array_equal(found[name]["weight"], start[name])
+
+
+@pytest.mark.parametrize("rule", [
+    eprop(kappa=0.0), eprop(kappa=7 * ms), replace(eprop(), filter=Immediate()),
+], ids=["no filter", "another time", "immediate"])  # fmt: skip
+def test_a_rule_with_another_filter_is_no_cut_of_the_graph(rule):
+    """Its traces are carried forward, and not what automatic differentiation finds with the filter of the readout."""
+    net, raster = recurrent(), np.random.default_rng(2).random((1, STEPS, 6)) < 0.4
+    trials = Trials({"cues": raster}, np.ones((1, STEPS, 2)))
+    with pytest.raises(lp.UnsupportedError, match="no cut of the credit graph equals .* use form='traces'"):
+        lp.gradient(net, trials, rule, loss=mse(), form="adjoint")
+    found, traces, usual = (
+        lp.gradient(net, trials, each, loss=mse(), form=form)["cues_rec"]["gradient"].values
+        for each, form in ((rule, None), (rule, "traces"), (eprop(), None))
+    )
+    np.testing.assert_allclose(found, traces, rtol=1e-12)
+    assert np.abs(found - usual).max() > 0.01 * np.abs(usual).max()

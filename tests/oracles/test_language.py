@@ -236,6 +236,23 @@ class TestPlaces:
 COMPILER = pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
 
 
+@pytest.mark.parametrize("rule", [bptt(), eprop(reset=True)], ids=["BPTT", "e-prop"])
+def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
+    """Neurons rest where it is 0/0 as it is written: values and gradients of generated C are those of plain Torch."""
+    model = NeuronModel(
+        "resting", "dv/dt = (-v + 0.3*(exprel(v) - 1) + 0.1*(1/exprel(v) - 1))/tau : 1", {"tau": 10 * ms},
+        threshold="v > 1", reset="v -= 1", method="euler", surrogate=triangle(1.0),
+    )  # fmt: skip
+    net, options = around(model), {"trainable": ["it.tau"]}
+    assert lp.run(net, some_trials(), record=["it.v"])["it"]["v"].values[0, 0].min() == 0  # nothing has arrived
+    expected = lp.gradient(net, some_trials(), rule, **options)
+    assert np.abs(expected["cues_it"]["gradient"]).min() > 0
+    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    found = lp.gradient(net, some_trials(), rule, **options)
+    assert found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
+    assert_same(numbers(found), numbers(expected))
+
+
 class TestPrograms:
     """Brian2's C++, which is compiled with other options than our kernels, finds what its numpy does."""
 
