@@ -13,7 +13,8 @@ from localplast.packages import need_torch
 
 __all__ = [
     "BACKENDS", "TARGETS", "as_number", "check_backend", "check_choice", "check_device", "check_dtype", "check_form", "check_kind",
-    "check_named", "check_path", "check_schedule", "check_seed", "check_simulating", "check_trainable", "check_whole", "is_real", "presented",
+    "check_named", "check_path", "check_schedule", "check_seed", "check_simulating", "check_threads", "check_trainable",
+    "check_whole", "is_real", "presented",
 ]  # fmt: skip
 
 BACKENDS = ("brian2", "torch")
@@ -140,6 +141,20 @@ def check_simulating(options):
     given = [f"{name}=" for name, value in options.items() if value not in (None, False)]
     if given:
         raise LocalplastError(f"Trials are simulated, and nothing learns: leave out {', '.join(given)}, or give a Task to be learned")
+
+
+def check_threads(threads, backend, simulated=False):
+    """How many threads share a batch, one where nobody says; raises where there is nothing that they could share."""
+    if threads is None:
+        return 1
+    check_whole("threads", threads, 1)
+    if threads > 1 and (simulated or backend != "torch"):
+        one = "a simulation" if simulated else "Brian2"
+        raise LocalplastError(
+            f"threads={threads} would share a batch that is learned with backend='torch', and {one} runs on one "
+            "thread: leave threads= out"
+        )
+    return threads
 
 
 def check_schedule(*, batch, updates, test=0, test_every=None):

@@ -6,7 +6,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 from localplast.arguments import is_real
 from localplast.errors import NetworkError
 
-__all__ = ["as_arrays", "check_bounds", "dale"]
+__all__ = ["as_arrays", "check_bounds", "check_given", "check_start", "check_within", "dale"]
 
 
 def dale(signs):
@@ -68,3 +68,38 @@ def check_bound(label, bound, shape, dimension):
             f"{label} has shape {np.shape(bound)}, which does not broadcast to {axes}, {shape}; "
             f"for one per {one} give {(shape[0], *(1,) * (len(shape) - 1))}"
         ) from None
+
+
+def check_given(label, weight, bounds, present):
+    """Raise where a weight that is given, not drawn, lies outside its bounds; ``present``: where there are synapses."""
+    found = as_arrays(bounds, present.shape)
+    if found is None:
+        return
+    weight = np.broadcast_to(np.asarray(weight, float), present.shape)
+    wrong = np.argwhere(present & ((weight < found[0]) | (weight > found[1])))
+    if len(wrong):
+        place = tuple(map(int, wrong[0]))
+        raise NetworkError(
+            f"{label}: the weight {weight[place]:g} at {place} lies outside its bounds, {found[0][place]:g} and "
+            f"{found[1][place]:g} (SI); give a weight within them, or wider bounds"
+        )
+
+
+def check_within(label, value, low, high):
+    """Raise where a parameter starts from outside its bounds, by more than rounding: 50*ms is not quite 0.05."""
+    numbers, slack = np.asarray(value, float), 1e-9
+    wrong = numbers[(numbers < low - slack * abs(low)) | (numbers > high + slack * abs(high))]
+    if wrong.size:
+        raise NetworkError(
+            f"{label}: it starts from {wrong.flat[0]:g}, not within its bounds, {low:g} and {high:g} (SI); give "
+            "another value, or wider bounds"
+        )
+
+
+def check_start(net, values, optimiser):
+    """Raise where a parameter that ``optimiser`` changes starts outside its bounds; weights are put within theirs."""
+    for name in net.trainable:
+        owner, key = name.split(".")
+        if owner in net.populations and not optimiser.frozen(name):
+            label = f"the values of population {owner!r}, trainable {key!r}"
+            check_within(label, values.other(name), *net.limits(name))

@@ -8,18 +8,21 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.arguments import is_real
-from localplast.bounds import check_bounds
+from localplast.bounds import check_bounds, check_given, check_within
 from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
-from localplast.integration import check_divisors
+from localplast.integration import check_numbers, divided_by
 from localplast.names import check_name
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
 from localplast.short_term import check_short_term
 from localplast.statements import parse_statement, split_statements
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "weight_dimension"]
+__all__ = [
+    "MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "synapses", "unit_text",
+    "weight_dimension",
+]  # fmt: skip
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
 MAX_DELAY_STEPS = 100_000
@@ -105,11 +108,8 @@ def check_node(name, node):
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
             check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
-    check_divisors(node.model, node.parameters, f"population {name!r}")
+    check_numbers(node.model, node.parameters, f"population {name!r}", NetworkError)
     check_trainable(name, node)
-    refractory = node.model.refractory
-    if refractory in node.parameters and np.any(np.asarray(node.parameters[refractory]) < 0):
-        raise NetworkError(f"population {name!r}: the refractory period {refractory!r} is negative")
 
 
 def check_trainable(name, node):
@@ -127,8 +127,20 @@ def check_trainable(name, node):
         low, high = (np.inf * sign if b is None else float(b) for b, sign in zip(bounds, (-1, 1), strict=True))
         if low > high:
             raise NetworkError(f"{label}: no value lies within the bounds {bounds!r}; the lowest comes first")
-        if bounds[0] is not None:
-            check_divisors(node.model, {key: bounds[0]}, f"{label}, lowest value")
+        check_divisor(label, node.model, key, low, high)
+        check_within(label, node.values[key], low, high)
+
+
+def check_divisor(label, model, key, low, high):
+    """Raise where a parameter that the equations divide by may learn to be zero, or a time that is negative."""
+    is_time = model.dimensions[key] == second.dim
+    if key in model.at_least_dt or key not in divided_by(model) or low > 0 or (high < 0 and not is_time):
+        return
+    lowest = "time above zero, such as (5*ms, None)" if is_time else "value above zero, such as (0.1, None)"
+    raise NetworkError(
+        f"{label}: the model divides by {key}, which may learn to be zero between its bounds, {low:g} and {high:g} "
+        f"(SI); give a lowest {lowest}"
+    )
 
 
 def check_time_constants(dt, name, node):
@@ -294,8 +306,16 @@ def check_shapes(net, p, projections):
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
         raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
+    if p.bounds is not None and not isinstance(weight, (Random, SameAs)):
+        check_given(label, weight, p.bounds, synapses(p, shape))
     if p.delay is not None:
         check_delay(label, p.delay, delay_shapes(*pair), net.dt)
+
+
+def synapses(p, shape):
+    """Where a projection may have synapses: a bool array of ``shape``."""
+    mask = np.asarray(p.mask, bool) if np.ndim(p.mask) else np.ones(shape, bool)
+    return mask & ~np.eye(shape[0], dtype=bool) if p.pre == p.post and not p.autapses else mask
 
 
 def check_delay(label, delay, shapes, dt):

@@ -190,7 +190,7 @@ def run(
     out: Out = Path("results"),
     resume: Resume = False,
     device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Of torch: how many share a batch.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch: how many share a batch; default 2.")] = None,
 ):
     """Train one network under one rule and write its record; or measure a phenomenon, and draw it too."""
     import localplast as lp
@@ -204,7 +204,7 @@ def run(
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
-        training["--device"] = device != "cpu"
+        training |= {"--device": device != "cpu", "--threads": threads}
         return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
     made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
     if rule and rule not in made_alone:
@@ -222,7 +222,7 @@ def run(
     tree = lp.run(
         built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
         batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), record=chosen.recorded, seed=seed,
-        path=path, resume=resume, threads=threads, device=device,
+        path=path, resume=resume, threads=threads or (2 if backend == "torch" else None), device=device,
     )
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from localplast.arguments import presented
+from localplast.bounds import check_start
 from localplast.checkpoint import begun, check_free, load_checkpoint, save_checkpoint
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
@@ -136,6 +137,7 @@ class Fit:
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
+        check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
         pauses = (updates, self.test_every, *kept_every, started)
@@ -232,18 +234,26 @@ class Fit:
         """Let what was done so far be done for good: learners replace their arrays and never write into them."""
         self.reached = Reached(self.learner.arrays(), self.done, self.seconds, recorder.rows)
 
+    def keep_along(self, recorder, names):
+        """One more row of the weights of these projections."""
+        for name in names:
+            recorder.set_weights(name, self.learner.numbers()[name], update=self.done)
+
     def end(self, recorder, path):
-        """Save a last time, and mark the record as complete."""
+        """Save a last time, with the last weights of those kept along the way, and mark the record as complete."""
         with deferred(), writing(path):
+            self.keep_along(recorder, [name for name in recorder.request.weights if recorder.last.get(name) != self.done])
+            self.keep_place(recorder)
             self.save(recorder, path)
             recorder.close()
 
     def leave(self, recorder, path, error):
         """Go back to the end of the last whole block, save it, and tell who pressed Ctrl-C."""
-        self.stand_at(self.reached)
-        recorder.cut(self.reached.rows)
-        if not isinstance(error, DiskError):
-            self.save(recorder, path)
+        if not recorder.closed:
+            self.stand_at(self.reached)
+            recorder.cut(self.reached.rows)
+            if not isinstance(error, DiskError):
+                self.save(recorder, path)
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"stopped after {self.done} of {self.updates} updates; {saved_in(path)}") from None
 
@@ -273,9 +283,7 @@ class Fit:
             self.check(update, metrics, recorder, began, trials)
             tested = self.tested(probe) if update % self.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
-        for name, every in recorder.request.weights.items():
-            if self.done % every == 0 or self.done == self.updates:
-                recorder.set_weights(name, self.learner.numbers()[name], update=self.done)
+        self.keep_along(recorder, [name for name, every in recorder.request.weights.items() if self.done % every == 0])
         self.keep_place(recorder)
         return {**metrics, **tested}
 
@@ -332,7 +340,8 @@ class Fit:
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)
-                self.write_checkpoint(path, {})
+                with deferred():
+                    self.write_checkpoint(path, {})
             return Recorder(self.net, request, path=path, provenance=self.origin())
 
     def open_again(self, request, path):
@@ -348,11 +357,11 @@ class Fit:
             text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
             raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
-        self.stand_at(stands)
+        self.stand_at(replace(stands, rows=regular(stands.rows, request, stands.done)))
         with writing(path):
             if not begun(path):
                 return Recorder(self.net, request, path=path, provenance=self.origin())
-            return Recorder.resume(path, self.net, request, position=stands.rows)
+            return Recorder.resume(path, self.net, request, position=self.reached.rows)
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
@@ -380,6 +389,12 @@ class Fit:
     def close(self):
         """Release what was compiled."""
         self.learner.close()
+
+
+def regular(rows, request, done):
+    """``rows`` without the last weights of a run that had come to its end: one that goes on has them elsewhere."""
+    kept = {f"{name}/{key}": done // every for name, every in request.weights.items() for key in ("weight", "update")}
+    return {key: min(n, kept.get(key, n)) for key, n in rows.items()}
 
 
 def drawn_by(net, values, seed):

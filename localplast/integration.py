@@ -12,14 +12,17 @@ from brian2.units.fundamentalunits import get_dimensions
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
-from localplast.propagator import exact_code
+from localplast.propagator import conditional_code, exact_code
 
 __all__ = [
-    "EXACT", "Integrand", "check_divisors", "check_method", "check_refractory", "integrated", "known_to_integrator", "with_refractory",
+    "EXACT", "Integrand", "check_method", "check_numbers", "check_refractory", "divided_by", "integrated", "known_to_integrator",
+    "with_refractory",
 ]  # fmt: skip
 
 #: What Brian2 calls the exact integration of linear equations.
 EXACT = ("exact", "linear")
+#: Methods whose text is written here, where Brian2's would divide zero by zero.
+OWN_TEXT = {**dict.fromkeys(EXACT, exact_code), "exponential_euler": conditional_code}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Integrand:
 def integrated(integrand):
     """Brian2's abstract code of one step of the equations of a model; empty without differential equations.
 
-    That of an exact step is written so that it is right at all values of the parameters (:mod:`localplast.propagator`).
+    Those of exact steps and of exponential Euler are written so that they are right at all values of the parameters
+    (:mod:`localplast.propagator`).
 
     Raises
     ------
@@ -58,7 +62,9 @@ def integrated(integrand):
     if not model.odes:
         return ""
     variables = known_to_integrator(model, integrand.variables)
-    if str(model.method).lower() in EXACT and (code := exact_code(model.parsed, variables)):
+    method = str(model.method).lower()
+    written = OWN_TEXT.get(method)
+    if written and (code := written(model.parsed, variables)):
         return code
     return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
 
@@ -88,21 +94,42 @@ def check_method(model, variables):
         raise ModelError(f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try {others}") from None
 
 
-def check_divisors(model, values, label):
-    """Raise where the model divides by one of these ``values``, and it is zero, or a time that is not above zero."""
-    for name in divisors(model.texts).intersection(values):
+def check_numbers(model, values, label, kind=ModelError):
+    """Raise an error of this ``kind`` where a parameter cannot have its value, by name in ``values``.
+
+    What the model divides by is not zero, and above it where it is a time; a refractory period is not negative.
+    """
+    if np.any(np.asarray(values.get(model.refractory, 0.0)) < 0):
+        raise kind(f"{label}: the refractory period {model.refractory!r} is negative")
+    for name in divided_by(model).intersection(values):
         array, is_time = np.asarray(values[name], float), model.dimensions[name] == second.dim
         if np.any(array <= 0 if is_time else array == 0):
             wrong = "a time above zero" if is_time else "not zero"
-            raise ModelError(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
+            raise kind(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
+
+
+def divided_by(model):
+    """Names of what the text of ``model`` divides by."""
+    return divisors(model.texts, tuple((name, model.written[name].expr.code) for name in model.subexpressions))
 
 
 @functools.cache
-def divisors(texts):
-    """Names that texts divide by: alone, or as a factor of what they divide by."""
+def divisors(texts, subexpressions=()):
+    """Names that texts divide by: alone, as a factor of what they divide by, or in one of the ``subexpressions``."""
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
-    below = [node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
-    return frozenset(name for node in below for name in factors(node))
+    inner = {name: frozenset(factors(ast.parse(text, mode="eval").body)) for name, text in subexpressions}
+    found = {name for node in nodes for name in factors(divisor(node))}
+    while more := set().union(*(inner.get(name, ()) for name in found)) - found:
+        found |= more
+    return frozenset(found)
+
+
+def divisor(node):
+    """What a node of a text divides by, or None."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.right
+    negative = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.UnaryOp)
+    return node.left if negative and isinstance(node.right.op, ast.USub) else None
 
 
 def factors(node):
@@ -111,6 +138,8 @@ def factors(node):
         yield node.id
     elif isinstance(node, ast.UnaryOp):
         yield from factors(node.operand)
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("abs", "sqrt"):
+        yield from factors(node.args[0])
     elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div, ast.Pow)):
         yield from factors(node.left)
         if isinstance(node.op, ast.Mult):
@@ -125,12 +154,10 @@ def with_refractory(model):
 
 
 def check_refractory(model, variables):
-    """Raise unless the refractory period is a time from zero."""
+    """Raise unless the refractory period is a time."""
     if model.refractory is None:
         return
     if model.refractory not in model.parameters:
         raise ModelError(f"{model.name}: refractory={model.refractory!r} must name a parameter, such as 'tau_ref'")
     if variables[model.refractory].dim != second.dim:
         raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is not a time")
-    if np.any(np.asarray(model.parameters[model.refractory]) < 0):
-        raise ModelError(f"{model.name}: the refractory period {model.refractory!r} is negative")

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 
-__all__ = ["deferred", "terminable", "undisguised"]
+__all__ = ["deferred", "still_deaf", "terminable", "undisguised"]
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,6 +45,16 @@ def undisguised():
     present = signal.getsignal(signal.SIGINT)
     with handled(getattr(present, "previous_handler", present), (signal.SIGINT,)):
         yield
+
+
+def still_deaf():
+    """Ignore Ctrl-C where this process did so before Brian2 was imported: a job in the background of a script.
+
+    Brian2 answers it all the same, and hands it on to who answered before: there is nobody to be called.
+    """
+    ignored = getattr(signal.getsignal(signal.SIGINT), "previous_handler", None) is signal.SIG_IGN
+    if ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import torch
 from localplast.arguments import check_kind
 from localplast.backends.torch_learn import TorchLearner
 from localplast.backends.torch_traces import OnlineLearner
+from localplast.bounds import check_start
+from localplast.delay import check_delays
 from localplast.errors import UnsupportedError
 from localplast.network import Network
 from localplast.plan import check_trials
@@ -52,11 +54,13 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     check_kind("net", net, Network)
     check_kind("trials", trials, Trials)
     check_learner(net, rule, optimiser, loss)
-    check_options(net, "torch", None, "cpu", "float64", seed, values)
+    _, values = check_options(net, "torch", None, "cpu", "float64", seed, values)
     if not rule.local or rule.update == "trial":
         raise UnsupportedError(f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)")
     check_trials(net, trials)
-    request, values = Request.parse(net, record, every=every), values or net.draw(seed)
+    check_start(net, values, optimiser)
+    check_delays(net, values, trials.steps)
+    request = Request.parse(net, record, every=every)
     states = Request(tuple(e for e in request.entries if e.variable != "weight"))
     trials = trials if rule.taught else trials.without(net.teachers)
     trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))

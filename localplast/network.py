@@ -8,10 +8,11 @@ import zlib
 import numpy as np
 
 from localplast.bounds import as_arrays, dale
-from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, weight_dimension
+from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
 from localplast.delay import Kernel
 from localplast.errors import LocalplastError, NetworkError
 from localplast.images import Convolution, convolution, form_of, pooling, weight_shape
+from localplast.integration import check_numbers
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.parts import (
     Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic,
@@ -238,6 +239,7 @@ class Network(Data):
                         f"population {name!r} has {population.size} neurons, and the values have {key} of shape "
                         f"{np.shape(number)}: they were drawn for another network; use net.draw(seed)"
                     )
+            check_numbers(population.model, values.parameters[name], f"the values of population {name!r}", NetworkError)
 
     def draw(self, seed=0):
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
@@ -270,10 +272,6 @@ def draw_weight(projection, shape, rng, mask):
 
 
 def draw_mask(projection, shape, rng):
-    mask = np.ones(shape, bool)
-    if projection.mask is not None:
-        given = np.asarray(projection.mask)
-        mask = given.astype(bool) if given.ndim else rng.random(shape) < float(given)
-    if projection.pre == projection.post and not projection.autapses:
-        mask = mask & ~np.eye(shape[0], dtype=bool)
-    return mask
+    mask = synapses(projection, shape)
+    drawn = projection.mask is not None and not np.ndim(projection.mask)
+    return mask & (rng.random(shape) < float(projection.mask)) if drawn else mask

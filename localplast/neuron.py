@@ -22,7 +22,7 @@ from brian2.utils.stringtools import get_identifiers
 from localplast.arguments import is_real
 from localplast.bounded import check_written
 from localplast.errors import ModelError
-from localplast.integration import Integrand, check_divisors, check_method, check_refractory, integrated, with_refractory
+from localplast.integration import Integrand, check_method, check_numbers, check_refractory, integrated, with_refractory
 from localplast.language import read
 from localplast.mismatch import Mismatch
 from localplast.names import check_name
@@ -293,7 +293,7 @@ def check_model(model):
         if get_dimensions(value) != model.dimensions[name]:
             unit = get_unit(model.dimensions[name])
             raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
-    check_divisors(model, model.parameters, model.name)
+    check_numbers(model, model.parameters, model.name)
     check_method(model, variables)
 
 

@@ -162,7 +162,8 @@ class Population(Data):
     """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays.
 
     ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take (either
-    may be None): ``{"tau_mem": (5*ms, 100*ms)}``.
+    may be None): ``{"tau_mem": (5*ms, 100*ms)}``. It starts between them, and they keep what
+    the model divides by away from zero.
     """
 
     size: int
@@ -204,9 +205,9 @@ class Projection(Data):
     plastic : bool
         Whether rules may change the weights.
     bounds : (low, high), optional
-        What weights are clipped to: when they are drawn, when learning begins and after every update. Each None, one
-        number or an array that broadcasts to ``(pre, post)``, such as ``(pre, 1)``, in the unit of the weight. See
-        :func:`~localplast.bounds.dale`.
+        What weights are clipped to: when they are drawn, when learning begins and after every update; a weight that is
+        given here lies within them. Each None, one number or an array that broadcasts to ``(pre, post)``, such as
+        ``(pre, 1)``, in the unit of the weight. See :func:`~localplast.bounds.dale`.
     name : str, optional
         Default ``pre_post``.
     output : str, optional

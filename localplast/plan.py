@@ -183,7 +183,8 @@ def with_numbers(net, values):
             k: Quantity(v, dim=population.model.dimensions[k]) for k, v in values.parameters[name].items()
             if not np.array_equal(v, population.values[k])
         }  # fmt: skip
-        nodes[name] = replace(population, parameters={**population.parameters, **found}) if found else population
+        bounds = {k: widened(pair, found[k]) if k in found else pair for k, pair in population.trainable.items()}
+        nodes[name] = replace(population, parameters={**population.parameters, **found}, trainable=bounds)
     for p in net.projections.values():
         steps = values.delays[p.name]
         if not np.array_equal(steps, net.delay_steps(p)):
@@ -191,6 +192,12 @@ def with_numbers(net, values):
             p = replace(p, delay=delay)
         projections.append(p)
     return type(net)(dt=net.dt, projections=projections, **nodes)
+
+
+def widened(bounds, numbers):
+    """``bounds`` with ``numbers`` between them: a gradient is found beyond those of learning, too."""
+    low, high = bounds
+    return (None if low is None else min(low, numbers.min()), None if high is None else max(high, numbers.max()))
 
 
 def check_trainable(net, rule, parameters, delays):

@@ -312,8 +312,8 @@ def credit(net, name, target):
     slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
     if slope == 0:
         raise UnsupportedError(
-            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than one step after, "
-            "and a layered signal has no memory of it; use eprop() or bptt()"
+            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than "
+            "one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
         )
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
     return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

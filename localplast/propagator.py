@@ -10,6 +10,9 @@ with divided differences of the exponential (:mod:`localplast.divided_exp`). Whe
 such as two compartments that pull at each other, it is computed from the part of ``M dt`` that lies between the two
 (:mod:`localplast.matrix_exp`). Brian2's own text is the same with the quotients and roots written out: 0/0 where time
 constants are equal, a leak or a coupling is zero, noise near it, and no real number where variables oscillate.
+
+Exponential Euler solves each equation alone, ``x <- exp(a dt) x + dt exprel(a dt) b``. Brian2 writes
+``(exp(a dt) - 1) b/a``, which is 0/0 where nothing leaks: a conductance that is zero until a spike arrives.
 """
 
 from itertools import product
@@ -17,6 +20,7 @@ from itertools import product
 import sympy
 from brian2.stateupdaters.base import UnsupportedEquationsException
 from brian2.stateupdaters.exact import get_linear_system
+from brian2.stateupdaters.exponential_euler import get_conditionally_linear_system
 
 from localplast.calculus import symbol, to_sympy
 from localplast.divided_exp import MOST_POINTS, divided_exp
@@ -24,7 +28,7 @@ from localplast.language import Draw, int_
 from localplast.matrix_exp import LARGEST_SIZE, matrix_exp
 from localplast.text import to_text
 
-__all__ = ["exact_code"]
+__all__ = ["conditional_code", "exact_code"]
 
 READY = int_(symbol("not_refractory"))
 DT = symbol("dt")
@@ -54,8 +58,8 @@ def driven_system(equations, variables):
 def plain(matrix, i):
     """Whether a variable is driven by nothing, or by a constant alone while it decays whatever the parameters are."""
     others = [k for k in range(matrix.cols) if k != i and matrix[i, k] != 0]
-    decay = sympy.fraction(sympy.together(matrix[i, i].subs(READY, 1)))[0]
-    return decay != 0 and (not others or (others == [matrix.cols - 1] and decay.is_number))
+    rate = matrix[i, i].subs(READY, 1)
+    return rate != 0 and (not others or (others == [matrix.cols - 1] and not may_vanish(rate)))
 
 
 def by_readiness(ready, silent):
@@ -106,3 +110,28 @@ def along(matrix, way):
     """What comes through one way."""
     gains = [matrix[b, a] for a, b in zip(way, way[1:])]
     return sympy.Mul(*gains) * DT ** len(gains) * divided_exp(*(DT * matrix[i, i] for i in way))
+
+
+def conditional_code(equations, variables):
+    """Abstract code of exponential Euler; None where it cannot be, and where all decays."""
+    if equations.is_stochastic:
+        return None
+    try:
+        system = get_conditionally_linear_system(equations, variables)
+    except ValueError:
+        return None
+    rates = {name: [to_sympy(to_text(sympy.sympify(e))) for e in pair] for name, pair in system.items()}
+    if not any(b != 0 and may_vanish(a) for a, b in rates.values()):
+        return None
+    new = {name: sympy.exp(DT * a) * symbol(name) + DT * b * exprel(DT * a) for name, (a, b) in rates.items()}
+    return "\n".join([*(f"_{name} = {to_text(e)}" for name, e in new.items()), *(f"{name} = _{name}" for name in new)])
+
+
+def exprel(expression):
+    """``(exp(x) - 1)/x`` of an expression, 1 at 0."""
+    return to_sympy("exprel(y)").subs(symbol("y"), expression)
+
+
+def may_vanish(rate):
+    """Whether a rate of decay is zero for some numbers: it is no constant over others, as 1/tau is."""
+    return rate != 0 and bool(sympy.fraction(sympy.together(rate))[0].free_symbols - {symbol("not_refractory")})

@@ -5,12 +5,13 @@ import xarray as xr
 
 from localplast.arguments import (
     BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_named, check_path, check_schedule,
-    check_seed, check_simulating, check_trainable, check_whole,
+    check_seed, check_simulating, check_threads, check_trainable,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
 from localplast.errors import LocalplastError
 from localplast.finite import check_states, explained
 from localplast.images import weight_dims
+from localplast.interrupt import still_deaf
 from localplast.lock import only_writer, writing
 from localplast.loss import Loss, cross_entropy, mse
 from localplast.network import Network
@@ -23,6 +24,8 @@ from localplast.record import Recorder, Request
 from localplast.rule import Rule
 from localplast.task import Task, Trials
 
+still_deaf()
+
 __all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
 
 #: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
@@ -33,7 +36,7 @@ CHECKPOINT_SECONDS = 20.0
 
 def run(
     net, what, *, backend="brian2", rule=None, optimiser=None, loss=None, record=(), every=1, seed=0, values=None,
-    batch=1, updates=None, test=0, test_every=None, path=None, resume=False, target=None, dtype="float64", threads=1,
+    batch=1, updates=None, test=0, test_every=None, path=None, resume=False, target=None, dtype="float64", threads=None,
     device="cpu", show=None,
 ):
     """Simulate a network, or let it learn.
@@ -74,7 +77,10 @@ def run(
     target : str, optional
         Of Brian2: ``'numpy'``, ``'cython'`` or ``'cpp'``. Default: numpy to simulate; ``'cpp'`` to learn, where a
         compiler is found. ``'numpy'`` may be given with either backend.
-    dtype, threads : of Torch
+    dtype : str
+        Of Torch: ``'float64'`` or ``'float32'``.
+    threads : int, optional
+        Of Torch while it learns: how many may share a batch; default 1.
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
     show : bool, optional
@@ -100,7 +106,7 @@ def run(
         check_schedule(**schedule)
     check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
-    check_whole("threads", threads, 1)
+    threads = check_threads(threads, backend, simulated)
     request = Request.parse(net, record, every=every)
     options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
     if simulated:

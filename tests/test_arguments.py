@@ -168,6 +168,10 @@ CALLS = {
     "test below zero": (lambda: learn(test=-1), "test is a whole number of trials, 0 or more"),
     "test every none": (lambda: learn(test=2, test_every=0), "test_every is a whole number of updates, 1 or more"),
     "no threads": (lambda: learn(threads=0), "threads is a whole number, 1 or more"),
+    "threads of Brian2": (
+        lambda: learn(rule=eprop(), backend="brian2", threads=2), "threads=2 .*'torch', and Brian2 runs on one thread",
+    ),
+    "threads of a simulation": (lambda: simulate(backend="torch", threads=4), "threads=4 .* a simulation runs on one"),
     "every of nothing": (lambda: simulate(record=["rec.v"], every=0), "every=0 is not a positive whole number of steps"),
     "every within a step": (lambda: simulate(record=["rec.v"], every=1.5 * ms), "every=.* is not a positive whole number of steps of"),
     "every as a float": (lambda: simulate(every=2.0), "every=2.0"),
@@ -218,7 +222,55 @@ CALLS = {
     "bounds of a delay": (
         lambda: weighted(delay=lp.axonal(2 * ms, trainable=(5 * ms, 1 * ms))), "no delay lies within the bounds",
     ),
-    "time constant that may learn to be zero": (lambda: network(trainable={"tau_mem": (0 * ms, 50 * ms)}), "divide by tau_mem = 0. s"),
+    "time constant that may learn to be zero": (
+        lambda: learnt(tau_mem=(0 * ms, 50 * ms)), "divides by tau_mem, which may learn",
+    ),
+    "time constant without a lowest value": (
+        lambda: learnt(tau_mem=(None, 50 * ms)),
+        r"'rec', trainable 'tau_mem': .* -inf and 0.05 .* such as \(5\*ms, None\)",
+    ),
+    "time constant that may learn to be negative": (
+        lambda: learnt(tau_mem=(-9 * ms, -1 * ms)), "a lowest time above zero",
+    ),
+    "gain that may learn to be zero": (
+        lambda: dividing("v/gain", -1.0, 1.0), r"'gain': .* by gain.* such as \(0.1, None\)",
+    ),
+    "gain below a power": (lambda: dividing("v*gain**-1"), "'gain': .* divides by gain"),
+    "gain below a root": (lambda: dividing("v/(2*sqrt(gain))"), "'gain': .* divides by gain"),
+    "gain in a subexpression": (
+        lambda: dividing("v/twice", 0.0, None, "\ntwice = 2*gain : 1"), "'gain': .* divides by gain",
+    ),
+    "time constant that starts below its bounds": (
+        lambda: learnt(tau_mem=(30 * ms, None)), "'tau_mem': it starts from 0.02, not",
+    ),
+    "time constants that start above their bounds": (
+        lambda: learnt({"tau_mem": [5, 5, 60, 5] * ms}, tau_mem=(1 * ms, 50 * ms)),
+        "it starts from 0.06, not .* 0.001 and 0.05",
+    ),
+    "threshold beyond its bounds": (lambda: learnt(v_th=(0.1, 0.5)), "'v_th': it starts from 1, not within its bounds"),
+    "values of parameters beyond bounds": (
+        lambda: learn_from(tau_mem=0.06), "values of population 'rec', .*starts from 0.06",
+    ),
+    "values with a time constant of nothing": (
+        lambda: learn_from(tau_mem=0.0), "trainable 'tau_mem': it starts from 0, not",
+    ),
+    "a simulation with a negative time constant": (
+        lambda: simulate(values=valued(tau_mem=-0.01)), "values of .* 'rec': .* above zero",
+    ),
+    "a gradient with a negative refractory period": (
+        lambda: lp.gradient(NET, trials(), bptt(), values=valued(tau_ref=-0.001)),
+        "values of .*: the refractory .* is negative",
+    ),
+    "weight beyond its bounds": (
+        lambda: weighted(weight=2.0, bounds=(0, 1)), r"'cues_rec': the weight 2 at \(0, 0\) .* 0 and 1",
+    ),
+    "one weight beyond its bounds": (
+        lambda: weighted(weight=changed(np.ones((3, 4)), -0.5, (1, 2)), bounds=(0, None)),
+        r"weight -0.5 at \(1, 2\) lies outside",
+    ),
+    "weights against the sign of their neuron": (
+        lambda: weighted(weight=1.0, bounds=lp.dale([1, -1, 1])), r"weight 1 at \(1, 0\)",
+    ),
     "kind of random weights": (lambda: Random("gauss", 0.0, 1.0, True), "kind of Random is 'normal' or 'uniform', not 'gauss'"),
     "negative spread": (lambda: lp.normal(-1.0), "weights cannot be spread by -1.0"),
     "complex weights of synapses": (lambda: weighted(weight=np.ones((3, 4)) * 1j), "weight .* is not made of finite numbers"),
@@ -289,6 +341,41 @@ CALLS = {
 }  # fmt: skip
 
 
+def learnt(parameters=None, **trainable):
+    return network(parameters=parameters or {}, trainable=trainable)
+
+
+def dividing(term, low=None, high=None, more=""):
+    """A network with a neuron that has a ``term`` with a gain, which learns between ``low`` and ``high``."""
+    model = neuron(f"dv/dt = -{term}/tau : 1{more}", parameters={"tau": 5 * ms, "gain": 1.0})
+    return lp.Network(dt=1 * ms, out=lp.Population(2, model, trainable={"gain": (low, high)}))
+
+
+LIMITED = learnt(tau_mem=(5 * ms, 50 * ms))
+
+
+def valued(**parameters):
+    """Values of the network with other parameters of its neurons."""
+    return LIMITED.draw(0).replace_weights({}, {f"rec.{name}": np.array(value) for name, value in parameters.items()})
+
+
+def learn_from(rate=1e-3, **parameters):
+    optimiser = lp.adam(1e-3).with_rates(**{"rec.tau_mem": rate})
+    return learn(LIMITED, values=valued(**parameters), optimiser=optimiser)["learned"]["rec.tau_mem"].item()
+
+
+def test_what_begins_at_a_bound_or_keeps_its_place_learns():
+    """And what is drawn is put within the bounds."""
+    assert learn_from(tau_mem=0.05) <= 0.05 and learn_from(rate=0, tau_mem=0.06) == 0.06
+    assert dividing("v/gain", 0.5).limits("out.gain") == (0.5, np.inf)
+    assert dividing("v*gain").trainable == dividing("v/exp(gain)").trainable == ("out.gain",)
+    there = changed(np.ones((3, 4)), 0, (1, 2))
+    assert weighted(weight=1.0 * there, mask=there, bounds=(0.5, 1)).draw(0).weights["cues_rec"].sum() == 11
+    loop = lp.Projection("rec", "rec", weight=1 - np.eye(4), bounds=(0.5, 1))
+    assert lp.Network(dt=1 * ms, rec=lp.Population(4, lif()), projections=[loop]).draw(0).weights["rec_rec"].sum() == 12
+    assert weighted(weight=lp.normal(5.0), bounds=(0, 1)).draw(0).weights["cues_rec"].max() == 1
+
+
 def weighted(**options):
     return lp.Network(
         dt=1 * ms, cues=lp.Input(3), rec=lp.Population(4, lif()), projections=[lp.Projection("cues", "rec", **options)]
@@ -309,7 +396,8 @@ def test_a_malformed_call_says_what_is_wrong(case):
 def test_the_right_call_beside_each_wrong_one_runs():
     """Quantities where a number with a unit makes sense, and what is odd but legal."""
     assert learn(batch=1, test=1, test_every=1, seed=np.int64(3), threads=1, dtype="float32")["metrics"].sizes["update"] == 3
-    assert simulate(record=["rec.v"], every=3 * ms)["rec"]["v"].sizes["time"] == 4
+    assert simulate(record=["rec.v"], every=3 * ms, threads=1)["rec"]["v"].sizes["time"] == 4
+    assert learn(batch=2, threads=2, updates=1)["metrics"].sizes["update"] == 1
     assert spikes(RATES * Hz).attrs["loss"] > 0 and slope(weight=np.zeros(STEPS)).attrs["loss"] == 0
     assert np.isnan(slope(weight=np.zeros(STEPS)).attrs["accuracy"])
     assert learn(task=lp.Task("bools", lambda *a: trials(np.array([True, False])), None), batch=2)["metrics"].sizes["update"] == 2

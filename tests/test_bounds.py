@@ -1,10 +1,13 @@
 """Bounds on weights and frozen projections: kept on every path, by both backends, to the bit or to rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from brian2 import mV, ms, second
 
+import localplast as lp
 from localplast import dale
 from localplast.backends.brian2_backend import Brian2Learner
 from localplast.backends.torch_learn import TorchLearner
@@ -225,3 +228,17 @@ def test_units():
         one((0, 1 * second), cuba_lif())
     assert one((None, None)).bounds("cues_rec") is None
     assert one((None, 2)).bounds("cues_rec")[0].max() == -np.inf
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_rate_of_zero_keeps_parameters_that_lie_outside_their_bounds(path):
+    net = network()
+    taus, limits = {"tau_mem": np.full(N, 20.0) * ms}, {"tau_mem": (5 * ms, 50 * ms)}
+    cells = replace(net.nodes["rec"], parameters=taus, trainable=limits)
+    net = Network(dt=net.dt, **{**net.nodes, "rec": cells}, projections=list(net.projections.values()))
+    values = net.draw(2).replace_weights({}, {"rec.tau_mem": np.linspace(0.001, 0.06, N)})
+    example = [trials(1)] if path == "brian2" else []
+    learner = PATHS[path](net, values, eprop(), mse(), sgd(0.5).with_rates(**{"rec.tau_mem": 0}), *example)
+    learner.train(trials(1))
+    assert np.array_equal(learner.parameters()["rec.tau_mem"], values.parameters["rec"]["tau_mem"])
+    assert np.isfinite(lp.gradient(net, trials(1), eprop(), loss=mse(), values=values)["rec"]["gradient_tau_mem"]).all()

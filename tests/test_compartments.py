@@ -12,7 +12,8 @@ import localplast as lp
 from localplast import Compartment, active_coupling, cell, coupling, one_way_coupling
 from localplast.backends.brian2_run import codegen
 from localplast.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
-from localplast.models import plateau_cell, pyramidal, two_compartment
+from localplast.models import leaky_readout, plateau_cell, pyramidal, two_compartment
+from localplast.rules import bptt
 from localplast.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
 
 DT = 0.05 * ms
@@ -167,6 +168,23 @@ def test_nmda_follows_its_gate_and_its_gate_the_magnesium():
         current = np.diff(v[0])[19:21] / 5e-5 * 1e-5
         expected = 3 * 2e-9 * 40e-3 / (1 + Mg / 3.57 * np.exp(-alpha * (-40e-3 + gamma)))
         assert current == pytest.approx([0.0, expected], rel=1e-6, abs=1e-16)
+
+
+@pytest.mark.parametrize("start", [-1, 1])
+def test_nmda_a_volt_away_is_a_number_on_both_backends(start):
+    """The gate is closed there, or open, and neither it nor its slope overflows."""
+    held = leaky(channels=[nmda(g=2 * nS, tau=60 * ms)], initial={"v_soma": start * 1000 * mV})
+    net = lp.Network(
+        dt=DT, cues=lp.Input(2), it=lp.Population(1, cell("it", held, receives="s_nmda_soma")),
+        out=lp.Population(1, replace(leaky_readout(), equations="dv/dt = (I - v)/tau_out : 1\nI : 1", receives="I")),
+        projections=[lp.Projection("cues", "it", weight=0.5), lp.Projection("it", "out", 1.0, output="v_soma/mV")],
+    )  # fmt: skip
+    trials = lp.Trials({"cues": np.ones((1, 20, 2), bool)}, np.zeros((1, 20, 1)))
+    found = [lp.run(net, trials, backend=b, record=["it.v_soma"])["it"]["v_soma"].values for b in ("torch", "brian2")]
+    assert np.isfinite(found[0]).all() and abs(found[0][0, 0, 0]) > 0.9
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+    for dtype in ("float64", "float32"):
+        assert np.isfinite(lp.gradient(net, trials, bptt(), dtype=dtype)["cues_it"]["gradient"]).all()
 
 
 @pytest.mark.parametrize("length", [20 * ms, 50 * ms])

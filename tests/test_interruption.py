@@ -4,7 +4,10 @@ import contextlib
 import errno
 import functools
 import os
+import resource
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,9 +21,11 @@ import localplast as lp
 from localplast import fit
 from localplast.comparison import compare
 from localplast.errors import DiskError, Interrupted
+from localplast.interrupt import still_deaf
 from localplast.lock import only_writer
 from localplast.loss import gumbel, mse, reward
 from localplast.models import alif, leaky_readout, lif
+from localplast.record import Recorder
 from localplast.rules import bptt, dendritic, eprop, feedback_alignment
 from localplast.samples import sample
 
@@ -73,7 +78,7 @@ def moving():
 KINDS = {
     "BPTT in C": lambda: dict(net=network(), backend="torch", rule=bptt()),
     "plain Torch, noise": lambda: dict(net=network(STOCHASTIC), backend="torch", rule=bptt()),
-    "an adjoint": lambda: dict(net=network(), backend="torch", rule=eprop(), record={"cues_rec.weight": {"every": 2}}),
+    "an adjoint": lambda: dict(net=network(), backend="torch", rule=eprop(), record={"cues_rec.weight": {"every": 3}}),
     "online in C": lambda: dict(net=network(), backend="torch", rule=eprop(update=3 * ms), batch=1),
     "graded": lambda: dict(
         net=sample("dendrites"), task=lp.Task.generated("currents", currents), backend="torch", rule=dendritic(), loss=mse()
@@ -296,12 +301,14 @@ class Lines:
 
 def interrupted_at_random(kind, folder, number):
     """Ctrl-C at random lines of a run: what is left is readable, has no half of an update, and goes on."""
+    whole(kind)  # what is done once and kept is not counted
     counting = Lines(0)
     counting.run(lambda: learn(kind, folder / "counted"))
     for after in np.random.default_rng(number).integers(1, -counting.left, number).tolist():
-        path = folder / str(after)
+        path, counted = folder / str(after), Lines(after)
         with pytest.raises(KeyboardInterrupt):
-            Lines(after).run(lambda path=path: learn(kind, path))
+            counted.run(lambda path=path: learn(kind, path))
+            assert counted.left <= 0, "the run had less lines"
         if path.exists():
             left = lp.open(path)
             done = left["metrics"].sizes["update"] if "metrics" in left.children else 0
@@ -333,6 +340,59 @@ def test_ctrl_c_says_what_is_saved(path, tmp_path, monkeypatch):
         learn("an adjoint", place, task=lp.Task("drawn", training, TASK.testing))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
+def test_ctrl_c_while_a_program_in_cpp_runs(tmp_path, monkeypatch):
+    """A terminal sends it to the program as well, which ends at once."""
+    original, runs = subprocess.Popen.communicate, []
+
+    def communicate(self, *arguments, **options):
+        runs.extend([self] * (self.args[0] == "./main"))
+        if len(runs) == 2 and self is runs[-1]:
+            self.send_signal(signal.SIGINT)
+        return original(self, *arguments, **options)
+
+    expected = facts(learn("Brian2", target="cpp", test_every=1))
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    with pytest.raises(Interrupted, match="stopped after 1 of 4 updates; what was learned is saved in .*run"):
+        learn("Brian2", tmp_path / "run", target="cpp", test_every=1)
+    for name, found in facts(learn("Brian2", tmp_path / "run", True, target="cpp", test_every=1)).items():
+        xr.testing.assert_equal(found, expected[name])
+
+
+def test_ctrl_c_while_the_first_checkpoint_is_written(tmp_path, monkeypatch):
+    original = fit.save_checkpoint
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        original(*arguments)
+
+    monkeypatch.setattr(fit, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learn("an adjoint", tmp_path / "run")
+    assert fit.checkpoint_of(tmp_path / "run").exists()
+    monkeypatch.undo()
+    check("an adjoint", tmp_path / "run")
+
+
+@pytest.mark.parametrize("moment", ["save", "tree"])
+def test_ctrl_c_at_the_very_end(moment, tmp_path, monkeypatch):
+    """While the last checkpoint is written, and once the record is complete."""
+    where = {"save": (fit.Fit, "write_checkpoint"), "tree": (Recorder, "close")}[moment]
+    original = getattr(*where)
+
+    def interrupted(self, *arguments):
+        if getattr(self, "done", UPDATES) == UPDATES:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(*where, interrupted)
+    with pytest.raises(Interrupted, match="stopped after 4 of 4 updates; what was learned is saved in .*run"):
+        learn("an adjoint", tmp_path / "run")
+    monkeypatch.undo()
+    check("an adjoint", tmp_path / "run")
+
+
 def test_ctrl_c_while_brian2_runs_is_no_end_of_a_run(tmp_path):
     """Brian2 takes it for a wish to end early, and returns as if all had been simulated."""
     timer = threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,))
@@ -342,6 +402,17 @@ def test_ctrl_c_while_brian2_runs_is_no_end_of_a_run(tmp_path):
         lp.run(net, trials, record=["rec.spikes"], show=False)
     with pytest.raises(KeyboardInterrupt):  # and the next one is heard too
         signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_stays_ignored_where_it_was(monkeypatch):
+    """As in a job in the background of a script, where Brian2 would call ``SIG_IGN``."""
+    before, brian2s = signal.getsignal(signal.SIGINT), type("Handler", (), {"previous_handler": signal.SIG_IGN})()
+    monkeypatch.setattr(signal, "getsignal", lambda number: brian2s)
+    try:
+        still_deaf()
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # A full disk
@@ -361,6 +432,29 @@ def test_a_full_disk(kind, tmp_path, writes, often):
             learn(kind, path)
         if (path / "zarr.json").exists():
             assert not lp.open(path).attrs["complete"]
+        check(kind, path)
+
+
+@contextlib.contextmanager
+def files_up_to(size):
+    """No file can grow beyond so many bytes: the write that would do so is cut short, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["an adjoint", "comparison"])
+def test_a_disk_that_is_full_within_a_file(kind, tmp_path, often):
+    """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes on."""
+    begin(kind, tmp_path / "sizes")
+    sizes = sorted({file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()})
+    for size in {0, sizes[len(sizes) // 2] - 1, sizes[-1] - 1}:
+        path = tmp_path / str(size)
+        with files_up_to(size), pytest.raises(DiskError, match=f"{path}.* cannot be written .*File too large"):
+            begin(kind, path)
         check(kind, path)
 
 
@@ -409,6 +503,24 @@ def test_training_for_longer(kind, first, every, tmp_path):
             tested = key.startswith("test") & (found[name][key].isnull()) if name == "/metrics" else False
             np.testing.assert_array_equal(found[name][key], values.where(~tested) if name == "/metrics" else values)
     assert list(found["/metrics"]["update"][found["/metrics"]["test_loss"].notnull()]) == sorted({0, first, 4})
+
+
+@pytest.mark.parametrize("first, every", [(1, 2), (2, 4), (3, 2), (4, 3)])
+def test_weights_along_a_run_that_is_trained_for_longer(first, every, tmp_path):
+    """The last weights of the shorter run are none of the longer one's; they come back where that is given up."""
+
+    def training(update, batch, seed):
+        if update == first:
+            kill()
+        return TASK.training(update, batch, seed)
+
+    again = functools.partial(learn, "an adjoint", tmp_path / "run", record={"cues_rec.weight": {"every": every}})
+    shorter = facts(again(updates=first))["/cues_rec"]
+    with child(lambda: again(True, task=lp.Task("drawn", training, TASK.testing))):
+        pass
+    xr.testing.assert_identical(facts(again(True, updates=first))["/cues_rec"], shorter)
+    expected = learn("an adjoint", record={"cues_rec.weight": {"every": every}})
+    xr.testing.assert_identical(facts(again(True))["/cues_rec"], facts(expected)["/cues_rec"])
 
 
 OTHER = {

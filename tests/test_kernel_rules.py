@@ -283,7 +283,8 @@ def test_reward(make):
 
 def learns(net, *parameters):
     """``net`` with parameters of its lower layer that learn."""
-    low = replace(net.nodes["low"], trainable=dict.fromkeys(parameters, (None, None)))
+    bounds = dict.fromkeys(parameters, (None, None)) | {"tau_mem": (0.1 * ms, None)}
+    low = replace(net.nodes["low"], trainable=bounds)
     nodes = {**net.nodes, "low": low}
     return Network(dt=1 * ms, **nodes, projections=list(net.projections.values()))
 

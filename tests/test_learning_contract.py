@@ -1,5 +1,6 @@
 """What holds of every run of learning: who hears the teacher, what stays, what is judged and what is counted."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,13 +8,17 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast import cost, fit
+from localplast import cost, fit, rules
+from localplast.filters import Immediate
 from localplast.loss import cross_entropy, mse
-from localplast.models import latent_equilibrium, latent_equilibrium_output, leaky_readout, lif
+from localplast.models import (
+    instant_readout, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif, van_rossum_readout,
+)  # fmt: skip
 from localplast.models.layers import layered, stream
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic, uniform
 from localplast.record import Request
 from localplast.rules import bptt, dendritic, eprop
+from localplast.surrogate import triangle
 from localplast.task import Task, Trials
 
 STEPS = 30
@@ -248,3 +253,99 @@ def test_seconds_per_trial_of_the_other_backend_leave_compiling_out(monkeypatch)
     monkeypatch.setattr(cost, "twin", lambda fit, seed, updates: (SimpleNamespace(train=train), [None] * updates))
     done = SimpleNamespace(backend="brian2", seconds=12.0, updates=3, batch=2)
     assert cost.seconds_per_trial(done, 0, updates=3) == {"brian2": pytest.approx(2.0), "torch": pytest.approx(2.1 / 6)}
+
+
+# --- weights that cannot matter ---------------------------------------------------------------------------------------
+
+#: A neuron with a variable ``u`` that never reaches the threshold, a readout with one, ``q``, that is never read.
+DEAF = lp.NeuronModel(
+    name="deaf", equations="dv/dt = -v/tau : 1\ndu/dt = -u/tau : 1", parameters={"tau": 10 * ms}, threshold="v > 1",
+    reset="v -= 1", method="euler", surrogate=triangle(1.0),
+)  # fmt: skip
+HEARD_IN_PART = lp.NeuronModel(
+    name="reader", equations="dy/dt = -y/tau : 1\ndq/dt = -q/tau : 1", parameters={"tau": 20 * ms}, output="y",
+    receives="y",
+)  # fmt: skip
+IDLE = ("idle", "loop", "unread")
+
+
+def with_idle_weights(kind):
+    """A network whose projections :data:`IDLE` change no loss, readouts as rules of this ``kind`` want them."""
+    readout = {"local": instant_readout(), "spikes": van_rossum_readout()}.get(kind, HEARD_IN_PART)
+    own = {} if readout is HEARD_IN_PART else {"mask": np.eye(5, dtype=bool), "plastic": False}
+    idle = {
+        "idle": Projection("cues", "rec", target="u", name="idle", delay=axonal(1 * ms)),
+        "loop": Projection("rec", "rec", target="u", name="loop"),
+        "unread": Projection("cues", "out", target="q", name="unread"),
+    }
+    return Network(
+        dt=1 * ms, cues=Input(4), rec=Population(5, DEAF), out=Population(5, readout),
+        projections=[
+            Projection("cues", "rec", weight=normal(1.5, mean=0.3)), Projection("rec", "out", **own),
+            *(idle[name] for name in IDLE if kind == "errors" or name == "idle"),
+        ],
+    )  # fmt: skip
+
+
+def noise(trials=2):
+    rng = np.random.default_rng(0)
+    return Trials({"cues": rng.random((trials, STEPS, 4)) < 0.3}, rng.normal(size=(trials, STEPS, 5)))
+
+
+def every_rule():
+    """All that learn from errors, each with the kind of network it is for; S-TLLR wants neurons that hear at once."""
+    kinds = {"decolle": "local", "superspike": "spikes"}
+    changed = {"feedback_alignment": lambda: rules.feedback_alignment(eprop(), "random")}
+    for name in sorted({*rules.__all__} - {"dendritic", "s_tllr"}):
+        yield pytest.param(changed.get(name, getattr(rules, name))(), kinds.get(name, "errors"), id=name)
+    yield pytest.param(eprop(reset=True), "errors", id="eprop, reset followed")
+
+
+@pytest.mark.parametrize("rule, kind", every_rule())
+def test_the_gradient_of_weights_that_cannot_matter_is_zero(rule, kind):
+    net, ways, found = with_idle_weights(kind), [{"form": form} for form in (None, "traces", "adjoint", "forward")], 0
+    for options in (*ways, {"backend": "brian2"}):
+        try:
+            grads = lp.gradient(net, noise(), rule, loss=mse(), **options)
+        except lp.UnsupportedError:
+            continue
+        found += 1
+        assert np.abs(grads["cues_rec"]["gradient"]).max() > 1, options
+        assert all((grads[name]["gradient"] == 0).all() for name in IDLE if name in net.projections), options
+    assert found > 1
+
+
+def test_a_layered_signal_refuses_what_is_not_heard_at_once():
+    with pytest.raises(lp.UnsupportedError, match="what lands on 'u' of deaf moves its spikes .* or never"):
+        lp.gradient(with_idle_weights("errors"), noise(), rules.s_tllr(), loss=mse())
+
+
+@pytest.mark.parametrize("engine", ["kernel", "plain", "brian2"])
+@pytest.mark.parametrize("update", ["step", "trial"])
+def test_weights_that_cannot_matter_stay(engine, update, monkeypatch):
+    """Bit for bit, with an optimiser that divides by the size of gradients."""
+    if engine == "plain":
+        monkeypatch.setattr("localplast.backends.torch_learn.why_not_online", lambda *args, **options: "asked for")
+    net, backend = with_idle_weights("errors"), "brian2" if engine == "brian2" else "torch"
+    options = {"optimiser": lp.adam(0.01), "updates": 2, "loss": mse(), "backend": backend}
+    found, start = learn(net, noise(1), eprop(update=update, reset=True), **options), net.draw(0).weights
+    assert np.abs(found["cues_rec"]["weight"] - start["cues_rec"]).max() > 1e-3
+    for name in IDLE:
+        np.testing.assert_array_equal(found[name]["weight"], start[name])
+
+
+@pytest.mark.parametrize("rule", [
+    eprop(kappa=0.0), eprop(kappa=7 * ms), replace(eprop(), filter=Immediate()),
+], ids=["no filter", "another time", "immediate"])  # fmt: skip
+def test_a_rule_with_another_filter_is_no_cut_of_the_graph(rule):
+    """Its traces are carried forward, and not what automatic differentiation finds with the filter of the readout."""
+    net, raster = recurrent(), np.random.default_rng(2).random((1, STEPS, 6)) < 0.4
+    trials = Trials({"cues": raster}, np.ones((1, STEPS, 2)))
+    with pytest.raises(lp.UnsupportedError, match="no cut of the credit graph equals .* use form='traces'"):
+        lp.gradient(net, trials, rule, loss=mse(), form="adjoint")
+    found, traces, usual = (
+        lp.gradient(net, trials, each, loss=mse(), form=form)["cues_rec"]["gradient"].values
+        for each, form in ((rule, None), (rule, "traces"), (eprop(), None))
+    )
+    np.testing.assert_allclose(found, traces, rtol=1e-12)
+    assert np.abs(found - usual).max() > 0.01 * np.abs(usual).max()

@@ -170,3 +170,56 @@ def test_a_readout_with_equal_times_is_that_of_brian2_nearly_equal():
     assert np.abs(outputs[0]).max() > 0.01
     for found in outputs[1:]:
         np.testing.assert_allclose(found, outputs[0], rtol=1e-5, atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------- where nothing leaks
+
+LEAKS = {  # by the rate of decay ``g``: a number, or a conductance that is zero until a spike arrives
+    "a number": ("dv/dt = (0.2 + u - g*v)/tau : 1\ndu/dt = -u/tau : 1\ng : 1", "exponential_euler", "u"),
+    "a conductance": ("dv/dt = (0.6 - u*(v - 2) - g*v)/tau : 1\ndu/dt = -u/tau : 1\ng : 1", "exponential_euler", "u"),
+    "a number, exact": ("dv/dt = (0.2 - g*v)/tau : 1\ng : 1", "exact", "v"),
+}  # fmt: skip
+
+
+def leaking(kind, g):
+    equations, method, inlet = LEAKS[kind]
+    model = NeuronModel(
+        "leaking", equations, {"tau": 10 * ms, "g": g}, threshold="v > 1", reset="v -= 1", method=method,
+        receives=inlet, surrogate=lp.surrogate.triangle(1.0),
+    )  # fmt: skip
+    weights = np.full((3, 2), 0.3717)  # no sum of which is a threshold
+    return lp.Network(
+        dt=1 * ms, cues=lp.Input(3), rec=lp.Population(2, model), out=lp.Population(1, leaky_readout()),
+        projections=[lp.Projection("cues", "rec", weight=weights), lp.Projection("rec", "out", weight=1.0)],
+    )  # fmt: skip
+
+
+def all_gradients(kind, g, rule=None, **options):
+    rng = np.random.default_rng(0)
+    trials = lp.Trials({"cues": rng.random((2, 40, 3)) < 0.3}, rng.normal(size=(2, 40, 1)))
+    found = lp.gradient(leaking(kind, g), trials, rule or eprop(reset=True), trainable=["rec.g", "rec.tau"], **options)
+    return np.concatenate([found[n][k].values.ravel() for n in ("cues_rec", "rec") for k in sorted(found[n].data_vars)])
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_neurons_that_do_not_leak_are_the_limit_of_those_that_do(kind, monkeypatch):
+    """Values and gradients, on every way to them; Brian2's own text has 0/0 there, and noise near it."""
+    expected = all_gradients(kind, 0.0)
+    assert np.abs(expected).min() > 0
+    for options in ({"form": "traces"}, {"form": "forward"}, {"backend": "brian2"}):
+        np.testing.assert_allclose(all_gradients(kind, 0.0, **options), expected, rtol=1e-10)
+    np.testing.assert_allclose(all_gradients(kind, 1e-9), expected, rtol=1e-6)
+    np.testing.assert_allclose(all_gradients(kind, 1e-9), all_gradients(kind, 1e-9, backend="brian2"), rtol=1e-10)
+    plain = all_gradients(kind, 0.0, bptt())
+    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    np.testing.assert_allclose(all_gradients(kind, 0.0, bptt()), plain, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_they_move_as_their_equations_say(kind):
+    """A step by hand: nothing arrives, so that the slope stays."""
+    trials = lp.Trials({"cues": np.zeros((1, 9, 3), bool)})
+    for backend in ("torch", "brian2"):
+        v = lp.run(leaking(kind, 0.0), trials, backend=backend, record=["rec.v"])["rec"]["v"].values[0, :, 0]
+        slope = 0.6 if kind == "a conductance" else 0.2
+        np.testing.assert_allclose(v, slope * 0.1 * np.arange(1, 10), rtol=1e-13)

@@ -57,7 +57,7 @@ class Parameters:
         known = self.optimiser_dimensions(name, parameter)
         for target, expression in optimiser.program(projection=f"{name}.{parameter}"):
             text = replace_words(to_text(expression, known, known[target]), short)
-            if target == "w":
+            if target == "w" and not optimiser.frozen(f"{name}.{parameter}"):
                 low, high = (min(max(x, -1e300), 1e300) for x in self.net.limits(f"{name}.{parameter}"))
                 text = f"clip({text}, {low!r}*{own}, {high!r}*{own})"
             lines.append(f"{short[target]} = {text}")

@@ -140,7 +140,8 @@ class GradedKernel:
         for name in self.net.trainable:
             owner, parameter = name.split(".")
             n, shared = self.cells[owner], self.tensors[name].ndim == 0
-            bounds = tuple(np.full(n.size, bound) for bound in self.net.limits(name))
+            limits = () if optimiser.frozen(name) else self.net.limits(name)
+            bounds = tuple(np.full(n.size, bound) for bound in limits)
             yield Adaptation(f"{n.number}_{parameter}", name, 1, n.size, n.padded, optimiser, bounds, shared=shared, node=n)
 
     def limits(self):

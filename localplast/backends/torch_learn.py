@@ -150,7 +150,8 @@ class TorchLearner:
         learning = {n: self.weights[n] for n in self.plastic} | self.others
         self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
         self.steps = {n: self.program(n) for n in learning}
-        found = {n: net.bounds(n) for n in moving} | {n: net.limits(n) for n in self.others}
+        found = {n: net.bounds(n) for n in moving}
+        found |= {n: net.limits(n) for n in self.others if not self.optimiser.frozen(n)}
         self.bounds = {n: [self.tensor(b) for b in pair] for n, pair in found.items() if pair}
         self.give_credit()
 
@@ -255,15 +256,18 @@ class TorchLearner:
         given = {"g": grad, "k": self.updates, **self.state[name]}
         if name in self.others:
             new = self.steps[name]({"w": self.others[name], **given})
-            self.others[name] = self.tensors[name] = new["w"].clamp(*self.bounds[name])
+            self.others[name] = self.tensors[name] = self.bounded(name, new["w"])
             self.state[name] = {k: new[k] for k in self.state[name]}
             return
         new = self.steps[name]({"w": self.weights[name], **given})
         if name in self.feedback:
             self.feedback[name] = self.steps[name]({"w": self.feedback[name], **given})["w"] * self.mask(name)
-        weight = new["w"].clamp(*self.bounds[name]) if name in self.bounds else new["w"]
-        self.weights[name] = self.tensors[f"{name}.weight"] = weight * self.mask(name)
+        self.weights[name] = self.tensors[f"{name}.weight"] = self.bounded(name, new["w"]) * self.mask(name)
         self.state[name] = {k: new[k] for k in self.state[name]}
+
+    def bounded(self, name, numbers):
+        """``numbers`` within the bounds of what has this name, where it has any."""
+        return numbers.clamp(*self.bounds[name]) if name in self.bounds else numbers
 
     def tie(self):
         """Let weights that are another projection's follow it."""

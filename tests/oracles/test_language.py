@@ -1,6 +1,8 @@
 """Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has it."""
 
 import ctypes
+import re
+import shutil
 
 import brian2 as b2
 import numpy as np
@@ -229,6 +231,59 @@ class TestPlaces:
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
+
+
+COMPILER = pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
+
+
+@pytest.mark.parametrize("rule", [bptt(), eprop(reset=True)], ids=["BPTT", "e-prop"])
+def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
+    """Neurons rest where it is 0/0 as it is written: values and gradients of generated C are those of plain Torch."""
+    model = NeuronModel(
+        "resting", "dv/dt = (-v + 0.3*(exprel(v) - 1) + 0.1*(1/exprel(v) - 1))/tau : 1", {"tau": 10 * ms},
+        threshold="v > 1", reset="v -= 1", method="euler", surrogate=triangle(1.0),
+    )  # fmt: skip
+    net, options = around(model), {"trainable": ["it.tau"]}
+    assert lp.run(net, some_trials(), record=["it.v"])["it"]["v"].values[0, 0].min() == 0  # nothing has arrived
+    expected = lp.gradient(net, some_trials(), rule, **options)
+    assert np.abs(expected["cues_it"]["gradient"]).min() > 0
+    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    found = lp.gradient(net, some_trials(), rule, **options)
+    assert found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
+    assert_same(numbers(found), numbers(expected))
+
+
+class TestPrograms:
+    """Brian2's C++, which is compiled with other options than our kernels, finds what its numpy does."""
+
+    @COMPILER
+    @pytest.mark.parametrize("place", ["equation", pytest.param("literals", marks=pytest.mark.slow)])
+    def test_the_gradient_of_a_program_is_that_of_numpy(self, place):
+        net = around(neuron(place))
+        one, other = (
+            numbers(lp.gradient(net, some_trials(), eprop(reset=True), backend="brian2", target=target))
+            for target in ("cpp", "numpy")
+        )
+        assert np.abs(other["cues_it.gradient"]).min() > 0
+        assert_same(one, other, rtol=1e-12)
+
+    @COMPILER
+    @pytest.mark.slow
+    def test_every_word_in_one_program(self):
+        letters = {"x": "first", "y": "second_"}
+        texts = [re.sub(r"\b[xy]\b", lambda found: letters[found[0]], text) for text in WORDS]
+        names = [f"r{n}" for n in range(len(WORDS))]
+        model = NeuronModel(
+            "words", "\n".join(f"{name} : 1" for name in ("v", *names)), dict.fromkeys(letters.values(), 1.0),
+            update="\n".join(f"{name} = {text}" for name, text in zip(names, texts, strict=True)),
+        )  # fmt: skip
+        values = {letters[name]: array for name, array in points().items()}
+        cells = lp.Population(len(points()["x"]), model, values)
+        net = lp.Network(dt=1 * ms, cues=lp.Input(1), it=cells, projections=[lp.Projection("cues", "it", weight=0.0)])
+        silent, asked = lp.Trials({"cues": np.zeros((1, 1, 1), bool)}), [f"it.{name}" for name in names]
+        found = lp.run(net, silent, target="cpp", record=asked)
+        expected = by_tape([to_sympy(text) for text in WORDS], points())
+        assert_all_equal([found["it"][name].values[0, 0] for name in names], expected, WORDS, rtol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------- statements in sequence

@@ -10,8 +10,10 @@ from brian2.units.fundamentalunits import get_dimensions
 
 import localplast as lp
 import localplast.models
+from localplast.loss import mse
 from localplast.models import leaky_readout
-from localplast.rules import eprop
+from localplast.models.layers import layered, stream
+from localplast.rules import bptt, dendritic, eprop
 from localplast.text import unit_symbol
 
 SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif", "superspike_lif"]
@@ -19,7 +21,7 @@ SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif",
 
 def with_literals(model):
     """``model`` with its parameters as numbers and units in all of its text; the refractory period keeps its name."""
-    kept = {model.refractory, *model.at_least_dt}
+    kept = {model.refractory, *model.at_least_dt, *model.mismatch}
     words = {n: written(v) for n, v in model.parameters.items() if n not in kept}
     declared = [line for line in model.equations.splitlines() if line.split(":")[0].strip() not in words]
     pattern = re.compile(rf"\b({'|'.join(words)})\b") if words else re.compile("(?!)")
@@ -29,8 +31,10 @@ def with_literals(model):
 
     surrogate = model.surrogate and replace(model.surrogate, expression=literal(model.surrogate.expression), parameters={})
     blocks = {name: literal(getattr(model, name)) for name in ("threshold", "reset", "adaptation", "update", "output")}
+    learns = model.mismatch.items()
+    mismatch = {name: replace(each, error=literal(each.error), of=literal(each.of)) for name, each in learns}
     return replace(
-        model, equations=literal("\n".join(declared)), surrogate=surrogate, **blocks,
+        model, equations=literal("\n".join(declared)), surrogate=surrogate, mismatch=mismatch, **blocks,
         parameters={n: v for n, v in model.parameters.items() if n in kept},
     )  # fmt: skip
 
@@ -67,3 +71,65 @@ def test_literals_learn_as_parameters_do(name):
     for backend in ("torch", "brian2"):
         found = lp.gradient(sibling, trials, eprop(), backend=backend)["cues_it"]["gradient"].values
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
+
+
+def with_siblings(net, *names):
+    """``net`` with literals in the models of these populations."""
+    nodes = {name: replace(net.nodes[name], model=with_literals(net.nodes[name].model)) for name in names}
+    return lp.Network(dt=net.dt, projections=[*net.projections.values()], **{**net.nodes, **nodes})
+
+
+def assert_equal_gradients(net, sibling, trials, rule, backends=("torch", "brian2")):
+    for backend in backends:
+        expected, found = (lp.gradient(n, trials, rule, loss=mse(), backend=backend) for n in (net, sibling))
+        for name in found.children:
+            value = expected[name]["gradient"].values
+            assert np.abs(value).max() > 0, name
+            np.testing.assert_allclose(found[name]["gradient"], value, rtol=1e-9, atol=1e-12 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("name", ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"])
+def test_so_do_errors_of_readouts_whose_memory_is_a_literal(name):
+    """Traces are smoothed as the readout smooths."""
+    net = around(localplast.models.lif())
+    out = lp.Population(1, getattr(localplast.models, name)())
+    onto = [replace(p, target=None) for p in net.projections.values()]
+    net = lp.Network(dt=net.dt, projections=onto, **{**net.nodes, "out": out})
+    rng = np.random.default_rng(1)
+    trials = lp.Trials({"cues": rng.random((1, 40, 4)) < 0.5}, rng.normal(size=(1, 40, 1)))
+    assert_equal_gradients(net, with_siblings(net, "out"), trials, eprop())
+
+
+#: Neurons that learn from themselves, and dendrites that spike, with the size of weights that moves them.
+DENDRITES = {
+    "elise": 1e-9, "pal_pyramidal": 1.0, "plateau_cell": 1.0, "sacramento_interneuron": 1.0, "two_compartment": 1.0,
+    "urbanczik_senn": 1e-9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DENDRITES)
+def test_so_do_dendrites(name):
+    model, rng = getattr(localplast.models, name)(), np.random.default_rng(0)
+    said = {} if model.output else {"out": lp.Population(1, leaky_readout())}
+    onward = [lp.Projection("it", "out", weight=1.0, plastic=False)] if said else []
+    graded = model.receives in model.free_variables
+    net = lp.Network(
+        dt=0.1 * ms, cues=lp.Input(4, "currents" if graded else "spikes"), it=lp.Population(3, model), **said,
+        projections=[lp.Projection("cues", "it", weight=DENDRITES[name] * rng.uniform(0.3, 1, (4, 3))), *onward],
+    )  # fmt: skip
+    shown = rng.random((1, 60, 4)) < 0.3
+    shown = shown * rng.normal(size=shown.shape) if graded else shown
+    trials = lp.Trials({"cues": shown}, rng.random((1, 60, net.size(net.readouts[0]))))
+    local = bool(model.mismatch)
+    rule, backends = (dendritic(update="trial"), ("torch", "brian2")) if local else (bptt(), ("torch",))
+    assert_equal_gradients(net, with_siblings(net, "it"), trials, rule, backends)
+
+
+@pytest.mark.parametrize("name", ["gle", "latent_equilibrium"])
+def test_so_do_prospective_neurons(name):
+    hidden, output = (getattr(localplast.models, f"{name}{end}")() for end in ("", "_output"))
+    net, rng = layered((3, 4, 2), hidden, output), np.random.default_rng(0)
+    trials = stream(rng.random((1, 2, 3)), rng.random((1, 2, 2)), steps=20)
+    names = [key for key, p in net.populations.items() if p.model in (hidden, output)]
+    assert len(names) == 2
+    assert_equal_gradients(net, with_siblings(net, *names), trials, dendritic(update="trial"))

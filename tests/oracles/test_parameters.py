@@ -258,7 +258,7 @@ def test_synaptic_currents(spread, reset):
 
 # --- learning ---------------------------------------------------------------------------------------------------------
 
-LIMITS = {"tau_mem": (15 * ms, 22 * ms), "beta": (0, None), "v_th": (None, None)}
+LIMITS = {"tau_mem": (16 * ms, 26 * ms), "beta": (0, None), "v_th": (0.1, None)}
 RATES = {"rec.tau_mem": 0.05, "rec.beta": 1.0, "rec.v_th": 0.5}
 TASK = Task.generated("noise", lambda rng, n: trials(30, n, int(rng.integers(1 << 30))))
 
@@ -284,8 +284,8 @@ def test_learning_is_the_same_on_both_backends(rule):
         assert not np.allclose(value, net.draw(1).other(name), rtol=1e-3), name
     for p in net.plastic:
         assert error(other[p.name]["weight"].values, one[p.name]["weight"].values) < 1e-10, p.name
-    tau = learned(one)["rec.tau_mem"]
-    assert tau.min() >= 15e-3 and tau.max() == 22e-3  # 26 ms, the largest at first, lie beyond
+    tau, (low, high) = learned(one)["rec.tau_mem"], map(float, LIMITS["tau_mem"])
+    assert tau.min() >= low and tau.max() <= high and np.isin((low, high), tau).any()  # both are where some began
     assert (learned(one)["rec.beta"] >= 0).all()
 
 
