@@ -100,9 +100,10 @@ def cue_spikes(rng, right, begin, total, dt):
 def cue_rates(right, begin, total, dt):
     """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are ``right`` ``(trial, cue)`` or else left."""
     rates = np.zeros((len(right), total, 4, GROUP), np.float32)
-    for trial, cue in np.ndindex(right.shape):
-        first, last = steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt)
-        rates[trial, begin[trial] + first : begin[trial] + last, int(right[trial, cue])] = CUE_RATE
+    trial = np.arange(len(right))[:, None]
+    for cue in range(right.shape[1]):
+        shown = np.arange(steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt))
+        rates[trial, begin[:, None] + shown, right[:, [cue]].astype(int)] = CUE_RATE
     rates[:, -steps(RECALL, dt):, 2] = CUE_RATE
     rates[:, :, 3] = NOISE_RATE
     return rates.reshape(len(right), total, 4 * GROUP)

@@ -51,6 +51,18 @@ def need(file):
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """``sampled(n, first)``: of the cases of a test every n-th is quick, the others are slow."""
+    cases = {}
+    for item in items:
+        if mark := item.get_closest_marker("sampled"):
+            n, first = (*mark.args, 0)[:2]
+            number = cases[item.nodeid.split("[")[0]] = cases.get(item.nodeid.split("[")[0], -1) + 1
+            if number % n != first:
+                item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     for mark in item.iter_markers("needs_data"):
         for file in mark.args:

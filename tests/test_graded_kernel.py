@@ -125,6 +125,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES)
 def test_kernel_learns_what_the_plain_step_learns(case):
     made, update, optimiser = CASES[case]

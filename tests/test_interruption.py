@@ -229,6 +229,7 @@ def often(monkeypatch):
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", [*KINDS, "comparison"])
 def test_a_kill_at_any_change_of_a_file(kind, tmp_path, writes, often):
     number = changes(kind, tmp_path, writes)

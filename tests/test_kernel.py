@@ -190,6 +190,7 @@ DELAYS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cut", [(), ("reset",)])
 @pytest.mark.parametrize("kind", DELAYS)
 def test_delays(kind, cut):
@@ -199,6 +200,7 @@ def test_delays(kind, cut):
 CUTS = ["leak", "readout", "reset", "adaptation", "spike", "recurrent", "feedforward", "rec_rec", "rec_out", "cues_rec"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cut", [*([c] for c in CUTS), ["recurrent", "reset"]], ids="+".join)
 def test_cuts(cut):
     net = recurrent(alif(beta=0.3, tau_adapt=30 * ms), 8.0)
@@ -231,6 +233,7 @@ def test_feedback_takes_the_place_of_the_weights(kind):
     assert distance(agree(net, feedback=feedback)["cues_rec"], agree(net)["cues_rec"]) > 1e-3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("trials", [1, 2, 3, 5, 17])
 @pytest.mark.parametrize("size", [1, 8, 33])
 def test_odd_sizes_and_batches(size, trials):

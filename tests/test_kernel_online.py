@@ -143,6 +143,7 @@ def same_weights(net, loss, optimiser, trials, *, feedback="symmetric"):
     assert updates == others[3] == len(trials) * trials.steps
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients(model, feedback):
@@ -151,6 +152,7 @@ def test_gradients(model, feedback):
         same_gradients(recurrent(make(), strength), eprop(feedback=feedback), loss, trials_for(loss, 3, silent=40))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("optimiser", [sgd(0.02), adam(0.002)], ids=["sgd", "adam"])
 @pytest.mark.parametrize("model", MODELS)
 def test_weights_that_change_in_every_step(model, optimiser):

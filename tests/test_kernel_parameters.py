@@ -251,6 +251,7 @@ DELAYS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", DELAYS)
 def test_delays(kind):
     net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind])

@@ -180,6 +180,7 @@ def same_course(net, rule, loss, optimiser, trials):
     return updates
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("name", RULES)
 def test_gradients(name):
     for where, net in networks(name).items():
@@ -187,6 +188,7 @@ def test_gradients(name):
         same_gradients(net, RULES[name](), loss, trials_for(loss))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", RULES)
 def test_weights_that_change_within_a_trial(name):
     """In every step and every few, by two optimisers; networks take turns, where a rule has more than one."""

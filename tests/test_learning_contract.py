@@ -301,6 +301,7 @@ def every_rule():
     yield pytest.param(eprop(reset=True), "errors", id="eprop, reset followed")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule, kind", every_rule())
 def test_the_gradient_of_weights_that_cannot_matter_is_zero(rule, kind):
     net, ways, found = with_idle_weights(kind), [{"form": form} for form in (None, "traces", "adjoint", "forward")], 0

@@ -344,6 +344,7 @@ DELAYS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("delay, optimiser", [("no delay", sgd(0.02)), *((delay, adam(2e-3)) for delay in DELAYS)], ids=lambda v: getattr(v, "name", v))
 def test_update_every_step(delay, optimiser):
     """Weights change while spikes are under way: 3 trials of 60 updates each."""
@@ -363,6 +364,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("update", ["trial", "step"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_optimisers(name, update):

@@ -85,6 +85,7 @@ def test_a_step_is_the_matrix_exponential(taus):
 APART = [chain(tb=7 * ms, tc=3 * ms), chain(CLAMPED, tb=7 * ms, tc=3 * ms), cuba_lif(), van_rossum_readout()]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", APART)
 @pytest.mark.parametrize("ready", [0.0, 1.0])
 def test_away_from_there_a_step_is_that_of_brian2(model, ready):

@@ -224,13 +224,13 @@ class TestEvidenceAccumulation:
 
 
 def many_labels():
-    """Sides of the cues ``(trial, cue)`` and labels of many trials, from coarse rasters (5 ms steps are enough)."""
+    """Sides of the cues ``(trial, cue)`` and labels of many trials, from coarse rasters (10 ms steps are enough)."""
     rng = np.random.default_rng(3)
     right, label = [], []
     for _ in range(20):
-        trials = evidence_trials(rng, 1000, duration=1200 * ms, dt=5 * ms)
+        trials = evidence_trials(rng, 1000, duration=1200 * ms, dt=10 * ms)
         raster = trials.inputs["cues"]
-        windows = [raster[:, 10 + 30 * k:30 + 30 * k, 10:20].any((1, 2)) for k in range(7)]
+        windows = [raster[:, 5 + 15 * k:15 + 15 * k, 10:20].any((1, 2)) for k in range(7)]
         right.append(np.stack(windows, 1))
         label.append(trials.target)
     return np.concatenate(right), np.concatenate(label)

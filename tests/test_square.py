@@ -69,6 +69,7 @@ def hears(found):
     return set(np.flatnonzero(np.abs(found).max(0) > 1e-12))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rule", [name for name in LOCAL if name != "SuperSpike"])  # whose judges are heard as they are
 def test_feedback_that_is_given_reaches_its_neuron(rule, how):
@@ -84,6 +85,7 @@ def test_feedback_that_is_given_reaches_its_neuron(rule, how):
     assert hears(HOW[how](net, heard, silent, LOCAL[rule](feedback={"hid": one(2, 1)}))["cues_hid"]) <= {2}
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rule", [name for name in LOCAL if name != "DFA"])
 def test_weights_are_read_backwards(rule, how):

@@ -24,7 +24,7 @@ from localplast.network import Delay, Input, Network, Population, Projection, ax
 from localplast.neuron import NeuronModel
 from localplast.task import Trials
 
-LONGEST = 20  # steps
+STEPS, LONGEST = 500, 20  # of a run, and of a delay
 
 
 def follower():
@@ -121,7 +121,7 @@ def silent(model, twins):
     """The network around a ``model`` without spikes, with the largest weights that leave potentials plausible."""
     for scale in 10.0 ** -np.arange(0, 15, 3):
         net = surrounded(model, scale, np.random.default_rng(0))
-        trials = some_trials(np.random.default_rng(1), 1, 1000)
+        trials = some_trials(np.random.default_rng(1), 1, STEPS)
         if not potentials(model) or plausible(model, twins.torch(net, trials)):
             return net
     raise AssertionError(f"{model.name} has no plausible potentials with weights down to 1e-12")
@@ -143,7 +143,7 @@ def test_every_model_is_the_same_on_both_backends(name, twins):
     if lower(model).noise:
         pytest.skip("each backend draws noise of its own (oracles/test_noise.py)")
     net = lively(model, twins)
-    trials = some_trials(np.random.default_rng(1), 1, 1000)
+    trials = some_trials(np.random.default_rng(1), 1, STEPS)
     one, other = twins.both(net, trials)
     constant = {f"it.{n}" for n, e in lower(model).updated.items() if e.is_Number}  # the slope of what is linear
     twins.live(net, {key: array for key, array in one.items() if key not in constant})

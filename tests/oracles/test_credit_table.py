@@ -165,6 +165,7 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", [2, 50])
 @pytest.mark.parametrize("row", EQUAL)
 def test_equal(row, steps):

@@ -245,6 +245,7 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", MAKE)
 def test_blocks_are_steps(kind, form):
@@ -256,6 +257,7 @@ def test_blocks_are_steps(kind, form):
     assert apart(whole, outcome(recurrent(kind, (1.0, 2, 9, 30, 31, 44)), **options)) > 1e-3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", MAKE)
 def test_blocks_of_kernels_are_steps(kind, kernel):

@@ -114,6 +114,7 @@ def estimates(net, values, given, rule, loss, *, brian2):
 EQUAL = {"e-prop": (eprop(), "RS"), "e-prop, reset followed": (eprop(reset=True), "R"), "OTTT": (ottt(), "RSAM")}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "between steps"])
 @pytest.mark.parametrize("kind", MAKE)
 def test_every_kind(kind, whole):
@@ -220,6 +221,7 @@ def learn(net, *, learning=1.0, updates=40, optimiser=lp.adam(0.1), **options):
     return lp.run(net, TASK, optimiser=optimiser, updates=updates, **options)
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("kernel", [None, triangle(3 * ms, halving=10)], ids=["linear", "triangle"])
 @pytest.mark.parametrize("rule", [eprop(), bptt()], ids=["local", "bptt"])
 def test_coincidence(rule, kernel):

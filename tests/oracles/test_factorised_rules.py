@@ -125,6 +125,7 @@ OPTIONS = {"plain": {}, "delay": {"delay": 2}, "loop": {"loop": True}}
 SHD = {"lam_pre": 1.0, "lam_post": 0.5, "a_post": 1.0}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("rule", "eligibility"), [
     (s_tllr(), two_traces), (s_tllr(**SHD), functools.partial(two_traces, **SHD)),
@@ -143,6 +144,7 @@ def test_straight_from_the_readout(case, layered):
     layered.equal(net, values, given, s_tllr(feedback=direct, direct=True), expected)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("rule", "wrong", "size"), [
     (s_tllr(), functools.partial(two_traces, early=True), 0.1),
     (s_tllr(), functools.partial(two_traces, lead=1), 0.1),

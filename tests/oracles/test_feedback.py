@@ -251,6 +251,7 @@ def test_weights_align_with_random_feedback():
 LAMBDA = 0.03
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make, update", [(eprop, "trial"), (eprop, "step"), (ottt, "trial"), (ottt, "step")])
 def test_kolen_and_pollack(make, update, layered):
     """F4: two matrices that receive the same products and decay alike: ``W_n - B_n = (1 - lambda)^n (W_0 - B_0)``."""

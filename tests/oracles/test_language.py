@@ -200,6 +200,7 @@ def assert_same(found, expected, rtol=1e-9):
 class TestPlaces:
     """The language at one place at a time × forward and learning × Brian2, plain Torch and C."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("place", PLACES)
     def test_brian2_and_torch_run_the_same(self, place):
         net, asked = around(neuron(place)), ["it.v", "it.u", "it.q", "it.raster", "out.y"]
@@ -208,6 +209,7 @@ class TestPlaces:
         for name in ("v", "u", "q", "spikes"):
             np.testing.assert_allclose(found[1]["it"][name], found[0]["it"][name], rtol=1e-11, atol=1e-13, err_msg=name)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("place", PLACES)
     def test_learning_is_the_same_everywhere(self, place):
         """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut network."""
@@ -222,6 +224,7 @@ class TestPlaces:
             else:
                 assert_same(numbers(lp.gradient(net, some_trials(), rule, trainable=learned, **options)), adjoint)
 
+    @pytest.mark.sampled(2, 1)
     @pytest.mark.parametrize("place", PLACES)
     def test_generated_c_backpropagates_as_automatic_differentiation_does(self, place, monkeypatch):
         net = around(neuron(place))
@@ -257,7 +260,8 @@ class TestPrograms:
     """Brian2's C++, which is compiled with other options than our kernels, finds what its numpy does."""
 
     @COMPILER
-    @pytest.mark.parametrize("place", ["equation", pytest.param("literals", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("place", ["equation", "literals"])
     def test_the_gradient_of_a_program_is_that_of_numpy(self, place):
         net = around(neuron(place))
         one, other = (

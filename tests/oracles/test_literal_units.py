@@ -107,6 +107,7 @@ DENDRITES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", DENDRITES)
 def test_so_do_dendrites(name):
     model, rng = getattr(localplast.models, name)(), np.random.default_rng(0)

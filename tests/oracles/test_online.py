@@ -90,9 +90,10 @@ def error(one, other, start):
     return np.abs(one - other).max() / np.abs(other - start).max()
 
 
-@pytest.mark.parametrize("steps", [300, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("update", ["step", 5 * ms], ids=["step", "5 ms"])
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", local_rules())
+@pytest.mark.parametrize("update", ["step", 5 * ms], ids=["step", "5 ms"])
+@pytest.mark.parametrize("steps", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_the_backends_take_the_same_course(name, update, steps, layered, monkeypatch):
     rule, trials = getattr(rules, name)(update=update), layered.trials(steps, 1)
     net = network(rule, layered)
@@ -103,7 +104,7 @@ def test_the_backends_take_the_same_course(name, update, steps, layered, monkeyp
     compiled.train(trials)
     for projection, series in plain.items():
         assert len(series) == steps // every and online.keys() == plain.keys()
-        assert np.abs(series[-1] - start[projection]).max() > 0.05, f"{projection} has hardly moved"
+        assert np.abs(series[-1] - start[projection]).max() > 0.02, f"{projection} has hardly moved"
         for moment in (m for m in MOMENTS if m % every == 0 and m <= steps):
             found, expected = online[projection][moment - 1], series[moment // every - 1]
             tolerance = 1e-12 if moment <= 300 else 1e-8  # spikes near threshold make rounding grow

@@ -176,6 +176,7 @@ class TestOnline:
     def optimiser(self, net):
         return learning(net, **self.RATES, alpha=self.ALPHA, tau=5 * ms)
 
+    @pytest.mark.sampled(2, 1)
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_the_recursion_by_hand(self, backend):
         net = self.network()

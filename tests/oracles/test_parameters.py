@@ -124,6 +124,7 @@ EQUAL = {
 NAMES = [f"rec.{k}" for k in OF_NEURONS]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("spread, regulariser", [(True, REGULARISER), (False, None)], ids=["per neuron, rates", "one for all"])
 @pytest.mark.parametrize("row", EQUAL)
 def test_equal(row, regulariser, spread):

@@ -52,6 +52,7 @@ def expected(layered, net, values, given, cuts, **options):
     return found
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", CUTS)
 @pytest.mark.parametrize("options", [{}, {"delay": 2}, {"loop": True}], ids=["plain", "delay", "loop"])
 def test_equal(row, options, layered):
@@ -61,6 +62,7 @@ def test_equal(row, options, layered):
     layered.equal(net, values, given, make(), expected(layered, net, values, given, cuts))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", WRONG)
 def test_different(row, layered):
     make, cut, name = WRONG[row]

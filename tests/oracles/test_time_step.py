@@ -87,6 +87,7 @@ def sweep(name, timed):
     return at, 2 * at[0.05] - at[0.1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", RULES)
 def test_learning_per_unit_of_time_converges(name):
     """The error falls in proportion to dt: the extrapolated one ten times from 1 to 0.1 ms."""
@@ -109,6 +110,7 @@ def test_without_it_learning_grows_as_one_over_dt():
         np.testing.assert_allclose(timed[dt], dt * at[dt], rtol=1e-10)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["adaptation", "adaptation and reset"])
 def test_without_it_feedback_has_another_limit(name):
     """A trace that feeds on psi itself does not grow without bound, it goes elsewhere: psi of one ms is spent in each step."""

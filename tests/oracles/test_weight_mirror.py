@@ -115,6 +115,7 @@ def test_spiking_response_step_by_step(delay, backend, tolerance):
     assert np.abs(found - one_sign).max() > 0.1 * scale
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("model", [lif(), alif(tau_adapt=60 * ms)], ids=["LIF", "ALIF"])
 def test_spiking_layers_are_mirrored(model):
     """Within ten degrees; noise that is correlated tells nothing about single weights."""
