@@ -52,14 +52,14 @@ def need(file):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """``sampled(n, first)``: of the cases of a test every n-th is quick, the others are slow."""
+    """``sampled(n, first)``: of the cases of a test every n-th is quick, the others are ``thorough``."""
     cases = {}
     for item in items:
         if mark := item.get_closest_marker("sampled"):
             n, first = (*mark.args, 0)[:2]
             number = cases[item.nodeid.split("[")[0]] = cases.get(item.nodeid.split("[")[0], -1) + 1
             if number % n != first:
-                item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.hookimpl(tryfirst=True)

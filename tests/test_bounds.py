@@ -135,6 +135,7 @@ def test_weights_that_are_not_numbers_are_not_hidden():
 # --- frozen projections -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("update", ["trial", "step"])
 def test_a_rate_of_zero_keeps_every_bit(path, update):

@@ -47,6 +47,7 @@ def learned(target):
         learner.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
 def test_rows_change_no_result():
     wanted, rate = learned("numpy")

@@ -204,6 +204,7 @@ def test_compare_writes_table_figure_and_record(compared):
     assert list(tree["curves"]["rule"].values) == ["BPTT", "e-prop, symmetric", "e-prop, random", "BPTT, hidden frozen"]
 
 
+@pytest.mark.thorough
 def test_local_rules_can_be_compared_on_torch(toy, tmp_path):
     result = invoke("compare", "toy", "--seeds", "2", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path))
     assert "--batch 3 --backend torch" in result.output and "of 3 trials" in result.output
@@ -281,6 +282,7 @@ def test_two_runs_side_by_side_share_one_display(capsys, monkeypatch):
     (["run", "toy", "--backend", "torch"], "stopped after 1 of 4 updates; what was learned is saved in .*toy-quick-eprop.*--resume"),
     (["compare", "toy", "--backend", "torch", "--seeds", "1"], "stopped; what was learned is saved in .*toy-quick/runs: .*--resume"),
 ])  # fmt: skip
+@pytest.mark.sampled(2)
 def test_a_request_to_stop_is_answered(command, said, number, code, toy, tmp_path, monkeypatch, capsys):
     """With what is saved, how to go on, and the code of the signal; then it goes on."""
     arguments, original, calls = ["localplast", *command, "--out", str(tmp_path)], Fit.block, []

@@ -218,6 +218,7 @@ def typeset(latex):
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", rules.__all__)
 def test_latex_of_every_rule(name):
     rule = getattr(rules, name)(rules.eprop()) if name == "feedback_alignment" else getattr(rules, name)()
@@ -227,6 +228,7 @@ def test_latex_of_every_rule(name):
         assert len(found) > 3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", models.__all__)
 def test_latex_of_every_model(name):
     typeset(describe_model(getattr(models, name)()).latex())

@@ -171,6 +171,7 @@ NEURONS = {
 }
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("name", NEURONS)
 def test_autograd(name, reset):
@@ -181,6 +182,7 @@ def test_autograd(name, reset):
     assert error(traces(net, rule, loss), other) > 0.01  # the reset matters here
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("name", NEURONS)
 def test_brian2(name, reset):

@@ -59,6 +59,7 @@ def test_a_trial_does_not_hear_the_one_before():
     np.testing.assert_allclose(states(net, "brian2")["v"].values[1:2], alone, rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_compiled_line_moves_the_same_way():
     """Cells are updated in place, in order: a compiler must not be able to move one twice."""
     net = network(*KINDS[3])

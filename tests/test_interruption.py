@@ -447,12 +447,12 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("kind", ["an adjoint", "comparison"])
+@pytest.mark.parametrize("kind", ["an adjoint", pytest.param("comparison", marks=pytest.mark.thorough)])
 def test_a_disk_that_is_full_within_a_file(kind, tmp_path, often):
     """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes on."""
     begin(kind, tmp_path / "sizes")
     sizes = sorted({file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()})
-    for size in {0, sizes[len(sizes) // 2] - 1, sizes[-1] - 1}:
+    for size in {0, sizes[len(sizes) // 2] - 1, sizes[-1] // 2}:  # how long a run took is a few bytes more or less
         path = tmp_path / str(size)
         with files_up_to(size), pytest.raises(DiskError, match=f"{path}.* cannot be written .*File too large"):
             begin(kind, path)

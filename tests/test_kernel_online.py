@@ -203,6 +203,7 @@ DELAYS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("delay", DELAYS)
 def test_delays(delay):
     net = recurrent(alif(beta=0.3, tau_adapt=30 * ms), 8.0, delay=DELAYS[delay])

@@ -272,6 +272,7 @@ def test_running_rates(make):
     same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [rules.eprop, rules.ottt])
 def test_reward(make):
     net, trials = maze()

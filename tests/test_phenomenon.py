@@ -108,6 +108,7 @@ class TestFixedPlateau:
         conditions = replace(fixed_plateau.quick(), synapses=(10, 20, 21, 34, 35, 38, 39, 45, 60), offsets=np.array([-10, 2]) * ms)
         return protocols.load("fixed-plateau").measure(conditions, backend=request.param)
 
+    @pytest.mark.thorough
     def test_length_is_independent_of_strength_to_one_step(self, record):
         found, tail = record["events"].to_dataset(), {0: 0.0, 1: 0.0, 2: 4 * float(DT)}  # strong input outlasts a short event
         for number, nominal in enumerate((50, 30, 3.6)):

@@ -202,6 +202,7 @@ def all_gradients(kind, g, rule=None, **options):
     return np.concatenate([found[n][k].values.ravel() for n in ("cues_rec", "rec") for k in sorted(found[n].data_vars)])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", LEAKS)
 def test_neurons_that_do_not_leak_are_the_limit_of_those_that_do(kind, monkeypatch):
     """Values and gradients, on every way to them; Brian2's own text has 0/0 there, and noise near it."""

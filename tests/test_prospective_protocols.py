@@ -81,6 +81,7 @@ class TestPresentationTime:
     def weights(self, preset, name):
         return learned(preset, name, test=0)["up1"]["weight"].values
 
+    @pytest.mark.thorough
     def test_what_is_learned_does_not_hang_on_tau_where_rates_are_prospective(self, preset):
         short, long = (self.weights(preset, f"prospective, shown {ratio} tau") for ratio in ("0.3", "100"))
         np.testing.assert_allclose(short, long, rtol=0, atol=1e-11)

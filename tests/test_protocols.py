@@ -357,6 +357,7 @@ class TestTMaze:
     ("superspike-single", superspike(), 0.7), ("superspike-single", bptt(cut={"reset"}), 0.7), ("decolle-nmnist", decolle(), 0.97),
     ("decolle-nmnist", bptt(), 0.97), ("deep", bptt(), 0.95),
 ])
+@pytest.mark.sampled(2)
 def test_quick_presets_begin_to_learn(name, rule, fraction, built):
     quick = built(name)
     found = lp.run(

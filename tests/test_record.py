@@ -505,6 +505,7 @@ class Killed(BaseException):
     """What a kill looks like from inside: nothing after it is written."""
 
 
+@pytest.mark.thorough
 def test_a_kill_before_any_write_leaves_a_readable_record_that_goes_on(net, tmp_path, monkeypatch):
     """Stop at each of the writes of a run in turn. Writes are atomic, so there are no moments in between."""
     request, original, left = Request.parse(net, WANTED), zarr.storage.LocalStore.set, [0]

@@ -138,6 +138,7 @@ def test_a_step_of_the_dendritic_current_has_its_sign(levels):
         assert abs(late[0]) < abs(after[0])
 
 
+@pytest.mark.thorough
 def test_the_cell_with_a_regenerative_dendrite_does_the_same():
     """Burst fraction grows with the dendritic current, the rate of events hardly; the noise is outside, 2 ms correlated."""
     currents, n, steps = np.array([-200, 0, 100, 200, 300]) * 1e-12, 40, 4000
@@ -281,6 +282,7 @@ def test_the_rule_is_the_recursion_by_hand():
         assert np.abs(learned_by_hand(error=wrong)[0] - expected).max() > 1e-5
 
 
+@pytest.mark.thorough
 def test_both_backends_have_the_same_bursts(twins):
     net = two_layers()
     one, other = twins.both(net, taught())
@@ -291,6 +293,7 @@ def test_both_backends_have_the_same_bursts(twins):
 # -------------------------------------------------------------------------------------------------------------- burst-sign
 
 
+@pytest.mark.thorough
 def test_the_course_of_a_weight_is_the_sum_of_surplus_times_trace():
     """Read off replicas that stop learning one after the other; weights hardly move, so that spikes are those of a simulation."""
     c = burst_sign.Conditions(200 * ms, 100 * ms, looks=5, pre=6, post=4, rate=1e-9)

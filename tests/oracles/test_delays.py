@@ -253,6 +253,7 @@ def test_delays_stay_above_zero():
     assert found.min() == 0.0 and found.max() > 0
 
 
+@pytest.mark.thorough
 def test_coincidence_online():
     """The same in Brian2, where delays change between two runs."""
     net = detectors((0 * ms, 12 * ms))

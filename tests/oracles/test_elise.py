@@ -257,6 +257,7 @@ def two_tones():
     return replayed(QUICK.network, updates=4)
 
 
+@pytest.mark.thorough
 def test_a_loop_of_two_tones_is_played_without_the_teacher(two_tones):
     assert two_tones[0].min() > 0.9
 
@@ -270,6 +271,7 @@ def test_nothing_is_played_without_plasticity():
     assert replayed(QUICK.network, updates=0)[0][-8:].max() < 0.5
 
 
+@pytest.mark.thorough
 def test_nothing_is_played_after_a_teacher_of_the_wrong_sign():
     wrong = swapped(elise(), "g_nudge*(u_target - u)", "0.3*g_nudge*(u - u_target)")
     assert replayed(with_cells(QUICK.network, wrong), updates=2)[0][-8:].max() < 0.5

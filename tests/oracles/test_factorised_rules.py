@@ -168,6 +168,7 @@ def test_a_wrong_recursion_shows(rule, wrong, size, case, layered):
     (s_tllr(a_post=0, lam_pre=0.0), sltt()),
     (es_d_rtrl(decay=0.0), sltt()),
 ], ids=["OTTT", "OTTT, factor", "SLTT", "SLTT from ES-D-RTRL"])  # fmt: skip
+@pytest.mark.sampled(2)
 def test_special_cases(one, other, case, layered):
     """Where one trace is left and it is the membrane's, or nothing is remembered."""
     net, values, given = case(delay=2)

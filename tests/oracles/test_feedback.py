@@ -88,6 +88,7 @@ OTHERWISE = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", OTHERWISE)
 def test_otherwise_it_differs(row, layered):
     rule, filtered, cut, heard = OTHERWISE[row]

@@ -100,6 +100,7 @@ class TestPublishedRecursion:
             assert np.abs(states[name][0] - series).max() < tolerance, name
         assert np.abs(expected["hidden1.delta"]).max() > 0.03  # errors arrive
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
     @pytest.mark.parametrize(("backend", "tolerance"), [("torch", 1e-12), ("brian2", 1e-9)])
     def test_what_is_learned_from(self, loss, backend, tolerance):

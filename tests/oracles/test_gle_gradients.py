@@ -107,6 +107,7 @@ class TestOperators:
 class TestTeacherOfSines:
     """G3: what a weight learns is the gradient times the ratio of the gains."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("period", [400, 80, 20])
     def test_ratio_of_gradients(self, period):
         """Of one period, long after the beginning, and until its errors have run out."""
@@ -204,6 +205,7 @@ def learned_by_the_student(wave, rule, errors="prospective"):
     return np.array([gradients[name].item() for name in (*weights, *membranes)])
 
 
+@pytest.mark.thorough
 class TestMeasuredRatios:
     """G4: GLE over the true gradient, of weights and membranes, in the stationary state of a lag line."""
 

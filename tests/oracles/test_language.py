@@ -260,8 +260,8 @@ class TestPrograms:
     """Brian2's C++, which is compiled with other options than our kernels, finds what its numpy does."""
 
     @COMPILER
-    @pytest.mark.slow
-    @pytest.mark.parametrize("place", ["equation", "literals"])
+    @pytest.mark.thorough
+    @pytest.mark.parametrize("place", ["equation", pytest.param("literals", marks=pytest.mark.slow)])
     def test_the_gradient_of_a_program_is_that_of_numpy(self, place):
         net = around(neuron(place))
         one, other = (

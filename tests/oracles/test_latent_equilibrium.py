@@ -102,6 +102,7 @@ class TestRecursion:
             frozen, _ = by_hand(start, given, rates=rates, feedback="layered")
             assert np.abs(frozen["up1"] - expected["up1"]).max() > 1e-4  # feedback that stays behind would be noticed
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("steps", [1, 10, 100, 1001])
     def test_a_thousand_steps_with_weights_and_biases(self, steps, by_hand):
         """Brian2, Torch and the recursion, through inputs that change every 7 steps, learning all the time."""

@@ -63,6 +63,7 @@ class TestGivenFeedback:
         net = network(sizes, activation=activation, feedback="random", down=down)
         return gradients(net, given, net.draw(1), backend), gradients(symmetric, given, values, backend)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize(("sizes", "activation"), [((4, 6, 3), "linear"), (SIZES, "tanh")], ids=["two layers", "deeper"])
     def test_transposed_weights_make_it_backpropagation(self, sizes, activation, backend):

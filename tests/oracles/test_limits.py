@@ -85,6 +85,7 @@ def test_difference_quotients_of_the_readout(kind):
     assert error({name: wrong}, expected) > 1e-6
 
 
+@pytest.mark.thorough
 def test_hidden_weights_have_no_difference_quotient():
     """A step too small to move a spike changes nothing: what e-prop and BPTT give there is the surrogate's."""
     net, given = network(alif(tau_ref=2 * ms, beta=0.3)), trials()

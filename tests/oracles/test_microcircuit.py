@@ -161,6 +161,7 @@ class TestErrors:
         for gain in gains:
             np.testing.assert_allclose(gain, 0.06 / 0.19, rtol=1e-9)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(("strength", "within"), [(1.0, 0.03), (0.01, 5e-4)])
     def test_apical_potential_is_the_error_sent_down(self, strength, within):
         """``v_api = W_down phi' lambda_out delta (g_l + g_d)/(g_l + g_d + g_som)``, to first order in the error."""

@@ -122,6 +122,7 @@ def test_regression_on_torch(form, updates):
     np.testing.assert_allclose(case.data["loss_tensorflow"], case.published, rtol=1e-7)
 
 
+@pytest.mark.thorough
 @UPDATES
 def test_classification_on_torch(updates):
     case = classification()
@@ -141,6 +142,7 @@ def test_learner(make):
     np.testing.assert_allclose(losses, case.published, rtol=1e-8)
 
 
+@pytest.mark.sampled(4)
 @UPDATES
 @pytest.mark.parametrize("make", [regression, classification])
 def test_online_on_brian2(make, updates):

@@ -198,6 +198,7 @@ class TestOnline:
             left = (1 - self.RATES["down"] * DT * self.ALPHA) ** 300
             np.testing.assert_allclose(end[name], left * start[name], rtol=1e-11)
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_feedback_alignment_is_the_microcircuit_as_it_was(self, backend):
         """No noise, feedback at rest: what is learned with fixed feedback, and by plain cells, integrated alike."""
@@ -312,6 +313,7 @@ class TestBias:
         found = lp.gradient(net, trials, dendritic(), loss=lp.losses.mse(), seed=1)
         return {name: found[name]["gradient"].values for name in ("up1", "up2")}
 
+    @pytest.mark.thorough
     def test_forward_weights_do_not_feel_the_noise_on_average(self):
         quiet, noisy = self.changes(0.0, 1), self.changes(0.01, 300)
         for name, exact in quiet.items():
@@ -321,6 +323,7 @@ class TestBias:
 class TestProtocols:
     NET = aligning((3, 4, 3, 2), activation="logistic", targets=(0.0, 1.0))
 
+    @pytest.mark.thorough
     def test_weights_are_kept_along_training_and_drawn(self):
         """Blocks of updates end where weights are to be kept, tests or not."""
         net = self.NET

@@ -238,6 +238,7 @@ class Currents:
         return torch.autograd.grad(self.loss, self.p[name], retain_graph=True)[0].numpy()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reset", [False, True], ids=["reset cut", "reset followed"])
 @pytest.mark.parametrize("spread", [True, False], ids=["per neuron", "one for all"])
 def test_synaptic_currents(spread, reset):

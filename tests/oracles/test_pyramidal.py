@@ -114,11 +114,13 @@ def broken(old, new):
 REPELLING = ("g_soma_basal*(v_basal - v_soma)", "g_soma_basal*(v_soma - v_basal)")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["brian2", "torch"])
 def test_it_does_what_its_equations_say(backend):
     agree(backend=backend)
 
 
+@pytest.mark.thorough
 def test_the_comparison_notices_what_is_wrong():
     unblocked, late = {"Mg_nmda_basal": 0.0}, {"delay_bap_apical": 0.55 * ms}
     for model in (broken(*REPELLING), *(pyramidal().with_parameters(**wrong) for wrong in (unblocked, late))):

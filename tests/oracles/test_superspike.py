@@ -149,6 +149,7 @@ def matrix_of(kind, net):
     return plan(net, superspike(feedback=kind, feedback_std=0.5), mse()).fixed["hid", "judge"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["symmetric", "random", "uniform"])
 def test_hidden_layer(kind, layered):
     """T2."""

@@ -308,6 +308,7 @@ def three_cells(dt=1 * ms):
     return Network(dt=dt, projections=kept, **nodes)
 
 
+@pytest.mark.thorough
 def test_the_prediction_learns_the_matching_potential_and_keeps_it_without_the_teacher():
     """And neither without a teacher nor with one whose conductances are swapped."""
     net, dt = three_cells(), 1 * ms

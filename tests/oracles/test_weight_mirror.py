@@ -137,6 +137,7 @@ def learned():
     return mirror(net, values=net.draw(3), presentations=15, steps=300, trials=8, gain=2.0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_a_rule_takes_the_mirrored_feedback(backend, learned):
     """The gradient of the lowest layer points where symmetric feedback points; random feedback does not."""
