@@ -244,6 +244,7 @@ def test_run_show_and_resume(toy, tmp_path):
     assert "metrics" in invoke("show", str(store)).output
 
 
+@pytest.mark.thorough
 def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypatch):
     from localplast import fit
 

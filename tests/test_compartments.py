@@ -285,6 +285,7 @@ def network(model, targets, high, more=(), **nodes):
     return net, rng
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["euler", "rk2", "exponential_euler"])
 def test_every_channel_is_the_same_on_both_backends(method, twins):
     net, rng = network(replace(arbour(spiking=True), method=method), TARGETS, 10.0)

@@ -48,6 +48,7 @@ def comparison():
     return compare(network(), TASK, FAMILIES, loss=LOSS, **SETTINGS)
 
 
+@pytest.mark.thorough
 def test_each_against_its_own_bptt(comparison):
     found = comparison["alignment"]["relative_error"]
     assert list(found["projection"].values) == ["cues_rec", "rec_rec", "rec_out", "rec.tau_mem"]
@@ -121,6 +122,7 @@ def test_networks_that_cannot_see_the_same_trials(other, complaint):
         compare(network(), TASK, {"odd": lp.Contender(bptt(), "torch", network=other)}, loss=LOSS, **SETTINGS)
 
 
+@pytest.mark.thorough
 def test_the_report_shows_networks_and_references(monkeypatch, tmp_path):
     from typer.testing import CliRunner
 

@@ -331,6 +331,7 @@ def test_kernels_are_recorded_and_resumed(tmp_path):
     np.testing.assert_array_equal(net.values_from(fit).weights["up3"], whole["up3"]["weight"])
 
 
+@pytest.mark.thorough
 def test_rules_are_compared_on_kernels():
     """Gradients, feedback and costs are those of kernels; what is tied has no angle to what it is tied to."""
     rules = {

@@ -184,6 +184,7 @@ def accuracy(**frozen):
     return float(fit["metrics"]["test_accuracy"][-1])
 
 
+@pytest.mark.thorough
 def test_learned_delays_begin_to_tell_patterns_apart_where_weights_cannot():
     assert accuracy() > accuracy(**{"cues_det.delay": 0.0}) + 0.2
 

@@ -130,6 +130,7 @@ def check(kind, path):
         assert lp.open(path).attrs["complete"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_runs_are_alive(kind):
     """What must come out the same is no run of silent neurons, whose weights stay."""

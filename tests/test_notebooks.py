@@ -71,12 +71,10 @@ def _as_shipped(monkeypatch):
     monkeypatch.setattr(kernel_build, "FLAGS", tuple(flag for flag in kernel_build.FLAGS if flag != "-Og"))
 
 
-def marks(name):
-    """All but the first one are thorough."""
-    return (pytest.mark.needs_data(*FILES.get(name, ())), *[pytest.mark.thorough] * (name != "tour"))
-
-
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=marks(p.stem)) for p in NOTEBOOKS])
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.needs_data(*FILES.get(p.stem, ()))) for p in NOTEBOOKS]
+)
 def test_it_runs(path, capsys):
     matplotlib.use("Agg")
     names = {}

@@ -166,6 +166,7 @@ def test_words_after_the_compiler_are_its_flags(cache, monkeypatch):
     assert kernel_build.build("int seven(void) { return SEVEN; }").seven() == 7
 
 
+@pytest.mark.thorough
 @needs_compiler
 def test_processes_may_build_the_same_kernel_at_once(tmp_path):
     code = f"from localplast.backends.kernel_build import build; assert build({SEVEN!r}).seven() == 7"

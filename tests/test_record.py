@@ -579,6 +579,7 @@ for number, wait in enumerate({waits}):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_record_survives_sigkill_at_any_moment(tmp_path):
     draw = random.Random(0)

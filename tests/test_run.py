@@ -144,6 +144,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monke
     np.testing.assert_array_equal(whole["metrics"]["loss"], resumed["metrics"]["loss"])
 
 
+@pytest.mark.thorough
 def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(f"""

@@ -137,6 +137,7 @@ def plausible(model, kept):
     return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials(model))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", localplast.models.__all__)
 def test_every_model_is_the_same_on_both_backends(name, twins):
     model = getattr(localplast.models, name)()
@@ -349,6 +350,7 @@ def small():
     return net, Trials({"cues": spikes(rng, 2, 100, 6)})
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
 def test_a_cpp_program_does_the_same(twins):
     net, trials = small()

@@ -111,6 +111,7 @@ def surplus(found, group, steps, shift=0.0):
     return error.sum() / event.sum(), np.sqrt(2 * p * (1 - p) / event.sum())
 
 
+@pytest.mark.thorough
 def test_bursts_are_as_frequent_as_the_dendrite_says(levels):
     """And ever more so, while the rate of events stays."""
     event, burst = (levels[name][200:, : len(LEVELS)].sum((0, 2)) for name in ("event", "burst"))
@@ -268,6 +269,7 @@ def learned_by_hand(rate=RATE, error=Cells.error):
     return w, counts
 
 
+@pytest.mark.thorough
 def test_the_rule_is_the_recursion_by_hand():
     """Weights, through spikes that they change, on both backends."""
     task = Task("bursts", taught, lambda n, seed: taught())

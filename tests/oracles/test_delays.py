@@ -151,6 +151,7 @@ def test_a_step_too_early_shows():
     assert error(grads["cues_rec.delay"], expected) > 0.1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_closed_form(backend):
     """``dv/dd = -w (s - p)/tau_mem``, to the second order in dt away from the arrival, halved at the arrival."""
@@ -221,7 +222,7 @@ def learn(net, *, learning=1.0, updates=40, optimiser=lp.adam(0.1), **options):
     return lp.run(net, TASK, optimiser=optimiser, updates=updates, **options)
 
 
-@pytest.mark.sampled(2, 1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("kernel", [None, triangle(3 * ms, halving=10)], ids=["linear", "triangle"])
 @pytest.mark.parametrize("rule", [eprop(), bptt()], ids=["local", "bptt"])
 def test_coincidence(rule, kernel):

@@ -146,6 +146,7 @@ def test_what_the_presynaptic_neuron_remembers():
     assert "arrived: memory of the presynaptic neuron" in str(rule().describe(net))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["none", "synaptic"])
 def test_both_backends_learn_alike_step_by_step(kind):
     """Weights change in every step of two trials, by a low-pass filtered product; teachers are heard."""

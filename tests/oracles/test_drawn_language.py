@@ -109,6 +109,7 @@ def same_gradients(net, trials, values, text):
         np.testing.assert_allclose(gradient(bptt()), first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"C of {text}")
 
 
+@pytest.mark.thorough
 def test_drawn_neurons():
     assert all(compared(seed) > 4 for seed in (0, 3, 4, 5)), "silence would compare equal"
 

@@ -203,6 +203,7 @@ def assert_as_by_hand(steps, rule=None, **options):
 @pytest.mark.parametrize("backend, target", [
     ("torch", None), ("brian2", "numpy"), pytest.param("brian2", "cpp", marks=pytest.mark.slow),
 ])
+@pytest.mark.sampled(2)
 def test_weights_that_change_in_every_step_are_those_by_hand(backend, target):
     assert_as_by_hand(1000, backend=backend, target=target)
 

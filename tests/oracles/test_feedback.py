@@ -182,6 +182,7 @@ def test_the_readout_learns_alike_whatever_the_feedback(make, layered):
         assert layered.error(grads["cues_low.weight"], found[0]["cues_low.weight"]) > 0.1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [dfa, drtp], ids=["dfa", "drtp"])
 def test_direct_feedback_knows_no_layers_in_between(make, layered):
     """F6: other weights above the low layer, the same error: the same gradient, where layered rules differ."""

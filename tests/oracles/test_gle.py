@@ -181,6 +181,7 @@ class TestOnline:
         )  # fmt: skip
         return numbers(net.values_from(fit))
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_against_the_recursion_by_hand(self, backend):
         start = network().draw(3)
@@ -211,6 +212,7 @@ def numbers(values):
 class TestLatentEquilibrium:
     """G2: with ``tau_m = tau_r`` nothing of it is left but latent equilibrium."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_to_rounding(self, twins, backend):
         tau = {name: {"tau": TAU_M[name] * second, "b": BIAS[name]} for name in LAYERS}

@@ -73,6 +73,7 @@ class TestMackeyGlass:
         spread = self.trials.target[:, self.trials.weight > 0].std()
         assert np.sqrt(2 * loss) == pytest.approx(spread * mackey_glass.normalised_rmse(answer, self.trials))
 
+    @pytest.mark.thorough
     def test_errors_that_look_ahead_point_where_those_of_backpropagation_through_time_do(self):
         """With membranes of up to 20 ms errors that do not look ahead point the other way in the first layer."""
         trials, loss = mackey_glass.series(np.random.default_rng(0), 4, duration=120.0), lp.losses.mse()

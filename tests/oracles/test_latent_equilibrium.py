@@ -67,6 +67,7 @@ BIASES = [np.linspace(-0.3, 0.4, n) for n in SIZES[1:]]
 class TestRecursion:
     """Facts 12.5, step by step."""
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_every_step(self, activation, backend, by_hand):
@@ -119,6 +120,7 @@ class TestRecursion:
                 for key, value in found.items():
                     np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-10, err_msg=f"{backend} {key}")
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize(("late", "feedback"), [(1, "random"), (3, "symmetric")])
     def test_rates_that_travel_for_some_steps(self, late, feedback, by_hand):
         """Axonal delays between layers, on both backends: states, and what is learned from the rate that arrives."""
@@ -141,6 +143,7 @@ def delayed(net, names, steps):
     return Network(dt=net.dt, projections=projections, **net.nodes)
 
 
+@pytest.mark.thorough
 class TestTimeConstants:
     """L1: what is sent is the same for every time constant; L6: without prospective coding, layers lag by theirs."""
 

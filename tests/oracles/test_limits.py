@@ -66,7 +66,7 @@ def differences(net, name, loss, given, step=1e-4):
     return {f"{name}.weight": found}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["mse", "cross_entropy"])
 def test_difference_quotients_of_the_readout(kind):
     net, given = network(alif(tau_ref=2 * ms, beta=0.3)), trials(labels=kind == "cross_entropy")

@@ -126,6 +126,7 @@ def still(sense, outputs):
     return lp.Trials(inputs, np.zeros((count, steps, outputs)))
 
 
+@pytest.mark.thorough
 class TestErrors:
     """With a teacher: what stands in the apical dendrites is the error that backpropagation would send there."""
 
@@ -295,6 +296,7 @@ def test_every_synapse_reads_its_own_two_neurons_only():
     assert audit(plan(NET, dendritic(), lp.losses.mse()), NET).check().strict
 
 
+@pytest.mark.thorough
 class TestLatency:
     """Prospective cells answer in one step per layer, the original ones after several of their time constants."""
 

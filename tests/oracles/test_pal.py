@@ -145,6 +145,7 @@ def by_hand(values, trials, noise, *, rates, alpha, tau_low):
     return w
 
 
+@pytest.mark.thorough
 class TestOnline:
     """All weights change in every step of 1000 with a moving input and teacher."""
 

@@ -291,6 +291,7 @@ def test_learning_is_the_same_on_both_backends(rule):
     assert (learned(one)["rec.beta"] >= 0).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_resume_and_values_from(backend, tmp_path):
     net = network(trainable=LIMITS)

@@ -128,6 +128,7 @@ def test_the_comparison_notices_what_is_wrong():
             agree(model)
 
 
+@pytest.mark.thorough
 class TestBacFiring:
     @pytest.fixture(scope="class")
     def record(self):

@@ -185,6 +185,7 @@ def test_delays_learn_from_reward(make):
     assert error(grads[1], grads[0]) < 1e-10 and error(grads[2], grads[0]) < 1e-8
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule", [eprop(), eprop(feedback="sign")], ids=["adjoint", "traces"])
 def test_learning_is_the_same_on_both_backends(rule):
     net = network(trainable={"tau_mem": (5 * ms, 50 * ms)})

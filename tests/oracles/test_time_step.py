@@ -22,6 +22,8 @@ from localplast.rules import bptt, eprop
 from localplast.surrogate import fast_sigmoid, per_time, triangle
 from localplast.task import Task, Trials
 
+pytestmark = pytest.mark.thorough
+
 N_IN, N, N_OUT, TRIALS, DURATION = 6, 5, 2, 2, 80  # ms
 TAU_MEM, TAU_ADAPT, TAU_OUT, BETA, KICK = 20.0, 50.0, 20.0, 0.3, 1.6
 STEPS = (1.0, 0.5, 0.25, 0.1)

@@ -99,6 +99,7 @@ def test_the_cell_follows_the_recursion_by_hand(form, twins):
             assert np.diff(np.flatnonzero(expected["z"])).min() >= 12  # 3 ms
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", FORMS)
 def test_both_backends_learn_as_the_recursion_by_hand(form):
     """1000 steps, weights that change in each of them through the low-pass filter, some up to their lower bound."""

@@ -115,7 +115,7 @@ def test_spiking_response_step_by_step(delay, backend, tolerance):
     assert np.abs(found - one_sign).max() > 0.1 * scale
 
 
-@pytest.mark.sampled(2, 1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [lif(), alif(tau_adapt=60 * ms)], ids=["LIF", "ALIF"])
 def test_spiking_layers_are_mirrored(model):
     """Within ten degrees; noise that is correlated tells nothing about single weights."""
@@ -137,7 +137,7 @@ def learned():
     return mirror(net, values=net.draw(3), presentations=15, steps=300, trials=8, gain=2.0)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_a_rule_takes_the_mirrored_feedback(backend, learned):
     """The gradient of the lowest layer points where symmetric feedback points; random feedback does not."""
