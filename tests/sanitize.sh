@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the kernels' odd shapes with address and undefined-behaviour sanitizers: minutes, most of them compiling.
+# Run the kernels' odd shapes, and the exact steps of loops, with address and undefined-behaviour sanitizers: minutes, most of them compiling.
 # Kernels have a cache of their own, for the flags are part of their key; leaks are Python's own and not looked at.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,5 +9,6 @@ export LOCALPLAST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=und
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 export LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)"
 export OMP_NUM_THREADS=1
+# -s: what pytest captures would end with the process, and the report with it
 
-exec "${PYTHON:-python}" -m pytest -n 0 -q -p no:cacheprovider tests/test_kernel_shapes.py "$@"
+exec "${PYTHON:-python}" -m pytest -n 0 -q -s -p no:cacheprovider tests/test_kernel_shapes.py tests/test_exact_loops.py "$@"

@@ -100,6 +100,7 @@ def test_an_unknown_preset_or_backend():
         protocols.load("critical-frequency").measure(backend="numpy")
 
 
+@pytest.mark.thorough
 class TestFixedPlateau:
     """Lengths that hang on the timer alone, and all or none."""
 

@@ -104,6 +104,7 @@ class TestPresentationTime:
         assert len(figure.axes[0].containers) == len(presentation_time.FORMS)
         np.testing.assert_allclose(figure.axes[0].containers[1].lines[0].get_ydata(), 100 * found.mean(1))
 
+    @pytest.mark.thorough
     def test_a_report_writes_the_figure_of_a_whole_comparison(self, preset, tmp_path):
         net = layered((9, 2, 3), latent_equilibrium(), latent_equilibrium_output())
         rules, task = {"LE": Contender(dendritic(), "torch")}, bars_task(steps=2, shown=2)

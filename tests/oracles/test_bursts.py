@@ -45,7 +45,7 @@ def forced(cell, times, dt=0.1):
     return {"I_s": current, "I_d": np.full((2000, 1), -600e-12)}  # no dendritic spikes of its own
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.thorough
 @pytest.mark.parametrize("cell", [burst_poisson, naud_sprekeler], ids=lambda f: f.__name__)
 def test_intervals_tell_events_from_bursts(cell, twins):
     net, trials = driven(cell(), forced(cell, TRAIN), 0.1 * ms)

@@ -187,6 +187,7 @@ class TestWeightMirror:
             assert apart(found[f"down{k}"], expected[f"down{k}"]) < 0.05
             assert angle(found[f"down{k}"], weights[f"up{k + 1}"].T) < 5 < 45 < angle(weights[f"down{k}"], weights[f"up{k + 1}"].T)
 
+    @pytest.mark.thorough
     def test_on_brian2_too(self):
         found, _, weights = self.mirrored(self.network(), trials=1, steps=3000, backend="brian2")
         for k in (1, 2):

@@ -114,6 +114,7 @@ def learn_on_torch(case, form, updates):
 UPDATES = pytest.mark.parametrize("updates", [2, pytest.param(5, marks=pytest.mark.slow)])
 
 
+@pytest.mark.sampled(4, 2)
 @UPDATES
 @pytest.mark.parametrize("form", ["traces", "adjoint"])
 def test_regression_on_torch(form, updates):

@@ -117,6 +117,7 @@ def test_hysteresis_on_both_sides_of_the_range(backend):
     check_hysteresis(backend, branch(), Branch())
 
 
+@pytest.mark.thorough
 def test_without_the_block_or_with_a_shallow_one_there_is_no_hysteresis():
     for model in (branch(Mg=0.0), branch(gate=JAHR_STEVENS)):
         with pytest.raises(AssertionError):

@@ -243,6 +243,7 @@ class TestNmdaTable:
         assert default > 1.15 and jahr_stevens == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.thorough
 def test_spikes_are_the_same_on_torch_near_thresholds():
     """Amplitudes on both sides of the threshold, at offsets on both sides of the best one."""
     amplitudes, offsets, clock = np.array([500, 550, 600, 650, 700, 750]), (-2, 4, 7), dict(duration=100 * ms, dt=DT)
