@@ -53,9 +53,11 @@ def test_entries_are_those_of_the_exponential(name):
     tensors = [torch.tensor(e, dtype=torch.float64) for e in matrix.ravel()]
     single = [t.float() for t in tensors]
     scale = max(abs(e) for e in expected)
+    # no number is known better than to a rounding of the fastest rate: how machines order a product decides about that much
+    rtol = max(RTOL, np.finfo(float).eps * np.abs(np.linalg.eigvals(matrix)).max())
     for i, j in itertools.product(range(size), repeat=2):
         # a neuron whose own decay leaves nothing of a step is known against what it hears of the slow one
-        known = {"rtol": RTOL, "atol": 1e-15 * float(scale) if name == "fast and slow" else 0}
+        known = {"rtol": rtol, "atol": 1e-15 * float(scale) if name == "fast and slow" else 0}
         np.testing.assert_allclose(value(np, size, i, j, *matrix.ravel()), float(expected[i, j]), **known)
         np.testing.assert_allclose(value(torch, size, i, j, *tensors), float(expected[i, j]), **known)
         if np.abs(matrix).max() < 1e3:
