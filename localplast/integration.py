@@ -15,8 +15,8 @@ from localplast.errors import ModelError
 from localplast.propagator import conditional_code, exact_code
 
 __all__ = [
-    "EXACT", "Integrand", "check_method", "check_numbers", "check_refractory", "divided_by", "integrated", "known_to_integrator",
-    "with_refractory",
+    "EXACT", "Integrand", "check_method", "check_numbers", "check_refractory", "divided_by", "integrated",
+    "known_to_integrator", "with_refractory",
 ]  # fmt: skip
 
 #: What Brian2 calls the exact integration of linear equations.
@@ -72,10 +72,10 @@ def integrated(integrand):
 def known_to_integrator(model, variables):
     """Brian2 variables for every name in the equations, as its state updaters want them.
 
-    Without the units that no equation holds, of which there are hundreds: Brian2 looks at each in every line that it parses.
+    Without the units that no equation holds, hundreds: Brian2 looks at each in every line that it reads.
     """
     held = get_identifiers("; ".join(model.texts))
-    known = {name: variable for name, variable in variables.items() if name in held or not isinstance(variable, Constant)}
+    known = {name: found for name, found in variables.items() if name in held or not isinstance(found, Constant)}
     known["t"] = Variable("t", dimensions=second.dim, scalar=True)
     del known["dt"]  # the integrator would ask for its value
     constant = {n: Variable(n, dimensions=known[n].dim, constant=True) for n in model.parameters}  # coefficients must be

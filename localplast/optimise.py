@@ -72,7 +72,8 @@ class Optimiser:
         rate = self.constants.get("learning_rate")
         if self.normalised and is_real(rate) and get_dimensions(rate) is not DIMENSIONLESS:
             object.__setattr__(self, "unit", unit_text(rate.dim))
-        object.__setattr__(self, "constants", {name: self.as_constant(name, value) for name, value in self.constants.items()})
+        constants = {name: self.as_constant(name, value) for name, value in self.constants.items()}
+        object.__setattr__(self, "constants", constants)
         for name, rate in self.rates.items():
             as_number(f"the rate of {name!r}", rate, 0)
 
@@ -325,7 +326,7 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
 
 
 def check_rates(net, optimiser):
-    """Raise where the learning rate is not in the unit of the weights, or one that the network marks as trainable lacks its own."""
+    """Raise where the learning rate is not in the unit of the weights, or what is marked as trainable has no rate of its own."""
     for p in net.plastic:
         weight = unit_text(weight_dimension(net, p))
         if optimiser.unit not in ("", weight) and not optimiser.frozen(p.name):

@@ -23,7 +23,7 @@ from brian2.stateupdaters.exact import get_linear_system
 from brian2.stateupdaters.exponential_euler import get_conditionally_linear_system
 
 from localplast.calculus import symbol, to_sympy
-from localplast.divided_exp import MOST_POINTS, divided_exp
+from localplast.divided_exp import MOST_POINTS, divided_exp, exprel
 from localplast.language import Draw, int_
 from localplast.matrix_exp import LARGEST_SIZE, matrix_exp
 from localplast.text import to_text
@@ -35,7 +35,7 @@ DT = symbol("dt")
 
 
 def exact_code(equations, variables):
-    """Abstract code of the exact update; None where Brian2's own text is right as well, or Brian2 is to say what is wrong."""
+    """Abstract code of the exact update; None where Brian2's text is right as well, or Brian2 is to say what is wrong."""
     if equations.is_stochastic:
         return None
     names, matrix = driven_system(equations, variables)
@@ -93,7 +93,8 @@ def entry(matrix, reached, i, j):
         return sympy.Add(*(along(matrix, way) for way in ways(matrix, between, [j], i)))
     if len(between) > LARGEST_SIZE:
         raise UnsupportedEquationsException(
-            f"{len(between)} of its variables and constants lie on the ways by which one drives another; at most {LARGEST_SIZE} may"
+            f"{len(between)} of its variables and constants lie on the ways by which one drives another; "
+            f"at most {LARGEST_SIZE} may"
         )
     return matrix_exp(len(between), between.index(i), between.index(j), *(DT * matrix.extract(between, between)))
 
@@ -125,11 +126,6 @@ def conditional_code(equations, variables):
         return None
     new = {name: sympy.exp(DT * a) * symbol(name) + DT * b * exprel(DT * a) for name, (a, b) in rates.items()}
     return "\n".join([*(f"_{name} = {to_text(e)}" for name, e in new.items()), *(f"{name} = _{name}" for name in new)])
-
-
-def exprel(expression):
-    """``(exp(x) - 1)/x`` of an expression, 1 at 0."""
-    return to_sympy("exprel(y)").subs(symbol("y"), expression)
 
 
 def may_vanish(rate):

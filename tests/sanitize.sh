@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the kernels' odd shapes, and the exact steps of loops, with address and undefined-behaviour sanitizers: minutes, most of them compiling.
+# Run the kernels' odd shapes, and the exact steps of loops, with address and undefined-behaviour sanitizers: minutes, most
+# of them compiling.
 # Kernels have a cache of their own, for the flags are part of their key; leaks are Python's own and not looked at.
 set -euo pipefail
 cd "$(dirname "$0")/.."
