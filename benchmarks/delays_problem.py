@@ -51,11 +51,11 @@ def learner(problem, threads, plain):
     from brian2 import ms
 
     from localplast import Input, Network, Population, Projection, Trials, adam, axonal
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import branching, cross_entropy
+    from localplast.backends.torch.learner import TorchLearner
+    from localplast.task.loss import branching, cross_entropy
     from localplast.models import leaky_readout, lif
     from localplast.rules import bptt
-    from localplast.surrogate import ramp
+    from localplast.neuron.surrogate import ramp
 
     cues, square, out = problem.weights()
     bounds = (0.1 * ms, 50 * ms)

@@ -48,8 +48,8 @@ def problem(given, steps, readout=False):
 def generated(given, steps, target):
     """What presents the trial to localplast's Brian2 model and returns the number of spikes."""
     from localplast import Trials
-    from localplast.backends.brian2_backend import block_for
-    from localplast.backends.brian2_run import session
+    from localplast.backends.brian2.learner import block_for
+    from localplast.backends.brian2.session import session
 
     net, inputs = problem(given, steps)
     values, trials = net.draw(0), Trials(inputs)
@@ -106,9 +106,9 @@ def twin(case, steps, repeats):
     import torch
 
     from localplast import Trials, sgd
-    from localplast.backends.torch_backend import gradient
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import mse
+    from localplast.backends.torch.gradient import gradient
+    from localplast.backends.torch.learner import TorchLearner
+    from localplast.task.loss import mse
     from localplast.rules import bptt
 
     net, inputs = problem(drive(TWIN_CELLS, steps), steps, readout=True)

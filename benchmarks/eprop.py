@@ -57,8 +57,8 @@ def backpropagation(**options):
 def brian2_case(batch, steps, repeats, directory, *, update):
     """localplast's generated C++ program; the time includes writing its inputs and reading its results."""
     from localplast import adam, sgd
-    from localplast.backends.brian2_backend import Brian2Learner
-    from localplast.loss import mse
+    from localplast.backends.brian2.learner import Brian2Learner
+    from localplast.task.loss import mse
 
     net, values, trials, numbers = problem(BLOCK, steps)
     optimiser = adam(LEARNING_RATE, epsilon_hat=True) if update == "trial" else sgd(LEARNING_RATE)

@@ -2,8 +2,8 @@
 
 from brian2 import ms
 
-from localplast.neuron import NeuronModel
-from localplast.surrogate import triangle
+from localplast.neuron.model import NeuronModel
+from localplast.neuron.surrogate import triangle
 
 __all__ = ["alif"]
 

@@ -5,7 +5,7 @@ Both neurons here tell events from bursts by the same equations. Their soma driv
 
 from brian2 import Hz, mV, ms, nS, pA, pF, second
 
-from localplast.neuron import Mismatch, NeuronModel
+from localplast.neuron.model import Mismatch, NeuronModel
 
 __all__ = ["burst_poisson", "naud_sprekeler"]
 

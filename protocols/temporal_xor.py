@@ -8,11 +8,11 @@ that no weights of a single layer separate them.
 import numpy as np
 from brian2 import mV, ms
 
-from localplast.loss import mse
-from localplast.network import normal
-from localplast.protocol import Preset, Protocol
+from localplast.task.loss import mse
+from localplast.network.network import normal
+from localplast.study.protocol import Preset, Protocol
 from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
-from localplast.task import Task
+from localplast.task.trials import Task
 
 __all__ = ["network", "protocol", "xor_trials"]
 

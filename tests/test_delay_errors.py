@@ -7,13 +7,13 @@ import pytest
 from brian2 import mV, ms
 
 import localplast as lp
-from localplast.delay import gaussian, triangle
+from localplast.network.delays import gaussian, triangle
 from localplast.errors import LocalplastWarning, NetworkError
 from localplast.models import leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, axonal, dendritic, synaptic
+from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, synaptic
 from localplast.rules import bptt
-from localplast.surrogate import triangle as surrogate
-from localplast.task import Task, Trials
+from localplast.neuron.surrogate import triangle as surrogate
+from localplast.task.trials import Task, Trials
 
 
 def network(delay, dt=1 * ms):

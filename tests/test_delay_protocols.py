@@ -7,15 +7,16 @@ import xarray as xr
 from brian2 import ms
 
 import localplast as lp
-from localplast import cli, protocols, verbs
-from localplast.alignment import gradient_measures
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.measure import measures
+from localplast import cli, protocols
+from localplast.runs import run as verbs
+from localplast.study.alignment import gradient_measures
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.analysis.distance import measures
 from localplast.models import leaky_readout, lif
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
+from localplast.learning.optimise import adam
+from localplast.study.protocol import Preset, Protocol
 from localplast.protocols import psmnist, temporal_patterns
 from localplast.rules import bptt, eprop
 

@@ -5,8 +5,9 @@ import pytest
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast import fit, verbs
-from localplast.backends.torch_learn import TorchLearner
+from localplast.runs import fit
+from localplast.runs import run as verbs
+from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop
 

@@ -8,19 +8,20 @@ import sympy
 import torch
 from brian2 import mV, ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.calculus import symbol
-from localplast.eligibility import derive
-from localplast.loss import mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.expressions import symbol
+from localplast.learning.eligibility import derive
+from localplast.task.loss import mse, rate
 from localplast.models import alif, cuba_lif, eprop_2020, leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.neuron import NeuronModel
-from localplast.plan import plan
+from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.neuron.model import NeuronModel
+from localplast.program.learn import plan
 from localplast.rules import bptt, eprop
-from localplast.surrogate import arctan, triangle
-from localplast.task import Trials
+from localplast.neuron.surrogate import arctan, triangle
+from localplast.task.trials import Trials
 
 N_IN, N, N_OUT, TRIALS, STEPS = 6, 7, 2, 2, 70
 

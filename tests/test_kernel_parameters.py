@@ -8,19 +8,21 @@ import torch
 from brian2 import mV, ms
 
 from localplast import delay
-from localplast.backends import kernel_build, torch_backend, torch_learn
-from localplast.backends.torch_fused import Fused, why_not
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch import learner as torch_learn
+from localplast.backends.c.call import Fused, why_not
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import branching, cross_entropy
+from localplast.task.loss import branching, cross_entropy
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network import Delay, Input, Network, Population, Projection, axonal, normal, uniform
-from localplast.neuron import NeuronModel
-from localplast.optimise import adam
+from localplast.network.network import Delay, Input, Network, Population, Projection, axonal, normal, uniform
+from localplast.neuron.model import NeuronModel
+from localplast.learning.optimise import adam
 from localplast.rules import bptt
-from localplast.surrogate import arctan, triangle
-from localplast.task import Trials
+from localplast.neuron.surrogate import arctan, triangle
+from localplast.task.trials import Trials
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

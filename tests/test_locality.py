@@ -10,23 +10,23 @@ from brian2 import mV, ms
 from brian2.codegen.runtime.cython_rt.cython_rt import CythonCodeObject
 
 from localplast import rules
-from localplast.backends import torch_backend
-from localplast.backends.brian2_audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2_build import Block, build, longest_delay
-from localplast.backends.brian2_run import codegen
-from localplast.calculus import symbol
-from localplast.eligibility import Derived
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
+from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.session import codegen
+from localplast.equations.expressions import symbol
+from localplast.learning.eligibility import Derived
 from localplast.errors import UnsupportedError
-from localplast.filters import AsReadout, Smoothing
-from localplast.locality import LocalityError, audit, reads
-from localplast.loss import cross_entropy, mse, rate, reward
+from localplast.learning.filters import AsReadout, Smoothing
+from localplast.program.locality import LocalityError, audit, reads
+from localplast.task.loss import cross_entropy, mse, rate, reward
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
-from localplast.optimise import adam, momentum, sgd
-from localplast.plan import plan
-from localplast.samples import sample
-from localplast.signal import Broadcast
-from localplast.task import Trials
+from localplast.network.network import Input, Network, Population, Projection, axonal, normal, synaptic
+from localplast.learning.optimise import adam, momentum, sgd
+from localplast.program.learn import plan
+from localplast.show.examples import sample
+from localplast.learning.signal import Broadcast
+from localplast.task.trials import Trials
 
 MODELS = {"lif": lif, "alif": alif, "cuba": cuba_lif}
 LOCAL = [n for n in rules.__all__ if n != "feedback_alignment" and getattr(rules, n)().local]

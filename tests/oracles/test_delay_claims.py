@@ -12,11 +12,11 @@ import pytest
 from brian2 import ms, second
 
 import localplast as lp
-from localplast.comparison import as_contender
-from localplast.optimise import adam
+from localplast.study.compare import as_contender
+from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
 from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
-from localplast.retention import accuracy_against
+from localplast.analysis.retention import accuracy_against
 from localplast.rules import bptt, eprop
 
 SEEDS = range(3)

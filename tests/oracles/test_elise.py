@@ -10,7 +10,7 @@ import localplast as lp
 from localplast import protocols
 from localplast.models import elise, graded_readout
 from localplast.protocols import elise as protocol
-from localplast.replay import best_phase
+from localplast.analysis.replay import best_phase
 from localplast.rules import dendritic
 
 # in mV, nS, pF, ms and pA

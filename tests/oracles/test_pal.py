@@ -10,15 +10,15 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.alignment import feedback_cosines
-from localplast.datasets import pooled
+from localplast.study.alignment import feedback_cosines
+from localplast.task.datasets import pooled
 from localplast.errors import LocalplastError
-from localplast.locality import audit
+from localplast.program.locality import audit
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
 from localplast.models.layers import stream
-from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.optimise import momentum, sgd
-from localplast.plan import plan
+from localplast.network.network import Input, Network, Population, Projection, uniform
+from localplast.learning.optimise import momentum, sgd
+from localplast.program.learn import plan
 from localplast.protocols.microcircuit import CELLS, circuit
 from localplast.protocols.microcircuit_teacher import undisturbed
 from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning, logistic

@@ -14,7 +14,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.models import leaky_readout, lif
-from localplast.rule import feedback_alignment
+from localplast.learning.rule import feedback_alignment
 from localplast.rules import bptt, decolle, eprop, ostl, ottt, sltt
 
 LAYERS = ("low", "top")
