@@ -4,7 +4,6 @@ Every function takes a :class:`Problem` and a number of threads, and returns ``s
 """
 
 import numpy as np
-
 from bptt_problem import ALPHA, RATE, WINDOW, torch_threads, trainer
 
 __all__ = ["eager", "localplast_kernel", "localplast_learner", "localplast_plain"]
@@ -32,8 +31,8 @@ def localplast_learner(problem, threads):
 
     from localplast import Trials, adam
     from localplast.backends.torch.learner import TorchLearner
-    from localplast.task.loss import cross_entropy
     from localplast.rules import bptt
+    from localplast.task.loss import cross_entropy
 
     net, (spikes, labels) = localplast_network(problem), problem.data()
     window = min(WINDOW, problem.steps)

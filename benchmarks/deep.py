@@ -7,7 +7,6 @@ import sys
 import time
 
 import numpy as np
-
 from timing import case_main, measure, rounds, span, table
 
 CHANNELS, NEURONS, OUTPUTS, RATE, LEARNING_RATE, BATCH = 100, 100, 10, 0.04, 1e-4, 32

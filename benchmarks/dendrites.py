@@ -9,7 +9,6 @@ import tempfile
 from statistics import median
 
 import numpy as np
-
 from dendrites_problem import CHANNELS, DT, drive
 from timing import case_main, measure, rounds, span, table
 
@@ -108,8 +107,8 @@ def twin(case, steps, repeats):
     from localplast import Trials, sgd
     from localplast.backends.torch.gradient import gradient
     from localplast.backends.torch.learner import TorchLearner
-    from localplast.task.loss import mse
     from localplast.rules import bptt
+    from localplast.task.loss import mse
 
     net, inputs = problem(drive(TWIN_CELLS, steps), steps, readout=True)
     values, rule = net.draw(0), bptt(cut={"reset", "adaptation"})

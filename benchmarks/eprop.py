@@ -10,11 +10,22 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 import eprop_handwritten
+import numpy as np
 from eprop_problem import (
-    ALPHA, CHANNELS, KAPPA, LEARNING_RATE, NEURONS, RHO, SHORTEST, TAU_REF, V_TH, WINDOW, adaptation, problem, rule,
+    ALPHA,
+    CHANNELS,
+    KAPPA,
+    LEARNING_RATE,
+    NEURONS,
+    RHO,
+    SHORTEST,
+    TAU_REF,
+    V_TH,
+    WINDOW,
+    adaptation,
+    problem,
+    rule,
     torch_learner,
 )  # fmt: skip
 from nest_eprop import Program

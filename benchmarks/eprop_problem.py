@@ -79,8 +79,8 @@ def torch_learner(given, form, *, batch=1, threads=1):
 
     from localplast import adam, sgd
     from localplast.backends.torch.learner import TorchLearner
-    from localplast.task.loss import mse
     from localplast.program.learn import plan
+    from localplast.task.loss import mse
 
     net, values, _, numbers = given
     learned = rule_of(form, numbers)

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from eprop_problem import CHANNELS, LEARNING_RATE, SHORTEST, problem, rule, torch_learner
 from timing import case_main, memory, reset_peak, rounds, table
 

@@ -34,7 +34,7 @@ def networks():
     from brian2 import ms
 
     from localplast.models import alif, decolle_lif, instant_readout, leaky_readout, lif
-    from localplast.network.network import Input, Network, Population, Projection
+    from localplast.network import Input, Network, Population, Projection
     from localplast.protocols import superspike_single
 
     def layer(neuron, readout):
@@ -62,9 +62,9 @@ def made(name):
 def stored(net, rule):
     """The :class:`~localplast.program.locality.Storage` of the first plastic projection, with Adam."""
     from localplast import adam
+    from localplast.program.learn import plan
     from localplast.program.locality import storage
     from localplast.task.loss import mse
-    from localplast.program.learn import plan
 
     return storage(plan(net, rule, mse(), adam(1e-3)), net, next(p.name for p in net.plastic))
 

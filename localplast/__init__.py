@@ -21,8 +21,9 @@ _DEFINED_IN = {
         "normal", "pooling", "same_as", "synaptic", "transposed", "uniform",
     ),
     "localplast.neuron": ("Compartment", "Mismatch", "NeuronModel", "active_coupling", "cell", "coupling", "one_way_coupling"),
+    "localplast.runs.gradient": ("gradient",),
     "localplast.runs.live": ("live",),
-    "localplast.runs.run": ("gradient", "run"),
+    "localplast.runs.run": ("run",),
     "localplast.study.compare": ("Contender", "compare"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip

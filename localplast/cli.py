@@ -111,8 +111,8 @@ def describe(
     from dataclasses import replace
 
     from localplast import models, protocols, rules
-    from localplast.show.describe import describe_model
     from localplast.errors import LocalplastError
+    from localplast.show.describe import describe_model
     from localplast.show.examples import SAMPLES, sample
 
     def made(word):
@@ -157,8 +157,8 @@ def compare(
 
     matplotlib.use("Agg")
     from localplast.arguments import check_backend
-    from localplast.study.report import check_figure_path, report
     from localplast.show.table import check_table_path
+    from localplast.study.report import check_figure_path, report
 
     check_backend(backend or "brian2", target or None)
     chosen, built = load(protocol, preset)

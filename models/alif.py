@@ -2,7 +2,7 @@
 
 from brian2 import ms
 
-from localplast.neuron.model import NeuronModel
+from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import triangle
 
 __all__ = ["alif"]

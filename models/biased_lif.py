@@ -2,7 +2,7 @@
 
 from brian2 import ms, second
 
-from localplast.neuron.model import NeuronModel
+from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import ramp
 
 __all__ = ["biased_lif", "biased_readout"]

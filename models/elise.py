@@ -2,7 +2,7 @@
 
 from brian2 import mV, nS, pF
 
-from localplast.neuron.model import Mismatch, NeuronModel
+from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["elise"]
 

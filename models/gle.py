@@ -8,7 +8,7 @@ from brian2 import ms
 
 from localplast.errors import ModelError
 from localplast.models.prospective import rate_of, slope_of
-from localplast.neuron.model import Mismatch, NeuronModel
+from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["gle", "gle_output"]
 

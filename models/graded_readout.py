@@ -1,6 +1,6 @@
 """A readout that shows what graded projections bring, as it is."""
 
-from localplast.neuron.model import NeuronModel
+from localplast.neuron import NeuronModel
 
 __all__ = ["graded_readout"]
 

@@ -1,6 +1,6 @@
 """A readout without memory: what arrives in a step is its output in that step."""
 
-from localplast.neuron.model import NeuronModel
+from localplast.neuron import NeuronModel
 
 __all__ = ["instant_readout"]
 

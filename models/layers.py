@@ -7,8 +7,8 @@ from brian2 import ms
 
 from localplast.errors import NetworkError
 from localplast.models.graded_readout import graded_readout
-from localplast.network.network import Input, Network, Population, Projection, normal, transposed
-from localplast.task.trials import Trials
+from localplast.network import Input, Network, Population, Projection, normal, transposed
+from localplast.task import Trials
 
 __all__ = ["classes", "layered", "one_to_one", "stream"]
 

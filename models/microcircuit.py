@@ -7,7 +7,7 @@ arXiv:2110.14549. Potentials are numbers without unit, measured from rest; condu
 from brian2 import ms
 
 from localplast.models.prospective import rate_of
-from localplast.neuron.model import Mismatch, NeuronModel
+from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"]
 

@@ -11,7 +11,7 @@ from brian2 import ms
 from localplast.equations.expressions import to_sympy
 from localplast.models.microcircuit import sacramento_output, sacramento_pyramidal
 from localplast.models.prospective import rate_of
-from localplast.neuron.model import Mismatch
+from localplast.neuron import Mismatch
 
 __all__ = ["pal_output", "pal_pyramidal"]
 

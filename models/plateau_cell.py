@@ -2,8 +2,8 @@
 
 from brian2 import ms, mV, nS, pA, pF
 
+from localplast.neuron import Compartment, cell, coupling
 from localplast.neuron.channels import ampa, bap, na_spike, plateau
-from localplast.neuron.compartments import Compartment, cell, coupling
 from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["plateau_cell"]

@@ -2,8 +2,8 @@
 
 from brian2 import ms, mV, nS, pA, pF
 
+from localplast.neuron import Compartment, active_coupling, cell, coupling
 from localplast.neuron.channels import adaptation, ampa, bap, calcium, nmda
-from localplast.neuron.compartments import Compartment, active_coupling, cell, coupling
 from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["pyramidal"]

@@ -2,7 +2,7 @@
 
 from brian2 import ms, mV
 
-from localplast.neuron.model import NeuronModel
+from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import Surrogate
 
 __all__ = ["superspike_lif"]

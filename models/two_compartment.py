@@ -2,8 +2,8 @@
 
 from brian2 import ms, mV, nS, pF
 
+from localplast.neuron import Compartment, cell, coupling
 from localplast.neuron.channels import ampa, nmda
-from localplast.neuron.compartments import Compartment, cell, coupling
 from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["two_compartment"]

@@ -10,15 +10,14 @@ population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
 import numpy as np
 from brian2 import Hz, amp, ms, pA, second
 
-from localplast.study.compare import Contender
-from localplast.task.loss import cross_entropy
-from localplast.models import burst_poisson, graded_readout
-from localplast.network.network import Input, Network, Population, Projection
 from localplast.learning.optimise import sgd
-from localplast.study.protocol import Preset, Protocol
+from localplast.models import burst_poisson, graded_readout
+from localplast.network import Input, Network, Population, Projection, depression, facilitation
 from localplast.rules import dendritic
-from localplast.network.short_term import depression, facilitation
-from localplast.task.trials import Task, Trials
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy
 
 __all__ = ["event_rates", "examples", "network", "protocol"]
 

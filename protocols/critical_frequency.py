@@ -10,8 +10,8 @@ import numpy as np
 from brian2 import Hz, ms, mV, nA, nS
 
 from localplast.models import pyramidal
-from localplast.study.phenomenon import Finding, Phenomenon, labelled
 from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
 from localplast.study.scan import Drive, pulses, scan, spike_counts, traces
 
 __all__ = ["Conditions", "protocol"]

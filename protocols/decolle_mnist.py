@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from localplast.task.datasets import mnist
-from localplast.task.loss import smooth_l1
-from localplast.study.protocol import Preset, Protocol
 from localplast.protocols.decolle_nmnist import network
 from localplast.rules import bptt, decolle
-from localplast.task.trials import Poisson, Task, Trials
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Poisson, Task, Trials
+from localplast.task.datasets import mnist
+from localplast.task.loss import smooth_l1
 
 __all__ = ["protocol", "rate_trials"]
 

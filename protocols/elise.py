@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from brian2 import mV, ms, nS, pA
+from brian2 import ms, mV, nS, pA
 
-from localplast.task.loss import mse
-from localplast.models import elise, graded_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, uniform
+from localplast.analysis.replay import best_phase
 from localplast.learning.optimise import sgd
+from localplast.models import elise, graded_readout
+from localplast.network import Input, Network, Population, Projection, axonal, uniform
+from localplast.network.scaffold import grow
+from localplast.rules import dendritic
+from localplast.runs.run import run
 from localplast.show.plot import COLOURS, legend, style
 from localplast.study.protocol import Preset, Protocol
-from localplast.analysis.replay import best_phase
-from localplast.rules import dendritic
-from localplast.network.scaffold import grow
-from localplast.task.trials import Task, Trials
-from localplast.runs.run import run
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = [
     "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "odds", "played", "protocol", "rates",

@@ -10,17 +10,17 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
-from localplast.study.compare import Contender
-from localplast.task.loss import mse
+from localplast.learning.optimise import adam
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
-from localplast.network.network import uniform
-from localplast.learning.optimise import adam
-from localplast.show.plot import COLOURS, legend, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import uniform
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task, Trials
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = ["figure", "learned", "network", "protocol", "square", "taught", "teacher", "told"]
 

@@ -10,18 +10,18 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
-from localplast.study.compare import Contender
-from localplast.task.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
-from localplast.network.network import normal, uniform
-from localplast.learning.optimise import sgd
-from localplast.show.plot import COLOURS, legend, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import normal, uniform
 from localplast.protocols.gle_lag_line import REST, figure
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task, Trials
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = ["TEACHER", "course", "network", "protocol", "sines", "stream", "teacher", "told"]
 

@@ -11,18 +11,18 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.study.compare import Contender
-from localplast.task.datasets import mnist1d
-from localplast.task.loss import cross_entropy
+from localplast.learning.optimise import adam
 from localplast.models.gle import gle, gle_output
 from localplast.models.layers import layered
-from localplast.network.network import uniform
-from localplast.learning.optimise import adam
-from localplast.show.plot import COLOURS, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import uniform
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task, Trials
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+from localplast.task.datasets import mnist1d
+from localplast.task.loss import cross_entropy
 
 __all__ = ["figure", "network", "protocol", "signals", "time_constants"]
 

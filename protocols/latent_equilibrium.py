@@ -8,18 +8,18 @@ control is the same network with rates that lag behind (``prospective=False``).
 import numpy as np
 from brian2 import ms
 
-from localplast.study.compare import Contender
-from localplast.task.datasets import mnist, pooled
-from localplast.task.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import classes, layer_names, layered
-from localplast.network.network import normal
-from localplast.learning.optimise import sgd
-from localplast.show.plot import COLOURS, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import normal
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task
+from localplast.task.datasets import mnist, pooled
+from localplast.task.loss import mse
 
 __all__ = ["digits", "figure", "network", "protocol"]
 

@@ -11,15 +11,15 @@ from math import prod, sqrt
 
 from brian2 import ms
 
-from localplast.study.compare import Contender
-from localplast.task.loss import mse
+from localplast.learning.optimise import adam, sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
-from localplast.network.network import convolution, normal, pooling, transposed
-from localplast.learning.optimise import adam, sgd
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import convolution, normal, pooling, transposed
 from localplast.protocols.latent_equilibrium import BETA, digits
 from localplast.rules import bptt, dendritic
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol"]
 

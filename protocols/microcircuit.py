@@ -10,19 +10,19 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.study.compare import Contender
 from localplast.errors import NetworkError
-from localplast.task.loss import mse
+from localplast.learning.optimise import adam, sgd
 from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
 from localplast.models.layers import classes as layered_classes
 from localplast.models.layers import in_turn, one_to_one
-from localplast.network.network import Input, Network, Population, Projection, same_as, uniform
-from localplast.learning.optimise import adam, sgd
-from localplast.show.plot import COLOURS, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task
+from localplast.task.loss import mse
 
 __all__ = ["STEP", "TARGETS", "bars", "basal_share", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
 

@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from localplast.task.loss import mse
-from localplast.models.layers import stream
 from localplast.learning.optimise import sgd
-from localplast.study.protocol import Preset, Protocol
+from localplast.models.layers import stream
 from localplast.protocols.microcircuit import STEP, basal_share, circuit, contenders, figure
-from localplast.task.trials import Task
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol", "soft_relu", "teaching_task", "undisturbed"]
 

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.models import leaky_readout, lif
+from localplast.network import Input, Network, Population, Projection, normal
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Poisson, Task, Trials
 from localplast.task.datasets import mnist
 from localplast.task.loss import cross_entropy
-from localplast.models import leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, normal
-from localplast.study.protocol import Preset, Protocol
-from localplast.task.trials import Poisson, Task, Trials
 
 __all__ = ["latency_trials", "network", "protocol", "rate_trials"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from brian2 import Quantity, ms, mV
 
-from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.models import pyramidal
-from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
 from localplast.study.scan import Drive, events, scan, spike_counts, traces
 
 __all__ = ["Conditions", "blocks", "protocol"]

@@ -7,15 +7,15 @@ classifier, which the network does not know of.
 import numpy as np
 from brian2 import ms
 
+from localplast.learning.optimise import adam
+from localplast.models.layers import stream
+from localplast.network import uniform
+from localplast.protocols.pal_alignment import aligning, angles, contenders, course, figure, learning
+from localplast.runs.run import run
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task
 from localplast.task.datasets import mnist, pooled
 from localplast.task.loss import mse
-from localplast.models.layers import stream
-from localplast.network.network import uniform
-from localplast.learning.optimise import adam
-from localplast.study.protocol import Preset, Protocol
-from localplast.protocols.pal_alignment import aligning, angles, contenders, course, figure, learning
-from localplast.task.trials import Task
-from localplast.runs.run import run
 
 __all__ = ["images_task", "network", "protocol", "separability", "told"]
 

@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.task.loss import mse
-from localplast.network.network import uniform
-from localplast.study.protocol import Preset, Protocol
+from localplast.network import uniform
 from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["course", "network", "protocol", "told"]
 

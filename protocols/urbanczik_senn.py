@@ -6,18 +6,18 @@ Urbanczik & Senn 2014, Neuron 81:521, fig. 1B; numbers as in NEST's ``urbanczik_
 
 import numpy as np
 import xarray as xr
-from brian2 import Hz, mV, ms, pA, pF
+from brian2 import Hz, ms, mV, pA, pF
 
-from localplast.study.compare import Contender
-from localplast.task.loss import mse
-from localplast.models import graded_readout, urbanczik_senn
-from localplast.network.network import Input, Network, Population, Projection
 from localplast.learning.optimise import adam, momentum
-from localplast.show.plot import COLOURS, style
-from localplast.study.protocol import Preset, Protocol
+from localplast.models import graded_readout, urbanczik_senn
+from localplast.network import Input, Network, Population, Projection
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task, Trials
 from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = [
     "conductances", "correlation", "figure", "low_pass", "matching_potential", "network", "potentials", "prediction",

@@ -11,7 +11,7 @@ import localplast as lp
 from localplast import delay, losses, rules, surrogate
 from localplast.arguments import check_backend
 from localplast.models import leaky_readout, lif
-from localplast.network.nodes import Random
+from localplast.network import Random
 from localplast.rules import bptt, eprop
 
 STEPS = 12

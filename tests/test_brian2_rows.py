@@ -7,12 +7,12 @@ import pytest
 from brian2 import ms
 
 from localplast.backends.brian2.learner import Brian2Learner
-from localplast.task.loss import mse
-from localplast.models import alif, leaky_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, dale, normal
 from localplast.learning.optimise import adam
+from localplast.models import alif, leaky_readout
+from localplast.network import Input, Network, Population, Projection, axonal, dale, normal
 from localplast.rules import eprop
-from localplast.task.trials import Trials
+from localplast.task import Trials
+from localplast.task.loss import mse
 
 STEPS, SIZE, SIGNS = 60, 24, np.array([1, 1, 1, 1, 1, 1, -1, -1])
 

@@ -6,7 +6,9 @@ import pytest
 import sympy
 import torch
 
-from localplast.equations.expressions import OPERATIONS, Tape, differentiate, exprel, symbol, to_sympy
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.tape import OPERATIONS, Tape, exprel
 from localplast.equations.text import to_text
 
 EXPRESSIONS = [

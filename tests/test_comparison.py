@@ -12,14 +12,14 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.study.alignment import as_it_is, feedback, feedback_cosines, gradient_measures
-from localplast.runs.store import replacement
-from localplast.study.compare import compare, store_of
-from localplast.runs.fit import Fit
 from localplast.models import leaky_readout, lif
-from localplast.runs.progress import progress
-from localplast.study.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop, feedback_alignment
+from localplast.runs.fit import Fit
+from localplast.runs.progress import progress
+from localplast.runs.store import replacement
+from localplast.study.alignment import as_it_is, feedback, feedback_cosines, gradient_measures
+from localplast.study.compare import compare, store_of
+from localplast.study.protocol import Preset, Protocol
 
 STEPS = 30
 

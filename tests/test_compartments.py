@@ -11,8 +11,8 @@ from scipy.linalg import expm
 import localplast as lp
 from localplast import Compartment, active_coupling, cell, coupling, one_way_coupling
 from localplast.backends.brian2.session import codegen
-from localplast.neuron.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
 from localplast.models import leaky_readout, plateau_cell, pyramidal, two_compartment
+from localplast.neuron.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
 from localplast.rules import bptt
 from localplast.study.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
 

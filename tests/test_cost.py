@@ -8,10 +8,10 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.study import cost
-from localplast.study.cost import machine, peak_memory, state_bytes
 from localplast.models import alif, leaky_readout, lif
 from localplast.rules import bptt, eprop
+from localplast.study import cost
+from localplast.study.cost import machine, peak_memory, state_bytes
 
 MB = 2**20
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")

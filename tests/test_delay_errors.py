@@ -4,16 +4,16 @@ import warnings
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
-from localplast.network.delays import gaussian, triangle
 from localplast.errors import LocalplastWarning, NetworkError
 from localplast.models import leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, synaptic
-from localplast.rules import bptt
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, synaptic
+from localplast.network.delays import gaussian, triangle
 from localplast.neuron.surrogate import triangle as surrogate
-from localplast.task.trials import Task, Trials
+from localplast.rules import bptt
+from localplast.task import Task, Trials
 
 
 def network(delay, dt=1 * ms):

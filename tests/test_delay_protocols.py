@@ -8,17 +8,17 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.runs import run as verbs
-from localplast.study.alignment import gradient_measures
-from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.c.online_call import OnlineKernel
-from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.analysis.distance import measures
-from localplast.models import leaky_readout, lif
+from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.learning.optimise import adam
-from localplast.study.protocol import Preset, Protocol
+from localplast.models import leaky_readout, lif
 from localplast.protocols import psmnist, temporal_patterns
 from localplast.rules import bptt, eprop
+from localplast.runs import run as verbs
+from localplast.study.alignment import gradient_measures
+from localplast.study.protocol import Preset, Protocol
 
 needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 

@@ -5,11 +5,11 @@ import pytest
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast.runs import fit
-from localplast.runs import run as verbs
 from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop
+from localplast.runs import fit
+from localplast.runs import run as verbs
 
 STEPS = 12
 NOISY = lp.NeuronModel(

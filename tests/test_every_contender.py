@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from localplast import protocols
-from localplast.network.network import SameAs
+from localplast.files import encode
+from localplast.network.weights import SameAs
 from localplast.study.protocol import Protocol
 from localplast.study.report import contenders
-from localplast.files import encode
 
 
 @dataclass(frozen=True)

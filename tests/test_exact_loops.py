@@ -13,12 +13,13 @@ import localplast as lp
 from localplast import ModelError, NeuronModel
 from localplast.backends.c.call import Fused
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.equations.expressions import Tape, symbol, to_sympy
-from localplast.equations.language import read
-from localplast.neuron.step import jacobian, lower
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import read, symbol
 from localplast.equations.matrix_exp import LARGEST_SIZE, matrix_exp, value
-from localplast.rules import bptt, eprop
+from localplast.equations.tape import Tape
 from localplast.equations.text import to_text
+from localplast.neuron.step import jacobian, lower
+from localplast.rules import bptt, eprop
 
 RTOL = 1e-13
 

@@ -15,12 +15,12 @@ from localplast import protocols
 from localplast.backends.c import call as torch_fused
 from localplast.backends.c import graded_call as torch_graded
 from localplast.backends.c import online_call as torch_online
+from localplast.equations.slopes import FUNCTIONS
 from localplast.errors import LocalplastError
+from localplast.rules import eprop
 from localplast.runs.fit import Fit
 from localplast.study.protocol import Protocol
 from localplast.study.report import contenders
-from localplast.rules import eprop
-from localplast.equations.slopes import FUNCTIONS
 
 GOLDENS = Path(__file__).with_name("goldens.json")
 #: Trials of a program, and no more of them in a batch: the text must not depend on how much is presented.

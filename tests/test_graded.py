@@ -5,7 +5,7 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.network.network import Delay
+from localplast.network import Delay
 
 RNG = np.random.default_rng(5)
 

@@ -8,8 +8,8 @@ import pytest
 
 import localplast as lp
 from localplast import ms
-from localplast.backends.c.layout import make_plan
 from localplast.backends.c.forward import source
+from localplast.backends.c.layout import make_plan
 from localplast.backends.torch.step import leaves
 from localplast.equations.bounded import check_bounded, check_written
 from localplast.errors import LocalplastError, ModelError

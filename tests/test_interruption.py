@@ -18,16 +18,16 @@ import xarray as xr
 from brian2 import ms
 
 import localplast as lp
-from localplast.runs import fit
-from localplast.study.compare import compare
 from localplast.errors import DiskError, Interrupted
+from localplast.models import alif, leaky_readout, lif
+from localplast.rules import bptt, dendritic, eprop, feedback_alignment
+from localplast.runs import fit
 from localplast.runs.interrupt import still_deaf
 from localplast.runs.lock import only_writer
-from localplast.task.loss import gumbel, mse, reward
-from localplast.models import alif, leaky_readout, lif
 from localplast.runs.record import Recorder
-from localplast.rules import bptt, dendritic, eprop, feedback_alignment
 from localplast.show.examples import sample
+from localplast.study.compare import compare
+from localplast.task.loss import gumbel, mse, reward
 
 STEPS, UPDATES = 15, 4
 

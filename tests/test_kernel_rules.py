@@ -10,19 +10,19 @@ from brian2 import Hz, ms
 
 from localplast import rules
 from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import LocalplastError
-from localplast.task.loss import cross_entropy, gumbel, mse, rate, reward, smooth_l1
-from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, normal, synaptic
 from localplast.learning.optimise import adam, sgd
+from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout
+from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
 from localplast.program.learn import plan
-from localplast.task.trials import Trials
+from localplast.task import Trials
+from localplast.task.loss import cross_entropy, gumbel, mse, rate, reward, smooth_l1
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

@@ -11,18 +11,18 @@ import localplast as lp
 from localplast import ms
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.arguments import pointers
-from localplast.backends.torch.gradient import prepare
 from localplast.backends.c.call import Fused
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError
-from localplast.task.loss import mse
 from localplast.models import gle, gle_output, leaky_readout, lif
 from localplast.models.layers import layered
 from localplast.program.learn import plan
 from localplast.rules import eprop
+from localplast.task.loss import mse
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

@@ -9,19 +9,24 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import rules
-from localplast.study import cost
-from localplast.runs import fit
 from localplast.learning.filters import Immediate
-from localplast.task.loss import cross_entropy, mse
 from localplast.models import (
-    instant_readout, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif, van_rossum_readout,
+    instant_readout,
+    latent_equilibrium,
+    latent_equilibrium_output,
+    leaky_readout,
+    lif,
+    van_rossum_readout,
 )  # fmt: skip
 from localplast.models.layers import layered, stream
-from localplast.network.network import Input, Network, Population, Projection, axonal, normal, synaptic, uniform
-from localplast.runs.record import Request
-from localplast.rules import bptt, dendritic, eprop
+from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic, uniform
 from localplast.neuron.surrogate import triangle
-from localplast.task.trials import Task, Trials
+from localplast.rules import bptt, dendritic, eprop
+from localplast.runs import fit
+from localplast.runs.request import Request
+from localplast.study import cost
+from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse
 
 STEPS = 30
 

@@ -5,11 +5,11 @@ import pytest
 from brian2 import ms, mV
 
 import localplast as lp
-from localplast.equations.expressions import Tape
-from localplast.neuron.step import lower
+from localplast.equations.tape import Tape
 from localplast.models import decolle_lif, instant_readout, leaky_readout, lif, superspike_lif, van_rossum_readout
-from localplast.network.network import Input, Network, Population, Projection
-from localplast.task.trials import Trials
+from localplast.network import Input, Network, Population, Projection
+from localplast.neuron.step import lower
+from localplast.task import Trials
 
 
 def raster(rng, steps, channels, probability):

@@ -7,13 +7,23 @@ import numpy as np
 import pytest
 from brian2 import ms, mV, second
 
-from localplast.network.delays import gaussian
 from localplast.errors import NetworkError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network.network import (
-    Delay, Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic, uniform,
-)  # fmt: skip
-from localplast.neuron.model import Mismatch
+from localplast.network import (
+    Delay,
+    Input,
+    Network,
+    Population,
+    Projection,
+    axonal,
+    dendritic,
+    normal,
+    same_as,
+    synaptic,
+    uniform,
+)
+from localplast.network.delays import gaussian
+from localplast.neuron import Mismatch
 from localplast.show.examples import sample
 
 

@@ -7,11 +7,11 @@ import pytest
 from brian2 import ms, mV, nA
 
 import localplast.models
-from localplast.errors import ModelError
-from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.neuron.model import Mismatch, NeuronModel
-from localplast.files import decode, encode
 from localplast.equations.statements import split_statements, split_threshold
+from localplast.errors import ModelError
+from localplast.files import decode, encode
+from localplast.models import alif, cuba_lif, leaky_readout, lif
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.neuron.surrogate import Surrogate, triangle
 
 TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}

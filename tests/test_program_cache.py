@@ -14,8 +14,8 @@ import pytest
 import localplast as lp
 from localplast import ms
 from localplast.backends.brian2 import session as brian2_run
-from localplast.backends.c import compile as kernel_build
 from localplast.backends.c import cache as program_cache
+from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.layout import why_not
 from localplast.errors import LocalplastWarning
 from localplast.models import leaky_readout, lif

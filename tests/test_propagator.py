@@ -13,12 +13,14 @@ import localplast as lp
 from localplast import NeuronModel
 from localplast.backends.c.call import Fused
 from localplast.backends.torch.step import leaves
-from localplast.equations.expressions import Tape, symbol, to_sympy
 from localplast.equations.divided_exp import divided_exp, value
-from localplast.neuron.integration import known_to_integrator
-from localplast.neuron.step import lower
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.tape import Tape
 from localplast.models import cuba_lif, leaky_readout, van_rossum_readout
-from localplast.neuron.model import namespace
+from localplast.neuron.integration import known_to_integrator
+from localplast.neuron.namespace import namespace
+from localplast.neuron.step import lower
 from localplast.rules import bptt, eprop
 
 POINTS = [

@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import mV, ms, pA
+from brian2 import ms, mV, pA
 
 import localplast as lp
 from localplast.errors import ModelError, NetworkError, RunawayError, UnsupportedError
-from localplast.program.locality import audit
-from localplast.task.loss import mse
-from localplast.models import graded_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, normal, same_as, transposed
-from localplast.network.network import dendritic as dendritic_delay
-from localplast.neuron.model import Mismatch, NeuronModel
 from localplast.learning.optimise import sgd
+from localplast.models import graded_readout
+from localplast.network import Input, Network, Population, Projection, axonal, normal, same_as, transposed
+from localplast.network import dendritic as dendritic_delay
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import bptt, dendritic
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 STEPS = 60
 EQUATIONS = """

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
-from localplast.network.network import Input, Network, Population, Projection, normal
-from localplast.neuron.model import NeuronModel
-from localplast.runs.record import Recorder, Request, open_record
 from localplast.files import decode
+from localplast.network import Input, Network, Population, Projection, normal
+from localplast.neuron import NeuronModel
+from localplast.runs.record import Recorder, open_record
+from localplast.runs.request import Request
 
 STEPS = 6
 WANTED = {"rec.v": dict(neurons=[0, 3], every=2), "rec.spikes": {}, "out.v": {}, "cues_rec.weight": {}}

@@ -13,15 +13,15 @@ from brian2 import ms
 import localplast as lp
 from localplast import rules
 from localplast.backends.brian2.audit import audit_text
-from localplast.learning.eligibility import Derived
 from localplast.errors import UnsupportedError
-from localplast.program.locality import audit, storage
-from localplast.task.loss import mse
+from localplast.learning.eligibility import Derived
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, normal
+from localplast.network import Input, Network, Population, Projection, normal
 from localplast.program.learn import plan
+from localplast.program.locality import audit, storage
 from localplast.show.examples import sample
-from localplast.task.trials import Trials
+from localplast.task import Trials
+from localplast.task.loss import mse
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEAD = "| rule | eligibility | filter | signal | BPTT without the edges | per synapse: LIF, ALIF, CUBA | local | reference |"

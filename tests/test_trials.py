@@ -8,9 +8,9 @@ from localplast.backends.brian2.learner import block_for
 from localplast.backends.brian2.session import session
 from localplast.errors import UnsupportedError
 from localplast.models import alif, leaky_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.neuron.model import NeuronModel
-from localplast.task.trials import Poisson, Trials
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.neuron import NeuronModel
+from localplast.task import Poisson, Trials
 
 STEPS = 30
 

@@ -24,9 +24,10 @@ from brian2.units.fundamentalunits import Quantity, have_same_dimensions
 from brian2.units.stdunits import mV
 from scipy.optimize import brentq, minimize_scalar
 
-from localplast.equations.expressions import Tape, differentiate, to_sympy
-from localplast.neuron.channels import HIPPOCAMPAL, NMDA_GATE
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.tape import Tape
 from localplast.errors import LocalplastError
+from localplast.neuron.channels import HIPPOCAMPAL, NMDA_GATE
 
 __all__ = ["Branch", "critical_slope"]
 

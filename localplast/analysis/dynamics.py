@@ -7,12 +7,12 @@ import xarray as xr
 from scipy.optimize import curve_fit
 from scipy.signal import welch
 
+from localplast.equations.units import unit_name
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
-from localplast.network.credit_graph import projection_edges
+from localplast.network.check import weight_dimension
 from localplast.network.convolution import form_of
-from localplast.network.network import weight_dimension
-from localplast.network.nodes import largest_eigenvalue
-from localplast.runs.record import unit_name
+from localplast.network.credit_graph import projection_edges
+from localplast.network.weights import largest_eigenvalue
 
 __all__ = ["branching", "delay_lines", "population_rate", "rate_spectrum", "spectral_radius", "subsampled_branching"]
 

@@ -7,8 +7,8 @@ import xarray as xr
 from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.units import unit_name
 from localplast.program.learn import plan
-from localplast.runs.record import unit_name
 
 __all__ = ["trial"]
 

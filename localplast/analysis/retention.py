@@ -10,13 +10,13 @@ from localplast.arguments import check_dtype, check_kind, check_seed, check_whol
 from localplast.backends.torch.gradient import denormals_flushed, prepare, score
 from localplast.backends.torch.learner import Forward, single_thread
 from localplast.backends.torch.step import leaves
-from localplast.network.delays import unspread
 from localplast.errors import NetworkError
+from localplast.network.delays import unspread
 from localplast.network.network import Network
-from localplast.network.nodes import Values
+from localplast.network.values import Values
 from localplast.program.learn import check_trials
 from localplast.runs.record import plain
-from localplast.runs.run import default_loss
+from localplast.task.loss import default_loss
 
 __all__ = ["accuracy_against", "leak_limit"]
 

@@ -12,8 +12,7 @@ from brian2.parsing.rendering import SympyNodeRenderer
 from sympy.core.function import ArgumentIndexError
 from sympy.logic.boolalg import Boolean
 
-from localplast.equations import divided_exp
-from localplast.equations import matrix_exp
+from localplast.equations import divided_exp, matrix_exp
 from localplast.equations.bounded import check_bounded
 from localplast.equations.slopes import bounded_number, where_finite
 

@@ -5,9 +5,9 @@ import re
 
 from brian2.utils.stringtools import get_identifiers
 
-from localplast.errors import ModelError
 from localplast.equations.language import read
 from localplast.equations.text import to_text
+from localplast.errors import ModelError
 
 __all__ = ["assignments", "parse_statement", "split_statements", "split_threshold"]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.equations.expressions import differentiate, symbol
-from localplast.errors import UnsupportedError
-from localplast.equations.language import Draw, int_
-from localplast.neuron.step import NOISE, OTHER, jacobian, lower
+from localplast.equations.expressions import differentiate
+from localplast.equations.language import Draw, int_, symbol
 from localplast.equations.slopes import jump
+from localplast.errors import UnsupportedError
+from localplast.neuron.step import NOISE, OTHER, jacobian, lower
 
-__all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "derive"]
+__all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "credit", "derive"]
 
 ARRIVED, PSI, Z = symbol("arrived"), symbol("psi"), symbol("z")
 
@@ -353,3 +353,20 @@ def closure(start, links):
         if not new:
             return found
         found |= new
+
+
+def credit(net, name, target):
+    """``credit_target = psi dx/d(target one step ago)``: how what lands on ``target`` moves the next spike.
+
+    Returns the programs before and after the integration.
+    """
+    found = Coefficients(net.nodes[name])
+    update, spike = found.update_coefficients(), found.spike_coefficients()
+    slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
+    if slope == 0:
+        raise UnsupportedError(
+            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than "
+            "one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
+        )
+    after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
+    return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

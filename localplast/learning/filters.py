@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import sympy
 
-from localplast.equations.expressions import differentiate, symbol
-from localplast.neuron.decay import check_decays, per_step
-from localplast.learning.eligibility import closure
+from localplast.equations.expressions import differentiate
+from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
+from localplast.learning.eligibility import closure
+from localplast.neuron.decay import check_decays, per_step
 from localplast.neuron.step import jacobian, lower
 
 __all__ = ["AsReadout", "Immediate", "LowPass", "Smoothing"]

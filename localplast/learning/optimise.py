@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions
 
 from localplast.arguments import as_number, is_real
-from localplast.equations.expressions import symbol, to_sympy
-from localplast.network.check import unit_text, weight_dimension
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.units import unit_text
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name
+from localplast.network.check import weight_dimension
 
 #: Constants that are the share of something that is kept.
 SHARES = ("beta", "beta1", "beta2", "decay", "momentum")

@@ -10,9 +10,9 @@ Each part is a small frozen object of its own: an *eligibility* says what a syna
 
 from dataclasses import dataclass, field, replace
 
-from localplast.neuron.decay import is_time
-from localplast.learning.eligibility import Derived
+from localplast.equations.units import is_time
 from localplast.errors import LocalplastError
+from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout
 from localplast.learning.signal import Broadcast, Feedback, Own
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.equations.expressions import differentiate, symbol
-from localplast.learning.eligibility import Coefficients, closure
+from localplast.equations.expressions import differentiate
+from localplast.equations.language import symbol
 from localplast.errors import NetworkError
+from localplast.learning.eligibility import Coefficients, closure
 from localplast.neuron.step import jacobian
 
 __all__ = ["Sensitivity", "sensitivity"]

@@ -5,24 +5,26 @@ from dataclasses import replace
 import numpy as np
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+from brian2.units.fundamentalunits import Quantity, get_dimensions
 
 from localplast.arguments import is_real
-from localplast.network.bounds import check_bounds, check_given, check_within
-from localplast.network.delays import Kernel, warn_merged
-from localplast.errors import NetworkError
-from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
-from localplast.neuron.integration import check_numbers, divided_by
-from localplast.names import check_name
-from localplast.neuron.model import RESERVED, NeuronModel, check_text, namespace, with_spike
-from localplast.network.nodes import Delay, Input, Population, Projection, Random, SameAs
-from localplast.network.short_term import check_short_term
 from localplast.equations.statements import parse_statement, split_statements
+from localplast.equations.units import unit_text
+from localplast.errors import NetworkError
+from localplast.names import check_name
+from localplast.network.bounds import check_bounds, check_given, check_within
+from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
+from localplast.network.delays import Delay, Kernel, warn_merged
+from localplast.network.nodes import Input, Population, Projection
+from localplast.network.sent import sent_text
+from localplast.network.short_term import check_short_term
+from localplast.network.weights import Random, SameAs
+from localplast.neuron.check import RESERVED, check_text, with_spike
+from localplast.neuron.integration import check_numbers, divided_by
+from localplast.neuron.model import NeuronModel
+from localplast.neuron.namespace import namespace
 
-__all__ = [
-    "MAX_DELAY_STEPS", "check_network", "delay_shapes", "sent_text", "sent_texts", "synapses", "unit_text",
-    "weight_dimension",
-]  # fmt: skip
+__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "synapses", "weight_dimension"]
 
 #: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
 MAX_DELAY_STEPS = 100_000
@@ -175,11 +177,6 @@ def is_finite(value):
     return is_real(value) and bool(np.all(np.isfinite(np.asarray(value))))
 
 
-def unit_text(dimension):
-    """The unit as a person writes it (Brian2 calls numbers without unit radian)."""
-    return "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
-
-
 def variables_of(model):
     """The names that the model itself declares: Brian2 adds two for refractoriness."""
     return sorted(set(model.parsed.names) - {"not_refractory", "lastspike"})
@@ -224,20 +221,6 @@ def check_output(label, p, pre):
         )
     if p.output is not None:
         check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
-
-
-def sent_text(p, model):
-    """The expression that a graded projection from a neuron of this ``model`` sends."""
-    return model.output if p.output is None else p.output
-
-
-def sent_texts(net, name):
-    """What leaves a population by graded projections: each expression once, with the name of the first projection it takes."""
-    found = {}
-    for p in net.projections.values():
-        if p.pre == name and p.transmission == "graded":
-            found.setdefault(sent_text(p, net.nodes[name].model), p.name)
-    return found
 
 
 def check_target(net, label, p):
@@ -387,7 +370,7 @@ def check_kernel(label, delay):
     if kernel is None:
         return
     if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
-        raise NetworkError(f"{label}: {kernel!r} is no kernel of a delay; write localplast.delay.triangle(...) or gaussian(...)")
+        raise NetworkError(f"{label}: {kernel!r} is no kernel of a delay; write lp.delay.triangle(...) or gaussian(...)")
     if not delay.trainable:
         raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
     for what, width in (("width", kernel.width), ("final width", kernel.final)):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.nodes import Data, Random, SameAs, normal
+from localplast.files import Data
+from localplast.network.weights import Random, SameAs, normal
 
 __all__ = [
     "KERNEL", "Convolution", "check_convolution", "check_dense", "convolution", "form_of", "given_weight", "pooling", "weight_dims",

@@ -13,10 +13,12 @@ from brian2.units.fundamentalunits import Quantity
 from brian2.units.stdunits import ms
 
 from localplast.errors import LocalplastWarning, NetworkError
+from localplast.files import Data
+from localplast.network.weights import Random
 
 __all__ = [
-    "Kernel", "check_delays", "gaussian", "kernel_kind", "kernel_widths", "moving", "per_synapse", "summed_over_shared", "triangle",
-    "unspread", "warn_merged",
+    "Delay", "Kernel", "axonal", "check_delays", "dendritic", "gaussian", "kernel_kind", "kernel_widths", "moving",
+    "per_synapse", "summed_over_shared", "synaptic", "triangle", "unspread", "warn_merged",
 ]  # fmt: skip
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
@@ -133,3 +135,35 @@ def warn_merged(label, delay, dt):
 
 def warn(text):
     warnings.warn(text, LocalplastWarning, stacklevel=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Delay(Data):
+    """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
+
+    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for every seed,
+    such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A ``trainable`` delay is a real
+    number of steps, shared by the two steps around it (linear interpolation) or by those in its ``kernel``
+    (:mod:`localplast.delay`); rules may change it, from the lowest to the highest time where ``trainable`` is such a pair
+    (either may be None).
+    """
+
+    kind: str
+    value: Quantity | Random
+    trainable: bool | tuple = False
+    kernel: Kernel | None = None
+
+
+def axonal(value, *, trainable=False, kernel=None):
+    """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``; see :class:`Delay`."""
+    return Delay("axonal", value, trainable, kernel)
+
+
+def dendritic(value, *, trainable=False, kernel=None):
+    """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``; see :class:`Delay`."""
+    return Delay("dendritic", value, trainable, kernel)
+
+
+def synaptic(value, *, trainable=False, kernel=None):
+    """One delay per synapse, ``value`` an array ``(pre, post)``; see :class:`Delay`."""
+    return Delay("synaptic", value, trainable, kernel)

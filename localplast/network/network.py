@@ -7,19 +7,19 @@ import zlib
 
 import numpy as np
 
+from localplast.errors import LocalplastError, NetworkError
+from localplast.files import Data, encode, read_json, write_json
 from localplast.network.bounds import as_arrays, dale
 from localplast.network.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
-from localplast.network.delays import Kernel
-from localplast.errors import LocalplastError, NetworkError
 from localplast.network.convolution import Convolution, convolution, form_of, pooling, weight_shape
-from localplast.neuron.integration import check_numbers
-from localplast.neuron.model import Mismatch, NeuronModel
-from localplast.network.nodes import (
-    Data, Delay, Input, Population, Projection, Random, SameAs, Values, axonal, dendritic, normal, same_as, synaptic,
-    transposed, uniform,
-)  # fmt: skip
-from localplast.files import encode, read_json, write_json
+from localplast.network.delays import Delay, Kernel, axonal, dendritic, synaptic
+from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
+from localplast.network.values import Values
+from localplast.network.weights import Random, SameAs, normal, same_as, transposed, uniform
+from localplast.neuron.integration import check_numbers
+from localplast.neuron.mismatch import Mismatch
+from localplast.neuron.model import NeuronModel
 from localplast.neuron.surrogate import Surrogate
 
 __all__ = [

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
 
-from localplast.equations.expressions import symbol, to_sympy
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.units import is_time
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.neuron.decay import is_time
 
 __all__ = ["ShortTerm", "check_learnable", "check_short_term", "depression", "facilitation"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from brian2.units.allunits import amp, siemens
 
-from localplast.neuron.channels import Piece, check_piece, check_value, renamed, without
+from localplast.equations.statements import split_statements
 from localplast.errors import ModelError
 from localplast.names import check_name
+from localplast.neuron.channels import Piece, check_piece, check_value, renamed, without
 from localplast.neuron.model import NeuronModel
-from localplast.equations.statements import split_statements
 
 __all__ = ["Compartment", "Coupling", "active_coupling", "cell", "coupling", "one_way_coupling"]
 

@@ -3,17 +3,11 @@
 from numbers import Real
 
 import numpy as np
-from brian2.units.allunits import second
-from brian2.units.fundamentalunits import Quantity, get_dimensions
 
+from localplast.equations.units import is_time
 from localplast.errors import LocalplastError
 
-__all__ = ["check_decays", "is_time", "per_step"]
-
-
-def is_time(value):
-    """Whether ``value`` is one positive, finite time."""
-    return isinstance(value, Quantity) and value.ndim == 0 and get_dimensions(value) == second.dim and 0 < float(value) < float("inf")
+__all__ = ["check_decays", "per_step"]
 
 
 def per_step(value, dt):

@@ -22,9 +22,9 @@ from brian2.stateupdaters.base import UnsupportedEquationsException
 from brian2.stateupdaters.exact import get_linear_system
 from brian2.stateupdaters.exponential_euler import get_conditionally_linear_system
 
-from localplast.equations.expressions import symbol, to_sympy
 from localplast.equations.divided_exp import MOST_POINTS, divided_exp, exprel
-from localplast.equations.language import Draw, int_
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import Draw, int_, symbol
 from localplast.equations.matrix_exp import LARGEST_SIZE, matrix_exp
 from localplast.equations.text import to_text
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import sympy
 
-from localplast.equations.expressions import Tape, differentiate, symbol, to_sympy
-from localplast.errors import ModelError
-from localplast.neuron.integration import EXACT
-from localplast.equations.language import Draw, int_, randn
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.language import Draw, int_, randn, symbol
 from localplast.equations.slopes import unless_overflown
 from localplast.equations.statements import parse_statement, split_statements, split_threshold
+from localplast.equations.tape import Tape
+from localplast.errors import ModelError
+from localplast.neuron.integration import EXACT
 
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 

@@ -9,8 +9,8 @@ import contextlib
 
 import numpy as np
 
-from localplast.network.delays import unspread
 from localplast.errors import RunawayError, UnsupportedError
+from localplast.network.delays import unspread
 
 __all__ = ["Unexplained", "check_found", "check_states", "explained", "first_not_finite"]
 
@@ -122,7 +122,7 @@ class Replay:
 
     def why(self, neurons, before, place):
         """The divisor in the model's own equations that is zero, where there is one."""
-        from localplast.equations.expressions import Tape
+        from localplast.equations.tape import Tape
 
         state = {k: v[place] for k, v in before.items()} | {"not_refractory": 1.0, "t": 0.0}
         constants = {k: at(v, place) for k, v in neurons.constants.items()}
@@ -142,7 +142,7 @@ def at(value, place):
 
 def slopes(neurons):
     """A tape of the derivatives of a population's step, by ``'v with respect to u'``; None where it has none."""
-    from localplast.equations.expressions import Tape
+    from localplast.equations.tape import Tape
     from localplast.neuron.step import jacobian
 
     try:

@@ -12,16 +12,16 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
 from localplast.arguments import check_kind
-from localplast.network.check import unit_text
-from localplast.learning.eligibility import Derived, check_certain
+from localplast.equations.units import unit_text
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.convolution import check_dense
-from localplast.task.loss import Loss, Reward
-from localplast.network.network import axonal
+from localplast.learning.eligibility import Derived, check_certain
 from localplast.learning.optimise import Optimiser
-from localplast.program.statements import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
 from localplast.learning.rule import Rule
+from localplast.network.convolution import check_dense
+from localplast.network.delays import axonal
 from localplast.network.short_term import check_learnable
+from localplast.program.statements import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
+from localplast.task.loss import Loss, Reward
 from localplast.task.trials import Trials
 
 __all__ = ["Plan", "check_branching", "check_trials", "judged_readout", "plan", "the_readouts"]

@@ -14,9 +14,9 @@ from brian2.core.namespace import DEFAULT_UNITS
 
 from localplast.errors import LocalplastError
 from localplast.network.convolution import form_of
-from localplast.task.loss import Reward
+from localplast.network.nodes import Input
 from localplast.neuron.step import lower
-from localplast.network.network import Input
+from localplast.task.loss import Reward
 
 __all__ = ["Audit", "LocalityError", "Reads", "Storage", "audit", "neuron_scope", "reads", "storage"]
 

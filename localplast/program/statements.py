@@ -3,17 +3,17 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import sympy
 
-from localplast.equations.expressions import symbol, to_sympy
-from localplast.learning.eligibility import Coefficients, Eligibility
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
-from localplast.task.loss import Reward, of_trials
-from localplast.neuron.step import jacobian, lower
+from localplast.learning.eligibility import Eligibility, credit
 from localplast.learning.sensitivity import sensitivity
+from localplast.task.loss import Reward, of_trials
 
 __all__ = [
-    "NeuronPlan", "SynapsePlan", "between_steps", "credit", "hidden_plan", "mismatch_plan", "neuron_plan", "postponed", "readout_plan", "with_delay",
+    "NeuronPlan", "SynapsePlan", "between_steps", "hidden_plan", "mismatch_plan", "neuron_plan", "postponed",
+    "readout_plan", "with_delay",
 ]  # fmt: skip
 
 
@@ -302,18 +302,3 @@ def parameter_program(net, made, name, parameter, found):
     return program
 
 
-def credit(net, name, target):
-    """``credit_target = psi dx/d(target one step ago)``: how what lands on ``target`` moves the next spike.
-
-    Returns the programs before and after the integration.
-    """
-    found = Coefficients(net.nodes[name])
-    update, spike = found.update_coefficients(), found.spike_coefficients()
-    slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
-    if slope == 0:
-        raise UnsupportedError(
-            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than "
-            "one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
-        )
-    after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
-    return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

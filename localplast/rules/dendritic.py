@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.equations.expressions import differentiate, symbol, to_sympy
-from localplast.learning.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
+from localplast.learning.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
 from localplast.learning.filters import Immediate
-from localplast.neuron.step import expanded, jacobian, needed
 from localplast.learning.rule import Rule
 from localplast.learning.signal import Own
+from localplast.neuron.step import expanded, jacobian, needed
 
 __all__ = ["Predicted", "dendritic"]
 

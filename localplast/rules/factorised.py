@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.equations.expressions import symbol
-from localplast.neuron.decay import check_decays, per_step
-from localplast.learning.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z
+from localplast.equations.language import int_, sign, symbol
 from localplast.errors import UnsupportedError
+from localplast.learning.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z, credit
 from localplast.learning.filters import Immediate
-from localplast.equations.language import int_, sign
-from localplast.program.statements import credit
 from localplast.learning.rule import Rule
 from localplast.learning.signal import Broadcast, Layered
+from localplast.neuron.decay import check_decays, per_step
 
 __all__ = ["Factorised", "TwoTraces", "es_d_rtrl", "s_tllr"]
 

@@ -4,59 +4,38 @@ import json
 import logging
 import math
 import re
-import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from localplast.arguments import presented
-from localplast.network.bounds import check_start
-from localplast.runs.store import begun, check_free, load_checkpoint, save_checkpoint
-from localplast.network.delays import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
-from localplast.program.finite import Unexplained, first_not_finite
-from localplast.runs.identity import check_same, identity, surroundings, warn_of_changes
-from localplast.runs.interrupt import deferred
-from localplast.runs.lock import beside, only_writer, writing
-from localplast.task.loss import of_trials
+from localplast.network.bounds import check_start
+from localplast.network.delays import check_delays, moving
 from localplast.neuron.step import lower
 from localplast.packages import need_torch
+from localplast.program.finite import Unexplained, first_not_finite
 from localplast.program.learn import check_trials
-from localplast.runs.progress import progress
-from localplast.runs.record import Recorder
 from localplast.rules import bptt
-from localplast.task.trials import Poisson, Trials
-from localplast.runs.run import BLOCK_NUMBERS, CHECKPOINT_SECONDS, default_loss, make_learner, provenance
+from localplast.runs.identity import check_same, identity, surroundings, warn_of_changes
+from localplast.runs.interrupt import deferred
+from localplast.runs.learners import default_target, make_learner, updates_per_block
+from localplast.runs.lock import only_writer, writing
+from localplast.runs.progress import progress
+from localplast.runs.reached import Reached, checkpoint_of, reached, read_checkpoint, saved_in
+from localplast.runs.record import Recorder
+from localplast.runs.simulate import provenance
+from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
+from localplast.task.loss import default_loss, of_trials
+from localplast.task.trials import Poisson, concatenate, split
 
-__all__ = ["Fit", "Reached", "fit", "reached", "saved_in", "updates_per_block"]
+__all__ = ["Fit", "fit"]
 
 logger = logging.getLogger(__name__)
 
 #: Share of all time steps in which the average neuron spikes that counts as runaway activity.
 RUNAWAY = 0.9
-
-
-def default_target(backend):
-    """C++ where it can be compiled; else numpy, and a word about it."""
-    if shutil.which("g++") and shutil.which("make"):
-        return "cpp"
-    if backend == "brian2":
-        logger.warning("no g++ and make on the path: Brian2 runs with target 'numpy', which is slower")
-    return "numpy"
-
-
-def updates_per_block(example, counts, backend, alone=False):
-    """How many updates run at a stretch: a divisor of all ``counts``, and few enough for the inputs to fit.
-
-    One where each must run ``alone``.
-    """
-    if backend == "torch" or alone:
-        return 1
-    per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
-    common = math.gcd(*counts)
-    fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
-    return max(fitting, default=1)
 
 
 def rolls_dice(net, example):
@@ -85,39 +64,6 @@ def fit(
         return training.run(request, path=path, resume=resume, show=show)
     finally:
         training.close()
-
-
-@dataclass(frozen=True, eq=False)
-class Reached:
-    """Where a run stands between two blocks.
-
-    Attributes
-    ----------
-    arrays : dict of str to array
-        What the learner needs to go on.
-    done : int
-        Updates.
-    seconds : float
-        Of learning.
-    rows : dict of str to int
-        How much of each variable the record has.
-    """
-
-    arrays: dict = field(default_factory=dict)
-    done: int = 0
-    seconds: float = 0.0
-    rows: dict = field(default_factory=dict)
-
-
-def reached(path):
-    """Where the run at ``path`` stands by its checkpoint; at the beginning, where there is none."""
-    return read_checkpoint(path)[0] if path and checkpoint_of(path).exists() else Reached()
-
-
-def read_checkpoint(path):
-    """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
-    arrays, state = load_checkpoint(checkpoint_of(path))
-    return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position")), state
 
 
 class Fit:
@@ -410,33 +356,3 @@ def encode_rule(rule):
     return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": str(rule.update)}
 
 
-def saved_in(path):
-    """What to tell somebody who stopped a run."""
-    if not path:
-        return "without path= nothing is saved"
-    return f"what was learned is saved in {path}: go on with --resume (resume=True)"
-
-
-def checkpoint_of(path):
-    """Where the checkpoint of the record at ``path`` stands."""
-    return beside(path, ".checkpoint.npz")
-
-
-def split(trials, size):
-    return [trials[start : start + size] for start in range(0, len(trials), size)]
-
-
-def concatenate(parts):
-    """Several batches of trials as one."""
-    if len(parts) == 1:
-        return parts[0]
-    if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):
-        raise LocalplastError("the weight of the steps differs between updates of this task; it must be the same for all trials")
-    inputs = {}
-    for name, first in parts[0].inputs.items():
-        arrays = [part.inputs[name] for part in parts]
-        if isinstance(first, Poisson):
-            inputs[name] = Poisson(np.concatenate([a.rates for a in arrays]), first.segment)
-        else:
-            inputs[name] = np.concatenate(arrays)
-    return Trials(inputs, np.concatenate([part.target for part in parts]), parts[0].weight)

@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 
 from localplast.errors import LocalplastError, LocalplastWarning
-from localplast.runs.record import version
 from localplast.files import encode
+from localplast.runs.record import version
 from localplast.task.trials import Poisson
 
 __all__ = ["check_same", "identity", "surroundings", "warn_of_changes"]

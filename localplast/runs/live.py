@@ -8,14 +8,18 @@ import torch
 from localplast.arguments import check_kind
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.traces import OnlineLearner
+from localplast.errors import UnsupportedError
 from localplast.network.bounds import check_start
 from localplast.network.delays import check_delays
-from localplast.errors import UnsupportedError
 from localplast.network.network import Network
 from localplast.program.learn import check_trials
-from localplast.runs.record import Recorder, Request
+from localplast.runs.options import check_options
+from localplast.runs.record import Recorder
+from localplast.runs.request import Request
+from localplast.runs.run import check_learner
+from localplast.runs.simulate import keep, provenance, seen, traced
+from localplast.task.loss import default_loss
 from localplast.task.trials import Trials
-from localplast.runs.run import check_learner, check_options, default_loss, keep, provenance, seen, traced
 
 __all__ = ["live"]
 

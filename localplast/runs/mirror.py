@@ -16,14 +16,17 @@ import numpy as np
 from brian2 import Hz, ms
 
 from localplast.errors import LocalplastError, UnsupportedError
-from localplast.network.credit_graph import projection_edges
-from localplast.network.convolution import form_of
-from localplast.task.loss import mse
-from localplast.models import leaky_readout
-from localplast.network.network import Input, Network, Population, Projection, Random, axonal
 from localplast.learning.rule import Rule
+from localplast.models import leaky_readout
+from localplast.network.convolution import form_of
+from localplast.network.credit_graph import projection_edges
+from localplast.network.delays import axonal
+from localplast.network.network import Network
+from localplast.network.nodes import Input, Population, Projection
+from localplast.network.weights import Random
+from localplast.runs.gradient import gradient
+from localplast.task.loss import mse
 from localplast.task.trials import Trials
-from localplast.runs.run import gradient
 
 __all__ = ["mirror", "mirror_network", "noise"]
 

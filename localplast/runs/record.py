@@ -12,15 +12,16 @@ from importlib import metadata
 import numpy as np
 import xarray as xr
 import zarr
-from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 from zarr.errors import ZarrUserWarning
 
-from localplast.runs.store import GROWING, PLAIN_KINDS, WHOLE, Series, create_store, missing_chunks, open_store, rewind
+from localplast.equations.units import unit_name
 from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
-from localplast.network.convolution import weight_dims, weight_shape
-from localplast.network.network import weight_dimension
-from localplast.runs.request import Entry, Request
 from localplast.files import encode
+from localplast.network.check import weight_dimension
+from localplast.network.convolution import weight_dims, weight_shape
+from localplast.runs.request import Entry, Request
+from localplast.runs.store import GROWING, PLAIN_KINDS, WHOLE, Series, create_store, missing_chunks, open_store, rewind
 
 __all__ = ["Entry", "Recorder", "Request", "open_record"]
 
@@ -39,11 +40,6 @@ def plain(value, what, dim=None):
     if dim is not None and found not in (dim, DIMENSIONLESS):
         raise NetworkError(f"{what} is measured in {unit_name(dim)}, not in {unit_name(found)}")
     return array, unit_name(found if dim is None else dim)
-
-
-def unit_name(dim):
-    """``V``, ``s``, ``1``: a unit as Brian2 writes it."""
-    return "1" if dim is DIMENSIONLESS else str(get_unit(dim))
 
 
 def origin(net, request, given):

@@ -9,7 +9,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.network import Input
+from localplast.network.nodes import Input
 
 __all__ = ["Entry", "Request"]
 

@@ -1,37 +1,27 @@
-"""The verbs ``run`` and ``gradient``: simulate a network, let it learn, ask a rule for its gradient."""
-
-import numpy as np
-import xarray as xr
+"""``localplast.run``: simulate a network, or let it learn."""
 
 from localplast.arguments import (
-    BACKENDS, check_backend, check_device, check_dtype, check_form, check_kind, check_named, check_path, check_schedule,
-    check_seed, check_simulating, check_threads, check_trainable,
+    check_kind,
+    check_named,
+    check_path,
+    check_schedule,
+    check_simulating,
+    check_threads,
 )  # fmt: skip
-from localplast.network.delays import check_delays, unspread
 from localplast.errors import LocalplastError
-from localplast.program.finite import check_states, explained
-from localplast.network.convolution import weight_dims
-from localplast.runs.interrupt import still_deaf
-from localplast.runs.lock import only_writer, writing
-from localplast.task.loss import Loss, cross_entropy, mse
-from localplast.network.network import Network
 from localplast.learning.optimise import Optimiser
-from localplast.packages import need_torch
-from localplast.network.nodes import Values
-from localplast.program.learn import check_trials
-from localplast.runs.progress import progress
-from localplast.runs.record import Recorder, Request
 from localplast.learning.rule import Rule
+from localplast.network.network import Network
+from localplast.runs.interrupt import still_deaf
+from localplast.runs.options import check_options
+from localplast.runs.request import Request
+from localplast.runs.simulate import simulate
+from localplast.task.loss import Loss
 from localplast.task.trials import Task, Trials
 
 still_deaf()
 
-__all__ = ["BACKENDS", "check_device", "default_loss", "gradient", "make_learner", "run"]
-
-#: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
-BLOCK_NUMBERS = 8_000_000
-#: Seconds between two checkpoints, at least.
-CHECKPOINT_SECONDS = 20.0
+__all__ = ["run"]
 
 
 def run(
@@ -128,227 +118,3 @@ def check_learner(net, rule, optimiser, loss):
     check_named("the optimiser", {*optimiser.rates, *optimiser.own, *optimiser.decaying}, net)
     if loss is not None:
         check_kind("loss", loss, Loss)
-
-
-def check_options(net, backend, target, device, dtype, seed, values):
-    """Check where and with what numbers to run; returns the name of the ``dtype``, and :class:`Values` to start from."""
-    check_backend(backend, target)
-    check_device(device, backend)
-    check_seed(seed)
-    if values is not None:
-        check_kind("values", values, Values)
-    return check_dtype(dtype, backend), values or net.draw(seed)
-
-
-def default_loss(trials):
-    """Cross entropy of labels, half the squared error of trajectories."""
-    return cross_entropy() if np.ndim(trials.target) == 1 else mse()
-
-
-def provenance(backend, seed, target):
-    return {"backend": backend, "codegen": target if backend == "brian2" else "torch", "seed": seed}
-
-
-def chunks(trials, numbers):
-    """``trials`` in parts whose inputs hold at most ``numbers`` numbers."""
-    per_trial = sum(int(np.prod(v.shape[1:])) for v in trials.inputs.values())
-    size = max(1, numbers // max(per_trial, 1))
-    return [trials[start : start + size] for start in range(0, len(trials), size)]
-
-
-def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
-    """Present trials, record what was asked for."""
-    check_trials(net, trials)
-    check_delays(net, values, trials.steps)
-    player = (brian2_player if backend == "brian2" else torch_player)(
-        net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
-    )
-    origin = provenance(backend, seed, target or "numpy")
-    with only_writer(path), writing(path, "start anew at another path"):
-        recorder = Recorder(net, request, path=path, provenance=origin)
-        with progress(backend, len(trials), show=show) as advance, recorder:
-            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-                player(part, recorder, number)
-                recorder.flush()
-                advance(len(part))
-            for name in request.weights:
-                recorder.set_weights(name, values.weights[name])
-    return recorder.tree()
-
-
-def keep(recorder, request, arrays, spikes, shape):
-    """Hand the arrays of some trials to the recorder: ``arrays(node, variable)`` and ``spikes(node)`` give them."""
-    for entry in request.entries:
-        if entry.variable == "spikes":
-            recorder.add_spikes(entry.node, *spikes(entry.node), shape=shape)
-        elif entry.variable != "weight":
-            recorder.add(entry.node, entry.variable, entry.select(arrays(entry.node, entry.variable)))
-
-
-def brian2_player(net, values, request, *, seed, target, dtype, device):
-    from localplast.backends.brian2.learner import block_for, last_states
-    from localplast.backends.brian2.session import session
-
-    wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
-
-    def play(trials, recorder, number):
-        running = session(target, net, values, block_for(net, trials, values), trials, request=wanted, seed=seed)
-        try:
-            results = running.run(trials, seed=[seed, number])
-
-            def arrays(node, variable):
-                return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
-
-            keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
-            with explained(net, values, trials, seed=seed, recorder=recorder):
-                check_states(last_states(net, results))
-        finally:
-            running.close()
-
-    return play
-
-
-def torch_player(net, values, request, *, seed, target, dtype, device):
-    need_torch("backend='torch'")
-    import torch
-
-    from localplast.backends.torch.gradient import denormals_flushed
-    from localplast.backends.torch.learner import single_thread
-    from localplast.backends.torch.step import Twin, leaves
-    from localplast.backends.torch.step import simulate as simulate_twin
-
-    tensors = leaves(net, values, dtype=getattr(torch, dtype), device=device)
-    twin = Twin(net, tensors, values.masks, widths=unspread(net))
-    names = traced(net, request)
-
-    def play(trials, recorder, number):
-        rasters = trials.rasters(np.random.default_rng([seed, 4, number]), float(net.dt))
-        inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
-        with torch.no_grad(), denormals_flushed(), single_thread:
-            traces = simulate_twin(twin, inputs, names, seed=[seed, number])
-        keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
-        with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
-            check_states(twin.last_states())
-
-    return play
-
-
-def traced(net, request):
-    """What a Torch twin must be asked for in every step, of the states and spikes that are to be recorded: names."""
-    wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
-    return [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
-
-
-def seen(rasters, traces):
-    """The ``arrays`` and ``spikes`` of :func:`keep`, from inputs ``(trial, time, neuron)`` and tensors ``(time, trial, neuron)``."""
-    traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
-
-    def arrays(node, variable):
-        if node in rasters:
-            return rasters[node]
-        return traces[f"{node}.spikes"] > 0 if variable == "raster" else traces[f"{node}.{variable}"]
-
-    def spikes(node):
-        return np.nonzero(rasters[node] if node in rasters else traces[f"{node}.spikes"])
-
-    return arrays, spikes
-
-
-def gradient(
-    net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target=None, trainable=(), form=None, dtype="float64",
-    device="cpu",
-):
-    """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
-
-    Parameters
-    ----------
-    net : Network
-    trials : Trials
-        The loss is the mean over them.
-    rule : Rule
-        A teacher (``Input(teacher=True)``) is heard by rules that are taught, and silent for others.
-
-    Other arguments
-    ---------------
-    backend : str
-        ``'torch'``, or ``'brian2'``: local rules only, accumulated step by step while Brian2 runs.
-    values : Values, optional
-        Default ``net.draw(seed)``.
-    target : str, optional
-        Of Brian2: ``'numpy'`` (the default), ``'cython'`` or ``'cpp'``.
-    trainable, form, dtype, device
-        See :func:`localplast.backends.torch.gradient.gradient`; Brian2 knows ``trainable`` only.
-
-    Returns
-    -------
-    xarray.DataTree
-        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
-        trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
-    """
-    check_kind("net", net, Network)
-    check_kind("trials", trials, Trials)
-    check_kind("rule", rule, Rule)
-    if loss is not None:
-        check_kind("loss", loss, Loss)
-    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
-    check_form(form, backend)
-    trainable = check_trainable(net, trainable)
-    trials = trials if rule.taught else trials.without(net.teachers)
-    loss = loss or default_loss(trials)
-    check_trials(net, trials, loss)
-    check_delays(net, values, trials.steps)
-    options = dict(seed=seed, trainable=trainable)
-    if backend == "brian2":
-        from localplast.backends.brian2.learner import gradient as found
-
-        with explained(net, values, trials, seed=seed):
-            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
-    else:
-        need_torch("a gradient with backend='torch'")
-        import torch
-
-        from localplast.backends.torch.gradient import gradient as found
-        from localplast.backends.torch.learner import single_thread
-
-        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
-            grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
-    nodes = {}
-    for name, array in grads.items():
-        part, variable = name.split(".")
-        nodes.setdefault(f"/{part}", {})["gradient" if variable == "weight" else f"gradient_{variable}"] = labelled(
-            net, part, array
-        )
-    attrs = {"rule": rule.name, "backend": backend, "loss": info["loss"], "accuracy": info["accuracy"], "seed": seed}
-    datasets = {path: xr.Dataset(variables) for path, variables in nodes.items()}
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
-
-
-def labelled(net, part, array):
-    """An array with the dims that its shape means."""
-    if part in net.projections and array.ndim >= 2:
-        return (weight_dims(net, net.projections[part]), array)
-    if part in net.projections and array.ndim == 1:
-        return (("pre",) if net.projections[part].delay.kind == "axonal" else ("post",), array)
-    return (("neuron",) * array.ndim, array)
-
-
-def make_learner(
-    net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block, device="cpu"
-):
-    """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
-    if backend == "torch":
-        need_torch("learning with backend='torch'")
-        import torch
-
-        from localplast.backends.torch.learner import TorchLearner
-
-        return TorchLearner(
-            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads,
-            device=device,
-        )
-    from localplast.backends.brian2.learner import Brian2Learner
-
-    return Brian2Learner(
-        net, values, rule, loss, optimiser, example, batch=batch, seed=seed, target=target,
-        updates_per_block=updates_per_block,
-    )

@@ -304,3 +304,7 @@ def restore_rng(state, into=None):
     except (AttributeError, ValueError) as error:
         raise LocalplastError(f"the state of a {name} {state['kind']} does not fit {into!r}: {error}") from None
     return into
+
+
+#: Seconds between two checkpoints, at least.
+CHECKPOINT_SECONDS = 20.0

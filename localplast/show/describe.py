@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 
-from localplast.show.page import Description, Equation, Section, assignments
-from localplast.program.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
-from localplast.task.loss import mse
-from localplast.neuron.step import jacobian, lower
-from localplast.show.notation import math_name
-from localplast.program.learn import plan
 from localplast.equations.text import to_text
+from localplast.neuron.step import jacobian, lower
+from localplast.program.learn import plan
+from localplast.program.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
+from localplast.show.notation import math_name
+from localplast.show.page import Description, Equation, Section, assignments
+from localplast.task.loss import mse
 
 __all__ = ["describe", "describe_model"]
 

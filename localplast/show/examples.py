@@ -3,7 +3,8 @@
 import numpy as np
 from brian2 import ms
 
-from localplast.network.network import Input, Network, Population, Projection
+from localplast.network.network import Network
+from localplast.network.nodes import Input, Population, Projection
 
 __all__ = ["SAMPLES", "sample"]
 

@@ -5,7 +5,7 @@ import re
 import sympy
 from sympy.printing.latex import LatexPrinter
 
-from localplast.equations.expressions import symbol
+from localplast.equations.language import symbol
 from localplast.equations.slopes import Tamed
 from localplast.equations.text import to_text
 

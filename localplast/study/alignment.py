@@ -6,7 +6,7 @@ import numpy as np
 
 from localplast.analysis.distance import cosine_of, distance, joined, measures
 from localplast.rules import bptt
-from localplast.runs.run import gradient
+from localplast.runs.gradient import gradient
 
 __all__ = ["as_it_is", "feedback", "feedback_cosines", "gradient_measures"]
 

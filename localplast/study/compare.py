@@ -11,23 +11,33 @@ from urllib.parse import quote
 import numpy as np
 import xarray as xr
 
-from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
-from localplast.arguments import check_backend, check_kind, check_named, check_path, check_schedule, check_seed, check_whole
-from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
-from localplast.errors import Interrupted, LocalplastError, NetworkError
-from localplast.runs.fit import Fit, reached, saved_in
-from localplast.network.credit_graph import projection_edges
-from localplast.runs.interrupt import undisguised
-from localplast.task.loss import Loss
 from localplast.analysis.distance import MEASURES, with_angle
-from localplast.network.network import Network
+from localplast.arguments import (
+    BACKENDS,
+    check_backend,
+    check_kind,
+    check_named,
+    check_path,
+    check_schedule,
+    check_seed,
+    check_whole,
+)
+from localplast.errors import Interrupted, LocalplastError, NetworkError
 from localplast.learning.optimise import Optimiser, adam
-from localplast.packages import need_torch
-from localplast.runs.record import Request, version
 from localplast.learning.rule import Rule
+from localplast.network.credit_graph import projection_edges
+from localplast.network.network import Network
+from localplast.packages import need_torch
 from localplast.rules import bptt, eprop
+from localplast.runs.fit import Fit
+from localplast.runs.interrupt import undisguised
+from localplast.runs.reached import reached, saved_in
+from localplast.runs.record import version
+from localplast.runs.request import Request
+from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
+from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
+from localplast.task.loss import Loss
 from localplast.task.trials import Task
-from localplast.runs.run import BACKENDS
 
 __all__ = ["Contender", "compare", "tuned", "usual"]
 

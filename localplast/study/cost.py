@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.runs.fit import concatenate
 from localplast.program.learn import plan
-from localplast.runs.run import make_learner
+from localplast.runs.learners import make_learner
+from localplast.task.trials import concatenate
 
 __all__ = ["machine", "memory", "peak_memory", "processor", "seconds_per_trial", "state_bytes"]
 

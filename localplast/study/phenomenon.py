@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.runs.store import Series, create_store, replacement
 from localplast.errors import LocalplastError
 from localplast.runs.record import open_record, version
+from localplast.runs.store import Series, create_store, replacement
 from localplast.show.table import Column, Table
 
 __all__ = ["Finding", "Phenomenon", "labelled", "write_record"]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from localplast.errors import LocalplastError
-from localplast.task.loss import Loss
-from localplast.network.network import Network
 from localplast.learning.optimise import Optimiser, adam
+from localplast.network.network import Network
+from localplast.task.loss import Loss
 from localplast.task.trials import Task
 
 __all__ = ["Preset", "Protocol"]

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from localplast.runs.store import replacement
-from localplast.study.compare import as_contender, compare, store_of, strings, usual
 from localplast.analysis.distance import UNITS
+from localplast.arguments import BACKENDS
 from localplast.errors import LocalplastError
-from localplast.show.plot import comparison, details
-from localplast.runs.record import open_record
 from localplast.files import atomic_write
+from localplast.runs.record import open_record
+from localplast.runs.store import replacement
+from localplast.show.plot import comparison, details
 from localplast.show.table import Column, Table
-from localplast.runs.run import BACKENDS
+from localplast.study.compare import as_contender, compare, store_of, strings, usual
 
 __all__ = ["alignment_table", "check_figure_path", "contenders", "report", "table", "write_figure"]
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from localplast.errors import LocalplastError
-from localplast.network.network import Input, Network, Population, Projection
+from localplast.network.network import Network
+from localplast.network.nodes import Input, Population, Projection
 from localplast.task.trials import Trials
 
 __all__ = ["Drive", "double_exponential", "events", "pulses", "scan", "spike_counts", "spike_trains", "threshold", "traces"]

@@ -15,8 +15,8 @@ from localplast.arguments import as_number, check_choice
 from localplast.errors import NetworkError
 
 __all__ = [
-    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "gumbel", "mse", "of_trials", "rate", "reward",
-    "smooth_l1",
+    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "default_loss", "gumbel", "mse",
+    "of_trials", "rate", "reward", "smooth_l1",
 ]  # fmt: skip
 
 
@@ -221,3 +221,8 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
 def gumbel(rng, shape):
     """Noise whose largest entry, added to logits, is a draw from their softmax: for the input ``dice``."""
     return -np.log(-np.log(rng.uniform(1e-12, 1.0, shape)))
+
+
+def default_loss(trials):
+    """Cross entropy of labels, half the squared error of trajectories."""
+    return cross_entropy() if np.ndim(trials.target) == 1 else mse()

@@ -7,9 +7,9 @@ import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 from brian2.units.stdunits import Hz
 
-from localplast.errors import NetworkError
+from localplast.errors import LocalplastError, NetworkError
 
-__all__ = ["Poisson", "Task", "Trials"]
+__all__ = ["Poisson", "Task", "Trials", "concatenate", "split"]
 
 
 def as_array(what, value):
@@ -286,3 +286,23 @@ class Task:
             return present(test[0][:n], test[1][:n], np.random.default_rng([seed, 1]))
 
         return cls(name, training, testing)
+
+
+def split(trials, size):
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
+
+
+def concatenate(parts):
+    """Several batches of trials as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):
+        raise LocalplastError("the weight of the steps differs between updates of this task; it must be the same for all trials")
+    inputs = {}
+    for name, first in parts[0].inputs.items():
+        arrays = [part.inputs[name] for part in parts]
+        if isinstance(first, Poisson):
+            inputs[name] = Poisson(np.concatenate([a.rates for a in arrays]), first.segment)
+        else:
+            inputs[name] = np.concatenate(arrays)
+    return Trials(inputs, np.concatenate([part.target for part in parts]), parts[0].weight)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from brian2 import ms
 
-from localplast.network.network import Input, Network, Population, Projection
-from localplast.neuron.model import NeuronModel
-from localplast.task.trials import Trials
+from localplast.network import Input, Network, Population, Projection
+from localplast.neuron import NeuronModel
+from localplast.task import Trials
 
 
 def clamped():

@@ -9,16 +9,16 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch import delay_line as torch_delay
+from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch.delay_line import Line, taps_of
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.network.delays import gaussian, triangle
 from localplast.models import alif, leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.neuron.model import NeuronModel
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network.delays import gaussian, triangle
+from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
 
 MAKE = {"axonal": axonal, "dendritic": dendritic, "synaptic": synaptic}
 N_IN, N, N_OUT, STEPS = 4, 9, 3, 60

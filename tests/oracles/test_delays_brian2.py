@@ -14,21 +14,21 @@ from brian2 import Hz, ms
 
 import localplast as lp
 from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.brian2.build import Block, build, longest_delay
 from localplast.backends.brian2.delays import settings
+from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.traces import OnlineLearner
-from localplast.equations.expressions import symbol
-from localplast.network.delays import triangle
+from localplast.equations.language import symbol
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
-from localplast.program.locality import audit
-from localplast.task.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network.delays import triangle
 from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import eprop
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, STEPS = 4, 5, 2, 30
 SHAPES = {"axonal": lambda pre, post: (pre,), "dendritic": lambda pre, post: (post,), "synaptic": lambda pre, post: (pre, post)}

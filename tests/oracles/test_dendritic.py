@@ -12,14 +12,14 @@ from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.step import Twin, leaves
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.task.loss import mse
-from localplast.models import graded_readout
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic
-from localplast.neuron.model import Mismatch, NeuronModel
 from localplast.learning.optimise import momentum, sgd
+from localplast.models import graded_readout
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.rules import bptt, eprop
 from localplast.rules import dendritic as rule
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 STEPS = 80
 

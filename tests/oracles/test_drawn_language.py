@@ -12,8 +12,8 @@ from brian2 import ms
 import localplast as lp
 from localplast.backends.torch import gradient as torch_backend
 from localplast.models import leaky_readout
-from localplast.rules import bptt, eprop
 from localplast.neuron.surrogate import triangle
+from localplast.rules import bptt, eprop
 
 STEPS, NEURONS, TRIALS = 40, 3, 2
 VARIABLES = ("v", "u", "a")

@@ -8,20 +8,21 @@ import brian2 as b2
 import numpy as np
 import pytest
 import torch
-from brian2 import Quantity, mV, ms
+from brian2 import Quantity, ms, mV
 
 import localplast as lp
 from localplast.backends.brian2.session import codegen
 from localplast.backends.c.compile import build
 from localplast.backends.c.expression import Constants, Writer
 from localplast.backends.c.runtime import HELPERS
-from localplast.equations.expressions import Tape, differentiate, to_sympy
-from localplast.errors import UnsupportedError
-from localplast.neuron.model import NeuronModel
-from localplast.rules import bptt, eprop
+from localplast.equations.expressions import differentiate, to_sympy
 from localplast.equations.slopes import FUNCTIONS
-from localplast.neuron.surrogate import Surrogate, triangle
+from localplast.equations.tape import Tape
 from localplast.equations.text import to_text
+from localplast.errors import UnsupportedError
+from localplast.neuron import NeuronModel
+from localplast.neuron.surrogate import Surrogate, triangle
+from localplast.rules import bptt, eprop
 
 #: Brian2's language, in two numbers: ``x`` of both signs and with whole numbers among them, ``y`` positive.
 SMOOTH = [

@@ -10,11 +10,11 @@ from brian2.units.fundamentalunits import get_dimensions
 
 import localplast as lp
 import localplast.models
-from localplast.task.loss import mse
+from localplast.equations.text import unit_symbol
 from localplast.models import leaky_readout
 from localplast.models.layers import layered, stream
 from localplast.rules import bptt, dendritic, eprop
-from localplast.equations.text import unit_symbol
+from localplast.task.loss import mse
 
 SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif", "superspike_lif"]
 

@@ -9,8 +9,8 @@ from brian2 import ms, mV
 import localplast as lp
 from localplast import protocols
 from localplast.analysis.bistability import Branch, critical_slope
-from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.errors import LocalplastError
+from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.protocols.nmda_bistability import branch, jumps
 from localplast.study.scan import Drive, events, scan, traces
 

@@ -7,12 +7,12 @@ from brian2 import ms
 import localplast as lp
 from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import Derived
-from localplast.task.loss import mse
-from localplast.models import graded_readout
-from localplast.network.network import Input, Network, Population, Projection
 from localplast.learning.optimise import sgd
+from localplast.models import graded_readout
+from localplast.network import Input, Network, Population, Projection
 from localplast.rules import bptt
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 TAU, DT, SIGMA = 5.0, 0.5, 0.3  # ms
 

@@ -4,18 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
 from localplast.backends.torch import gradient as torch_backend
 from localplast.errors import UnsupportedError
-from localplast.task.loss import cross_entropy, mse, rate
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.neuron.model import NeuronModel
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
 from localplast.rules.rtrl import rtrl
-from localplast.task.trials import Trials
+from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, TRIALS, STEPS = 4, 5, 2, 2, 40
 FRACTIONS = np.random.default_rng(3).uniform(0.15, 0.85, (N, N))

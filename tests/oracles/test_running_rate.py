@@ -9,11 +9,11 @@ import localplast as lp
 from localplast.backends.brian2 import learner as brian2_backend
 from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.task.loss import mse, rate
 from localplast.models import alif, leaky_readout
-from localplast.network.network import Input, Network, Population, Projection, normal
+from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, eprop
-from localplast.task.trials import Task, Trials
+from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 STRENGTH, TARGET, WINDOW = 1e-3, 20.0, 30 * ms
 NET = Network(

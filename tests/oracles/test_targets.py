@@ -10,8 +10,8 @@ import torch
 import localplast as lp
 from localplast import ms
 from localplast.backends.brian2.learner import Brian2Learner
-from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop, rtrl
 

@@ -15,13 +15,13 @@ import localplast as lp
 from localplast.backends.brian2 import learner as brian2_backend
 from localplast.backends.torch import gradient as torch_backend
 from localplast.errors import ModelError
-from localplast.task.loss import mse, rate
-from localplast.models import alif, cuba_lif, leaky_readout
-from localplast.network.network import Input, Network, Population, Projection
 from localplast.learning.optimise import sgd
-from localplast.rules import bptt, eprop
+from localplast.models import alif, cuba_lif, leaky_readout
+from localplast.network import Input, Network, Population, Projection
 from localplast.neuron.surrogate import fast_sigmoid, per_time, triangle
-from localplast.task.trials import Task, Trials
+from localplast.rules import bptt, eprop
+from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 pytestmark = pytest.mark.thorough
 

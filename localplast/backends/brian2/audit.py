@@ -18,8 +18,8 @@ from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 from localplast.backends.brian2.build import Block, build, longest_delay
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.session import codegen
-from localplast.program.locality import neuron_scope, reward_signal
 from localplast.equations.slopes import FUNCTIONS
+from localplast.program.locality import neuron_scope, reward_signal
 from localplast.task.trials import Trials
 
 __all__ = ["audit_text", "example_trials", "text_violations"]

@@ -14,18 +14,26 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.network.delays import per_synapse
-from localplast.errors import UnsupportedError
-from localplast.network.convolution import check_dense
-from localplast.neuron.step import check_integration, lower
-from localplast.network.network import Input, weight_dimension
-from localplast.neuron.model import namespace
 from localplast.backends.brian2.delays import divided, events_of, settings
-from localplast.backends.brian2.graded import build_graded, graded_parts, sends_spikes, sent_code, sent_early, sent_lines
+from localplast.backends.brian2.graded import (
+    build_graded,
+    graded_parts,
+    sends_spikes,
+    sent_code,
+    sent_early,
+    sent_lines,
+)
 from localplast.backends.brian2.learning import Learning
-from localplast.backends.brian2.text import unit_of
 from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
 from localplast.equations.statements import assignments, split_threshold
+from localplast.equations.units import unit_of
+from localplast.errors import UnsupportedError
+from localplast.network.check import weight_dimension
+from localplast.network.convolution import check_dense
+from localplast.network.delays import per_synapse
+from localplast.network.nodes import Input
+from localplast.neuron.namespace import namespace
+from localplast.neuron.step import check_integration, lower
 from localplast.task.trials import Poisson
 
 __all__ = ["Block", "Built", "build", "longest_delay"]

@@ -8,9 +8,9 @@ share ``fraction``, which is the linear interpolation of the Torch backend. Dela
 import numpy as np
 
 from localplast.backends.brian2.short_term import released
-from localplast.equations.expressions import Tape
-from localplast.network.delays import moving, per_synapse
+from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
+from localplast.network.delays import moving, per_synapse
 
 __all__ = ["DelayLearner", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
 

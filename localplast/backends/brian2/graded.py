@@ -13,11 +13,13 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.backends.brian2.text import replace_word
-from localplast.network.check import sent_text, sent_texts
+from localplast.network.check import weight_dimension
 from localplast.network.delays import per_synapse
+from localplast.network.nodes import Input
+from localplast.network.sent import sent_text, sent_texts
+from localplast.neuron.check import with_spike
+from localplast.neuron.namespace import namespace
 from localplast.neuron.step import prospective
-from localplast.network.network import Input, weight_dimension
-from localplast.neuron.model import namespace, with_spike
 
 __all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sends_spikes", "sent_code", "sent_early", "sent_lines"]
 

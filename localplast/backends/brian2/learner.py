@@ -6,14 +6,14 @@ from localplast.backends.brian2.build import Block, longest_delay
 from localplast.backends.brian2.delays import DelayLearner, check_spread, settings, with_room
 from localplast.backends.brian2.session import session
 from localplast.backends.brian2.signals import feedback_name
-from localplast.network.delays import summed_over_shared
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
-from localplast.program.finite import check_found, check_states
-from localplast.neuron.step import lower
 from localplast.learning.optimise import check_norm, check_rates
-from localplast.task.loss import of_trials
+from localplast.network.delays import summed_over_shared
+from localplast.neuron.step import lower
 from localplast.packages import has_torch
+from localplast.program.finite import check_found, check_states
 from localplast.program.learn import check_trials, judged_readout, plan
+from localplast.task.loss import of_trials
 from localplast.task.trials import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]

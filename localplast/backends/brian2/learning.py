@@ -21,13 +21,23 @@ from localplast.backends.brian2.parameters import Parameters, optimiser_dimensio
 from localplast.backends.brian2.rows import by_rows
 from localplast.backends.brian2.signals import Signals
 from localplast.backends.brian2.text import (
-    END_OF_TRIAL, LEARN, MONITOR, UPDATE, gated, replace_word, replace_words, unit_of, updates_so_far,
-)  # fmt: skip
-from localplast.equations.expressions import symbol
-from localplast.network.network import Input, weight_dimension
-from localplast.neuron.model import namespace, with_spike
-from localplast.program.statements import between_steps
+    END_OF_TRIAL,
+    LEARN,
+    MONITOR,
+    UPDATE,
+    gated,
+    replace_word,
+    replace_words,
+    updates_so_far,
+)
+from localplast.equations.language import symbol
 from localplast.equations.text import fit, measured, to_text
+from localplast.equations.units import unit_of
+from localplast.network.check import weight_dimension
+from localplast.network.nodes import Input
+from localplast.neuron.check import with_spike
+from localplast.neuron.namespace import namespace
+from localplast.program.statements import between_steps
 
 __all__ = ["Learning"]
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, unit_of, updates_so_far
-from localplast.task.loss import of_trials
-from localplast.neuron.model import namespace, with_spike
+from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, updates_so_far
 from localplast.equations.text import to_text
+from localplast.equations.units import unit_of
+from localplast.neuron.check import with_spike
+from localplast.neuron.namespace import namespace
+from localplast.task.loss import of_trials
 
 __all__ = ["Parameters", "optimiser_dimensions"]
 

@@ -17,10 +17,10 @@ from brian2.devices.device import all_devices, get_device, reset_device, set_dev
 from localplast.arguments import check_backend
 from localplast.backends.brian2.build import build
 from localplast.backends.brian2.delays import flights
-from localplast.backends.c.compile import processor
 from localplast.backends.c.cache import folder, intact, keep, scratch, warn_once
-from localplast.errors import LocalplastError
+from localplast.backends.c.compile import processor
 from localplast.equations.slopes import FUNCTIONS
+from localplast.errors import LocalplastError
 from localplast.task.trials import Poisson
 
 __all__ = ["session"]

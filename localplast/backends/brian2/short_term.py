@@ -6,7 +6,7 @@ Brian2 sends before it resets: synapses read what there was just before the spik
 from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.equations.expressions import symbol
+from localplast.equations.language import symbol
 from localplast.equations.text import to_text
 
 __all__ = ["after_spikes", "between_spikes", "released", "short_term_lines"]

@@ -8,11 +8,12 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.reward import REWARD_VARIABLES, build_reward
-from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, unit_of
-from localplast.task.loss import Reward
-from localplast.neuron.step import lower
-from localplast.network.network import weight_dimension
+from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed
 from localplast.equations.text import to_text
+from localplast.equations.units import unit_of
+from localplast.network.check import weight_dimension
+from localplast.neuron.step import lower
+from localplast.task.loss import Reward
 
 __all__ = ["Signals", "feedback_name"]
 

@@ -6,11 +6,10 @@ import brian2 as b2
 import numpy as np
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import Equations, SingleEquation
-from brian2.units.fundamentalunits import DIMENSIONLESS
 
 __all__ = [
-    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gated", "gather",
-    "replace_word", "replace_words", "suffixed", "unit_of", "updates_so_far",
+    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gated",
+    "gather", "replace_word", "replace_words", "suffixed", "updates_so_far",
 ]  # fmt: skip
 
 #: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
@@ -18,11 +17,6 @@ SOFTMAX, ERROR, PURSE, PAID, SURPRISE, SIGNAL = range(6)
 #: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
 LEARN = 1000
 END_OF_TRIAL, UPDATE, MONITOR = range(LEARN + 1, LEARN + 4)
-
-
-def unit_of(dimension):
-    """A unit as Brian2 text, empty for numbers without one."""
-    return "" if dimension is DIMENSIONLESS else repr(b2.get_unit(dimension))
 
 
 def replace_word(text, word, replacement):

@@ -8,8 +8,8 @@ that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps
 from localplast.backends.c.expression import Writer
 from localplast.backends.c.runtime import add, events, gather_each, indent, taps, total, weighted
 from localplast.equations.expressions import differentiate
-from localplast.neuron.step import jacobian
 from localplast.equations.slopes import jump
+from localplast.neuron.step import jacobian
 
 __all__ = ["adjoint_text"]
 

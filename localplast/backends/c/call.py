@@ -14,13 +14,13 @@ import torch
 
 from localplast.backends.c.arguments import pointers
 from localplast.backends.c.compile import build
-from localplast.backends.c.layout import make_plan, silent_steps, why_not
 from localplast.backends.c.forward import arguments, source
+from localplast.backends.c.layout import make_plan, silent_steps, why_not
+from localplast.errors import NetworkError, UnsupportedError
 from localplast.network.check import MAX_DELAY_STEPS
 from localplast.network.delays import summed_over_shared
-from localplast.errors import NetworkError, UnsupportedError
-from localplast.program.finite import Unexplained
 from localplast.neuron.step import check_integration, lower
+from localplast.program.finite import Unexplained
 
 __all__ = ["Fused", "why_not"]
 

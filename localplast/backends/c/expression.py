@@ -7,11 +7,11 @@ uses, and handed to the kernel as a number: C and Torch then start from the same
 import numpy as np
 import sympy
 
-from localplast.equations.expressions import Tape, operation, symbol
-from localplast.errors import UnsupportedError
-from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, timestep
+from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, symbol, timestep
 from localplast.equations.slopes import Tamed
+from localplast.equations.tape import Tape, operation
 from localplast.equations.variadic import Variadic
+from localplast.errors import UnsupportedError
 
 __all__ = ["Constants", "Writer", "check_c_form"]
 

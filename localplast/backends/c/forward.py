@@ -9,9 +9,9 @@ from localplast.backends.c.adjoint import adjoint_text
 from localplast.backends.c.arguments import delay_shape, numbers_of
 from localplast.backends.c.expression import Writer
 from localplast.backends.c.layout import Channels
-from localplast.backends.c.transport import send
 from localplast.backends.c.runtime import HELPERS, indent
-from localplast.equations.expressions import symbol
+from localplast.backends.c.transport import send
+from localplast.equations.language import symbol
 
 __all__ = ["arguments", "source"]
 

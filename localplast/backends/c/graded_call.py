@@ -10,14 +10,14 @@ import threading
 import numpy as np
 import torch
 
-from localplast.backends.c.graded_step import source
-from localplast.backends.c.graded_optimise import Adaptation, factors
-from localplast.backends.c.graded_layout import Graded, fields, given
 from localplast.backends.c.arguments import pointers
+from localplast.backends.c.call import check_inputs, constant_arrays, padded_row, share
 from localplast.backends.c.compile import build, missing
 from localplast.backends.c.expression import check_c_form
+from localplast.backends.c.graded_layout import Graded, fields, given
+from localplast.backends.c.graded_optimise import Adaptation, factors
+from localplast.backends.c.graded_step import source
 from localplast.backends.c.layout import make_plan
-from localplast.backends.c.call import check_inputs, constant_arrays, padded_row, share
 from localplast.backends.torch.step import noise_dice
 from localplast.errors import not_finite
 from localplast.network.convolution import form_of

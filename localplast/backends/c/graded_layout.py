@@ -3,10 +3,10 @@
 import functools
 from dataclasses import dataclass
 
-from localplast.backends.c.graded_optimise import factors
 from localplast.backends.c.arguments import numbers_of
+from localplast.backends.c.graded_optimise import factors
 from localplast.backends.c.layout import Cells
-from localplast.network.check import sent_text, sent_texts
+from localplast.network.sent import sent_text, sent_texts
 from localplast.neuron.step import resolved
 
 __all__ = ["Graded", "fields", "given", "width"]

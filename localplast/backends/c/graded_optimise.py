@@ -8,7 +8,8 @@ import sympy
 from localplast.backends.c.expression import Constants
 from localplast.backends.c.online_synapses import SHARED, SynapseWriter
 from localplast.backends.c.runtime import indent
-from localplast.equations.expressions import Tape, symbol
+from localplast.equations.language import symbol
+from localplast.equations.tape import Tape
 
 __all__ = ["Adaptation", "factors"]
 

@@ -7,12 +7,12 @@ arrays are ``(trial, neuron)``, rows padded to whole vectors. Per step every pop
 from ``first``, in arrays for ``stride`` of them.
 """
 
+from localplast.backends.c.expression import Writer
 from localplast.backends.c.graded_layout import fields, width
 from localplast.backends.c.graded_runtime import HEAD
-from localplast.backends.c.expression import Writer
 from localplast.backends.c.layout import Cells
 from localplast.backends.c.runtime import HELPERS, indent
-from localplast.equations.expressions import symbol
+from localplast.equations.language import symbol
 from localplast.neuron.step import expanded, prospective, resolved
 
 __all__ = ["source"]

@@ -11,10 +11,10 @@ import torch
 from localplast.backends.c.compile import missing
 from localplast.backends.c.expression import Constants, check_c_form
 from localplast.equations.expressions import differentiate
-from localplast.network.credit_graph import check_cut, projection_edges
 from localplast.network.convolution import form_of
+from localplast.network.credit_graph import check_cut, projection_edges
+from localplast.network.nodes import Input
 from localplast.neuron.step import jacobian, lower
-from localplast.network.network import Input
 
 __all__ = ["Cells", "Channels", "Link", "Plan", "make_plan", "why_not"]
 

@@ -10,12 +10,12 @@ import threading
 import torch
 
 from localplast.backends.c.arguments import TYPES, pointers
+from localplast.backends.c.call import check_diverged, check_inputs, constant_arrays, share
 from localplast.backends.c.compile import build
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.online_step import Online, fields, source
 from localplast.backends.c.layout import make_plan, why_not
 from localplast.backends.c.online_signals import matrix_slot
-from localplast.backends.c.call import check_diverged, check_inputs, constant_arrays, share
+from localplast.backends.c.online_step import Online, fields, source
 
 __all__ = ["OnlineKernel", "why_not_online"]
 

@@ -11,12 +11,12 @@ import functools
 from dataclasses import dataclass
 
 from localplast.backends.c.arguments import delay_shape, numbers_of
-from localplast.backends.c.online_transport import ring, send
 from localplast.backends.c.expression import Writer
 from localplast.backends.c.online_signals import DOT, judge, listen, say, signal_fields, target_width
 from localplast.backends.c.online_synapses import SynapseText
+from localplast.backends.c.online_transport import ring, send
 from localplast.backends.c.runtime import HELPERS, indent
-from localplast.equations.expressions import symbol
+from localplast.equations.language import symbol
 from localplast.task.loss import of_trials
 
 __all__ = ["Online", "fields", "source"]

@@ -10,7 +10,8 @@ import sympy
 
 from localplast.backends.c.expression import Writer, is_condition
 from localplast.backends.c.runtime import indent
-from localplast.equations.expressions import Tape, symbol
+from localplast.equations.language import symbol
+from localplast.equations.tape import Tape
 
 __all__ = ["SynapseText"]
 

@@ -1,7 +1,6 @@
 """The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
 
-from localplast.equations import divided_exp
-from localplast.equations import matrix_exp
+from localplast.equations import divided_exp, matrix_exp
 
 __all__ = ["HELPERS", "add", "events", "gather_each", "indent", "taps", "total", "weighted"]
 

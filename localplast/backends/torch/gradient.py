@@ -6,21 +6,22 @@ from functools import partial
 import numpy as np
 import torch
 
-from localplast.backends.c.call import Fused, why_not
+from localplast.backends.c.call import Fused
+from localplast.backends.c.layout import why_not
 from localplast.backends.torch.reward import rewarded, split
 from localplast.backends.torch.rtrl import Influence
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.program.finite import check_found, check_states
-from localplast.network.credit_graph import projection_edges
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, Immediate
-from localplast.network.convolution import check_dense
-from localplast.neuron.step import lower
-from localplast.task.loss import Reward, of_trials
-from localplast.program.learn import check_branching, check_trials, judged_readout, plan
 from localplast.learning.signal import Broadcast, direct_path
+from localplast.network.convolution import check_dense
+from localplast.network.credit_graph import projection_edges
+from localplast.neuron.step import lower
+from localplast.program.finite import check_found, check_states
+from localplast.program.learn import check_branching, check_trials, judged_readout, plan
+from localplast.task.loss import Reward, of_trials
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
 

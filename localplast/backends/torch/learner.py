@@ -8,18 +8,27 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from localplast.backends.torch.gradient import adjoint_form, batch_loss, denormals_flushed, prepare, run_forward, score, side_by_side
-from localplast.backends.c.call import Fused, why_not
+from localplast.backends.c.call import Fused
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
+from localplast.backends.c.layout import why_not
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch.gradient import (
+    adjoint_form,
+    batch_loss,
+    denormals_flushed,
+    prepare,
+    run_forward,
+    score,
+    side_by_side,
+)
 from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
-from localplast.equations.expressions import Tape
-from localplast.network.delays import kernel_widths, moving, unspread
+from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.learning.filters import AsReadout
-from localplast.program.finite import check_found
 from localplast.learning.optimise import check_norm, check_rates
+from localplast.network.delays import kernel_widths, moving, unspread
+from localplast.program.finite import check_found
 from localplast.program.learn import check_branching, plan
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]

@@ -13,10 +13,10 @@ import torch
 
 from localplast.backends.torch.step import Twin
 from localplast.errors import UnsupportedError
-from localplast.program.finite import check_states
 from localplast.network.convolution import check_dense
-from localplast.task.loss import Reward
+from localplast.program.finite import check_states
 from localplast.program.learn import the_readouts
+from localplast.task.loss import Reward
 
 __all__ = ["Influence"]
 

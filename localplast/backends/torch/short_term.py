@@ -2,7 +2,7 @@
 
 import torch
 
-from localplast.equations.expressions import Tape
+from localplast.equations.tape import Tape
 
 __all__ = ["Release"]
 

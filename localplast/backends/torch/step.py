@@ -11,12 +11,12 @@ import torch
 from localplast.backends.torch.convolution import ConvolutionLink
 from localplast.backends.torch.delay_line import Line, product, rows_of, taps_of
 from localplast.backends.torch.short_term import Release
-from localplast.equations.expressions import Tape
-from localplast.network.check import sent_text, sent_texts
-from localplast.network.delays import kernel_kind, kernel_widths
+from localplast.equations.tape import Tape
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.credit_graph import check_cut, projection_edges
 from localplast.network.convolution import form_of
+from localplast.network.credit_graph import check_cut, projection_edges
+from localplast.network.delays import kernel_kind, kernel_widths
+from localplast.network.sent import sent_text, sent_texts
 from localplast.neuron.step import check_integration, expanded, lower, prospective, renewed
 
 __all__ = ["Twin", "leaves", "noise_dice", "simulate"]

@@ -8,16 +8,16 @@ import torch
 from localplast.backends.torch.convolution import kernel_gradient
 from localplast.backends.torch.delay_line import Line, slope_of, taps_of
 from localplast.backends.torch.finite import Guard
-from localplast.backends.torch.step import Twin
 from localplast.backends.torch.reward import pay_step
-from localplast.equations.expressions import Tape
-from localplast.network.delays import kernel_kind, kernel_widths, summed_over_shared
-from localplast.learning.eligibility import ARRIVED
+from localplast.backends.torch.step import Twin
+from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
-from localplast.program.finite import check_states
+from localplast.learning.eligibility import ARRIVED
 from localplast.network.convolution import form_of
-from localplast.task.loss import Reward, of_trials
+from localplast.network.delays import kernel_kind, kernel_widths, summed_over_shared
 from localplast.neuron.step import resolved
+from localplast.program.finite import check_states
+from localplast.task.loss import Reward, of_trials
 
 __all__ = ["OnlineLearner"]
 
