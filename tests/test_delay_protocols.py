@@ -343,9 +343,9 @@ def test_a_device_that_is_there_is_accepted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
-        options.check_device(device, "torch")
+        run_options.check_device(device, "torch")
     with pytest.raises(lp.LocalplastError, match="finds 2 CUDA devices"):
-        options.check_device("cuda:2", "torch")
+        run_options.check_device("cuda:2", "torch")
 
 
 # --- the command line ---------------------------------------------------------------------------------------------------
