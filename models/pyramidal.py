@@ -70,7 +70,7 @@ def pyramidal(
     Other arguments
     ---------------
     gate : mapping, optional
-        Of the NMDA channel, such as ``localplast.channels.JAHR_STEVENS``.
+        Of the NMDA channel, such as ``localplast.neuron.channels.JAHR_STEVENS``.
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
 

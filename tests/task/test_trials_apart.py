@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 import pytest
 
-from localplast import datasets, protocols
+from localplast import protocols
 from localplast.study.protocol import Protocol
-from localplast.task import Poisson, Task, Trials
+from localplast.task import Poisson, Task, Trials, datasets
 from localplast.task.datasets import Events
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]

@@ -1,6 +1,6 @@
 """docs/rules.md holds what the rules say of themselves, and a rule of a user's own is as good as one that ships.
 
-``python tests/test_rules_table.py`` writes the table anew.
+``python tests/rules/test_table.py`` writes the table anew.
 """
 
 import re
@@ -23,7 +23,7 @@ from localplast.show.examples import sample
 from localplast.task import Trials
 from localplast.task.loss import mse
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 HEAD = "| rule | eligibility | filter | signal | BPTT without the edges | per synapse: LIF, ALIF, CUBA | local | reference |"
 MODELS = (lif, alif, cuba_lif)
 
@@ -85,7 +85,7 @@ def written():
 
 
 def test_the_table_is_what_the_rules_say():
-    assert written().splitlines() == table().splitlines(), "run: python tests/test_rules_table.py"
+    assert written().splitlines() == table().splitlines(), "run: python tests/rules/test_table.py"
 
 
 # --- the example of docs/extending.md ---------------------------------------------------------------------------------

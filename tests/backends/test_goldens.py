@@ -1,6 +1,6 @@
 """The text of generated programs, byte for byte: a change that is not meant for programs must leave every one as it is.
 
-``python tests/test_goldens.py`` writes their digests anew, where a change of them is meant.
+``python tests/backends/test_goldens.py`` writes their digests anew, where a change of them is meant.
 """
 
 import hashlib

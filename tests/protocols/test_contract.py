@@ -400,7 +400,7 @@ def test_quick_presets_begin_to_learn(name, rule, fraction, built):
 
 
 def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
-    from localplast import datasets
+    from localplast.task import datasets
 
     def refuse(*_, **__):
         raise ConnectionError("no connection")
@@ -413,7 +413,7 @@ def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
     datasets.mnist.cache_clear()
 
 
-REFERENCE = Path(__file__).parent / "data" / "eprop_reference"
+REFERENCE = Path(__file__).parents[1] / "data" / "eprop_reference"
 
 
 def forward(network, weights, raster):

@@ -9,11 +9,11 @@ import pooch
 import pytest
 from brian2 import ms
 
-from localplast import datasets
 from localplast.errors import DatasetError
+from localplast.task import datasets
 
 DATA = os.environ.get("LOCALPLAST_DATA")
-REFERENCE = Path(__file__).parent / "data" / "yin_yang_reference" / "yin_yang_reference.npz"
+REFERENCE = Path(__file__).parents[1] / "data" / "yin_yang_reference" / "yin_yang_reference.npz"
 
 
 @pytest.fixture
