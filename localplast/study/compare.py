@@ -23,6 +23,7 @@ from localplast.arguments import (
     check_whole,
 )
 from localplast.errors import Interrupted, LocalplastError, NetworkError
+from localplast.interrupt import undisguised
 from localplast.learning.optimise import Optimiser, adam
 from localplast.learning.rule import Rule
 from localplast.network.credit_graph import projection_edges
@@ -30,7 +31,7 @@ from localplast.network.network import Network
 from localplast.packages import need_torch
 from localplast.rules import bptt, eprop
 from localplast.runs.fit import Fit
-from localplast.runs.interrupt import undisguised
+from localplast.runs.options import Options, Schedule
 from localplast.runs.reached import reached, saved_in
 from localplast.runs.record import version
 from localplast.runs.request import Request
@@ -281,51 +282,81 @@ def compare(
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
     course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
-    lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
-
-    def train(name):
-        own = contenders[name]
-        with lock:  # Brian2 generates code for one network at a time
-            fit = Fit(
-                own.network,
-                task,
-                own.network.draw(seeds[0]),
-                own.rule,
-                own.optimiser,
-                loss=own.loss,
-                backend=own.backend,
-                batch=batch,
-                **course[name],
-                test=test,
-                seed=seeds[0],
-                target=target,
-                started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
-            )
-            fits.append(fit)
-            release.callback(fit.close)
-        return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
-
+    schedules = {name: Schedule(batch=batch, test=test, **own) for name, own in course.items()}
+    options = Options(target=target, path=path, resume=resume, show=show)
+    runs = Runs(task, contenders, schedules, list(seeds), hidden, options)
     with ExitStack() as release:
-        with undisguised(), ThreadPoolExecutor(workers) as pool:
-            futures = {name: pool.submit(train, name) for name in contenders}
-            try:
-                done = {name: future.result() for name, future in futures.items()}
-            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                for fit in list(fits):
-                    fit.interrupt()
-                if isinstance(error, KeyboardInterrupt):
-                    raise Interrupted(f"stopped; {saved_in(path)}") from None
-                raise
-        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
-    runs = {name: found for name, (_, found) in done.items()}
+        measured = runs.all(workers, release)
+        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, fit in runs.fits.items()}
     made = evenly(updates, probes)["updates"]
     attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
-    spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
+    spent = costs(runs.fits, measured, peaks, runs.seeds)
     spent.attrs["workers"] = workers
     every = {name: own["test_every"] for name, own in course.items()}
-    return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
+    return assemble([own.network for own in contenders.values()], measured, runs.seeds, spent, every, attrs)
+
+
+class Runs:
+    """The runs of a comparison: contenders side by side, the seeds of each one after the other, on what was compiled
+    once.
+    """
+
+    def __init__(self, task, contenders, schedules, seeds, hidden, options):
+        self.task, self.contenders, self.schedules = task, contenders, schedules
+        self.seeds, self.hidden, self.options = seeds, hidden, options
+        self.lock, self.stop, self.made = threading.Lock(), threading.Event(), {}
+
+    @property
+    def fits(self):
+        """What was trained, by contender, in their order."""
+        return {name: self.made[name] for name in self.contenders}
+
+    def all(self, workers, release):
+        """Train all; ``{contender: [what one seed measured]}``. What was compiled is freed when ``release`` closes."""
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
+            futures = {name: pool.submit(self.train, name, release) for name in self.contenders}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
+                self.stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for fit in list(self.made.values()):
+                    fit.interrupt()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped; {saved_in(self.options.path)}") from None
+                raise
+
+    def train(self, name, release):
+        """All seeds of one contender."""
+        with self.lock:  # Brian2 generates code for one network at a time
+            fit = self.made[name] = self.fit(name)
+            release.callback(fit.close)
+        return [self.one(fit, name, seed) for seed in self.seeds]
+
+    def fit(self, name):
+        own, first = self.contenders[name], self.seeds[0]
+        options = replace(self.options, backend=own.backend, seed=first)
+        stores = [store_of(options.path, name, seed) for seed in self.seeds if options.resume]
+        started = math.gcd(*(reached(store).done for store in stores))
+        described = (own.network, self.task, own.network.draw(first), own.rule, own.optimiser, own.loss)
+        return Fit(*described, self.schedules[name], options, started=started)
+
+    def one(self, fit, name, seed):
+        """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
+        net = fit.net
+        fit.restart(net.draw(seed), seed)
+        trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
+
+        def probe(fit):
+            values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
+            rule = as_it_is(fit.rule, fit.learner.feedback)
+            found = gradient_measures(net, values, trials, rule, fit.loss, self.hidden, seed)
+            return {**found, **feedback_cosines(net, values, rule, seed)}
+
+        store, title = store_of(self.options.path, name, seed), f"{name}, {fit.backend}, seed {seed}"
+        kept = dict(path=store, resume=self.options.resume, show=self.options.show, title=title, stop=self.stop)
+        tree = fit.run(Request(), probe=probe, probed={"hidden": self.hidden}, **kept)
+        return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 
 def store_of(path, name, seed):
@@ -334,33 +365,14 @@ def store_of(path, name, seed):
     return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 
 
-def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
-    """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
-    net = fit.net
-    fit.restart(net.draw(seed), seed)
-    trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
-
-    def probe(fit):
-        values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
-        rule = as_it_is(fit.rule, fit.learner.feedback)
-        found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
-        return {**found, **feedback_cosines(net, values, rule, seed)}
-
-    store = store_of(path, name, seed)
-    title = f"{name}, {fit.backend}, seed {seed}"
-    options = dict(path=store, resume=resume, show=show, title=title, stop=stop)
-    tree = fit.run(Request(), probe=probe, probed={"hidden": hidden}, **options)
-    return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
-
-
 def costs(fits, runs, peaks, seeds):
     """Time, memory and state of every rule as one Dataset."""
     names = list(fits)
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     timed = {
         "units": "s",
-        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange of "
-        "files with the compiled program; workers other than 1 ran side by side",
+        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange "
+        "of files with the compiled program; workers other than 1 ran side by side",
     }
     peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
     states = [state_bytes(fit.net, {name: fit.rule}, fit.loss, fit.optimiser) for name, fit in fits.items()]

@@ -14,6 +14,7 @@ import xarray as xr
 from localplast.program.learn import plan
 from localplast.runs.identity import processor
 from localplast.runs.learners import make_learner
+from localplast.runs.options import Options
 from localplast.task.trials import concatenate
 
 __all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes"]
@@ -45,21 +46,8 @@ def machine():
 def twin(fit, seed, updates):
     """A Torch learner of the rule that ``fit`` trains, and batches for it."""
     batches = [fit.task.training(k, fit.batch, seed) for k in range(updates)]
-    learner = make_learner(
-        fit.net,
-        fit.values,
-        fit.rule,
-        fit.loss,
-        fit.optimiser,
-        batches[0],
-        backend="torch",
-        batch=fit.batch,
-        seed=seed,
-        target=None,
-        dtype="float64",
-        threads=1,
-        updates_per_block=1,
-    )
+    described = (fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, batches[0])
+    learner = make_learner(*described, Options(backend="torch", seed=seed), batch=fit.batch)
     return learner, batches
 
 
