@@ -24,7 +24,10 @@ class Commands(typer.core.TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Biologically plausible local learning: Brian2 online, Torch differentiable, compared.",
 )
 
@@ -40,7 +43,7 @@ def main():
     import sys
 
     from localplast.errors import LocalplastError
-    from localplast.interrupt import terminable
+    from localplast.runs.interrupt import terminable
 
     say_once()
     try:
@@ -67,17 +70,19 @@ def say_once():
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
     logging.getLogger("localplast").addHandler(handler)
-    logging.getLogger("localplast.progress").setLevel(logging.INFO)
+    logging.getLogger("localplast.runs.progress").setLevel(logging.INFO)
 
 
 def load(protocol, preset):
     from localplast import protocols
     from localplast.errors import LocalplastError
-    from localplast.protocol import Protocol
+    from localplast.study.protocol import Protocol
 
     chosen = protocols.load(protocol)
     if not isinstance(chosen, Protocol):
-        raise LocalplastError(f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}")
+        raise LocalplastError(
+            f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}"
+        )
     if preset not in chosen.presets:
         raise LocalplastError(f"{protocol} has the presets {', '.join(chosen.presets)}, not {preset!r}")
     return chosen, chosen.presets[preset]()
@@ -87,8 +92,8 @@ def load(protocol, preset):
 def list_():
     """What there is: models, rules, protocols, phenomena."""
     from localplast import models, protocols, rules
-    from localplast.phenomenon import Phenomenon
-    from localplast.protocol import Protocol
+    from localplast.study.phenomenon import Phenomenon
+    from localplast.study.protocol import Protocol
 
     typer.echo("models:    " + ", ".join(models.__all__))
     typer.echo("rules:     " + ", ".join(rules.__all__))
@@ -104,16 +109,18 @@ def list_():
 def describe(
     name: Annotated[str, typer.Argument(help="A model, a rule or a protocol.")],
     rule: Annotated[str, typer.Option(help="The rule that a protocol is described with; default its own.")] = "",
-    on: Annotated[str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")] = "recurrent",
+    on: Annotated[
+        str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")
+    ] = "recurrent",
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX (with amsmath) instead of text.")] = False,
 ):
     """Derived equations, where each value is stored, what it costs, and what each synapse reads."""
     from dataclasses import replace
 
     from localplast import models, protocols, rules
-    from localplast.describe import describe_model
     from localplast.errors import LocalplastError
-    from localplast.samples import SAMPLES, sample
+    from localplast.show.describe import describe_model
+    from localplast.show.examples import SAMPLES, sample
 
     def made(word):
         word = word.replace("-", "")
@@ -147,7 +154,9 @@ def compare(
     batch: Annotated[int | None, typer.Option(min=1, help="Trials per update; default the preset's.")] = None,
     backend: Annotated[str, typer.Option(help="Where local rules run: brian2 or torch; default brian2.")] = "",
     resume: Resume = False,
-    table: Annotated[list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")] = [],  # noqa: B006
+    table: Annotated[
+        list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")
+    ] = [],  # noqa: B006
     figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
@@ -157,8 +166,8 @@ def compare(
 
     matplotlib.use("Agg")
     from localplast.arguments import check_backend
-    from localplast.report import check_figure_path, report
-    from localplast.table import check_table_path
+    from localplast.show.table import check_table_path
+    from localplast.study.report import check_figure_path, report
 
     check_backend(backend or "brian2", target or None)
     chosen, built = load(protocol, preset)
@@ -172,8 +181,18 @@ def compare(
     words += ["--backend", backend] if backend else []
     built = replace(built, batch=batch or built.batch)
     text = report(
-        chosen, built, preset=preset, seeds=range(seeds), folder=folder, backend=backend or None, target=target or None, updates=updates or built.updates,
-        resume=resume, command=f"localplast compare {' '.join(map(str, words))}", tables=table, figure=figure,
+        chosen,
+        built,
+        preset=preset,
+        seeds=range(seeds),
+        folder=folder,
+        backend=backend or None,
+        target=target or None,
+        updates=updates or built.updates,
+        resume=resume,
+        command=f"localplast compare {' '.join(map(str, words))}",
+        tables=table,
+        figure=figure,
     )
     typer.echo(text)
 
@@ -182,7 +201,9 @@ def compare(
 def run(
     protocol: str,
     rule: Annotated[str, typer.Option(help="See localplast list; default the protocol's.")] = "",
-    feedback: Annotated[str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")] = "",
+    feedback: Annotated[
+        str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")
+    ] = "",
     backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules on the CPU.")] = "",
     preset: Preset = "quick",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, trials, feedback and noise.")] = 0,
@@ -197,7 +218,7 @@ def run(
     from localplast import protocols, rules
     from localplast.arguments import check_backend, check_device
     from localplast.errors import LocalplastError
-    from localplast.phenomenon import Phenomenon
+    from localplast.study.phenomenon import Phenomenon
 
     check_backend(backend or "brian2")
     check_device(device, backend or "torch")
@@ -205,8 +226,12 @@ def run(
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
         training |= {"--device": device != "cpu", "--threads": threads}
-        return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
-    made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
+        return measure(
+            chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given]
+        )
+    made_alone = [
+        name for name in rules.__all__ if name != "feedback_alignment"
+    ]  # that changes another rule: see --feedback
     if rule and rule not in made_alone:
         raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
     chosen, built = load(protocol, preset)
@@ -220,9 +245,22 @@ def run(
     path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
-        built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
-        batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), record=chosen.recorded, seed=seed,
-        path=path, resume=resume, threads=threads or (2 if backend == "torch" else None), device=device,
+        built.network,
+        built.task,
+        backend=backend,
+        rule=made,
+        optimiser=built.optimiser,
+        loss=built.loss,
+        batch=built.batch,
+        updates=updates,
+        test=built.test,
+        test_every=max(updates // 5, 1),
+        record=chosen.recorded,
+        seed=seed,
+        path=path,
+        resume=resume,
+        threads=threads or (2 if backend == "torch" else None),
+        device=device,
     )
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
@@ -237,7 +275,7 @@ def draw_learned(protocol, built, tree, seed, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    from localplast.report import write_figure
+    from localplast.study.report import write_figure
 
     net, figures = built.network, {}
     if protocol.drawn:
@@ -255,8 +293,8 @@ def measure(phenomenon, preset, backend, out, unused):
 
     matplotlib.use("Agg")
     from localplast.errors import LocalplastError
-    from localplast.phenomenon import write_record
-    from localplast.report import write_figure
+    from localplast.study.phenomenon import write_record
+    from localplast.study.report import write_figure
 
     if unused:
         raise LocalplastError(f"{phenomenon.name} is measured, nothing learns in it: leave out {', '.join(unused)}")
@@ -272,6 +310,6 @@ def measure(phenomenon, preset, backend, out, unused):
 @app.command()
 def show(record: Path):
     """What a record holds."""
-    from localplast.record import open_record
+    from localplast.runs.record import open_record
 
     typer.echo(str(open_record(record)))

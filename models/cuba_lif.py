@@ -3,7 +3,7 @@
 from brian2 import ms, mV
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import fast_sigmoid
+from localplast.neuron.surrogate import fast_sigmoid
 
 __all__ = ["cuba_lif"]
 
@@ -36,7 +36,12 @@ def cuba_lif(*, tau_mem=10 * ms, tau_syn=5 * ms, v_rest=-60 * mV, v_th=-50 * mV,
         receives="I",
         initial={"v": v_rest},
         parameters={
-            "tau_mem": tau_mem, "tau_syn": tau_syn, "v_rest": v_rest, "v_th": v_th, "tau_ref": tau_ref, "width": width,
+            "tau_mem": tau_mem,
+            "tau_syn": tau_syn,
+            "v_rest": v_rest,
+            "v_th": v_th,
+            "tau_ref": tau_ref,
+            "width": width,
         },
         surrogate=fast_sigmoid("width"),
         reference="Zenke & Ganguli 2018, Neural Comput 30:1514",

@@ -1,19 +1,19 @@
 """One neuron learns five spike times: a frozen input pattern, and a target train that its spikes are to match.
 
-Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2. Also what the other SuperSpike tasks are made of: spiking outputs that
-a van Rossum readout compares with target spikes, and whose loss is ``mse()`` against zero.
+Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2. Also what the other SuperSpike tasks are made of: spiking outputs
+that a van Rossum readout compares with target spikes, and whose loss is ``mse()`` against zero.
 """
 
 import numpy as np
-from brian2 import mV, ms, second
+from brian2 import ms, mV, second
 
-from localplast.loss import mse
+from localplast.learning.optimise import rmaxprop
 from localplast.models import superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import rmaxprop
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, superspike
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = ["frozen_trial", "hidden_rules", "judged", "judged_trials", "network", "protocol", "published_optimiser"]
 
@@ -65,7 +65,9 @@ def judged_trials(pattern, target, dt):
         Spikes that the output neurons are to send; they arrive at the readout, as the outputs do, in their own step.
     dt : Quantity
     """
-    return Trials({"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms)))
+    return Trials(
+        {"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms))
+    )
 
 
 def hidden_rules():

@@ -6,13 +6,13 @@ that no weights of a single layer separate them.
 """
 
 import numpy as np
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.loss import mse
 from localplast.network import normal
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol", "xor_trials"]
 
@@ -23,7 +23,8 @@ EARLY, LATE, SPREAD, ANSWER, DURATION = 5 * ms, 20 * ms, 5 * ms, 40 * ms, 80 * m
 def xor_trials(seed, *, inputs=100, dt=0.5 * ms):
     """The four trials of this task: early-early, early-late, late-early, late-late.
 
-    Half of the inputs form each volley. Every input spikes once, at a time within the volley that is its own and frozen.
+    Half of the inputs form each volley. Every input spikes once, at a time within the volley that is its own and
+    frozen.
 
     Parameters
     ----------

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import tuned, usual
-from localplast.datasets import yin_yang
-from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.protocol import Preset, Protocol
-from localplast.surrogate import triangle
+from localplast.neuron.surrogate import triangle
+from localplast.study.compare import tuned, usual
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.datasets import yin_yang
+from localplast.task.loss import cross_entropy
 
 __all__ = ["latency_trials", "network", "points_task", "protocol"]
 
@@ -81,11 +81,15 @@ def network(*, hidden=120, dt=1 * ms):
     )
 
 
-#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set (``benchmarks/tune.py``).
+#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set
+#: (``benchmarks/tune.py``).
 RATES = {
-    "BPTT": (1e-2, 4), "BPTT, converged": (5e-3, 6), "e-prop, symmetric": (1e-2, 4), "e-prop, random": (5e-3, 4),
+    "BPTT": (1e-2, 4),
+    "BPTT, converged": (5e-3, 6),
+    "e-prop, symmetric": (1e-2, 4),
+    "e-prop, random": (5e-3, 4),
     "BPTT, hidden frozen": (1e-2, 0),
-}  # fmt: skip
+}
 
 
 def quick():

@@ -76,11 +76,8 @@ assert not {"torch", "brian2"} & set(sys.modules)
 
 def test_every_folder_with_python_is_packaged():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {"localplast.models", "localplast.protocols"}
-    for folder in [ROOT / "localplast", *(ROOT / "localplast").iterdir()]:
-        if folder.is_dir() and not folder.is_symlink() and list(folder.glob("*.py")):
-            found.add(".".join(folder.relative_to(ROOT).parts))
-    assert listed == found
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "localplast").rglob("*.py")}
+    assert listed == {"localplast.models", "localplast.protocols", *found}
 
 
 def test_every_folder_is_in_the_source_distribution():
@@ -100,7 +97,6 @@ def test_models_and_protocols_have_one_name():
     for name in ("models", "protocols"):
         done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, cwd=ROOT)
         assert f"import localplast.{name}, not {name}" in done.stderr
-
 
 
 def test_the_command_line_says_a_warning_once():

@@ -1,8 +1,8 @@
 """DECOLLE: every layer learns from an error of its own, through a fixed random readout of its own."""
 
-from localplast.eligibility import Derived
-from localplast.rule import Rule
-from localplast.signal import Broadcast
+from localplast.learning.eligibility import Derived
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast
 
 __all__ = ["decolle"]
 
@@ -25,7 +25,11 @@ def decolle(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424, eqs. 5-9.
     """
     return Rule(
-        "DECOLLE", True, frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
-        eligibility=Derived(adaptation=False), signal=Broadcast(feedback, feedback_std), update=update,
+        "DECOLLE",
+        True,
+        frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
+        eligibility=Derived(adaptation=False),
+        signal=Broadcast(feedback, feedback_std),
+        update=update,
         reference="Kaiser et al. 2020, Front Neurosci 14:424",
-    )  # fmt: skip
+    )

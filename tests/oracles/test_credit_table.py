@@ -1,7 +1,7 @@
 """e-prop is BPTT with named edges cut: every row of the credit table as an equality, and every negative row too.
 
-The gradient by autograd comes from a network written out in this file, with ``detach()`` where an edge is cut; nothing of
-localplast computes it. Edges: R spike to other neurons, S spike to own reset, A spike to own adaptation.
+The gradient by autograd comes from a network written out in this file, with ``detach()`` where an edge is cut;
+nothing of localplast computes it. Edges: R spike to other neurons, S spike to own reset, A spike to own adaptation.
 Bellec et al. 2020, Nat Commun 11:3625.
 """
 
@@ -13,15 +13,16 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.loss import cross_entropy, mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import bptt, eprop
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, TRIALS = 6, 9, 2, 3
 BETA = np.array([0.0] * 4 + [0.8, 1.2, 0.6, 1.5, 1.0])  # plain and adaptive neurons side by side
@@ -343,7 +344,9 @@ def test_a_planted_error_is_caught(constant, planted):
         assert cosine > 0.999, where
 
 
-@pytest.mark.parametrize("rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"])
+@pytest.mark.parametrize(
+    "rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"]
+)
 def test_long_trials_run_on_the_generated_adjoint(rule, monkeypatch):
     """The same gradient, by the kernel where the history would be large; another cut is seen."""
     net, given = network(), trials(50)

@@ -1,4 +1,6 @@
-"""Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has it."""
+"""Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has
+it.
+"""
 
 import ctypes
 import re
@@ -8,20 +10,21 @@ import brian2 as b2
 import numpy as np
 import pytest
 import torch
-from brian2 import Quantity, mV, ms
+from brian2 import Quantity, ms, mV
 
 import localplast as lp
-from localplast.backends.brian2_run import codegen
-from localplast.backends.kernel_build import build
-from localplast.backends.kernel_expression import Constants, Writer
-from localplast.backends.kernel_text import HELPERS
-from localplast.calculus import Tape, differentiate, to_sympy
+from localplast.backends.brian2.session import codegen
+from localplast.backends.c.compile import build
+from localplast.backends.c.expression import Constants, Writer
+from localplast.backends.c.runtime import HELPERS
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.slopes import FUNCTIONS
+from localplast.equations.tape import Tape
+from localplast.equations.text import to_text
 from localplast.errors import UnsupportedError
 from localplast.neuron import NeuronModel
+from localplast.neuron.surrogate import Surrogate, triangle
 from localplast.rules import bptt, eprop
-from localplast.slopes import FUNCTIONS
-from localplast.surrogate import Surrogate, triangle
-from localplast.text import to_text
 
 #: Brian2's language, in two numbers: ``x`` of both signs and with whole numbers among them, ``y`` positive.
 SMOOTH = [
@@ -133,8 +136,10 @@ class TestValues:
 
 #: One word of each kind, smooth and not, around a variable ``{}`` that stays between -2 and 3.
 CHORUS = (
-    "0.1*(exp(-{0}**2) + tanh({0}) + sqrt({0}**2 + 1) + log1p({0}**2) + abs({0}) + clip({0}, -0.5, 0.5)*{0} + int({0} > 0.2)*{0}"
-    " + int(not ({0} > 0.3 and {0} < 2) or {0} == 7)*sin({0}) + sign({0})*{0} + ({0} % 0.7) + ({0}*3 // 1)*{0} + int(2.3*{0})*{0}"
+    "0.1*(exp(-{0}**2) + tanh({0}) + sqrt({0}**2 + 1) + log1p({0}**2) + abs({0}) + clip({0}, -0.5, 0.5)*{0} + int({0} "
+    "> 0.2)*{0}"
+    " + int(not ({0} > 0.3 and {0} < 2) or {0} == 7)*sin({0}) + sign({0})*{0} + ({0} % 0.7) + ({0}*3 // 1)*{0} + "
+    "int(2.3*{0})*{0}"
     " + floor({0}) + ceil({0})*{0} + exprel({0} + 3) + arctan({0}) + (2 + {0}**2)**(0.3*{0}) + e**{0}/10 + pi*{0}**3/50"
     " + timestep(0.3*ms, dt)*{0})"
 )
@@ -212,7 +217,9 @@ class TestPlaces:
     @pytest.mark.sampled(2)
     @pytest.mark.parametrize("place", PLACES)
     def test_learning_is_the_same_everywhere(self, place):
-        """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut network."""
+        """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut
+        network.
+        """
         net, rule = around(neuron(place)), eprop(reset=True)
         learned = [f"it.{key}" for key in net.nodes["it"].values]
         adjoint = numbers(lp.gradient(net, some_trials(), rule, trainable=learned))
@@ -230,7 +237,7 @@ class TestPlaces:
         net = around(neuron(place))
         learned = [f"it.{key}" for key in net.nodes["it"].values]
         plain = lp.gradient(net, some_trials(), bptt(), trainable=learned)
-        monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+        monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
@@ -250,7 +257,7 @@ def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
     assert lp.run(net, some_trials(), record=["it.v"])["it"]["v"].values[0, 0].min() == 0  # nothing has arrived
     expected = lp.gradient(net, some_trials(), rule, **options)
     assert np.abs(expected["cues_it"]["gradient"]).min() > 0
-    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
     found = lp.gradient(net, some_trials(), rule, **options)
     assert found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
     assert_same(numbers(found), numbers(expected))
@@ -326,7 +333,12 @@ class TestSequence:
                 name="m", equations="dv/dt = 0*v/second : 1\ndu/dt = 0*u/second : 1\nq = 2*v : 1", method="euler",
                 initial={"v": 2.25, "u": 0.5}, threshold="v > 1", surrogate=triangle(1.0), **{block: reset},
             )  # fmt: skip
-            net = lp.Network(dt=1 * ms, cues=lp.Input(1), it=lp.Population(1, model), projections=[lp.Projection("cues", "it", weight=0.0)])
+            net = lp.Network(
+                dt=1 * ms,
+                cues=lp.Input(1),
+                it=lp.Population(1, model),
+                projections=[lp.Projection("cues", "it", weight=0.0)],
+            )
             trials = lp.Trials({"cues": np.zeros((1, 1, 1), bool)})
             for backend in ("brian2", "torch"):
                 found = lp.run(net, trials, backend=backend, record=["it.v", "it.u"])["it"]

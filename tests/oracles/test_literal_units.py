@@ -10,11 +10,11 @@ from brian2.units.fundamentalunits import get_dimensions
 
 import localplast as lp
 import localplast.models
-from localplast.loss import mse
+from localplast.equations.text import unit_symbol
 from localplast.models import leaky_readout
 from localplast.models.layers import layered, stream
 from localplast.rules import bptt, dendritic, eprop
-from localplast.text import unit_symbol
+from localplast.task.loss import mse
 
 SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif", "superspike_lif"]
 
@@ -29,7 +29,9 @@ def with_literals(model):
     def literal(text):
         return pattern.sub(lambda found: words[found[1]], text) if text else text
 
-    surrogate = model.surrogate and replace(model.surrogate, expression=literal(model.surrogate.expression), parameters={})
+    surrogate = model.surrogate and replace(
+        model.surrogate, expression=literal(model.surrogate.expression), parameters={}
+    )
     blocks = {name: literal(getattr(model, name)) for name in ("threshold", "reset", "adaptation", "update", "output")}
     learns = model.mismatch.items()
     mismatch = {name: replace(each, error=literal(each.error), of=literal(each.of)) for name, each in learns}

@@ -1,0 +1,77 @@
+"""A faster loop over all synapses for Brian2's C++ programs: along the rows of the weight matrix.
+
+Brian2 loops over synapses and looks up the number of each postsynaptic neuron, which keeps the compiler from
+vectorising. Synapses are made row by row here, so that runs of synapses of one presynaptic neuron end on neurons with
+consecutive numbers: within such a *piece* the number is a sum, and everything is read in order. Results are the same.
+"""
+
+from brian2.devices.cpp_standalone.codeobject import CPPStandaloneCodeObject
+from brian2.devices.device import all_devices, get_device
+from jinja2 import ChoiceLoader, DictLoader
+
+__all__ = ["by_rows"]
+
+#: Takes the place of Brian2's ``stateupdate.cpp``. Where pieces are short (sparse random networks), it is Brian2's
+#: loop.
+TEMPLATE = """
+{# USES_VARIABLES { N, _synaptic_pre, _synaptic_post } #}
+{# ALLOWS_SCALAR_WRITE #}
+{% extends 'common_group.cpp' %}
+
+{% block maincode %}
+    {% set code = vector_code if vector_code is string else vector_code|join('\\n') %}
+    // scalar code
+    const size_t _vectorisation_idx = -1;
+    {{scalar_code|autoindent}}
+
+    const int _N = {{constant_or_scalar('N', variables['N'])}};
+    struct _Piece { int first, length, pre, post; };
+    static std::vector<_Piece> _pieces;
+    if (_pieces.empty())
+        for (int _s=0; _s<_N; _s++)
+        {
+            if (_s > 0 && {{_synaptic_pre}}[_s] == {{_synaptic_pre}}[_s - 1]
+                       && {{_synaptic_post}}[_s] == {{_synaptic_post}}[_s - 1] + 1)
+                _pieces.back().length++;
+            else
+                _pieces.push_back({_s, 1, (int){{_synaptic_pre}}[_s], (int){{_synaptic_post}}[_s]});
+        }
+    if (_pieces.size()*8 < (size_t)_N)
+    {
+        for (const _Piece _piece : _pieces)
+        {
+            #pragma GCC ivdep
+            for(int _k=0; _k<_piece.length; _k++)
+            {
+                const int _idx = _piece.first + _k;
+                const size_t _vectorisation_idx = _idx;
+                {{code|replace(_synaptic_post ~ '[_idx]', '(_piece.post + _k)')|replace(_synaptic_pre ~ '[_idx]', '_piece.pre')|autoindent}}
+            }
+        }
+    }
+    else
+    {
+        for(int _idx=0; _idx<_N; _idx++)
+        {
+            const size_t _vectorisation_idx = _idx;
+            {{code|autoindent}}
+        }
+    }
+{% endblock %}
+"""
+
+
+class RowCodeObject(CPPStandaloneCodeObject):
+    """Brian2's C++ code object with the loop above."""
+
+    templater = CPPStandaloneCodeObject.templater.derive("brian2.devices.cpp_standalone")
+
+
+RowCodeObject.templater.env.loader = ChoiceLoader(
+    [DictLoader({"stateupdate.cpp": TEMPLATE}), RowCodeObject.templater.env.loader]
+)
+
+
+def by_rows():
+    """The ``codeobj_class`` for statements that run on every synapse; None (Brian2's own) outside C++ programs."""
+    return RowCodeObject if get_device() is all_devices["cpp_standalone"] else None

@@ -1,0 +1,76 @@
+"""What kernels are handed: pointers, each to an array of the size and type that the C text counts on.
+
+Every kernel declares its arguments once, as ``{slot: (type in C, shape)}``. The enum of its C text is made of these
+slots, and every call is checked against these shapes: C itself would read on past the end, and learn from whatever
+lies there.
+"""
+
+import ctypes
+import math
+
+import torch
+
+from localplast.errors import NetworkError
+
+__all__ = ["delay_shape", "numbers_of", "pointers"]
+
+TYPES = {
+    "unsigned char": torch.bool,
+    "unsigned": torch.int32,
+    "int": torch.int32,
+    "long": torch.int64,
+    "long long": torch.int64,
+}
+#: What a person calls the arrays that come from outside.
+SHOWN = {"target": "the target", "step_weight": "the weight of the steps"}
+
+
+def pointers(declared, arrays, real, sizes):
+    """Pointers in the order of ``declared``, NULL where there is no array.
+
+    Parameters
+    ----------
+    declared : dict of str to (str, shape), or to None
+        A shape holds numbers, or names in ``sizes`` such as ``'T'``; None is memory that its owner has made itself.
+    arrays : dict of str to tensor
+        Others than those declared are left out.
+    real : torch.dtype
+    sizes : dict of str to int
+
+    Raises
+    ------
+    NetworkError
+        An array of another size, type or layout.
+    """
+    for slot, array in arrays.items():
+        if declared.get(slot) is not None:
+            check(slot, array, *declared[slot], real, sizes)
+    found = [arrays[slot].data_ptr() if slot in arrays else None for slot in declared]
+    return (ctypes.c_void_p * len(found))(*found)
+
+
+def check(slot, array, kind, shape, real, sizes):
+    shape = tuple(sizes.get(d, d) for d in shape)
+    dtype = real if kind == "real" else TYPES[kind]
+    plain = array.device.type == "cpu" and array.is_contiguous()
+    if not plain or array.dtype != dtype or array.numel() != math.prod(shape):
+        raise NetworkError(
+            f"{SHOWN.get(slot, slot)} has shape {tuple(array.shape)} and type {array.dtype}"
+            f"{'' if plain else ', in pieces'}; the compiled network reads {shape} of {dtype}"
+        )
+
+
+def numbers_of(n):
+    """The arguments of a population that hold its numbers; complete once the C text has asked for all constants."""
+    shared, each = n.constants.asked[True], n.constants.asked[False]
+    return {
+        f"shared{n.number}": ("real", (len(shared),)),
+        f"each{n.number}": ("real", (len(each), n.padded)),
+        f"initial{n.number}": ("real", (len(n.variables), n.padded)),
+    }
+
+
+def delay_shape(k):
+    """Shape of the delays of a link, by their kind."""
+    pre, post = k.pre.size, k.post.size
+    return {"shared": (1,), "axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[k.kind]

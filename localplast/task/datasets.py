@@ -1,0 +1,380 @@
+"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, SuperSpike's patterns, MNIST-1D and
+N-MNIST from files.
+
+Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
+once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
+"""
+
+import functools
+import gzip
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pooch
+
+from localplast.errors import DatasetError
+
+__all__ = [
+    "Events",
+    "fashion_mnist",
+    "mackey_glass",
+    "mnist",
+    "mnist1d",
+    "nmnist_small",
+    "oxford",
+    "pooled",
+    "yin_yang",
+]
+
+IDX_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+@functools.lru_cache(maxsize=8)
+def yin_yang(n=5000, seed=42):
+    """Points in the Yin-Yang figure: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
+
+    The published sets are seed 42 for training (5000 samples), 41 for validation and 40 for testing (1000 each); these
+    are reproduced bit for bit. The stream depends on the seed only: fewer samples are a prefix of more.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    seed : int
+
+    Returns
+    -------
+    samples : float64 array ``(n, 4)``
+        ``x, y, 1 - x, 1 - y``, all between 0 and 1, without unit.
+    labels : int64 array ``(n,)``
+        0 yin, 1 yang, 2 dot. Both arrays are shared between calls, and read-only.
+    """
+    rng = np.random.RandomState(seed)
+    points, labels = np.empty((n, 2)), np.empty(n, np.int64)
+    for i in range(n):
+        wanted = rng.randint(3)
+        while True:  # a rejected point is drawn again, its class never: the classes stay balanced
+            x, y = rng.rand(2).tolist()
+            if yin_yang_class(x, y) == wanted:
+                break
+        points[i], labels[i] = (x, y), wanted
+    return frozen(np.hstack([points, 1.0 - points])), frozen(labels)
+
+
+def yin_yang_class(x, y, r_small=0.1, r_big=0.5):
+    """The class of a point, or None outside the big circle."""
+    if distance(x, y, r_big, r_big) > r_big:
+        return None
+    right, left = distance(x, y, 1.5 * r_big, r_big), distance(x, y, 0.5 * r_big, r_big)
+    if right < r_small or left < r_small:
+        return 2
+    return int(right <= r_small or r_small < left <= 0.5 * r_big or (y > r_big and right > 0.5 * r_big))
+
+
+def distance(x, y, x0, y0):
+    return math.sqrt((x - x0) * (x - x0) + (y - y0) * (y - y0))
+
+
+def mackey_glass(past, duration, *, tau=17.0, per_delay=85, beta=0.2, gamma=0.1, n=10):
+    """Solutions of ``dx/dt = beta x(t - tau)/(1 + x(t - tau)**n) - gamma x(t)``: Mackey & Glass 1977, Science 197:287.
+
+    Chaotic with the usual numbers, where neighbours part by a factor e in about 197 (NeuroBench); at ``tau = 10`` a
+    limit cycle. Runge-Kutta of order 4 in ``per_delay`` steps per delay; delayed values between two steps by cubic
+    Hermite interpolation.
+
+    Parameters
+    ----------
+    past : array ``(...)``
+        Constant value of each series until time 0.
+    duration : float
+        In the unit of ``tau``, which is a number here.
+
+    Other arguments
+    ---------------
+    tau, beta, gamma, n : float
+    per_delay : int
+
+    Returns
+    -------
+    float array ``(time, ...)``
+        From time 0 on, in steps of ``tau/per_delay``; the first entry is ``past``.
+    """
+    h, steps = tau / per_delay, round(duration * per_delay / tau)
+    x = np.empty((per_delay + steps + 1, *np.shape(past)))
+    x[: per_delay + 1] = past
+    between = x.copy()  # halfway from each step to the next
+
+    def slope(now, then):
+        return beta * then / (1 + then**n) - gamma * now
+
+    for k in range(per_delay, per_delay + steps):
+        start, half, end = x[k - per_delay], between[k - per_delay], x[k - per_delay + 1]
+        k1 = slope(x[k], start)
+        k2 = slope(x[k] + h / 2 * k1, half)
+        k3 = slope(x[k] + h / 2 * k2, half)
+        x[k + 1] = x[k] + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(x[k] + h * k3, end))
+        between[k] = (x[k] + x[k + 1]) / 2 + h / 8 * (k1 - slope(x[k + 1], end))
+    return x[per_delay:]
+
+
+@functools.cache
+def mnist():
+    """Handwritten digits: LeCun, Bottou, Bengio & Haffner 1998, Proc IEEE 86:2278.
+
+    Returns
+    -------
+    train, test : pairs ``(images, labels)``
+        ``images`` uint8 ``(60000, 28, 28)`` and ``(10000, 28, 28)``, 0 background to 255 ink; ``labels`` int64
+        ``(60000,)`` and ``(10000,)``. The arrays are shared between calls, and read-only.
+
+    Raises
+    ------
+    DatasetError
+        A file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
+    """
+    return idx_dataset("mnist")
+
+
+def pooled(images, width=1):
+    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to
+    ``(image, (28/width)**2)``.
+    """
+    side = 28 // width
+    return images.reshape(len(images), side, width, side, width).mean((2, 4)).reshape(len(images), -1) / 255
+
+
+@functools.cache
+def fashion_mnist():
+    """Pictures of ten kinds of clothes: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747.
+
+    Returns and raises what :func:`mnist` does; the classes are listed in ``data/README.md``.
+    """
+    return idx_dataset("fashion_mnist")
+
+
+def idx_dataset(name):
+    arrays = [frozen(read_idx(locate(name, file))) for file in IDX_FILES]
+    train_images, train_labels, test_images, test_labels = arrays
+    return (train_images, frozen(train_labels.astype(np.int64))), (test_images, frozen(test_labels.astype(np.int64)))
+
+
+def read_idx(path):
+    """A gzipped IDX file of bytes: two zeros, type 8, number of axes, their lengths (big endian), the data."""
+    data = gzip.decompress(Path(path).read_bytes())
+    axes = data[3]
+    shape = np.frombuffer(data, ">u4", axes, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+#: Length of SuperSpike's patterns, after which they begin again, in seconds; channels of each.
+OXFORD_PERIOD, OXFORD_CHANNELS = 1.89, 200
+
+
+def oxford(dt):
+    """The frozen input and the target of SuperSpike's published example: Zenke & Ganguli 2018, Neural Comput 30:1514.
+
+    Parameters
+    ----------
+    dt : Quantity
+        Time step, which must divide the period of 1.89 s; the published one is 0.1 ms. Spikes of one neuron that fall
+        into one step are one spike.
+
+    Returns
+    -------
+    inputs, target : bool arrays ``(time, 200)``
+        One period: Poisson spikes near 5 Hz, and the picture, row k of it being neuron k. Shared and read-only.
+
+    Raises
+    ------
+    DatasetError
+        A file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
+    ValueError
+        The period is not a whole number of steps.
+    """
+    steps = round(OXFORD_PERIOD / float(dt))
+    if not math.isclose(steps * float(dt), OXFORD_PERIOD, rel_tol=1e-9):
+        raise ValueError(f"dt = {dt} does not divide the period of 1.89 s; use for example 0.1*ms or 1*ms")
+    return read_oxford(steps)
+
+
+@functools.lru_cache(maxsize=4)
+def read_oxford(steps):
+    first = {"oxford-input.ras": 0, "oxford-target.ras": 1}  # one file counts neurons from 0, the other from 1
+    files = [(locate("superspike_oxford", file), base) for file, base in first.items()]
+    return tuple(frozen(read_ras(path, OXFORD_PERIOD / steps, steps, base)) for path, base in files)
+
+
+def read_ras(path, dt, steps, base):
+    """A text file of spikes, one per line as ``seconds neuron``, as a raster ``(time, neuron)``."""
+    times, neurons = np.loadtxt(path, ndmin=2).T
+    raster = np.zeros((steps, OXFORD_CHANNELS), bool)
+    raster[np.floor(times / dt + 1e-6).astype(int), neurons.astype(int) - base] = True  # a spike at k*dt is in step k
+    return raster
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Recordings of an event camera; ``events[index]`` are those of some recordings.
+
+    Parameters
+    ----------
+    x, y, polarity : uint8 arrays ``(event,)``
+        Pixel, from 0, and 1 where it became brighter, 0 where it became darker.
+    t : uint32 array ``(event,)``
+        In microseconds from the start of a recording.
+    offsets : int array ``(recording + 1,)``
+        Recording i holds the events from ``offsets[i]`` to ``offsets[i + 1]``.
+    size : int
+        Width and height, in pixels.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    polarity: np.ndarray
+    t: np.ndarray
+    offsets: np.ndarray
+    size: int
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index):
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        lengths = np.diff(self.offsets)[chosen]
+        events = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen] or [np.zeros(0, int)])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Events(self.x[events], self.y[events], self.polarity[events], self.t[events], offsets, self.size)
+
+    def raster(self, dt, steps, *, pool=1):
+        """The events as spikes, bool ``(recording, time, 2*(size/pool)**2)``.
+
+        Parameters
+        ----------
+        dt : Quantity
+        steps : int
+            Length; later events are left out.
+
+        Other arguments
+        ---------------
+        pool : int
+            Pixels in squares of ``pool`` by ``pool`` share a channel. Events of one channel in one step are one spike.
+
+        Channel ``polarity*n**2 + (y//pool)*n + x//pool``, with ``n = size/pool``.
+        """
+        if self.size % pool:
+            raise ValueError(
+                f"squares of {pool} by {pool} pixels do not tile the picture; pool must divide {self.size}"
+            )
+        side = self.size // pool
+        recording = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        step = np.floor(self.t * (1e-6 / float(dt)) + 1e-6).astype(int)  # an event at k*dt is in step k
+        channel = (self.polarity.astype(int) * side + self.y // pool) * side + self.x // pool
+        seen = step < steps
+        raster = np.zeros((len(self), steps, 2 * side**2), bool)
+        raster[recording[seen], step[seen], channel[seen]] = True
+        return raster
+
+
+@functools.cache
+def nmnist_small():
+    """A subset of N-MNIST, digits seen by a moving event camera: Orchard et al. 2015, Front Neurosci 9:437.
+
+    1000 recordings of 60000 and 100 of 10000, those of the first images of MNIST: accuracies on it are not comparable
+    with published ones. A recording lasts about 0.3 s.
+
+    Returns
+    -------
+    train, test : pairs ``(events, labels)``
+        :class:`Events` of 34 by 34 pixels, and int64 ``(1000,)`` and ``(100,)``.
+
+    Raises
+    ------
+    DatasetError
+        The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
+    """
+    file = np.load(locate("nmnist_small", "nmnist_small.npz"), allow_pickle=False)
+
+    def part(name):
+        arrays = [frozen(file[f"{name}_{key}"]) for key in ("x", "y", "p", "t", "offsets")]
+        return Events(*arrays, size=34), frozen(file[f"{name}_labels"])
+
+    return part("train"), part("test")
+
+
+@functools.cache
+def mnist1d():
+    """MNIST-1D, digits drawn as short noisy sequences: Greydanus & Kobak 2024, ICML, arXiv:2011.14439.
+
+    The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared,
+    and sampled at 40 points. Mean 0 and standard deviation 1 over all 5000.
+
+    Returns
+    -------
+    train, test : pairs ``(samples, labels)``
+        ``samples`` float64 ``(4000, 40)`` and ``(1000, 40)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The
+        arrays are shared between calls, and read-only.
+
+    Raises
+    ------
+    DatasetError
+        The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
+    """
+    file = np.load(locate("mnist1d", "mnist1d.npz"), allow_pickle=False)
+    return tuple((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+@functools.cache
+def registry():
+    """Every dataset that is read from files: source, licence, and per file its SHA-256 and address."""
+    return json.loads(resources.files("localplast").joinpath("registry.json").read_text(encoding="utf-8"))
+
+
+def locate(name, file):
+    """Path of one checked file of the dataset ``name``, downloaded if need be."""
+    entry = registry()[name]["files"][file]
+    folder = os.environ.get("LOCALPLAST_DATA")
+    if folder and (path := Path(folder, name, file)).is_file():
+        check_digest(path, entry["sha256"])
+        return path
+    looked = f"{path} (LOCALPLAST_DATA)" if folder else "no folder, as LOCALPLAST_DATA is not set"
+    advice = f"Put the file into <folder>/{name}/ and set LOCALPLAST_DATA=<folder>"
+    if entry["url"] is None:
+        source = registry()[name]["source"]
+        raise DatasetError(
+            f"dataset {name!r}: no {file}. Looked in {looked}; it cannot be downloaded, for it was packed from "
+            f"{source}. {advice}"
+        )
+    cache = platformdirs.user_cache_path("localplast") / name
+    try:
+        return pooch.retrieve(entry["url"], known_hash=f"sha256:{entry['sha256']}", fname=file, path=cache)
+    except (OSError, ValueError) as error:  # no connection, no permission, or not the file we asked for
+        raise DatasetError(
+            f"dataset {name!r}: no {file}. Looked in {looked} and in {cache}, and could not download {entry['url']} "
+            f"({type(error).__name__}: {error}). {advice}, or connect to the internet and try again"
+        ) from error
+
+
+def check_digest(path, expected):
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise DatasetError(
+            f"{path} is not the original file: its SHA-256 is {found}, not {expected}. Replace it, or remove it so "
+            "that it is downloaded"
+        )
