@@ -15,9 +15,10 @@ from localplast.network.bounds import check_start
 from localplast.network.delays import check_delays, moving
 from localplast.neuron.step import lower
 from localplast.packages import need_torch
-from localplast.program.finite import Unexplained, first_not_finite
+from localplast.program.finite import Unexplained
 from localplast.program.learn import check_trials
 from localplast.rules import bptt
+from localplast.runs.guard import first_not_finite
 from localplast.runs.identity import check_same, identity, surroundings, warn_of_changes
 from localplast.runs.interrupt import deferred
 from localplast.runs.learners import default_target, make_learner, updates_per_block

@@ -8,8 +8,8 @@ from localplast.network.convolution import weight_dims
 from localplast.network.delays import check_delays
 from localplast.network.network import Network
 from localplast.packages import need_torch
-from localplast.program.finite import explained
 from localplast.program.learn import check_trials
+from localplast.runs.guard import explained
 from localplast.runs.options import check_options
 from localplast.task.loss import Loss, default_loss
 from localplast.task.trials import Trials
@@ -73,7 +73,7 @@ def gradient(
     check_delays(net, values, trials.steps)
     options = dict(seed=seed, trainable=trainable)
     if backend == "brian2":
-        from localplast.backends.brian2.learner import gradient as found
+        from localplast.backends.brian2.learner import gradient as found  # a backend loads when it is chosen
 
         with explained(net, values, trials, seed=seed):
             grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
@@ -81,6 +81,7 @@ def gradient(
         need_torch("a gradient with backend='torch'")
         import torch
 
+        # a backend loads when it is chosen
         from localplast.backends.torch.gradient import gradient as found
         from localplast.backends.torch.learner import single_thread
 

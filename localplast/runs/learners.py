@@ -38,7 +38,7 @@ def make_learner(
         need_torch("learning with backend='torch'")
         import torch
 
-        from localplast.backends.torch.learner import TorchLearner
+        from localplast.backends.torch.learner import TorchLearner  # a backend loads when it is chosen
 
         return TorchLearner(
             net,
@@ -52,7 +52,7 @@ def make_learner(
             threads=threads,
             device=device,
         )
-    from localplast.backends.brian2.learner import Brian2Learner
+    from localplast.backends.brian2.learner import Brian2Learner  # a backend loads when it is chosen
 
     return Brian2Learner(
         net,

@@ -5,6 +5,7 @@ from localplast.errors import LocalplastError
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
+from localplast.runs.fit import fit
 from localplast.runs.interrupt import still_deaf
 from localplast.runs.options import check_options
 from localplast.runs.request import Request
@@ -115,8 +116,6 @@ def run(
     options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
     if simulated:
         return simulate(net, what, values, request, backend, **options)
-    from localplast.runs.fit import fit
-
     return fit(
         net,
         what,

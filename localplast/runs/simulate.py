@@ -4,8 +4,9 @@ import numpy as np
 
 from localplast.network.delays import check_delays, unspread
 from localplast.packages import need_torch
-from localplast.program.finite import check_states, explained
+from localplast.program.finite import check_states
 from localplast.program.learn import check_trials
+from localplast.runs.guard import explained
 from localplast.runs.learners import BLOCK_NUMBERS
 from localplast.runs.lock import only_writer, writing
 from localplast.runs.progress import progress
@@ -55,6 +56,7 @@ def keep(recorder, request, arrays, spikes, shape):
 
 
 def brian2_player(net, values, request, *, seed, target, dtype, device):
+    # a backend loads when it is chosen
     from localplast.backends.brian2.learner import block_for, last_states
     from localplast.backends.brian2.session import session
 
@@ -81,6 +83,7 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
     need_torch("backend='torch'")
     import torch
 
+    # a backend loads when it is chosen
     from localplast.backends.torch.gradient import denormals_flushed
     from localplast.backends.torch.learner import single_thread
     from localplast.backends.torch.step import Twin, leaves

@@ -12,10 +12,11 @@ import numpy as np
 import xarray as xr
 
 from localplast.program.learn import plan
+from localplast.runs.identity import processor
 from localplast.runs.learners import make_learner
 from localplast.task.trials import concatenate
 
-__all__ = ["machine", "memory", "peak_memory", "processor", "seconds_per_trial", "state_bytes"]
+__all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes"]
 
 #: How ``peak_memory`` was measured, for the attributes of a result.
 HOW_MEMORY = (
@@ -39,13 +40,6 @@ def machine():
     """The processor, how many cores this process may use, and the system, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{processor()}, {cores} cores, {platform.system()} {platform.machine()}"
-
-
-def processor():
-    """The name of the processor, as far as the system tells."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or "unknown processor"
 
 
 def twin(fit, seed, updates):

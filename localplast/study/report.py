@@ -216,7 +216,7 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
-    from localplast.analysis.inside import trial  # imports Torch, which figures of phenomena do without
+    from localplast.analysis.inside import trial  # needs Torch, which figures of phenomena do without
 
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 

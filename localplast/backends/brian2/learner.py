@@ -61,11 +61,10 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
         running.close()
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
         if has_torch():
+            # Torch says where it diverges, if there it does too; Brian2 learns without it
             from localplast.backends.torch.gradient import gradient as in_torch
 
-            in_torch(
-                net, values, trials, rule, loss, seed=seed, trainable=trainable
-            )  # says where it diverges, if there it does too
+            in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)
         raise RunawayError(
             f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise"
         )
@@ -225,7 +224,7 @@ class Brian2Learner:
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""
         if not has_torch():
             return
-        from localplast.backends.torch.learner import TorchLearner
+        from localplast.backends.torch.learner import TorchLearner  # Brian2 learns without Torch
 
         TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(
             trials
