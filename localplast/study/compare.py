@@ -110,13 +110,16 @@ def as_contender(rule):
     return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
 
 
-def usual(net, *, feedback_std=1.0):
+def usual(net, *, feedback_std=1.0, converged=None):
     """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights
     frozen.
+
+    ``converged``: how many updates BPTT needs until nothing is gained, for a second row of it.
     """
     hidden = tuple(p.name for p in net.plastic if p.post not in net.readouts)
     return {
         "BPTT": bptt(),
+        **({"BPTT, converged": Contender(bptt(), "torch", updates=converged)} if converged else {}),
         "e-prop, symmetric": eprop(),
         "e-prop, random": eprop(feedback="random", feedback_std=feedback_std),
         "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
