@@ -15,7 +15,8 @@ from localplast.runs.record import open_record
 from localplast.runs.store import replacement
 from localplast.show.plot import comparison, details
 from localplast.show.table import Column, Table
-from localplast.study.compare import as_contender, compare, store_of, strings, usual
+from localplast.study.compare import compare, store_of, strings
+from localplast.study.contenders import as_contender, usual
 
 __all__ = ["alignment_table", "check_figure_path", "contenders", "report", "table", "write_figure"]
 
