@@ -285,8 +285,7 @@ class Fit:
             if path and begun(path) and resume:
                 raise LocalplastError(
                     f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start "
-                    "anew at "
-                    "another path"
+                    "anew at another path"
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)

@@ -132,8 +132,7 @@ def check_contender(name, other, net, hidden):
         if wanted[what] != found[what]:
             raise NetworkError(
                 f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared "
-                f"({wanted[what]}); they "
-                "must be the same"
+                f"({wanted[what]}); they must be the same"
             )
     if hidden not in other.populations:
         raise NetworkError(

@@ -21,17 +21,15 @@ __all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes
 
 #: How ``peak_memory`` was measured, for the attributes of a result.
 HOW_MEMORY = (
-    "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process held "
-    "before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the trials "
-    "themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as an "
-    "adjoint "
-    "with a history where the two are equal, not as traces. Linux only"
+    "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process "
+    "held before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the "
+    "trials themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as "
+    "an adjoint with a history where the two are equal, not as traces. Linux only"
 )
 HOW_STATE = (
     "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradients and the "
     "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation "
-    "keeps "
-    "a history, see peak_memory"
+    "keeps a history, see peak_memory"
 )
 #: Seconds between two looks at the programs that a piece of work has started.
 LOOK = 0.002

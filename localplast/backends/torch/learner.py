@@ -116,8 +116,7 @@ def check_filters(net, rule, optimiser):
         if smoothed and not optimiser.frozen(name):
             raise UnsupportedError(
                 f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), "
-                "or a rule that "
-                "automatic differentiation can compute, such as eprop()"
+                "or a rule that automatic differentiation can compute, such as eprop()"
             )
 
 
