@@ -213,9 +213,8 @@ def build_population(built, name, population, values, learning, clock):
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
-    apart = (
-        learning is None and not block.gap
-    )  # the restart costs nothing in all other steps, and one object more to compile
+    # the restart costs nothing in all other steps, and one object more to compile
+    apart = learning is None and not block.gap
     code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
