@@ -1,5 +1,6 @@
 """What a network must be: every part checked against the others, before anything is compiled."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from localplast.delay import Kernel, warn_merged
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.integration import check_numbers, divided_by
+from localplast.memory import check_memory
 from localplast.names import check_name
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
@@ -96,6 +98,7 @@ def check_node(name, node):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
         raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
+    check_memory(f"{name!r}: {str(node.size)[:40]} neurons, 8 bytes each", 8 * int(node.size), NetworkError)
     if isinstance(node, Input):
         if node.kind not in ("spikes", "currents"):
             raise NetworkError(f"input {name!r}: kind is 'spikes' or 'currents', not {node.kind!r}")
@@ -290,6 +293,7 @@ def check_shapes(net, p, projections):
     if form:
         check_convolution(net, label, p, form)
     shape, dims = (form.shape, KERNEL) if form else (pair, ("pre", "post"))
+    check_memory(f"{label}: weights of shape {shape}, 8 bytes each", 8 * math.prod(map(int, shape)), NetworkError)
     weight = given_weight(p)
     for what, value in (("weight", weight), ("mask", p.mask)):
         if value is None or isinstance(value, (Random, SameAs)):

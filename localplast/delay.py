@@ -93,8 +93,8 @@ def check_delays(net, values, steps):
     A delay that learns may lie outside its bounds by what rounding to whole steps changes.
     """
     for name, p in net.projections.items():
-        delays, learns = np.asarray(values.delays[name], float), name in net.learned_delays
-        low, high = net.limits(f"{name}.delay") if learns else (0.0, np.inf)
+        delays = np.asarray(values.delays[name], float)
+        low, high = net.limits(f"{name}.delay") if p.delay else (0.0, np.inf)
         wrong = delays[~((delays >= np.floor(low)) & (delays <= np.ceil(high)) & np.isfinite(delays))]
         if wrong.size:
             raise NetworkError(

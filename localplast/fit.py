@@ -16,7 +16,7 @@ from localplast.checkpoint import begun, check_free, load_checkpoint, save_check
 from localplast.delay import check_delays, moving
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
 from localplast.finite import Unexplained, first_not_finite
-from localplast.identity import check_same, identity, surroundings, warn_of_changes
+from localplast.identity import check_arrays, check_same, check_state, identity, surroundings, warn_of_changes
 from localplast.interrupt import deferred
 from localplast.lock import beside, only_writer, writing
 from localplast.loss import of_trials
@@ -117,6 +117,7 @@ def reached(path):
 def read_checkpoint(path):
     """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
     arrays, state = load_checkpoint(checkpoint_of(path))
+    check_state(checkpoint_of(path), state)
     return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position")), state
 
 
@@ -139,6 +140,7 @@ class Fit:
         check_trials(net, example, self.loss)
         check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
+        self.steps = example.steps
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
         pauses = (updates, self.test_every, *kept_every, started)
         alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
@@ -357,11 +359,21 @@ class Fit:
             text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
             raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
+        self.check_learned(checkpoint_of(path), stands.arrays)
         self.stand_at(replace(stands, rows=regular(stands.rows, request, stands.done)))
         with writing(path):
             if not begun(path):
                 return Recorder(self.net, request, path=path, provenance=self.origin())
             return Recorder.resume(path, self.net, request, position=self.reached.rows)
+
+    def check_learned(self, path, arrays):
+        """Raise unless what has been learned, as a checkpoint says, is what a person could give as ``values``."""
+        check_arrays(path, arrays, self.reached.arrays)
+        kinds = ("weight.", "value.")
+        parts = [{n.removeprefix(kind): x for n, x in arrays.items() if n.startswith(kind)} for kind in kinds]
+        learned = self.values.replace_weights(*parts)
+        self.net.check_values(learned)
+        check_delays(self.net, learned, self.steps)
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from localplast.arguments import check_seed
 from localplast.bounds import as_arrays, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
 from localplast.delay import Kernel
@@ -202,6 +203,7 @@ class Network(Data):
                 f"the record began from values whose delays or parameters are not those of its seed, {record.attrs['seed']}; use "
                 "values.replace_weights(...) on those values"
             )
+        check_seed(record.attrs.get("seed"))
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,6 +281,17 @@ CALLS = {
     "complex mask": (lambda: weighted(mask=0.5j), "is no bool array"),
     "complex time step": (lambda: lp.Network(dt=1j * ms, cues=lp.Input(1)), "time step must be a positive time"),
     "true neurons": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(True)), "positive whole number of neurons"),
+    "more neurons than memory": (
+        lambda: lp.Network(dt=1 * ms, cues=lp.Input(10**13)), r"'cues': 10000000000000 neurons, 8 bytes each: 80000 GB, more than all",
+    ),
+    "neurons without number": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(10**400)), "'cues': 1000.* neurons, 8 bytes each"),
+    "more synapses than memory": (
+        lambda: lp.Network(dt=1 * ms, a=lp.Input(10**7), b=lp.Population(10**6, lif()), projections=[lp.Projection("a", "b")]),
+        r"projection 'a_b': weights of shape \(10000000, 1000000\), 8 bytes each: 80000 GB, more than all the memory",
+    ),
+    "delays in values longer than any": (
+        lambda: delayed(1e9), r"'cues_rec': 3 of its delays cannot be, such as 1e\+09 steps; they lie between 0 and 100000",
+    ),
     "time constant of nothing": (lambda: network(parameters={"tau_mem": 0 * ms}), "population 'rec': the equations divide by tau_mem = 0"),
     "time constant below zero": (lambda: network(parameters={"tau_mem": [5, 5, -5, 5] * ms}), "make it a time above zero"),
     "complex parameter": (lambda: network(parameters={"v_th": 1j}), "v_th = 1j is not a finite number"),
@@ -380,6 +392,12 @@ def weighted(**options):
     return lp.Network(
         dt=1 * ms, cues=lp.Input(3), rec=lp.Population(4, lif()), projections=[lp.Projection("cues", "rec", **options)]
     )
+
+
+def delayed(steps):
+    """A simulation whose values hold delays of so many steps."""
+    net = weighted(delay=lp.axonal(2 * ms))
+    return lp.run(net, trials(), values=replace(net.draw(0), delays={"cues_rec": np.full(3, steps)}))
 
 
 def slope_seed(seed):
