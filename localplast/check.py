@@ -9,8 +9,9 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
 from localplast.arguments import is_real
-from localplast.bounds import check_bounds, check_given, check_within
+from localplast.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.delay import Kernel, warn_merged
+from localplast.domain import check_domain
 from localplast.errors import NetworkError
 from localplast.images import KERNEL, check_convolution, form_of, given_weight
 from localplast.integration import check_numbers, divided_by
@@ -127,11 +128,13 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
-        low, high = (np.inf * sign if b is None else float(b) for b, sign in zip(bounds, (-1, 1), strict=True))
+        low, high = as_limits(bounds)
         if low > high:
             raise NetworkError(f"{label}: no value lies within the bounds {bounds!r}; the lowest comes first")
         check_divisor(label, node.model, key, low, high)
         check_within(label, node.values[key], low, high)
+    learning = {key: as_limits(bounds) for key, bounds in node.trainable.items()}
+    check_domain(f"population {name!r}", node.model, node.values, NetworkError, bounds=learning)
 
 
 def check_divisor(label, model, key, low, high):
@@ -227,6 +230,8 @@ def check_output(label, p, pre):
         )
     if p.output is not None:
         check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
+        learning = {key: as_limits(bounds) for key, bounds in pre.trainable.items()}
+        check_domain(f"{label}, output", pre.model, pre.values, NetworkError, bounds=learning, texts=(p.output,))
 
 
 def sent_text(p, model):

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from localplast.arguments import check_seed
-from localplast.bounds import as_arrays, dale
+from localplast.bounds import as_arrays, as_limits, dale
 from localplast.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
 from localplast.delay import Kernel
 from localplast.errors import LocalplastError, NetworkError
@@ -79,8 +79,7 @@ class Network(Data):
             given = self.projections[owner].delay.trainable
             low, high = given if isinstance(given, (tuple, list)) else (None, None)
             return tuple(x if b is None else float(b) / float(self.dt) for b, x in ((low, 0.0), (high, float(MAX_DELAY_STEPS))))
-        low, high = self.populations[owner].trainable[key]
-        return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        return as_limits(self.populations[owner].trainable[key])
 
     @property
     def plastic(self):
