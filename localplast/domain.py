@@ -68,7 +68,7 @@ def others(model):
 
 @functools.cache
 def demands(model, texts, alone=True):
-    """Every :class:`Demand` of ``texts``, in the names of a model; also of what they divide by that stands ``alone``."""
+    """Every :class:`Demand` of ``texts``, in the names of a model; also of names that they divide by ``alone``."""
     from localplast.lower import expanded
 
     found = []
@@ -117,7 +117,7 @@ def factors(node):
 
 
 def places(names, values, bounds):
-    """Numbers of each of ``names``, ``(place, neuron)``: a grid between ``bounds``, what does not learn as it is."""
+    """Numbers of of ``names``, ``(place, neuron)``: a grid between ``bounds``; what does not learn as it is."""
     numbers = {name: np.asarray(values[name], float) for name in names}
     known = np.concatenate([each.ravel() for each in (*numbers.values(), *map(np.asarray, bounds.values()))])
     reach = 10 * abs(known[np.isfinite(known)]).max()
@@ -128,6 +128,6 @@ def places(names, values, bounds):
 
 
 def between(values, low, high, reach, number):
-    """Numbers from ``low`` to ``high``, or as far as they ``reach``: both ends, ``values``, zero where it lies between."""
+    """Numbers from ``low`` to ``high`` as far as they ``reach``: both ends, ``values``, zero where it lies between."""
     first, last = max(low, -reach), min(high, reach)
     return np.unique([*np.linspace(first, last, number), *values.flat, *([0.0] if first <= 0 <= last else [])])
