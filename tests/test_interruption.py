@@ -312,7 +312,8 @@ class Lines:
 
 def interrupted_at_random(kind, folder, number):
     """Ctrl-C at random lines of a run: what is left is readable, has no half of an update, and goes on."""
-    whole(kind)  # what is done once and kept is not counted
+    whole(kind)
+    learn(kind, folder / "first")  # what is done once and kept is not counted
     counting = Lines(0)
     counting.run(lambda: learn(kind, folder / "counted"))
     for after in np.random.default_rng(number).integers(1, -counting.left, number).tolist():
