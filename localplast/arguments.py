@@ -75,7 +75,7 @@ def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS,
     With ``above`` it must lie above ``low``.
     """
     fits = is_real(given) and np.ndim(given) == 0 and get_dimensions(given) in (DIMENSIONLESS, dimension)
-    if fits and low <= float(given) <= high and not (above and float(given) == low):
+    if fits and np.isfinite(float(given)) and low <= float(given) <= high and not (above and float(given) == low):
         return float(given)
     unit = "" if dimension is DIMENSIONLESS else f" in {get_unit(dimension)!r}"
     first = f"above {low:g}" if above else f"from {low:g}"

@@ -19,6 +19,7 @@ from localplast.memory import check_memory
 from localplast.names import check_name
 from localplast.neuron import RESERVED, NeuronModel, check_text, namespace, with_spike
 from localplast.parts import Delay, Input, Population, Projection, Random, SameAs
+from localplast.serialise import check_fields
 from localplast.short_term import check_short_term
 from localplast.statements import parse_statement, split_statements
 
@@ -99,6 +100,7 @@ def check_node(name, node):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
         raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
+    check_types(f"{name!r}", node, "teacher" if isinstance(node, Input) else "parameters initial trainable")
     check_memory(f"{name!r}: {str(node.size)[:40]} neurons, 8 bytes each", 8 * int(node.size), NetworkError)
     if isinstance(node, Input):
         if node.kind not in ("spikes", "currents"):
@@ -114,6 +116,11 @@ def check_node(name, node):
             check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
     check_numbers(node.model, node.parameters, f"population {name!r}", NetworkError)
     check_trainable(name, node)
+
+
+def check_types(label, part, names):
+    """Raise where one of these fields of a part is not what its annotation says: a text would count as True."""
+    check_fields(label, type(part), {name: getattr(part, name) for name in names.split()}, NetworkError)
 
 
 def check_trainable(name, node):
@@ -194,6 +201,7 @@ def variables_of(model):
 def complete_projection(net, p):
     """Fill in the defaults of one projection and check it against the nodes it connects."""
     label = f"projection {str(p.name or f'{p.pre}_{p.post}')[:64]!r}"
+    check_types(label, p, "plastic autapses")
     for end in (p.pre, p.post):
         if end not in net.nodes:
             raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")

@@ -95,7 +95,7 @@ def fits(value, kind):
     """Whether ``value`` is of a type, or of one of several; any single number serves for a float."""
     kinds = typing.get_args(kind) or (kind,)
     number = isinstance(value, (float, int, np.number, np.ndarray)) and np.ndim(value) == 0
-    others = {float: number, int: isinstance(value, np.integer), object: True}
+    others = {float: number, int: isinstance(value, np.integer), bool: isinstance(value, np.bool_), object: True}
     return any(isinstance(value, k) or others.get(k, False) for k in kinds)
 
 

@@ -8,7 +8,7 @@ from localplast.arguments import (
     check_seed, check_simulating, check_threads, check_trainable,
 )  # fmt: skip
 from localplast.delay import check_delays, unspread
-from localplast.errors import LocalplastError
+from localplast.errors import LocalplastError, NetworkError
 from localplast.finite import check_states, explained
 from localplast.images import weight_dims
 from localplast.interrupt import still_deaf
@@ -104,6 +104,7 @@ def run(
     else:
         check_learner(net, rule, optimiser, loss)
         check_schedule(**schedule)
+        check_learning(net, optimiser, every)
     check_path(path, resume)
     dtype, values = check_options(net, backend, target, device, dtype, seed, values)
     threads = check_threads(threads, backend, simulated)
@@ -128,6 +129,22 @@ def check_learner(net, rule, optimiser, loss):
     check_named("the optimiser", {*optimiser.rates, *optimiser.own, *optimiser.decaying}, net)
     if loss is not None:
         check_kind("loss", loss, Loss)
+
+
+def check_learning(net, optimiser, every):
+    """Raise where something is asked for that does nothing while a network learns."""
+    if not np.array_equal(every, 1):
+        raise LocalplastError(
+            f"every={every!r} keeps each so many steps of states, and none is kept while a task is learned; for "
+            "weights give record={'cues_rec.weight': {'every': 10}}, after each so many updates"
+        )
+    learns = {p.name for p in net.plastic}
+    fixed = [name for name, rate in optimiser.rates.items() if rate and name in net.projections.keys() - learns]
+    if fixed:
+        raise NetworkError(
+            f"the optimiser gives {fixed[0]!r} a rate, whose weights are fixed (plastic=False); leave it out of "
+            "with_rates(), or let it learn"
+        )
 
 
 def check_options(net, backend, target, device, dtype, seed, values):

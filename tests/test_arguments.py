@@ -27,6 +27,12 @@ def network(readouts=2, **rec):
     )  # fmt: skip
 
 
+def half_fixed():
+    """The network with a readout that does not learn."""
+    kept = [replace(p, plastic=p.name != "rec_out") for p in NET.projections.values()]
+    return lp.Network(dt=NET.dt, **NET.nodes, projections=kept)
+
+
 def driven():
     """A network that currents drive."""
     reader = neuron("dv/dt = (I - v)/tau : 1\nI : 1", receives="I")
@@ -330,6 +336,19 @@ CALLS = {
     "complex mask": (lambda: weighted(mask=0.5j), "is no bool array"),
     "complex time step": (lambda: lp.Network(dt=1j * ms, cues=lp.Input(1)), "time step must be a positive time"),
     "true neurons": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(True)), "positive whole number of neurons"),
+    "plasticity as text": (lambda: weighted(plastic="no"), "'cues_rec': plastic = 'no' should be of type bool"),
+    "autapses as a number": (lambda: weighted(autapses=2), "autapses = 2 should be of type bool"),
+    "teacher as text": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(3, teacher="no")), "'cues': teacher = 'no' should"),
+    "parameters as a list": (lambda: network(parameters=["tau_mem"]), "'rec': parameters = .* should be of type dict"),
+    "trainable as a list": (lambda: network(trainable=["tau_mem"]), "'rec': trainable = .* should be of type dict"),
+    "surrogate as text": (lambda: neuron(surrogate="triangle"), "surrogate = 'triangle' should be of type"),
+    "every so many steps of learning": (lambda: learn(every=2), "every=2 keeps each so many steps of states, and none"),
+    "a rate of fixed weights": (
+        lambda: learn(half_fixed(), optimiser=lp.adam(1e-3).with_rates(rec_out=2.0)), "gives 'rec_out' a rate",
+    ),
+    "infinite learning rate": (lambda: lp.adam(np.inf), r"learning_rate of adam\(\) is one number, from 0; given inf"),
+    "infinite factor": (lambda: lp.sgd(1.0).with_rates(rec=np.inf), "rate of 'rec' is one number, from 0"),
+    "infinite strength": (lambda: losses.rate(10 * Hz, np.inf), r"strength of rate\(\)"),
     "more neurons than memory": (
         lambda: lp.Network(dt=1 * ms, cues=lp.Input(10**13)),
         "'cues': 10000000000000 neurons, 8 bytes each: 80000 GB, more than all",
