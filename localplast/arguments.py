@@ -177,7 +177,7 @@ def check_named(what, names, net):
 
 def check_path(path, resume=False):
     """Raise unless ``path`` is the name of a file or folder, or None where there is nothing to go on with."""
-    if path is not None and not isinstance(path, (str, os.PathLike)):
+    if path is not None and (not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path)):
         raise LocalplastError(f"path names a record, such as 'results/xor.zarr', or is None; given {path!r:.80}")
     if not isinstance(resume, bool):
         raise LocalplastError(f"resume is True or False; given {resume!r:.80}")

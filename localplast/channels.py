@@ -151,7 +151,7 @@ def ampa(*, g, tau, rise=None, E=0 * mV, name="ampa"):
 
     With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so that ``g``
     is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
-    ``peak = (tau/rise)**(rise/(tau - rise))``; where both are equal its limit, the alpha function ``e*t/tau*exp(-t/tau)``.
+    ``peak = (tau/rise)**(rise/(tau - rise))``; where both are equal the alpha function ``e*t/tau*exp(-t/tau)``.
 
     =========== ============================================ =========
     parameter   meaning                                      unit

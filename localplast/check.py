@@ -201,7 +201,7 @@ def variables_of(model):
 def complete_projection(net, p):
     """Fill in the defaults of one projection and check it against the nodes it connects."""
     label = f"projection {str(p.name or f'{p.pre}_{p.post}')[:64]!r}"
-    check_types(label, p, "plastic autapses")
+    check_types(label, p, "pre post target output plastic autapses")
     for end in (p.pre, p.post):
         if end not in net.nodes:
             raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")

@@ -158,7 +158,7 @@ def check_plain(path, key, array, n):
     codecs, grid = tuple(type(codec).__name__ for codec in array.metadata.codecs), chunk_grid(array, n)
     if array.dtype.kind not in PLAIN_KINDS or codecs != PLAIN_CODECS:
         raise LocalplastError(f"{path}: {key!r} is not an array of plain numbers ({array.dtype}) and is not opened")
-    if array.shape[0] < n or n < 0:
+    if type(n) is not int or not 0 <= n <= array.shape[0]:
         raise LocalplastError(f"{path}: {key!r} has {array.shape[0]} of {n} rows; the record is damaged")
     if math.prod(grid) > MOST_CHUNKS:
         text = f"{path}: {key!r} says that it has {math.prod(grid)} chunks, more than {MOST_CHUNKS}; it is not opened"

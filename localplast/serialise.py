@@ -131,6 +131,6 @@ def read_json(path, types):
         return decode(json.loads(Path(path).read_text()), types)
     except LocalplastError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         reason = str(error)[:200] or type(error).__name__
         raise NetworkError(f"{path} holds no readable network or model: {reason}") from None

@@ -336,6 +336,16 @@ CALLS = {
     "complex mask": (lambda: weighted(mask=0.5j), "is no bool array"),
     "complex time step": (lambda: lp.Network(dt=1j * ms, cues=lp.Input(1)), "time step must be a positive time"),
     "true neurons": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(True)), "positive whole number of neurons"),
+    "a path without end": (lambda: learn(path="a\0b"), "path names a record, .*; given 'a"),
+    "a network that is not there": (lambda: lp.Network.load("/nowhere/net.json"), "net.json holds no readable network"),
+    "a network that is a folder": (lambda: lp.Network.load("/"), "holds no readable network or model: .*directory"),
+    "a list of ends": (
+        lambda: lp.Network(
+            dt=1 * ms, a=lp.Input(1), b=lp.Population(1, lif()), projections=[lp.Projection(["a"], "b")]
+        ),
+        r"pre = \['a'\] should be of type str",
+    ),
+    "an output of a number": (lambda: weighted(output=3), "output = 3 should be of type str"),
     "plasticity as text": (lambda: weighted(plastic="no"), "'cues_rec': plastic = 'no' should be of type bool"),
     "autapses as a number": (lambda: weighted(autapses=2), "autapses = 2 should be of type bool"),
     "teacher as text": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(3, teacher="no")), "'cues': teacher = 'no' should"),

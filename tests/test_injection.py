@@ -187,7 +187,8 @@ def test_text_is_bounded_before_anybody_computes_it(text):
     [
         "3**((T - 22*kelvin)/(10*kelvin))", "0.07*exp((-70*mV - v)/(20*mV))", "exp(-dt*exp(clip(v/D, -100, 20)))", "1e-12*farad",
         "2**-30", "(1 + v)**8",
-        "exp(-exp(-(v - 20*mV)/(0.1*mV)))", "exp(I/pA)", "x = 3*v : 1 # \u03c4, eq. 9**9**9\ndv/dt = (v + 1)**3/ms : metre**2",
+        "exp(-exp(-(v - 20*mV)/(0.1*mV)))", "exp(I/pA)",
+        "x = 3*v : 1 # \u03c4, eq. 9**9**9\ndv/dt = (v + 1)**3/ms : metre**2",
     ],
 )  # fmt: skip
 def test_what_people_write_is_within_bounds(text):

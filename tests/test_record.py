@@ -690,6 +690,15 @@ def test_axes_that_do_not_fit_are_refused(template, path, dims):
         open_record(path)
 
 
+@pytest.mark.parametrize("rows", [-1, 1.5, True, "1", 10**30])
+def test_numbers_of_rows_that_cannot_be_are_refused(template, path, rows):
+    shutil.copytree(template, path)
+    root = zarr.open_group(str(path), mode="r+")
+    root.update_attributes({"position": {**root.attrs["position"], "metrics/loss": rows}})
+    with pytest.raises(LocalplastError, match="the record is damaged|holds no readable record"):
+        open_record(path)
+
+
 @pytest.mark.parametrize("key", ["../rec/v", "out", "/etc/passwd", "", "out/../../rec/v"])
 def test_odd_names_are_refused(template, path, key):
     shutil.copytree(template, path)
