@@ -4,7 +4,6 @@ Every function takes a :class:`Problem` and a number of threads, and returns ``s
 """
 
 import numpy as np
-
 from bptt_problem import ALPHA, RATE, WINDOW, torch_threads, trainer
 
 __all__ = ["eager", "localplast_kernel", "localplast_learner", "localplast_plain"]
@@ -31,9 +30,9 @@ def localplast_learner(problem, threads):
     import torch
 
     from localplast import Trials, adam
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import cross_entropy
+    from localplast.backends.torch.learner import TorchLearner
     from localplast.rules import bptt
+    from localplast.task.loss import cross_entropy
 
     net, (spikes, labels) = localplast_network(problem), problem.data()
     window = min(WINDOW, problem.steps)
@@ -49,8 +48,8 @@ def localplast_learner(problem, threads):
 def localplast_kernel(problem, threads):
     """The generated kernel as a Torch function, under torch.optim as the peers are."""
     torch = torch_threads(1)
-    from localplast.backends.torch_fused import Fused
-    from localplast.backends.torch_step import leaves
+    from localplast.backends.c.call import Fused
+    from localplast.backends.torch.step import leaves
 
     net = localplast_network(problem)
     values = net.draw(0)
@@ -63,7 +62,7 @@ def localplast_kernel(problem, threads):
 def localplast_plain(problem, threads):
     """The step in plain Torch that stands in where there is no compiler."""
     torch = torch_threads(threads)
-    from localplast.backends.torch_step import Twin, leaves, simulate
+    from localplast.backends.torch.step import Twin, leaves, simulate
 
     net = localplast_network(problem)
     values, names = net.draw(0), [f"{name}.weight" for name in net.projections]

@@ -5,7 +5,6 @@ that exists) without biases, all from the same weights.
 """
 
 import numpy as np
-
 from bptt_problem import ALPHA, RATE, WINDOW, torch_threads, trainer
 
 __all__ = ["norse", "snntorch", "spikingjelly", "spyx"]

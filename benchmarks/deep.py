@@ -7,7 +7,6 @@ import sys
 import time
 
 import numpy as np
-
 from timing import case_main, measure, rounds, span, table
 
 CHANNELS, NEURONS, OUTPUTS, RATE, LEARNING_RATE, BATCH = 100, 100, 10, 0.04, 1e-4, 32
@@ -38,7 +37,7 @@ def problem(rule, trials, steps):
 
 def learning(rule, update):
     from localplast import rules, sgd
-    from localplast.loss import mse
+    from localplast.task.loss import mse
 
     return getattr(rules, rule)(update=update), mse(), sgd(LEARNING_RATE)
 
@@ -47,9 +46,9 @@ def torch_case(rule, batch, steps, threads, repeats, *, plain=False):
     """Float32; one trial at a time learns in every step, a batch at its end."""
     import torch
 
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.backends.torch_traces import OnlineLearner
-    from localplast.plan import plan
+    from localplast.backends.torch.learner import TorchLearner
+    from localplast.backends.torch.traces import OnlineLearner
+    from localplast.program.learn import plan
 
     net, values, trials = problem(rule, batch, steps)
     options = {"batch": batch, "dtype": torch.float32, "threads": threads}
@@ -66,7 +65,7 @@ def plain_case(**options):
 
 def brian2_case(rule, batch, steps, threads, repeats):
     """The time includes writing inputs and reading results."""
-    from localplast.backends.brian2_backend import Brian2Learner
+    from localplast.backends.brian2.learner import Brian2Learner
 
     net, values, trials = problem(rule, BLOCK, steps)
     start = time.perf_counter()

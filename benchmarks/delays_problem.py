@@ -7,7 +7,6 @@ weights, both time constants and the threshold learned. In every step: decay, th
 from dataclasses import dataclass
 
 import numpy as np
-
 from bptt_problem import torch_threads
 
 __all__ = ["Problem", "eager", "jax_scan", "localplast", "localplast_plain"]
@@ -51,11 +50,11 @@ def learner(problem, threads, plain):
     from brian2 import ms
 
     from localplast import Input, Network, Population, Projection, Trials, adam, axonal
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import branching, cross_entropy
+    from localplast.backends.torch.learner import TorchLearner
     from localplast.models import leaky_readout, lif
+    from localplast.neuron.surrogate import ramp
     from localplast.rules import bptt
-    from localplast.surrogate import ramp
+    from localplast.task.loss import branching, cross_entropy
 
     cues, square, out = problem.weights()
     bounds = (0.1 * ms, 50 * ms)

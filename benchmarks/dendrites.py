@@ -9,7 +9,6 @@ import tempfile
 from statistics import median
 
 import numpy as np
-
 from dendrites_problem import CHANNELS, DT, drive
 from timing import case_main, measure, rounds, span, table
 
@@ -48,8 +47,8 @@ def problem(given, steps, readout=False):
 def generated(given, steps, target):
     """What presents the trial to localplast's Brian2 model and returns the number of spikes."""
     from localplast import Trials
-    from localplast.backends.brian2_backend import block_for
-    from localplast.backends.brian2_run import session
+    from localplast.backends.brian2.learner import block_for
+    from localplast.backends.brian2.session import session
 
     net, inputs = problem(given, steps)
     values, trials = net.draw(0), Trials(inputs)
@@ -106,10 +105,10 @@ def twin(case, steps, repeats):
     import torch
 
     from localplast import Trials, sgd
-    from localplast.backends.torch_backend import gradient
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import mse
+    from localplast.backends.torch.gradient import gradient
+    from localplast.backends.torch.learner import TorchLearner
     from localplast.rules import bptt
+    from localplast.task.loss import mse
 
     net, inputs = problem(drive(TWIN_CELLS, steps), steps, readout=True)
     values, rule = net.draw(0), bptt(cut={"reset", "adaptation"})

@@ -6,7 +6,6 @@ and a dendritic sodium spike instead: a peer for the cost per cell, not for what
 
 import brian2 as b2
 from brian2 import ms, mV, nS, pA, pF
-
 from dendrites_handwritten import onto_basal
 from dendrites_problem import DT
 

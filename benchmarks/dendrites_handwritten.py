@@ -7,7 +7,6 @@ gate of Pagkalos et al. 2023. Run as a program, it prints the numbers that ``tes
 import brian2 as b2
 import numpy as np
 from brian2 import ms, mV, nS, pA, pF, second
-
 from dendrites_problem import DT
 
 __all__ = ["cells", "network"]

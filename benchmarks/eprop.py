@@ -10,11 +10,22 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 import eprop_handwritten
+import numpy as np
 from eprop_problem import (
-    ALPHA, CHANNELS, KAPPA, LEARNING_RATE, NEURONS, RHO, SHORTEST, TAU_REF, V_TH, WINDOW, adaptation, problem, rule,
+    ALPHA,
+    CHANNELS,
+    KAPPA,
+    LEARNING_RATE,
+    NEURONS,
+    RHO,
+    SHORTEST,
+    TAU_REF,
+    V_TH,
+    WINDOW,
+    adaptation,
+    problem,
+    rule,
     torch_learner,
 )  # fmt: skip
 from nest_eprop import Program
@@ -57,8 +68,8 @@ def backpropagation(**options):
 def brian2_case(batch, steps, repeats, directory, *, update):
     """localplast's generated C++ program; the time includes writing its inputs and reading its results."""
     from localplast import adam, sgd
-    from localplast.backends.brian2_backend import Brian2Learner
-    from localplast.loss import mse
+    from localplast.backends.brian2.learner import Brian2Learner
+    from localplast.task.loss import mse
 
     net, values, trials, numbers = problem(BLOCK, steps)
     optimiser = adam(LEARNING_RATE, epsilon_hat=True) if update == "trial" else sgd(LEARNING_RATE)

@@ -7,7 +7,6 @@ agree to rounding. It stands for what a generated model has to keep up with.
 import brian2 as b2
 import numpy as np
 from brian2 import ms
-
 from eprop_problem import ALPHA, LEARNING_RATE, TAU_REF, V_TH, WINDOW, adaptation
 
 __all__ = ["build", "learn"]

@@ -78,9 +78,9 @@ def torch_learner(given, form, *, batch=1, threads=1):
     import torch
 
     from localplast import adam, sgd
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.loss import mse
-    from localplast.plan import plan
+    from localplast.backends.torch.learner import TorchLearner
+    from localplast.program.learn import plan
+    from localplast.task.loss import mse
 
     net, values, _, numbers = given
     learned = rule_of(form, numbers)

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from eprop_problem import CHANNELS, LEARNING_RATE, SHORTEST, problem, rule, torch_learner
 from timing import case_main, memory, reset_peak, rounds, table
 
@@ -40,8 +39,8 @@ def rates(given, steps):
 def brian2_step(target, steps):
     """A learner, and the call that presents one trial to it."""
     from localplast import adam
-    from localplast.backends.brian2_backend import Brian2Learner
-    from localplast.loss import mse
+    from localplast.backends.brian2.learner import Brian2Learner
+    from localplast.task.loss import mse
 
     net, values, trials, numbers = rates(problem(1, SHORTEST), steps)
     learner = Brian2Learner(net, values, rule(numbers), mse(), adam(LEARNING_RATE), trials, target=target)

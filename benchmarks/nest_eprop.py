@@ -6,7 +6,6 @@ by that factor. Learning rate and epsilon of Adam are scaled likewise: after eve
 """
 
 import numpy as np
-
 from eprop_problem import ALPHA, CHANNELS, KAPPA, LEARNING_RATE, NEURONS, RHO, TAU_REF, V_TH, WINDOW, adaptation
 
 __all__ = ["Program"]

@@ -10,7 +10,6 @@ import threading
 import time
 
 import numpy as np
-
 from timing import case_main, memory, reset_peak, rounds, span, table
 
 #: Haider et al. 2021: 784-300-100-10; images side by side, steps for which each is shown, images in one stream.
@@ -25,10 +24,10 @@ def learner_of(net, rule, optimiser, batch, threads, *, plain=False, loss=None):
     """A learner; the ``plain`` one runs the step of which the kernel is the fast form."""
     import torch
 
-    from localplast.backends.torch_learn import TorchLearner
-    from localplast.backends.torch_traces import OnlineLearner
-    from localplast.loss import mse
-    from localplast.plan import plan
+    from localplast.backends.torch.learner import TorchLearner
+    from localplast.backends.torch.traces import OnlineLearner
+    from localplast.program.learn import plan
+    from localplast.task.loss import mse
 
     values = net.draw(0)
     learner = TorchLearner(net, values, rule, loss or mse(), optimiser, batch=batch, dtype=torch.float32, threads=threads)
@@ -138,9 +137,9 @@ def timed(call, count, repeats):
 def digits_case(update, threads, repeats, *, plain=False, steps=STEPS):
     """Microseconds per digit and step, of the network of the protocol ``gle-mnist1d``."""
     from localplast import adam
-    from localplast.loss import cross_entropy
     from localplast.protocols.gle_mnist1d import network, signals
     from localplast.rules import bptt, dendritic
+    from localplast.task.loss import cross_entropy
 
     rule, net, rng = bptt() if update == "bptt" else dendritic(update=update), network(), np.random.default_rng(0)
     trials = signals(rng.normal(size=(DIGITS, 40)), rng.integers(0, 10, DIGITS), steps=steps)

@@ -1,6 +1,6 @@
 """What every local rule keeps per synapse beside the weight, next to the least that its equations need.
 
-Counted in the plans that both backends run (``localplast.locality.storage``), not measured: a plan's numbers are the rule's
+Counted in the plans that both backends run (``localplast.program.locality.storage``), not measured: a plan's numbers are the rule's
 own, to which a backend adds indices of neurons and padding.
 """
 
@@ -60,11 +60,11 @@ def made(name):
 
 
 def stored(net, rule):
-    """The :class:`~localplast.locality.Storage` of the first plastic projection, with Adam."""
+    """The :class:`~localplast.program.locality.Storage` of the first plastic projection, with Adam."""
     from localplast import adam
-    from localplast.locality import storage
-    from localplast.loss import mse
-    from localplast.plan import plan
+    from localplast.program.learn import plan
+    from localplast.program.locality import storage
+    from localplast.task.loss import mse
 
     return storage(plan(net, rule, mse(), adam(1e-3)), net, next(p.name for p in net.plastic))
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 import localplast as lp
-from localplast.comparison import evenly
 from localplast.errors import RunawayError
 from localplast.protocols import load
-from localplast.report import contenders
-from localplast.table import Column, Table
+from localplast.show.table import Column, Table
+from localplast.study.compare import evenly
+from localplast.study.report import contenders
 
 
 def arguments():

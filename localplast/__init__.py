@@ -11,29 +11,40 @@ __version__ = "0.1.0"
 #: Where each public name is defined. They are loaded on first use: a command line that only prints help stays quick.
 _DEFINED_IN = {
     "brian2": ("Hz", "ms", "mV", "second"),
-    "localplast.comparison": ("Contender", "compare"),
-    "localplast.compartments": ("Compartment", "active_coupling", "cell", "coupling", "one_way_coupling"),
-    "localplast.measure": ("distance",),
+    "localplast.analysis.distance": ("distance",),
     "localplast.errors": (
         "DatasetError", "LocalplastError", "LocalplastWarning", "ModelError", "NetworkError", "RunawayError", "UnsupportedError",
     ),
+    "localplast.learning.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
     "localplast.network": (
-        "Input", "Network", "Population", "Projection", "axonal", "convolution", "dale", "dendritic", "normal", "pooling", "same_as",
-        "synaptic", "transposed", "uniform",
+        "Input", "Network", "Population", "Projection", "axonal", "convolution", "dale", "dendritic", "depression", "facilitation",
+        "normal", "pooling", "same_as", "synaptic", "transposed", "uniform",
     ),
-    "localplast.neuron": ("Mismatch", "NeuronModel"),
-    "localplast.short_term": ("depression", "facilitation"),
-    "localplast.optimise": ("adam", "madgrad", "momentum", "rmaxprop", "rmsprop", "sgd"),
-    "localplast.live": ("live",),
-    "localplast.verbs": ("gradient", "run"),
+    "localplast.neuron": ("Compartment", "Mismatch", "NeuronModel", "active_coupling", "cell", "coupling", "one_way_coupling"),
+    "localplast.runs.gradient": ("gradient",),
+    "localplast.runs.live": ("live",),
+    "localplast.runs.run": ("run",),
+    "localplast.study.compare": ("Contender", "compare"),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }  # fmt: skip
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}
-_MODULES = (
-    "channels", "delay", "dynamics", "models", "plot", "protocols", "replay", "retention", "rules", "scaffold", "space", "surrogate",
-)  # fmt: skip
+_MODULES = {
+    "channels": "localplast.neuron.channels",
+    "delay": "localplast.network.delays",
+    "dynamics": "localplast.analysis.dynamics",
+    "losses": "localplast.task.loss",
+    "models": "localplast.models",
+    "plot": "localplast.show.plot",
+    "protocols": "localplast.protocols",
+    "replay": "localplast.analysis.replay",
+    "retention": "localplast.analysis.retention",
+    "rules": "localplast.rules",
+    "scaffold": "localplast.network.scaffold",
+    "space": "localplast.network.space",
+    "surrogate": "localplast.surrogate",
+}
 
-__all__ = sorted([*_HOME, *_MODULES, "losses", "open"])
+__all__ = sorted([*_HOME, *_MODULES, "open"])
 
 
 #: What cannot even be loaded without Torch.
@@ -46,11 +57,9 @@ def __getattr__(name):
     if name in _HOME:
         found = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _MODULES:
-        return importlib.import_module(f"localplast.{name}")
-    elif name == "losses":
-        found = importlib.import_module("localplast.loss")
+        found = importlib.import_module(_MODULES[name])
     elif name == "open":
-        found = importlib.import_module("localplast.record").open_record
+        found = importlib.import_module("localplast.runs.record").open_record
     else:
         raise AttributeError(f"module 'localplast' has no attribute {name!r}; it has {', '.join(__all__)}")
     globals()[name] = found

@@ -40,7 +40,7 @@ def main():
     import sys
 
     from localplast.errors import LocalplastError
-    from localplast.interrupt import terminable
+    from localplast.runs.interrupt import terminable
 
     say_once()
     try:
@@ -67,13 +67,13 @@ def say_once():
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
     logging.getLogger("localplast").addHandler(handler)
-    logging.getLogger("localplast.progress").setLevel(logging.INFO)
+    logging.getLogger("localplast.runs.progress").setLevel(logging.INFO)
 
 
 def load(protocol, preset):
     from localplast import protocols
     from localplast.errors import LocalplastError
-    from localplast.protocol import Protocol
+    from localplast.study.protocol import Protocol
 
     chosen = protocols.load(protocol)
     if not isinstance(chosen, Protocol):
@@ -87,8 +87,8 @@ def load(protocol, preset):
 def list_():
     """What there is: models, rules, protocols, phenomena."""
     from localplast import models, protocols, rules
-    from localplast.phenomenon import Phenomenon
-    from localplast.protocol import Protocol
+    from localplast.study.phenomenon import Phenomenon
+    from localplast.study.protocol import Protocol
 
     typer.echo("models:    " + ", ".join(models.__all__))
     typer.echo("rules:     " + ", ".join(rules.__all__))
@@ -111,9 +111,9 @@ def describe(
     from dataclasses import replace
 
     from localplast import models, protocols, rules
-    from localplast.describe import describe_model
     from localplast.errors import LocalplastError
-    from localplast.samples import SAMPLES, sample
+    from localplast.show.describe import describe_model
+    from localplast.show.examples import SAMPLES, sample
 
     def made(word):
         word = word.replace("-", "")
@@ -157,8 +157,8 @@ def compare(
 
     matplotlib.use("Agg")
     from localplast.arguments import check_backend
-    from localplast.report import check_figure_path, report
-    from localplast.table import check_table_path
+    from localplast.show.table import check_table_path
+    from localplast.study.report import check_figure_path, report
 
     check_backend(backend or "brian2", target or None)
     chosen, built = load(protocol, preset)
@@ -197,7 +197,7 @@ def run(
     from localplast import protocols, rules
     from localplast.arguments import check_backend, check_device
     from localplast.errors import LocalplastError
-    from localplast.phenomenon import Phenomenon
+    from localplast.study.phenomenon import Phenomenon
 
     check_backend(backend or "brian2")
     check_device(device, backend or "torch")
@@ -237,7 +237,7 @@ def draw_learned(protocol, built, tree, seed, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    from localplast.report import write_figure
+    from localplast.study.report import write_figure
 
     net, figures = built.network, {}
     if protocol.drawn:
@@ -255,8 +255,8 @@ def measure(phenomenon, preset, backend, out, unused):
 
     matplotlib.use("Agg")
     from localplast.errors import LocalplastError
-    from localplast.phenomenon import write_record
-    from localplast.report import write_figure
+    from localplast.study.phenomenon import write_record
+    from localplast.study.report import write_figure
 
     if unused:
         raise LocalplastError(f"{phenomenon.name} is measured, nothing learns in it: leave out {', '.join(unused)}")
@@ -272,6 +272,6 @@ def measure(phenomenon, preset, backend, out, unused):
 @app.command()
 def show(record: Path):
     """What a record holds."""
-    from localplast.record import open_record
+    from localplast.runs.record import open_record
 
     typer.echo(str(open_record(record)))

@@ -3,7 +3,7 @@
 from brian2 import ms, second
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import ramp
+from localplast.neuron.surrogate import ramp
 
 __all__ = ["biased_lif", "biased_readout"]
 

@@ -3,7 +3,7 @@
 Both neurons here tell events from bursts by the same equations. Their soma drives events, their dendrite makes bursts of them.
 """
 
-from brian2 import Hz, mV, ms, nS, pA, pF, second
+from brian2 import Hz, ms, mV, nS, pA, pF, second
 
 from localplast.neuron import Mismatch, NeuronModel
 

@@ -3,7 +3,7 @@
 from brian2 import ms, mV
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import fast_sigmoid
+from localplast.neuron.surrogate import fast_sigmoid
 
 __all__ = ["cuba_lif"]
 

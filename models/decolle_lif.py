@@ -3,7 +3,7 @@
 from brian2 import ms
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import fast_sigmoid
+from localplast.neuron.surrogate import fast_sigmoid
 
 __all__ = ["decolle_lif"]
 

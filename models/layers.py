@@ -49,12 +49,12 @@ def layered(
     feedback : str
         ``'symmetric'``: ``down<l>`` is the transpose of ``up<l+1>`` at every moment. ``'random'``: fixed. ``'learned'``: plastic.
         ``'direct'``: fixed, and from the output to every hidden layer, over those in between.
-    weight : what :class:`~localplast.network.Projection` takes, or a sequence of such
+    weight : what :class:`~localplast.network.network.Projection` takes, or a sequence of such
         Weights of all ``up`` at first, or of each; default ``normal()``.
     down : the same, optional
         Those of ``down``, where they are not symmetric; ``(above, below)`` if an array.
     parameters, trainable : mapping of layer name to mapping
-        As those of a :class:`~localplast.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
+        As those of a :class:`~localplast.network.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
     plastic : bool or sequence of bool
         Whether ``up`` learns, or each.
     dt : Quantity

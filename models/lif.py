@@ -3,7 +3,7 @@
 from brian2 import ms
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import triangle
+from localplast.neuron.surrogate import triangle
 
 __all__ = ["lif"]
 

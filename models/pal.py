@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from brian2 import ms
 
-from localplast.calculus import to_sympy
+from localplast.equations.expressions import to_sympy
 from localplast.models.microcircuit import sacramento_output, sacramento_pyramidal
 from localplast.models.prospective import rate_of
 from localplast.neuron import Mismatch
@@ -42,7 +42,7 @@ def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
     .. math::  dB ~ noise \\, r_{hp} - \\alpha B, \\qquad  dr_{hp} = dr - r_{hp} \\, dt/\\tau_{hp}
 
     and so come to the transpose of the forward weights, up to a factor per neuron. ``alpha`` is the decay of the optimiser
-    (:meth:`~localplast.optimise.Optimiser.decayed`). Weights onto ``lateral`` learn from ``-(lateral + feedback)``, those onto
+    (:meth:`~localplast.learning.optimise.Optimiser.decayed`). Weights onto ``lateral`` learn from ``-(lateral + feedback)``, those onto
     ``v_bas`` as in :func:`~localplast.models.sacramento_pyramidal`.
 
     =========== ================================== ==========

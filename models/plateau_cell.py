@@ -2,9 +2,9 @@
 
 from brian2 import ms, mV, nS, pA, pF
 
-from localplast.channels import ampa, bap, na_spike, plateau
-from localplast.compartments import Compartment, cell, coupling
-from localplast.surrogate import per_time, triangle
+from localplast.neuron import Compartment, cell, coupling
+from localplast.neuron.channels import ampa, bap, na_spike, plateau
+from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["plateau_cell"]
 

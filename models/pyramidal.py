@@ -2,9 +2,9 @@
 
 from brian2 import ms, mV, nS, pA, pF
 
-from localplast.channels import adaptation, ampa, bap, calcium, nmda
-from localplast.compartments import Compartment, active_coupling, cell, coupling
-from localplast.surrogate import per_time, triangle
+from localplast.neuron import Compartment, active_coupling, cell, coupling
+from localplast.neuron.channels import adaptation, ampa, bap, calcium, nmda
+from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["pyramidal"]
 

@@ -3,7 +3,7 @@
 from brian2 import ms, mV
 
 from localplast.neuron import NeuronModel
-from localplast.surrogate import Surrogate
+from localplast.neuron.surrogate import Surrogate
 
 __all__ = ["superspike_lif"]
 

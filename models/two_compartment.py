@@ -2,9 +2,9 @@
 
 from brian2 import ms, mV, nS, pF
 
-from localplast.channels import ampa, nmda
-from localplast.compartments import Compartment, cell, coupling
-from localplast.surrogate import per_time, triangle
+from localplast.neuron import Compartment, cell, coupling
+from localplast.neuron.channels import ampa, nmda
+from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["two_compartment"]
 

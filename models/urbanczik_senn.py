@@ -4,7 +4,7 @@ from brian2 import Hz, ms, mV, nS, pF
 
 from localplast.errors import ModelError
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.surrogate import boxcar
+from localplast.neuron.surrogate import boxcar
 
 __all__ = ["urbanczik_senn"]
 

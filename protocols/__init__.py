@@ -1,7 +1,7 @@
 """Learning protocols, one file each: a task with its network, loss, optimiser, schedule and published numbers. And phenomena.
 
-Every module in this folder defines ``protocol``, a :class:`~localplast.protocol.Protocol`, or a
-:class:`~localplast.phenomenon.Phenomenon`, which is measured in one cell and not learned. Adding a file is enough;
+Every module in this folder defines ``protocol``, a :class:`~localplast.study.protocol.Protocol`, or a
+:class:`~localplast.study.phenomenon.Phenomenon`, which is measured in one cell and not learned. Adding a file is enough;
 ``yin_yang.py`` is the protocol ``'yin-yang'``.
 """
 
@@ -22,7 +22,7 @@ def names():
 
 
 def load(name):
-    """The :class:`~localplast.protocol.Protocol` or :class:`~localplast.phenomenon.Phenomenon` called ``name``.
+    """The :class:`~localplast.study.protocol.Protocol` or :class:`~localplast.study.phenomenon.Phenomenon` called ``name``.
 
     Raises
     ------

@@ -10,9 +10,9 @@ import numpy as np
 from brian2 import ms, nA, nS, pA
 
 from localplast.models import pyramidal
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
-from localplast.scan import Drive, double_exponential, events, pulses, scan, spike_counts, threshold, traces
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.study.scan import Drive, double_exponential, events, pulses, scan, spike_counts, threshold, traces
 
 __all__ = ["Conditions", "halved", "protocol"]
 

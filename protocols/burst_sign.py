@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from brian2 import ms, second
 
-from localplast.fit import default_target
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, instant_readout
 from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import sgd
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
 from localplast.rules import dendritic
+from localplast.runs.learners import default_target
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = ["Conditions", "changes", "expected_course", "network", "protocol", "trials"]
 

@@ -10,15 +10,14 @@ population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
 import numpy as np
 from brian2 import Hz, amp, ms, pA, second
 
-from localplast.comparison import Contender
-from localplast.loss import cross_entropy
+from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, graded_readout
-from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import sgd
-from localplast.protocol import Preset, Protocol
+from localplast.network import Input, Network, Population, Projection, depression, facilitation
 from localplast.rules import dendritic
-from localplast.short_term import depression, facilitation
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy
 
 __all__ = ["event_rates", "examples", "network", "protocol"]
 
@@ -114,7 +113,7 @@ def examples(numbers, rng, size=50):
 
 def event_rates(net, trials, values, **options):
     """Event rate of the output population in the judged steps, without the teacher, in hertz ``(trial,)``; options: of ``run``."""
-    from localplast.verbs import run
+    from localplast.runs.run import run
 
     shown = run(net, trials.without(net.teachers), values=values, record=["out.shown"], **options)["out"]["shown"].values
     return shown[:, trials.weight > 0, 1].mean(1) + 6

@@ -10,9 +10,9 @@ import numpy as np
 from brian2 import Hz, ms, mV, nA, nS
 
 from localplast.models import pyramidal
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
-from localplast.scan import Drive, pulses, scan, spike_counts, traces
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.study.scan import Drive, pulses, scan, spike_counts, traces
 
 __all__ = ["Conditions", "protocol"]
 

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from localplast.datasets import mnist
-from localplast.loss import smooth_l1
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.decolle_nmnist import network
 from localplast.rules import bptt, decolle
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Poisson, Task, Trials
+from localplast.task.datasets import mnist
+from localplast.task.loss import smooth_l1
 
 __all__ = ["protocol", "rate_trials"]
 
@@ -28,7 +28,7 @@ def rate_trials(images, labels, rng=None, *, highest=100.0, steps=100, burn_in=2
     Returns
     -------
     Trials
-        Input ``events``, left to the backend to draw (:class:`~localplast.task.Poisson`).
+        Input ``events``, left to the backend to draw (:class:`~localplast.task.trials.Poisson`).
     """
     weight = np.full(steps, 1 / (steps - burn_in))
     weight[:burn_in] = 0

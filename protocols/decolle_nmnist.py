@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.datasets import nmnist_small
-from localplast.loss import smooth_l1
 from localplast.models import decolle_lif, instant_readout
 from localplast.network import Input, Network, Population, Projection, normal, uniform
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, decolle
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.datasets import nmnist_small
+from localplast.task.loss import smooth_l1
 
 __all__ = ["event_trials", "local_readouts", "network", "protocol"]
 

@@ -8,13 +8,13 @@ e-prop with random feedback some way. In the preset ``local`` every layer has an
 import numpy as np
 from brian2 import ms
 
-from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.protocol import Preset, Protocol
+from localplast.neuron.surrogate import triangle
 from localplast.protocols.yin_yang import points_task
 from localplast.rules import bptt, decolle, dfa, eprop
-from localplast.surrogate import triangle
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import cross_entropy
 
 __all__ = ["network", "protocol"]
 

@@ -14,16 +14,16 @@ from functools import partial
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender
-from localplast.loss import branching, cross_entropy
+from localplast.learning.optimise import adam
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
+from localplast.network.space import from_centre, lattice, shells
 from localplast.protocols import evidence_accumulation as evidence
 from localplast.rules import bptt, eprop
-from localplast.space import from_centre, lattice, shells
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.loss import branching, cross_entropy
 
 __all__ = ["delays", "network", "optimiser", "protocol"]
 

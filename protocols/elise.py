@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from brian2 import mV, ms, nS, pA
+from brian2 import ms, mV, nS, pA
 
-from localplast.loss import mse
+from localplast.analysis.replay import best_phase
+from localplast.learning.optimise import sgd
 from localplast.models import elise, graded_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
-from localplast.optimise import sgd
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
-from localplast.replay import best_phase
+from localplast.network.scaffold import grow
 from localplast.rules import dendritic
-from localplast.scaffold import grow
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = [
     "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "odds", "played", "protocol", "rates",
@@ -52,7 +52,7 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
     seed : int
         Of the scaffold and the delays.
     p, q, p0 : float
-        See :func:`~localplast.scaffold.grow`.
+        See :func:`~localplast.network.scaffold.grow`.
     """
     rng, size, cell = np.random.default_rng([seed, 5]), visible + latent, elise()
     scaffold = grow(rng, visible, latent, p=p, q=q, p0=p0)
@@ -193,7 +193,7 @@ def recovery(net, values, cycle, **options):
     -------
     xarray.Dataset
         ``rate`` (replay, time, visible), without the cue; ``correlation``, ``mse`` and ``phase`` (replay, window) of
-        :func:`~localplast.replay.best_phase`; ``part`` (window): before, during, after or, in between, nothing.
+        :func:`~localplast.analysis.replay.best_phase`; ``part`` (window): before, during, after or, in between, nothing.
     """
     trials, when = disturbances(cycle, net.dt)
     found = played(net, values, trials, **options)[:, CUE * len(cycle) :]
@@ -234,7 +234,7 @@ def in_parts(found):
 def figure(net, trials, before, after):
     """What is played before and after learning, and how it recovers from disturbances.
 
-    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
     import matplotlib.pyplot as plt
 

@@ -10,14 +10,14 @@ import numpy as np
 from brian2 import ms
 from scipy.stats import binom
 
-from localplast.comparison import Contender, usual
-from localplast.loss import cross_entropy, rate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
-from localplast.protocol import Preset, Protocol
 from localplast.protocols import delaynet
 from localplast.rules import bptt
+from localplast.study.compare import Contender, usual
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, rate
 
 __all__ = ["evidence_trials", "last_k_accuracy", "network", "protocol"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from brian2 import ms, nA
 
 from localplast.models import plateau_cell
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
-from localplast.scan import Drive, events, pulses, scan, threshold, traces
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.study.scan import Drive, events, pulses, scan, threshold, traces
 
 __all__ = ["Conditions", "protocol", "windows"]
 

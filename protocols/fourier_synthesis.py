@@ -8,17 +8,17 @@ the paper; what it is held against here is backpropagation through time on the s
 import numpy as np
 from brian2 import Hz, ms
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.network import normal
-from localplast.optimise import sgd
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = ["figure", "network", "pieces", "protocol"]
 

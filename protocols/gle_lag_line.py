@@ -10,17 +10,17 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import adam
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
-from localplast.optimise import adam
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = ["figure", "learned", "network", "protocol", "square", "taught", "teacher", "told"]
 
@@ -43,7 +43,7 @@ def network(*, dt, errors="prospective"):
 
 
 def teacher(net):
-    """The numbers of the teacher, as :class:`~localplast.network.Values` of ``net``."""
+    """The numbers of the teacher, as :class:`~localplast.network.network.Values` of ``net``."""
     weights = {name: np.full((1, 1), value) for name, value in TEACHER.items() if "." not in name}
     return net.draw(0).replace_weights(weights, {name: np.full(1, value) for name, value in TEACHER.items() if "." in name})
 
@@ -84,7 +84,7 @@ def task(**spans):
 
 
 def learned(values):
-    """What of some :class:`~localplast.network.Values` stands beside :data:`TEACHER`, by name."""
+    """What of some :class:`~localplast.network.network.Values` stands beside :data:`TEACHER`, by name."""
     return {name: (values.weights[name] if name in values.weights else values.other(name)).item() for name in TEACHER}
 
 

@@ -10,18 +10,18 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import normal, uniform
-from localplast.optimise import sgd
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.gle_lag_line import REST, figure
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = ["TEACHER", "course", "network", "protocol", "sines", "stream", "teacher", "told"]
 
@@ -44,7 +44,7 @@ def network(*, dt, errors="prospective", feedback="symmetric"):
 
 
 def teacher(net):
-    """The numbers of the teacher, as :class:`~localplast.network.Values` of ``net``."""
+    """The numbers of the teacher, as :class:`~localplast.network.network.Values` of ``net``."""
     return net.draw(0).replace_weights({"up1": TEACHER})
 
 

@@ -9,18 +9,18 @@ patent protection: see ``docs/prospective.md``.
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.datasets import mackey_glass
-from localplast.loss import mse
+from localplast.learning.optimise import adam
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
-from localplast.optimise import adam
-from localplast.plot import COLOURS, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.datasets import mackey_glass
+from localplast.task.loss import mse
 
 __all__ = ["figure", "network", "normalised_rmse", "overview", "persistence", "protocol", "series", "told"]
 

@@ -11,18 +11,18 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.datasets import mnist1d
-from localplast.loss import cross_entropy
+from localplast.learning.optimise import adam
 from localplast.models.gle import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
-from localplast.optimise import adam
-from localplast.plot import COLOURS, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.datasets import mnist1d
+from localplast.task.loss import cross_entropy
 
 __all__ = ["figure", "network", "protocol", "signals", "time_constants"]
 
@@ -98,7 +98,7 @@ def task(*, steps=360):
 def figure(net, trials, before, after):
     """One digit as a signal, and the summed logits that decide on it, before and after learning.
 
-    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
     import matplotlib.pyplot as plt
 

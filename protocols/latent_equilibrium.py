@@ -8,18 +8,18 @@ control is the same network with rates that lag behind (``prospective=False``).
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.datasets import mnist, pooled
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import classes, layer_names, layered
 from localplast.network import normal
-from localplast.optimise import sgd
-from localplast.plot import COLOURS, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
-from localplast.verbs import run
+from localplast.task.datasets import mnist, pooled
+from localplast.task.loss import mse
 
 __all__ = ["digits", "figure", "network", "protocol"]
 
@@ -78,7 +78,7 @@ def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
 def figure(net, trials, before, after):
     """Six test images in a stream without a teacher: the readout, and membranes beside the potentials they are on the way to.
 
-    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
     import matplotlib.pyplot as plt
 

@@ -11,15 +11,15 @@ from math import prod, sqrt
 
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import adam, sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.network import convolution, normal, pooling, transposed
-from localplast.optimise import adam, sgd
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.latent_equilibrium import BETA, digits
 from localplast.rules import bptt, dendritic
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol"]
 
@@ -87,7 +87,7 @@ def as_large(weight, fan_in):
 
 
 def figure(net, trials, before, after):
-    """The kernels that look at the image, before and after learning; two :class:`~localplast.network.Values`."""
+    """The kernels that look at the image, before and after learning; two :class:`~localplast.network.network.Values`."""
     import matplotlib.pyplot as plt
 
     drawn, axes = plt.subplots(2, len(before.weights["up1"]), figsize=(9, 2.6), constrained_layout=True)

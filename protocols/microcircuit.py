@@ -10,19 +10,19 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
 from localplast.errors import NetworkError
-from localplast.loss import mse
+from localplast.learning.optimise import adam, sgd
 from localplast.models import graded_readout, sacramento_interneuron, sacramento_output, sacramento_pyramidal
 from localplast.models.layers import classes as layered_classes
 from localplast.models.layers import in_turn, one_to_one
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
-from localplast.optimise import adam, sgd
-from localplast.plot import COLOURS, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = ["STEP", "TARGETS", "bars", "basal_share", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
 
@@ -68,7 +68,7 @@ def circuit(
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
     weight : Random or sequence of Random
         Weights of all ``up`` at first, or of each; default uniform within ±1.
-    down : what :class:`~localplast.network.Projection` takes, or a sequence of such
+    down : what :class:`~localplast.network.network.Projection` takes, or a sequence of such
         Weights of ``down``, or of each; default uniform within ±1.
     lateral : the same, optional
         Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
@@ -197,7 +197,7 @@ def bars_task(*, steps, shown=100, targets=TARGETS):
 def contenders(made, *, backend, offline=None):
     """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT.
 
-    ``offline``: how BPTT learns, by the name of a contender, as arguments of :class:`~localplast.comparison.Contender`.
+    ``offline``: how BPTT learns, by the name of a contender, as arguments of :class:`~localplast.study.compare.Contender`.
     Feedback is random, and in one contender begins as the transpose of the weights onto the output. BPTT changes
     ``up``; lateral weights, which are there to let dendrites rest and not to lower the loss, stay as they are.
     """
@@ -216,7 +216,7 @@ def contenders(made, *, backend, offline=None):
 def figure(net, trials, before, after):
     """What the readout says of the first trial without a teacher, and apical potentials with one, before and after learning.
 
-    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
     import matplotlib.pyplot as plt
 

@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models.layers import stream
-from localplast.optimise import sgd
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.microcircuit import STEP, basal_share, circuit, contenders, figure
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol", "soft_relu", "teaching_task", "undisturbed"]
 

@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from localplast.datasets import yin_yang
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.network import uniform
-from localplast.optimise import sgd
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.microcircuit import STEP, circuit, classes, contenders, figure
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.datasets import yin_yang
+from localplast.task.loss import mse
 
 __all__ = ["network", "points_task", "protocol"]
 

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.datasets import mnist
-from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.protocol import Preset, Protocol
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Poisson, Task, Trials
+from localplast.task.datasets import mnist
+from localplast.task.loss import cross_entropy
 
 __all__ = ["latency_trials", "network", "protocol", "rate_trials"]
 
@@ -56,7 +56,7 @@ def rate_trials(images, labels, rng=None, *, highest=250.0, steps=200, judged=1)
     """Every pixel sends Bernoulli spikes at a rate proportional to its brightness, ``highest`` (hertz) at most.
 
     The other arguments and the result are those of :func:`latency_trials`, but the spikes are left to the backend to
-    draw (:class:`~localplast.task.Poisson`): all test images as rasters would take gigabytes.
+    draw (:class:`~localplast.task.trials.Poisson`): all test images as rasters would take gigabytes.
     """
     rates = images.reshape(len(images), 1, -1) * (highest / 255)
     return Trials({"pixels": Poisson(rates, steps)}, labels, window(steps, judged))

@@ -1,6 +1,6 @@
 """NMDA bistability: a dendritic branch that stays depolarised in a drive that could not have depolarised it.
 
-The steady states come from a root finder (:mod:`localplast.bistability`), and a slow ramp of the drive, up and down, shows the
+The steady states come from a root finder (:mod:`localplast.analysis.bistability`), and a slow ramp of the drive, up and down, shows the
 hysteresis in simulation. The block has to be steep enough: with the gate of Jahr & Stevens (1990) nothing is bistable at -70 mV.
 Schiller & Schiller 2001, Curr Opin Neurobiol 11:343; Major, Larkum & Schiller 2013, Annu Rev Neurosci 36:1.
 """
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from brian2 import ms, mV, nS, pF
 
-from localplast.bistability import Branch, critical_slope
-from localplast.channels import HIPPOCAMPAL, JAHR_STEVENS, nmda
-from localplast.compartments import Compartment, cell
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
+from localplast.analysis.bistability import Branch, critical_slope
+from localplast.neuron import Compartment, cell
+from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS, nmda
 from localplast.protocols.nmda_plateau import blocks
-from localplast.scan import Drive, scan, traces
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.study.scan import Drive, scan, traces
 
 __all__ = ["Conditions", "branch", "protocol"]
 

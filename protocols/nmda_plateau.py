@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from brian2 import Quantity, ms, mV
 
-from localplast.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.models import pyramidal
-from localplast.phenomenon import Finding, Phenomenon, labelled
-from localplast.plot import COLOURS, legend, style
-from localplast.scan import Drive, events, scan, spike_counts, traces
+from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.phenomenon import Finding, Phenomenon, labelled
+from localplast.study.scan import Drive, events, scan, spike_counts, traces
 
 __all__ = ["Conditions", "blocks", "protocol"]
 

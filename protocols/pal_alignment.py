@@ -7,17 +7,17 @@ weights in both directions at first, is shown one pattern per millisecond.
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import momentum
 from localplast.models import pal_output, pal_pyramidal, sacramento_interneuron
 from localplast.models.layers import in_turn
 from localplast.network import transposed
-from localplast.optimise import momentum
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["aligning", "angles", "contenders", "course", "figure", "learning", "logistic", "network", "protocol", "told"]
 

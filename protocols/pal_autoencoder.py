@@ -7,15 +7,15 @@ classifier, which the network does not know of.
 import numpy as np
 from brian2 import ms
 
-from localplast.datasets import mnist, pooled
-from localplast.loss import mse
+from localplast.learning.optimise import adam
 from localplast.models.layers import stream
 from localplast.network import uniform
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.pal_alignment import aligning, angles, contenders, course, figure, learning
+from localplast.runs.run import run
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
-from localplast.verbs import run
+from localplast.task.datasets import mnist, pooled
+from localplast.task.loss import mse
 
 __all__ = ["images_task", "network", "protocol", "separability", "told"]
 

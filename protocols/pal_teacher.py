@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.loss import mse
 from localplast.network import uniform
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["course", "network", "protocol", "told"]
 
@@ -37,7 +37,7 @@ def course(net, record):
     """The three weights of the chain along training."""
     import matplotlib.pyplot as plt
 
-    from localplast.plot import COLOURS, legend, style
+    from localplast.show.plot import COLOURS, legend, style
 
     drawn, ax = plt.subplots(figsize=(5, 3.2), constrained_layout=True)
     first = net.draw(record.attrs["seed"]).weights

@@ -8,14 +8,14 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.datasets import yin_yang
-from localplast.loss import mse
+from localplast.learning.optimise import adam
 from localplast.models.layers import classes
 from localplast.network import uniform
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.pal_alignment import aligning, contenders, course, figure, learning, told
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.datasets import yin_yang
+from localplast.task.loss import mse
 
 __all__ = ["network", "points_task", "protocol"]
 

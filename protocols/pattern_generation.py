@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from brian2 import ms, second
 
-from localplast.loss import mse, rate
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.protocol import Preset, Protocol
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 __all__ = ["frozen_pattern", "network", "protocol", "sum_of_sines"]
 

@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.network import normal
-from localplast.optimise import sgd
-from localplast.plot import COLOURS, legend, style
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.microcircuit import bars_task
 from localplast.rules import dendritic
+from localplast.show.plot import COLOURS, legend, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
+from localplast.task.loss import mse
 
 __all__ = ["figure", "network", "protocol", "results"]
 

@@ -11,17 +11,17 @@ from functools import partial
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender
-from localplast.datasets import mnist, pooled
-from localplast.loss import branching, cross_entropy, rate
+from localplast.learning.optimise import adam, madgrad
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
-from localplast.optimise import adam, madgrad
 from localplast.packages import need_torch
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays, optimiser
 from localplast.rules import bptt
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.datasets import mnist, pooled
+from localplast.task.loss import branching, cross_entropy, rate
 
 __all__ = ["network", "permutation", "pixel_trials", "protocol"]
 

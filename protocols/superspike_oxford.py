@@ -6,11 +6,11 @@ Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 6; patterns, sizes and numbers
 import numpy as np
 from brian2 import ms, second
 
-from localplast.datasets import oxford
-from localplast.loss import mse
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.datasets import oxford
+from localplast.task.loss import mse
 
 __all__ = ["network", "pattern_trial", "protocol"]
 

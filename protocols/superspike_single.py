@@ -5,15 +5,15 @@ a van Rossum readout compares with target spikes, and whose loss is ``mse()`` ag
 """
 
 import numpy as np
-from brian2 import mV, ms, second
+from brian2 import ms, mV, second
 
-from localplast.loss import mse
+from localplast.learning.optimise import rmaxprop
 from localplast.models import superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import rmaxprop
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, superspike
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 __all__ = ["frozen_trial", "hidden_rules", "judged", "judged_trials", "network", "protocol", "published_optimiser"]
 

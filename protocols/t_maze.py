@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 from brian2 import ms
 
-from localplast.loss import gumbel, rate, reward
 from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.protocol import Preset, Protocol
 from localplast.protocols import evidence_accumulation as evidence
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import gumbel, rate, reward
 
 __all__ = ["maze_trials", "network", "protocol"]
 

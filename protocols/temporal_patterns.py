@@ -9,14 +9,14 @@ e-prop or by BPTT (online and local: Vassallo & TaheriNejad, arXiv:2601.00668). 
 import numpy as np
 from brian2 import ms, second
 
-from localplast.comparison import Contender, tuned
-from localplast.loss import cross_entropy, rate
+from localplast.learning.optimise import adam
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, synaptic, uniform
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop
+from localplast.study.compare import Contender, tuned
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, rate
 
 __all__ = ["network", "pattern_trials", "patterns", "protocol"]
 

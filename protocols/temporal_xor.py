@@ -6,13 +6,13 @@ that no weights of a single layer separate them.
 """
 
 import numpy as np
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.loss import mse
 from localplast.network import normal
-from localplast.protocol import Preset, Protocol
 from localplast.protocols.superspike_single import hidden_rules, judged, judged_trials, published_optimiser
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.loss import mse
 
 __all__ = ["network", "protocol", "xor_trials"]
 

@@ -6,18 +6,18 @@ Urbanczik & Senn 2014, Neuron 81:521, fig. 1B; numbers as in NEST's ``urbanczik_
 
 import numpy as np
 import xarray as xr
-from brian2 import Hz, mV, ms, pA, pF
+from brian2 import Hz, ms, mV, pA, pF
 
-from localplast.comparison import Contender
-from localplast.loss import mse
+from localplast.learning.optimise import adam, momentum
 from localplast.models import graded_readout, urbanczik_senn
 from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import adam, momentum
-from localplast.plot import COLOURS, style
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, dendritic
+from localplast.runs.run import run
+from localplast.show.plot import COLOURS, style
+from localplast.study.compare import Contender
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
-from localplast.verbs import run
+from localplast.task.loss import mse
 
 __all__ = [
     "conductances", "correlation", "figure", "low_pass", "matching_potential", "network", "potentials", "prediction",
@@ -149,7 +149,7 @@ def potentials(seen, ax, *, title=""):
 def figure(net, trials, before, after, **options):
     """One repetition of the pattern before learning, with the teacher, and after learning without it.
 
-    ``before`` and ``after`` are :class:`~localplast.network.Values`.
+    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
     import matplotlib.pyplot as plt
 

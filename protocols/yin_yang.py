@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.comparison import Contender, tuned, usual
-from localplast.datasets import yin_yang
-from localplast.loss import cross_entropy
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.protocol import Preset, Protocol
+from localplast.neuron.surrogate import triangle
 from localplast.rules import bptt
-from localplast.surrogate import triangle
+from localplast.study.compare import Contender, tuned, usual
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.datasets import yin_yang
+from localplast.task.loss import cross_entropy
 
 __all__ = ["latency_trials", "network", "points_task", "protocol"]
 

@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from localplast import protocols
-from localplast.backends import kernel_build
-from localplast.backends.brian2_backend import block_for
-from localplast.backends.brian2_run import session
-from localplast.backends.torch_step import Twin, leaves
-from localplast.lower import lower
-
+from localplast.backends.brian2.learner import block_for
+from localplast.backends.brian2.session import session
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.torch.step import Twin, leaves
+from localplast.neuron.step import lower
 
 #: What protocols read, below LOCALPLAST_DATA.
 FILES = {

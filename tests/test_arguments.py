@@ -12,7 +12,7 @@ import localplast as lp
 from localplast import delay, losses, rules, surrogate
 from localplast.arguments import check_backend
 from localplast.models import leaky_readout, lif
-from localplast.parts import Random
+from localplast.network import Random
 from localplast.rules import bptt, eprop
 
 STEPS = 12
@@ -185,8 +185,8 @@ CALLS = {
     "weights every time": (lambda: learn(record={"cues_rec.weight": {"every": 5 * ms}}), "weights are kept each so many updates"),
     "record of a number": (lambda: simulate(record=5), "cannot record 5: give names such as 'rec.v'"),
     "options of a record": (lambda: simulate(record={"rec.v": 5}), "cannot record 'rec.v': give names"),
-    "states while learning": (lambda: learn(record=["rec.v"]), r"cannot record 'rec.v' while a task is learned.*localplast.live"),
-    "spikes while learning": (lambda: learn(record=["rec.spikes"]), r"cannot record 'rec.spikes' while .*localplast.live"),
+    "states while learning": (lambda: learn(record=["rec.v"]), r"cannot record 'rec.v' while a task is learned.*localplast.runs.live"),
+    "spikes while learning": (lambda: learn(record=["rec.spikes"]), r"cannot record 'rec.spikes' while .*localplast.runs.live"),
     "rule of a simulation": (lambda: simulate(rule=eprop()), "Trials are simulated, and nothing learns: leave out rule="),
     "optimiser of a simulation": (lambda: simulate(optimiser=lp.sgd(1.0)), "leave out optimiser="),
     "loss of a simulation": (lambda: simulate(loss=losses.mse()), "leave out loss="),

@@ -5,21 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms, second
+from brian2 import ms, mV, second
 
 import localplast as lp
 from localplast import dale
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.errors import RunawayError, NetworkError
-from localplast.loss import mse
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.errors import NetworkError, RunawayError
+from localplast.learning.optimise import adam, sgd
 from localplast.models import cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import adam, sgd
 from localplast.rules import bptt, eprop
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 N_IN, N, N_OUT, STEPS = 5, 6, 2, 60
 SIGNS = np.array([1, 1, 1, 1, -1, -1])

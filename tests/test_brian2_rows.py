@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from brian2 import ms
 
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.loss import mse
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.learning.optimise import adam
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dale, normal
-from localplast.optimise import adam
 from localplast.rules import eprop
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 STEPS, SIZE, SIGNS = 60, 24, np.array([1, 1, 1, 1, 1, 1, -1, -1])
 

@@ -6,8 +6,10 @@ import pytest
 import sympy
 import torch
 
-from localplast.calculus import OPERATIONS, Tape, differentiate, exprel, symbol, to_sympy
-from localplast.text import to_text
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.tape import OPERATIONS, Tape, exprel
+from localplast.equations.text import to_text
 
 EXPRESSIONS = [
     "x + 2*y - z/3", "x**2*y", "x**3 - y**-1", "sqrt(y)", "exp(-x/y)", "log(y)", "sin(x)*cos(z)", "tan(x)", "sinh(x)",

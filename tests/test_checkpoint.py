@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from localplast.checkpoint import digest, load_checkpoint, restore_rng, rng_state, save_checkpoint
 from localplast.errors import LocalplastError
+from localplast.runs.store import digest, load_checkpoint, restore_rng, rng_state, save_checkpoint
 
 ARRAYS = {"weight": np.arange(12.0).reshape(3, 4), "in_flight": np.eye(3, dtype=bool), "step": np.array(7)}
 DTYPES = hnp.boolean_dtypes() | hnp.integer_dtypes() | hnp.unsigned_integer_dtypes() | hnp.floating_dtypes()

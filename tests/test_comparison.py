@@ -12,14 +12,14 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.alignment import as_it_is, feedback, feedback_cosines, gradient_measures
-from localplast.checkpoint import replacement
-from localplast.comparison import compare, store_of
-from localplast.fit import Fit
 from localplast.models import leaky_readout, lif
-from localplast.progress import progress
-from localplast.protocol import Preset, Protocol
 from localplast.rules import bptt, eprop, feedback_alignment
+from localplast.runs.fit import Fit
+from localplast.runs.progress import progress
+from localplast.runs.store import replacement
+from localplast.study.alignment import as_it_is, feedback, feedback_cosines, gradient_measures
+from localplast.study.compare import compare, store_of
+from localplast.study.protocol import Preset, Protocol
 
 STEPS = 30
 
@@ -246,7 +246,7 @@ def test_run_show_and_resume(toy, tmp_path):
 
 @pytest.mark.thorough
 def test_an_interrupted_comparison_resumes_to_the_same_table(tmp_path, monkeypatch):
-    from localplast import fit
+    from localplast.runs import fit
 
     rules = {"e-prop": lp.Contender(eprop(feedback="random"), "torch"), "BPTT": bptt()}
     settings = dict(optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=4, test=6, probes=2)
@@ -308,8 +308,8 @@ def test_a_request_to_stop_is_answered(command, said, number, code, toy, tmp_pat
 
 def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, caplog, capsys):
     """For all runs of the process: how long, how far, how well, and how much longer."""
-    monkeypatch.setattr("localplast.progress.EVERY", 0.05)
-    caplog.set_level("INFO", "localplast.progress")
+    monkeypatch.setattr("localplast.runs.progress.EVERY", 0.05)
+    caplog.set_level("INFO", "localplast.runs.progress")
     for show in (None, True, False):
         with progress("one", 10, show=show) as one, progress("other", 4, done=2, show=show):
             one(5, loss=0.25, accuracy=np.nan)

@@ -4,8 +4,8 @@ import pytest
 from brian2 import ms, mV, nA, nS, pA, pF
 
 from localplast import Compartment, active_coupling, cell, coupling, one_way_coupling
-from localplast.channels import Channel, ampa, gaba, nmda, plateau
 from localplast.errors import ModelError
+from localplast.neuron.channels import Channel, ampa, gaba, nmda, plateau
 
 
 def leaky(name="soma", C=50 * pF, g_leak=2.5 * nS, **options):

@@ -10,11 +10,11 @@ from scipy.linalg import expm
 
 import localplast as lp
 from localplast import Compartment, active_coupling, cell, coupling, one_way_coupling
-from localplast.backends.brian2_run import codegen
-from localplast.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
+from localplast.backends.brian2.session import codegen
 from localplast.models import leaky_readout, plateau_cell, pyramidal, two_compartment
+from localplast.neuron.channels import Channel, adaptation, ampa, bap, calcium, gaba, na_spike, nmda, noise, plateau
 from localplast.rules import bptt
-from localplast.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
+from localplast.study.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
 
 DT = 0.05 * ms
 SPIKE = dict(g_rise=30 * nS, g_fall=14 * nS, theta=-40 * mV, rise=1.2 * ms, fall=2.4 * ms, pause=0.2 * ms, tau_ref=5 * ms)

@@ -7,11 +7,11 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import cli, plot, protocols
-from localplast.comparison import compare, tuned
 from localplast.models import alif, leaky_readout, lif
-from localplast.protocol import Preset, Protocol
-from localplast.report import table
 from localplast.rules import bptt, eprop
+from localplast.study.compare import compare, tuned
+from localplast.study.protocol import Preset, Protocol
+from localplast.study.report import table
 
 STEPS = 30
 

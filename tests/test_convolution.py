@@ -9,12 +9,12 @@ from brian2 import ms, mV
 
 import localplast as lp
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.images import form_of
-from localplast.mirror import mirror
 from localplast.models import graded_readout, leaky_readout, lif
 from localplast.models.latent_equilibrium import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
+from localplast.network.convolution import form_of
 from localplast.rules import bptt, dendritic, eprop, rtrl
+from localplast.runs.mirror import mirror
 
 FORMS = {
     "plain": lp.convolution((2, 6, 5), 3, 3),

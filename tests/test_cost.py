@@ -8,10 +8,10 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast import cost
-from localplast.cost import machine, peak_memory, state_bytes
 from localplast.models import alif, leaky_readout, lif
 from localplast.rules import bptt, eprop
+from localplast.study import cost
+from localplast.study.cost import machine, peak_memory, state_bytes
 
 MB = 2**20
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
@@ -110,7 +110,7 @@ def test_the_machine_is_named():
 
 @linux
 def test_the_memory_of_bptt_grows_with_the_trial_and_that_of_traces_does_not():
-    from localplast.backends.torch_backend import gradient
+    from localplast.backends.torch.gradient import gradient
 
     def needed(steps, **options):
         net, raster = network(lif()), np.random.default_rng(0).random((200, steps, 4)) < 0.3

@@ -4,15 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
-from localplast.delay import gaussian, triangle
 from localplast.errors import LocalplastWarning, NetworkError
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, synaptic
+from localplast.network.delays import gaussian, triangle
+from localplast.neuron.surrogate import triangle as surrogate
 from localplast.rules import bptt
-from localplast.surrogate import triangle as surrogate
 from localplast.task import Task, Trials
 
 
@@ -33,7 +33,7 @@ def learned(kernel):
 
 KERNELS = {
     "of a fixed delay": (lambda: axonal(2 * ms, kernel=triangle(3 * ms)), "its delay does not learn, so it has no triangle kernel"),
-    "a surrogate": (lambda: learned(surrogate()), r"is no kernel of a delay; write localplast.delay.triangle\(...\) or gaussian"),
+    "a surrogate": (lambda: learned(surrogate()), r"is no kernel of a delay; write lp.delay.triangle\(...\) or gaussian"),
     "width without unit": (lambda: learned(gaussian(3)), "the width 3 of its kernel is not a time from 0"),
     "negative width": (lambda: learned(gaussian(-3 * ms)), "the width .* is not a time from 0; write"),
     "final width in volts": (lambda: learned(triangle(3 * ms, final=1 * mV)), "the final width 1. . mvolt of"),

@@ -7,17 +7,19 @@ import xarray as xr
 from brian2 import ms
 
 import localplast as lp
-from localplast import cli, protocols, verbs
-from localplast.alignment import gradient_measures
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.measure import measures
+from localplast import cli, protocols
+from localplast.analysis.distance import measures
+from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.learning.optimise import adam
 from localplast.models import leaky_readout, lif
-from localplast.optimise import adam
-from localplast.protocol import Preset, Protocol
 from localplast.protocols import psmnist, temporal_patterns
 from localplast.rules import bptt, eprop
+from localplast.runs import options as run_options
+from localplast.study.alignment import gradient_measures
+from localplast.study.protocol import Preset, Protocol
+from localplast.task import datasets
 
 needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
@@ -63,7 +65,7 @@ def test_a_coarser_picture_holds_means_of_squares(images):
 def test_the_published_split_leaves_the_validation_images_out():
     task = psmnist.task(pool=14)
     labels = np.concatenate([task.training(k, 5500, 0).target for k in range(10)])
-    (_, learned), (_, tested) = lp.datasets.mnist()
+    (_, learned), (_, tested) = datasets.mnist()
     np.testing.assert_array_equal(np.bincount(labels), np.bincount(learned[:55_000]))
     assert not np.array_equal(np.bincount(labels), np.bincount(learned[5000:]))
     np.testing.assert_array_equal(task.testing(50, 0).target, tested[:50])
@@ -309,7 +311,7 @@ def test_a_checkpoint_goes_from_one_device_to_another():
 
 
 def test_a_run_hands_its_device_on(monkeypatch):
-    monkeypatch.setattr(verbs, "check_device", lambda *found: None)
+    monkeypatch.setattr(run_options, "check_device", lambda *found: None)
     net, task = recurrent(), lp.Task.generated("noise", lambda rng, n: labelled(0, n))
     options = dict(rule=bptt(), optimiser=adam(0.01), batch=4, updates=2, test=4, backend="torch")
     seen = []
@@ -341,9 +343,9 @@ def test_a_device_that_is_there_is_accepted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
-        verbs.check_device(device, "torch")
+        run_options.check_device(device, "torch")
     with pytest.raises(lp.LocalplastError, match="finds 2 CUDA devices"):
-        verbs.check_device("cuda:2", "torch")
+        run_options.check_device("cuda:2", "torch")
 
 
 # --- the command line ---------------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 import localplast as lp
 from localplast import cli, models, rules
-from localplast.describe import describe_model
-from localplast.locality import storage
 from localplast.models import alif, cuba_lif, eprop_2020, instant_readout, leaky_readout, lif, superspike_lif
 from localplast.network import Input, Network, Population, Projection, normal, synaptic
-from localplast.notation import escape, math_name
-from localplast.plan import plan
-from localplast.samples import SAMPLES, sample
+from localplast.program.learn import plan
+from localplast.program.locality import storage
+from localplast.show.describe import describe_model
+from localplast.show.examples import SAMPLES, sample
+from localplast.show.notation import escape, math_name
 
 mse, cross_entropy = lp.losses.mse, lp.losses.cross_entropy
 

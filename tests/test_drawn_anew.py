@@ -5,10 +5,10 @@ import pytest
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast import fit, verbs
-from localplast.backends.torch_learn import TorchLearner
+from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop
+from localplast.runs import fit, simulate
 
 STEPS = 12
 NOISY = lp.NeuronModel(
@@ -64,7 +64,7 @@ def test_noise_is_drawn_anew_in_every_update_and_from_the_seed():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("make", [spiking, noisy])
 def test_every_trial_and_every_chunk_has_dice_of_its_own(make, backend, monkeypatch):
-    monkeypatch.setattr(verbs, "BLOCK_NUMBERS", 2 * STEPS * 3)  # two trials at a time
+    monkeypatch.setattr(simulate, "BLOCK_NUMBERS", 2 * STEPS * 3)  # two trials at a time
     net = make()
     seen = [lp.run(net, presented(net, 5), backend=backend, record=["out.v"], seed=s)["out"]["v"].values for s in (0, 0, 1)]
     np.testing.assert_array_equal(seen[0], seen[1])

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import mse
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.rules import eprop
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 DRAWN = uniform(6 * ms, mean=5 * ms, fan_in=False)
 SHAPES = {axonal: (5,), dendritic: (7,), synaptic: (5, 7)}
@@ -80,7 +80,7 @@ def test_bounds_the_wrong_way_round():
 
 
 def test_no_mirror():
-    from localplast.mirror import later
+    from localplast.runs.mirror import later
 
     net = network(axonal(DRAWN))
     with pytest.raises(UnsupportedError, match="'cues_rec': a mirror needs to know its delays"):

@@ -7,7 +7,14 @@ from scipy.signal import find_peaks
 
 import localplast as lp
 from localplast import LocalplastError, NetworkError, ms
-from localplast.dynamics import branching, delay_lines, population_rate, rate_spectrum, spectral_radius, subsampled_branching
+from localplast.analysis.dynamics import (
+    branching,
+    delay_lines,
+    population_rate,
+    rate_spectrum,
+    spectral_radius,
+    subsampled_branching,
+)
 from localplast.models import leaky_readout, lif
 
 DT = 1e-3

@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.calculus import symbol
-from localplast.eligibility import derive
-from localplast.loss import mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.language import symbol
+from localplast.learning.eligibility import derive
 from localplast.models import alif, cuba_lif, eprop_2020, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
-from localplast.plan import plan
+from localplast.neuron.surrogate import arctan, triangle
+from localplast.program.learn import plan
 from localplast.rules import bptt, eprop
-from localplast.surrogate import arctan, triangle
 from localplast.task import Trials
+from localplast.task.loss import mse, rate
 
 N_IN, N, N_OUT, TRIALS, STEPS = 6, 7, 2, 2, 70
 

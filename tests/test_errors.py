@@ -7,19 +7,20 @@ import pytest
 import torch
 from brian2 import ms, mV, nA
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.brian2_backend import block_for, gradient
-from localplast.backends.brian2_run import session
-from localplast.backends.torch_step import Twin, leaves
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.brian2.learner import block_for, gradient
+from localplast.backends.brian2.session import session
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import Twin, leaves
 from localplast.errors import DatasetError, LocalplastError, ModelError, NetworkError, RunawayError, UnsupportedError
-from localplast.loss import mse
-from localplast.lower import lower
 from localplast.models import cuba_lif, eprop_2020, leaky_readout, lif, van_rossum_readout
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
+from localplast.neuron.step import lower
+from localplast.neuron.surrogate import Surrogate, triangle
 from localplast.rules import bptt, decolle, dfa, drtp, eprop, feedback_alignment, ottt, rtrl, sltt, superspike
-from localplast.surrogate import Surrogate, triangle
 from localplast.task import Poisson, Trials
+from localplast.task.loss import mse
 
 # ---------------------------------------------------------------------------------------------- models
 

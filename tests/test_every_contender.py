@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from localplast import protocols
-from localplast.network import SameAs
-from localplast.protocol import Protocol
-from localplast.report import contenders
-from localplast.serialise import encode
+from localplast.files import encode
+from localplast.network.weights import SameAs
+from localplast.study.protocol import Protocol
+from localplast.study.report import contenders
 
 
 @dataclass(frozen=True)

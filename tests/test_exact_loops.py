@@ -11,14 +11,15 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import ModelError, NeuronModel
-from localplast.backends.torch_fused import Fused
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.calculus import Tape, symbol, to_sympy
-from localplast.language import read
-from localplast.lower import jacobian, lower
-from localplast.matrix_exp import LARGEST_SIZE, matrix_exp, value
+from localplast.backends.c.call import Fused
+from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import read, symbol
+from localplast.equations.matrix_exp import LARGEST_SIZE, matrix_exp, value
+from localplast.equations.tape import Tape
+from localplast.equations.text import to_text
+from localplast.neuron.step import jacobian, lower
 from localplast.rules import bptt, eprop
-from localplast.text import to_text
 
 RTOL = 1e-13
 

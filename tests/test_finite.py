@@ -6,14 +6,15 @@ import torch
 
 import localplast as lp
 from localplast import NeuronModel, ms, mV
-from localplast.backends import torch_backend
-from localplast.backends.torch_step import Twin, leaves
-from localplast.calculus import Tape, differentiate, to_sympy
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import Twin, leaves
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.tape import Tape
 from localplast.errors import RunawayError
-from localplast.finite import first_not_finite
 from localplast.models import leaky_readout, lif, pyramidal, urbanczik_senn
+from localplast.neuron.surrogate import Surrogate, arctan, boxcar, exponential, fast_sigmoid, logistic, ramp, triangle
+from localplast.program.finite import first_not_finite
 from localplast.rules import bptt, eprop, rtrl
-from localplast.surrogate import Surrogate, arctan, boxcar, exponential, fast_sigmoid, logistic, ramp, triangle
 
 TRIALS = lp.Trials({"cues": np.random.default_rng(0).random((4, 40, 6)) < 0.2}, target=np.array([0, 1, 0, 1]))
 WAYS = {

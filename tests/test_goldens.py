@@ -12,13 +12,15 @@ import pytest
 from brian2 import ms
 
 from localplast import protocols
-from localplast.backends import torch_fused, torch_graded, torch_online
+from localplast.backends.c import call as torch_fused
+from localplast.backends.c import graded_call as torch_graded
+from localplast.backends.c import online_call as torch_online
+from localplast.equations.slopes import FUNCTIONS
 from localplast.errors import LocalplastError
-from localplast.fit import Fit
-from localplast.protocol import Protocol
-from localplast.report import contenders
 from localplast.rules import eprop
-from localplast.slopes import FUNCTIONS
+from localplast.runs.fit import Fit
+from localplast.study.protocol import Protocol
+from localplast.study.report import contenders
 
 GOLDENS = Path(__file__).with_name("goldens.json")
 #: Trials of a program, and no more of them in a batch: the text must not depend on how much is presented.

@@ -9,20 +9,20 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends import torch_learn
-from localplast.backends.kernel_build import missing
-from localplast.backends.torch_graded import GradedKernel, why_not_graded
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.images import convolution
-from localplast.loss import mse
+from localplast.backends.c.compile import missing
+from localplast.backends.c.graded_call import GradedKernel, why_not_graded
+from localplast.backends.torch import learner as torch_learn
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.learning.optimise import adam, momentum, rmsprop, sgd
 from localplast.models import gle, gle_output, graded_readout, latent_equilibrium, latent_equilibrium_output, lif
 from localplast.models.layers import layered
-from localplast.optimise import adam, momentum, rmsprop, sgd
-from localplast.plan import plan
+from localplast.network import convolution
+from localplast.program.learn import plan
 from localplast.protocols.microcircuit import circuit
 from localplast.rules import dendritic
+from localplast.task.loss import mse
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason="needs a C compiler")
 

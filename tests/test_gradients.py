@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.backends import torch_backend
-from localplast.backends.torch_delay import FeedbackProduct
-from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.delay_line import FeedbackProduct
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError
-from localplast.loss import mse
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 N_IN, N, N_OUT, TRIALS = 4, 5, 2, 3
 

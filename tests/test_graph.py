@@ -7,9 +7,9 @@ import pytest
 from brian2 import ms
 
 from localplast.errors import NetworkError
-from localplast.graph import EDGES, check_cut, components, projection_edges
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection
+from localplast.network.credit_graph import EDGES, check_cut, components, projection_edges
 
 
 def spiking(links, readouts=(), order=None):

@@ -8,13 +8,13 @@ import pytest
 
 import localplast as lp
 from localplast import ms
-from localplast.backends.kernel_plan import make_plan
-from localplast.backends.kernel_source import source
-from localplast.backends.torch_step import leaves
-from localplast.bounded import check_bounded, check_written
+from localplast.backends.c.forward import source
+from localplast.backends.c.layout import make_plan
+from localplast.backends.torch.step import leaves
+from localplast.equations.bounded import check_bounded, check_written
 from localplast.errors import LocalplastError, ModelError
 from localplast.models import alif, leaky_readout, lif
-from localplast.surrogate import Surrogate
+from localplast.neuron.surrogate import Surrogate
 
 #: What each payload carries, so that it is found wherever it comes out.
 MARK = "own_mark"

@@ -18,17 +18,17 @@ import xarray as xr
 from brian2 import ms
 
 import localplast as lp
-from localplast import fit
-from localplast.checkpoint import load_checkpoint, save_checkpoint
-from localplast.comparison import compare
 from localplast.errors import DiskError, Interrupted
-from localplast.interrupt import still_deaf
-from localplast.lock import only_writer
-from localplast.loss import gumbel, mse, reward
 from localplast.models import alif, leaky_readout, lif
-from localplast.record import Recorder
 from localplast.rules import bptt, dendritic, eprop, feedback_alignment
-from localplast.samples import sample
+from localplast.runs import fit
+from localplast.runs.interrupt import still_deaf
+from localplast.runs.lock import only_writer
+from localplast.runs.record import Recorder
+from localplast.runs.store import load_checkpoint, save_checkpoint
+from localplast.show.examples import sample
+from localplast.study.compare import compare
+from localplast.task.loss import gumbel, mse, reward
 
 STEPS, UPDATES = 15, 4
 
@@ -622,6 +622,6 @@ def test_a_checkpoint_with_delays_that_cannot_be_is_refused(delay, tmp_path):
 
 
 def test_other_versions_are_told(begun, tmp_path, monkeypatch):
-    monkeypatch.setattr("localplast.identity.version", lambda package: "0.0")
+    monkeypatch.setattr("localplast.runs.identity.version", lambda package: "0.0")
     with pytest.warns(lp.LocalplastWarning, match="began with .*numpy .*, now 0.0.*: the last digits may differ"):
         learn("an adjoint", begun, True, updates=2)

@@ -5,17 +5,18 @@ import functools
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.backends import kernel_build, torch_fused
-from localplast.backends.kernel_plan import make_plan
-from localplast.backends.torch_fused import Fused, why_not
-from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.backends.c import call as torch_fused
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.call import Fused
+from localplast.backends.c.layout import make_plan, why_not
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.neuron import NeuronModel
-from localplast.surrogate import arctan, boxcar, exponential, triangle
+from localplast.neuron.surrogate import arctan, boxcar, exponential, triangle
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

@@ -5,23 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.backends import kernel_build
-from localplast.backends.torch_backend import prepare
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel, why_not_online
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.loss import cross_entropy, mse, rate
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.neuron import NeuronModel
-from localplast.optimise import adam, sgd
-from localplast.plan import plan
+from localplast.neuron.surrogate import arctan, triangle
+from localplast.program.learn import plan
 from localplast.rules import eprop
-from localplast.surrogate import arctan, triangle
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

@@ -5,22 +5,25 @@ import functools
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 from localplast import delay
-from localplast.backends import kernel_build, torch_backend, torch_learn
-from localplast.backends.torch_fused import Fused, why_not
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import Twin, leaves, simulate
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.call import Fused
+from localplast.backends.c.layout import why_not
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch import learner as torch_learn
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import branching, cross_entropy
+from localplast.learning.optimise import adam
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, normal, uniform
 from localplast.neuron import NeuronModel
-from localplast.optimise import adam
+from localplast.neuron.surrogate import arctan, triangle
 from localplast.rules import bptt
-from localplast.surrogate import arctan, triangle
 from localplast.task import Trials
+from localplast.task.loss import branching, cross_entropy
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

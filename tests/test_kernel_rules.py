@@ -9,19 +9,20 @@ import torch
 from brian2 import Hz, ms
 
 from localplast import rules
-from localplast.backends import kernel_build, torch_learn
-from localplast.backends.torch_backend import prepare
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel, why_not_online
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch import learner as torch_learn
+from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import LocalplastError
-from localplast.loss import cross_entropy, gumbel, mse, rate, reward, smooth_l1
+from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
-from localplast.optimise import adam, sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, gumbel, mse, rate, reward, smooth_l1
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

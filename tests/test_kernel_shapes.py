@@ -9,20 +9,20 @@ import torch
 
 import localplast as lp
 from localplast import ms
-from localplast.backends import kernel_build
-from localplast.backends.kernel_arguments import pointers
-from localplast.backends.torch_backend import prepare
-from localplast.backends.torch_fused import Fused
-from localplast.backends.torch_graded import GradedKernel, why_not_graded
-from localplast.backends.torch_online import OnlineKernel, why_not_online
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.backends.torch_traces import OnlineLearner
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.arguments import pointers
+from localplast.backends.c.call import Fused
+from localplast.backends.c.graded_call import GradedKernel, why_not_graded
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError
-from localplast.loss import mse
 from localplast.models import gle, gle_output, leaky_readout, lif
 from localplast.models.layers import layered
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import eprop
+from localplast.task.loss import mse
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 

@@ -8,18 +8,25 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast import cost, fit, rules
-from localplast.filters import Immediate
-from localplast.loss import cross_entropy, mse
+from localplast import rules
+from localplast.learning.filters import Immediate
 from localplast.models import (
-    instant_readout, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif, van_rossum_readout,
+    instant_readout,
+    latent_equilibrium,
+    latent_equilibrium_output,
+    leaky_readout,
+    lif,
+    van_rossum_readout,
 )  # fmt: skip
 from localplast.models.layers import layered, stream
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic, uniform
-from localplast.record import Request
+from localplast.neuron.surrogate import triangle
 from localplast.rules import bptt, dendritic, eprop
-from localplast.surrogate import triangle
+from localplast.runs import fit
+from localplast.runs.request import Request
+from localplast.study import cost
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse
 
 STEPS = 30
 
@@ -326,7 +333,7 @@ def test_a_layered_signal_refuses_what_is_not_heard_at_once():
 def test_weights_that_cannot_matter_stay(engine, update, monkeypatch):
     """Bit for bit, with an optimiser that divides by the size of gradients."""
     if engine == "plain":
-        monkeypatch.setattr("localplast.backends.torch_learn.why_not_online", lambda *args, **options: "asked for")
+        monkeypatch.setattr("localplast.backends.torch.learner.why_not_online", lambda *args, **options: "asked for")
     net, backend = with_idle_weights("errors"), "brian2" if engine == "brian2" else "torch"
     options = {"optimiser": lp.adam(0.01), "updates": 2, "loss": mse(), "backend": backend}
     found, start = learn(net, noise(1), eprop(update=update, reset=True), **options), net.draw(0).weights

@@ -6,9 +6,9 @@ import xarray as xr
 
 import localplast as lp
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered, stream
-from localplast.optimise import sgd
 from localplast.rules import bptt, dendritic, eprop
 
 RATE = 0.2

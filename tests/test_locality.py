@@ -6,27 +6,27 @@ import functools
 import brian2 as b2
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 from brian2.codegen.runtime.cython_rt.cython_rt import CythonCodeObject
 
 from localplast import rules
-from localplast.backends import torch_backend
-from localplast.backends.brian2_audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2_build import Block, build, longest_delay
-from localplast.backends.brian2_run import codegen
-from localplast.calculus import symbol
-from localplast.eligibility import Derived
+from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
+from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.session import codegen
+from localplast.backends.torch import gradient as torch_backend
+from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
-from localplast.filters import AsReadout, Smoothing
-from localplast.locality import LocalityError, audit, reads
-from localplast.loss import cross_entropy, mse, rate, reward
+from localplast.learning.eligibility import Derived
+from localplast.learning.filters import AsReadout, Smoothing
+from localplast.learning.optimise import adam, momentum, sgd
+from localplast.learning.signal import Broadcast
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
-from localplast.optimise import adam, momentum, sgd
-from localplast.plan import plan
-from localplast.samples import sample
-from localplast.signal import Broadcast
+from localplast.program.learn import plan
+from localplast.program.locality import LocalityError, audit, reads
+from localplast.show.examples import sample
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate, reward
 
 MODELS = {"lif": lif, "alif": alif, "cuba": cuba_lif}
 LOCAL = [n for n in rules.__all__ if n != "feedback_alignment" and getattr(rules, n)().local]

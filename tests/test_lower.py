@@ -9,15 +9,16 @@ import torch
 from brian2 import NeuronGroup, defaultclock, ms, mV, nS
 
 import localplast.models
-from localplast.backends.brian2_backend import block_for
-from localplast.backends.brian2_run import session
-from localplast.backends.torch_step import Twin, leaves
-from localplast.calculus import Tape, symbol
+from localplast.backends.brian2.learner import block_for
+from localplast.backends.brian2.session import session
+from localplast.backends.torch.step import Twin, leaves
+from localplast.equations.language import symbol
+from localplast.equations.tape import Tape
 from localplast.errors import ModelError
-from localplast.lower import check_integration, jacobian, lower
 from localplast.models import alif, cuba_lif, lif
 from localplast.network import Input, Network, Population, Projection
 from localplast.neuron import NeuronModel
+from localplast.neuron.step import check_integration, jacobian, lower
 from localplast.task import Trials
 
 METHODS = ["exact", "exponential_euler", "euler", "rk2", "rk4", "heun"]

@@ -8,7 +8,7 @@ import xarray as xr
 from brian2 import ms
 
 import localplast as lp
-from localplast.measure import MEASURES, cosine_of, measures
+from localplast.analysis.distance import MEASURES, cosine_of, measures
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop
 

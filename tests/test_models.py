@@ -5,10 +5,10 @@ import pytest
 from brian2 import ms, mV
 
 import localplast as lp
-from localplast.calculus import Tape
-from localplast.lower import lower
+from localplast.equations.tape import Tape
 from localplast.models import decolle_lif, instant_readout, leaky_readout, lif, superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection
+from localplast.neuron.step import lower
 from localplast.task import Trials
 
 

@@ -7,14 +7,24 @@ import numpy as np
 import pytest
 from brian2 import ms, mV, second
 
-from localplast.delay import gaussian
 from localplast.errors import NetworkError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import (
-    Delay, Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic, uniform,
-)  # fmt: skip
+    Delay,
+    Input,
+    Network,
+    Population,
+    Projection,
+    axonal,
+    dendritic,
+    normal,
+    same_as,
+    synaptic,
+    uniform,
+)
+from localplast.network.delays import gaussian
 from localplast.neuron import Mismatch
-from localplast.samples import sample
+from localplast.show.examples import sample
 
 
 def network(**changes):

@@ -7,12 +7,12 @@ import pytest
 from brian2 import ms, mV, nA
 
 import localplast.models
+from localplast.equations.statements import split_statements, split_threshold
 from localplast.errors import ModelError
+from localplast.files import decode, encode
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.serialise import decode, encode
-from localplast.statements import split_statements, split_threshold
-from localplast.surrogate import Surrogate, triangle
+from localplast.neuron.surrogate import Surrogate, triangle
 
 TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}
 

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from localplast.backends import kernel_build
+from localplast.backends.c import compile as kernel_build
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
-from localplast.backends import torch_backend
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.calculus import Tape
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.tape import Tape
 from localplast.errors import LocalplastError, UnsupportedError
-from localplast.loss import cross_entropy, mse, rate
+from localplast.learning.optimise import adam, madgrad, momentum, rmaxprop, rmsprop, sgd
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.optimise import adam, madgrad, momentum, rmaxprop, rmsprop, sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import eprop
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 UPDATES = 20
 

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 import localplast as lp
 from localplast import cli, protocols
-from localplast.compartments import Compartment, cell
 from localplast.errors import LocalplastError
-from localplast.phenomenon import Phenomenon, labelled, write_record
+from localplast.neuron import Compartment, cell
 from localplast.protocols import fixed_plateau
-from localplast.record import open_record
-from localplast.scan import Drive, double_exponential, events, pulses, scan, threshold, traces
+from localplast.runs.record import open_record
+from localplast.study.phenomenon import Phenomenon, labelled, write_record
+from localplast.study.scan import Drive, double_exponential, events, pulses, scan, threshold, traces
 
 DT = 0.05 * ms
 NAMES = [name for name in protocols.names() if isinstance(protocols.load(name), Phenomenon)]

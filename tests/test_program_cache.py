@@ -13,8 +13,10 @@ import pytest
 
 import localplast as lp
 from localplast import ms
-from localplast.backends import brian2_run, kernel_build, program_cache
-from localplast.backends.kernel_plan import why_not
+from localplast.backends.brian2 import session as brian2_run
+from localplast.backends.c import cache as program_cache
+from localplast.backends.c import compile as kernel_build
+from localplast.backends.c.layout import why_not
 from localplast.errors import LocalplastWarning
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt
@@ -169,7 +171,7 @@ def test_words_after_the_compiler_are_its_flags(cache, monkeypatch):
 @pytest.mark.thorough
 @needs_compiler
 def test_processes_may_build_the_same_kernel_at_once(tmp_path):
-    code = f"from localplast.backends.kernel_build import build; assert build({SEVEN!r}).seven() == 7"
+    code = f"from localplast.backends.c.compile import build; assert build({SEVEN!r}).seven() == 7"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     running = [subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate()[1] and process.returncode for process in running] in ([b"", b""], [0, 0])

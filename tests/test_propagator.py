@@ -11,14 +11,16 @@ from scipy.linalg import expm
 
 import localplast as lp
 from localplast import NeuronModel
-from localplast.backends.torch_fused import Fused
-from localplast.backends.torch_step import leaves
-from localplast.calculus import Tape, symbol, to_sympy
-from localplast.divided_exp import divided_exp, value
-from localplast.integration import known_to_integrator
-from localplast.lower import lower
+from localplast.backends.c.call import Fused
+from localplast.backends.torch.step import leaves
+from localplast.equations.divided_exp import divided_exp, value
+from localplast.equations.expressions import to_sympy
+from localplast.equations.language import symbol
+from localplast.equations.tape import Tape
 from localplast.models import cuba_lif, leaky_readout, van_rossum_readout
-from localplast.neuron import namespace
+from localplast.neuron.integration import known_to_integrator
+from localplast.neuron.namespace import namespace
+from localplast.neuron.step import lower
 from localplast.rules import bptt, eprop
 
 POINTS = [
@@ -213,7 +215,7 @@ def test_neurons_that_do_not_leak_are_the_limit_of_those_that_do(kind, monkeypat
     np.testing.assert_allclose(all_gradients(kind, 1e-9), expected, rtol=1e-6)
     np.testing.assert_allclose(all_gradients(kind, 1e-9), all_gradients(kind, 1e-9, backend="brian2"), rtol=1e-10)
     plain = all_gradients(kind, 0.0, bptt())
-    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
     np.testing.assert_allclose(all_gradients(kind, 0.0, bptt()), plain, rtol=1e-10)
 
 

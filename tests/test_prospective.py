@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import mV, ms, pA
+from brian2 import ms, mV, pA
 
 import localplast as lp
 from localplast.errors import ModelError, NetworkError, RunawayError, UnsupportedError
-from localplast.locality import audit
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import graded_readout
 from localplast.network import Input, Network, Population, Projection, axonal, normal, same_as, transposed
 from localplast.network import dendritic as dendritic_delay
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.optimise import sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 STEPS = 60
 EQUATIONS = """
@@ -288,7 +288,7 @@ def test_a_gradient_that_diverges_says_where(backend):
 
 def test_brian2_never_answers_with_the_numbers_of_torch(monkeypatch):
     """Noise may diverge on one backend only: what Torch finds is then no answer."""
-    from localplast.backends import torch_backend
+    from localplast.backends.torch import gradient as torch_backend
 
     monkeypatch.setattr(torch_backend, "gradient", lambda *_, **__: ({"up1.weight": np.zeros((3, 4))}, {}))
     steep = replace(CELL, equations=EQUATIONS.replace("tanh(u_breve)", "u_breve"), update="slope = 1e9*past")

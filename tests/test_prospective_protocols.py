@@ -11,17 +11,17 @@ from scipy.signal import sawtooth
 
 import localplast as lp
 from localplast import protocols
-from localplast.alignment import gradient_measures
-from localplast.comparison import Contender
-from localplast.datasets import mnist
 from localplast.errors import RunawayError
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered, stream
 from localplast.protocols import fourier_synthesis, presentation_time
 from localplast.protocols import latent_equilibrium as images
 from localplast.protocols.microcircuit import bars_task
-from localplast.report import contenders, inside, report
 from localplast.rules import bptt, dendritic
+from localplast.study.alignment import gradient_measures
+from localplast.study.compare import Contender
+from localplast.study.report import contenders, inside, report
+from localplast.task.datasets import mnist
 
 needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 

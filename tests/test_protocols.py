@@ -12,11 +12,8 @@ from brian2 import ms
 import localplast as lp
 from localplast import protocols
 from localplast.errors import DatasetError, LocalplastError
-from localplast.loss import Loss
+from localplast.learning.optimise import Optimiser, adam
 from localplast.network import Network
-from localplast.optimise import Optimiser, adam
-from localplast.phenomenon import Phenomenon
-from localplast.protocol import Preset, Protocol
 from localplast.protocols import decolle_nmnist, superspike_oxford, t_maze, temporal_xor
 from localplast.protocols import superspike_single as single
 from localplast.protocols.evidence_accumulation import evidence_trials
@@ -24,7 +21,10 @@ from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
 from localplast.rules import bptt, decolle, superspike
+from localplast.study.phenomenon import Phenomenon
+from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.loss import Loss
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
 PRESETS = [(name, preset) for name in LEARNED for preset in protocols.load(name).presets]

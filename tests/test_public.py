@@ -76,11 +76,8 @@ assert not {"torch", "brian2"} & set(sys.modules)
 
 def test_every_folder_with_python_is_packaged():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {"localplast.models", "localplast.protocols"}
-    for folder in [ROOT / "localplast", *(ROOT / "localplast").iterdir()]:
-        if folder.is_dir() and not folder.is_symlink() and list(folder.glob("*.py")):
-            found.add(".".join(folder.relative_to(ROOT).parts))
-    assert listed == found
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "localplast").rglob("*.py")}
+    assert listed == {"localplast.models", "localplast.protocols", *found}
 
 
 def test_every_folder_is_in_the_source_distribution():

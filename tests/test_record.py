@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
+from localplast.files import decode
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron import NeuronModel
-from localplast.record import Recorder, Request, open_record
-from localplast.serialise import decode
+from localplast.runs.record import Recorder, open_record
+from localplast.runs.request import Request
 
 STEPS = 6
 WANTED = {"rec.v": dict(neurons=[0, 3], every=2), "rec.spikes": {}, "out.v": {}, "cues_rec.weight": {}}
@@ -443,7 +444,7 @@ def test_what_is_lost_is_told_and_no_number(net, path, rows):
 
 
 def test_one_chunk_of_many(net, path, monkeypatch):
-    monkeypatch.setattr("localplast.checkpoint.CHUNK_ROWS", 2)
+    monkeypatch.setattr("localplast.runs.store.CHUNK_ROWS", 2)
     with Recorder(net, Request.parse(net, []), path=path) as recorder:
         for update in range(5):
             recorder.add_metrics(update=update, loss=float(update))
@@ -728,5 +729,5 @@ def test_missing_foreign_and_damaged_stores_are_refused(net, path, tmp_path):
 
 
 def test_recording_does_not_import_torch():
-    script = "import sys, localplast.record; assert 'torch' not in sys.modules"
+    script = "import sys, localplast.runs.record; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from localplast.analysis.replay import best_phase
 from localplast.errors import LocalplastError
-from localplast.replay import best_phase
 
 RNG = np.random.default_rng(3)
 PATTERN = RNG.standard_normal((40, 3)).cumsum(0)

@@ -10,10 +10,10 @@ from brian2 import second
 
 import localplast as lp
 from localplast import NetworkError, ms
-from localplast.backends import torch_learn
-from localplast.delay import gaussian
+from localplast.analysis.retention import Judge, accuracy_against, leak_limit
+from localplast.backends.torch import learner as torch_learn
 from localplast.models import leaky_readout, lif
-from localplast.retention import Judge, accuracy_against, leak_limit
+from localplast.network.delays import gaussian
 
 TAU = 20e-3
 

@@ -12,16 +12,16 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import rules
-from localplast.backends.brian2_audit import audit_text
-from localplast.eligibility import Derived
+from localplast.backends.brian2.audit import audit_text
 from localplast.errors import UnsupportedError
-from localplast.locality import audit, storage
-from localplast.loss import mse
+from localplast.learning.eligibility import Derived
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.plan import plan
-from localplast.samples import sample
+from localplast.program.learn import plan
+from localplast.program.locality import audit, storage
+from localplast.show.examples import sample
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEAD = "| rule | eligibility | filter | signal | BPTT without the edges | per synapse: LIF, ALIF, CUBA | local | reference |"

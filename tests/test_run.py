@@ -120,7 +120,7 @@ def test_a_projection_without_a_delay_has_a_gradient_of_it(trials):
 
 @pytest.mark.parametrize("backend", ["brian2", "torch"])
 def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monkeypatch):
-    from localplast import fit
+    from localplast.runs import fit
 
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
     whole = learn(backend, eprop(), path=tmp_path / "whole.zarr", test=4, test_every=2)
@@ -151,7 +151,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         import localplast.fit
-        localplast.fit.CHECKPOINT_SECONDS = 0.0
+        localplast.runs.fit.CHECKPOINT_SECONDS = 0.0
         from test_run import *
         learn("torch", eprop(), path=sys.argv[1], updates=60)
     """))
@@ -222,7 +222,7 @@ def test_misuse_says_what_is_legal(arguments, message):
 
 
 def test_what_is_missing_for_speed_is_said(monkeypatch, caplog):
-    from localplast.backends import torch_learn
+    from localplast.backends.torch import learner as torch_learn
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(torch_learn, "why_not", lambda *_, **__: "no compiler here")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from localplast.errors import NetworkError
-from localplast.scaffold import grow
+from localplast.network.scaffold import grow
 
 
 def grown(times, *sizes, **probabilities):

@@ -5,10 +5,10 @@ import pytest
 from brian2 import meter, mm, ms, second
 
 from localplast.errors import NetworkError
-from localplast.network import Input, Network, Population, Projection, synaptic
 from localplast.models import lif
+from localplast.network import Input, Network, Population, Projection, synaptic
+from localplast.network.space import from_centre, lattice, pairwise, shells
 from localplast.protocols.delaynet import delays
-from localplast.space import from_centre, lattice, pairwise, shells
 
 
 def shares(neurons, **options):

@@ -5,16 +5,16 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.alignment import feedback_cosines
-from localplast.backends import torch_backend
-from localplast.backends.torch_learn import TorchLearner
-from localplast.loss import mse
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.learner import TorchLearner
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output, leaky_readout, lif
 from localplast.models.layers import layered, stream
 from localplast.network import Input, Network, Population, Projection, normal, same_as, transposed
-from localplast.optimise import sgd
 from localplast.rules import bptt, decolle, dendritic, dfa, eprop, es_d_rtrl, ostl, ottt, s_tllr, sltt, superspike
+from localplast.study.alignment import feedback_cosines
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 N, STEPS = 4, 40
 

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from localplast.errors import LocalplastError
-from localplast.report import alignment_table, header, table
-from localplast.table import Column, Table, latex, spread
+from localplast.show.table import Column, Table, latex, spread
+from localplast.study.report import alignment_table, header, table
 
 NASTY = r"50 % & $x_1^2$ #1 {a|b} \n ~, \"q\""
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from brian2 import ms
 
-from localplast.backends.brian2_backend import block_for
-from localplast.backends.brian2_run import session
+from localplast.backends.brian2.learner import block_for
+from localplast.backends.brian2.session import session
 from localplast.errors import UnsupportedError
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic

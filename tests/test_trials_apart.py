@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from localplast import datasets, protocols
-from localplast.datasets import Events
-from localplast.protocol import Protocol
+from localplast.study.protocol import Protocol
 from localplast.task import Poisson, Task, Trials
+from localplast.task.datasets import Events
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
 CASES = [(name, size) for name in LEARNED for size in protocols.load(name).presets]

@@ -13,15 +13,15 @@ from brian2 import ms, volt
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity
 
 import localplast.models
-from localplast.backends.brian2_backend import block_for
-from localplast.backends.brian2_run import codegen, session
-from localplast.backends.kernel_plan import why_not
-from localplast.eligibility import derive
+from localplast.backends.brian2.learner import block_for
+from localplast.backends.brian2.session import codegen, session
+from localplast.backends.c.layout import why_not
 from localplast.errors import UnsupportedError
-from localplast.lower import jacobian, lower
+from localplast.learning.eligibility import derive
 from localplast.models import cuba_lif, leaky_readout, lif
 from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
+from localplast.neuron.step import jacobian, lower
 from localplast.task import Trials
 
 STEPS, LONGEST = 500, 20  # of a run, and of a delay

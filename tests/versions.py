@@ -18,7 +18,7 @@ from localplast.models import alif, cuba_lif, latent_equilibrium, latent_equilib
 from localplast.models.layers import layered, stream
 from localplast.packages import has_torch
 from localplast.rules import bptt, dendritic, eprop
-from localplast.scan import Drive, pulses, scan
+from localplast.study.scan import Drive, pulses, scan
 
 TOLERANCE = 1e-12
 RASTER = np.random.default_rng(0).random((3, 80, 10)) < 0.15

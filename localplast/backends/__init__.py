@@ -1,1 +1,1 @@
-"""Interpreters of a network: ``brian2`` (forward and online) and ``torch`` (batched and differentiable)."""
+"""Engines that run a network: ``brian2`` (forward and online), ``torch`` (batched, differentiable), ``c`` (generated kernels)."""

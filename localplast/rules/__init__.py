@@ -1,6 +1,6 @@
 """Learning rules: every public function here makes a Rule. One file each; rules that differ in one part share a file."""
 
-from localplast.rule import feedback_alignment as feedback_alignment
+from localplast.learning.rule import feedback_alignment as feedback_alignment
 from localplast.rules.bptt import bptt as bptt
 from localplast.rules.decolle import decolle as decolle
 from localplast.rules.dendritic import dendritic as dendritic

@@ -1,7 +1,7 @@
 """Backpropagation through time with surrogate gradients: the baseline, and the oracle of every local rule."""
 
-from localplast.rule import Rule
-from localplast.signal import Layered
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Layered
 
 __all__ = ["bptt"]
 
@@ -13,7 +13,7 @@ def bptt(*, cut=(), feedback="symmetric", feedback_std=1.0):
     ----------
     cut : set of str
         Edges through which no gradient flows: ``leak``, ``readout``, ``reset``, ``adaptation``, ``spike``,
-        ``recurrent``, ``feedforward`` or the name of a projection (:mod:`localplast.graph`).
+        ``recurrent``, ``feedforward`` or the name of a projection (:mod:`localplast.network.credit_graph`).
     feedback : str or dict
         What the backward pass uses in place of the weights, layer by layer: ``'symmetric'`` (the weights), ``'random'``
         (feedback alignment, Lillicrap et al. 2016, Nat Commun 7:13276), ``'uniform'``, or matrices by population or

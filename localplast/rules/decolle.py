@@ -1,8 +1,8 @@
 """DECOLLE: every layer learns from an error of its own, through a fixed random readout of its own."""
 
-from localplast.eligibility import Derived
-from localplast.rule import Rule
-from localplast.signal import Broadcast
+from localplast.learning.eligibility import Derived
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast
 
 __all__ = ["decolle"]
 

@@ -4,23 +4,24 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.calculus import differentiate, symbol, to_sympy
-from localplast.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
-from localplast.filters import Immediate
-from localplast.lower import expanded, jacobian, needed
-from localplast.rule import Rule
-from localplast.signal import Own
+from localplast.learning.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
+from localplast.learning.filters import Immediate
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Own
+from localplast.neuron.step import expanded, jacobian, needed
 
 __all__ = ["Predicted", "dendritic"]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The eligibility that the :class:`~localplast.mismatch.Mismatch` of the target names: how a weight moves the prediction."""
+    """The eligibility that the :class:`~localplast.neuron.mismatch.Mismatch` of the target names: how a weight moves the prediction."""
 
     def of(self, net, projection):
-        """The :class:`~localplast.eligibility.Eligibility` of one projection, whose ``end`` computes the mismatch."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection, whose ``end`` computes the mismatch."""
         model = net.nodes[projection.post].model
         if projection.target not in model.mismatch:
             raise UnsupportedError(

@@ -1,9 +1,9 @@
 """Direct feedback: errors, or targets, straight from the readout to every layer, through fixed random weights."""
 
-from localplast.eligibility import Derived
-from localplast.filters import Immediate
-from localplast.rule import Rule
-from localplast.signal import Broadcast
+from localplast.learning.eligibility import Derived
+from localplast.learning.filters import Immediate
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast
 
 __all__ = ["dfa", "drtp", "erbp"]
 
@@ -17,7 +17,7 @@ def dfa(*, feedback="random", feedback_std=1.0, update="trial"):
 
     Other arguments
     ---------------
-    feedback, feedback_std : as for :func:`~localplast.rule.feedback_alignment`
+    feedback, feedback_std : as for :func:`~localplast.learning.rule.feedback_alignment`
     update : str or Quantity
     """
     return Rule(

@@ -1,9 +1,9 @@
 """e-prop: eligibility traces derived from the neuron, smoothed as the readout does, times a broadcast learning signal."""
 
-from localplast.eligibility import Derived
-from localplast.filters import AsReadout, LowPass
-from localplast.rule import Rule
-from localplast.signal import Broadcast
+from localplast.learning.eligibility import Derived
+from localplast.learning.filters import AsReadout, LowPass
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast
 
 __all__ = ["eprop"]
 

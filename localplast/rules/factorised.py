@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 import sympy
 
-from localplast.calculus import symbol
-from localplast.decay import check_decays, per_step
-from localplast.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z
+from localplast.equations.language import int_, sign, symbol
 from localplast.errors import UnsupportedError
-from localplast.filters import Immediate
-from localplast.language import int_, sign
-from localplast.programs import credit
-from localplast.rule import Rule
-from localplast.signal import Broadcast, Layered
+from localplast.learning.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z, credit
+from localplast.learning.filters import Immediate
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast, Layered
+from localplast.neuron.decay import check_decays, per_step
 
 __all__ = ["Factorised", "TwoTraces", "es_d_rtrl", "s_tllr"]
 
@@ -23,7 +21,7 @@ class TwoTraces:
 
     ``pre_i`` is a trace of presynaptic spikes, ``post_j`` one of the psi of strictly earlier steps. A spike counts at the
     step in which it first moves the spike argument x: one step after it has arrived. psi stands for ``psi dx/ds``, the
-    effect of what arrived one step ago, as in :class:`~localplast.signal.Layered`.
+    effect of what arrived one step ago, as in :class:`~localplast.learning.signal.Layered`.
 
     Parameters
     ----------
@@ -42,7 +40,7 @@ class TwoTraces:
         check_decays(lam_pre=self.lam_pre, lam_post=self.lam_post)
 
     def of(self, net, projection):
-        """The :class:`~localplast.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
         derived = Derived(adaptation=False).of(net, projection)
         target = projection.target
         if not net.nodes[projection.post].model.spiking:
@@ -84,7 +82,7 @@ class Factorised:
         check_decays(decay=self.decay)
 
     def of(self, net, projection):
-        """The :class:`~localplast.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
         keep = Derived(reset=self.reset)
         derived = keep.of(net, projection)
         if not net.nodes[projection.post].model.spiking:
@@ -153,7 +151,7 @@ def s_tllr(
         Decay of the traces, a factor per step or a time constant. Published (lam_post, lam_pre, a_post, a_pre): DVS gesture
         (0.2, 0.75, -1, 1), CIFAR10-DVS (0.2, 0.5, -1, 1), SHD (0.5, 1, 1, 1), with the surrogate ``1/(100|x| + 1)^2``.
     a_pre, a_post : float
-    feedback, feedback_std : as for :func:`~localplast.rule.feedback_alignment`
+    feedback, feedback_std : as for :func:`~localplast.learning.rule.feedback_alignment`
     direct : bool
         Whether the error goes straight to every layer (direct feedback alignment, with ``feedback="random"``).
     update : str or Quantity
@@ -181,7 +179,7 @@ def es_d_rtrl(*, decay=0.9, reset=True, feedback="symmetric", feedback_std=1.0, 
         A factor per step, or a time constant. A rank r of the paper is ``decay = (r - 1)/(r + 1)``.
     reset : bool
         Follow the neuron's own reset in ``D``; it has to be a subtraction.
-    feedback, feedback_std : as for :func:`~localplast.rule.feedback_alignment`
+    feedback, feedback_std : as for :func:`~localplast.learning.rule.feedback_alignment`
     update : str or Quantity
 
     Wang et al. 2026, Nat Commun 17:1745.

@@ -1,6 +1,6 @@
 """Real-time recurrent learning: the gradient of BPTT, carried forward in time; the reference for small networks."""
 
-from localplast.rule import Rule
+from localplast.learning.rule import Rule
 
 __all__ = ["rtrl"]
 
@@ -14,7 +14,7 @@ def rtrl(*, cut=()):
     Parameters
     ----------
     cut : set of str
-        Edges that the derivative of a step ignores (:mod:`localplast.graph`).
+        Edges that the derivative of a step ignores (:mod:`localplast.network.credit_graph`).
 
     Torch only, not local. Williams & Zipser 1989, Neural Comput 1:270.
     """

@@ -1,9 +1,9 @@
 """Rules that send errors from layer to layer within the moment, and keep memory, if any, in forward traces."""
 
-from localplast.eligibility import Derived
-from localplast.filters import Immediate
-from localplast.rule import Rule
-from localplast.signal import Layered
+from localplast.learning.eligibility import Derived
+from localplast.learning.filters import Immediate
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Layered
 
 __all__ = ["ostl", "ottt", "sltt"]
 
@@ -17,7 +17,7 @@ def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 
     Other arguments
     ---------------
-    feedback, feedback_std : as for :func:`~localplast.rule.feedback_alignment`
+    feedback, feedback_std : as for :func:`~localplast.learning.rule.feedback_alignment`
     update : str or Quantity
     """
     return spatial("OTTT", Derived(adaptation=False), feedback, feedback_std, update, "Xiao et al. 2022, NeurIPS 35")

@@ -1,8 +1,8 @@
 """SuperSpike: voltage-based three-factor learning of spike times."""
 
-from localplast.eligibility import Derived
-from localplast.rule import Rule
-from localplast.signal import Broadcast, Layered
+from localplast.learning.eligibility import Derived
+from localplast.learning.rule import Rule
+from localplast.learning.signal import Broadcast, Layered
 
 __all__ = ["superspike"]
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.loss import mse
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, normal
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 N_IN, SIZES, N_OUT, TRIALS, TAU_REF = 6, {"low": 7, "top": 5}, 3, 2, 2
 BETA = {"low": np.array([0, 0, 0, 0.8, 1.2, 0.6, 1.5]), "top": np.array([0, 0, 0.5, 1.0, 0.7])}  # LIF beside ALIF

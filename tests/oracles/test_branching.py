@@ -7,12 +7,12 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
-from localplast.loss import branching, mse
+from localplast.learning.optimise import adam, sgd
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import adam, sgd
 from localplast.rules import bptt, eprop, rtrl
 from localplast.task import Task, Trials
+from localplast.task.loss import branching, mse
 
 N_IN, N, STEPS, STRENGTH = 5, 6, 30, 0.03
 NET = Network(

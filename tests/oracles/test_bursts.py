@@ -5,14 +5,13 @@ import pytest
 from brian2 import Hz, ms, second
 
 import localplast as lp
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, leaky_readout, naud_sprekeler
-from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import sgd
+from localplast.network import Input, Network, Population, Projection, depression, facilitation
 from localplast.protocols import burst_sign, burst_xor
 from localplast.rules import dendritic
-from localplast.short_term import depression, facilitation
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 
 def driven(model, inputs, dt, n=1, **population):

@@ -13,15 +13,16 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import leaves
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.loss import cross_entropy, mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import bptt, eprop
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, TRIALS = 6, 9, 2, 3
 BETA = np.array([0.0] * 4 + [0.8, 1.2, 0.6, 1.5, 1.0])  # plain and adaptive neurons side by side

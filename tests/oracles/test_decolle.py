@@ -9,12 +9,12 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.loss import mse, smooth_l1
 from localplast.models import decolle_lif, instant_readout
 from localplast.network import Input, Network, Population, Projection
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import bptt, decolle
 from localplast.task import Trials
+from localplast.task.loss import mse, smooth_l1
 
 N_IN, SIZES, N_OUT, TRIALS, STEPS = 8, (7, 5), 3, 2, 60
 ALPHA, BETA, ALPHA_R = 0.97, 0.92, 0.65

@@ -12,12 +12,12 @@ import pytest
 from brian2 import ms, second
 
 import localplast as lp
-from localplast.comparison import as_contender
-from localplast.optimise import adam
+from localplast.analysis.retention import accuracy_against
+from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
 from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
-from localplast.retention import accuracy_against
 from localplast.rules import bptt, eprop
+from localplast.study.compare import as_contender
 
 SEEDS = range(3)
 #: Membranes of two seconds instead of delay lines.

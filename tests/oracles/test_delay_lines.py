@@ -9,12 +9,13 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends import torch_backend, torch_delay
-from localplast.backends.torch_delay import Line, taps_of
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.delay import gaussian, triangle
+from localplast.backends.torch import delay_line as torch_delay
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.delay_line import Line, taps_of
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network.delays import gaussian, triangle
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
 from localplast.task import Task, Trials
@@ -277,7 +278,7 @@ def test_large_inputs_come_in_parts(monkeypatch):
 def test_products_do_not_grow_with_distinct_delays(kind, monkeypatch):
     """At most two products per step, however many distinct delays."""
     made = []
-    for module in (torch_delay, __import__("localplast.backends.torch_step", fromlist=["product"])):
+    for module in (torch_delay, __import__("localplast.backends.torch.step", fromlist=["product"])):
         monkeypatch.setattr(module, "product", lambda x, w, b=None: made.append(x.shape) or x @ w)
     counts = []
     for values in ([50.0], [1.0, 50], np.arange(1.0, 51), np.arange(51.0)):

@@ -7,14 +7,15 @@ import pytest
 from brian2 import ms, second
 
 import localplast as lp
-from localplast.calculus import Tape, to_sympy
+from localplast.equations.expressions import to_sympy
+from localplast.equations.tape import Tape
 from localplast.errors import NetworkError
 from localplast.models import biased_lif
 from localplast.network import Network, axonal, dendritic
+from localplast.neuron.surrogate import ramp
 from localplast.protocols import delaynet
 from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.rules import bptt, eprop
-from localplast.surrogate import ramp
 
 STEPS, N = 210, 64
 TIMES = np.array([5, 60, 80]) * ms

@@ -10,14 +10,14 @@ import torch
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast.delay import triangle
 from localplast.errors import UnsupportedError
-from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network.delays import triangle
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop, ottt
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, STEPS, TAU_REF = 5, 7, 2, 40, 3
 BETA = np.array([0.4, 0.0, 0.3, 0.8, 1.2, 0.6, 1.5])

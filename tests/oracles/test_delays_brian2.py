@@ -13,22 +13,22 @@ import pytest
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast.backends.brian2_audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.brian2_build import Block, build, longest_delay
-from localplast.backends.brian2_delay import settings
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_traces import OnlineLearner
-from localplast.calculus import symbol
-from localplast.delay import triangle
+from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
+from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.delays import settings
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.language import symbol
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
-from localplast.locality import audit
-from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
-from localplast.plan import plan
+from localplast.network.delays import triangle
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import eprop
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, STEPS = 4, 5, 2, 30
 SHAPES = {"axonal": lambda pre, post: (pre,), "dendritic": lambda pre, post: (post,), "synaptic": lambda pre, post: (pre, post)}
@@ -90,9 +90,9 @@ def swapped(*given):
 
 
 PLANTED = {
-    "shares the wrong way round": ("localplast.backends.brian2_build.settings", swapped),
-    "the late one too late": ("localplast.backends.brian2_delay.LATER", {"deliver": 0, "late": 2}),
-    "the late one in time": ("localplast.backends.brian2_delay.LATER", {"deliver": 0, "late": 0}),
+    "shares the wrong way round": ("localplast.backends.brian2.build.settings", swapped),
+    "the late one too late": ("localplast.backends.brian2.delays.LATER", {"deliver": 0, "late": 2}),
+    "the late one in time": ("localplast.backends.brian2.delays.LATER", {"deliver": 0, "late": 0}),
 }
 
 
@@ -127,7 +127,7 @@ def test_traces_that_miss_the_late_share_show(kind, monkeypatch):
     """The right gradients are in test_delays."""
     net, given = network(kind), trials()
     values = net.draw(3)
-    monkeypatch.setattr("localplast.backends.brian2_learn.between_steps", lambda plan: plan)
+    monkeypatch.setattr("localplast.backends.brian2.learning.between_steps", lambda plan: plan)
     one, other = (lp.gradient(net, given, eprop(), loss=mse(), backend=b, values=values)["rec_rec"] for b in ("torch", "brian2"))
     assert error(other["gradient"].values, one["gradient"].values) > 0.01
 

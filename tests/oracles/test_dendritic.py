@@ -8,18 +8,18 @@ import torch
 from brian2 import Hz, ms
 
 import localplast as lp
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import Twin, leaves
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import mse
+from localplast.learning.optimise import momentum, sgd
 from localplast.models import graded_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, same_as, synaptic
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.optimise import momentum, sgd
 from localplast.rules import bptt, eprop
 from localplast.rules import dendritic as rule
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 STEPS = 80
 

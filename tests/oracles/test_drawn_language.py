@@ -10,10 +10,10 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends import torch_backend
+from localplast.backends.torch import gradient as torch_backend
 from localplast.models import leaky_readout
+from localplast.neuron.surrogate import triangle
 from localplast.rules import bptt, eprop
-from localplast.surrogate import triangle
 
 STEPS, NEURONS, TRIALS = 40, 3, 2
 VARIABLES = ("v", "u", "a")

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import mV, ms, nS, pA
+from brian2 import ms, mV, nS, pA
 
 import localplast as lp
 from localplast import protocols
+from localplast.analysis.replay import best_phase
 from localplast.models import elise, graded_readout
 from localplast.protocols import elise as protocol
-from localplast.replay import best_phase
 from localplast.rules import dendritic
 
 # in mV, nS, pF, ms and pA

@@ -9,15 +9,15 @@ import functools
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 from localplast.errors import LocalplastError, UnsupportedError
-from localplast.loss import mse
 from localplast.models import cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, normal, synaptic
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import es_d_rtrl, ostl, ottt, s_tllr, sltt
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 ALPHA, RHO, KAPPA = np.exp(-1 / 20), np.exp(-1 / 60), np.exp(-1 / 15)
 BETA = {"low": np.array([0, 0, 0, 0.8, 1.2, 0.6, 1.5]), "top": np.array([0, 0, 0.5, 1.0, 0.7])}

@@ -11,17 +11,18 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
-from localplast.loss import mse
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.learner import TorchLearner
+from localplast.learning.optimise import sgd
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
-from localplast.optimise import sgd
-from localplast.plan import plan
+from localplast.neuron.surrogate import boxcar
+from localplast.program.learn import plan
 from localplast.rules import bptt, dfa, drtp, eprop, erbp, ostl, ottt, sltt
-from localplast.surrogate import boxcar
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 KAPPA, LAYERS = np.exp(-1 / 15), ("low", "top")
 ONTO = {"low": "cues_low", "top": "low_top"}

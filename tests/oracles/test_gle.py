@@ -12,10 +12,10 @@ from brian2 import ms, second
 
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError, RunawayError
-from localplast.locality import audit
 from localplast.models import gle, gle_output, latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
-from localplast.plan import plan
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import dendritic
 
 DT, GAMMA, BETA = 1e-3, 0.3, 0.5

@@ -12,7 +12,7 @@ import torch
 from brian2 import ms, second
 
 import localplast as lp
-from localplast.backends.torch_step import Twin, leaves
+from localplast.backends.torch.step import Twin, leaves
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.protocols import gle_lag_line, gle_lag_net

@@ -8,20 +8,21 @@ import brian2 as b2
 import numpy as np
 import pytest
 import torch
-from brian2 import Quantity, mV, ms
+from brian2 import Quantity, ms, mV
 
 import localplast as lp
-from localplast.backends.brian2_run import codegen
-from localplast.backends.kernel_build import build
-from localplast.backends.kernel_expression import Constants, Writer
-from localplast.backends.kernel_text import HELPERS
-from localplast.calculus import Tape, differentiate, to_sympy
+from localplast.backends.brian2.session import codegen
+from localplast.backends.c.compile import build
+from localplast.backends.c.expression import Constants, Writer
+from localplast.backends.c.runtime import HELPERS
+from localplast.equations.expressions import differentiate, to_sympy
+from localplast.equations.slopes import FUNCTIONS
+from localplast.equations.tape import Tape
+from localplast.equations.text import to_text
 from localplast.errors import UnsupportedError
 from localplast.neuron import NeuronModel
+from localplast.neuron.surrogate import Surrogate, triangle
 from localplast.rules import bptt, eprop
-from localplast.slopes import FUNCTIONS
-from localplast.surrogate import Surrogate, triangle
-from localplast.text import to_text
 
 #: Brian2's language, in two numbers: ``x`` of both signs and with whole numbers among them, ``y`` positive.
 SMOOTH = [
@@ -230,7 +231,7 @@ class TestPlaces:
         net = around(neuron(place))
         learned = [f"it.{key}" for key in net.nodes["it"].values]
         plain = lp.gradient(net, some_trials(), bptt(), trainable=learned)
-        monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+        monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
@@ -250,7 +251,7 @@ def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
     assert lp.run(net, some_trials(), record=["it.v"])["it"]["v"].values[0, 0].min() == 0  # nothing has arrived
     expected = lp.gradient(net, some_trials(), rule, **options)
     assert np.abs(expected["cues_it"]["gradient"]).min() > 0
-    monkeypatch.setattr("localplast.backends.torch_backend.WORTH_FUSING", 0)
+    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
     found = lp.gradient(net, some_trials(), rule, **options)
     assert found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
     assert_same(numbers(found), numbers(expected))

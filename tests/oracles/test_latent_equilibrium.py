@@ -14,13 +14,13 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError, RunawayError
-from localplast.locality import audit
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import classes, layered, stream
 from localplast.models.prospective import ACTIVATIONS, rate_of, slope_of
 from localplast.network import Network, axonal, normal
-from localplast.optimise import sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.rules import bptt, dendritic
 
 SIZES = (4, 6, 5, 3)
@@ -373,7 +373,8 @@ class TestActivations:
 
 def text_at(text, u):
     """The value of the text of an expression of ``u``, on Brian2's terms."""
-    from localplast.calculus import Tape, to_sympy
+    from localplast.equations.expressions import to_sympy
+    from localplast.equations.tape import Tape
 
     return np.broadcast_to(Tape([("x", to_sympy(text))], {})({"u": u})["x"], u.shape)
 

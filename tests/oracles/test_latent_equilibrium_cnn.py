@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import localplast as lp
-from localplast.measure import cosine_of
+from localplast.analysis.distance import cosine_of
 from localplast.models.layers import stream
 from localplast.protocols import load
 from localplast.protocols.latent_equilibrium_cnn import network

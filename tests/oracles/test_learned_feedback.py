@@ -11,11 +11,11 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
+from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered, stream
 from localplast.network import normal
 from localplast.neuron import Mismatch
-from localplast.optimise import sgd
 from localplast.rules import dendritic
 
 BACKENDS = ("torch", "brian2")

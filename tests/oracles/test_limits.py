@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from brian2 import ms
 
-from localplast.backends import brian2_backend, torch_backend
-from localplast.loss import cross_entropy, mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, eprop
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, TRIALS, STEPS = 6, 7, 3, 2, 80
 HIDDEN = ("cues_rec.weight", "rec_rec.weight")

@@ -10,12 +10,12 @@ from brian2.units.fundamentalunits import get_dimensions
 
 import localplast as lp
 import localplast.models
-from localplast.loss import mse
+from localplast.equations.text import unit_symbol
 from localplast.models import instant_readout, leaky_readout
 from localplast.models.layers import layered, stream
 from localplast.rules import bptt, dendritic, eprop
-from localplast.samples import sample
-from localplast.text import unit_symbol
+from localplast.show.examples import sample
+from localplast.task.loss import mse
 
 SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif", "superspike_lif"]
 READOUTS = ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"]

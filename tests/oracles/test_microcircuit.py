@@ -13,11 +13,11 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
-from localplast.locality import audit
+from localplast.learning.optimise import momentum, sgd
 from localplast.models import sacramento_pyramidal
 from localplast.network import Network, same_as, uniform
-from localplast.optimise import momentum, sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.protocols import microcircuit_teacher
 from localplast.protocols.microcircuit import bars, bars_task, circuit, classes, self_predicting
 from localplast.rules import bptt, dendritic

@@ -15,20 +15,21 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.brian2_run import session
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.calculus import Tape
-from localplast.filters import Immediate
-from localplast.loss import cross_entropy, mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.brian2.session import session
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.equations.tape import Tape
+from localplast.learning.filters import Immediate
+from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, eprop_2020, eprop_readout_2020, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import adam, sgd
-from localplast.plan import plan
+from localplast.neuron.surrogate import exponential, triangle
+from localplast.program.learn import plan
 from localplast.rules import eprop
-from localplast.surrogate import exponential, triangle
 from localplast.task import Task, Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "eprop_reference"
 TARGET_RATE = 10.0

@@ -8,11 +8,11 @@ from brian2 import ms, mV
 
 import localplast as lp
 from localplast import protocols
-from localplast.bistability import Branch, critical_slope
-from localplast.channels import HIPPOCAMPAL, JAHR_STEVENS
+from localplast.analysis.bistability import Branch, critical_slope
 from localplast.errors import LocalplastError
+from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.protocols.nmda_bistability import branch, jumps
-from localplast.scan import Drive, events, scan, traces
+from localplast.study.scan import Drive, events, scan, traces
 
 STEP = 0.05 * ms
 

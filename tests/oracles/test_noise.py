@@ -6,13 +6,13 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.errors import UnsupportedError
-from localplast.eligibility import Derived
-from localplast.loss import mse
+from localplast.learning.eligibility import Derived
+from localplast.learning.optimise import sgd
 from localplast.models import graded_readout
 from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import sgd
 from localplast.rules import bptt
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 TAU, DT, SIGMA = 5.0, 0.5, 0.3  # ms
 

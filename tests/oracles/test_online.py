@@ -9,13 +9,13 @@ import pytest
 from brian2 import ms
 
 from localplast import rules
-from localplast.backends import torch_learn
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch import learner as torch_learn
+from localplast.backends.torch.learner import TorchLearner
 from localplast.errors import LocalplastError
-from localplast.loss import mse
-from localplast.optimise import rmsprop
-from localplast.plan import plan
+from localplast.learning.optimise import rmsprop
+from localplast.program.learn import plan
+from localplast.task.loss import mse
 
 RATE = 2e-3
 MOMENTS = (1, 2, 5, 10, 30, 100, 300, 1000)

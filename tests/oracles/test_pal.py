@@ -10,19 +10,19 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
-from localplast.alignment import feedback_cosines
-from localplast.datasets import pooled
 from localplast.errors import LocalplastError
-from localplast.locality import audit
+from localplast.learning.optimise import momentum, sgd
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
 from localplast.models.layers import stream
 from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.optimise import momentum, sgd
-from localplast.plan import plan
+from localplast.program.learn import plan
+from localplast.program.locality import audit
 from localplast.protocols.microcircuit import CELLS, circuit
 from localplast.protocols.microcircuit_teacher import undisturbed
 from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning, logistic
 from localplast.rules import dendritic
+from localplast.study.alignment import feedback_cosines
+from localplast.task.datasets import pooled
 
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.01  # per ms, ms
 TAU = 0.1  # ms, of noise and filter

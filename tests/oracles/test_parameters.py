@@ -15,11 +15,11 @@ from brian2 import Hz, ms, mV
 
 import localplast as lp
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
-from localplast.loss import mse, rate
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, decolle, eprop, ottt, s_tllr
 from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 N_IN, N, N_OUT, TRIALS, STEPS, TAU_REF, DT = 6, 9, 2, 3, 50, 3, 1e-3
 BETA = np.array([0.4, 0.1, 0.3, 0.2, 0.8, 1.2, 0.6, 1.5, 1.0])

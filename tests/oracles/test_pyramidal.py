@@ -14,7 +14,7 @@ import localplast as lp
 from localplast import protocols
 from localplast.models import pyramidal
 from localplast.protocols import bac_firing, critical_frequency, nmda_plateau
-from localplast.scan import Drive, double_exponential, events, pulses, scan, spike_trains
+from localplast.study.scan import Drive, double_exponential, events, pulses, scan, spike_trains
 
 DT = 0.05 * ms
 #: The back-propagating action potential lasts from 0.5 to 2.5 ms after a spike: these steps, the last one included.

@@ -15,11 +15,11 @@ from brian2 import Hz, ms
 
 import localplast as lp
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import gumbel, rate, reward
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal
 from localplast.rules import bptt, eprop, rtrl
 from localplast.task import Task, Trials
+from localplast.task.loss import gumbel, rate, reward
 
 N_IN, N, CHOICES, STEPS, WAIT, TAU_REF = 6, 8, 3, 40, 7, 3
 BETA = np.array([0.0, 0.4, 0.3, 0.8, 1.2, 0.6, 1.5, 0.2])

@@ -4,18 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
-from localplast.backends import torch_backend
+from localplast.backends.torch import gradient as torch_backend
 from localplast.errors import UnsupportedError
-from localplast.loss import cross_entropy, mse, rate
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop
 from localplast.rules.rtrl import rtrl
 from localplast.task import Trials
+from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, TRIALS, STEPS = 4, 5, 2, 2, 40
 FRACTIONS = np.random.default_rng(3).uniform(0.15, 0.85, (N, N))
@@ -164,7 +164,7 @@ def test_the_form_of_any_rule():
 
 def test_a_planted_error_is_caught():
     """An influence that forgets 1 % from step to step is found out."""
-    from localplast.backends.torch_rtrl import Influence
+    from localplast.backends.torch.rtrl import Influence
 
     net, _ = NETWORKS["ALIF"]
     expected, jacobian = gradients(net, bptt()), Influence.jacobian
@@ -194,8 +194,8 @@ def test_brian2_refuses():
 
 def test_no_graph_is_kept():
     """What is carried from step to step is numbers: nothing could be differentiated through time."""
-    from localplast.backends.torch_rtrl import Influence
-    from localplast.backends.torch_step import leaves
+    from localplast.backends.torch.rtrl import Influence
+    from localplast.backends.torch.step import leaves
 
     net, _ = NETWORKS["axonal"]
     values, given = net.draw(1), trials(net)

@@ -6,13 +6,14 @@ import torch
 from brian2 import ms
 
 import localplast as lp
-from localplast.backends import brian2_backend, torch_backend
-from localplast.backends.torch_step import Twin, leaves, simulate
-from localplast.loss import mse, rate
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, eprop
 from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 STRENGTH, TARGET, WINDOW = 1e-3, 20.0, 30 * ms
 NET = Network(

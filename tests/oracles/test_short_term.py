@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
-from localplast.backends.kernel_plan import why_not
-from localplast.backends.torch_step import Twin, leaves
+from localplast.backends.c.layout import why_not
+from localplast.backends.torch.step import Twin, leaves
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.loss import mse
+from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, graded_readout, instant_readout, leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, axonal, normal
+from localplast.network import Input, Network, Population, Projection, axonal, depression, facilitation, normal
+from localplast.network.short_term import ShortTerm
 from localplast.neuron import Mismatch
-from localplast.optimise import sgd
 from localplast.rules import bptt, dendritic, eprop, rtrl
-from localplast.short_term import ShortTerm, depression, facilitation
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 DT = 1e-3
 KINDS = {

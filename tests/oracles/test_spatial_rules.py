@@ -13,8 +13,8 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
+from localplast.learning.rule import feedback_alignment
 from localplast.models import leaky_readout, lif
-from localplast.rule import feedback_alignment
 from localplast.rules import bptt, decolle, eprop, ostl, ottt, sltt
 
 LAYERS = ("low", "top")

@@ -11,16 +11,16 @@ reset nor refractoriness touch it, and psi is read off the membrane whatever the
 import numpy as np
 import pytest
 import torch
-from brian2 import mV, ms
+from brian2 import ms, mV
 
 import localplast as lp
-from localplast.backends import torch_backend
-from localplast.loss import mse
+from localplast.backends.torch import gradient as torch_backend
 from localplast.models import superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection
-from localplast.plan import plan
+from localplast.program.learn import plan
 from localplast.rules import superspike
 from localplast.task import Trials
+from localplast.task.loss import mse
 
 N_IN, N_HID, N_OUT, STEPS, DT = 8, 6, 4, 200, 0.5e-3
 TAU_MEM, TAU_SYN, RISE, DECAY, TAU_REF, REST, TH, BETA = 10e-3, 5e-3, 5e-3, 10e-3, 5e-3, -60e-3, -50e-3, 1e3

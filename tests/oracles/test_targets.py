@@ -9,9 +9,9 @@ import torch
 
 import localplast as lp
 from localplast import ms
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
-from localplast.backends.torch_online import OnlineKernel
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.c.online_call import OnlineKernel
+from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt, eprop, rtrl
 

@@ -12,15 +12,16 @@ import pytest
 from brian2 import ms, second
 
 import localplast as lp
-from localplast.backends import brian2_backend, torch_backend
+from localplast.backends.brian2 import learner as brian2_backend
+from localplast.backends.torch import gradient as torch_backend
 from localplast.errors import ModelError
-from localplast.loss import mse, rate
+from localplast.learning.optimise import sgd
 from localplast.models import alif, cuba_lif, leaky_readout
 from localplast.network import Input, Network, Population, Projection
-from localplast.optimise import sgd
+from localplast.neuron.surrogate import fast_sigmoid, per_time, triangle
 from localplast.rules import bptt, eprop
-from localplast.surrogate import fast_sigmoid, per_time, triangle
 from localplast.task import Task, Trials
+from localplast.task.loss import mse, rate
 
 pytestmark = pytest.mark.thorough
 

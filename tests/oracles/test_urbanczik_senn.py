@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from brian2 import amp, mV, ms, volt
+from brian2 import amp, ms, mV, volt
 
 import localplast as lp
-from localplast.backends.brian2_backend import Brian2Learner
-from localplast.backends.torch_learn import TorchLearner
+from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.torch.learner import TorchLearner
 from localplast.errors import ModelError
-from localplast.loss import mse
 from localplast.models import graded_readout, urbanczik_senn
 from localplast.network import Network, Population, Projection
 from localplast.neuron import Mismatch
 from localplast.protocols import urbanczik_senn as protocol
 from localplast.rules import bptt, dendritic
 from localplast.task import Task, Trials
+from localplast.task.loss import mse
 
 C, G_L, G_D, E_L, E_EXC, E_INH = 300e-12, 30e-9, 600e-9, -70e-3, 0.0, -75e-3
 TAU_SYN, TAU_REF, PHI_MAX, K, BETA, THETA = 3e-3, 3e-3, 150.0, 0.5, 1 / 3e-3, -55e-3

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from brian2 import ms
 
+from localplast.analysis.distance import cosine_of
 from localplast.errors import LocalplastError
-from localplast.loss import mse
-from localplast.measure import cosine_of
-from localplast.mirror import mirror
 from localplast.models import alif, instant_readout, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal
 from localplast.rules import ottt
+from localplast.runs.gradient import gradient
+from localplast.runs.mirror import mirror
 from localplast.task import Trials
-from localplast.verbs import gradient
+from localplast.task.loss import mse
 
 N_HID, N_TOP, N_OUT = 8, 6, 3
 BACKENDS = [("torch", 1e-10), ("brian2", 1e-8)]

@@ -1,0 +1,53 @@
+"""One trial seen from inside: membranes, thresholds and eligibility traces of a few neurons."""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.units import unit_name
+from localplast.program.learn import plan
+
+__all__ = ["trial"]
+
+
+def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
+    """Run the first of ``trials`` under a local ``rule``, watching the neurons of ``population`` with most to learn.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``v``, ``threshold`` and ``eligibility`` (of the synapse with the largest weight), dims (neuron, time); spikes of
+        the whole population as the attributes ``spike_time`` (seconds) and ``spike_neuron``.
+    """
+    inputs, target, weight = prepare(net, trials[:1], loss, rng=np.random.default_rng(seed), dtype=torch.float64)
+    learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), leaves(net, values), values.masks)
+    projection = next(p.name for p in net.plastic if p.post == population)
+    strongest = np.abs(values.weights[projection]).argmax(0)
+    seen = {"v": [], "x": [], "eligibility": [], "z": []}
+
+    def watch(learner, step):
+        cells, synapses = learner.twin.neurons[population], learner.synapses[projection]
+        seen["v"].append(cells.before_reset["v"][0].clone())
+        seen["x"].append(learner.neurons[population].values["x"].expand(1, cells.size)[0].clone())
+        seen["z"].append(cells.z[0].clone())
+        seen["eligibility"].append(synapses.eligibility[0, strongest, np.arange(cells.size)].clone())
+
+    learner.run(inputs, target, weight, watch)
+    stacked = {k: torch.stack(v).numpy() for k, v in seen.items()}
+    interest = np.abs(stacked["eligibility"]).sum(0) * (stacked["z"].sum(0) > 0)
+    chosen = np.sort(np.argsort(-interest, kind="stable")[:neurons])
+    step, neuron = np.nonzero(stacked["z"])
+    units = {"units": unit_name(net.nodes[population].model.dimensions["v"])}
+    dims = ("neuron", "time")
+    return xr.Dataset(
+        {
+            "v": (dims, stacked["v"].T[chosen], units),
+            "threshold": (dims, (stacked["v"] - stacked["x"]).T[chosen], units),
+            "eligibility": (dims, stacked["eligibility"].T[chosen], {"units": "1/weight"}),
+        },
+        {"time": np.arange(trials.steps) * float(net.dt), "neuron": chosen},
+        {"spike_time": step * float(net.dt), "spike_neuron": neuron},
+    )

@@ -1,0 +1,1 @@
+"""A network in Brian2: forward, and learning online."""

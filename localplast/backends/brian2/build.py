@@ -1,0 +1,348 @@
+"""A network as Brian2 objects: as few as possible, for each one compiles for seconds.
+
+A run is a block of trials, one after the other, ``period`` steps each: the trial itself and a *gap* as long as the
+longest delay, in which nothing spikes and everything in flight lands. The state is set back in the first step of a
+trial, inside the state updater, so that no extra object is needed for it.
+"""
+
+from dataclasses import dataclass, field
+
+import brian2 as b2
+import numpy as np
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.allunits import second
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.backends.brian2.delays import divided, events_of, settings
+from localplast.backends.brian2.graded import (
+    build_graded,
+    graded_parts,
+    sends_spikes,
+    sent_code,
+    sent_early,
+    sent_lines,
+)
+from localplast.backends.brian2.learning import Learning
+from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
+from localplast.equations.statements import assignments, split_threshold
+from localplast.equations.units import unit_of
+from localplast.errors import UnsupportedError
+from localplast.network.check import weight_dimension
+from localplast.network.convolution import check_dense
+from localplast.network.delays import per_synapse
+from localplast.network.nodes import Input
+from localplast.neuron.namespace import namespace
+from localplast.neuron.step import check_integration, lower
+from localplast.task.trials import Poisson
+
+__all__ = ["Block", "Built", "build", "longest_delay"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The timing of a run: ``trials`` of ``steps`` steps with a ``gap`` after each."""
+
+    trials: int
+    steps: int
+    gap: int
+
+    period = property(lambda self: self.steps + self.gap)
+    length = property(lambda self: self.trials * self.period)
+
+    @property
+    def clock(self):
+        """Time since the start of the block, as Brian2 text."""
+        return f"(t_in_timesteps % {self.length})*dt"
+
+    @property
+    def fresh(self):
+        """Text that is 1 in the first step of a trial."""
+        return f"int(t_in_timesteps % {self.period} == 0)"
+
+    @property
+    def held(self):
+        """Text that is 1 where the state is at rest: in the first step of a trial, and all through a gap.
+
+        Nothing spikes in a gap; a neuron that only its reset keeps from diverging would leave NaN to the next trial.
+        """
+        return f"int((t_in_timesteps % {self.period} == 0) or (t_in_timesteps % {self.period} >= {self.steps}))"
+
+    @property
+    def active(self):
+        """Text that is true inside a trial, empty where there is no gap."""
+        return f"(t_in_timesteps % {self.period} < {self.steps})" if self.gap else ""
+
+
+@dataclass
+class Built:
+    """Brian2 objects by name, the timed arrays that carry the trials, and the monitors."""
+
+    net: object
+    block: Block
+    objects: dict = field(default_factory=dict)
+    timed: dict = field(default_factory=dict)
+    monitors: dict = field(default_factory=dict)
+    pay_delay: int = 0
+
+    def set(self, numbers):
+        """Set variables, ``{(object, variable): SI numbers}``."""
+        for (owner, name), value in numbers.items():
+            setattr(self.objects[owner], f"{name}_", value)
+
+
+def longest_delay(delays):
+    """Steps that the slowest spike is in flight; ``delays`` are those of :class:`~localplast.network.network.Values`."""
+    return max([0, *(int(np.ceil(np.max(steps))) for steps in delays.values())])
+
+
+def parameter(name, dimension, *flags):
+    """One line of Brian2 equations: a variable that code sets."""
+    return SingleEquation(PARAMETER, name, dimension, flags=list(flags))
+
+
+def timed_array(built, name, rows, columns, dt):
+    """A table of input that is refilled before every run."""
+    shape = (rows, columns) if columns else (rows,)
+    built.timed[name] = b2.TimedArray(np.zeros(shape), dt=dt, name=name)
+
+
+def build(net, values, block, trials, *, request=(), plan=None, seed=0):
+    """Make the Brian2 objects.
+
+    Parameters
+    ----------
+    net : Network
+    values : Values
+    block : Block
+    trials : Trials
+        An example of what will be presented (kinds and shapes only).
+    request : iterable of (str, str)
+        What to monitor: ``(node, variable)``; the variables ``spikes`` and ``raster`` mean events.
+    plan : Plan, optional
+        What is learned.
+    """
+    check_dense(net, "Brian2", "use backend='torch'")
+    net.check_values(values)
+    built = Built(net, block)
+    clock = b2.Clock(net.dt, name="localplast_clock")
+    learning = Learning(net, values, block, plan, seed) if plan else None
+    heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
+    for name, node in net.nodes.items():
+        if isinstance(node, Input) and not learning and name not in heard:
+            continue
+        if isinstance(node, Input):
+            built.objects[name] = build_input(built, name, node, trials.inputs[name], learning, clock)
+        else:
+            check_integration(name, lower(node.model), values.parameters[name], net.dt)
+            built.objects[name] = build_population(built, name, node, values, learning, clock)
+    for projection in net.projections.values():
+        check_projection(net, projection, values)
+    for name, projection in net.projections.items():
+        if name not in net.tied:
+            built.objects[name] = build_projection(built, projection, values, learning)
+    if learning:
+        learning.connect(built, trials)
+    for p in net.projections.values():
+        if p.transmission == "event" and divided(net, p, values, plan):
+            gathered = f"arrivals_{p.name}" in built.objects
+            built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
+    build_monitors(built, request)
+    return built
+
+
+def build_input(built, name, node, example, learning, clock):
+    block = built.block
+    lines = [parameter(n, d) for n, d in learning.variables(name).items()] if learning else []
+    if isinstance(example, Poisson):
+        if block.period % example.segment:
+            raise UnsupportedError(
+                f"input {name!r}: segments of {example.segment} steps do not divide a trial of {block.period} "
+                "(with its gap for delays); use another segment"
+            )
+        timed_array(built, f"rates_{name}", block.length // example.segment, node.size, built.net.dt * example.segment)
+        signal = f"int(rand() < rates_{name}({block.clock}, i)*dt/second)"
+    else:
+        timed_array(built, f"signal_{name}", block.length, node.size, built.net.dt)
+        signal = f"signal_{name}({block.clock}, i)"
+    equations = Equations([*lines, *short_term_lines(built.net, name), parameter("r", DIMENSIONLESS)])
+    code = [*(learning.before_update(name) if learning else []), f"r = {signal}", *between_spikes(built.net, name, block)]
+    if learning and node.kind == "spikes":
+        code += learning.after_update(name, "r")
+    after, spiking = "\n".join(after_spikes(built.net, name)), {}
+    if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
+        spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
+    group = b2.NeuronGroup(
+        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name, **spiking,
+    )
+    group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
+    return group
+
+
+def build_population(built, name, population, values, learning, clock):
+    model, step, block = population.model, lower(population.model), built.block
+    graded = graded_parts(built.net, name)
+    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
+    for target, parts in graded.items():
+        dimension = model.dimensions[target]
+        lines += [parameter(part, dimension) for part in parts]
+        lines.append(SingleEquation("subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))))
+    arrays = values.parameters[name]
+    for key in model.parameters:
+        learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
+        flags = () if learns else ("constant",)
+        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
+    initial = {**model.initial, **population.initial}
+    started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
+    lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
+    lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
+    if learning:
+        kept, shared = learning.parameters.variables(name)
+        lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
+        lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
+    apart = learning is None and not block.gap  # the restart costs nothing in all other steps, and one object more to compile
+    code = [] if apart else start_of_trial(block, model, step, started, graded)
+    code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
+    threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
+    code += spike_argument(model) if learning or sends_spikes(built.net, name) else []
+    if learning:
+        code += learning.after_update(name, firing(model, block))
+        threshold = "z > 0.5" if model.spiking else None
+    code += [*sent_code(built.net, name, firing(model, block)), *between_spikes(built.net, name, block)]
+    after = [*assignments(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
+    group = b2.NeuronGroup(
+        population.size, Equations(lines), threshold=threshold,
+        reset="\n".join(after) if model.spiking else None,
+        refractory=model.refractory or False, clock=clock, name=name,
+        method=(lambda *_: "\n".join(code)) if model.odes else None,
+        events=learning.events(name) if learning else None,
+        namespace={},
+    )
+    if not model.odes:
+        group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
+    if apart:
+        restart = "\n".join(restart_of_trial(model, step, started, graded))
+        group.run_regularly(restart, dt=block.period * built.net.dt, when="start", name=f"{name}_restart")
+    for key in model.parameters:
+        setattr(group, f"{key}_", arrays[key] if arrays[key].ndim else float(arrays[key]))
+    for key, value in started.items():
+        setattr(group, f"initial_{key}_", np.asarray(value, float))
+    return group
+
+
+def spike_argument(model):
+    """The statement that computes the spike argument: Brian2's sympy cannot compare all that it can compute."""
+    if not model.spiking:
+        return []
+    left, right, _ = split_threshold(model)
+    return [f"_argument = ({left}) - ({right})"]
+
+
+def firing(model, block):
+    """Text that is 1 where the neuron spikes in this step, after :func:`spike_argument`."""
+    if not model.spiking:
+        return None
+    left, right, strict = split_threshold(model)
+    unit = unit_of(parse_expression_dimensions(f"({left}) - ({right})", namespace(model)))
+    zero = f"0*{unit}" if unit else "0"
+    conditions = [f"_argument {'>' if strict else '>='} {zero}", block.active, "not_refractory" if model.refractory else ""]
+    return "*".join(f"int({condition})" for condition in conditions if condition)
+
+
+def restart_of_trial(model, step, started, graded):
+    """As :func:`start_of_trial`, as statements that are run before a trial only."""
+    code = ["lastspike = -10000*second", "not_refractory = True"] if model.refractory else []
+    for name in (*step.state, *step.inputs):
+        unit = unit_of(model.dimensions[name])
+        value = f"initial_{name}" if name in started else f"0*{unit}" if unit else "0"
+        code += [f"{part} = {value}" for part in graded.get(name, [name])]
+    return code
+
+
+def start_of_trial(block, model, step, started, graded):
+    """Statements that set the state back in the first step of a trial, and hold it through a gap.
+
+    Refractoriness first: Brian2 does not write to clamped variables of a neuron that is still refractory.
+    """
+    code = [f"_fresh = {block.held if block.gap else block.fresh}"]
+    if model.refractory:
+        code.append("lastspike = lastspike*(1 - _fresh) - _fresh*10000*second")
+        code.append("not_refractory = not_refractory or (_fresh == 1)")
+    for name in (*step.state, *step.inputs):
+        for part in graded.get(name, [name]):
+            restart = f" + _fresh*initial_{name}" if name in started else ""
+            code.append(f"{part} = {part}*(1 - _fresh){restart}")
+    return code
+
+
+def check_projection(net, p, values):
+    """Raise where Brian2 cannot run a projection."""
+    mask, steps = values.masks[p.name], values.delays[p.name]
+    if not mask.any():
+        raise UnsupportedError(
+            f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; leave it out, "
+            "change its mask or the seed, or use backend='torch'"
+        )
+    if p.transmission == "event" and p.target in graded_parts(net, p.post):
+        raise UnsupportedError(
+            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
+            "set; give the model another variable for one of them, or use backend='torch'"
+        )
+    if p.transmission == "graded" and np.any(steps != np.floor(steps)):
+        raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
+    pair = [p, net.projections[p.weight.projection]] if p.name in net.tied else []
+    if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
+        raise UnsupportedError(
+            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal delays in Brian2; use "
+            "those, same_as(..., transposed=True), or backend='torch'"
+        )
+
+
+def build_projection(built, p, values, learning):
+    net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
+    plastic = learning is not None and p.name in learning.plan.synapses
+    if p.transmission == "graded":
+        return build_graded(built, p, values, learning if plastic else None)
+    lines = [parameter("w", weight_dimension(net, p))]
+    lines += learning.signals.carrier_lines(p) if learning else []
+    shares = divided(net, p, values, learning and learning.plan)
+    if shares:
+        lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
+    arguments = {"on_pre": events_of(p, shares)}
+    if steps.ndim == 0 and steps > 0 and not shares:
+        arguments["delay"] = {"deliver": float(steps) * net.dt}
+    if plastic:
+        lines += learning.synapse_lines(p)
+        arguments["on_pre"]["deliver"] += learning.on_arrival(p)
+        arguments.update(learning.pathways(p))
+    synapses = b2.Synapses(
+        built.objects[p.pre], built.objects[p.post], Equations(lines), name=p.name, namespace={"second": b2.second},
+        clock=built.objects[p.post].clock, **arguments,
+    )
+    pre, post = np.nonzero(mask)
+    synapses.connect(i=pre, j=post)
+    synapses.w_ = values.weights[p.name][mask]
+    if steps.ndim and not shares:
+        synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
+    if learning:
+        learning.signals.attach(p, synapses, mask)
+    if plastic:
+        learning.attach(built, p, synapses)
+    return synapses
+
+
+def build_monitors(built, request):
+    """State monitors read at the end of a step, spike monitors as events."""
+    states, spiking = {}, set()
+    for node, variable in request:
+        if variable in ("spikes", "raster"):
+            spiking.add(node)
+        else:
+            states.setdefault(node, set()).add(variable)
+    for node, variables in states.items():
+        group = built.objects[node]
+        built.monitors[node, "state"] = b2.StateMonitor(
+            group, sorted(variables), record=True, when="end", order=10, clock=group.clock, name=f"{node}_state"
+        )
+    for node in sorted(spiking):
+        built.monitors[node, "spikes"] = b2.SpikeMonitor(built.objects[node], name=f"{node}_spikes")

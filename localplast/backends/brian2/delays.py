@@ -1,0 +1,115 @@
+"""Delays between two steps in Brian2, and delays that learn.
+
+Brian2 delays spikes by whole steps, and reads the delays when a run starts. A delay of d steps is two pathways of every synapse:
+``deliver`` takes floor(d) steps and carries the share ``1 - fraction`` of the weight, ``late`` takes one step more and carries the
+share ``fraction``, which is the linear interpolation of the Torch backend. Delays that learn are changed between two runs.
+"""
+
+import numpy as np
+
+from localplast.backends.brian2.short_term import released
+from localplast.equations.tape import Tape
+from localplast.errors import UnsupportedError
+from localplast.network.delays import moving, per_synapse
+
+__all__ = ["DelayLearner", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
+
+#: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
+LATER = {"deliver": 0, "late": 1}
+
+
+def divided(net, p, values, plan=None):
+    """Whether the synapses of ``p`` need two pathways: their delays lie between two steps, or learn."""
+    steps = values.delays[p.name]
+    learns = plan is not None and plan.optimiser is not None and f"{p.name}.delay" in moving(net, plan.optimiser)
+    return learns or bool(np.any(steps != np.floor(steps)))
+
+
+def events_of(p, shares):
+    """``on_pre`` of the Synapses of ``p``: what a spike does where it arrives."""
+    if not shares:
+        return {"deliver": f"{p.target}_post += {released(p)}"}
+    return {"deliver": f"{p.target}_post += w*(1 - fraction)", "late": f"{p.target}_post += w*fraction"}
+
+
+def settings(net, p, steps, mask, gathered=False):
+    """What delays of ``steps`` mean to the Brian2 objects, as ``{(object, variable): SI numbers}``.
+
+    ``gathered``: hoisted traces count arrivals per presynaptic neuron.
+    """
+    dt, whole = float(net.dt), np.floor(steps)
+    found = {(p.name, "flight"): per_synapse(p, whole, mask) * dt, (p.name, "fraction"): per_synapse(p, steps - whole, mask)}
+    if gathered:
+        found[f"arrivals_{p.name}", "flight"] = np.broadcast_to(whole, net.size(p.pre)) * dt
+        found[p.pre, f"fraction_{p.name}"] = np.broadcast_to(steps - whole, net.size(p.pre))
+    return found
+
+
+def flights(built):
+    """``(delay, flight, later)``, two Brian2 variables and s, where delays follow the ``flight`` of synapses."""
+    for synapses in built.objects.values():
+        for pathway in getattr(synapses, "_pathways", ()):
+            if pathway.objname in LATER and "flight" in synapses.variables:
+                yield pathway.variables["delay"], synapses.variables["flight"], LATER[pathway.objname] * float(built.net.dt)
+
+
+def with_room(net, values, optimiser):
+    """``values`` with delays as long as they may become, and the step after: what the gap between two trials must hold."""
+    return values.replace_weights({}, {n: np.array(np.floor(net.limits(n)[1]) + 1) for n in moving(net, optimiser)})
+
+
+def check_spread(net, names):
+    """Raise where one of these delays is spread by a kernel while it learns."""
+    for name in names:
+        kernel = net.projections[name.split(".")[0]].delay.kernel
+        if kernel is not None:
+            raise UnsupportedError(
+                f"projection {name.split('.')[0]!r}: in Brian2 a delay that learns is shared by two steps, not spread by a "
+                f"{kernel.kind}; use kernel=None, or backend='torch'"
+            )
+
+
+class DelayLearner:
+    """The optimiser of the delays of ``net`` that learn, for what one run of Brian2 has summed up.
+
+    Raises
+    ------
+    UnsupportedError
+        A delay that is no synapse's or neuron's own, without an upper bound, or spread by a kernel.
+    """
+
+    def __init__(self, net, optimiser, values):
+        self.net, self.names = net, moving(net, optimiser)
+        check_spread(net, self.names)
+        for name in self.names:
+            self.check(name, net.projections[name.split(".")[0]].delay, values.other(name))
+        self.tapes = {n: Tape(optimiser.program(projection=n), {"learning_rate": optimiser.rate(n)}) for n in self.names}
+
+    def check(self, name, delay, steps):
+        label = f"projection {name.split('.')[0]!r}"
+        if not np.ndim(steps):
+            raise UnsupportedError(
+                f"{label}: its delay is one number for all synapses, so learning it is not local; give every neuron or synapse "
+                "its own (an array), or use backend='torch'"
+            )
+        bounds = delay.trainable if isinstance(delay.trainable, (tuple, list)) else (None, None)
+        if bounds[1] is None:
+            raise UnsupportedError(
+                f"{label}: in Brian2 a silent gap as long as the longest delay follows every trial, so a delay that learns needs "
+                "an upper bound, such as trainable=(0*ms, 50*ms); or use backend='torch'"
+            )
+
+    def check_start(self, values):
+        """Raise where delays do not start within the bounds that the gap was made for."""
+        for name in self.names:
+            steps, (low, high) = values.other(name), self.net.limits(name)
+            if np.min(steps) < low or np.max(steps) > high:
+                raise UnsupportedError(
+                    f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} steps, not "
+                    f"within their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
+                )
+
+    def step(self, name, steps, gradient, state, update):
+        """``(delays, state)`` after update number ``update``, within the bounds of the delays."""
+        new = self.tapes[name]({"w": steps, "g": gradient, "k": update, **state})
+        return np.clip(new["w"], *self.net.limits(name)), {k: new[k] for k in state}

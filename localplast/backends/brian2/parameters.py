@@ -1,0 +1,99 @@
+"""Parameters of neurons that learn, as Brian2 text: what every neuron keeps, and the optimiser at the end of a batch."""
+
+from dataclasses import replace
+
+from brian2.parsing.expressions import parse_expression_dimensions
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, updates_so_far
+from localplast.equations.text import to_text
+from localplast.equations.units import unit_of
+from localplast.neuron.check import with_spike
+from localplast.neuron.namespace import namespace
+from localplast.task.loss import of_trials
+
+__all__ = ["Parameters", "optimiser_dimensions"]
+
+
+def optimiser_dimensions(optimiser, own, gradient):
+    """Dimensions of the names in the text of an optimiser, of what has the dimension ``own``."""
+    rate = own if optimiser.normalised else own / gradient
+    states = {name: gradient**power for name, power in optimiser.state.items()}
+    return {"w": own, "g": gradient, "k": DIMENSIONLESS, "learning_rate": rate, **states}
+
+
+class Parameters:
+    """Of one :class:`~localplast.program.learn.Plan`."""
+
+    def __init__(self, net, block, plan, signals):
+        self.net, self.block, self.plan, self.signals = net, block, plan, signals
+
+    def connect(self, name, group):
+        """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
+        regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
+        ends, updates = [], []
+        within = self.plan.rule.interval(self.net.dt)
+        for parameter in self.plan.parameters[name]:
+            if of_trials(self.plan.loss) and name in self.plan.signals:
+                excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
+                ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
+            updates += self.update(name, parameter) if self.plan.optimiser else []
+        if within and updates:
+            code, updates = "\n".join(gated(updates, self.block, within)), []
+            group.run_regularly(code, when="end", order=UPDATE, name=f"{name}_parameters")
+        for event, code, order in (("trial_end", ends, END_OF_TRIAL), ("batch_end", updates, UPDATE)):
+            if code:
+                group.run_on_event(event, "\n".join(code), when="end", order=order)
+        if self.plan.optimiser:
+            for parameter in self.plan.parameters[name]:
+                setattr(group, f"learning_rate_{parameter}_", self.plan.optimiser.rate(f"{name}.{parameter}"))
+
+    def update(self, name, parameter):
+        """The optimiser's statements for one parameter of every neuron, bounds included."""
+        gradient, unit = f"gradient_{parameter}", unit_of(self.dimension(name, f"gradient_{parameter}"))
+        number = f"(updates_{parameter} + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
+        short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
+        short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
+        own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
+        optimiser = replace(self.plan.optimiser, decay=0.0)
+        known = self.optimiser_dimensions(name, parameter)
+        for target, expression in optimiser.program(projection=f"{name}.{parameter}"):
+            text = replace_words(to_text(expression, known, known[target]), short)
+            if target == "w" and not optimiser.frozen(f"{name}.{parameter}"):
+                low, high = (min(max(x, -1e300), 1e300) for x in self.net.limits(f"{name}.{parameter}"))
+                text = f"clip({text}, {low!r}*{own}, {high!r}*{own})"
+            lines.append(f"{short[target]} = {text}")
+        return [*lines, f"{gradient} = 0*{unit}" if unit else f"{gradient} = 0"]
+
+    def optimiser_dimensions(self, name, parameter):
+        """Dimensions of the names in the text of an optimiser."""
+        own, gradient = self.net.nodes[name].model.dimensions[parameter], self.dimension(name, f"gradient_{parameter}")
+        return optimiser_dimensions(self.plan.optimiser, own, gradient)
+
+    def variables(self, name):
+        """Dimensions of what an optimiser keeps per parameter, and of its shared constants."""
+        kept, shared = {}, {}
+        for parameter in self.plan.parameters[name] if self.plan.optimiser else ():
+            known = self.optimiser_dimensions(name, parameter)
+            kept.update({f"{n}_{parameter}": known[n] for n in self.plan.optimiser.state})
+            shared[f"learning_rate_{parameter}"] = known["learning_rate"]
+            shared[f"updates_{parameter}"] = DIMENSIONLESS
+        return kept, shared
+
+    def dimension(self, name, key):
+        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per parameter."""
+        model, signals = self.net.nodes[name].model, self.signals
+        for parameter in self.plan.parameters[name]:
+            per, readout = model.dimensions[parameter], name in self.plan.readouts
+            for state, dimension in model.dimensions.items():
+                if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
+                    return dimension / per
+            if key == f"gradient_{parameter}" and self.plan.rule.taught:
+                return parse_expression_dimensions(model.mismatch[parameter].error, with_spike(namespace(model)))
+            if key == f"gradient_{parameter}":
+                return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
+            if key == f"fading_{parameter}":
+                return self.dimension(name, f"gradient_{parameter}")
+            if key.endswith(f"_{parameter}") and key.split("_")[0] in ("elig", "filtered", "faded") or key.endswith(f"_elig_{parameter}"):
+                return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
+        return None

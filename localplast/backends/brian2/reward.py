@@ -1,0 +1,55 @@
+"""Actor and critic as Brian2 objects: choices, the reward, and the temporal difference error that everybody hears."""
+
+import brian2 as b2
+import numpy as np
+from brian2.units.fundamentalunits import DIMENSIONLESS
+
+from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed
+from localplast.errors import UnsupportedError
+
+__all__ = ["REWARD_VARIABLES", "build_reward"]
+
+#: Of the policy: how many choices beat this one, whether it is chosen, what it earns. Of the value: what is owed, and paid.
+REWARD_VARIABLES = {"policy": ("beaten", "roll", "earned"), "value": ("purse", "income", "paid", "value_before")}
+
+
+def build_reward(signals, built):
+    """Add to ``built`` what a :class:`~localplast.task.loss.Reward` needs, in the order of one step."""
+    net, block, loss = signals.net, signals.block, signals.plan.loss
+    outputs = {r: signals.output_text(r) for r in (loss.policy, loss.value)}
+    for readout in outputs:
+        if signals.output_dimension(readout) is not DIMENSIONLESS:
+            raise UnsupportedError(f"readout {readout!r} has a unit; actor and critic need outputs without one")
+    built.pay_delay = loss.steps(float(net.dt))
+    built.timed["pay"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="pay")
+    policy, value = built.objects[loss.policy], built.objects[loss.value]
+    names = {"step_weight": built.timed["step_weight"], "target": built.timed["target"], "pay": built.timed["pay"]}
+    dice = built.timed[f"signal_{loss.dice}"]
+    policy.namespace.update(names | {"dice": dice})
+    value.namespace.update(names)
+    step = f"(t_in_timesteps % {block.period})*dt"
+
+    policy.run_regularly(f"roll = {outputs[loss.policy]} + dice({block.clock}, i)", when="end", order=SOFTMAX - 1, name="roll_dice")
+    y = [suffixed(net.nodes[loss.policy].model, outputs[loss.policy], end) for end in ("_pre", "_post")]
+    sums = {
+        "normaliser_post": (DIMENSIONLESS, f"exp({y[0]} - ({y[1]}))"),
+        "beaten_post": (DIMENSIONLESS, "int(roll_pre > roll_post)"),
+    }
+    built.objects["choice"] = gather(built, "choice", loss.policy, loss.policy, sums, SOFTMAX)
+    code = [
+        f"_weight = step_weight({step})", "_chosen = int(beaten < 0.5)", f"teacher = target({block.clock}, i)",
+        "error = _weight*(1.0/normaliser - _chosen)", "earned = _weight*_chosen*(2*teacher - 1)",
+        f"score += _weight*({outputs[loss.policy]})",
+    ]
+    policy.run_regularly("\n".join(code), when="end", order=ERROR, name="choose")
+    built.objects["income"] = gather(built, "income_sum", loss.policy, loss.value, {"income_post": (DIMENSIONLESS, "earned_pre")}, PURSE)
+    active = f"int({block.active})*" if block.active else ""
+    code = [
+        "purse += income", f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
+        f"paid = purse*pay({step})", f"value_before = {outputs[loss.value]}", f"error = -{loss.value_cost!r}", "loss -= paid",
+    ]
+    value.run_regularly("\n".join(code), when="end", order=PAID, name="be_paid")
+    for name in net.populations:
+        if name != loss.value:
+            sums = {"td_post": (DIMENSIONLESS, "td_pre")}
+            built.objects[f"surprise_{name}"] = gather(built, f"surprise_{name}", loss.value, name, sums, SURPRISE)

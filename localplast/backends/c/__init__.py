@@ -1,0 +1,1 @@
+"""Generated C: kernels that run a network forward, backward and online."""

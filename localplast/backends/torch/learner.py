@@ -1,0 +1,401 @@
+"""Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
+
+import functools
+import logging
+import threading
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from localplast.backends.c.call import Fused
+from localplast.backends.c.graded_call import GradedKernel, why_not_graded
+from localplast.backends.c.layout import why_not
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.torch.gradient import (
+    adjoint_form,
+    batch_loss,
+    denormals_flushed,
+    prepare,
+    run_forward,
+    score,
+    side_by_side,
+)
+from localplast.backends.torch.step import leaves
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.equations.tape import Tape
+from localplast.errors import UnsupportedError
+from localplast.learning.filters import AsReadout
+from localplast.learning.optimise import check_norm, check_rates
+from localplast.network.delays import kernel_widths, moving, unspread
+from localplast.program.finite import check_found
+from localplast.program.learn import check_branching, plan
+
+__all__ = ["Forward", "TorchLearner", "single_thread"]
+
+logger = logging.getLogger(__name__)
+
+
+class SingleThread:
+    """One Torch thread while anybody is inside: the products of a time step are too small to share.
+
+    Batches are split between threads instead. The setting is global to the process, so that runs side by side must count:
+    the first one in changes it, the last one out restores it.
+    """
+
+    def __init__(self):
+        self.lock, self.inside, self.before = threading.Lock(), 0, 1
+
+    def __enter__(self):
+        with self.lock:
+            if self.inside == 0:
+                self.before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self.inside += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                torch.set_num_threads(self.before)
+
+
+single_thread = SingleThread()
+
+
+class Forward:
+    """A differentiable run of the network: the generated kernel where it can, else the plain step.
+
+    Where no gradient is wanted, networks of graded populations run in a kernel of their own.
+    """
+
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu"):
+        self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
+        self.cut, self.feedback = cut, feedback or {}
+        reason = elsewhere(device) or why_not(net, trainable=net.trainable, feedback=self.feedback)
+        delays = {name: tensors[f"{name}.delay"].detach() for name in net.projections}
+        self.presents = bool(reason) and not elsewhere(device) and not why_not_graded(net, delays=delays)
+        self.threads = threads
+        if reason and not self.presents:
+            logger.warning("the network runs in plain Torch, which is slower: %s", reason)
+        options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
+        self.fused = None if reason else Fused(net, tensors, masks, **options)
+
+    @functools.cached_property
+    def graded(self):
+        """The kernel of a network of graded populations, which presents trials and learns nothing."""
+        return GradedKernel(self.net, None, self.tensors, self.masks, threads=self.threads)
+
+    def __call__(self, weights, inputs, others=None, widths=None, seed=0):
+        """As :func:`~localplast.backends.torch.gradient.run_forward`."""
+        if self.fused is not None:
+            return side_by_side(self.net, self.fused(weights, inputs, others))
+        if self.presents and not torch.is_grad_enabled():
+            self.graded.refresh({**self.tensors, **(others or {})})
+            return *self.graded.outputs(weights, inputs, seed), {}
+        tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
+        options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths, "seed": seed}
+        return run_forward(self.net, tensors, self.masks, inputs, **options)
+
+
+def elsewhere(device):
+    """Why no generated kernel runs on this device; None on the CPU."""
+    return None if device == "cpu" else f"generated kernels run on the CPU, not on {device}"
+
+
+def check_filters(net, rule, optimiser):
+    """Raise where traces are smoothed with a memory that would itself change."""
+    for name in net.trainable:
+        smoothed = name.split(".")[0] in net.readouts and rule.filter == AsReadout() and len(net.populations) > len(net.readouts)
+        if smoothed and not optimiser.frozen(name):
+            raise UnsupportedError(
+                f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), or a rule that "
+                "automatic differentiation can compute, such as eprop()"
+            )
+
+
+class TorchLearner:
+    """A network that learns in Torch.
+
+    Parameters
+    ----------
+    net : Network
+    values : Values
+        Where it starts.
+    rule : Rule
+    loss : Loss
+    optimiser : Optimiser
+
+    Other arguments
+    ---------------
+    batch : int
+        Trials per update.
+    seed : int
+        Of fixed feedback and of inputs given as rates.
+    dtype : torch.dtype
+    threads : int
+        The batch is split between them.
+    device : str
+        Where tensors live, those of the optimiser included; on another one than ``'cpu'`` the plain step runs.
+    """
+
+    backend = "torch"
+
+    def __init__(self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1, device="cpu"):
+        self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
+        self.batch, self.seed, self.dtype, self.threads, self.device = batch, seed, dtype, threads, device
+        self.restart(values, seed)
+
+    def restart(self, values, seed):
+        """Begin again from other numbers."""
+        net, self.seed, self.updates = self.net, seed, 0
+        self.check()
+        self.plastic = [p.name for p in net.plastic]
+        moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
+        self.values = values = net.clip(values, moving)
+        self.tensors = leaves(net, values, dtype=self.dtype, device=self.device)
+        self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
+        self.others = {n: self.tensors[n] for n in net.trainable}
+        learning = {n: self.weights[n] for n in self.plastic} | self.others
+        self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
+        self.steps = {n: self.program(n) for n in learning}
+        found = {n: net.bounds(n) for n in moving}
+        found |= {n: net.limits(n) for n in self.others if not self.optimiser.frozen(n)}
+        self.bounds = {n: [self.tensor(b) for b in pair] for n, pair in found.items() if pair}
+        self.give_credit()
+
+    def check(self):
+        """Raise where the rule and the optimiser cannot train this network."""
+        check_rates(self.net, self.optimiser)
+        check_branching(self.loss, self.rule, self.rule.form or "adjoint")
+        if self.rule.update != "trial":
+            check_norm(self.rule, self.optimiser, "weights change within a trial, when the whole gradient is not known")
+        if self.rule.form == "forward":
+            raise UnsupportedError(
+                f"{self.rule.name} is a reference for lp.gradient; train with bptt(), whose gradients are the same"
+            )
+
+    def give_credit(self):
+        """What finds the gradient: the adjoint of a cut network where that is the rule, else traces carried forward."""
+        net, values, seed = self.net, self.values, self.seed
+        adjoint = adjoint_form(net, self.rule, seed, self.loss) if self.rule.update == "trial" else None
+        learned = plan(net, self.rule, self.loss, seed=seed, values=values) if self.rule.local else None
+        if adjoint is None and self.rule.local:
+            check_filters(net, self.rule, self.optimiser)
+        self.online = None if adjoint is not None else self.online_learner(learned)
+        cut, feedback = adjoint or ((), {})
+        feedback = {k: self.tensor(b) for k, b in feedback.items()}
+        starts = learned.learned if learned else {}
+        self.feedback = {k: self.tensor(b) * self.mask(k) for k, b in starts.items()}
+        sums = self.loss.branching is not None
+        self.forward = Forward(
+            net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads, device=self.device
+        )
+
+    def tensor(self, array):
+        """A copy of ``array`` among the numbers that learn: of their type, on their device."""
+        return torch.tensor(np.asarray(array), dtype=self.dtype, device=self.device)
+
+    def program(self, name):
+        """The optimiser of one projection, parameter or delay; only weights decay."""
+        optimiser = self.optimiser if name in self.plastic else replace(self.optimiser, decay=0.0)
+        return Tape(optimiser.program(projection=name), {"learning_rate": optimiser.rate(name)})
+
+    def online_learner(self, learned):
+        """What carries traces forward: the generated kernel where it can, else the plain step."""
+        kernel, why = OnlineKernel, functools.partial(why_not_online, batch=self.batch)
+        if self.rule.taught:
+            kernel, why = GradedKernel, why_not_graded
+        reason = elsewhere(self.device) or why(self.net, learned, self.optimiser, delays=self.values.delays)
+        if reason:
+            logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
+            return OnlineLearner(self.net, learned, self.tensors, self.values.masks, self.widths())
+        return kernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
+
+    def widths(self):
+        """Of the kernels of delays at this update, by projection: what does not learn is not spread."""
+        learn = moving(self.net, self.optimiser)
+        return {n: width if f"{n}.delay" in learn else 0.0 for n, width in kernel_widths(self.net, self.updates).items()}
+
+    def prepare(self, trials):
+        rng = np.random.default_rng([self.seed, 3, self.updates])
+        return prepare(self.net, trials, self.loss, rng=rng, dtype=self.dtype, device=self.device)
+
+    def train(self, trials):
+        """Learn from whole batches of trials; returns one dict of metrics per update."""
+        found = []
+        with denormals_flushed(), single_thread:
+            for start in range(0, len(trials), self.batch):
+                found.append(self.update(trials[start : start + self.batch]))
+        return found
+
+    def update(self, trials):
+        """One batch: present it, change the weights."""
+        self.forward.feedback.update(self.feedback if self.online is None else {})
+        inputs, target, weight = self.prepare(trials)
+        duration, sums = trials.steps * float(self.net.dt), None
+        if self.online is not None:
+            outputs, counts, grads = self.learn_online(inputs, target, weight)
+        else:
+            leaf = {n: w.detach().requires_grad_(n in self.plastic) for n, w in self.weights.items()}
+            more = {n: x.detach().requires_grad_() for n, x in self.others.items()}
+            outputs, counts, sums = self.forward(leaf, inputs, more, self.widths(), seed=[self.seed, 3, self.updates])
+        _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
+        if self.online is None:
+            leaves_ = {n: leaf[n] for n in self.plastic} | more
+            found = torch.autograd.grad(total.mean(), list(leaves_.values()), allow_unused=True, materialize_grads=True)
+            grads = dict(zip(leaves_, found, strict=True))
+        check_found(self.rule, {n: g.detach().cpu().numpy() for n, g in grads.items()}, float(total.detach().mean()))
+        if grads:
+            self.updates += 1
+            share = self.optimiser.share(grads)
+            for name, grad in grads.items():
+                self.step(name, share * grad)
+        self.tie()
+        outputs = outputs.detach()
+        rates = [c.detach().mean() / duration for c in counts.values()]
+        return {
+            "loss": float(total.detach().mean()),
+            "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
+            "rate": float(sum(rates) / max(len(rates), 1)),
+        }
+
+    def step(self, name, grad):
+        """The optimiser, for one projection, its bounds, and the feedback that learns beside it; or for a parameter."""
+        given = {"g": grad, "k": self.updates, **self.state[name]}
+        if name in self.others:
+            new = self.steps[name]({"w": self.others[name], **given})
+            self.others[name] = self.tensors[name] = self.bounded(name, new["w"])
+            self.state[name] = {k: new[k] for k in self.state[name]}
+            return
+        new = self.steps[name]({"w": self.weights[name], **given})
+        if name in self.feedback:
+            self.feedback[name] = self.steps[name]({"w": self.feedback[name], **given})["w"] * self.mask(name)
+        self.weights[name] = self.tensors[f"{name}.weight"] = self.bounded(name, new["w"]) * self.mask(name)
+        self.state[name] = {k: new[k] for k in self.state[name]}
+
+    def bounded(self, name, numbers):
+        """``numbers`` within the bounds of what has this name, where it has any."""
+        return numbers.clamp(*self.bounds[name]) if name in self.bounds else numbers
+
+    def tie(self):
+        """Let weights that are another projection's follow it."""
+        self.weights = self.net.tie(self.weights)
+        self.tensors.update({f"{n}.weight": self.weights[n] for n in self.net.tied})
+
+    def mask(self, name):
+        return self.tensor(self.values.masks[name])
+
+    def learn_online(self, inputs, target, weight):
+        """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
+        if isinstance(self.online, OnlineKernel):
+            return self.learn_in_kernel(inputs, target, weight)
+        if isinstance(self.online, GradedKernel):
+            return self.learn_in_graded(inputs)
+        if self.others:  # the learner holds numbers of neurons
+            self.online = self.online_learner(self.online.plan)
+        online, noise = self.online, [self.seed, 3, self.updates]
+        for name, link in online.twin.links.items():
+            link.weight = self.weights[name] * self.mask(name)
+        online.learned = self.feedback
+        interval = self.rule.interval(self.net.dt)
+        if not interval:
+            return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(self.tensors)
+
+        def now_and_then(learner, t):
+            if (t + 1) % interval and t + 1 < len(weight):
+                return
+            self.updates += 1
+            for name, grad in (learner.gradients() | learner.other_gradients(self.tensors)).items():
+                self.step(name, grad)
+            learner.follow(self.weights, self.others)
+
+        return *online.run(inputs, target, weight, now_and_then, noise), {}
+
+    def learn_in_kernel(self, inputs, target, weight):
+        """As :meth:`learn_online`."""
+        if self.rule.update == "trial":
+            if self.others:
+                self.online.refresh(self.tensors)
+            return self.online.gradients(self.weights, inputs, target, weight, self.feedback)
+        *found, weights, self.state, self.feedback = self.online.learn(
+            self.weights, self.state, inputs, target, weight, self.updates, self.feedback
+        )
+        self.adopt(weights)
+        self.updates += self.rule.updates(len(weight), self.net.dt)
+        return *found, {}
+
+    def learn_in_graded(self, inputs):
+        """As :meth:`learn_online`, for a network of graded populations."""
+        noise = [self.seed, 3, self.updates]
+        if self.rule.update == "trial":
+            self.online.refresh(self.tensors)
+            return self.online.gradients(self.weights, inputs, noise)
+        *found, numbers, self.state = self.online.learn(self.weights | self.others, self.state, inputs, self.updates, noise)
+        self.adopt({n: numbers[n] for n in self.weights}, {n: numbers[n] for n in self.others})
+        self.updates += self.rule.updates(len(found[0]), self.net.dt)
+        return *found, {}
+
+    def evaluate(self, trials, part=0):
+        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole steps.
+
+        Each ``part`` of a test has dice of its own, the same in every test.
+        """
+        dice = [self.seed, 4, part]
+        inputs, target, weight = prepare(
+            self.net, trials, self.loss, rng=np.random.default_rng(dice), dtype=self.dtype, device=self.device
+        )
+        with torch.no_grad(), denormals_flushed(), single_thread:
+            outputs, counts, sums = self.forward(self.weights, inputs, self.rounded(), unspread(self.net), seed=dice)
+            duration = trials.steps * float(self.net.dt)
+            _, total = batch_loss(self.net, self.loss, outputs, target, weight, counts, duration, inputs, sums)
+        spikes = [float(c.mean()) for c in counts.values()]
+        return {
+            "loss": float(total.mean()),
+            "accuracy": score(self.net, self.loss, outputs, weight, trials.target),
+            "spikes": sum(spikes) / len(spikes) if spikes else float("nan"),
+        }
+
+    def rounded(self):
+        """What else learns, its delays rounded to whole steps (half up)."""
+        delays = {f"{name}.delay" for name in self.net.learned_delays}
+        return {n: torch.floor(x + 0.5) if n in delays else x for n, x in self.others.items()}
+
+    def adopt(self, numbers, parameters=None):
+        """Take over weights, by projection, and what else learns, by name."""
+        for name, weight in numbers.items():
+            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(weight)
+        for name, value in (parameters or {}).items():
+            self.others[name] = self.tensors[name] = self.tensor(value)
+
+    def numbers(self):
+        """The present weights, by projection."""
+        return {n: w.detach().cpu().numpy().astype(float) for n, w in self.weights.items()}
+
+    def parameters(self):
+        """The present values of what else learns, by name: ``'rec.tau_mem'``, ``'rec_rec.delay'`` (in steps)."""
+        return {n: x.detach().cpu().numpy().astype(float) for n, x in self.others.items()}
+
+    def arrays(self):
+        """Everything that a checkpoint must hold, by name."""
+        kept = {f"weight.{n}": w.detach().cpu().numpy() for n, w in self.weights.items()}
+        kept.update({f"{k}.{n}": s.detach().cpu().numpy() for n, state in self.state.items() for k, s in state.items()})
+        kept.update({f"feedback.{n}": b.cpu().numpy() for n, b in self.feedback.items()})
+        kept.update({f"value.{n}": x.cpu().numpy() for n, x in self.others.items()})
+        return {**kept, "updates": np.array(self.updates)}
+
+    def load(self, arrays):
+        """Go on from what :meth:`arrays` gave."""
+        for name in self.weights:
+            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(arrays[f"weight.{name}"])
+        self.feedback = {n: self.tensor(arrays[f"feedback.{n}"]) for n in self.feedback}
+        self.adopt({}, {n: arrays[f"value.{n}"] for n in self.others})
+        for name, state in self.state.items():
+            self.state[name] = {k: self.tensor(arrays[f"{k}.{name}"]) for k in state}
+        self.updates = int(arrays["updates"])
+
+    def interrupt(self):
+        """Nothing to do: an update is short."""
+
+    def close(self):
+        """Nothing to release."""

@@ -1,0 +1,1 @@
+"""How a rule follows from the equations: eligibility traces, learning signals, filters, optimisers."""

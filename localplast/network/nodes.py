@@ -1,0 +1,102 @@
+"""What networks are made of, as frozen data: populations, inputs, projections, delays, and weights to be drawn."""
+
+from dataclasses import dataclass, field
+
+from localplast.files import Data
+from localplast.network.delays import Delay
+from localplast.network.short_term import ShortTerm
+from localplast.network.weights import normal
+from localplast.neuron.model import NeuronModel
+
+__all__ = ["Input", "Population", "Projection"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """``size`` channels that come from outside: ``kind`` is ``'spikes'`` or ``'currents'`` (graded values).
+
+    What a ``teacher`` says reaches the network only while a rule learns that is taught through it
+    (:attr:`~localplast.learning.rule.Rule.taught`): it is zero in tests, and for rules that learn from the loss.
+    """
+
+    size: int
+    kind: str = "spikes"
+    teacher: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Population(Data):
+    """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays.
+
+    ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take (either
+    may be None): ``{"tau_mem": (5*ms, 100*ms)}``. It starts between them, and they keep what
+    the model divides by away from zero.
+    """
+
+    size: int
+    model: NeuronModel
+    parameters: dict = field(default_factory=dict)
+    initial: dict = field(default_factory=dict)
+    trainable: dict = field(default_factory=dict)
+
+    @property
+    def values(self):
+        """Every parameter of the model, overridden where this population says so."""
+        return {**self.model.parameters, **self.parameters}
+
+
+@dataclass(frozen=True, eq=False)
+class Projection(Data):
+    """What travels from ``pre`` to ``post``.
+
+    Parameters
+    ----------
+    pre, post : str
+        Names in the network.
+
+    Other arguments
+    ---------------
+    weight : Random, SameAs, Convolution, array ``(pre, post)`` or number
+        With the unit of the target (event transmission), or of target over output (graded). Bare numbers are SI.
+        See :func:`~localplast.network.convolution.convolution` for what images share.
+    delay : Delay, optional
+        None: a spike acts in the step it is emitted in.
+    target : str, optional
+        Variable of the postsynaptic model; default its ``receives``.
+    transmission : str
+        ``'event'``: add the weight on each spike. ``'graded'``: set the target to the weighted sum of outputs.
+    mask : bool array ``(pre, post)`` or float, optional
+        Which synapses exist, or the probability that one does.
+    autapses : bool
+        Whether a neuron may project to itself, where ``pre`` is ``post``.
+    plastic : bool
+        Whether rules may change the weights.
+    bounds : (low, high), optional
+        What weights are clipped to: when they are drawn, when learning begins and after every update; a weight that is
+        given here lies within them. Each None, one number or an array that broadcasts to ``(pre, post)``, such as
+        ``(pre, 1)``, in the unit of the weight. See :func:`~localplast.network.bounds.dale`.
+    name : str, optional
+        Default ``pre_post``.
+    output : str, optional
+        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the transmission
+        is then graded. What depends on its graded inputs travels as it was at the end of the step before. Default: the
+        ``output`` of its model.
+    short_term : ShortTerm, optional
+        How much of its weight a synapse delivers after recent spikes (:mod:`localplast.network.short_term`).
+    """
+
+    pre: str
+    post: str
+    weight: object = field(default_factory=normal)
+    delay: Delay | None = None
+    target: str | None = None
+    transmission: str | None = None
+    mask: object = None
+    autapses: bool = False
+    plastic: bool = True
+    name: str | None = None
+    bounds: tuple | None = None
+    output: str | None = None
+    short_term: ShortTerm | None = None
+
+

@@ -1,0 +1,1 @@
+"""Running: simulating and learning, with records, checkpoints and progress."""

@@ -1,0 +1,95 @@
+"""What a rule says of the weights: one gradient, labelled."""
+
+import xarray as xr
+
+from localplast.arguments import check_form, check_kind, check_trainable
+from localplast.learning.rule import Rule
+from localplast.network.convolution import weight_dims
+from localplast.network.delays import check_delays
+from localplast.network.network import Network
+from localplast.packages import need_torch
+from localplast.program.finite import explained
+from localplast.program.learn import check_trials
+from localplast.runs.options import check_options
+from localplast.task.loss import Loss, default_loss
+from localplast.task.trials import Trials
+
+__all__ = ["gradient"]
+
+
+def gradient(
+    net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target=None, trainable=(), form=None, dtype="float64",
+    device="cpu",
+):
+    """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
+
+    Parameters
+    ----------
+    net : Network
+    trials : Trials
+        The loss is the mean over them.
+    rule : Rule
+        A teacher (``Input(teacher=True)``) is heard by rules that are taught, and silent for others.
+
+    Other arguments
+    ---------------
+    backend : str
+        ``'torch'``, or ``'brian2'``: local rules only, accumulated step by step while Brian2 runs.
+    values : Values, optional
+        Default ``net.draw(seed)``.
+    target : str, optional
+        Of Brian2: ``'numpy'`` (the default), ``'cython'`` or ``'cpp'``.
+    trainable, form, dtype, device
+        See :func:`localplast.backends.torch.gradient.gradient`; Brian2 knows ``trainable`` only.
+
+    Returns
+    -------
+    xarray.DataTree
+        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
+        trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
+    """
+    check_kind("net", net, Network)
+    check_kind("trials", trials, Trials)
+    check_kind("rule", rule, Rule)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
+    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    check_form(form, backend)
+    trainable = check_trainable(net, trainable)
+    trials = trials if rule.taught else trials.without(net.teachers)
+    loss = loss or default_loss(trials)
+    check_trials(net, trials, loss)
+    check_delays(net, values, trials.steps)
+    options = dict(seed=seed, trainable=trainable)
+    if backend == "brian2":
+        from localplast.backends.brian2.learner import gradient as found
+
+        with explained(net, values, trials, seed=seed):
+            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
+    else:
+        need_torch("a gradient with backend='torch'")
+        import torch
+
+        from localplast.backends.torch.gradient import gradient as found
+        from localplast.backends.torch.learner import single_thread
+
+        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
+            grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
+    nodes = {}
+    for name, array in grads.items():
+        part, variable = name.split(".")
+        nodes.setdefault(f"/{part}", {})["gradient" if variable == "weight" else f"gradient_{variable}"] = labelled(
+            net, part, array
+        )
+    attrs = {"rule": rule.name, "backend": backend, "loss": info["loss"], "accuracy": info["accuracy"], "seed": seed}
+    datasets = {path: xr.Dataset(variables) for path, variables in nodes.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
+
+
+def labelled(net, part, array):
+    """An array with the dims that its shape means."""
+    if part in net.projections and array.ndim >= 2:
+        return (weight_dims(net, net.projections[part]), array)
+    if part in net.projections and array.ndim == 1:
+        return (("pre",) if net.projections[part].delay.kind == "axonal" else ("post",), array)
+    return (("neuron",) * array.ndim, array)

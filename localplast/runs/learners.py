@@ -1,0 +1,60 @@
+"""What learns: one learner per backend, made from the same description."""
+
+import logging
+import math
+import shutil
+
+import numpy as np
+
+from localplast.packages import need_torch
+
+__all__ = ["default_target", "make_learner", "updates_per_block"]
+
+logger = logging.getLogger(__name__)
+
+#: Numbers of input that one block of Brian2 trials may hold (8 bytes each).
+BLOCK_NUMBERS = 8_000_000
+
+
+def make_learner(
+    net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block, device="cpu"
+):
+    """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
+    if backend == "torch":
+        need_torch("learning with backend='torch'")
+        import torch
+
+        from localplast.backends.torch.learner import TorchLearner
+
+        return TorchLearner(
+            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads,
+            device=device,
+        )
+    from localplast.backends.brian2.learner import Brian2Learner
+
+    return Brian2Learner(
+        net, values, rule, loss, optimiser, example, batch=batch, seed=seed, target=target,
+        updates_per_block=updates_per_block,
+    )
+
+
+def default_target(backend):
+    """C++ where it can be compiled; else numpy, and a word about it."""
+    if shutil.which("g++") and shutil.which("make"):
+        return "cpp"
+    if backend == "brian2":
+        logger.warning("no g++ and make on the path: Brian2 runs with target 'numpy', which is slower")
+    return "numpy"
+
+
+def updates_per_block(example, counts, backend, alone=False):
+    """How many updates run at a stretch: a divisor of all ``counts``, and few enough for the inputs to fit.
+
+    One where each must run ``alone``.
+    """
+    if backend == "torch" or alone:
+        return 1
+    per_update = sum(int(np.prod(v.shape)) for v in example.inputs.values())
+    common = math.gcd(*counts)
+    fitting = [n for n in range(1, common + 1) if common % n == 0 and n * per_update <= BLOCK_NUMBERS]
+    return max(fitting, default=1)

@@ -1,0 +1,134 @@
+"""A network that is watched while it learns: its states and its weights, step by step, within one presentation of some trials."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from localplast.arguments import check_kind
+from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.traces import OnlineLearner
+from localplast.errors import UnsupportedError
+from localplast.network.bounds import check_start
+from localplast.network.delays import check_delays
+from localplast.network.network import Network
+from localplast.program.learn import check_trials
+from localplast.runs.options import check_options
+from localplast.runs.record import Recorder
+from localplast.runs.request import Request
+from localplast.runs.run import check_learner
+from localplast.runs.simulate import keep, provenance, seen, traced
+from localplast.task.loss import default_loss
+from localplast.task.trials import Trials
+
+__all__ = ["live"]
+
+
+def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=None, seed=0):
+    """Let a network learn from some trials, presented once, side by side, and keep what it does meanwhile (Torch, plain step).
+
+    Parameters
+    ----------
+    net : Network
+    trials : Trials
+    rule : Rule
+        One that learns while a trial goes on: ``dendritic()``, ``eprop(update="step")``.
+    optimiser : Optimiser
+
+    Other arguments
+    ---------------
+    record : sequence of str, or mapping of str to options
+        As for :func:`localplast.run`: states and spikes, and ``'up1.weight'``.
+    every : int
+        Keep each so many steps of states; of weights ``{"up1.weight": {"every": 10}}``.
+    loss, values, seed
+        As for :func:`localplast.run`.
+
+    Returns
+    -------
+    xarray.DataTree
+        States at the end of a step, before the weights change: dims (trial, time, neuron). Weights after the change: dims
+        (update, pre, post), ``update`` the number of the step from 1, the last one included.
+
+    Raises
+    ------
+    UnsupportedError
+        The rule changes weights between trials only.
+    """
+    check_kind("net", net, Network)
+    check_kind("trials", trials, Trials)
+    check_learner(net, rule, optimiser, loss)
+    _, values = check_options(net, "torch", None, "cpu", "float64", seed, values)
+    if not rule.local or rule.update == "trial":
+        raise UnsupportedError(f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)")
+    check_trials(net, trials)
+    check_start(net, values, optimiser)
+    check_delays(net, values, trials.steps)
+    request = Request.parse(net, record, every=every)
+    states = Request(tuple(e for e in request.entries if e.variable != "weight"))
+    trials = trials if rule.taught else trials.without(net.teachers)
+    trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))
+    watch, loss = Watch(traced(net, states), request.weights, trials.steps), loss or default_loss(trials)
+    learner = WatchedLearner(net, values, rule, loss, optimiser, batch=len(trials), seed=seed, watch=watch)
+    recorder = Recorder(net, request, provenance=provenance("torch", seed, "torch"))
+    with recorder:
+        learner.train(trials)
+        traces = {name: torch.stack(values) for name, values in watch.states.items()}
+        keep(recorder, states, *seen(trials.inputs, traces), (len(trials), trials.steps))
+        keep_learned(recorder, learner, watch)
+    return recorder.tree()
+
+
+def keep_learned(recorder, learner, watch):
+    """Weights along the way of those projections that were watched, the latest of all others and of parameters."""
+    for name, weight in learner.numbers().items():
+        for step, along in watch.weights.get(name, [(None, weight)]):
+            recorder.set_weights(name, along, update=step)
+    for name, value in learner.parameters().items():
+        recorder.set_learned(name, value)
+
+
+class Watch:
+    """What is kept of every step: states by name, and weights of some projections each so many steps."""
+
+    def __init__(self, states, every, steps):
+        self.every, self.steps = every, steps
+        self.states, self.weights = {name: [] for name in states}, {name: [] for name in every}
+
+    def see(self, twin):
+        """Keep the states of this moment."""
+        for name, values in self.states.items():
+            values.append(twin.read(name).clone())
+
+    def weigh(self, twin, number):
+        """Keep weights at the end of step ``number``, from 1."""
+        for name, every in self.every.items():
+            if number % every == 0 or number == self.steps:
+                self.weights[name].append((number, twin.links[name].weight.cpu().numpy().copy()))
+
+
+class WatchedLearner(TorchLearner):
+    """A :class:`TorchLearner` that runs the plain step, and lets a :class:`Watch` see each."""
+
+    def __init__(self, *args, watch, **options):
+        self.watch = watch
+        super().__init__(*args, **options)
+
+    def online_learner(self, learned):
+        return WatchedSteps(self.watch, self.net, learned, self.tensors, self.values.masks, self.widths())
+
+
+class WatchedSteps(OnlineLearner):
+    """An :class:`OnlineLearner` of whose every step the states are seen, then the weights that it leaves."""
+
+    def __init__(self, watch, *args):
+        super().__init__(*args)
+        self.watch = watch
+
+    def run(self, inputs, target, weight, on_step=None, seed=0):
+        def watched(learner, step):
+            self.watch.see(learner.twin)
+            on_step(learner, step)
+            self.watch.weigh(learner.twin, step + 1)
+
+        return super().run(inputs, target, weight, watched, seed)

@@ -1,0 +1,1 @@
+"""What a person sees: figures, tables, descriptions of models and networks."""

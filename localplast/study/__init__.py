@@ -1,0 +1,1 @@
+"""Experiments: protocols, comparisons of rules, phenomena, and their reports."""

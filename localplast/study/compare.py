@@ -1,0 +1,396 @@
+"""How far is a local rule from backpropagation? The same network, task, optimiser and seeds under several rules."""
+
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import xarray as xr
+
+from localplast.analysis.distance import MEASURES, with_angle
+from localplast.arguments import (
+    BACKENDS,
+    check_backend,
+    check_kind,
+    check_named,
+    check_path,
+    check_schedule,
+    check_seed,
+    check_whole,
+)
+from localplast.errors import Interrupted, LocalplastError, NetworkError
+from localplast.learning.optimise import Optimiser, adam
+from localplast.learning.rule import Rule
+from localplast.network.credit_graph import projection_edges
+from localplast.network.network import Network
+from localplast.packages import need_torch
+from localplast.rules import bptt, eprop
+from localplast.runs.fit import Fit
+from localplast.runs.interrupt import undisguised
+from localplast.runs.reached import reached, saved_in
+from localplast.runs.record import version
+from localplast.runs.request import Request
+from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
+from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
+from localplast.task.loss import Loss
+from localplast.task.trials import Task
+
+__all__ = ["Contender", "compare", "tuned", "usual"]
+
+CURVES = {"test_accuracy": "1", "test_loss": "1", "test_spikes": "1"}
+TRAINING = {"accuracy": "1", "loss": "1", "rate": "Hz"}
+#: Trials that a gradient is compared on.
+PROBE_TRIALS = 64
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A rule as it takes part in a comparison.
+
+    Parameters
+    ----------
+    rule : Rule
+    backend : str
+        Where it runs.
+    frozen : tuple of str
+        What stays as it is: projections, and delays and parameters as ``'rec_rec.delay'``, ``'rec.tau_mem'``.
+    network : Network, optional
+        One of its own, with the inputs, readouts and time step of the network that is compared.
+    optimiser : Optimiser, optional
+        One of its own: where other things learn, they need rates.
+    loss : Loss, optional
+        One of its own. What a contender does not bring is that of the comparison.
+    updates : int, optional
+        As many as it needs, where it learns from fewer or more trials than the others.
+    """
+
+    rule: Rule
+    backend: str
+    frozen: tuple = ()
+    network: Network | None = None
+    optimiser: Optimiser | None = None
+    loss: Loss | None = None
+    updates: int | None = None
+
+    def __post_init__(self):
+        check_kind("the rule of a contender", self.rule, Rule)
+        check_backend(self.backend)
+        if self.updates is not None:
+            check_whole("the updates of a contender", self.updates, 1)
+        for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
+            if getattr(self, name) is not None:
+                check_kind(f"the {name} of a contender", getattr(self, name), kind)
+
+    def completed(self, net, optimiser, loss, updates=None):
+        """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
+        check_named("frozen=", self.frozen, self.network or net)
+        chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
+        return replace(
+            self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
+        )
+
+
+def evenly(updates, probes):
+    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over them."""
+    probes = max(probes, 1)
+    every = max(updates // probes, 1)
+    return {"updates": every * probes, "test_every": every}
+
+
+def as_contender(rule):
+    """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
+    check_kind("each of rules=", rule, Rule, Contender)
+    return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
+
+
+def usual(net, *, feedback_std=1.0):
+    """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights frozen."""
+    hidden = tuple(p.name for p in net.plastic if p.post not in net.readouts)
+    return {
+        "BPTT": bptt(),
+        "e-prop, symmetric": eprop(),
+        "e-prop, random": eprop(feedback="random", feedback_std=feedback_std),
+        "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
+    }
+
+
+def tuned(rules, rates, updates, *, made=adam):
+    """Contenders with optimisers of their own, at rates that were found for each.
+
+    Parameters
+    ----------
+    rules : dict of str to Rule or Contender
+    rates : dict of str to (float, int)
+        By the same names: a learning rate, and how often it halves, evenly, until the end of training.
+    updates : int
+        How many there are for contenders that do not say so themselves.
+
+    Other arguments
+    ---------------
+    made : callable
+        Makes an optimiser from a rate.
+    """
+    def at(own, rate, halvings):
+        optimiser = made(rate)
+        return replace(own, optimiser=optimiser.halved((own.updates or updates) / halvings) if halvings else optimiser)
+
+    return {name: at(as_contender(rule), *rates[name]) for name, rule in rules.items()}
+
+
+def check_contender(name, other, net, hidden):
+    """Raise unless the network ``other`` of contender ``name`` can be shown and judged by the same trials as ``net``."""
+    def outside(network):
+        return {"dt": float(network.dt), "inputs": network.inputs, "readouts": {n: network.size(n) for n in network.readouts}}
+
+    wanted, found = outside(net), outside(other)
+    for what in wanted:
+        if wanted[what] != found[what]:
+            raise NetworkError(
+                f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared ({wanted[what]}); they "
+                "must be the same"
+            )
+    if hidden not in other.populations:
+        raise NetworkError(
+            f"contender {name!r}: its network has no population {hidden!r}, whose weights are compared; it has "
+            f"{list(other.populations)}: rename one, or choose another hidden="
+        )
+
+
+def check_comparison(net, task, rules, optimiser, loss, seeds, *, probes, workers, hidden):
+    """Raise where these arguments of :func:`compare` are not what they have to be."""
+    for name, given, kind in (("net", net, Network), ("task", task, Task), ("optimiser", optimiser, Optimiser)):
+        check_kind(name, given, kind)
+    if loss is not None:
+        check_kind("loss", loss, Loss)
+    if not isinstance(rules, dict) or not rules or not all(isinstance(name, str) for name in rules):
+        raise LocalplastError(f"rules is a dict by name, such as {{'e-prop': eprop(), 'BPTT': bptt()}}; given {rules!r:.80}")
+    if not isinstance(seeds, (list, tuple, range)) or not len(seeds) or len(set(seeds)) < len(seeds):
+        raise LocalplastError(f"seeds is a list of different whole numbers, such as (0, 1, 2); given {seeds!r:.80}")
+    for seed in seeds:
+        check_seed(seed)
+    check_whole("probes", probes, 1)
+    check_whole("workers", workers, 1)
+    if hidden is not None and hidden not in net.populations:
+        raise NetworkError(f"hidden={hidden!r} is no population; there are {', '.join(net.populations)}")
+
+
+def the_hidden(net):
+    """The first population that spikes."""
+    spiking = [name for name, p in net.populations.items() if p.model.spiking]
+    if not spiking:
+        raise NetworkError(f"nothing spikes in this network: say hidden=, one of {', '.join(net.populations)}")
+    return spiking[0]
+
+
+def sketch(net):
+    """A network in a few words: its populations but readouts, and how long spikes travel at most."""
+    longest = max((float(np.max(net.delay_steps(p))) for p in net.projections.values()), default=0.0) * float(net.dt)
+    parts = [f"{p.size} {p.model.name}" for name, p in net.populations.items() if name not in net.readouts]
+    parts += ["recurrent"] if any("recurrent" in edges for edges in projection_edges(net).values()) else []
+    return ", ".join(parts + ([f"delays to {1e3 * longest:.3g} ms"] if longest else []))
+
+
+def compare(
+    net, task, rules, *, optimiser, loss=None, seeds=(0,), batch=32, updates=100, test=200, probes=5, hidden=None,
+    path=None, resume=False, target=None, workers=1, show=None,
+):
+    """Train ``net`` on ``task`` under every rule and seed, and measure each against BPTT along the way.
+
+    Parameters
+    ----------
+    rules : dict of str to Rule or Contender
+        By the name they get in the result. A :class:`Contender` may bring a network of its own for the same trials.
+
+    Other arguments
+    ---------------
+    optimiser : Optimiser
+        The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers would
+        be compared.
+    probes : int
+        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights; not more
+        than there are updates.
+    hidden : str, optional
+        The population whose incoming weights are also compared as one vector; default: the first spiking one.
+    path : path, optional
+        A folder for one record per run.
+    resume : bool
+        Go on with the runs in this folder.
+    workers : int
+        Runs that go on side by side (and slow each other down: times say so in their attributes).
+
+    Returns
+    -------
+    xarray.DataTree
+        ``/curves`` (rule, seed, update): test accuracy, loss and spikes per neuron and trial.
+        ``/training`` (rule, seed, update): accuracy, loss and rate (Hz) of every training batch, before its update.
+        ``/alignment`` (rule, seed, update, projection): relative error, cosine, angle (degrees), norm ratio and sign
+        agreement of the gradient with BPTT's on the same network, NaN where there is none; :mod:`localplast.analysis.distance`
+        defines them. ``projection`` names everything that learns: weights, delays as ``'rec_rec.delay'``, parameters as
+        ``'rec.tau_mem'``.
+        ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
+        ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
+        weights it stands for; NaN where feedback is those weights.
+        ``update`` holds every moment at which a rule was tested: where updates differ, NaN stands for those that were not.
+        ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
+        ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
+        compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
+        ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
+    """
+    need_torch("a comparison")
+    check_comparison(net, task, rules, optimiser, loss, seeds, probes=probes, workers=workers, hidden=hidden)
+    check_schedule(batch=batch, updates=updates, test=test)
+    check_whole("test", test, 1, " of trials that rules are compared by")
+    check_path(path, resume)
+    check_backend("brian2", target)
+    hidden, probes = hidden or the_hidden(net), min(probes, updates)
+    contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
+    for name, contender in contenders.items():
+        check_contender(name, contender.network, net, hidden)
+    course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
+    lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
+
+    def train(name):
+        own = contenders[name]
+        with lock:  # Brian2 generates code for one network at a time
+            fit = Fit(
+                own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
+                batch=batch, **course[name], test=test, seed=seeds[0], target=target,
+                started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
+            )
+            fits.append(fit)
+            release.callback(fit.close)
+        return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
+
+    with ExitStack() as release:
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
+            futures = {name: pool.submit(train, name) for name in contenders}
+            try:
+                done = {name: future.result() for name, future in futures.items()}
+            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for fit in list(fits):
+                    fit.interrupt()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped; {saved_in(path)}") from None
+                raise
+        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
+    runs = {name: found for name, (_, found) in done.items()}
+    made = evenly(updates, probes)["updates"]
+    attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
+    spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
+    spent.attrs["workers"] = workers
+    every = {name: own["test_every"] for name, own in course.items()}
+    return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
+
+
+def store_of(path, name, seed):
+    """Where in the folder ``path`` the record of one run stands: every name has its own; None where there is none."""
+    word = quote(name, safe=" ,()+=").replace("_", "%5F").replace(" ", "_")
+    return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
+
+
+def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
+    """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
+    net = fit.net
+    fit.restart(net.draw(seed), seed)
+    trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
+
+    def probe(fit):
+        values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
+        rule = as_it_is(fit.rule, fit.learner.feedback)
+        found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
+        return {**found, **feedback_cosines(net, values, rule, seed)}
+
+    store = store_of(path, name, seed)
+    title = f"{name}, {fit.backend}, seed {seed}"
+    options = dict(path=store, resume=resume, show=show, title=title, stop=stop)
+    tree = fit.run(Request(), probe=probe, probed={"hidden": hidden}, **options)
+    return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
+
+
+def costs(fits, runs, peaks, seeds):
+    """Time, memory and state of every rule as one Dataset."""
+    names = list(fits)
+    speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
+    timed = {
+        "units": "s",
+        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange of "
+        "files with the compiled program; workers other than 1 ran side by side",
+    }
+    peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
+    states = [state_bytes(fit.net, {name: fit.rule}, fit.loss, fit.optimiser) for name, fit in fits.items()]
+    shared = {dim: strings(union(list(state[dim].values) for state in states)) for dim in ("projection", "node")}
+    spent = xr.concat([state.reindex(shared) for state in states], "rule", combine_attrs="override")
+    return spent.assign(
+        seconds_per_trial=(("rule", "seed", "backend"), np.array(speed), timed),
+        peak_memory=(("rule", "backend"), np.array(peak), {"units": "byte", "comment": HOW_MEMORY}),
+    ).assign_coords(
+        seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([fit.backend for fit in fits.values()])),
+        network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
+        optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
+        updates=("rule", [fit.updates for fit in fits.values()]),
+    )
+
+
+def union(lists):
+    """Every name of some lists once, in order of appearance."""
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def assemble(nets, runs, seeds, spent, every, attrs):
+    """The plain results of all runs as one tree."""
+    update = {name: found[0]["metrics"]["update"].values for name, found in runs.items()}
+    probed = np.unique(np.concatenate([at[at % every[name] == 0] for name, at in update.items()]))
+    trained = np.arange(1, probed[-1] + 1)
+    learning = union([*(p.name for p in net.plastic), *net.trainable] for net in nets)
+    backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)
+
+    def coords(at):
+        trials = ("update", at * attrs["batch"], {"long_name": "trials learned from"})
+        return {"rule": strings(list(runs)), "seed": seeds, "update": at, "trials": trials}
+
+    def single(units, at):
+        dims = ("rule", "seed", "update")
+        data = {key: (dims, gather(runs, key, at), {"units": unit}) for key, unit in units.items()}
+        return xr.Dataset(data, coords(at))
+
+    def by_projection(keys, projections):
+        dims = ("rule", "seed", "update", "projection")
+        data = {
+            short: (dims, np.stack([gather(runs, f"{key}.{p}", probed) for p in projections], -1), {"units": "1"})
+            for key, short in keys.items()
+        }
+        return with_angle(xr.Dataset(data, {**coords(probed), "projection": strings(projections)}))
+
+    return xr.DataTree.from_dict({
+        "/": xr.Dataset(attrs={**attrs, "dt": float(nets[0].dt), "seeds": seeds, **where()}),
+        "/curves": single(CURVES, probed),
+        "/training": single(TRAINING, trained),
+        "/alignment": by_projection({k: k for k in MEASURES}, learning),
+        "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
+        "/feedback": by_projection({"feedback_cosine": "cosine"}, backwards),
+        "/cost": spent,
+    })
+
+
+def gather(runs, key, at):
+    """One metric of all runs ``(rule, seed, update)`` at some updates; NaN where a run has none."""
+    def of(metrics):
+        return metrics[key].reindex(update=at).values if key in metrics else np.full(len(at), np.nan)
+
+    return np.array([[of(run["metrics"]) for run in found] for found in runs.values()])
+
+
+def where():
+    """What a comparison was measured with and on."""
+    return {**{package: version(package) for package in ("localplast", "brian2", "torch")}, "machine": machine()}
+
+
+def strings(values):
+    """Text of variable length, which Zarr can store in a way that others read."""
+    return np.array(values, object)

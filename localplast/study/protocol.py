@@ -1,0 +1,85 @@
+"""A learning protocol: a task with the network, loss, optimiser and schedule that go with it, and published numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from localplast.errors import LocalplastError
+from localplast.learning.optimise import Optimiser, adam
+from localplast.network.network import Network
+from localplast.task.loss import Loss
+from localplast.task.trials import Task
+
+__all__ = ["Preset", "Protocol"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of a protocol.
+
+    Parameters
+    ----------
+    network : Network
+    task : Task
+    loss : Loss
+    batch : int
+        Trials per update.
+    updates : int
+    test : int
+        Number of test trials.
+    hidden : str
+        Name of the population whose incoming weights the alignment is reported for.
+    learning_rate : float, optional
+        Of Adam.
+    optimiser : Optimiser, optional
+        Where it is not Adam; give one of the two. The same for every contender that brings none of its own.
+    feedback_std : float
+        Standard deviation of random feedback, near that of the readout's weights.
+    rules : dict of str to Rule or Contender, optional
+        What ``localplast compare`` compares, by name. Default: e-prop with both kinds of feedback, BPTT and a control.
+    references : dict of str to float
+        Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the report.
+    """
+
+    network: Network
+    task: Task
+    loss: Loss
+    batch: int
+    updates: int
+    test: int
+    hidden: str
+    learning_rate: float | None = None
+    optimiser: Optimiser | None = None
+    feedback_std: float = 1.0
+    rules: dict = field(default_factory=dict)
+    references: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        of_adam = None if self.learning_rate is None else adam(self.learning_rate)
+        optimiser = self.optimiser or of_adam
+        if optimiser is None or of_adam not in (None, optimiser):  # both may be there after dataclasses.replace
+            raise LocalplastError("a preset needs one of learning_rate= (of Adam) and optimiser=")
+        object.__setattr__(self, "optimiser", optimiser)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
+
+    ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)`` gives a
+    figure of what the network did before learning and does after it (two :class:`~localplast.network.network.Values`);
+    ``told(net, trials, after)`` says in words what it has learned, where the loss does not. ``course(net, record)`` gives a
+    figure of how it learned, from the record of :func:`localplast.run` with the weights that ``recorded`` asks for, such as
+    ``{"rec_out.weight": {"every": 5}}``. ``overview(tree)`` gives a figure of what :func:`localplast.compare` returned.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    presets: dict[str, Callable[[], Preset]]
+    published: dict[str, str] = field(default_factory=dict)
+    rule: str = "eprop"
+    drawn: Callable | None = None
+    told: Callable | None = None
+    course: Callable | None = None
+    recorded: dict = field(default_factory=dict)
+    overview: Callable | None = None
