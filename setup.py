@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def for_an_index(readme):
-    """``readme`` without figures of the source tree, its links to files of it as plain text; links into the web stay."""
+    """``readme`` without figures of the source tree, its links to files of it as plain text; links into the web
+    stay.
+    """
     own = r"\((?!https?:|#)[^)]*\)"
     return re.sub(rf"\[([^]]*)\]{own}", r"\1", re.sub(rf"!\[[^]]*\]{own}\n*", "", readme))
 

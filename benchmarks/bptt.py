@@ -42,7 +42,9 @@ def compare(name, quick, count):
         for case, threads in cases
     ]
     found = rounds(__file__, jobs, count)
-    base = next((f for job, f in zip(jobs, found, strict=True) if job["case"].startswith("eager") and "wall" in f), None)
+    base = next(
+        (f for job, f in zip(jobs, found, strict=True) if job["case"].startswith("eager") and "wall" in f), None
+    )
     rows = []
     for job, f in zip(jobs, found, strict=True):
         if "error" in f:

@@ -1,6 +1,7 @@
 """One training step of the same network by localplast, and by a loop over time as one writes it by hand.
 
-Every function takes a :class:`Problem` and a number of threads, and returns ``step() -> loss``: forward, backward, Adam.
+Every function takes a :class:`Problem` and a number of threads, and returns ``step() -> loss``: forward, backward,
+Adam.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """One training step of the same network by other libraries, through their public interfaces only.
 
-Signatures are those of ``bptt_cases.py``. The layers are leaky integrate-and-fire (soft reset, triangular surrogate where
-that exists) without biases, all from the same weights.
+Signatures are those of ``bptt_cases.py``. The layers are leaky integrate-and-fire (soft reset, triangular surrogate
+where that exists) without biases, all from the same weights.
 """
 
 import numpy as np

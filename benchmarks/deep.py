@@ -53,7 +53,9 @@ def torch_case(rule, batch, steps, threads, repeats, *, plain=False):
     net, values, trials = problem(rule, batch, steps)
     options = {"batch": batch, "dtype": torch.float32, "threads": threads}
     learner = TorchLearner(net, values, *learning(rule, "step" if batch == 1 else "trial"), **options)
-    learned = plan(net, learner.rule, learner.loss)  # DECOLLE by the batch would be differentiated: here traces are timed
+    learned = plan(
+        net, learner.rule, learner.loss
+    )  # DECOLLE by the batch would be differentiated: here traces are timed
     slow = OnlineLearner(net, learned, learner.tensors, values.masks) if plain else None
     learner.online = slow or learner.online_learner(learned)
     return per_step(measure(lambda: learner.train(trials), repeats=repeats), steps)
@@ -69,7 +71,9 @@ def brian2_case(rule, batch, steps, threads, repeats):
 
     net, values, trials = problem(rule, BLOCK, steps)
     start = time.perf_counter()
-    learner = Brian2Learner(net, values, *learning(rule, "step"), trials, batch=batch, target="cpp", updates_per_block=BLOCK)
+    learner = Brian2Learner(
+        net, values, *learning(rule, "step"), trials, batch=batch, target="cpp", updates_per_block=BLOCK
+    )
     build = time.perf_counter() - start
     found = per_step(measure(lambda: learner.train(trials), repeats=repeats), steps * BLOCK)
     learner.close()
@@ -96,13 +100,17 @@ def main(quick=False, count=3):
     for rule in ("decolle", "ottt"):
         one = {"rule": rule, "batch": 1, "threads": 1, "steps": steps, "repeats": repeats}
         jobs += [{"case": case, **one} for case in CASES]
-        jobs += [{"case": case, **one, "batch": BATCH, "threads": n} for case, n in ((KERNEL, 1), (KERNEL, 2), (PLAIN, 1))]
+        jobs += [
+            {"case": case, **one, "batch": BATCH, "threads": n} for case, n in ((KERNEL, 1), (KERNEL, 2), (PLAIN, 1))
+        ]
     rows = []
     for job, f in zip(jobs, rounds(__file__, jobs, count), strict=True):
         changed = "every step" if job["batch"] == 1 else f"every {job['batch']} trials"
-        cells = [f["error"], "", ""] if "error" in f else [
-            span(f["us"]), span(f["cpu"]), f"{max(f['build']):.0f}" if "build" in f else "",
-        ]  # fmt: skip
+        cells = (
+            [f["error"], "", ""]
+            if "error" in f
+            else [span(f["us"]), span(f["cpu"]), f"{max(f['build']):.0f}" if "build" in f else ""]
+        )
         rows.append([job["rule"], job["case"], changed, job["threads"], *cells])
     header = ["rule", "", "weights change", "threads", "µs per step", "CPU µs per step", "first build, s"]
     return table(f"Layers, {steps} steps", header, rows)

@@ -29,7 +29,9 @@ def training(quick, count):
     cases = [*((case, 1) for case in CASES), ("localplast", 2), ("JAX scan", 2)]
     jobs = [{"case": case, "threads": threads, "steps": steps, "repeats": 2} for case, threads in cases]
     found = rounds(__file__, jobs, count)
-    base = next((f for job, f in zip(jobs, found, strict=True) if job["case"].startswith("eager") and "wall" in f), None)
+    base = next(
+        (f for job, f in zip(jobs, found, strict=True) if job["case"].startswith("eager") and "wall" in f), None
+    )
     rows = []
     for job, f in zip(jobs, found, strict=True):
         if "error" in f:
@@ -37,9 +39,13 @@ def training(quick, count):
             continue
         speed = f"{median(base['wall']) / median(f['wall']):.3g}" if base else ""
         epoch = f"{EPOCH * median(f['wall']):.3g}"
-        rows.append([job["case"], job["threads"], span(f["wall"]), span(f["cpu"]), epoch, f"{median(f['growth']):.0f}", speed])
+        rows.append(
+            [job["case"], job["threads"], span(f["wall"]), span(f["cpu"]), epoch, f"{median(f['growth']):.0f}", speed]
+        )
     title = f"DelayNet: one training step, 40-125-2, delays 1, 80 and 100 of {steps} steps, batch 64"
-    return table(title, ["", "threads", "seconds", "CPU seconds", "seconds per epoch", "memory, MB", "speed (eager = 1)"], rows)
+    return table(
+        title, ["", "threads", "seconds", "CPU seconds", "seconds per epoch", "memory, MB", "speed (eager = 1)"], rows
+    )
 
 
 def distinct(quick, count):

@@ -1,7 +1,8 @@
-"""DelayNet as the delay benchmarks run it: 125 recurrent neurons with axonal delays of 1, 80 or 100 steps, 2250 steps, batch 64.
+"""DelayNet as the delay benchmarks run it: 125 recurrent neurons with axonal delays of 1, 80 or 100 steps, 2250
+steps, batch 64.
 
-Every function takes a :class:`Problem` and a number of threads, and returns ``step() -> loss``: forward, backward, Adam, with
-weights, both time constants and the threshold learned. In every step: decay, threshold, what arrives, reset.
+Every function takes a :class:`Problem` and a number of threads, and returns ``step() -> loss``: forward, backward,
+Adam, with weights, both time constants and the threshold learned. In every step: decay, threshold, what arrives, reset.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class Problem:
         rng, n = np.random.default_rng(0), self.neurons
         square = rng.uniform(-1, 1, (n, n)) * ~np.eye(n, dtype=bool)
         square *= 2 / np.abs(np.linalg.eigvals(np.abs(square))).max()
-        return [w.astype(np.float32) for w in (rng.uniform(-0.387, 0.387, (40, n)), square, rng.uniform(-0.2, 0.2, (n, 2)))]
+        return [
+            w.astype(np.float32) for w in (rng.uniform(-0.387, 0.387, (40, n)), square, rng.uniform(-0.2, 0.2, (n, 2)))
+        ]
 
     def data(self):
         """Input bool ``(time, trial, channel)`` and labels ``(trial,)``."""
@@ -59,27 +62,36 @@ def learner(problem, threads, plain):
     cues, square, out = problem.weights()
     bounds = (0.1 * ms, 50 * ms)
     rec = Population(
-        problem.neurons, lif(tau_mem=START["tau_mem"] * ms, v_th=START["v_th"], surrogate=ramp(width=1.0)),
+        problem.neurons,
+        lif(tau_mem=START["tau_mem"] * ms, v_th=START["v_th"], surrogate=ramp(width=1.0)),
         trainable={"tau_mem": bounds, "v_th": (0.1, 100)},
-    )  # fmt: skip
+    )
     net = Network(
-        dt=1 * ms, cues=Input(40), rec=rec,
+        dt=1 * ms,
+        cues=Input(40),
+        rec=rec,
         out=Population(2, leaky_readout(tau_out=START["tau_out"] * ms), trainable={"tau_out": bounds}),
         projections=[
             Projection("cues", "rec", weight=cues),
             Projection("rec", "rec", weight=square, delay=axonal(problem.delays() * ms), autapses=True),
             Projection("rec", "out", weight=out),
         ],
-    )  # fmt: skip
+    )
     spikes, labels = problem.data()
     weight = np.zeros(problem.steps)
     weight[-1] = 1.0
     trials = Trials({"cues": np.ascontiguousarray(spikes.transpose(1, 0, 2))}, labels, weight)
     optimiser = adam(RATE).with_rates(**{"rec.tau_mem": 1e-3, "out.tau_out": 1e-3, "rec.v_th": 1.0})
     made = TorchLearner(
-        net, net.draw(0), bptt(), cross_entropy() + branching(BRANCHING), optimiser, batch=problem.batch, dtype=torch.float32,
+        net,
+        net.draw(0),
+        bptt(),
+        cross_entropy() + branching(BRANCHING),
+        optimiser,
+        batch=problem.batch,
+        dtype=torch.float32,
         threads=threads,
-    )  # fmt: skip
+    )
     if plain:
         torch_threads(threads)
         made.forward.fused = None
@@ -99,7 +111,9 @@ def localplast_plain(problem, threads):
 
 
 def eager(problem, threads):
-    """A loop over time as the authors' code writes it: one masked matrix per distinct delay, every step a product with each."""
+    """A loop over time as the authors' code writes it: one masked matrix per distinct delay, every step a product
+    with each.
+    """
     torch = torch_threads(threads)
     torch.set_flush_denormal(True)
     weights = [torch.tensor(w, requires_grad=True) for w in problem.weights()]
@@ -147,13 +161,18 @@ def eager(problem, threads):
 
 
 def jax_scan(problem, threads):
-    """The training step as one compiled JAX program: ``lax.scan`` over time, delays as a gather from a ring of spikes."""
+    """The training step as one compiled JAX program: ``lax.scan`` over time, delays as a gather from a ring of
+    spikes.
+    """
     import jax
     import jax.numpy as jnp
     import optax
 
     delays, size, neurons = jnp.asarray(problem.delays()), int(problem.delays().max()) + 1, jnp.arange(problem.neurons)
-    parameters = {"weights": [jnp.asarray(w) for w in problem.weights()], **{k: jnp.float32(v) for k, v in START.items()}}
+    parameters = {
+        "weights": [jnp.asarray(w) for w in problem.weights()],
+        **{k: jnp.float32(v) for k, v in START.items()},
+    }
     spikes, labels = problem.data()
     x, labels, optimiser = jnp.asarray(spikes, jnp.float32), jnp.asarray(labels), optax.adam(RATE)
 
@@ -175,8 +194,12 @@ def jax_scan(problem, threads):
             v = v + signal @ cues + late @ square - p["v_th"] * z
             return (v, y + z @ out, ring, t + 1), z.sum(-1)
 
-        start = (jnp.zeros((problem.batch, problem.neurons)), jnp.zeros((problem.batch, 2)),
-                 jnp.zeros((size, problem.batch, problem.neurons)), 0)  # fmt: skip
+        start = (
+            jnp.zeros((problem.batch, problem.neurons)),
+            jnp.zeros((problem.batch, 2)),
+            jnp.zeros((size, problem.batch, problem.neurons)),
+            0,
+        )
         (_, y, _, _), sums = jax.lax.scan(one, start, x)
         counted = optax.softmax_cross_entropy_with_integer_labels(y, labels).mean()
         return counted + BRANCHING * jnp.square(sums[1:] - sums[:-1]).mean()

@@ -1,6 +1,8 @@
-"""Pyramidal cells with dendrites: the generated Brian2 model, the same by hand, Dendrify, and the Torch twin forward and backward.
+"""Pyramidal cells with dendrites: the generated Brian2 model, the same by hand, Dendrify, and the Torch twin forward
+and backward.
 
-CPU seconds per biological second of 1000 cells at a step of 0.05 ms, without input and with 200 channels onto their basal branches.
+CPU seconds per biological second of 1000 cells at a step of 0.05 ms, without input and with 200 channels onto their
+basal branches.
 """
 
 import shutil
@@ -35,8 +37,12 @@ def problem(given, steps, readout=False):
     size = len(given.soma)
     cells = Population(size, pyramidal(), initial={"I_soma": given.soma * pA, "I_apical": given.apical * pA})
     targets = ("s_ampa_basal", "s_nmda_basal") if given.spikes is not None else ()
-    links = [Projection("cues", "cells", weight=1.0, mask=given.contacts, target=t, name=t, plastic=readout) for t in targets]
-    raster = given.spikes if given.spikes is not None else np.zeros((steps, 1), bool)  # a trial has some input, heard or not
+    links = [
+        Projection("cues", "cells", weight=1.0, mask=given.contacts, target=t, name=t, plastic=readout) for t in targets
+    ]
+    raster = (
+        given.spikes if given.spikes is not None else np.zeros((steps, 1), bool)
+    )  # a trial has some input, heard or not
     nodes = {"cues": Input(raster.shape[1]), "cells": cells}
     if readout:
         nodes["out"] = Population(10, leaky_readout())
@@ -52,7 +58,9 @@ def generated(given, steps, target):
 
     net, inputs = problem(given, steps)
     values, trials = net.draw(0), Trials(inputs)
-    running = session(target, net, values, block_for(net, trials, values), trials, request=[("cells", "spikes")], seed=0)
+    running = session(
+        target, net, values, block_for(net, trials, values), trials, request=[("cells", "spikes")], seed=0
+    )
     return lambda: len(running.run(trials).spikes("cells")[0])
 
 
@@ -135,9 +143,16 @@ def brian2_table(quick, count):
     for case, (_, target) in CASES.items():
         row = [case]
         for inputs in (False, True):
-            here, base = found[case, inputs], found[f"by hand, Brian2 {'numpy' if target == 'numpy' else 'C++'}", inputs]
+            here, base = (
+                found[case, inputs],
+                found[f"by hand, Brian2 {'numpy' if target == 'numpy' else 'C++'}", inputs],
+            )
             ratio = "" if "error" in here or "error" in base else f"{median(here['cpu']) / median(base['cpu']):.2f}"
-            row += [here.get("error") or span(here["cpu"]), ratio, "" if "error" in here else f"{median(here['spikes']):.0f}"]
+            row += [
+                here.get("error") or span(here["cpu"]),
+                ratio,
+                "" if "error" in here else f"{median(here['spikes']):.0f}",
+            ]
         rows.append(row)
     parts, columns = ("no input", f"{CHANNELS} channels"), ("CPU s per s", "by hand = 1", "spikes")
     header = [f"{part}: {what}" for part in parts for what in columns]

@@ -1,7 +1,8 @@
-"""Dendrify's two-compartment cell with the numbers of its tutorials: a soma, and a dendrite with AMPA, NMDA and a sodium spike.
+"""Dendrify's two-compartment cell with the numbers of its tutorials: a soma, and a dendrite with AMPA, NMDA and a
+sodium spike.
 
-Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131. It has one compartment less than the reduced pyramidal cell, no calcium zone,
-and a dendritic sodium spike instead: a peer for the cost per cell, not for what a cell does.
+Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131. It has one compartment less than the reduced pyramidal cell, no
+calcium zone, and a dendritic sodium spike instead: a peer for the cost per cell, not for what a cell does.
 """
 
 import brian2 as b2
@@ -34,10 +35,21 @@ def cells(size):
     dendrite.dspikes("Na", g_rise=30 * nS, g_fall=14 * nS)
     model = NeuronModel([(soma, dendrite, 15 * nS)], v_rest=-65 * mV)
     model.config_dspikes(
-        "Na", threshold=-35 * mV, duration_rise=1.2 * ms, duration_fall=2.4 * ms, offset_fall=0.2 * ms, refractory=5 * ms,
-        reversal_rise="E_Na", reversal_fall="E_K",
-    )  # fmt: skip
+        "Na",
+        threshold=-35 * mV,
+        duration_rise=1.2 * ms,
+        duration_fall=2.4 * ms,
+        offset_fall=0.2 * ms,
+        refractory=5 * ms,
+        reversal_rise="E_Na",
+        reversal_fall="E_K",
+    )
     return model.make_neurongroup(
-        size, method="euler", threshold="V_soma > -40*mV", reset="V_soma = 40*mV", second_reset="V_soma = -55*mV",
-        spike_width=0.8 * ms, refractory=4 * ms,
-    )  # fmt: skip
+        size,
+        method="euler",
+        threshold="V_soma > -40*mV",
+        reset="V_soma = 40*mV",
+        second_reset="V_soma = -55*mV",
+        spike_width=0.8 * ms,
+        refractory=4 * ms,
+    )

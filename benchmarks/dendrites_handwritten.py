@@ -1,7 +1,9 @@
-"""The reduced pyramidal cell as Brian2 users write it by hand: what localplast's cell has to agree with, and to keep up with.
+"""The reduced pyramidal cell as Brian2 users write it by hand: what localplast's cell has to agree with, and to keep
+up with.
 
-Soma and apical calcium zone: Naud & Sprekeler 2018, PNAS 115:E6329, parameters of Payeur et al. 2021; basal NMDA branch with the
-gate of Pagkalos et al. 2023. Run as a program, it prints the numbers that ``tests/oracles/test_pyramidal.py`` holds the library to.
+Soma and apical calcium zone: Naud & Sprekeler 2018, PNAS 115:E6329, parameters of Payeur et al. 2021; basal NMDA
+branch with the gate of Pagkalos et al. 2023. Run as a program, it prints the numbers that
+``tests/oracles/test_pyramidal.py`` holds the library to.
 """
 
 import brian2 as b2
@@ -11,8 +13,8 @@ from dendrites_problem import DT
 
 __all__ = ["cells", "network"]
 
-#: The box K of the back-propagating action potential is 40 steps long. Without the half step in its edges rounding errors decide
-#: whether it has 40 or 41, after each spike anew, which in the triplet makes 4.7 mV of 4.2.
+#: The box K of the back-propagating action potential is 40 steps long. Without the half step in its edges rounding
+#: errors decide whether it has 40 or 41, after each spike anew, which in the triplet makes 4.7 mV of 4.2.
 EQUATIONS = """
     dvs/dt = -(vs - EL)/taus + (gs*f + ws + Is + gc*(vb - vs))/Cs : volt (unless refractory)
     dvd/dt = -(vd - EL)/taud + (gd*f + wd + cbap*K + Id)/Cd : volt
@@ -30,18 +32,44 @@ EQUATIONS = """
 CONSTANT = "Is : amp (constant)\nId : amp (constant)\n"
 WAVEFORMS = "Is = soma(t, i) : amp\nId = apical(t, i) : amp\n"
 PARAMETERS = dict(
-    EL=-70 * mV, taus=16 * ms, Cs=370 * pF, gs=1300 * pA, tauws=100 * ms, b=-200 * pA, taud=7 * ms, Cd=170 * pF, gd=1200 * pA,
-    cbap=2600 * pA, a=-13 * nS, tauwd=30 * ms, Ed=-38 * mV, Dd=6 * mV, Cb=50 * pF, gLb=2.5 * nS, gA=0.8 * nS, gN=0.8 * nS,
-    tauA=2 * ms, tauN=60 * ms, EE=0 * mV, Mg=1, alpha=0.087, gam=10,
-)  # fmt: skip
+    EL=-70 * mV,
+    taus=16 * ms,
+    Cs=370 * pF,
+    gs=1300 * pA,
+    tauws=100 * ms,
+    b=-200 * pA,
+    taud=7 * ms,
+    Cd=170 * pF,
+    gd=1200 * pA,
+    cbap=2600 * pA,
+    a=-13 * nS,
+    tauwd=30 * ms,
+    Ed=-38 * mV,
+    Dd=6 * mV,
+    Cb=50 * pF,
+    gLb=2.5 * nS,
+    gA=0.8 * nS,
+    gN=0.8 * nS,
+    tauA=2 * ms,
+    tauN=60 * ms,
+    EE=0 * mV,
+    Mg=1,
+    alpha=0.087,
+    gam=10,
+)
 
 
 def cells(size, equations=CONSTANT, **waveforms):
     """The group, at rest; ``waveforms`` are Brian2's ``TimedArray`` of WAVEFORMS."""
     group = b2.NeuronGroup(
-        size, EQUATIONS + equations, threshold="vs > -50*mV", reset="vs = EL; ws += b", refractory=3 * ms, method="euler",
+        size,
+        EQUATIONS + equations,
+        threshold="vs > -50*mV",
+        reset="vs = EL; ws += b",
+        refractory=3 * ms,
+        method="euler",
         namespace={**PARAMETERS, **waveforms},
-    )  # fmt: skip
+    )
     group.vs = group.vd = group.vb = -70 * mV
     group.gc, group.lastspike = 4 * nS, -1 * second
     return group
@@ -92,11 +120,15 @@ def main():
         print(f"rheobase, coupling {coupling} nS: {amplitudes[np.asarray(spikes.count) > 0].min()} pA")
     amplitudes = np.arange(400, 1651, 50)
     for offset in (-5, -2, 0, 2, 4, 5, 7, 10, 15, None):
-        spikes, _ = scan(pulse * (0 if offset is None else 2000) + 0 * amplitudes, epsc(50 + (offset or 0)) * amplitudes)
+        spikes, _ = scan(
+            pulse * (0 if offset is None else 2000) + 0 * amplitudes, epsc(50 + (offset or 0)) * amplitudes
+        )
         name = "alone" if offset is None else f"{offset:+d} ms"
         print(f"calcium spike, {name}: {amplitudes[np.asarray(spikes.count) > 1].min()} pA")
     spikes, v = scan(pulse * np.array([2000, 0, 2000]), epsc(54) * np.array([0, 900, 900]))
-    print("triplet:", {cell: (np.asarray(train / ms), v[cell].round(1)) for cell, train in spikes.spike_trains().items()})
+    print(
+        "triplet:", {cell: (np.asarray(train / ms), v[cell].round(1)) for cell, train in spikes.spike_trains().items()}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""e-prop on evidence accumulation (``eprop_problem.py``) in localplast, in NEST, in Brian2 and Torch by hand, in BrainTrace.
+"""e-prop on evidence accumulation (``eprop_problem.py``) in localplast, in NEST, in Brian2 and Torch by hand, in
+BrainTrace.
 
 Microseconds per step of the network, for the whole batch, learning included.
 """
@@ -27,7 +28,7 @@ from eprop_problem import (
     problem,
     rule,
     torch_learner,
-)  # fmt: skip
+)
 from nest_eprop import Program
 from timing import case_main, measure, rounds, span, table
 
@@ -75,7 +76,15 @@ def brian2_case(batch, steps, repeats, directory, *, update):
     optimiser = adam(LEARNING_RATE, epsilon_hat=True) if update == "trial" else sgd(LEARNING_RATE)
     start = time.perf_counter()
     learner = Brian2Learner(
-        net, values, rule(numbers, update=update), mse(), optimiser, trials, batch=batch, target="cpp", updates_per_block=BLOCK
+        net,
+        values,
+        rule(numbers, update=update),
+        mse(),
+        optimiser,
+        trials,
+        batch=batch,
+        target="cpp",
+        updates_per_block=BLOCK,
     )
     build = time.perf_counter() - start
     found = learner.train(trials)
@@ -129,7 +138,9 @@ def eager(batch, steps, threads, repeats, directory):
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     *_, numbers = problem(batch, steps)
-    w_in, w_rec, w_out = (torch.tensor(numbers.weights[k], dtype=torch.float32) for k in ("cues_rec", "rec_rec", "rec_out"))
+    w_in, w_rec, w_out = (
+        torch.tensor(numbers.weights[k], dtype=torch.float32) for k in ("cues_rec", "rec_rec", "rec_out")
+    )
     back = torch.tensor(numbers.feedback.T, dtype=torch.float32)
     optimiser = torch.optim.Adam([w_in, w_rec, w_out], LEARNING_RATE)
     x = torch.as_tensor(numbers.spikes).transpose(0, 1).float()
@@ -189,15 +200,31 @@ EAGER, BRAINTRACE, NEST = "eager traces by hand, Torch", "BrainTrace EProp (JAX)
 GENERATED, GENERATED_STEP = "localplast, Brian2 C++", "localplast, Brian2 C++, weights change in every step"
 BY_HAND = "Brian2 C++ by hand"
 CASES = {
-    ADJOINT: adjoint, CARRIED: carried, ONLINE: online, BPTT: backpropagation, EAGER: eager, BRAINTRACE: braintrace, NEST: nest,
-    GENERATED: brian2_trial, GENERATED_STEP: brian2_step, BY_HAND: brian2_by_hand,
-}  # fmt: skip
+    ADJOINT: adjoint,
+    CARRIED: carried,
+    ONLINE: online,
+    BPTT: backpropagation,
+    EAGER: eager,
+    BRAINTRACE: braintrace,
+    NEST: nest,
+    GENERATED: brian2_trial,
+    GENERATED_STEP: brian2_step,
+    BY_HAND: brian2_by_hand,
+}
 #: Cases and threads.
 BATCHED = ((ADJOINT, 1), (ADJOINT, 2), (CARRIED, 1), (BPTT, 1), (BPTT, 2), (EAGER, 1), (BRAINTRACE, 1))
 SINGLE = (
-    (GENERATED, 1), (GENERATED_STEP, 1), (ADJOINT, 1), (CARRIED, 1), (ONLINE, 1), (NEST, 1), (NEST, 2), (BY_HAND, 1),
-    (EAGER, 1), (BRAINTRACE, 1),
-)  # fmt: skip
+    (GENERATED, 1),
+    (GENERATED_STEP, 1),
+    (ADJOINT, 1),
+    (CARRIED, 1),
+    (ONLINE, 1),
+    (NEST, 1),
+    (NEST, 2),
+    (BY_HAND, 1),
+    (EAGER, 1),
+    (BRAINTRACE, 1),
+)
 
 
 def run(case, **options):
@@ -219,28 +246,44 @@ def agreement(directory):
         nest, ours = found["nest"], found["generated_trial"]
         loss, rates = np.abs(nest["loss"] / ours["loss"] - 1).max(), (float(nest["rate"]), ours["rate"].mean())
         said.append(
-            f"Losses of {BLOCK} trials in NEST and in the generated Brian2 program differ by {loss:.1e} at most (relative); "
+            f"Losses of {BLOCK} trials in NEST and in the generated Brian2 program differ by {loss:.1e} at most "
+            "(relative); "
             f"rates: {rates[0]:.6g} and {rates[1]:.6g} Hz."
         )
     if {"handwritten", "generated_trial"} <= set(found):
         apart = changes("generated_trial", "handwritten")
-        said.append(f"Weight changes of the generated and the hand-written Brian2 program differ by {apart:.1e} at most.")
+        said.append(
+            f"Weight changes of the generated and the hand-written Brian2 program differ by {apart:.1e} at most."
+        )
     for name, words in (("carried_64", "traces carried"), ("eager_64", "eager traces")):
         if {name, "adjoint_64"} <= set(found):
             apart = changes("adjoint_64", name)
-            said.append(f"First updates at batch 64, adjoint form and {words}, differ by {apart:.1e} at most (single precision).")
+            said.append(
+                f"First updates at batch 64, adjoint form and {words}, differ by {apart:.1e} at most (single "
+                "precision)."
+            )
     return " ".join(said)
 
 
 def section(title, jobs, found, reference):
-    """One table; its last column but one compares CPU time with that of ``reference`` (on its first number of threads)."""
-    base = next((median(f["cpu"]) for j, f in zip(jobs, found, strict=True) if j["case"] == reference and "cpu" in f), None)
+    """One table; its last column but one compares CPU time with that of ``reference`` (on its first number of
+    threads).
+    """
+    base = next(
+        (median(f["cpu"]) for j, f in zip(jobs, found, strict=True) if j["case"] == reference and "cpu" in f), None
+    )
     rows = []
     for job, f in zip(jobs, found, strict=True):
-        cells = [f["error"], "", "", ""] if "error" in f else [
-            span(f["us"]), span(f["cpu"]), f"{median(f['cpu']) / base:.3g}" if base else "",
-            f"{max(f['build']):.1f}" if "build" in f else "",
-        ]  # fmt: skip
+        cells = (
+            [f["error"], "", "", ""]
+            if "error" in f
+            else [
+                span(f["us"]),
+                span(f["cpu"]),
+                f"{median(f['cpu']) / base:.3g}" if base else "",
+                f"{max(f['build']):.1f}" if "build" in f else "",
+            ]
+        )
         rows.append([job["case"], job["threads"], *cells])
     header = ["", "threads", "µs per step", "CPU µs per step", f"CPU, times that of {reference}", "first build, s"]
     return table(title, header, rows)

@@ -1,7 +1,7 @@
 """e-prop as Brian2 users write it by hand, for the C++ standalone mode: traces are equations of the synapses.
 
-The same network, inputs, loss, feedback and optimiser as localplast's own model in ``eprop.py``: the weights after learning
-agree to rounding. It stands for what a generated model has to keep up with.
+The same network, inputs, loss, feedback and optimiser as localplast's own model in ``eprop.py``: the weights after
+learning agree to rounding. It stands for what a generated model has to keep up with.
 """
 
 import brian2 as b2
@@ -29,19 +29,25 @@ ADAM = """
     k : 1 (shared)
 """
 #: Onto hidden neurons: eligibility vector of v and a, eligibility, and its filter.
-HIDDEN = ADAM + """
+HIDDEN = (
+    ADAM
+    + """
     w : 1
     deps_v/dt = -eps_v/tau_mem : 1 (clock-driven)
     deps_a/dt = -eps_a/tau_adapt : 1 (clock-driven)
     dfiltered/dt = -filtered/tau_out : 1 (clock-driven)
     elig : 1
 """
-OUT = ADAM + """
+)
+OUT = (
+    ADAM
+    + """
     w : 1
     B : 1 (constant)
     dspikes/dt = -spikes/tau_out : 1 (clock-driven)
     L_pre = B*error_post : 1 (summed)
 """
+)
 #: Adam, once per trial; the first call comes before any trial, with no gradient.
 UPDATE = """
     k += 1
@@ -65,8 +71,15 @@ def build(numbers, directory):
     b2.set_device("cpp_standalone", build_on_run=False)
     b2.defaultclock.dt = 1 * ms
     constants = dict(
-        tau_mem=20 * ms, tau_adapt=2000 * ms, tau_out=20 * ms, v_th=V_TH, alpha=ALPHA, beta1=0.9, beta2=0.999,
-        rate=LEARNING_RATE, steps=steps,
+        tau_mem=20 * ms,
+        tau_adapt=2000 * ms,
+        tau_out=20 * ms,
+        v_th=V_TH,
+        alpha=ALPHA,
+        beta1=0.9,
+        beta2=0.999,
+        rate=LEARNING_RATE,
+        steps=steps,
         target=b2.TimedArray(np.eye(2)[numbers.labels], dt=duration, name="target"),
         judged=b2.TimedArray(np.where(np.arange(steps) < steps - WINDOW, 0.0, 1 / WINDOW), dt=1 * ms, name="judged"),
     )
@@ -85,7 +98,9 @@ def build(numbers, directory):
         s.w = numbers.weights[s.name][mask(s.name, numbers.weights)]
     synapses[-1].B = numbers.feedback.ravel()
     network = b2.Network(cues, rec, out, *synapses)
-    network.run(trials * duration + 1 * ms, namespace={})  # the last update comes with the first step after the last trial
+    network.run(
+        trials * duration + 1 * ms, namespace={}
+    )  # the last update comes with the first step after the last trial
     b2.device.build(directory=str(directory), run=False, with_output=False)
     return synapses
 
@@ -104,7 +119,9 @@ def neurons(beta, options):
 
 
 def onto_hidden(name, pre, post, options):
-    """Plastic synapses onto hidden neurons. Eligibility looks at psi before the reset, the gradient at this step's error."""
+    """Plastic synapses onto hidden neurons. Eligibility looks at psi before the reset, the gradient at this step's
+    error.
+    """
     s = b2.Synapses(pre, post, HIDDEN, on_pre="v_post += w; eps_v += 1", name=name, **options)
     s.connect(condition="i != j" if pre is post else None)
     trace = "elig = psi_post*(eps_v - beta_post*eps_a); eps_a += elig; filtered += elig"

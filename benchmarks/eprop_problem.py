@@ -1,8 +1,8 @@
 """The task and the network of the e-prop benchmarks: evidence accumulation as published (Bellec et al. 2020).
 
 40 inputs (cues on two sides, recall signal, noise), 50 LIF and 50 ALIF neurons, refractory for 5 ms, 2 readouts, 14,100
-plastic synapses; squared error in the last 150 of 2250 steps of 1 ms, Adam, no regulariser. Errors come back through fixed
-weights, the readout's first ones, because NEST's do.
+plastic synapses; squared error in the last 150 of 2250 steps of 1 ms, Adam, no regulariser. Errors come back through
+fixed weights, the readout's first ones, because NEST's do.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
-    "ALPHA", "CHANNELS", "KAPPA", "LEARNING_RATE", "NEURONS", "RHO", "SHORTEST", "TAU_REF", "V_TH", "WINDOW",
-    "Numbers", "adaptation", "problem", "rule", "rule_of", "torch_learner",
-]  # fmt: skip
+    "ALPHA",
+    "CHANNELS",
+    "KAPPA",
+    "LEARNING_RATE",
+    "NEURONS",
+    "RHO",
+    "SHORTEST",
+    "TAU_REF",
+    "V_TH",
+    "WINDOW",
+    "Numbers",
+    "adaptation",
+    "problem",
+    "rule",
+    "rule_of",
+    "torch_learner",
+]
 
 CHANNELS, NEURONS, WINDOW, LEARNING_RATE = 40, 100, 150, 1e-3
 #: What is left after a step of membrane (20 ms), adaptation (2 s) and readout (20 ms).
@@ -29,7 +43,8 @@ def adaptation():
 
 @dataclass
 class Numbers:
-    """What a program needs that knows nothing of localplast: weights ``(pre, post)``, ``B`` ``(neuron, readout)``, trials.
+    """What a program needs that knows nothing of localplast: weights ``(pre, post)``, ``B`` ``(neuron, readout)``,
+    trials.
 
     ``spikes`` is bool ``(trial, time, channel)`` and acts in the step after; membrane and readout decay after they have
     received.

@@ -1,7 +1,7 @@
 """e-prop and BPTT on Torch at batch 64 over trials of growing length: time per step, and memory at the peak.
 
-The network and the task of ``eprop_problem.py``, Adam after every batch. Inputs, targets and outputs grow with the trial
-whatever the rule: what preparing them takes is a row of its own.
+The network and the task of ``eprop_problem.py``, Adam after every batch. Inputs, targets and outputs grow with the
+trial whatever the rule: what preparing them takes is a row of its own.
 """
 
 import sys

@@ -26,7 +26,9 @@ CASES = {
 
 
 def rates(given, steps):
-    """``given``, with one trial whose input is drawn from rates inside the backend; every step counts in the loss alike."""
+    """``given``, with one trial whose input is drawn from rates inside the backend; every step counts in the loss
+    alike.
+    """
     from dataclasses import replace
 
     from localplast import Poisson

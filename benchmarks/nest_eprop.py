@@ -1,8 +1,9 @@
 """The network of ``eprop_problem.py`` in NEST, with its e-prop models after Bellec et al. 2020 (``*_bsshslm_2020``).
 
 NEST counts a weight when it arrives, ours decays in the same step: weights onto neurons are ``ALPHA`` times ours, the
-adaptation strength ``RHO`` times. Its readout is scaled by ``1 - KAPPA``, so that weights onto it, and back from it, are larger
-by that factor. Learning rate and epsilon of Adam are scaled likewise: after every trial the weights are ours again.
+adaptation strength ``RHO`` times. Its readout is scaled by ``1 - KAPPA``, so that weights onto it, and back from it,
+are larger by that factor. Learning rate and epsilon of Adam are scaled likewise: after every trial the weights are
+ours again.
 """
 
 import numpy as np
@@ -10,7 +11,8 @@ from eprop_problem import ALPHA, CHANNELS, KAPPA, LEARNING_RATE, NEURONS, RHO, T
 
 __all__ = ["Program"]
 
-#: Step in which the readout's first trial begins: input spikes are listed from 1, and pass an input and a hidden neuron.
+#: Step in which the readout's first trial begins: input spikes are listed from 1, and pass an input and a hidden
+#: neuron.
 LATE = 4
 
 
@@ -37,9 +39,12 @@ class Program:
         nest.ResetKernel()
         nest.verbosity = nest.VerbosityLevel.ERROR
         nest.set(
-            resolution=1.0, local_num_threads=threads, eprop_update_interval=float(numbers.steps),
-            eprop_learning_window=float(WINDOW), eprop_reset_neurons_on_update=True,
-        )  # fmt: skip
+            resolution=1.0,
+            local_num_threads=threads,
+            eprop_update_interval=float(numbers.steps),
+            eprop_learning_window=float(WINDOW),
+            eprop_reset_neurons_on_update=True,
+        )
         inputs, rec, out = nest.Create("parrot_neuron", CHANNELS), self.hidden(), self.readout()
         self.present(inputs, out, presentations)
         links = (("cues_rec", inputs, rec, ALPHA), ("rec_rec", rec, rec, ALPHA), ("rec_out", rec, out, 1 / (1 - KAPPA)))
@@ -59,10 +64,19 @@ class Program:
     def hidden(self):
         """LIF neurons, then ALIF neurons."""
         shared = {
-            "C_m": 1.0, "E_L": 0.0, "V_m": 0.0, "I_e": 0.0, "V_th": V_TH, "tau_m": 20.0, "t_ref": float(TAU_REF), "c_reg": 0.0,
-            "regular_spike_arrival": True, "surrogate_gradient_function": "piecewise_linear",
-            "surrogate_gradient_height": 0.3 / V_TH, "surrogate_gradient_width": V_TH,
-        }  # fmt: skip
+            "C_m": 1.0,
+            "E_L": 0.0,
+            "V_m": 0.0,
+            "I_e": 0.0,
+            "V_th": V_TH,
+            "tau_m": 20.0,
+            "t_ref": float(TAU_REF),
+            "c_reg": 0.0,
+            "regular_spike_arrival": True,
+            "surrogate_gradient_function": "piecewise_linear",
+            "surrogate_gradient_height": 0.3 / V_TH,
+            "surrogate_gradient_width": V_TH,
+        }
         adaptive = {**shared, "adapt_tau": 2000.0, "adapt_beta": RHO * float(adaptation()[-1])}
         lif = self.nest.Create("eprop_iaf_bsshslm_2020", NEURONS // 2, shared)
         return lif + self.nest.Create("eprop_iaf_adapt_bsshslm_2020", NEURONS // 2, adaptive)
@@ -82,7 +96,9 @@ class Program:
         nest.Connect(sources, inputs, "one_to_one", {"delay": 1.0})
         wanted = np.tile(np.eye(2)[self.numbers.labels], (presentations, 1))
         times = np.arange(presentations * trials) * float(steps) + LATE
-        targets = nest.Create("step_rate_generator", 2, [{"amplitude_times": times, "amplitude_values": w} for w in wanted.T])
+        targets = nest.Create(
+            "step_rate_generator", 2, [{"amplitude_times": times, "amplitude_values": w} for w in wanted.T]
+        )
         port = nest.GetDefaults("eprop_readout_bsshslm_2020")["receptor_types"]["target_signal"]
         wire = {"synapse_model": "rate_connection_delayed", "delay": 1.0, "receptor_type": port}
         nest.Connect(targets, out, "one_to_one", wire)
@@ -113,6 +129,13 @@ class Program:
 def adam(scale):
     """Adam for weights that are ``scale`` times ours, whose gradients are ours divided by ``scale``."""
     return {
-        "type": "adam", "batch_size": 1, "eta": LEARNING_RATE * scale, "epsilon": 1e-8 / scale, "beta_1": 0.9, "beta_2": 0.999,
-        "optimize_each_step": False, "Wmin": -100.0, "Wmax": 100.0,
-    }  # fmt: skip
+        "type": "adam",
+        "batch_size": 1,
+        "eta": LEARNING_RATE * scale,
+        "epsilon": 1e-8 / scale,
+        "beta_1": 0.9,
+        "beta_2": 0.999,
+        "optimize_each_step": False,
+        "Wmin": -100.0,
+        "Wmax": 100.0,
+    }

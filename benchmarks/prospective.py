@@ -1,7 +1,8 @@
-"""Latent equilibrium and its generalisation: generated C beside backprop in Torch, and beside the matrix products alone.
+"""Latent equilibrium and its generalisation: generated C beside backprop in Torch, and beside the matrix products
+alone.
 
-Float32, learning included. A step of latent equilibrium needs the products that a pass of backprop needs: forward, errors back,
-and what each weight learns.
+Float32, learning included. A step of latent equilibrium needs the products that a pass of backprop needs: forward,
+errors back, and what each weight learns.
 """
 
 import statistics
@@ -30,14 +31,16 @@ def learner_of(net, rule, optimiser, batch, threads, *, plain=False, loss=None):
     from localplast.task.loss import mse
 
     values = net.draw(0)
-    learner = TorchLearner(net, values, rule, loss or mse(), optimiser, batch=batch, dtype=torch.float32, threads=threads)
+    learner = TorchLearner(
+        net, values, rule, loss or mse(), optimiser, batch=batch, dtype=torch.float32, threads=threads
+    )
     if plain:  # it is made anew where parameters change
         learner.online_learner = lambda learned: OnlineLearner(net, learned, learner.tensors, values.masks)
         learner.online = learner.online_learner(plan(net, rule, learner.loss))
     return learner
 
 
-# --- images, one after the other ---------------------------------------------------------------------------------------
+# --- images, one after the other --------------------------------------------------------------------------------------
 
 
 def stream_problem(images, batch, shown=SHOWN):
@@ -131,7 +134,7 @@ def timed(call, count, repeats):
     return found
 
 
-# --- MNIST-1D -----------------------------------------------------------------------------------------------------------
+# --- MNIST-1D ---------------------------------------------------------------------------------------------------------
 
 
 def digits_case(update, threads, repeats, *, plain=False, steps=STEPS):
@@ -156,7 +159,7 @@ def floor_digits_case(update, threads, repeats):
     return floor_case(DIGITS, threads, repeats, sizes=(1, *[53] * 6, 10))
 
 
-# --- memory -------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def memory_case(steps, form, threads=1):
@@ -173,7 +176,7 @@ def memory_case(steps, form, threads=1):
     return {"growth": memory("VmHWM") - before}
 
 
-# --- all of them --------------------------------------------------------------------------------------------------------
+# --- all of them ------------------------------------------------------------------------------------------------------
 
 KERNEL, PLAIN = "localplast, generated C", "localplast, plain Torch"
 FLOOR, BACKPROP = "matrix products alone", "backprop by hand, Torch"
@@ -194,8 +197,11 @@ def main(quick=False, count=3):
 
 def streams(quick, count):
     repeats = 2 if quick else 5
-    jobs = [{"table": "stream", "case": case, "batch": batch, "threads": threads, "repeats": repeats}
-            for batch, threads in ((IMAGES, 1), (IMAGES, 2), (1, 1)) for case in STREAM]  # fmt: skip
+    jobs = [
+        {"table": "stream", "case": case, "batch": batch, "threads": threads, "repeats": repeats}
+        for batch, threads in ((IMAGES, 1), (IMAGES, 2), (1, 1))
+        for case in STREAM
+    ]
     found = rounds(__file__, jobs, count)
     floors = {(j["batch"], j["threads"]): f for j, f in zip(jobs, found, strict=True) if j["case"] == FLOOR}
     rows = []
@@ -212,23 +218,34 @@ def streams(quick, count):
 def epochs(quick, count):
     repeats, jobs = 1 if quick else 3, []
     for case, update, threads in (
-        (KERNEL, "trial", 1), (KERNEL, "trial", 2), (KERNEL, "step", 1), (PLAIN, "trial", 1), (BPTT, "bptt", 1),
-        (FLOOR, "", 1), (FLOOR, "", 2),
-    ):  # fmt: skip
+        (KERNEL, "trial", 1),
+        (KERNEL, "trial", 2),
+        (KERNEL, "step", 1),
+        (PLAIN, "trial", 1),
+        (BPTT, "bptt", 1),
+        (FLOOR, "", 1),
+        (FLOOR, "", 2),
+    ):
         jobs.append({"table": "digits", "case": case, "update": update, "threads": threads, "repeats": repeats})
     found = rounds(__file__, jobs, count)
     floors = {j["threads"]: f for j, f in zip(jobs, found, strict=True) if j["case"] == FLOOR}
     rows = []
     for job, f in zip(jobs, found, strict=True):
-        when = {"trial": f"after {DIGITS} digits", "step": "every step", "bptt": f"after {DIGITS} digits", "": ""}[job["update"]]
-        epoch = cells(f, floors[job["threads"]], job["threads"], lambda us: f"{us * 1e-6 * DIGITS * BATCHES * STEPS:.3g}")
+        when = {"trial": f"after {DIGITS} digits", "step": "every step", "bptt": f"after {DIGITS} digits", "": ""}[
+            job["update"]
+        ]
+        epoch = cells(
+            f, floors[job["threads"]], job["threads"], lambda us: f"{us * 1e-6 * DIGITS * BATCHES * STEPS:.3g}"
+        )
         rows.append([job["case"], when, job["threads"], *epoch])
     header = ["", "weights change", "threads", "µs per digit and step", "CPU µs", "products = 1", "s per epoch"]
     return table(f"GLE on MNIST-1D, 15,000 parameters, {DIGITS} digits side by side", header, rows)
 
 
 def cells(f, floor, threads, last):
-    """Times, their ratio to that of the products (CPU time with one thread, else wall time), what ``last`` makes of the median."""
+    """Times, their ratio to that of the products (CPU time with one thread, else wall time), what ``last`` makes of
+    the median.
+    """
     if "error" in f or "error" in floor:
         return [f.get("error", ""), "", "", ""]
     clock = "cpu" if threads == 1 else "us"

@@ -10,9 +10,19 @@ from pathlib import Path
 
 PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "prospective", "state")
 PACKAGES = (
-    "localplast", "numpy", "torch", "brian2", "nest-simulator", "snntorch", "norse", "spikingjelly", "spyx", "jax",
-    "braintrace", "dendrify",
-)  # fmt: skip
+    "localplast",
+    "numpy",
+    "torch",
+    "brian2",
+    "nest-simulator",
+    "snntorch",
+    "norse",
+    "spikingjelly",
+    "spyx",
+    "jax",
+    "braintrace",
+    "dendrify",
+)
 
 
 def machine():

@@ -1,7 +1,7 @@
 """What every local rule keeps per synapse beside the weight, next to the least that its equations need.
 
-Counted in the plans that both backends run (``localplast.program.locality.storage``), not measured: a plan's numbers are the rule's
-own, to which a backend adds indices of neurons and padding.
+Counted in the plans that both backends run (``localplast.program.locality.storage``), not measured: a plan's numbers
+are the rule's own, to which a backend adds indices of neurons and padding.
 """
 
 import sys
@@ -10,9 +10,9 @@ from timing import table
 
 __all__ = ["main"]
 
-#: The least number of traces per synapse, by rule and network: with traces of a neuron's inputs kept once per presynaptic
-#: neuron and what its own state contributes once per postsynaptic neuron, only products that are smoothed or that decay at
-#: a rate of their own remain. SuperSpike smooths with two exponentials.
+#: The least number of traces per synapse, by rule and network: with traces of a neuron's inputs kept once per
+#: presynaptic neuron and what its own state contributes once per postsynaptic neuron, only products that are smoothed
+#: or that decay at a rate of their own remain. SuperSpike smooths with two exponentials.
 LEAST = {
     "decolle": {"LIF, instantaneous": 0, "ALIF, instantaneous": 0, "DECOLLE's, instantaneous": 0},
     "dfa": {"LIF, leaky": 0, "ALIF, leaky": 0},
@@ -30,7 +30,9 @@ LEAST = {
 
 
 def networks():
-    """One plastic projection onto a layer, by neuron and readout; the projection's name is ``cues_rec`` or the first."""
+    """One plastic projection onto a layer, by neuron and readout; the projection's name is ``cues_rec`` or the
+    first.
+    """
     from brian2 import ms
 
     from localplast.models import alif, decolle_lif, instant_readout, leaky_readout, lif
@@ -39,9 +41,12 @@ def networks():
 
     def layer(neuron, readout):
         return Network(
-            dt=1 * ms, cues=Input(4), rec=Population(5, neuron), out=Population(2, readout),
+            dt=1 * ms,
+            cues=Input(4),
+            rec=Population(5, neuron),
+            out=Population(2, readout),
             projections=[Projection("cues", "rec"), Projection("rec", "out")],
-        )  # fmt: skip
+        )
 
     return {
         "LIF, leaky": layer(lif(), leaky_readout()),
@@ -77,9 +82,17 @@ def both(numbers):
 def row(name, network, found, least):
     traces, always = len(found.synapse), len(found.sums) + len(found.optimiser)
     return [
-        f"`{name}`", network, traces, least, both(traces + 1), both(traces + always), both(least + always), both(least),
-        len(found.pre), len(found.post),
-    ]  # fmt: skip
+        f"`{name}`",
+        network,
+        traces,
+        least,
+        both(traces + 1),
+        both(traces + always),
+        both(least + always),
+        both(least),
+        len(found.pre),
+        len(found.post),
+    ]
 
 
 def main(quick=False, count=1):
@@ -87,16 +100,26 @@ def main(quick=False, count=1):
     from localplast import rules
 
     nets, rows = networks(), []
-    local = [name for name in rules.__all__ if made(name).local and not made(name).taught]  # those keep what their model says
+    local = [
+        name for name in rules.__all__ if made(name).local and not made(name).taught
+    ]  # those keep what their model says
     if missing := set(local) - set(LEAST):
         raise KeyError(f"say in LEAST what {', '.join(sorted(missing))} must keep")
     for name in local:
         for network, least in LEAST[name].items():
             rows.append(row(name, network, stored(nets[network], made(name)), least))
     header = [
-        "rule", "neuron, readout", "traces", "least", "bytes, gradient summed", "bytes, with Adam", "least, with Adam",
-        "least, changed in every step", "numbers per presynaptic neuron", "per postsynaptic",
-    ]  # fmt: skip
+        "rule",
+        "neuron, readout",
+        "traces",
+        "least",
+        "bytes, gradient summed",
+        "bytes, with Adam",
+        "least, with Adam",
+        "least, changed in every step",
+        "numbers per presynaptic neuron",
+        "per postsynaptic",
+    ]
     return table("State per synapse beside the weight (bytes: float64 / float32)", header, rows)
 
 

@@ -2,10 +2,11 @@
 
 ``python benchmarks/tune.py yin-yang --contender BPTT --factors 0.3 1 3 --halvings 0 4 --seeds 10 11``
 
-Factors are those on a contender's own learning rate; halvings, how often it halves until the end of training, evenly. Local rules
-learn on Torch, which finds the same numbers as Brian2, sooner. The best setting is that of the highest accuracy, or where there
-is none of the lowest loss, as a mean over seeds. What was found stands in the protocol's own file, as its rates. A task that tests
-the very patterns it learns has no trials to hold back: its rates are tuned on these, with seeds that no table has.
+Factors are those on a contender's own learning rate; halvings, how often it halves until the end of training, evenly.
+Local rules learn on Torch, which finds the same numbers as Brian2, sooner. The best setting is that of the highest
+accuracy, or where there is none of the lowest loss, as a mean over seeds. What was found stands in the protocol's own
+file, as its rates. A task that tests the very patterns it learns has no trials to hold back: its rates are tuned on
+these, with seeds that no table has.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def arguments():
     parser.add_argument("--factors", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0, 4.0])
     parser.add_argument("--halvings", type=float, nargs="+", default=[0.0])
     parser.add_argument("--updates", type=int, help="default: the contender's own, or the preset's")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11], help="of weights and order; tables have 0 to 2")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[10, 11], help="of weights and order; tables have 0 to 2"
+    )
     parser.add_argument("--test", type=int, help="validation trials; default: as many as the preset tests")
     parser.add_argument("--tests", type=int, default=1, help="how often along training: does the loss still fall?")
     return parser.parse_args()
@@ -40,7 +43,9 @@ def setting(contender, steps, factor, halvings):
     """The contender's optimiser with ``factor`` on its rate, which halves so often until the last of its updates."""
     optimiser, rule = contender.optimiser, contender.rule
     constants = {**optimiser.constants, "learning_rate": factor**optimiser.power * optimiser.constants["learning_rate"]}
-    changes = contender.updates * (rule.updates(steps, contender.network.dt) if rule.interval(contender.network.dt) else 1)
+    changes = contender.updates * (
+        rule.updates(steps, contender.network.dt) if rule.interval(contender.network.dt) else 1
+    )
     return replace(optimiser, constants=constants, halving=changes / halvings if halvings else float("inf"))
 
 
@@ -48,10 +53,17 @@ def validated(preset, contender, optimiser, seed, options):
     """Accuracy and loss of validation trials after training; NaN for a run that did not stay finite."""
     try:
         fit = lp.run(
-            contender.network, preset.task.validation or preset.task, rule=contender.rule, optimiser=optimiser,
-            loss=contender.loss, seed=seed, backend="torch", batch=preset.batch, test=options.test or preset.test,
+            contender.network,
+            preset.task.validation or preset.task,
+            rule=contender.rule,
+            optimiser=optimiser,
+            loss=contender.loss,
+            seed=seed,
+            backend="torch",
+            batch=preset.batch,
+            test=options.test or preset.test,
             **evenly(contender.updates, options.tests),
-        )  # fmt: skip
+        )
     except RunawayError:
         return {"test_accuracy": np.nan, "test_loss": np.nan}
     course = fit["metrics"].to_dataset()[["test_accuracy", "test_loss"]].dropna("update", how="all")
@@ -63,6 +75,7 @@ def validated(preset, contender, optimiser, seed, options):
 
 def best(rows):
     """The row with the highest mean accuracy and, where there is none or that is the same, the lowest mean loss."""
+
     def key(row):
         accuracy, loss = (float(np.mean([run[name] for run in row])) for name in ("test_accuracy", "test_loss"))
         return (np.nan_to_num(accuracy), -np.nan_to_num(loss, nan=np.inf))
@@ -88,14 +101,17 @@ def table(protocol, options):
             rows.append((name, contender.updates, made.label, found, "*" if number == chosen else ""))
     shown = "validation trials" if preset.task.validation else "trials of what is learned"
     header = f"{protocol}, preset {options.preset}, seeds {options.seeds}, {options.test or preset.test} {shown}"
-    return Table((header,), (
-        Column("contender", [row[0] for row in rows]),
-        Column("updates", [str(row[1]) for row in rows]),
-        Column("optimiser", [row[2] for row in rows]),
-        Column("validation accuracy (%)", [[100 * run["test_accuracy"] for run in row[3]] for row in rows], 1),
-        Column("validation loss", [[run["test_loss"] for run in row[3]] for row in rows], 4),
-        Column("best", [row[4] for row in rows]),
-    ))  # fmt: skip
+    return Table(
+        (header,),
+        (
+            Column("contender", [row[0] for row in rows]),
+            Column("updates", [str(row[1]) for row in rows]),
+            Column("optimiser", [row[2] for row in rows]),
+            Column("validation accuracy (%)", [[100 * run["test_accuracy"] for run in row[3]] for row in rows], 1),
+            Column("validation loss", [[run["test_loss"] for run in row[3]] for row in rows], 4),
+            Column("best", [row[4] for row in rows]),
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,26 @@ from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.packages import need_torch
 
 __all__ = [
-    "BACKENDS", "TARGETS", "as_number", "check_backend", "check_choice", "check_device", "check_dtype", "check_form", "check_kind",
-    "check_named", "check_path", "check_schedule", "check_seed", "check_simulating", "check_threads", "check_trainable",
-    "check_whole", "is_real", "presented",
-]  # fmt: skip
+    "BACKENDS",
+    "TARGETS",
+    "as_number",
+    "check_backend",
+    "check_choice",
+    "check_device",
+    "check_dtype",
+    "check_form",
+    "check_kind",
+    "check_named",
+    "check_path",
+    "check_schedule",
+    "check_seed",
+    "check_simulating",
+    "check_threads",
+    "check_trainable",
+    "check_whole",
+    "is_real",
+    "presented",
+]
 
 BACKENDS = ("brian2", "torch")
 #: What Brian2 turns its equations into.
@@ -37,7 +53,9 @@ MADE = {
 def check_kind(name, given, *kinds):
     """Raise unless the argument ``name`` is of one of these types; says what it is instead."""
     if not isinstance(given, kinds):
-        raise LocalplastError(f"{name} is {' or '.join(MADE[kind.__name__] for kind in kinds)}; given {described(given)}")
+        raise LocalplastError(
+            f"{name} is {' or '.join(MADE[kind.__name__] for kind in kinds)}; given {described(given)}"
+        )
 
 
 def described(given):
@@ -70,7 +88,8 @@ def is_real(value):
 
 
 def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS, above=False):
-    """``given`` as a float in SI units; raises unless it is one number between ``low`` and ``high``, of this dimension or none.
+    """``given`` as a float in SI units; raises unless it is one number between ``low`` and ``high``, of this
+    dimension or none.
 
     With ``above`` it must lie above ``low``.
     """
@@ -131,7 +150,8 @@ def check_device(device, backend):
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= found:
         raise LocalplastError(
-            f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or install a "
+            f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or "
+            "install a "
             "CUDA build of Torch where there is such a device"
         )
 
@@ -140,7 +160,9 @@ def check_simulating(options):
     """Raise where Trials, which are simulated, come with ``options`` of learning."""
     given = [f"{name}=" for name, value in options.items() if value not in (None, False)]
     if given:
-        raise LocalplastError(f"Trials are simulated, and nothing learns: leave out {', '.join(given)}, or give a Task to be learned")
+        raise LocalplastError(
+            f"Trials are simulated, and nothing learns: leave out {', '.join(given)}, or give a Task to be learned"
+        )
 
 
 def check_threads(threads, backend, simulated=False):
@@ -172,7 +194,9 @@ def check_named(what, names, net):
     """Raise unless each of ``names`` is a projection of ``net``, or a parameter or a delay that may learn."""
     known = [*net.projections, *net.trainable]
     if unknown := [name for name in names if name not in known]:
-        raise NetworkError(f"{what} names {unknown[0]!r}, which the network does not have; there are {', '.join(known)}")
+        raise NetworkError(
+            f"{what} names {unknown[0]!r}, which the network does not have; there are {', '.join(known)}"
+        )
 
 
 def check_path(path, resume=False):
@@ -205,12 +229,15 @@ def check_trainable(net, names):
 
 
 def presented(task, what, number, *arguments):
-    """The trials that ``task.training`` or ``task.testing`` gives; raises where they are none, or not as many as asked for."""
+    """The trials that ``task.training`` or ``task.testing`` gives; raises where they are none, or not as many as
+    asked for.
+    """
     trials = getattr(task, what)(*arguments)
     if type(trials).__name__ != "Trials":
         raise LocalplastError(f"task {task.name!r}: {what}(...) must give Trials, not {described(trials)}")
     if len(trials) != number:
         raise LocalplastError(
-            f"task {task.name!r}: {what}(...) gave {len(trials)} trials where {number} were asked for; give as many, or ask for less"
+            f"task {task.name!r}: {what}(...) gave {len(trials)} trials where {number} were asked for; give as many, "
+            "or ask for less"
         )
     return trials

@@ -24,7 +24,10 @@ class Commands(typer.core.TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Biologically plausible local learning: Brian2 online, Torch differentiable, compared.",
 )
 
@@ -77,7 +80,9 @@ def load(protocol, preset):
 
     chosen = protocols.load(protocol)
     if not isinstance(chosen, Protocol):
-        raise LocalplastError(f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}")
+        raise LocalplastError(
+            f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}"
+        )
     if preset not in chosen.presets:
         raise LocalplastError(f"{protocol} has the presets {', '.join(chosen.presets)}, not {preset!r}")
     return chosen, chosen.presets[preset]()
@@ -104,7 +109,9 @@ def list_():
 def describe(
     name: Annotated[str, typer.Argument(help="A model, a rule or a protocol.")],
     rule: Annotated[str, typer.Option(help="The rule that a protocol is described with; default its own.")] = "",
-    on: Annotated[str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")] = "recurrent",
+    on: Annotated[
+        str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")
+    ] = "recurrent",
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX (with amsmath) instead of text.")] = False,
 ):
     """Derived equations, where each value is stored, what it costs, and what each synapse reads."""
@@ -147,7 +154,9 @@ def compare(
     batch: Annotated[int | None, typer.Option(min=1, help="Trials per update; default the preset's.")] = None,
     backend: Annotated[str, typer.Option(help="Where local rules run: brian2 or torch; default brian2.")] = "",
     resume: Resume = False,
-    table: Annotated[list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")] = [],  # noqa: B006
+    table: Annotated[
+        list[Path], typer.Option(help="Also write the table here: .csv, .md or .tex; may be repeated.")
+    ] = [],  # noqa: B006
     figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
@@ -172,8 +181,18 @@ def compare(
     words += ["--backend", backend] if backend else []
     built = replace(built, batch=batch or built.batch)
     text = report(
-        chosen, built, preset=preset, seeds=range(seeds), folder=folder, backend=backend or None, target=target or None, updates=updates or built.updates,
-        resume=resume, command=f"localplast compare {' '.join(map(str, words))}", tables=table, figure=figure,
+        chosen,
+        built,
+        preset=preset,
+        seeds=range(seeds),
+        folder=folder,
+        backend=backend or None,
+        target=target or None,
+        updates=updates or built.updates,
+        resume=resume,
+        command=f"localplast compare {' '.join(map(str, words))}",
+        tables=table,
+        figure=figure,
     )
     typer.echo(text)
 
@@ -182,7 +201,9 @@ def compare(
 def run(
     protocol: str,
     rule: Annotated[str, typer.Option(help="See localplast list; default the protocol's.")] = "",
-    feedback: Annotated[str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")] = "",
+    feedback: Annotated[
+        str, typer.Option(help="symmetric, random, uniform, sign or learned; default the rule's.")
+    ] = "",
     backend: Annotated[str, typer.Option(help="brian2 or torch; default brian2 for local rules on the CPU.")] = "",
     preset: Preset = "quick",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, trials, feedback and noise.")] = 0,
@@ -205,8 +226,12 @@ def run(
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
         training |= {"--device": device != "cpu", "--threads": threads}
-        return measure(chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given])
-    made_alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # that changes another rule: see --feedback
+        return measure(
+            chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given]
+        )
+    made_alone = [
+        name for name in rules.__all__ if name != "feedback_alignment"
+    ]  # that changes another rule: see --feedback
     if rule and rule not in made_alone:
         raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
     chosen, built = load(protocol, preset)
@@ -220,9 +245,22 @@ def run(
     path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
-        built.network, built.task, backend=backend, rule=made, optimiser=built.optimiser, loss=built.loss,
-        batch=built.batch, updates=updates, test=built.test, test_every=max(updates // 5, 1), record=chosen.recorded, seed=seed,
-        path=path, resume=resume, threads=threads or (2 if backend == "torch" else None), device=device,
+        built.network,
+        built.task,
+        backend=backend,
+        rule=made,
+        optimiser=built.optimiser,
+        loss=built.loss,
+        batch=built.batch,
+        updates=updates,
+        test=built.test,
+        test_every=max(updates // 5, 1),
+        record=chosen.recorded,
+        seed=seed,
+        path=path,
+        resume=resume,
+        threads=threads or (2 if backend == "torch" else None),
+        device=device,
     )
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))

@@ -12,7 +12,8 @@ class LocalplastError(Exception):
 
 
 def leave_brian2_out():
-    """Let Python print the errors of this package: for every exception that ends a script Brian2 would ask to be told of a bug.
+    """Let Python print the errors of this package: for every exception that ends a script Brian2 would ask to be told
+    of a bug.
 
     Brian2 hooks in when it is first imported, whoever does so, hence not before there is an error.
     """
@@ -71,6 +72,7 @@ class RunawayError(LocalplastError, ArithmeticError):
 def not_finite(population, step):
     """The error of a loop that diverges while a network runs or learns."""
     return RunawayError(
-        f"population {population!r} is not finite from step {step} on; look at the learning rate, the weights, the time step and the "
+        f"population {population!r} is not finite from step {step} on; look at the learning rate, the weights, the "
+        "time step and the "
         "strength of feedback"
     )

@@ -17,9 +17,8 @@ FOREIGN = frozenset(
     "private protected public register reinterpret_cast requires restrict short signed sizeof static static_assert "
     "static_cast struct switch template this thread_local throw true typedef typeid typename typeof union unsigned "
     "using virtual void volatile wchar_t xor xor_eq NULL EOF INFINITY NAN HUGE_VAL RAND_MAX BUFSIZ errno stdin "
-    "stdout stderr linux unix main fabs fmod fmin fmax pow erf hypot malloc free memcpy memset printf system"
-    .split()
-)  # fmt: skip
+    "stdout stderr linux unix main fabs fmod fmin fmax pow erf hypot malloc free memcpy memset printf system".split()
+)
 
 
 def check_name(what, name, error=NetworkError, *, where=None):

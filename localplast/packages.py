@@ -16,6 +16,7 @@ def need_torch(what):
     """Raise where Torch is missing and ``what`` cannot be had without it."""
     if not has_torch():
         raise UnsupportedError(
-            f"{what} needs Torch, which is not installed: pip install torch (a CPU build is enough). Without it Brian2 runs networks, "
+            f"{what} needs Torch, which is not installed: pip install torch (a CPU build is enough). Without it Brian2 "
+            "runs networks, "
             "gives the gradients of local rules (backend='brian2'), and learns what is not tested (test=0)"
         )

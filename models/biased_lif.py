@@ -11,7 +11,8 @@ REFERENCE = "Balafrej et al. 2023, arXiv:2310.19067"
 
 
 def biased_lif(*, tau_mem=45 * ms, v_th=0.5, bias=0 / second, surrogate=None):
-    """``dv/dt = bias - v/tau_mem``: :func:`~localplast.models.lif` without refractoriness, driven by a constant current.
+    """``dv/dt = bias - v/tau_mem``: :func:`~localplast.models.lif` without refractoriness, driven by a constant
+    current.
 
     =========== ================================ =========
     parameter   meaning                          unit
@@ -22,8 +23,8 @@ def biased_lif(*, tau_mem=45 * ms, v_th=0.5, bias=0 / second, surrogate=None):
     =========== ================================ =========
 
     The published step is ``v[t] = a v[t-1] + W z[t-d] + B``, spike where ``v > v_th``, ``v -= v_th``, with
-    ``a = exp(-dt/tau_mem)``. Here spikes act before the decay. The same spikes come from weights ``W/a``, delays shorter by one
-    step, and ``bias = B / (tau_mem (1 - a))``; input spikes act one step later than there.
+    ``a = exp(-dt/tau_mem)``. Here spikes act before the decay. The same spikes come from weights ``W/a``, delays
+    shorter by one step, and ``bias = B / (tau_mem (1 - a))``; input spikes act one step later than there.
     """
     return NeuronModel(
         name="biased_lif",

@@ -1,6 +1,7 @@
 """Pyramidal neurons whose bursts say something of their own: events travel up, bursts bring the error back down.
 
-Both neurons here tell events from bursts by the same equations. Their soma drives events, their dendrite makes bursts of them.
+Both neurons here tell events from bursts by the same equations. Their soma drives events, their dendrite makes bursts
+of them.
 """
 
 from brian2 import Hz, ms, mV, nS, pA, pF, second
@@ -9,8 +10,8 @@ from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["burst_poisson", "naud_sprekeler"]
 
-#: What a neuron remembers of its own events and bursts. Averages are those of the steps before, so that what a burst or an
-#: event is compared with does not know of it yet.
+#: What a neuron remembers of its own events and bursts. Averages are those of the steps before, so that what a burst or
+#: an event is compared with does not know of it yet.
 MEMORY = """
     event_trace : 1
     E_bar : Hz
@@ -32,8 +33,8 @@ FORGET = """
     burst = 0
     age += dt
 """
-#: An event ends a silence longer than ``isi_max``; the next spike, if it comes in time, makes a burst of it. Half a step more:
-#: ages are sums of steps, and rounding must not tell intervals of exactly ``isi_max`` apart.
+#: An event ends a silence longer than ``isi_max``; the next spike, if it comes in time, makes a burst of it. Half a
+#: step more: ages are sums of steps, and rounding must not tell intervals of exactly ``isi_max`` apart.
 SORT = """
     event = int(age > isi_max + dt/2)
     burst = (1 - event)*solitary
@@ -50,17 +51,32 @@ SYNAPSES = """
 """
 #: Published numbers of both cells.
 CELL = {
-    "E_L": -70 * mV, "E_e": 0 * mV, "E_i": -80 * mV, "tau_exc": 5 * ms, "tau_inh": 10 * ms,
-    "tau_s": 16 * ms, "C_s": 370 * pF, "b": -200 * pA, "tau_ws": 100 * ms,
-    "tau_d": 7 * ms, "C_d": 170 * pF, "a": -13 * nS, "tau_wd": 30 * ms, "D_d": 6 * mV,
-    "isi_max": 16 * ms, "e_min": 2 * Hz, "e_max": 10 * Hz,
-}  # fmt: skip
+    "E_L": -70 * mV,
+    "E_e": 0 * mV,
+    "E_i": -80 * mV,
+    "tau_exc": 5 * ms,
+    "tau_inh": 10 * ms,
+    "tau_s": 16 * ms,
+    "C_s": 370 * pF,
+    "b": -200 * pA,
+    "tau_ws": 100 * ms,
+    "tau_d": 7 * ms,
+    "C_d": 170 * pF,
+    "a": -13 * nS,
+    "tau_wd": 30 * ms,
+    "D_d": 6 * mV,
+    "isi_max": 16 * ms,
+    "e_min": 2 * Hz,
+    "e_max": 10 * Hz,
+}
 #: Averages start from this rate of events, of which this share are bursts; long ago was the last spike.
 REST = {"v_s": -70 * mV, "v_d": -70 * mV, "E_bar": 5 * Hz, "B_bar": 1 * Hz, "age": 1 * second, "gate": 1.0}
 
 
 def learns():
-    """Weights onto the excitatory conductance of the soma learn from bursts; homeostasis keeps ``e_min < E_bar < e_max``."""
+    """Weights onto the excitatory conductance of the soma learn from bursts; homeostasis keeps
+    ``e_min < E_bar < e_max``.
+    """
     return {"g_exc": Mismatch("gate*(burst - p_bar*event + too_low - too_high)", pre="event_trace")}
 
 
@@ -95,8 +111,9 @@ def naud_sprekeler(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
     e_min, e_max        range of event rates that homeostasis leaves alone    hertz
     =================== ===================================================== =============
 
-    ``I_s`` and ``I_d`` are set by graded projections: noise and errors come from outside. Plastic weights land on ``g_exc``:
-    ``dw = event_trace_j * (burst_i - p_bar_i*event_i)``, with ``p_bar = B_bar/E_bar``, where ``gate`` (1 unless driven) is 1.
+    ``I_s`` and ``I_d`` are set by graded projections: noise and errors come from outside. Plastic weights land on
+    ``g_exc``: ``dw = event_trace_j * (burst_i - p_bar_i*event_i)``, with ``p_bar = B_bar/E_bar``, where ``gate`` (1
+    unless driven) is 1.
 
     Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010, eqs. 1 and 10-16.
     """
@@ -124,28 +141,40 @@ def naud_sprekeler(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
         """,
         receives="g_exc",
         initial=REST,
-        parameters=CELL | {
-            "g_s": 1300 * pA, "g_d": 1200 * pA, "E_d": -38 * mV, "c_bap": 2600 * pA, "tau_bap": 2 * ms, "v_th": -50 * mV,
-            "rise_th": 2 * mV, "tau_th": 27 * ms, "tau_trace": tau_trace, "tau_avg": tau_avg,
-        } | parameters,
+        parameters=CELL
+        | {
+            "g_s": 1300 * pA,
+            "g_d": 1200 * pA,
+            "E_d": -38 * mV,
+            "c_bap": 2600 * pA,
+            "tau_bap": 2 * ms,
+            "v_th": -50 * mV,
+            "rise_th": 2 * mV,
+            "tau_th": 27 * ms,
+            "tau_trace": tau_trace,
+            "tau_avg": tau_avg,
+        }
+        | parameters,
         mismatch=learns(),
         reference="Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010",
-    )  # fmt: skip
+    )
 
 
 def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
-    """The same cell with chance in place of noise: the soma says how likely an event is, the dendrite how likely a burst::
+    """The same cell with chance in place of noise: the soma says how likely an event is, the dendrite how likely a
+    burst::
 
         P(event) = 1 - exp(-dt*Hz*exp((v_s - v_th)/D_s))    where the last spike was longer ago than tau_ref
         P(burst | event) = 1/(1 + exp((E_d - v_d)/D_d))
 
-    The second spike of a burst follows its event after ``delay``. ``die``, uniform from 0 to 1 and new in every step, comes
-    from outside (an Input of kind ``'currents'``, one channel per neuron), so that both backends throw the same. One per step is
-    enough: thrown in the step before, it decides on an event; in the step of the event, whether a burst follows. The second
-    spike of a burst leaves the soma as it is, so that the rate of events hardly knows of the dendrite.
+    The second spike of a burst follows its event after ``delay``. ``die``, uniform from 0 to 1 and new in every step,
+    comes from outside (an Input of kind ``'currents'``, one channel per neuron), so that both backends throw the
+    same. One per step is enough: thrown in the step before, it decides on an event; in the step of the event, whether
+    a burst follows. The second spike of a burst leaves the soma as it is, so that the rate of events hardly knows of
+    the dendrite.
 
-    Plasticity is best studied here: the dendrite leaves the rate of events alone, and the probability of a burst is known, not
-    estimated. Parameters as those of :func:`naud_sprekeler`, and
+    Plasticity is best studied here: the dendrite leaves the rate of events alone, and the probability of a burst is
+    known, not estimated. Parameters as those of :func:`naud_sprekeler`, and
 
     =================== ===================================================== =============
     v_th, D_s           where events come once a second, and how steeply      volt
@@ -154,8 +183,8 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
     gain                dendritic current per hertz of missing events         amp*second
     =================== ===================================================== =============
 
-    ``wanted`` is the event rate that a teacher asks for, 0 where there is none: the dendrite of a neuron that is taught gets the
-    current ``gain*(wanted - E_bar)``.
+    ``wanted`` is the event rate that a teacher asks for, 0 where there is none: the dendrite of a neuron that is
+    taught gets the current ``gain*(wanted - E_bar)``.
 
     Payeur et al. 2021, Nat Neurosci 24:1010, methods; numbers as in the authors' code (EventBurstPoissonGroup, and
     BurstPoissonGroup for what follows a burst).
@@ -194,10 +223,18 @@ def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
         """,
         receives="g_exc",
         initial=REST | {"die": 1.0},  # no event before the first throw
-        parameters=CELL | {
-            "E_d": -57 * mV, "v_th": -52 * mV, "D_s": 2 * mV, "tau_ref": 20 * ms, "delay": 10 * ms, "gain": 50 * pA / Hz,
-            "tau_trace": tau_trace, "tau_avg": tau_avg,
-        } | parameters,
+        parameters=CELL
+        | {
+            "E_d": -57 * mV,
+            "v_th": -52 * mV,
+            "D_s": 2 * mV,
+            "tau_ref": 20 * ms,
+            "delay": 10 * ms,
+            "gain": 50 * pA / Hz,
+            "tau_trace": tau_trace,
+            "tau_avg": tau_avg,
+        }
+        | parameters,
         mismatch=learns(),
         reference="Payeur et al. 2021, Nat Neurosci 24:1010",
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""The neuron of DECOLLE: a membrane that follows a synaptic current, and a trace of its own spikes that holds it down."""
+"""The neuron of DECOLLE: a membrane that follows a synaptic current, and a trace of its own spikes that holds it
+down.
+"""
 
 from brian2 import ms
 
@@ -9,9 +11,17 @@ __all__ = ["decolle_lif"]
 
 
 def decolle_lif(
-    *, tau_mem=1 / 0.03 * ms, tau_syn=12.5 * ms, tau_ref=1 / 0.35 * ms, pulse=1 * ms, recoil=1.0, bias=0.0, surrogate=None
+    *,
+    tau_mem=1 / 0.03 * ms,
+    tau_syn=12.5 * ms,
+    tau_ref=1 / 0.35 * ms,
+    pulse=1 * ms,
+    recoil=1.0,
+    bias=0.0,
+    surrogate=None,
 ):
-    """``tau_mem dv/dt = -v + pulse/tau_syn*I``, ``tau_syn dI/dt = -I``, ``tau_ref dh/dt = -h``; threshold on ``v + bias + h``.
+    """``tau_mem dv/dt = -v + pulse/tau_syn*I``, ``tau_syn dI/dt = -I``, ``tau_ref dh/dt = -h``; threshold on
+    ``v + bias + h``.
 
     At ``dt = pulse = 1 ms`` forward Euler is the published recursion, to rounding and without a shift of time::
 
@@ -47,7 +57,12 @@ def decolle_lif(
         reset="h -= recoil*pulse/(tau_ref - pulse)",  # divided by alpha_r: the published jump comes after the decay
         receives="I",
         parameters={
-            "tau_mem": tau_mem, "tau_syn": tau_syn, "tau_ref": tau_ref, "pulse": pulse, "recoil": recoil, "bias": bias,
+            "tau_mem": tau_mem,
+            "tau_syn": tau_syn,
+            "tau_ref": tau_ref,
+            "pulse": pulse,
+            "recoil": recoil,
+            "bias": bias,
         },
         surrogate=surrogate or fast_sigmoid("0.1", gamma=0.1),
         reference="Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424",

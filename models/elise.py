@@ -1,4 +1,6 @@
-"""The cell of ELiSe: a dendrite that learns to predict its soma, which a teacher or a fixed scaffold of synapses moves."""
+"""The cell of ELiSe: a dendrite that learns to predict its soma, which a teacher or a fixed scaffold of synapses
+moves.
+"""
 
 from brian2 import mV, nS, pF
 
@@ -29,14 +31,15 @@ def elise(
     slope, u_half   of the rate ``1/(1 + exp(slope*(u_half - u)))`` 1/volt, volt
     =============== ============================================== =========
 
-    Projections land on the current ``I_den`` (learned) or on the conductances ``g_exc`` and ``g_inh`` (the scaffold, which
-    sends ``floored_rate``, never below the rate at rest). A teacher sets the potential ``u_target`` and the conductance
-    ``g_nudge`` that pulls to it (0: no teacher), the sum of the published excitatory and inhibitory ones. Where it is
-    ``lam/(1 - lam)*(g_l + g_den)`` the soma rests at ``u = (1 - lam)*v_star + lam*u_target``, exactly.
+    Projections land on the current ``I_den`` (learned) or on the conductances ``g_exc`` and ``g_inh`` (the scaffold,
+    which sends ``floored_rate``, never below the rate at rest). A teacher sets the potential ``u_target`` and the
+    conductance ``g_nudge`` that pulls to it (0: no teacher), the sum of the published excitatory and inhibitory ones.
+    Where it is ``lam/(1 - lam)*(g_l + g_den)`` the soma rests at ``u = (1 - lam)*v_star + lam*u_target``, exactly.
 
     Dendritic weights learn by ``(rate(u) - rate(v_star)) * g_l * dv_star/dw``.
 
-    Kriener et al. 2024, arXiv:2402.16763, eqs. 1-11; numbers as in the authors' code, whose capacitance of 1 per ms is 1 pF here.
+    Kriener et al. 2024, arXiv:2402.16763, eqs. 1-11; numbers as in the authors' code, whose capacitance of 1 per ms
+    is 1 pF here.
     """
     return NeuronModel(
         name="elise",
@@ -54,7 +57,14 @@ def elise(
             g_nudge : siemens
         """,
         parameters={
-            "C": C, "g_l": g_l, "g_den": g_den, "E_l": E_l, "E_exc": E_exc, "E_inh": E_inh, "slope": slope, "u_half": u_half,
+            "C": C,
+            "g_l": g_l,
+            "g_den": g_den,
+            "E_l": E_l,
+            "E_exc": E_exc,
+            "E_inh": E_inh,
+            "slope": slope,
+            "u_half": u_half,
         },
         method="exponential_euler",
         receives="I_den",

@@ -59,7 +59,8 @@ def eprop_2020(
             adaptation_due = 0
         """,
         threshold="v >= v_th + beta*a",
-        # adding to the emptied latch rather than setting it: the jump is then a constant, with nothing for traces to look up
+        # adding to the emptied latch rather than setting it: the jump is then a constant, with nothing for traces to
+        # look up
         reset="reset_due += 1",
         adaptation="adaptation_due += 1",
         refractory="tau_ref",

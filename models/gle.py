@@ -1,7 +1,9 @@
-"""Generalised latent equilibrium: neurons that may look ahead of their inputs, and errors that look ahead of them in turn.
+"""Generalised latent equilibrium: neurons that may look ahead of their inputs, and errors that look ahead of them in
+turn.
 
-Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025). The authors give
-notice that these procedures are registered for patent protection: see ``docs/prospective.md``. Written from the equations.
+Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025). The
+authors give notice that these procedures are registered for patent protection: see ``docs/prospective.md``. Written
+from the equations.
 """
 
 from brian2 import ms
@@ -14,7 +16,8 @@ __all__ = ["gle", "gle_output"]
 
 REFERENCE = "Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)"
 
-#: Where tau_m and tau_r are equal their difference vanishes, bit for bit, here and in the errors: latent equilibrium is left.
+#: Where tau_m and tau_r are equal their difference vanishes, bit for bit, here and in the errors: latent equilibrium is
+#: left.
 EQUATIONS = """
     drive = I + b + gamma*delta : 1
     du/dt = (drive - u)/tau_m : 1
@@ -36,19 +39,21 @@ PULLS = {"mse": ("target - answer", "{rate}"), "cross_entropy": ("target - answe
 
 
 def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
-    """A hidden neuron with a membrane of ``tau_m`` that looks ``tau_r`` ahead, and an error neuron that does the reverse.
+    """A hidden neuron with a membrane of ``tau_m`` that looks ``tau_r`` ahead, and an error neuron that does the
+    reverse.
 
     .. math::
         tau_m du/dt = -u + I + b + gamma delta,   rate = phi(u + tau_r du/dt)
 
         tau_r dv/dt = -v + phi' feedback,   delta = v + tau_m dv/dt
 
-    With ``tau_m = tau_r`` the neuron has no delay (latent equilibrium), with a small ``tau_r`` it is a leaky integrator, with
-    ``tau_r > tau_m`` it is early. For an error of angular frequency ``w`` the phase of ``delta`` is that of the exact adjoint,
-    ``atan(w tau_m) - atan(w tau_r)``, and its gain the reciprocal. Graded projections set ``I`` and, with ``output="delta"`` of
-    the layer above, ``feedback``. Everything learns in every step, by :func:`~localplast.rules.dendritic`: weights onto ``I``
-    from ``delta``, ``b`` from ``delta``, ``tau_m`` from ``-delta du/dt``, and weights onto ``feedback`` as the weights that they
-    answer do, from the rate times the ``delta`` of the layer above (Kolen & Pollack 1994).
+    With ``tau_m = tau_r`` the neuron has no delay (latent equilibrium), with a small ``tau_r`` it is a leaky
+    integrator, with ``tau_r > tau_m`` it is early. For an error of angular frequency ``w`` the phase of ``delta`` is
+    that of the exact adjoint, ``atan(w tau_m) - atan(w tau_r)``, and its gain the reciprocal. Graded projections set
+    ``I`` and, with ``output="delta"`` of the layer above, ``feedback``. Everything learns in every step, by
+    :func:`~localplast.rules.dendritic`: weights onto ``I`` from ``delta``, ``b`` from ``delta``, ``tau_m`` from
+    ``-delta du/dt``, and weights onto ``feedback`` as the weights that they answer do, from the rate times the
+    ``delta`` of the layer above (Kolen & Pollack 1994).
 
     =========== ========================================== ========
     parameter   meaning                                    unit
@@ -64,10 +69,11 @@ def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms
     activation : str
         ``phi``: one of :data:`~localplast.models.prospective.ACTIVATIONS`.
     errors : str
-        ``'prospective'``; or, as a control, ``'instantaneous'``: ``delta = phi' feedback``, as if no neuron had a memory.
+        ``'prospective'``; or, as a control, ``'instantaneous'``: ``delta = phi' feedback``, as if no neuron had a
+        memory.
 
-    Ellenberger et al. 2024, arXiv:2403.16933, in discrete time by forward Euler: what arrives, from below and from above, is of
-    the step before.
+    Ellenberger et al. 2024, arXiv:2403.16933, in discrete time by forward Euler: what arrives, from below and from
+    above, is of the step before.
     """
     parameters = {"tau_m": tau_m, "tau_r": tau_r, "gamma": gamma, "b": b}
     feedback = Mismatch(rate_of(activation, "past"), pre="delta")
@@ -79,9 +85,9 @@ def gle_output(
 ):
     """An output neuron: as :func:`gle`, with an error that a teacher gives where one speaks (``teach`` is 1).
 
-    ``phi' beta teach (target - rate)`` takes the place of ``phi' feedback``; with the loss ``'cross_entropy'`` the softmax over
-    the layer takes the place of the rate. Its denominator arrives at ``total``, by a fixed projection of all outputs to all, with
-    weights of 1, ``autapses=True`` and ``output="exp(rate)"``.
+    ``phi' beta teach (target - rate)`` takes the place of ``phi' feedback``; with the loss ``'cross_entropy'`` the
+    softmax over the layer takes the place of the rate. Its denominator arrives at ``total``, by a fixed projection of
+    all outputs to all, with weights of 1, ``autapses=True`` and ``output="exp(rate)"``.
 
     =========== ========================================== ========
     parameter   meaning                                    unit

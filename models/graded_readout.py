@@ -8,8 +8,8 @@ __all__ = ["graded_readout"]
 def graded_readout(unit="1"):
     """The weighted sum of what arrives in this step, to be judged by a loss.
 
-    With ``Projection("soma", "out", output="v_star", weight=np.eye(n), plastic=False)`` a loss looks at any variable of a
-    network whose neurons project to each other.
+    With ``Projection("soma", "out", output="v_star", weight=np.eye(n), plastic=False)`` a loss looks at any variable
+    of a network whose neurons project to each other.
 
     Parameters
     ----------
@@ -17,5 +17,9 @@ def graded_readout(unit="1"):
         Of what arrives, as in Brian2's equations: ``'volt'``.
     """
     return NeuronModel(
-        name="graded_readout", equations=f"shown : {unit}", receives="shown", output="shown", reference="a sum, without dynamics"
+        name="graded_readout",
+        equations=f"shown : {unit}",
+        receives="shown",
+        output="shown",
+        reference="a sum, without dynamics",
     )

@@ -1,7 +1,8 @@
-"""Latent equilibrium: prospective rate neurons that hold their own error, in a network that answers and learns without phases.
+"""Latent equilibrium: prospective rate neurons that hold their own error, in a network that answers and learns
+without phases.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549. Potentials and rates are numbers without unit. The authors state that procedures
-described there are registered for patent protection: see docs/prospective.md.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549. Potentials and rates are numbers without unit. The authors state that
+procedures described there are registered for patent protection: see docs/prospective.md.
 """
 
 from brian2 import ms
@@ -17,17 +18,19 @@ REFERENCE = "Haider et al. 2021, NeurIPS, arXiv:2110.14549"
 #: Prospective or not: the potential that counts, and by how much it is not what the layer below makes of it.
 FORMS = {True: ("drive", "slope*feedback"), False: ("u", "u - I - b")}
 
-#: What a teacher sets: the slope that its error passes, and what it compares with its target, of the ``past`` potential.
+#: What a teacher sets: the slope that its error passes, and what it compares with its target, of the ``past``
+#: potential.
 TARGETS = {"rate": (slope_of, rate_of), "voltage": (lambda *_: "1", lambda _, past: past)}
 
 
 def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kolen_pollack", tau=10 * ms, b=0.0):
-    """A hidden neuron: ``tau du/dt = -u + I + b + slope*feedback``, with the rate ``phi(u_breve)`` of what it is on the way to.
+    """A hidden neuron: ``tau du/dt = -u + I + b + slope*feedback``, with the rate ``phi(u_breve)`` of what it is on
+    the way to.
 
-    ``u_breve = u + tau du/dt = I + b + slope*feedback``, for any ``tau``: a network of such neurons settles in a step per layer.
-    Graded projections set ``I``, from the rates of the layer below, and ``feedback``, from ``delta`` of the layer above, through
-    its weights transposed. ``delta = u_breve - I - b`` is the neuron's own error; weights onto ``I`` and the bias learn from it.
-    ``slope = phi'(u_breve)`` is of the moment that the feedback came from.
+    ``u_breve = u + tau du/dt = I + b + slope*feedback``, for any ``tau``: a network of such neurons settles in a step
+    per layer. Graded projections set ``I``, from the rates of the layer below, and ``feedback``, from ``delta`` of
+    the layer above, through its weights transposed. ``delta = u_breve - I - b`` is the neuron's own error; weights
+    onto ``I`` and the bias learn from it. ``slope = phi'(u_breve)`` is of the moment that the feedback came from.
 
     =========== ================================== ==========
     parameter   meaning                            unit
@@ -43,10 +46,10 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
     activation : str
         ``phi``, one of :data:`~localplast.models.prospective.ACTIVATIONS`.
     feedback : str
-        How weights onto ``feedback`` learn, if they do. ``'kolen_pollack'``: from the product that moves the weights of the layer
-        above (Kolen & Pollack 1994; let both decay). ``'weight_mirror'``: the neuron emits ``phi(u_breve + noise)``, and they
-        find the noise again in the rates above (Akrout et al. 2019, NeurIPS 32). It is white, with the standard deviation
-        ``sigma``, where its time constant ``tau_noise`` is the time step.
+        How weights onto ``feedback`` learn, if they do. ``'kolen_pollack'``: from the product that moves the weights
+        of the layer above (Kolen & Pollack 1994; let both decay). ``'weight_mirror'``: the neuron emits
+        ``phi(u_breve + noise)``, and they find the noise again in the rates above (Akrout et al. 2019, NeurIPS 32).
+        It is white, with the standard deviation ``sigma``, where its time constant ``tau_noise`` is the time step.
 
     Haider et al. 2021, eqs. 2-7.
     """
@@ -55,7 +58,9 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
         "weight_mirror": Mismatch("emitted", pre="rate"),
     }
     if feedback not in learning:
-        raise ModelError(f"latent_equilibrium: feedback={feedback!r} does not say how to learn; there are {', '.join(learning)}")
+        raise ModelError(
+            f"latent_equilibrium: feedback={feedback!r} does not say how to learn; there are {', '.join(learning)}"
+        )
     noise, sent, noise_parameters = emission() if feedback == "weight_mirror" else ("", "u_breve", {})
     return prospective_neuron(
         "latent_equilibrium",
@@ -74,8 +79,8 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
 def latent_equilibrium_output(*, prospective=True, activation="linear", target="rate", tau=10 * ms, b=0.0, beta=0.1):
     """An output neuron: as a hidden one, with the error of a teacher in the place of feedback.
 
-    ``feedback = beta*teach*(target - phi(u_breve))``; graded projections from inputs set ``teach``, 1 where the teacher speaks and
-    0 where it is silent, and ``target``.
+    ``feedback = beta*teach*(target - phi(u_breve))``; graded projections from inputs set ``teach``, 1 where the
+    teacher speaks and 0 where it is silent, and ``target``.
 
     =========== ================================== ==========
     parameter   meaning                            unit

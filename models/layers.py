@@ -16,13 +16,22 @@ FEEDBACK = ("symmetric", "random", "learned", "direct")
 
 
 def layered(
-    sizes, hidden, output, *, feedback="symmetric", weight=None, down=None, parameters=None, trainable=None, plastic=True,
+    sizes,
+    hidden,
+    output,
+    *,
+    feedback="symmetric",
+    weight=None,
+    down=None,
+    parameters=None,
+    trainable=None,
+    plastic=True,
     dt=0.1 * ms,
-):  # fmt: skip
+):
     """Layers of rate neurons that send rates up and errors down, a teacher at the output, and a readout.
 
-    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``; with ``below``, ``hidden<l>`` and ``above`` following each
-    other, the projections are
+    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``; with ``below``, ``hidden<l>`` and ``above``
+    following each other, the projections are
 
     ============ ======================================= ====================================================
     projection   from, to                                weights
@@ -47,8 +56,8 @@ def layered(
     Other arguments
     ---------------
     feedback : str
-        ``'symmetric'``: ``down<l>`` is the transpose of ``up<l+1>`` at every moment. ``'random'``: fixed. ``'learned'``: plastic.
-        ``'direct'``: fixed, and from the output to every hidden layer, over those in between.
+        ``'symmetric'``: ``down<l>`` is the transpose of ``up<l+1>`` at every moment. ``'random'``: fixed.
+        ``'learned'``: plastic. ``'direct'``: fixed, and from the output to every hidden layer, over those in between.
     weight : what :class:`~localplast.network.network.Projection` takes, or a sequence of such
         Weights of all ``up`` at first, or of each; default ``normal()``.
     down : the same, optional
@@ -66,13 +75,17 @@ def layered(
     cells = populations(layers[1:], sizes[1:], models, parameters=parameters or {}, trainable=trainable or {})
     teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
     return Network(
-        dt=dt, sense=Input(sizes[0], "currents"), **teacher, **cells, said=Population(outputs, graded_readout()),
+        dt=dt,
+        sense=Input(sizes[0], "currents"),
+        **teacher,
+        **cells,
+        said=Population(outputs, graded_readout()),
         projections=[
             *forward(layers, normal() if weight is None else weight, plastic),
             *backward(layers, feedback, normal() if down is None else down),
             *around(output, outputs),
         ],
-    )  # fmt: skip
+    )
 
 
 def populations(layers, sizes, models, **own):
@@ -88,7 +101,9 @@ def populations(layers, sizes, models, **own):
 
 def layer_names(sizes, feedback):
     if len(sizes) < 2:
-        raise NetworkError(f"a network in layers has an input and an output; sizes={tuple(sizes)} needs two numbers or more")
+        raise NetworkError(
+            f"a network in layers has an input and an output; sizes={tuple(sizes)} needs two numbers or more"
+        )
     if feedback not in FEEDBACK:
         raise NetworkError(f"no feedback {feedback!r}; there is {', '.join(FEEDBACK)}")
     return ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
@@ -104,8 +119,13 @@ def in_turn(given, count, what):
 
 def forward(layers, weight, plastic):
     """The projections from each layer to the next."""
-    each = zip(layers, layers[1:], in_turn(weight, len(layers) - 1, "weight"), in_turn(plastic, len(layers) - 1, "plastic"))
-    return [Projection(pre, post, weight=w, plastic=learns, name=f"up{k}") for k, (pre, post, w, learns) in enumerate(each, 1)]
+    each = zip(
+        layers, layers[1:], in_turn(weight, len(layers) - 1, "weight"), in_turn(plastic, len(layers) - 1, "plastic")
+    )
+    return [
+        Projection(pre, post, weight=w, plastic=learns, name=f"up{k}")
+        for k, (pre, post, w, learns) in enumerate(each, 1)
+    ]
 
 
 def backward(layers, feedback, down):
@@ -115,11 +135,16 @@ def backward(layers, feedback, down):
     drawn = symmetric if feedback == "symmetric" else in_turn(down, len(hidden), "down")
     return [
         Projection(
-            "out" if feedback == "direct" else layers[k + 1], layer, weight=w, target="feedback", output="delta",
-            plastic=feedback == "learned", name=f"down{k}",
+            "out" if feedback == "direct" else layers[k + 1],
+            layer,
+            weight=w,
+            target="feedback",
+            output="delta",
+            plastic=feedback == "learned",
+            name=f"down{k}",
         )
         for k, (layer, w) in enumerate(zip(hidden, drawn, strict=True), 1)
-    ]  # fmt: skip
+    ]
 
 
 def around(output, size):

@@ -1,7 +1,9 @@
-"""The dendritic microcircuit: pyramidal cells whose apical dendrite holds the error, and interneurons that predict it away.
+"""The dendritic microcircuit: pyramidal cells whose apical dendrite holds the error, and interneurons that predict it
+away.
 
-Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; with latent equilibrium (``prospective``), Haider et al. 2021, NeurIPS,
-arXiv:2110.14549. Potentials are numbers without unit, measured from rest; conductances are rates (conductance over capacitance).
+Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; with latent equilibrium (``prospective``), Haider et al. 2021,
+NeurIPS, arXiv:2110.14549. Potentials are numbers without unit, measured from rest; conductances are rates
+(conductance over capacitance).
 """
 
 from brian2 import ms
@@ -17,12 +19,13 @@ REFERENCE = "Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 20
 def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_b=0.1 / ms, g_a=0.06 / ms):
     """A hidden pyramidal cell: the basal dendrite predicts the soma, the apical one carries the error.
 
-    ``du/dt = -g_l u + g_b (v_bas - u) + g_a (v_api - u)``; graded projections set ``v_bas`` and ``v_api``. What travels is the
-    rate ``phi(u_breve)``: of the ``prospective`` potential ``u_breve = u + tau du/dt``, with ``tau = 1/(g_l + g_b + g_a)``, which
-    does not lag behind the inputs (latent equilibrium), or of ``u`` itself (the original form).
+    ``du/dt = -g_l u + g_b (v_bas - u) + g_a (v_api - u)``; graded projections set ``v_bas`` and ``v_api``. What
+    travels is the rate ``phi(u_breve)``: of the ``prospective`` potential ``u_breve = u + tau du/dt``, with
+    ``tau = 1/(g_l + g_b + g_a)``, which does not lag behind the inputs (latent equilibrium), or of ``u`` itself (the
+    original form).
 
-    Weights onto ``v_bas`` learn from ``phi(u_breve) - phi(g_b v_bas/(g_l + g_b + g_a))``, the soma against what the basal dendrite
-    alone would make of it; weights onto ``v_api`` from ``-v_api``, so that it comes to rest.
+    Weights onto ``v_bas`` learn from ``phi(u_breve) - phi(g_b v_bas/(g_l + g_b + g_a))``, the soma against what the
+    basal dendrite alone would make of it; weights onto ``v_api`` from ``-v_api``, so that it comes to rest.
 
     =========== ================================== ==========
     parameter   meaning                            unit
@@ -63,8 +66,9 @@ def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / 
 def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_d=0.1 / ms, g_som=0.06 / ms):
     """An interneuron: it learns to do as one pyramidal cell of the next layer does, whose potential nudges its soma.
 
-    ``du/dt = -g_l u + g_d (v_den - u) + g_som (u_above - u)``; graded projections set ``v_den`` and, one to one and with
-    ``output="u_breve"``, ``u_above``. Weights onto ``v_den`` learn from ``phi(u_breve) - phi(g_d v_den/(g_l + g_d))``.
+    ``du/dt = -g_l u + g_d (v_den - u) + g_som (u_above - u)``; graded projections set ``v_den`` and, one to one and
+    with ``output="u_breve"``, ``u_above``. Weights onto ``v_den`` learn from
+    ``phi(u_breve) - phi(g_d v_den/(g_l + g_d))``.
 
     =========== ================================== ==========
     parameter   meaning                            unit
@@ -99,8 +103,8 @@ def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 
 def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_b=0.1 / ms, g_som=0.06 / ms):
     """An output neuron: a teacher nudges its soma, where there is one, and nothing comes back to it.
 
-    ``du/dt = -g_l u + g_b (v_bas - u) + g_som teach (u_target - u)``; ``teach`` is 1 where the teacher speaks and 0 where it is
-    silent. Weights onto ``v_bas`` learn from ``phi(u_breve) - phi(g_b v_bas/(g_l + g_b))``.
+    ``du/dt = -g_l u + g_b (v_bas - u) + g_som teach (u_target - u)``; ``teach`` is 1 where the teacher speaks and 0
+    where it is silent. Weights onto ``v_bas`` learn from ``phi(u_breve) - phi(g_b v_bas/(g_l + g_b))``.
 
     =========== ================================== ==========
     parameter   meaning                            unit
@@ -131,4 +135,3 @@ def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms,
         mismatch={"v_bas": Mismatch("rate - predicted")},
         reference=REFERENCE,
     )
-

@@ -35,15 +35,15 @@ def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
     """A hidden pyramidal cell whose feedback weights align with the forward weights of the layer above.
 
     The apical potential ``v_api = lateral + feedback + noise`` has an Ornstein-Uhlenbeck process in it,
-    ``d noise = -noise/tau_noise dt + sigma/sqrt(tau_noise) dW``, of variance ``sigma**2/2``. It moves the rate of the cell, the
-    cells above, and what comes down from them: weights onto ``feedback`` learn from ``noise`` times ``rate_hp`` of the cells above,
-    their rate without what is slow,
+    ``d noise = -noise/tau_noise dt + sigma/sqrt(tau_noise) dW``, of variance ``sigma**2/2``. It moves the rate of the
+    cell, the cells above, and what comes down from them: weights onto ``feedback`` learn from ``noise`` times
+    ``rate_hp`` of the cells above, their rate without what is slow,
 
     .. math::  dB ~ noise \\, r_{hp} - \\alpha B, \\qquad  dr_{hp} = dr - r_{hp} \\, dt/\\tau_{hp}
 
-    and so come to the transpose of the forward weights, up to a factor per neuron. ``alpha`` is the decay of the optimiser
-    (:meth:`~localplast.learning.optimise.Optimiser.decayed`). Weights onto ``lateral`` learn from ``-(lateral + feedback)``, those onto
-    ``v_bas`` as in :func:`~localplast.models.sacramento_pyramidal`.
+    and so come to the transpose of the forward weights, up to a factor per neuron. ``alpha`` is the decay of the
+    optimiser (:meth:`~localplast.learning.optimise.Optimiser.decayed`). Weights onto ``lateral`` learn from
+    ``-(lateral + feedback)``, those onto ``v_bas`` as in :func:`~localplast.models.sacramento_pyramidal`.
 
     =========== ================================== ==========
     parameter   meaning                            unit
@@ -78,16 +78,20 @@ def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
 
 
 def pal_output(*, tau_hp=0.1 * ms, **form):
-    """An output neuron of the microcircuit with the high-passed rate ``rate_hp``, from which feedback weights below learn.
+    """An output neuron of the microcircuit with the high-passed rate ``rate_hp``, from which feedback weights below
+    learn.
 
-    Parameter ``tau_hp`` (second): of the filter; all others, references: as :func:`~localplast.models.sacramento_output` and
+    Parameter ``tau_hp`` (second): of the filter; all others, references: as
+    :func:`~localplast.models.sacramento_output` and
     :func:`pal_pyramidal`.
     """
     return high_passed(replace(sacramento_output(**form), name="pal_output", reference=REFERENCE), tau_hp, **form)
 
 
 def high_passed(cell, tau_hp, activation="logistic", **form):
-    """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is nothing new."""
+    """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is
+    nothing new.
+    """
     at_rest = float(to_sympy(rate_of(activation, "0")))
     return replace(
         cell,

@@ -10,11 +10,34 @@ __all__ = ["plateau_cell"]
 
 
 def plateau_cell(
-    *, v_rest=-70 * mV, v_th=-50 * mV, v_reset=-60 * mV, tau_ref=3 * ms, C_soma=200 * pF, g_leak_soma=10 * nS, C_dendrite=50 * pF,
-    g_leak_dendrite=2.5 * nS, g_basal=7 * nS, g_oblique=20 * nS, g_apical=15 * nS, g_ampa=1 * nS, tau_ampa=2 * ms,
-    theta_nmda=-45 * mV, T_nmda=50 * ms, theta_ca=-40 * mV, T_ca=30 * ms, E_plateau=-10 * mV, g_plateau=50 * nS, theta_na=-40 * mV,
-    g_rise=30 * nS, g_fall=14 * nS, I_bap=500 * pA, channels=None, width=20 * mV, method="euler",
-):  # fmt: skip
+    *,
+    v_rest=-70 * mV,
+    v_th=-50 * mV,
+    v_reset=-60 * mV,
+    tau_ref=3 * ms,
+    C_soma=200 * pF,
+    g_leak_soma=10 * nS,
+    C_dendrite=50 * pF,
+    g_leak_dendrite=2.5 * nS,
+    g_basal=7 * nS,
+    g_oblique=20 * nS,
+    g_apical=15 * nS,
+    g_ampa=1 * nS,
+    tau_ampa=2 * ms,
+    theta_nmda=-45 * mV,
+    T_nmda=50 * ms,
+    theta_ca=-40 * mV,
+    T_ca=30 * ms,
+    E_plateau=-10 * mV,
+    g_plateau=50 * nS,
+    theta_na=-40 * mV,
+    g_rise=30 * nS,
+    g_fall=14 * nS,
+    I_bap=500 * pA,
+    channels=None,
+    width=20 * mV,
+    method="euler",
+):
     """A leaky soma with three dendrites, each with AMPA synapses and an event of its own that starts a timer.
 
     ========== ==================================================================================================
@@ -44,7 +67,8 @@ def plateau_cell(
     width                            half width of the surrogate                    volt
     ================================ ============================================== =========
 
-    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not
+    hang on dt.
 
     Events as in Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286 (three types of dendritic spike in one
     cell), the sodium spike as in Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131; lengths in biological time.
@@ -54,9 +78,16 @@ def plateau_cell(
     nmda = plateau(**held, theta=theta_nmda, duration=T_nmda, tau_ref=T_nmda + 10 * ms, name="nmda")
     calcium = plateau(**held, theta=theta_ca, duration=T_ca, tau_ref=T_ca + 10 * ms, name="ca")
     sodium = na_spike(
-        g_rise=g_rise, g_fall=g_fall, E_rise=70 * mV, E_fall=-89 * mV, theta=theta_na, rise=1.2 * ms, pause=0.2 * ms, fall=2.4 * ms,
+        g_rise=g_rise,
+        g_fall=g_fall,
+        E_rise=70 * mV,
+        E_fall=-89 * mV,
+        theta=theta_na,
+        rise=1.2 * ms,
+        pause=0.2 * ms,
+        fall=2.4 * ms,
         tau_ref=5 * ms,
-    )  # fmt: skip
+    )
     return cell(
         "plateau_cell",
         Compartment("soma", C=C_soma, g_leak=g_leak_soma, E_leak=v_rest, clamped=True),
@@ -64,7 +95,9 @@ def plateau_cell(
         Compartment("apical", **passive, channels=[synapses, calcium, bap(I=I_bap, delay=0.5 * ms, duration=2 * ms)]),
         Compartment("oblique", **passive, channels=[synapses, sodium]),
         couplings=[
-            coupling("soma", "basal", g_basal), coupling("soma", "apical", g_apical), coupling("soma", "oblique", g_oblique),
+            coupling("soma", "basal", g_basal),
+            coupling("soma", "apical", g_apical),
+            coupling("soma", "oblique", g_oblique),
         ],
         channels=channels,
         threshold="v_soma > v_th",
@@ -75,4 +108,4 @@ def plateau_cell(
         surrogate=per_time(triangle("width")),
         method=method,
         reference="Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286",
-    )  # fmt: skip
+    )

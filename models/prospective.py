@@ -1,14 +1,15 @@
 """What prospective rate neurons share: their rates and slopes as text.
 
-A prospective neuron sends what its potential is on the way to, ``u_breve = u + tau du/dt``: an algebraic expression, never a
-difference of two times.
+A prospective neuron sends what its potential is on the way to, ``u_breve = u + tau du/dt``: an algebraic expression,
+never a difference of two times.
 """
 
 from localplast.errors import ModelError
 
 __all__ = ["ACTIVATIONS", "rate_of", "slope_of"]
 
-#: By name: the rate at a potential ``{0}``, and its derivative there; at a kink the derivative is that of the flat side.
+#: By name: the rate at a potential ``{0}``, and its derivative there; at a kink the derivative is that of the flat
+#: side.
 ACTIVATIONS = {
     "logistic": ("1/(1 + exp(-({0})))", "1/((1 + exp(-({0})))*(1 + exp({0})))"),
     "tanh": ("tanh({0})", "1 - tanh({0})**2"),

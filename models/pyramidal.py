@@ -10,11 +10,35 @@ __all__ = ["pyramidal"]
 
 
 def pyramidal(
-    *, v_rest=-70 * mV, v_th=-50 * mV, tau_ref=3 * ms, C_soma=370 * pF, tau_soma=16 * ms, b=-200 * pA, tau_adapt=100 * ms,
-    C_apical=170 * pF, tau_apical=7 * ms, I_ca=1200 * pA, I_ca_soma=1300 * pA, v_ca=-38 * mV, slope_ca=6 * mV, a_ca=-13 * nS,
-    tau_ca=30 * ms, I_bap=2600 * pA, C_basal=50 * pF, g_leak_basal=2.5 * nS, g_basal=4 * nS, g_ampa=0.8 * nS, tau_ampa=2 * ms,
-    g_nmda=0.8 * nS, tau_nmda=60 * ms, gate=None, channels=None, width=20 * mV, method="euler",
-):  # fmt: skip
+    *,
+    v_rest=-70 * mV,
+    v_th=-50 * mV,
+    tau_ref=3 * ms,
+    C_soma=370 * pF,
+    tau_soma=16 * ms,
+    b=-200 * pA,
+    tau_adapt=100 * ms,
+    C_apical=170 * pF,
+    tau_apical=7 * ms,
+    I_ca=1200 * pA,
+    I_ca_soma=1300 * pA,
+    v_ca=-38 * mV,
+    slope_ca=6 * mV,
+    a_ca=-13 * nS,
+    tau_ca=30 * ms,
+    I_bap=2600 * pA,
+    C_basal=50 * pF,
+    g_leak_basal=2.5 * nS,
+    g_basal=4 * nS,
+    g_ampa=0.8 * nS,
+    tau_ampa=2 * ms,
+    g_nmda=0.8 * nS,
+    tau_nmda=60 * ms,
+    gate=None,
+    channels=None,
+    width=20 * mV,
+    method="euler",
+):
     """Soma and apical dendrite, joined by active currents, and a basal branch, joined by a conductance::
 
         dv_soma/dt   = (C_soma/tau_soma*(v_rest - v_soma) + I_ca_soma*f + w + I_soma + g_basal*(v_basal - v_soma))/C_soma
@@ -22,8 +46,9 @@ def pyramidal(
         dv_basal/dt  = (g_leak_basal*(v_rest - v_basal) + g_basal*(v_soma - v_basal) + AMPA + NMDA + I_basal)/C_basal
         f            = 1/(1 + exp((v_ca - v_apical)/slope_ca))        tau_ca dw_ca/dt = a_ca*(v_apical - v_rest) - w_ca
 
-    ``w`` moves by ``b`` with every spike and decays with ``tau_adapt``; ``K`` is 1 from 0.5 ms to 2.5 ms after a somatic spike.
-    Spikes of one presynaptic neuron land on ``s_ampa_basal`` and on ``s_nmda_basal``; a weight is a number of synapses.
+    ``w`` moves by ``b`` with every spike and decays with ``tau_adapt``; ``K`` is 1 from 0.5 ms to 2.5 ms after a
+    somatic spike. Spikes of one presynaptic neuron land on ``s_ampa_basal`` and on ``s_nmda_basal``; a weight is a
+    number of synapses.
 
     ======================= ================================================= =========
     parameter               meaning                                           unit
@@ -49,27 +74,42 @@ def pyramidal(
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
 
-    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not
+    hang on dt.
 
-    Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat Neurosci
-    24:1010, and a refractory period in place of their moving threshold.
+    Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat
+    Neurosci 24:1010, and a refractory period in place of their moving threshold.
     """
     soma = Compartment(
-        "soma", C=C_soma, g_leak=C_soma / tau_soma, E_leak=v_rest, clamped=True, channels=[adaptation(b=b, tau=tau_adapt)]
+        "soma",
+        C=C_soma,
+        g_leak=C_soma / tau_soma,
+        E_leak=v_rest,
+        clamped=True,
+        channels=[adaptation(b=b, tau=tau_adapt)],
     )
     apical = Compartment(
-        "apical", C=C_apical, g_leak=C_apical / tau_apical, E_leak=v_rest,
+        "apical",
+        C=C_apical,
+        g_leak=C_apical / tau_apical,
+        E_leak=v_rest,
         channels=[
             calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
             bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
         ],
-    )  # fmt: skip
+    )
     basal = Compartment(
-        "basal", C=C_basal, g_leak=g_leak_basal, E_leak=v_rest,
+        "basal",
+        C=C_basal,
+        g_leak=g_leak_basal,
+        E_leak=v_rest,
         channels=[ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))],
-    )  # fmt: skip
+    )
     return cell(
-        "pyramidal", soma, apical, basal,
+        "pyramidal",
+        soma,
+        apical,
+        basal,
         couplings=[coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")],
         channels=channels,
         threshold="v_soma > v_th",
@@ -79,4 +119,4 @@ def pyramidal(
         surrogate=per_time(triangle("width")),
         method=method,
         reference="Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010",
-    )  # fmt: skip
+    )

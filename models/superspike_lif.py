@@ -11,7 +11,8 @@ __all__ = ["superspike_lif"]
 def superspike_lif(
     *, tau_mem=10 * ms, tau_syn=5 * ms, v_rest=-60 * mV, v_th=-50 * mV, v_floor=-80 * mV, tau_ref=5 * ms, width=1 * mV
 ):
-    """``tau_mem dv/dt = v_rest - v + I``, ``tau_syn dI/dt = -I``; a spike resets ``v`` to ``v_rest`` and holds it there.
+    """``tau_mem dv/dt = v_rest - v + I``, ``tau_syn dI/dt = -I``; a spike resets ``v`` to ``v_rest`` and holds it
+    there.
 
     In step t, before spikes are added to the current::
 
@@ -48,7 +49,12 @@ def superspike_lif(
         receives="I",
         initial={"v": v_rest},
         parameters={
-            "tau_mem": tau_mem, "tau_syn": tau_syn, "v_rest": v_rest, "v_th": v_th, "v_floor": v_floor, "tau_ref": tau_ref,
+            "tau_mem": tau_mem,
+            "tau_syn": tau_syn,
+            "v_rest": v_rest,
+            "v_th": v_th,
+            "v_floor": v_floor,
+            "tau_ref": tau_ref,
             "width": width,
         },
         surrogate=Surrogate("1/width/(1 + abs(x)/width)**2*int(x > v_floor - v_th)"),

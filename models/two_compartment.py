@@ -10,18 +10,34 @@ __all__ = ["two_compartment"]
 
 
 def two_compartment(
-    *, v_rest=-70 * mV, v_th=-50 * mV, v_reset=-60 * mV, tau_ref=4 * ms, C_soma=200 * pF, g_leak_soma=10 * nS, C_dendrite=50 * pF,
-    g_leak_dendrite=2.5 * nS, g_dendrite=15 * nS, g_ampa=3 * nS, tau_ampa=2 * ms, g_nmda=3 * nS, tau_nmda=60 * ms, gate=None,
-    channels=None, width=20 * mV, method="euler",
-):  # fmt: skip
+    *,
+    v_rest=-70 * mV,
+    v_th=-50 * mV,
+    v_reset=-60 * mV,
+    tau_ref=4 * ms,
+    C_soma=200 * pF,
+    g_leak_soma=10 * nS,
+    C_dendrite=50 * pF,
+    g_leak_dendrite=2.5 * nS,
+    g_dendrite=15 * nS,
+    g_ampa=3 * nS,
+    tau_ampa=2 * ms,
+    g_nmda=3 * nS,
+    tau_nmda=60 * ms,
+    gate=None,
+    channels=None,
+    width=20 * mV,
+    method="euler",
+):
     """Two leaky membranes joined by the conductance ``g_dendrite``; only the soma spikes::
 
         C_soma*dv_soma/dt         = g_leak_soma*(v_rest - v_soma) + g_dendrite*(v_dendrite - v_soma) + I_soma
-        C_dendrite*dv_dendrite/dt = g_leak_dendrite*(v_rest - v_dendrite) + g_dendrite*(v_soma - v_dendrite) + AMPA + NMDA
+        C_dendrite*dv_dendrite/dt = g_leak_dendrite*(v_rest - v_dendrite) + g_dendrite*(v_soma - v_dendrite) + AMPA +
+        NMDA
                                     + I_dendrite
 
-    Projections land on ``s_ampa_dendrite`` unless they name another variable (``s_nmda_dendrite``); a weight is a number of
-    synapses.
+    Projections land on ``s_ampa_dendrite`` unless they name another variable (``s_nmda_dendrite``); a weight is a
+    number of synapses.
 
     ================================ ====================================== =========
     parameter                        meaning                                unit
@@ -43,17 +59,24 @@ def two_compartment(
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
 
-    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not hang on dt.
+    The surrogate is that of Bellec et al. 2020 made a rate (:func:`~localplast.surrogate.per_time`): gradients do not
+    hang on dt.
 
-    Capacitances, leaks, coupling and synapses of the example cell of Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131.
+    Capacitances, leaks, coupling and synapses of the example cell of Pagkalos, Chavlis & Poirazi 2023, Nat Commun
+    14:131.
     """
     soma = Compartment("soma", C=C_soma, g_leak=g_leak_soma, E_leak=v_rest, clamped=True)
     dendrite = Compartment(
-        "dendrite", C=C_dendrite, g_leak=g_leak_dendrite, E_leak=v_rest,
+        "dendrite",
+        C=C_dendrite,
+        g_leak=g_leak_dendrite,
+        E_leak=v_rest,
         channels=[ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))],
-    )  # fmt: skip
+    )
     return cell(
-        "two_compartment", soma, dendrite,
+        "two_compartment",
+        soma,
+        dendrite,
         couplings=[coupling("soma", "dendrite", g_dendrite)],
         channels=channels,
         threshold="v_soma > v_th",
@@ -64,4 +87,4 @@ def two_compartment(
         surrogate=per_time(triangle("width")),
         method=method,
         reference="Pagkalos, Chavlis & Poirazi 2023, Nat Commun 14:131",
-    )  # fmt: skip
+    )

@@ -22,18 +22,32 @@ EQUATIONS = """
 
 
 def urbanczik_senn(
-    *, form="spikes", c_m=300 * pF, g_l=30 * nS, g_d=600 * nS, e_l=-70 * mV, e_exc=0 * mV, e_inh=-75 * mV, tau_syn=3 * ms,
-    phi_max=150 * Hz, slope=0.5, beta=1 / 3 / mV, theta=-55 * mV, tau_ref=3 * ms,
-):  # fmt: skip
-    """A soma ``u`` that follows its dendrite ``v_den`` and, where a teacher opens ``g_exc`` and ``g_inh``, something else too.
+    *,
+    form="spikes",
+    c_m=300 * pF,
+    g_l=30 * nS,
+    g_d=600 * nS,
+    e_l=-70 * mV,
+    e_exc=0 * mV,
+    e_inh=-75 * mV,
+    tau_syn=3 * ms,
+    phi_max=150 * Hz,
+    slope=0.5,
+    beta=1 / 3 / mV,
+    theta=-55 * mV,
+    tau_ref=3 * ms,
+):
+    """A soma ``u`` that follows its dendrite ``v_den`` and, where a teacher opens ``g_exc`` and ``g_inh``, something
+    else too.
 
-    What the dendrite alone would make of the soma is ``v_star = (g_l e_l + g_d v_den)/(g_l + g_d)``. The soma spikes at the rate
-    ``phi(u) = phi_max/(1 + slope exp(beta (theta - u)))``, with no reset. With ``h = phi'/phi``, weights onto ``I_den`` learn from
+    What the dendrite alone would make of the soma is ``v_star = (g_l e_l + g_d v_den)/(g_l + g_d)``. The soma spikes
+    at the rate ``phi(u) = phi_max/(1 + slope exp(beta (theta - u)))``, with no reset. With ``h = phi'/phi``, weights
+    onto ``I_den`` learn from
 
     .. math::  dw_j ~ [z - phi(v*) dt] \\, h(v*) \\, dv*/dw_j
 
-    the gradient of the log-likelihood that the prediction gives to the spikes ``z`` (of a point process, ``z log phi - phi dt``).
-    Nothing is learned, on average, where ``v_star = u``.
+    the gradient of the log-likelihood that the prediction gives to the spikes ``z`` (of a point process,
+    ``z log phi - phi dt``). Nothing is learned, on average, where ``v_star = u``.
 
     =========== ============================================ =========
     parameter   meaning                                      unit
@@ -55,21 +69,32 @@ def urbanczik_senn(
     Other arguments
     ---------------
     form : str
-        ``'spikes'``: escape noise from outside. A spike occurs where ``dice > 1 - phi(u) dt``, with ``dice`` set by a graded
-        projection from an input of numbers drawn uniformly between 0 and 1: the same spikes on every backend (one step after
-        the number is drawn; without dice, none). ``'rates'``: no spikes, ``phi(u) dt`` stands for ``z``.
+        ``'spikes'``: escape noise from outside. A spike occurs where ``dice > 1 - phi(u) dt``, with ``dice`` set by a
+        graded projection from an input of numbers drawn uniformly between 0 and 1: the same spikes on every backend
+        (one step after the number is drawn; without dice, none). ``'rates'``: no spikes, ``phi(u) dt`` stands for
+        ``z``.
 
-    While the neuron is refractory nothing is expected of it, so ``phi(v_star)`` does not count then: this is the likelihood of a
-    process with dead time. NEST's ``urbanczik_synapse`` lets it count, and settles at rates that are too low.
+    While the neuron is refractory nothing is expected of it, so ``phi(v_star)`` does not count then: this is the
+    likelihood of a process with dead time. NEST's ``urbanczik_synapse`` lets it count, and settles at rates that are
+    too low.
 
     Urbanczik & Senn 2014, Neuron 81:521; parameters of NEST's ``pp_cond_exp_mc_urbanczik`` (the paper's in mV and ms).
     """
     if form not in ("spikes", "rates"):
         raise ModelError(f"urbanczik_senn: form is 'spikes' or 'rates', not {form!r}")
     parameters = {
-        "c_m": c_m, "g_l": g_l, "g_d": g_d, "e_l": e_l, "e_exc": e_exc, "e_inh": e_inh, "tau_syn": tau_syn,
-        "phi_max": phi_max, "slope": slope, "beta": beta, "theta": theta,
-    }  # fmt: skip
+        "c_m": c_m,
+        "g_l": g_l,
+        "g_d": g_d,
+        "e_l": e_l,
+        "e_exc": e_exc,
+        "e_inh": e_inh,
+        "tau_syn": tau_syn,
+        "phi_max": phi_max,
+        "slope": slope,
+        "beta": beta,
+        "theta": theta,
+    }
     shared = dict(
         name="urbanczik_senn",
         method="exponential_euler",
@@ -89,7 +114,9 @@ def urbanczik_senn(
         threshold="dice > 1 - phi*dt",
         refractory="tau_ref",
         parameters={**parameters, "tau_ref": tau_ref},
-        surrogate=boxcar(4.0, gamma=4.0),  # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        surrogate=boxcar(
+            4.0, gamma=4.0
+        ),  # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
         mismatch={"I_den": Mismatch("(z - ready*phi_star*dt)*h", of="v_star")},
         **shared,
     )

@@ -1,4 +1,6 @@
-"""The judge of spike trains: spikes filtered by a double exponential, so that half its square is the van Rossum distance."""
+"""The judge of spike trains: spikes filtered by a double exponential, so that half its square is the van Rossum
+distance.
+"""
 
 from brian2 import ms
 
@@ -8,13 +10,15 @@ __all__ = ["van_rossum_readout"]
 
 
 def van_rossum_readout(*, tau_rise=5 * ms, tau_decay=10 * ms):
-    """``dx_rise/dt = -x_rise/tau_rise``, ``dy/dt = (x_rise - y)/tau_decay``; spikes land on ``x_rise``, ``y`` is the output.
+    """``dx_rise/dt = -x_rise/tau_rise``, ``dy/dt = (x_rise - y)/tau_decay``; spikes land on ``x_rise``, ``y`` is the
+    output.
 
     With spikes S arriving with weight 1 and target spikes S* with weight -1, the output is ``a*(S - S*)`` and
 
         ``a(t) = tau_rise/(tau_decay - tau_rise) * (exp(-t/tau_decay) - exp(-t/tau_rise))``
 
-    so that ``mse()`` against zero, each step weighing ``dt``, is the van Rossum distance ``1/2 int (a*(S - S*))**2 dt``.
+    so that ``mse()`` against zero, each step weighing ``dt``, is the van Rossum distance
+    ``1/2 int (a*(S - S*))**2 dt``.
 
     =========== ======================================== =========
     parameter   meaning                                  unit
@@ -23,8 +27,8 @@ def van_rossum_readout(*, tau_rise=5 * ms, tau_decay=10 * ms):
     tau_decay   time constant of the second filter       second
     =========== ======================================== =========
 
-    The scale is that of the traces in the published code, without unit: ``tau_decay**2 * int a**2 dt`` is the number that
-    the code divides its errors by, 8.33e-8 s**3 for 5 and 10 ms.
+    The scale is that of the traces in the published code, without unit: ``tau_decay**2 * int a**2 dt`` is the number
+    that the code divides its errors by, 8.33e-8 s**3 for 5 and 10 ms.
     van Rossum 2001, Neural Comput 13:751; Zenke & Ganguli 2018, Neural Comput 30:1514, eq. 5.
     """
     return NeuronModel(

@@ -1,8 +1,9 @@
-"""Learning protocols, one file each: a task with its network, loss, optimiser, schedule and published numbers. And phenomena.
+"""Learning protocols, one file each: a task with its network, loss, optimiser, schedule and published numbers. And
+phenomena.
 
 Every module in this folder defines ``protocol``, a :class:`~localplast.study.protocol.Protocol`, or a
-:class:`~localplast.study.phenomenon.Phenomenon`, which is measured in one cell and not learned. Adding a file is enough;
-``yin_yang.py`` is the protocol ``'yin-yang'``.
+:class:`~localplast.study.phenomenon.Phenomenon`, which is measured in one cell and not learned. Adding a file is
+enough; ``yin_yang.py`` is the protocol ``'yin-yang'``.
 """
 
 if __name__ != "localplast.protocols":  # a second copy of every class would compare unequal to the first
@@ -22,7 +23,8 @@ def names():
 
 
 def load(name):
-    """The :class:`~localplast.study.protocol.Protocol` or :class:`~localplast.study.phenomenon.Phenomenon` called ``name``.
+    """The :class:`~localplast.study.protocol.Protocol` or :class:`~localplast.study.phenomenon.Phenomenon` called
+    ``name``.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """BAC firing: a back-propagating action potential makes a small apical input enough for a calcium spike and a burst.
 
-A somatic pulse alone gives one spike, an apical EPSC alone none, both together a burst, because the back-propagating action
-potential lowers the threshold of the apical calcium zone for some milliseconds. Larkum, Zhu & Sakmann 1999, Nature 398:338.
+A somatic pulse alone gives one spike, an apical EPSC alone none, both together a burst, because the back-propagating
+action potential lowers the threshold of the apical calcium zone for some milliseconds. Larkum, Zhu & Sakmann 1999,
+Nature 398:338.
 """
 
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ __all__ = ["Conditions", "halved", "protocol"]
 
 #: Onset of the somatic pulse, or of the EPSC where it comes alone.
 ONSET = 50 * ms
-#: The pulse that makes one spike, its length (rheobase: the same), the EPSC that makes none, and how much later it comes.
+#: The pulse that makes one spike, its length (rheobase: the same), the EPSC that makes none, and how much later it
+#: comes.
 PULSE, WIDTH, EPSC, LATER = 2 * nA, 5 * ms, 0.9 * nA, 4 * ms
 #: Synapses of the basal plateau that helps the soma.
 PLATEAU_SYNAPSES = 40
 TRIPLET = ("soma alone", "apical alone", "both", "apical alone, 1.2 × threshold")
 RHEOBASE = ("basal uncoupled", "basal coupled", "basal plateau")
-#: The same equations written by hand in Brian2, forward Euler, dt 0.05 ms, grid of 50 pA: offset (ms) to threshold (pA).
+#: The same equations written by hand in Brian2, forward Euler, dt 0.05 ms, grid of 50 pA: offset (ms) to threshold
+#: (pA).
 BY_HAND = {-5: 950, -2: 700, 0: 600, 2: 550, 4: 550, 5: 600, 7: 750, 10: 1050, 15: 1450}
 BY_HAND_ALONE = 1550
 #: In pA, grid of 100 pA.
@@ -74,10 +77,13 @@ def coincidences(conditions, run):
     spikes = spike_counts(run(net, trials, record=["cells.spikes"]), size).reshape(shape)
     lowest = threshold(np.asarray(amplitudes), spikes >= 2)
     return labelled(
-        offset=(("offset",), offsets, "s"), amplitude=(("amplitude",), amplitudes, "A"),
-        spikes=(("offset", "amplitude"), spikes[:-1], "1"), spikes_alone=(("amplitude",), spikes[-1], "1"),
-        threshold=(("offset",), lowest[:-1], "A"), threshold_alone=(("alone",), lowest[-1:], "A"),
-    )  # fmt: skip
+        offset=(("offset",), offsets, "s"),
+        amplitude=(("amplitude",), amplitudes, "A"),
+        spikes=(("offset", "amplitude"), spikes[:-1], "1"),
+        spikes_alone=(("amplitude",), spikes[-1], "1"),
+        threshold=(("offset",), lowest[:-1], "A"),
+        threshold_alone=(("alone",), lowest[-1:], "A"),
+    )
 
 
 def triplet(conditions, alone, run):
@@ -95,16 +101,22 @@ def triplet(conditions, alone, run):
     node = record["cells"]
     dims = ("condition", "time")
     found = labelled(
-        time=(("time",), node["time"].values, "s"), v_soma=(dims, traces(record, "v_soma"), "V"), v_apical=(dims, apical, "V"),
-        spikes=(("condition",), spike_counts(record, len(TRIPLET)), "1"), v_apical_max=(("condition",), apical.max(1), "V"),
+        time=(("time",), node["time"].values, "s"),
+        v_soma=(dims, traces(record, "v_soma"), "V"),
+        v_apical=(dims, apical, "V"),
+        spikes=(("condition",), spike_counts(record, len(TRIPLET)), "1"),
+        v_apical_max=(("condition",), apical.max(1), "V"),
         plateau=(("condition",), (apical > half).sum(1) * float(conditions.dt), "s"),
-        spike_time=(("spike",), node["spike_time"].values, "s"), spike_condition=(("spike",), node["spike_neuron"].values, "1"),
-    )  # fmt: skip
+        spike_time=(("spike",), node["spike_time"].values, "s"),
+        spike_condition=(("spike",), node["spike_neuron"].values, "1"),
+    )
     return found.assign_attrs(conditions="; ".join(TRIPLET))
 
 
 def rheobase(conditions, run):
-    """The lowest somatic pulse that makes a spike, with the basal branch cut off, at rest, and held up by its synapses."""
+    """The lowest somatic pulse that makes a spike, with the basal branch cut off, at rest, and held up by its
+    synapses.
+    """
     currents, model = conditions.currents, conditions.model
     shape = (len(RHEOBASE), len(currents))
     setting, column = np.unravel_index(np.arange(shape[0] * shape[1]), shape)
@@ -118,9 +130,10 @@ def rheobase(conditions, run):
     net, trials = scan(model, len(setting), drives, dt=conditions.dt, parameters={"g_soma_basal": coupled})
     spikes = spike_counts(run(net, trials, record=["cells.spikes"]), len(setting)).reshape(shape)
     found = labelled(
-        current=(("current",), currents, "A"), spikes=(("setting", "current"), spikes, "1"),
+        current=(("current",), currents, "A"),
+        spikes=(("setting", "current"), spikes, "1"),
         rheobase=(("setting",), threshold(np.asarray(currents), spikes >= 1), "A"),
-    )  # fmt: skip
+    )
     return found.assign_attrs(settings="; ".join(RHEOBASE))
 
 
@@ -158,15 +171,25 @@ def draw_membranes(found, number, ax):
 def draw_window(record, ax):
     found, spikes = record["coincidence"].to_dataset(), record["triplet"]["spike_time"].values
     potential = 1e3 * (spikes.min() - float(ONSET))
-    ax.plot(1e3 * found["offset"], 1e9 * found["threshold"], color=COLOURS[0], marker=".", lw=1.6, label="with a somatic spike")
+    ax.plot(
+        1e3 * found["offset"],
+        1e9 * found["threshold"],
+        color=COLOURS[0],
+        marker=".",
+        lw=1.6,
+        label="with a somatic spike",
+    )
     ax.axhline(1e9 * float(found["threshold_alone"][0]), color=COLOURS[0], lw=1, ls="-.", label="EPSC alone")
     hand = np.array(list(BY_HAND.values())) / 1e3
     ax.plot(list(BY_HAND), hand, "o", mfc="none", color="0.3", label="same equations by hand in Brian2")
     ax.axvline(potential, color="0.7", lw=0.8, label="action potential")
     ax.axvline(
-        potential + float(PROTOCOL_2012 / ms), color=COLOURS[1], lw=1, ls="--",
+        potential + float(PROTOCOL_2012 / ms),
+        color=COLOURS[1],
+        lw=1,
+        ls="--",
         label="EPSC 5 ms after it, as Ledergerber & Larkum 2012",
-    )  # fmt: skip
+    )
     ax.set_ylim(0, 1.25e9 * float(found["threshold_alone"][0]))
     legend(ax, loc="lower right", ncols=2)
     style(ax, "threshold of the calcium spike", "EPSC onset after pulse onset (ms)", "EPSC peak (nA)")
@@ -191,16 +214,22 @@ def found(record):
     yield Finding("drop of the threshold (%)", 100 * (1 - np.nanmin(lowest) / alone), 65, hand)
     yield Finding("window in which the threshold is halved (ms)", 1e3 * width, "about 9", hand)
     yield Finding("same", 1e3 * width, "several", "Larkum, Zhu & Sakmann 1999, Nature 398:338")
-    yield Finding("spikes: soma alone, apical alone, both", "{}, {}, {}".format(*trio["spikes"].values[:3]), "1, 0, burst", "same")
+    yield Finding(
+        "spikes: soma alone, apical alone, both", "{}, {}, {}".format(*trio["spikes"].values[:3]), "1, 0, burst", "same"
+    )
     yield Finding("spike times, both (ms)", ", ".join(f"{t:.2f}" for t in times), "54.10, 66.45", hand)
     yield Finding("calcium plateau at 1.2 × threshold (ms)", 1e3 * float(trio["plateau"][3]), 33, hand)
-    for name, current, literature in zip(RHEOBASE, record["rheobase"]["rheobase"].values, BY_HAND_RHEOBASE, strict=True):
+    for name, current, literature in zip(
+        RHEOBASE, record["rheobase"]["rheobase"].values, BY_HAND_RHEOBASE, strict=True
+    ):
         yield Finding(f"rheobase, {name} (pA)", 1e12 * current, literature, hand)
 
 
 def quick():
     """The nine offsets and the grids of the values that the tests hold: some seconds."""
-    return Conditions(np.array(list(BY_HAND)) * ms, np.arange(400, 1651, 50) * pA, np.arange(1000, 2501, 100) * pA, 0.05 * ms)
+    return Conditions(
+        np.array(list(BY_HAND)) * ms, np.arange(400, 1651, 50) * pA, np.arange(1000, 2501, 100) * pA, 0.05 * ms
+    )
 
 
 def paper():

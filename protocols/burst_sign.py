@@ -1,7 +1,7 @@
 """The sign of burst-dependent plasticity: dendritic current decides whether synapses onto the soma grow or shrink.
 
-Presynaptic cells drive somata; a current in the dendrites steps up, back, down and back. More bursts than of late potentiate,
-fewer depress, until the running averages have followed. Payeur et al. 2021, Nat Neurosci 24:1010, fig. 2E.
+Presynaptic cells drive somata; a current in the dendrites steps up, back, down and back. More bursts than of late
+potentiate, fewer depress, until the running averages have followed. Payeur et al. 2021, Nat Neurosci 24:1010, fig. 2E.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ DT = 1 * ms
 class Conditions:
     """Length of a segment and of the running averages, cells of both populations, and how often weights are looked at.
 
-    ``looks`` replicas of the postsynaptic cells, with the same dice, stop learning one after the other: what their weights
-    have come to is the course of the weights of one. ``rate`` is the learning rate.
+    ``looks`` replicas of the postsynaptic cells, with the same dice, stop learning one after the other: what their
+    weights have come to is the course of the weights of one. ``rate`` is the learning rate.
     """
 
     segment: object
@@ -62,9 +62,15 @@ def network(c):
         return Projection(name, onto, target=target, weight=weight, mask=weight > 0, plastic=False)
 
     return Network(
-        dt=DT, sources=Population(c.pre, model), cells=Population(size, model), out=Population(1, instant_readout()),
-        die_sources=Input(c.pre, "currents"), die_cells=Input(c.post, "currents"), gate=Input(c.looks, "currents"),
-        soma=Input(1, "currents"), dendrite=Input(1, "currents"),
+        dt=DT,
+        sources=Population(c.pre, model),
+        cells=Population(size, model),
+        out=Population(1, instant_readout()),
+        die_sources=Input(c.pre, "currents"),
+        die_cells=Input(c.post, "currents"),
+        gate=Input(c.looks, "currents"),
+        soma=Input(1, "currents"),
+        dendrite=Input(1, "currents"),
         projections=[
             Projection("sources", "cells", weight=0.08, bounds=(0.0, 1.0)),
             driven("die_sources", "die", "sources", np.eye(c.pre)),
@@ -75,7 +81,7 @@ def network(c):
             driven("dendrite", "I_d", "cells", np.ones((1, size))),
             Projection("cells", "out", weight=1 / size, plastic=False),
         ],
-    )  # fmt: skip
+    )
 
 
 def trials(c, seed=0):
@@ -83,10 +89,12 @@ def trials(c, seed=0):
     rng, steps = np.random.default_rng([seed, 9]), c.steps * len(SEGMENTS)
     time = (np.arange(steps) + 1) * float(DT)
     inputs = {
-        "die_sources": rng.random((steps, c.pre)), "die_cells": rng.random((steps, c.post)),
-        "gate": (time[:, None] <= c.stops + 1e-9) * 1.0, "soma": np.full((steps, 1), DRIVE),
+        "die_sources": rng.random((steps, c.pre)),
+        "die_cells": rng.random((steps, c.post)),
+        "gate": (time[:, None] <= c.stops + 1e-9) * 1.0,
+        "soma": np.full((steps, 1), DRIVE),
         "dendrite": np.repeat(SEGMENTS, c.steps)[:, None],
-    }  # fmt: skip
+    }
     return Trials({k: v[None] for k, v in inputs.items()}, np.zeros((1, steps, 1)), np.full(steps, 1 / steps))
 
 
@@ -99,25 +107,29 @@ def scanned(c, run):
     seen = run(net, given, record=wanted, target=default_target("brian2"))["cells"]
     weight = learned["sources_cells"]["weight"].values.reshape(c.pre, c.looks, c.post).mean((0, 2))
     bins = len(SEGMENTS) * 10
-    rate = {name: seen[name].values[0].reshape(bins, -1, c.post).mean((1, 2)) / float(DT) for name in ("event", "burst")}
+    rate = {
+        name: seen[name].values[0].reshape(bins, -1, c.post).mean((1, 2)) / float(DT) for name in ("event", "burst")
+    }
     width = len(SEGMENTS) * float(c.segment) / bins
     return {
         "weights": labelled(time=(("time",), np.r_[0, c.stops], "s"), weight=(("time",), np.r_[0.08, weight], "1")),
         "rates": labelled(
             time=(("time",), (np.arange(bins) + 0.5) * width, "s"),
-            event_rate=(("time",), rate["event"], "Hz"), burst_rate=(("time",), rate["burst"], "Hz"),
+            event_rate=(("time",), rate["event"], "Hz"),
+            burst_rate=(("time",), rate["burst"], "Hz"),
         ),
         "current": labelled(
             time=(("time",), np.arange(len(SEGMENTS) + 1) * float(c.segment), "s"),
             current=(("time",), np.r_[SEGMENTS, SEGMENTS[-1]], "A"),
         ),
-    }  # fmt: skip
+    }
 
 
 def expected_course(c, record):
     """Mean weight after every step, as the rule says of a network whose weights hardly move.
 
-    ``record`` is one of a simulation with the states of ``sources.event_trace`` and of ``cells``: event, burst, E_bar, B_bar.
+    ``record`` is one of a simulation with the states of ``sources.event_trace`` and of ``cells``: event, burst,
+    E_bar, B_bar.
     """
     post = {name: record["cells"][name].values[0][:, : c.post] for name in ("event", "burst", "E_bar", "B_bar")}
     error = post["burst"] - post["B_bar"] / post["E_bar"] * post["event"] + float(DT) * np.clip(2 - post["E_bar"], 0, 2)
@@ -165,8 +177,12 @@ def found(record):
         yield Finding(f"change of the mean weight, {title} (10⁻³ leak conductance)", float(change), sign, fig)
     event = rates["event_rate"].values.reshape(len(SEGMENTS), -1).mean(1)
     burst = rates["burst_rate"].values.reshape(len(SEGMENTS), -1).mean(1)
-    yield Finding("bursts per event: at rest, up, down", ", ".join(f"{x:.2f}" for x in (burst / event)[[0, 1, 3]]), "grows", fig)
-    yield Finding("events (Hz): at rest, up, down", ", ".join(f"{x:.2f}" for x in event[[0, 1, 3]]), "about the same", fig)
+    yield Finding(
+        "bursts per event: at rest, up, down", ", ".join(f"{x:.2f}" for x in (burst / event)[[0, 1, 3]]), "grows", fig
+    )
+    yield Finding(
+        "events (Hz): at rest, up, down", ", ".join(f"{x:.2f}" for x in event[[0, 1, 3]]), "about the same", fig
+    )
 
 
 def quick():

@@ -1,10 +1,10 @@
 """XOR by bursts: two hidden populations learn from the bursts that an output population sends back to their dendrites.
 
-Events travel up through depressing synapses, bursts down through facilitating ones: onto the dendrites of the first hidden
-population by excitation, of the second by inhibition, which is how they act on the output. In the last part of an example a
-teacher drives the output's dendrites towards the wanted event rate, and only then does plasticity act: more bursts than
-expected potentiate, fewer depress. Payeur et al. 2021, Nat Neurosci 24:1010, fig. 4, at a tenth of its size: 50 neurons in a
-population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
+Events travel up through depressing synapses, bursts down through facilitating ones: onto the dendrites of the first
+hidden population by excitation, of the second by inhibition, which is how they act on the output. In the last part of
+an example a teacher drives the output's dendrites towards the wanted event rate, and only then does plasticity act:
+more bursts than expected potentiate, fewer depress. Payeur et al. 2021, Nat Neurosci 24:1010, fig. 4, at a tenth of
+its size: 50 neurons in a population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
 """
 
 import numpy as np
@@ -28,7 +28,9 @@ LOW, HIGH = 1.0, 10.0
 
 
 def blocks(values, size, seed):
-    """Weights that are alike within pairs of populations, each drawn within half of its mean: ``values`` ``(from, to)``."""
+    """Weights that are alike within pairs of populations, each drawn within half of its mean: ``values``
+    ``(from, to)``.
+    """
     mean = np.kron(np.asarray(values, float), np.ones((size, size)))
     return mean * np.random.default_rng([seed, 5]).uniform(0.5, 1.5, mean.shape)
 
@@ -42,8 +44,8 @@ def even(values, size):
 def network(size=50, seed=0):
     """Two inputs, two hidden populations and one output of ``size`` neurons; weights in units of the leak conductance.
 
-    ``sources`` and ``hidden`` hold two populations each, one after the other; the output is ``top``. Before learning both hidden
-    populations excite the output, which answers most to two inputs at once.
+    ``sources`` and ``hidden`` hold two populations each, one after the other; the output is ``top``. Before learning
+    both hidden populations excite the output, which answers most to two inputs at once.
     """
     model = burst_poisson(tau_avg=800 * ms, e_min=0.5 * Hz, e_max=20 * Hz, gain=60 * pA / Hz)
     scale = 50 / size
@@ -64,13 +66,19 @@ def network(size=50, seed=0):
 
     populations = {
         "sources": Population(2 * size, model),
-        "hidden": Population(2 * size, model, initial={"I_s": by_population(400, 150) * amp, "I_d": by_population(150, 500) * amp}),
+        "hidden": Population(
+            2 * size, model, initial={"I_s": by_population(400, 150) * amp, "I_d": by_population(150, 500) * amp}
+        ),
         "top": Population(size, model, initial={"I_s": 420 * pA, "I_d": 400 * pA}),
     }
     return Network(
-        dt=DT, **populations, out=Population(2, graded_readout()), bits=Input(2, "currents"),
+        dt=DT,
+        **populations,
+        out=Population(2, graded_readout()),
+        bits=Input(2, "currents"),
         **{f"die_{name}": Input(p.size, "currents") for name, p in populations.items()},
-        wanted=Input(1, "currents", teacher=True), lesson=Input(1, "currents", teacher=True),
+        wanted=Input(1, "currents", teacher=True),
+        lesson=Input(1, "currents", teacher=True),
         projections=[
             plastic("sources", "hidden", [[0.12, 0.1], [0.12, 0.1]]),
             inhibited("sources", "hidden", np.full((2, 2), 0.03 * scale)),
@@ -82,9 +90,11 @@ def network(size=50, seed=0):
             driven("wanted", "top", "wanted", np.ones((1, size))),
             *(driven("lesson", name, "gate", np.ones((1, populations[name].size))) for name in ("hidden", "top")),
             *(driven(f"die_{name}", name, "die", np.eye(p.size)) for name, p in populations.items()),
-            Projection("top", "out", output="E_bar/Hz - 6", weight=np.tile([-1 / size, 1 / size], (size, 1)), plastic=False),
+            Projection(
+                "top", "out", output="E_bar/Hz - 6", weight=np.tile([-1 / size, 1 / size], (size, 1)), plastic=False
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 def examples(numbers, rng, size=50):
@@ -93,8 +103,8 @@ def examples(numbers, rng, size=50):
     Returns
     -------
     Trials
-        ``bits`` (ampere), ``wanted`` (hertz), ``lesson`` (0, then 1) and the dice. Target: int64 ``(trial,)``. Weight: the
-        last 400 ms before the lesson.
+        ``bits`` (ampere), ``wanted`` (hertz), ``lesson`` (0, then 1) and the dice. Target: int64 ``(trial,)``.
+        Weight: the last 400 ms before the lesson.
     """
     first, second_ = np.asarray(numbers) % 2, np.asarray(numbers) // 2 % 2
     target, count, steps = first ^ second_, len(first), round(float(EXAMPLE / DT))
@@ -105,17 +115,24 @@ def examples(numbers, rng, size=50):
         "bits": np.repeat(bits[:, None], steps, axis=1),
         "wanted": taught * np.where(target, HIGH, LOW)[:, None, None],
         "lesson": taught,
-        **{f"die_{name}": rng.random((count, steps, n * size)) for name, n in {"sources": 2, "hidden": 2, "top": 1}.items()},
+        **{
+            f"die_{name}": rng.random((count, steps, n * size))
+            for name, n in {"sources": 2, "hidden": 2, "top": 1}.items()
+        },
     }
     judged = (np.arange(steps) >= begin - round(float(JUDGED / DT))) & (np.arange(steps) < begin)
     return Trials(inputs, target.astype(np.int64), judged / judged.sum())
 
 
 def event_rates(net, trials, values, **options):
-    """Event rate of the output population in the judged steps, without the teacher, in hertz ``(trial,)``; options: of ``run``."""
+    """Event rate of the output population in the judged steps, without the teacher, in hertz ``(trial,)``; options:
+    of ``run``.
+    """
     from localplast.runs.run import run
 
-    shown = run(net, trials.without(net.teachers), values=values, record=["out.shown"], **options)["out"]["shown"].values
+    shown = run(net, trials.without(net.teachers), values=values, record=["out.shown"], **options)["out"][
+        "shown"
+    ].values
     return shown[:, trials.weight > 0, 1].mean(1) + 6
 
 
@@ -140,10 +157,7 @@ def preset(*, size, updates, slower=1.0):
         updates=updates,
         test=16,
         hidden="hidden",
-        rules={
-            "bursts": dendritic(),
-            "bursts, hidden frozen": Contender(dendritic(), "brian2", ("sources_hidden",)),
-        },
+        rules={"bursts": dendritic(), "bursts, hidden frozen": Contender(dendritic(), "brian2", ("sources_hidden",))},
     )
 
 

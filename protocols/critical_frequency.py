@@ -1,7 +1,8 @@
-"""The critical frequency: somatic spikes that follow each other fast enough make a calcium spike in the apical dendrite.
+"""The critical frequency: somatic spikes that follow each other fast enough make a calcium spike in the apical
+dendrite.
 
-Back-propagating action potentials sum up in the calcium zone. Five somatic pulses elicit them; above a frequency of about
-100 Hz the dendrite answers with a spike of its own. Larkum, Kaiser & Sakmann 1999, PNAS 96:14600.
+Back-propagating action potentials sum up in the calcium zone. Five somatic pulses elicit them; above a frequency of
+about 100 Hz the dendrite answers with a spike of its own. Larkum, Kaiser & Sakmann 1999, PNAS 96:14600.
 """
 
 from dataclasses import dataclass, field
@@ -17,11 +18,13 @@ from localplast.study.scan import Drive, pulses, scan, spike_counts, traces
 __all__ = ["Conditions", "protocol"]
 
 ONSET, PULSES, PULSE, WIDTH = 50 * ms, 5, 5 * nA, 2 * ms
-#: A calcium spike depolarises the dendrite beyond this; the last train without one stays 15 mV below, the first comes 9 mV above.
+#: A calcium spike depolarises the dendrite beyond this; the last train without one stays 15 mV below, the first comes 9
+#: mV above.
 SPIKE = -20 * mV
 #: Mean and standard error; "varying between 60 and 200 Hz in different neurons". Larkum, Kaiser & Sakmann 1999.
 MEASURED, RANGE = (98, 6), (60, 200)
-#: Trains of this frequency fail, and make a calcium spike, in the detailed model of Hay et al. 2011, PLoS Comput Biol 7:e1002107.
+#: Trains of this frequency fail, and make a calcium spike, in the detailed model of Hay et al. 2011, PLoS Comput Biol
+#: 7:e1002107.
 DETAILED_MODEL = (70, 120)
 
 
@@ -44,10 +47,12 @@ def scanned(conditions, run):
     record = run(net, trials, record=["cells.spikes", "cells.v_apical"])
     apical = traces(record, "v_apical")
     found = labelled(
-        frequency=(("frequency",), frequencies, "Hz"), time=(("time",), record["cells"]["time"].values, "s"),
-        v_apical=(("frequency", "time"), apical, "V"), peak=(("frequency",), apical.max(1), "V"),
+        frequency=(("frequency",), frequencies, "Hz"),
+        time=(("time",), record["cells"]["time"].values, "s"),
+        v_apical=(("frequency", "time"), apical, "V"),
+        peak=(("frequency",), apical.max(1), "V"),
         spikes=(("frequency",), spike_counts(record, size), "1"),
-    )  # fmt: skip
+    )
     return {"trains": found}
 
 
@@ -63,7 +68,9 @@ def drawn(record):
 
     found = record["trains"].to_dataset()
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    axes[0].axvspan(MEASURED[0] - MEASURED[1], MEASURED[0] + MEASURED[1], color="0.85", lw=0, label="Larkum et al. 1999: 98 ± 6 Hz")
+    axes[0].axvspan(
+        MEASURED[0] - MEASURED[1], MEASURED[0] + MEASURED[1], color="0.85", lw=0, label="Larkum et al. 1999: 98 ± 6 Hz"
+    )
     for frequency, line, word in zip(DETAILED_MODEL, (":", "--"), ("no spike", "spike"), strict=True):
         axes[0].axvline(frequency, color=COLOURS[1], lw=1, ls=line, label=f"Hay et al. 2011: {frequency} Hz, {word}")
     axes[0].plot(found["frequency"], 1e3 * found["peak"], color=COLOURS[0], marker="o", lw=1.6, label="reduced cell")
@@ -89,7 +96,11 @@ def found(record):
     yield Finding("same", f"between {last:g} and {first:g}", "between {} and {}".format(*DETAILED_MODEL), detailed)
     for frequency in filter(np.isfinite, (last, first)):
         train = trains.sel(frequency=frequency)
-        yield Finding(f"apical peak at {frequency:g} Hz, {int(train['spikes'])} somatic spikes (mV)", 1e3 * float(train["peak"]), "-")
+        yield Finding(
+            f"apical peak at {frequency:g} Hz, {int(train['spikes'])} somatic spikes (mV)",
+            1e3 * float(train["peak"]),
+            "-",
+        )
 
 
 def quick():

@@ -46,7 +46,9 @@ def quick():
 
 def paper():
     """Three layers of 512, 300 ms, all images, 20 epochs."""
-    return preset(hidden=(512, 512, 512), train=None, steps=300, burn_in=60, updates=18_750, test=10_000, learning_rate=1e-3)
+    return preset(
+        hidden=(512, 512, 512), train=None, steps=300, burn_in=60, updates=18_750, test=10_000, learning_rate=1e-3
+    )
 
 
 def preset(*, hidden, train, steps, burn_in, updates, test, learning_rate):

@@ -1,7 +1,8 @@
 """N-MNIST with DECOLLE: digits seen by a moving event camera, and a readout of its own for every layer.
 
-Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424. They have three convolutional layers and all recordings; here layers
-are fully connected, and the recordings are 1000 for training and 100 for testing, so accuracies cannot be compared.
+Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424. They have three convolutional layers and all recordings; here
+layers are fully connected, and the recordings are 1000 for training and 100 for testing, so accuracies cannot be
+compared.
 """
 
 from functools import partial
@@ -22,7 +23,9 @@ __all__ = ["event_trials", "local_readouts", "network", "protocol"]
 
 
 def local_readouts(name, size, outputs, *, reach=0.5):
-    """``(population, projection)`` of a local readout for the population ``name``: fixed weights in ±``reach/sqrt(size)``."""
+    """``(population, projection)`` of a local readout for the population ``name``: fixed weights in
+    ±``reach/sqrt(size)``.
+    """
     fixed = Projection(name, f"{name}_out", weight=uniform(reach), plastic=False)
     return Population(outputs, instant_readout()), fixed
 

@@ -3,10 +3,10 @@
 Balafrej, Alibart & Rouat 2023, arXiv:2310.19067; extended in Balafrej et al. 2025, Neuromorph Comput Eng, doi
 10.1088/2634-4386/add293. The task is evidence accumulation, judged in its last step.
 
-A published step reads ``v[t] = a v[t-1] + W_in x[t] + W_rec z[t-d] + B``, and ``v -= v_th`` after a spike. How it becomes
-ours: :func:`~localplast.models.biased_lif`. The text of the paper gives delays to the sender (``axonal``), the authors'
-code to the receiver (``dendritic``): with one delay per neuron both are the same loop, but for a shift in time of what
-each neuron receives and sends.
+A published step reads ``v[t] = a v[t-1] + W_in x[t] + W_rec z[t-d] + B``, and ``v -= v_th`` after a spike. How it
+becomes ours: :func:`~localplast.models.biased_lif`. The text of the paper gives delays to the sender (``axonal``),
+the authors' code to the receiver (``dendritic``): with one delay per neuron both are the same loop, but for a shift
+in time of what each neuron receives and sends.
 """
 
 from functools import partial
@@ -52,7 +52,8 @@ def delays(neurons, times=TIMES, *, edges=EDGES, seed=0x1B):
 
 
 def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms, v_th=0.5, shared=True, dt=1 * ms):
-    """``neurons`` recurrent cells without autapses, and two readouts; weights, biases, time constants and threshold learn.
+    """``neurons`` recurrent cells without autapses, and two readouts; weights, biases, time constants and threshold
+    learn.
 
     Other arguments
     ---------------
@@ -65,38 +66,47 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms,
         ``±sqrt(6/neurons)``, from which activity explodes: the authors restart until it does not.
     tau, v_th : both time constants and the threshold at first, as published
     shared : bool
-        One time constant and one threshold for the whole population, as published. False: every neuron learns its own, and
-        the readout keeps its time constant, so that local rules can follow in Brian2 too.
+        One time constant and one threshold for the whole population, as published. False: every neuron learns its
+        own, and the readout keeps its time constant, so that local rules can follow in Brian2 too.
     """
     decay = float(np.exp(-dt / tau))
     recurrent = uniform(np.sqrt(6) / decay)
-    delay = None if times is None else travel(np.maximum(delays(neurons, times) - dt, 0 * ms))  # arrival counts as one step
+    delay = (
+        None if times is None else travel(np.maximum(delays(neurons, times) - dt, 0 * ms))
+    )  # arrival counts as one step
     own = {} if shared else {"tau_mem": tau * np.ones(neurons), "v_th": v_th * np.ones(neurons)}
     cell, readout = biased_lif(tau_mem=tau, v_th=v_th), biased_readout(tau_out=tau)
     return Network(
         dt=dt,
         cues=Input(4 * evidence.GROUP),
         rec=Population(
-            neurons, cell, {"bias": np.zeros(neurons) / second, **own},
+            neurons,
+            cell,
+            {"bias": np.zeros(neurons) / second, **own},
             trainable={"tau_mem": TAU_LIMITS, "v_th": THRESHOLD_LIMITS, "bias": (None, None)},
         ),
         out=Population(
-            2, readout, {"bias": np.zeros(2) / second},
+            2,
+            readout,
+            {"bias": np.zeros(2) / second},
             trainable={"bias": (None, None), **({"tau_out": TAU_LIMITS} if shared else {})},
         ),
         projections=[
             Projection("cues", "rec", weight=uniform(np.sqrt(6) / decay)),
-            Projection("rec", "rec", weight=recurrent if radius is None else recurrent.scaled(radius / decay), delay=delay),
+            Projection(
+                "rec", "rec", weight=recurrent if radius is None else recurrent.scaled(radius / decay), delay=delay
+            ),
             Projection("rec", "out", weight=uniform(np.sqrt(3), fan_in=False)),
         ],
-    )  # fmt: skip
+    )
 
 
 def optimiser(net, learning_rate, made=adam, limit=1.0, halving=np.inf):
-    """``made(learning_rate)`` for weights; biases learn as fast per step, time constants 10 ms for what a weight learns 1.
+    """``made(learning_rate)`` for weights; biases learn as fast per step, time constants 10 ms for what a weight
+    learns 1.
 
-    Published: ``optimiser(net, 1e-3, madgrad, 0.01)``, with 100 ms. The norm of the whole gradient is held to ``limit``;
-    the learning rate halves every ``halving`` updates.
+    Published: ``optimiser(net, 1e-3, madgrad, 0.01)``, with 100 ms. The norm of the whole gradient is held to
+    ``limit``; the learning rate halves every ``halving`` updates.
     """
     shares = {"tau_mem": 0.01, "tau_out": 0.01, "v_th": 1.0, "bias": 1 / float(net.dt)}
     rates = {name: shares[name.partition(".")[2]] for name in net.trainable}
@@ -114,7 +124,9 @@ def quick():
 
 
 def paper():
-    """The published size: seven cues. Activity must outlive the silence from the start: recurrence is stronger than in ``quick``."""
+    """The published size: seven cues. Activity must outlive the silence from the start: recurrence is stronger than
+    in ``quick``.
+    """
     return preset(partial(network, radius=LASTING), **PAPER, cues=7, longest=2000 * ms, updates=800, test=2048)
 
 
@@ -156,7 +168,8 @@ protocol = Protocol(
     presets={"quick": quick, "paper": paper},
     published={
         "DelayNet, 7 cues": "98 % of 2048 test trials after 109 epochs of 1024 trials",
-        "without delays, or without the branching term": "chance; the authors' later table finds delays necessary, the term not",
+        "without delays, or without the branching "
+        "term": "chance; the authors' later table finds delays necessary, the term not",
     },
     rule="bptt",
 )

@@ -1,9 +1,9 @@
 """ELiSe: a network that is always plastic is nudged through a sequence, and then plays it by itself.
 
-Kriener et al. 2024, arXiv:2402.16763. Visible cells are nudged by a teacher, latent cells only by the fixed scaffold that has
-grown out of the visible ones; every dendrite learns to predict its soma. Latent activity tells apart the places of a
-sequence at which the same tone sounds. Replay is simulated with the weights at rest: without a teacher the rule wears off
-what it has taught, within some ten cycles at these rates.
+Kriener et al. 2024, arXiv:2402.16763. Visible cells are nudged by a teacher, latent cells only by the fixed scaffold
+that has grown out of the visible ones; every dendrite learns to predict its soma. Latent activity tells apart the
+places of a sequence at which the same tone sounds. Replay is simulated with the weights at rest: without a teacher
+the rule wears off what it has taught, within some ten cycles at these rates.
 """
 
 from dataclasses import replace
@@ -25,9 +25,22 @@ from localplast.task import Task, Trials
 from localplast.task.loss import mse
 
 __all__ = [
-    "FUER_ELISE", "TWO_TOKENS", "disturbances", "figure", "melody", "network", "nudged", "odds", "played", "protocol", "rates",
-    "recovery", "report", "sequence", "stream",
-]  # fmt: skip
+    "FUER_ELISE",
+    "TWO_TOKENS",
+    "disturbances",
+    "figure",
+    "melody",
+    "network",
+    "nudged",
+    "odds",
+    "played",
+    "protocol",
+    "rates",
+    "recovery",
+    "report",
+    "sequence",
+    "stream",
+]
 
 TWO_TOKENS = (0, 1)
 #: The first twelve tones of Für Elise, as numbers of seven visible cells.
@@ -41,11 +54,11 @@ CUE = 2
 def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
     """One population ``cells``, its ``visible`` ones first.
 
-    Dendritic weights go from all to all: the projections ``among_visible`` and ``others``, two because they learn at rates of
-    their own. The scaffold excites and, 25 ms later, inhibits somata. Delays are drawn per presynaptic cell, 5 to 14 ms.
-    The inputs ``tones`` (mV) and ``nudging`` (:func:`odds`) say what the teacher wants and how strongly, to every visible cell;
-    silence of both is no teacher. They are ordinary inputs, because a teacher also gives the cue for replay. ``out`` shows what
-    the visible dendrites predict, as rates.
+    Dendritic weights go from all to all: the projections ``among_visible`` and ``others``, two because they learn at
+    rates of their own. The scaffold excites and, 25 ms later, inhibits somata. Delays are drawn per presynaptic cell,
+    5 to 14 ms. The inputs ``tones`` (mV) and ``nudging`` (:func:`odds`) say what the teacher wants and how strongly,
+    to every visible cell; silence of both is no teacher. They are ordinary inputs, because a teacher also gives the
+    cue for replay. ``out`` shows what the visible dendrites predict, as rates.
 
     Other arguments
     ---------------
@@ -65,12 +78,21 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
 
     def dendrite(name, mask):
         weight = uniform(0.05 * pA, mean=0.05 * pA, fan_in=False)
-        return Projection("cells", "cells", name=name, target="I_den", weight=weight, mask=mask, delay=axonal(dendrites))
+        return Projection(
+            "cells", "cells", name=name, target="I_den", weight=weight, mask=mask, delay=axonal(dendrites)
+        )
 
     def soma(target, conductance, delay):
         return Projection(
-            "cells", "cells", name=target, target=target, output="floored_rate", weight=scaffold * conductance,
-            mask=scaffold, delay=axonal(delay), plastic=False,
+            "cells",
+            "cells",
+            name=target,
+            target=target,
+            output="floored_rate",
+            weight=scaffold * conductance,
+            mask=scaffold,
+            delay=axonal(delay),
+            plastic=False,
         )
 
     return Network(
@@ -92,7 +114,9 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
 
 
 def melody(tokens, visible, duration, dt):
-    """One cycle of a sequence, float ``(period, visible)``: the potentials (mV) that the teacher wants; ``duration`` is of all."""
+    """One cycle of a sequence, float ``(period, visible)``: the potentials (mV) that the teacher wants; ``duration``
+    is of all.
+    """
     steps = round(float(duration / dt))
     sounding = np.eye(visible)[np.asarray(tokens)[np.arange(steps) * len(tokens) // steps]]
     return SILENT + (SOUNDING - SILENT) * sounding
@@ -105,7 +129,9 @@ def rates(potentials):
 
 
 def odds(lam):
-    """The nudging conductance, over that of leak and dendrite, with which a soma rests at ``(1 - lam)*v_star + lam*u_target``."""
+    """The nudging conductance, over that of leak and dendrite, with which a soma rests at
+    ``(1 - lam)*v_star + lam*u_target``.
+    """
     return lam / (1 - lam)
 
 
@@ -120,7 +146,8 @@ def stream(cycle, cycles, *, silent=0, phases=(0,)):
     phases : sequence of int
         The step of the melody that each trial begins with.
 
-    Every step counts in the loss, of those after a cue only the silent ones; the target is what the teacher says or would say.
+    Every step counts in the loss, of those after a cue only the silent ones; the target is what the teacher says or
+    would say.
     """
     time = np.arange((cycles + silent) * len(cycle))
     score = cycle[(time + np.asarray(phases)[:, None]) % len(cycle)]
@@ -131,7 +158,8 @@ def stream(cycle, cycles, *, silent=0, phases=(0,)):
 
 
 def nudged(trials, trial, when, wanted, *, cells=slice(None), lam=LAM):
-    """The same trials with one disturbed: in the steps ``when`` (a slice) some visible cells are nudged to other potentials.
+    """The same trials with one disturbed: in the steps ``when`` (a slice) some visible cells are nudged to other
+    potentials.
 
     Parameters
     ----------
@@ -193,18 +221,23 @@ def recovery(net, values, cycle, **options):
     -------
     xarray.Dataset
         ``rate`` (replay, time, visible), without the cue; ``correlation``, ``mse`` and ``phase`` (replay, window) of
-        :func:`~localplast.analysis.replay.best_phase`; ``part`` (window): before, during, after or, in between, nothing.
+        :func:`~localplast.analysis.replay.best_phase`; ``part`` (window): before, during, after or, in between,
+        nothing.
     """
     trials, when = disturbances(cycle, net.dt)
     found = played(net, values, trials, **options)[:, CUE * len(cycle) :]
-    windows = xr.concat([best_phase(one, rates(cycle)) for one in found], "replay", data_vars=["correlation", "mse", "phase"])
+    windows = xr.concat(
+        [best_phase(one, rates(cycle)) for one in found], "replay", data_vars=["correlation", "mse", "phase"]
+    )
     start, end = (step - CUE * len(cycle) for step in (when.start, when.stop))
     first, last = windows["start"].values, windows["start"].values + len(cycle)
     late = first >= found.shape[1] - 3 * len(cycle)
     part = np.select([last <= start, (first < end) & (last > start), late], ["before", "during", "after"], "")
     windows = windows.assign(rate=(("replay", "time", "visible"), found), part=("window", part))
     windows.attrs["disturbed"] = [start * float(net.dt), end * float(net.dt)]
-    return windows.assign_coords(time=np.arange(found.shape[1]) * float(net.dt), replay=["undisturbed", "silenced", "shifted"])
+    return windows.assign_coords(
+        time=np.arange(found.shape[1]) * float(net.dt), replay=["undisturbed", "silenced", "shifted"]
+    )
 
 
 def cycle_of(trials):
@@ -218,16 +251,22 @@ def report(net, trials, values):
     found = recovery(net, values, cycle)
     alone, silenced, shifted = (found.sel(replay=name) for name in ("undisturbed", "silenced", "shifted"))
     ahead = int(shifted["phase"][-1] - alone["phase"][-1]) / len(cycle) % 1
-    return "\n".join([
-        f"replay without the teacher: correlation {float(alone['correlation'].mean()):.3f}, mse {float(alone['mse'].mean()):.4f}",
-        f"first cell silenced for 200 ms: correlation {in_parts(silenced)}",
-        f"teacher back for 200 ms, half a cycle ahead: correlation {in_parts(shifted)}; replay is then {ahead:.2f} cycles ahead",
-    ])
+    return "\n".join(
+        [
+            f"replay without the teacher: correlation {float(alone['correlation'].mean()):.3f}, mse "
+            f"{float(alone['mse'].mean()):.4f}",
+            f"first cell silenced for 200 ms: correlation {in_parts(silenced)}",
+            f"teacher back for 200 ms, half a cycle ahead: correlation {in_parts(shifted)}; replay is then {ahead:.2f} "
+            "cycles ahead",
+        ]
+    )
 
 
 def in_parts(found):
     """The mean correlation before, during and after a disturbance, in words."""
-    means = {part: float(found["correlation"].where(found["part"] == part).mean()) for part in ("before", "during", "after")}
+    means = {
+        part: float(found["correlation"].where(found["part"] == part).mean()) for part in ("before", "during", "after")
+    }
     return ", ".join(f"{mean:.3f} {part}" for part, mean in means.items())
 
 
@@ -241,12 +280,16 @@ def figure(net, trials, before, after):
     cycle = cycle_of(trials)
     found, naive = recovery(net, after, cycle), recovery(net, before, cycle)
     shown = {
-        "before learning": naive.isel(replay=0), "after learning": found.isel(replay=0),
-        "first cell silenced for 200 ms": found.isel(replay=1), "teacher back for 200 ms, half a cycle ahead": found.isel(replay=2),
-    }  # fmt: skip
+        "before learning": naive.isel(replay=0),
+        "after learning": found.isel(replay=0),
+        "first cell silenced for 200 ms": found.isel(replay=1),
+        "teacher back for 200 ms, half a cycle ahead": found.isel(replay=2),
+    }
     drawn, axes = plt.subplots(5, 1, figsize=(9, 9), sharex=True, constrained_layout=True)
     for (title, one), ax in zip(shown.items(), axes, strict=False):
-        mesh = ax.pcolormesh(one["time"], one["visible"], one["rate"].values.T, vmin=0, vmax=1, cmap="Greys", rasterized=True)
+        mesh = ax.pcolormesh(
+            one["time"], one["visible"], one["rate"].values.T, vmin=0, vmax=1, cmap="Greys", rasterized=True
+        )
         ax.set_yticks(one["visible"])
         style(ax, title, "", "visible cell")
     for ax in axes[2:4]:
@@ -268,14 +311,24 @@ def quick():
 def sequence(seed=0):
     """Twelve tones in 250 ms, 600 cycles in steps of 0.5 ms; ``seed`` is that of the scaffold and the delays."""
     return preset(
-        FUER_ELISE, visible=7, latent=30, duration=250 * ms, dt=0.5 * ms, cycles=20, updates=30, visible_rate=3e-3, rate=3e-2,
+        FUER_ELISE,
+        visible=7,
+        latent=30,
+        duration=250 * ms,
+        dt=0.5 * ms,
+        cycles=20,
+        updates=30,
+        visible_rate=3e-3,
+        rate=3e-2,
         seed=seed,
     )
 
 
 def paper():
     """Twelve tones in 250 ms, 1000 cycles: step and rates as in the authors' configuration."""
-    return preset(FUER_ELISE, visible=7, latent=30, duration=250 * ms, dt=0.1 * ms, cycles=10, updates=100, visible_rate=1e-3)
+    return preset(
+        FUER_ELISE, visible=7, latent=30, duration=250 * ms, dt=0.1 * ms, cycles=10, updates=100, visible_rate=1e-3
+    )
 
 
 def preset(tokens, *, visible, latent, duration, dt, cycles, updates, visible_rate=1e-2, rate=1e-1, seed=0):

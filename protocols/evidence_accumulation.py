@@ -49,9 +49,10 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     duration : Quantity
         Of the whole trial; its last 150 ms are the recall window.
     silence : (Quantity, Quantity), optional
-        Shortest and longest time between the last cue and the recall window, drawn uniformly for every trial (500 and 1500 ms
-        in the paper's text). All trials of a batch end together, so that those with a shorter wait begin with a longer one,
-        before the first cue. Default: all that ``duration`` leaves, and cues from the start, as in the authors' code.
+        Shortest and longest time between the last cue and the recall window, drawn uniformly for every trial (500 and
+        1500 ms in the paper's text). All trials of a batch end together, so that those with a shorter wait begin with
+        a longer one, before the first cue. Default: all that ``duration`` leaves, and cues from the start, as in the
+        authors' code.
     judged : Quantity
         The part of the trial, up to its end, in which the readout is judged.
     dt : Quantity
@@ -65,14 +66,16 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     Raises
     ------
     ValueError
-        An even number of cues, a duration too short for the cues, the longest silence and the recall window, or a silence
-        that is not a shortest and a longest time.
+        An even number of cues, a duration too short for the cues, the longest silence and the recall window, or a
+        silence that is not a shortest and a longest time.
     """
     if cues % 2 == 0:
         raise ValueError(f"an even number of cues ({cues}) can tie; use an odd one")
     needed = cues * (GAP + CUE) + RECALL
     if silence is not None and not 0 * ms <= silence[0] <= silence[1]:
-        raise ValueError(f"the silence {silence} is drawn from the shortest to the longest; give for example (500*ms, 1500*ms)")
+        raise ValueError(
+            f"the silence {silence} is drawn from the shortest to the longest; give for example (500*ms, 1500*ms)"
+        )
     total, longest = steps(duration, dt), 0 * ms if silence is None else silence[1]
     if total < steps(needed + longest, dt):
         raise ValueError(f"{cues} cues and the recall window need {needed + longest}, not {duration}")
@@ -82,12 +85,16 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     if silence is not None:
         begin = total - steps(needed, dt) - rng.integers(*(steps(wait, dt) for wait in silence), n, endpoint=True)
     weight = np.zeros(total)
-    weight[-steps(judged, dt):] = 1 / steps(judged, dt)
-    return Trials({"cues": cue_spikes(rng, right, begin, total, dt)}, (2 * right.sum(1) > cues).astype(np.int64), weight)
+    weight[-steps(judged, dt) :] = 1 / steps(judged, dt)
+    return Trials(
+        {"cues": cue_spikes(rng, right, begin, total, dt)}, (2 * right.sum(1) > cues).astype(np.int64), weight
+    )
 
 
 def cue_spikes(rng, right, begin, total, dt):
-    """Spikes ``(trial, time, 40)`` of trials that begin at step ``begin`` ``(trial,)``, drawn a few trials at a time."""
+    """Spikes ``(trial, time, 40)`` of trials that begin at step ``begin`` ``(trial,)``, drawn a few trials at a
+    time.
+    """
     spikes = np.empty((len(right), total, 4 * GROUP), bool)
     some = max(AT_ONCE // (total * 4 * GROUP), 1)
     for start in range(0, len(right), some):
@@ -104,7 +111,7 @@ def cue_rates(right, begin, total, dt):
     for cue in range(right.shape[1]):
         shown = np.arange(steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt))
         rates[trial, begin[:, None] + shown, right[:, [cue]].astype(int)] = CUE_RATE
-    rates[:, -steps(RECALL, dt):, 2] = CUE_RATE
+    rates[:, -steps(RECALL, dt) :, 2] = CUE_RATE
     rates[:, :, 3] = NOISE_RATE
     return rates.reshape(len(right), total, 4 * GROUP)
 
@@ -119,7 +126,9 @@ def last_k_accuracy(cues, k):
     if k >= cues:
         return 1.0
     seen, unseen = np.arange(k + 1), cues - k
-    more = binom.sf(cues // 2 - seen, unseen, 1 - MINORITY)  # the side that is favoured has most, given how many it has here
+    more = binom.sf(
+        cues // 2 - seen, unseen, 1 - MINORITY
+    )  # the side that is favoured has most, given how many it has here
     agrees = np.where(2 * seen > k, more, np.where(2 * seen < k, 1 - more, 0.5))
     return float(binom.pmf(seen, k, 1 - MINORITY) @ agrees)
 
@@ -129,11 +138,12 @@ def steps(time, dt):
 
 
 def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
-    """``neurons`` recurrent cells, half LIF and half ALIF in one population (beta is 0 for the first half), two readouts.
+    """``neurons`` recurrent cells, half LIF and half ALIF in one population (beta is 0 for the first half), two
+    readouts.
 
-    The published step is ``v[t] = alpha*v[t-1] + W z[t-1] - v_th z[t-1]`` with ``alpha = exp(-dt/tau_mem)``. Here spikes
-    and reset act before the decay, so whatever a spike adds is divided by the decay of one step. Input spikes act one
-    step later than there. Otherwise the published forward pass is reproduced to rounding.
+    The published step is ``v[t] = alpha*v[t-1] + W z[t-1] - v_th z[t-1]`` with ``alpha = exp(-dt/tau_mem)``. Here
+    spikes and reset act before the decay, so whatever a spike adds is divided by the decay of one step. Input spikes
+    act one step later than there. Otherwise the published forward pass is reproduced to rounding.
     """
     tau_mem, tau_out, v_th = 20 * ms, 20 * ms, 0.6
     alpha, rho, kappa = (float(np.exp(-dt / tau)) for tau in (tau_mem, tau_adapt, tau_out))
@@ -157,9 +167,9 @@ def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
 def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1 * ms):
     """LIF neurons that adapt to nothing: their membranes have to remember, or their recurrent weights.
 
-    With ``tau_mem`` of two seconds they solve the task even without recurrent weights; with 20 ms they do not (Balafrej et
-    al. 2023, arXiv:2310.19067, fig. 5). Weights at first as in the code they took this from (Frenkel & Indiveri 2022,
-    ISSCC, ReckOn): He's, by 0.5 for inputs and the readout, 0.1 for recurrence.
+    With ``tau_mem`` of two seconds they solve the task even without recurrent weights; with 20 ms they do not
+    (Balafrej et al. 2023, arXiv:2310.19067, fig. 5). Weights at first as in the code they took this from (Frenkel &
+    Indiveri 2022, ISSCC, ReckOn): He's, by 0.5 for inputs and the readout, 0.1 for recurrence.
     """
     he, tau_out = np.sqrt(2), 20 * ms
     within = [Projection("rec", "rec", weight=normal(0.1 * he))] if recurrent else []
@@ -177,7 +187,9 @@ def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1
 
 
 def families(neurons, delays):
-    """Other networks on the same trials, by BPTT: delay lines, slow membranes with and without recurrence, and neither."""
+    """Other networks on the same trials, by BPTT: delay lines, slow membranes with and without recurrence, and
+    neither.
+    """
     return {
         "DelayNet": delays,
         "slow LIF": Contender(bptt(), "torch", network=memoryless(neurons=neurons)),
@@ -193,13 +205,17 @@ def task(**options):
 def quick():
     """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
     delays = delaynet.contender(delaynet.network(neurons=64), **delaynet.QUICK)
-    return preset(cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays=delays, updates=120, batch=32, test=200)
+    return preset(
+        cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays=delays, updates=120, batch=32, test=200
+    )
 
 
 def paper():
     """The published network and task."""
     delays = delaynet.contender(delaynet.network(radius=delaynet.LASTING), **delaynet.PAPER)
-    return preset(cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, delays=delays, updates=500, batch=64, test=512)
+    return preset(
+        cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, delays=delays, updates=500, batch=64, test=512
+    )
 
 
 def preset(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test):
@@ -225,6 +241,6 @@ protocol = Protocol(
     reference="Bellec et al. 2020, Nat Commun 11:3625, fig. 3",
     presets={"quick": quick, "paper": paper},
     published={
-        "e-prop, random feedback": "validation error below 7 % after 200 to 500 updates of 32 trials (authors' code)",
+        "e-prop, random feedback": "validation error below 7 % after 200 to 500 updates of 32 trials (authors' code)"
     },
 )

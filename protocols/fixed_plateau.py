@@ -1,8 +1,9 @@
-"""Events of fixed length: plateaus and sodium spikes that a threshold starts and a timer ends, as on a neuromorphic chip.
+"""Events of fixed length: plateaus and sodium spikes that a threshold starts and a timer ends, as on a neuromorphic
+chip.
 
-Below threshold a dendrite answers in proportion to its input; above, an NMDA plateau, a calcium spike or a sodium spike of
-fixed length follows, whatever started it. The calcium spike needs an apical input together with a back-propagating action
-potential.
+Below threshold a dendrite answers in proportion to its input; above, an NMDA plateau, a calcium spike or a sodium
+spike of fixed length follows, whatever started it. The calcium spike needs an apical input together with a
+back-propagating action potential.
 Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286.
 """
 
@@ -26,7 +27,9 @@ NAMES = ("NMDA plateau", "calcium spike", "sodium spike")
 
 @dataclass(frozen=True)
 class Conditions:
-    """How many synapses are active at once, and when those of the apical dendrite against the onset of a somatic pulse."""
+    """How many synapses are active at once, and when those of the apical dendrite against the onset of a somatic
+    pulse.
+    """
 
     synapses: tuple
     offsets: object
@@ -34,14 +37,22 @@ class Conditions:
 
 
 def windows(model):
-    """When the current of each event flows, as times since the event in seconds: for every event a list of (from, to)."""
+    """When the current of each event flows, as times since the event in seconds: for every event a list of (from,
+    to).
+    """
     p = {name: float(value) for name, value in model.parameters.items()}
     rise, pause, fall = (p[f"{part}_na_oblique"] for part in ("rise", "pause", "fall"))
-    return [[(0, p["duration_nmda_basal"])], [(0, p["duration_ca_apical"])], [(0, rise), (rise + pause, rise + pause + fall)]]
+    return [
+        [(0, p["duration_nmda_basal"])],
+        [(0, p["duration_ca_apical"])],
+        [(0, rise), (rise + pause, rise + pause + fall)],
+    ]
 
 
 def flows(age, parts, dt):
-    """In which steps the current of an event flows, by its timer ``age`` (any shape, seconds); half a step is rounding."""
+    """In which steps the current of an event flows, by its timer ``age`` (any shape, seconds); half a step is
+    rounding.
+    """
     return np.any([(age > start - dt / 2) & (age < end - dt / 2) for start, end in parts], axis=0)
 
 
@@ -64,13 +75,15 @@ def strengths(conditions, run):
     flowing = np.stack([flows(*each, float(conditions.dt)) for each in zip(age, windows(model), strict=True)])
     rest, dims = float(model.parameters["E_leak_soma"]), ("event", "synapses")
     return labelled(
-        synapses=(("synapses",), np.array(conditions.synapses), "1"), peak=(dims, v.max(-1) - rest, "V"),
+        synapses=(("synapses",), np.array(conditions.synapses), "1"),
+        peak=(dims, v.max(-1) - rest, "V"),
         somatic=(dims, traces(record, "v_soma").reshape(*shape, -1).max(-1) - rest, "V"),
         duration=(dims, flowing.sum(-1) * float(conditions.dt), "s"),
         above=(dims, (v > theta[:, None, None]).sum(-1) * float(conditions.dt), "s"),
         nominal=(("event",), [sum(end - start for start, end in parts) for parts in windows(model)], "s"),
-        v=(("event", "synapses", "time"), v, "V"), time=(("time",), record["cells"]["time"].values, "s"),
-    ).assign_attrs(events="; ".join(NAMES))  # fmt: skip
+        v=(("event", "synapses", "time"), v, "V"),
+        time=(("time",), record["cells"]["time"].values, "s"),
+    ).assign_attrs(events="; ".join(NAMES))
 
 
 def own_dendrite(record, names, shape):
@@ -91,13 +104,17 @@ def coincidences(conditions, run):
     ]
     net, trials = scan(plateau_cell(), len(row), drives, dt=conditions.dt)
     record = run(net, trials, record=["cells.age_ca_apical"])
-    calcium = flows(traces(record, "age_ca_apical"), windows(plateau_cell())[1], float(conditions.dt)).any(-1).reshape(shape)
+    calcium = (
+        flows(traces(record, "age_ca_apical"), windows(plateau_cell())[1], float(conditions.dt)).any(-1).reshape(shape)
+    )
     lowest = threshold(counts, calcium)
     return labelled(
-        offset=(("offset",), offsets, "s"), synapses=(("synapses",), counts, "1"),
+        offset=(("offset",), offsets, "s"),
+        synapses=(("synapses",), counts, "1"),
         calcium=(("offset", "synapses"), calcium[:-1], "1"),
-        threshold=(("offset",), lowest[:-1], "1"), threshold_alone=(("alone",), lowest[-1:], "1"),
-    )  # fmt: skip
+        threshold=(("offset",), lowest[:-1], "1"),
+        threshold_alone=(("alone",), lowest[-1:], "1"),
+    )
 
 
 def drawn(record):
@@ -127,7 +144,13 @@ def drawn(record):
 def draw_membranes(one, ax):
     """Two inputs just below the threshold, and three above it, up to the strongest."""
     first = int(np.flatnonzero(one["duration"].values > 0).min(initial=one.sizes["synapses"] - 1))
-    chosen = {max(first - 6, 0), max(first - 1, 0), first, (first + one.sizes["synapses"]) // 2, one.sizes["synapses"] - 1}
+    chosen = {
+        max(first - 6, 0),
+        max(first - 1, 0),
+        first,
+        (first + one.sizes["synapses"]) // 2,
+        one.sizes["synapses"] - 1,
+    }
     for number, colour in zip(sorted(chosen), COLOURS, strict=False):
         label = f"{int(one['synapses'][number])} synapses"
         ax.plot(1e3 * one["time"], 1e3 * one["v"][number], color=colour, lw=1.3, label=label)
@@ -136,7 +159,9 @@ def draw_membranes(one, ax):
 
 
 def draw_window(found, ax):
-    ax.plot(1e3 * found["offset"], found["threshold"], color=COLOURS[1], marker=".", lw=1.6, label="with a somatic spike")
+    ax.plot(
+        1e3 * found["offset"], found["threshold"], color=COLOURS[1], marker=".", lw=1.6, label="with a somatic spike"
+    )
     ax.axhline(float(found["threshold_alone"][0]), color=COLOURS[1], lw=1, ls="-.", label="apical input alone")
     ax.set_ylim(0, 1.35 * float(found["threshold_alone"][0]))
     style(ax, "threshold of the calcium spike", "apical input after pulse onset (ms)", "apical synapses")
@@ -160,7 +185,9 @@ def found(record):
     lowest, alone = window["threshold"].values, float(window["threshold_alone"][0])
     best = window["offset"].values[np.nanargmin(lowest)]
     paired = f"{alone:g}, {np.nanmin(lowest):g}"
-    yield Finding("calcium spike: threshold alone, and with a somatic spike at best (synapses)", paired, "lower", source)
+    yield Finding(
+        "calcium spike: threshold alone, and with a somatic spike at best (synapses)", paired, "lower", source
+    )
     yield Finding("best offset of the apical input from the somatic pulse (ms)", 1e3 * best, "-")
 
 

@@ -1,8 +1,9 @@
 """Fourier synthesis: a stream of sines becomes a sawtooth, learned while it flows, without trials and without phases.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549: 50 sines between 10 and 500 Hz drive 30 hidden neurons and one output, whose
-membranes are slower (10 ms) than the signal. In the last third of the stream the teacher is silent. The stream has no number of
-the paper; what it is held against here is backpropagation through time on the same network, with the same steps.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549: 50 sines between 10 and 500 Hz drive 30 hidden neurons and one output,
+whose membranes are slower (10 ms) than the signal. In the last third of the stream the teacher is silent. The stream
+has no number of the paper; what it is held against here is backpropagation through time on the same network, with the
+same steps.
 """
 
 import numpy as np
@@ -39,8 +40,8 @@ def pieces(first, n, *, dt, length=PIECE):
     Returns
     -------
     Trials
-        ``sense`` ``(trial, time, 50)``: sines that all pass zero when the stream begins. ``teach``: 1. ``target``, and the target
-        of the readout ``(trial, time, 1)``: from -1 up to 1 in every :data:`PERIOD`.
+        ``sense`` ``(trial, time, 50)``: sines that all pass zero when the stream begins. ``teach``: 1. ``target``,
+        and the target of the readout ``(trial, time, 1)``: from -1 up to 1 in every :data:`PERIOD`.
     """
     steps, tooth = (int(float(span / dt) + 0.5) for span in (length, PERIOD))
     step = np.arange(first * steps, (first + n) * steps).reshape(n, steps, 1)
@@ -51,19 +52,22 @@ def pieces(first, n, *, dt, length=PIECE):
 
 def task(dt):
     """The stream as it goes on, from its start again if need be, and what follows; nothing in it is drawn."""
+
     def training(update, batch, seed):
         return pieces(update * batch % TAUGHT, batch, dt=dt)
 
-    def tested(after, validation=None):  # its validation is the end of what is learned: it shows pieces that were trained on
-        return Task(
-            "fourier-synthesis", training, lambda n, seed: pieces(after, n, dt=dt), {"given": True}, validation
-        )
+    def tested(
+        after, validation=None
+    ):  # its validation is the end of what is learned: it shows pieces that were trained on
+        return Task("fourier-synthesis", training, lambda n, seed: pieces(after, n, dt=dt), {"given": True}, validation)
 
     return tested(TAUGHT, tested(TAUGHT - SILENT))
 
 
 def network(*, dt, prospective=True, feedback="symmetric"):
-    """50 sines, 30 tanh neurons, one linear output, ``tau`` 10 ms; weights at first normal, of standard deviation 0.05."""
+    """50 sines, 30 tanh neurons, one linear output, ``tau`` 10 ms; weights at first normal, of standard deviation
+    0.05.
+    """
     small = normal(0.05, fan_in=False)
     hidden = latent_equilibrium(prospective=prospective, activation="tanh")
     output = latent_equilibrium_output(prospective=prospective, beta=BETA)
@@ -77,7 +81,10 @@ def figure(net, trials, before, after):
     shown = pieces(4, 1, dt=net.dt, length=100 * ms)
     time = 400 + np.arange(shown.steps) * float(net.dt / ms)
     _, ax = plt.subplots(figsize=(8, 3), constrained_layout=True)
-    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning, teacher silent")):
+    for values, colour, label in (
+        (before, "0.6", "before learning"),
+        (after, COLOURS[0], "after learning, teacher silent"),
+    ):
         seen = run(net, shown.without(net.teachers), values=values, backend="torch", record=["said.shown"])
         ax.plot(time, seen["said"]["shown"].values.ravel(), color=colour, lw=1.4, label=label)
     ax.plot(time, shown.target.ravel(), color="k", ls="--", lw=1, label="sawtooth")
@@ -124,7 +131,9 @@ protocol = Protocol(
     summary="Prospective neurons learn a sawtooth from a stream of sines that are faster than their membranes.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
-    published={"Fourier synthesis": "the output follows the sawtooth after 400 ms, and goes on to without the teacher (no number)"},
+    published={
+        "Fourier synthesis": "the output follows the sawtooth after 400 ms, and goes on to without the teacher (no number)"
+    },
     rule="dendritic",
     drawn=figure,
 )

@@ -1,8 +1,9 @@
-"""A lag line: two neurons in a row learn the weights and the membranes of two others, from what these make of a square wave.
+"""A lag line: two neurons in a row learn the weights and the membranes of two others, from what these make of a
+square wave.
 
-Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium, where errors look as far ahead as neurons lag behind.
-One input drives a softplus neuron that drives another. The teacher is the same chain with weights 1 and 2 and membranes of 1 s
-and 2 s; the student begins with weights between 0 and 1.
+Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium, where errors look as far ahead as neurons
+lag behind. One input drives a softplus neuron that drives another. The teacher is the same chain with weights 1 and 2
+and membranes of 1 s and 2 s; the student begins with weights between 0 and 1.
 """
 
 import functools
@@ -36,16 +37,22 @@ def network(*, dt, errors="prospective"):
     options = {"activation": "softplus", "errors": errors, "tau_r": TAU_R}
     layers = ("hidden1", "out")
     return layered(
-        (1, 1, 1), gle(**options), gle_output(beta=BETA, **options), weight=uniform(0.5, mean=0.5, fan_in=False), dt=dt,
+        (1, 1, 1),
+        gle(**options),
+        gle_output(beta=BETA, **options),
+        weight=uniform(0.5, mean=0.5, fan_in=False),
+        dt=dt,
         parameters={name: {"tau_m": np.full(1, 0.5) * second} for name in layers},
         trainable={name: {"tau_m": (10 * dt, None)} for name in layers},
-    )  # fmt: skip
+    )
 
 
 def teacher(net):
     """The numbers of the teacher, as :class:`~localplast.network.network.Values` of ``net``."""
     weights = {name: np.full((1, 1), value) for name, value in TEACHER.items() if "." not in name}
-    return net.draw(0).replace_weights(weights, {name: np.full(1, value) for name, value in TEACHER.items() if "." in name})
+    return net.draw(0).replace_weights(
+        weights, {name: np.full(1, value) for name, value in TEACHER.items() if "." in name}
+    )
 
 
 def square(dt):
@@ -59,7 +66,9 @@ def square(dt):
 
 @functools.cache
 def taught(dt):
-    """What the teacher says along one period of :func:`square`, ``(time,)``, when it has long been running; ``dt`` in seconds."""
+    """What the teacher says along one period of :func:`square`, ``(time,)``, when it has long been running; ``dt`` in
+    seconds.
+    """
     net = network(dt=dt * second)
     wave = square(net.dt)
     sense = np.tile(wave, 10)[None, :, None]  # 40 s, twenty of the longest time constant
@@ -69,7 +78,9 @@ def taught(dt):
 
 
 def presented(rng, trials, *, settle, length, dt):
-    """Waves that begin anywhere; after the time to ``settle`` the teacher speaks, for a ``length``; then errors run out."""
+    """Waves that begin anywhere; after the time to ``settle`` the teacher speaks, for a ``length``; then errors run
+    out.
+    """
     begin, end, steps = (int(float(span / dt) + 0.5) for span in (settle, settle + length, settle + length + REST))
     wave, answer = square(dt), taught(float(dt))
     at = (rng.integers(len(wave), size=(trials, 1)) + np.arange(steps)) % len(wave)
@@ -101,7 +112,9 @@ def figure(net, trials, before, after):
     drawn, ax = plt.subplots(figsize=(7, 3), constrained_layout=True)
     time, shown = np.arange(trials.steps) * float(net.dt), trials.weight > 0
     for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning")):
-        said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
+        said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"][
+            "shown"
+        ]
         ax.plot(time[shown], said.values[0, shown, 0], color=colour, lw=1.6, label=label)
     ax.plot(time[shown], trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
     style(ax, "", "time (s)", "output")
@@ -116,7 +129,9 @@ def quick():
 
 def paper():
     """The published step, batch and rate, and the published 4000 s of learning, in pieces of 100 s that begin anew."""
-    return preset(dt=10 * ms, settle=20 * second, length=100 * second, batch=100, updates=40, rate=1e-6 / BETA, offline=0.1)
+    return preset(
+        dt=10 * ms, settle=20 * second, length=100 * second, batch=100, updates=40, rate=1e-6 / BETA, offline=0.1
+    )
 
 
 def preset(*, dt, settle, length, batch, updates, rate, offline):
@@ -147,7 +162,9 @@ protocol = Protocol(
     summary="Two lagging neurons in a row learn weights and membranes of a teacher, by errors that look ahead.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
     presets={"quick": quick, "paper": paper},
-    published={"lag line": "weights and time constants of the teacher are found, not with instantaneous errors (no number)"},
+    published={
+        "lag line": "weights and time constants of the teacher are found, not with instantaneous errors (no number)"
+    },
     rule="dendritic",
     drawn=figure,
     told=told,

@@ -1,8 +1,9 @@
 """A small lag network: two layers of one quick and one slow neuron each; the first layer learns what a teacher's does.
 
-Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium beside the exact adjoint. The input is three sines.
-Student and teacher differ in the weights onto the first hidden layer only, and only these learn. The weights above are chosen here:
-positive, so that paths add up. Where they cancel, small errors of the gradient have a say, and not every start finds the teacher.
+Ellenberger et al. 2024, arXiv:2403.16933: generalised latent equilibrium beside the exact adjoint. The input is three
+sines. Student and teacher differ in the weights onto the first hidden layer only, and only these learn. The weights
+above are chosen here: positive, so that paths add up. Where they cancel, small errors of the gradient have a say, and
+not every start finds the teacher.
 """
 
 import functools
@@ -38,9 +39,15 @@ def network(*, dt, errors="prospective", feedback="symmetric"):
     """The student: in each hidden layer a tanh neuron without delay and a leaky one, an output without delay."""
     options = {"errors": errors, "gamma": GAMMA, "tau_m": TAU_M, "tau_r": TAU_M}
     return layered(
-        (1, 2, 2, 1), gle(**options), gle_output(beta=BETA, **options), weight=[uniform(1.0, fan_in=False), *ABOVE],
-        feedback=feedback, down=normal(fan_in=False), parameters=dict.fromkeys(("hidden1", "hidden2"), {"tau_r": TAU_R}), dt=dt,
-    )  # fmt: skip
+        (1, 2, 2, 1),
+        gle(**options),
+        gle_output(beta=BETA, **options),
+        weight=[uniform(1.0, fan_in=False), *ABOVE],
+        feedback=feedback,
+        down=normal(fan_in=False),
+        parameters=dict.fromkeys(("hidden1", "hidden2"), {"tau_r": TAU_R}),
+        dt=dt,
+    )
 
 
 def teacher(net):
@@ -57,15 +64,17 @@ def sines(t):
 def stream(pieces, *, settle, length, dt):
     """A stream in ``pieces``, a trial each, with what the teacher says; all times in seconds.
 
-    Each piece begins anew, so much before its ``length`` that the network can ``settle``, and goes on for :data:`REST`, until the
-    last errors have run out; the teacher is silent in these times.
+    Each piece begins anew, so much before its ``length`` that the network can ``settle``, and goes on for
+    :data:`REST`, until the last errors have run out; the teacher is silent in these times.
 
     Returns
     -------
     Trials
         ``sense`` ``(trial, time, 1)``, ``teach``, ``target``; target: that of the readout.
     """
-    begin, end, steps = (int(float(span) / dt + 0.5) for span in (settle, settle + length, settle + length + REST / second))
+    begin, end, steps = (
+        int(float(span) / dt + 0.5) for span in (settle, settle + length, settle + length + REST / second)
+    )
     t = (np.arange(pieces)[:, None] * (end - begin) + np.arange(steps)) * dt
     sense, judged = sines(t)[..., None], (np.arange(steps) >= begin) & (np.arange(steps) < end)
     teach = np.tile(judged.astype(float)[:, None], (pieces, 1, 1))
@@ -77,6 +86,7 @@ def stream(pieces, *, settle, length, dt):
 
 def task(taught, tested, **spans):
     """The stream as it goes on, and how it goes on after that; nothing in it is drawn."""
+
     def training(update, batch, seed):
         return stream(taught + tested, **spans)[update * batch % taught :][:batch]
 
@@ -103,7 +113,9 @@ def course(net, record):
     at, first = [0, *kept["update"].values], net.draw(record.attrs["seed"]).weights["up1"]
     drawn, ax = plt.subplots(figsize=(5, 3), constrained_layout=True)
     kinds = ("neuron without delay", "leaky neuron")
-    for kind, weights, wanted, colour in zip(kinds, np.array([first, *kept.values])[:, 0].T, TEACHER[0], COLOURS, strict=False):
+    for kind, weights, wanted, colour in zip(
+        kinds, np.array([first, *kept.values])[:, 0].T, TEACHER[0], COLOURS, strict=False
+    ):
         ax.plot(at, weights, color=colour, lw=1.6, label=f"onto the {kind}")
         ax.axhline(wanted, color=colour, lw=1, ls="--")
     legend(ax)
@@ -122,7 +134,9 @@ def paper():
 
 
 def preset(*, dt, settle, length, batch, updates, pace, tested=8):
-    """``pace`` times 0.02 per second; BPTT makes one step per piece, as long as all those of the local rule taken together."""
+    """``pace`` times 0.02 per second; BPTT makes one step per piece, as long as all those of the local rule taken
+    together.
+    """
     made, local, speed = functools.partial(network, dt=dt), dendritic(), 0.02 * pace
     given = {"up2": 0.0, "up3": 0.0}
     return Preset(
@@ -148,7 +162,9 @@ protocol = Protocol(
     summary="The first of two layers with quick and slow neurons learns a teacher's, beside the exact adjoint.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
     presets={"quick": quick, "paper": paper},
-    published={"lag network": "the weights of the teacher are found, errors are in phase with those of the adjoint (no number)"},
+    published={
+        "lag network": "the weights of the teacher are found, errors are in phase with those of the adjoint (no number)"
+    },
     rule="dendritic",
     drawn=figure,
     told=told,

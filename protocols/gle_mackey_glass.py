@@ -1,9 +1,9 @@
 """Mackey-Glass: what a chaotic signal will be, learned online while it goes by, from nothing but what it is now.
 
-Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025) predict this series
-too; their network is not known here, so that this one, its time constants and its horizon are ours. What was, and the signal hangs
-on what was 17 units of time ago, lives in the membranes only. The authors give notice that these procedures are registered for
-patent protection: see ``docs/prospective.md``.
+Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025) predict
+this series too; their network is not known here, so that this one, its time constants and its horizon are ours. What
+was, and the signal hangs on what was 17 units of time ago, lives in the membranes only. The authors give notice that
+these procedures are registered for patent protection: see ``docs/prospective.md``.
 """
 
 import numpy as np
@@ -24,7 +24,8 @@ from localplast.task.loss import mse
 
 __all__ = ["figure", "network", "normalised_rmse", "overview", "persistence", "protocol", "series", "told"]
 
-#: Mean and standard deviation of the series, in which it is shown; units of time for which it settles, and the network does.
+#: Mean and standard deviation of the series, in which it is shown; units of time for which it settles, and the network
+#: does.
 MEAN, STD, SETTLING, LISTENING = 0.9313, 0.2245, 500.0, 50.0
 #: How far ahead it is to be predicted; time step, both in units of the series, shown as milliseconds.
 HORIZON, STEP = 10.0, 0.5
@@ -47,8 +48,8 @@ def series(rng, trials, *, duration, horizon=HORIZON):
     Returns
     -------
     Trials
-        Inputs ``sense``, ``teach`` and ``target`` ``(trial, time, 1)``, of mean 0 and variance 1; in the first 50 units of time the
-        teacher is silent and nothing is judged. The weight of the steps adds up to 1.
+        Inputs ``sense``, ``teach`` and ``target`` ``(trial, time, 1)``, of mean 0 and variance 1; in the first 50
+        units of time the teacher is silent and nothing is judged. The weight of the steps adds up to 1.
     """
     steps, ahead, settling = (round(t / STEP) for t in (duration, horizon, SETTLING))
     past = rng.uniform(0.5, 1.2, trials)
@@ -60,7 +61,9 @@ def series(rng, trials, *, duration, horizon=HORIZON):
 
 
 def normalised_rmse(answer, trials):
-    """The root of the mean squared error over the standard deviation of what was to be said; ``answer`` ``(trial, time, 1)``."""
+    """The root of the mean squared error over the standard deviation of what was to be said; ``answer``
+    ``(trial, time, 1)``.
+    """
     judged = trials.weight > 0
     wanted = trials.target[:, judged]
     return float(np.sqrt(np.mean((answer[:, judged] - wanted) ** 2)) / wanted.std())
@@ -74,7 +77,8 @@ def persistence(trials):
 def network(size=40, *, duration, feedback="symmetric", errors="prospective"):
     """One channel, two hidden layers of ``size`` tanh neurons, one linear output; weights and biases learn.
 
-    Three quarters of a hidden layer are leaky integrators of 1 to 20 ms, evenly spread in logarithm; the others do not lag.
+    Three quarters of a hidden layer are leaky integrators of 1 to 20 ms, evenly spread in logarithm; the others do
+    not lag.
 
     Other arguments
     ---------------
@@ -88,15 +92,22 @@ def network(size=40, *, duration, feedback="symmetric", errors="prospective"):
     tau_r = np.repeat([STEP, 5.0], [slow, size - slow]) * ms
     hidden = {"b": np.zeros(size), "tau_m": tau_m, "tau_r": tau_r}
     return layered(
-        (1, size, size, 1), gle(errors=errors, gamma=0.0), gle_output(tau_m=5 * ms, tau_r=5 * ms, gamma=0.0, beta=beta),
-        feedback=feedback, weight=uniform(1.7), down=uniform(1.7), dt=dt,
+        (1, size, size, 1),
+        gle(errors=errors, gamma=0.0),
+        gle_output(tau_m=5 * ms, tau_r=5 * ms, gamma=0.0, beta=beta),
+        feedback=feedback,
+        weight=uniform(1.7),
+        down=uniform(1.7),
+        dt=dt,
         parameters={"hidden1": hidden, "hidden2": hidden, "out": {"b": np.zeros(1)}},
         trainable=dict.fromkeys(["hidden1", "hidden2", "out"], {"b": (None, None)}),
-    )  # fmt: skip
+    )
 
 
 def contenders(made, offline):
-    """The network ``made(**options)`` under GLE, without one thing or another, and under BPTT with the optimiser ``offline``."""
+    """The network ``made(**options)`` under GLE, without one thing or another, and under BPTT with the optimiser
+    ``offline``.
+    """
     return {
         "GLE": Contender(dendritic(), "torch"),
         "GLE, random feedback": Contender(dendritic(), "torch", network=made(feedback="random")),
@@ -138,10 +149,14 @@ def overview(tree):
     import matplotlib.pyplot as plt
 
     drawn, axis = plt.subplots(figsize=(5.5, 3.6), constrained_layout=True)
-    error = np.sqrt(2 * tree["curves"]["test_loss"])  # of a series with variance 1, half of whose squared error is the loss
+    error = np.sqrt(
+        2 * tree["curves"]["test_loss"]
+    )  # of a series with variance 1, half of whose squared error is the loss
     for colour, rule in zip(COLOURS, error["rule"].values, strict=False):
         axis.plot(error["trials"], error.sel(rule=rule).mean("seed"), color=colour, label=str(rule))
-    axis.axhline(persistence(series(np.random.default_rng(0), 20, duration=400.0)), color="0.5", ls="--", label="persistence")
+    axis.axhline(
+        persistence(series(np.random.default_rng(0), 20, duration=400.0)), color="0.5", ls="--", label="persistence"
+    )
     style(axis, "", "trials", f"normalised RMSE, {HORIZON:g} ahead")
     axis.set_ylim(0, None)
     axis.legend(frameon=False, fontsize=8, ncol=2)
@@ -154,12 +169,15 @@ def quick():
 
 
 def paper():
-    """Two hidden layers of 60, 500 batches of stretches of 1000 units: a size of our own, the published one is not known."""
+    """Two hidden layers of 60, 500 batches of stretches of 1000 units: a size of our own, the published one is not
+    known.
+    """
     return preset(size=60, duration=1000.0, batch=4, updates=500, online=3e-4, offline=5e-3, test=200)
 
 
 def preset(*, size, duration, batch, updates, online, offline, test):
     """``online`` and ``offline`` are rates of Adam: per step, and per batch for BPTT."""
+
     def made(**options):
         return network(size, duration=duration, **options)
 

@@ -1,9 +1,9 @@
 """MNIST-1D in continuous time: digits drawn as one noisy signal, named while it passes, with nothing stored.
 
-Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025); data of Greydanus &
-Kobak 2024, ICML, arXiv:2011.14439. What a neuron sees at a time is one number: whatever it knows of the digit is in the slow
-membranes of the layers before it. The authors give notice that these procedures are registered for patent protection: see
-``docs/prospective.md``.
+Ellenberger, Haider, Jordan, Max, Jaras, Kriener, Benitez & Petrovici 2024, arXiv:2403.16933 (Nat Commun 2025); data
+of Greydanus & Kobak 2024, ICML, arXiv:2011.14439. What a neuron sees at a time is one number: whatever it knows of
+the digit is in the slow membranes of the layers before it. The authors give notice that these procedures are
+registered for patent protection: see ``docs/prospective.md``.
 """
 
 from functools import partial
@@ -31,7 +31,8 @@ DURATION, CLASSES = 72.0, 10
 
 
 def signals(samples, labels, rng=None, *, steps=360):
-    """Digits as currents: the 40 points of each joined by straight lines, all steps judged, the teacher naming it throughout.
+    """Digits as currents: the 40 points of each joined by straight lines, all steps judged, the teacher naming it
+    throughout.
 
     Parameters
     ----------
@@ -56,14 +57,16 @@ def signals(samples, labels, rng=None, *, steps=360):
 
 
 def time_constants(slow, fast, *, tau=1.2 * ms, dt=0.2 * ms):
-    """``tau_m`` and ``tau_r`` ``(neuron,)`` of a layer: slow neurons look one step ahead, and half of them have ``tau/2``."""
+    """``tau_m`` and ``tau_r`` ``(neuron,)`` of a layer: slow neurons look one step ahead, and half of them have
+    ``tau/2``.
+    """
     tau_m = np.repeat([tau / 2 / ms, tau / ms], [slow // 2, slow - slow // 2 + fast]) * ms
     return {"tau_m": tau_m, "tau_r": np.repeat([dt / ms, tau / ms], [slow, fast]) * ms}
 
 
 def network(
-    *, layers=6, slow=36, fast=17, tau=1.2 * ms, steps=360, limit=1.0, feedback="symmetric", errors="prospective",
-):  # fmt: skip
+    *, layers=6, slow=36, fast=17, tau=1.2 * ms, steps=360, limit=1.0, feedback="symmetric", errors="prospective"
+):
     """One channel, hidden layers of ``slow + fast`` tanh neurons, ten outputs with a softmax; weights and biases learn.
 
     Other arguments
@@ -84,8 +87,14 @@ def network(
     hidden = {"b": np.zeros(size), **time_constants(slow, fast, tau=tau, dt=dt)}
     output = gle_output(loss="cross_entropy", tau_m=tau, tau_r=tau, gamma=0.0, beta=1 / steps)
     return layered(
-        (1, *[size] * layers, CLASSES), gle(errors=errors, gamma=0.0), output, feedback=feedback, weight=uniform(limit), dt=dt,
-        down=uniform(limit), parameters={**dict.fromkeys(names, hidden), "out": {"b": np.zeros(CLASSES)}},
+        (1, *[size] * layers, CLASSES),
+        gle(errors=errors, gamma=0.0),
+        output,
+        feedback=feedback,
+        weight=uniform(limit),
+        dt=dt,
+        down=uniform(limit),
+        parameters={**dict.fromkeys(names, hidden), "out": {"b": np.zeros(CLASSES)}},
         trainable=dict.fromkeys([*names, "out"], {"b": (None, None)}),
     )
 
@@ -104,12 +113,16 @@ def figure(net, trials, before, after):
 
     drawn, axes = plt.subplots(2, 2, figsize=(9, 4.2), sharex=True, sharey="row", constrained_layout=True)
     silent, time = trials[0].without(net.teachers), np.arange(1, trials.steps + 1) * float(net.dt / ms)
-    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+    for (title, values), (upper, lower) in zip(
+        {"before learning": before, "after learning": after}.items(), axes.T, strict=True
+    ):
         said = run(net, silent, values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[0]
         upper.plot(time, silent.inputs["sense"][0, :, 0], color="0.3", lw=1)
         for digit, line in enumerate(np.cumsum(said - said.mean(1, keepdims=True), axis=0).T):
             right = digit == trials.target[0]
-            lower.plot(time, line, color=COLOURS[0] if right else "0.75", lw=1 + right, label=str(digit) if right else None)
+            lower.plot(
+                time, line, color=COLOURS[0] if right else "0.75", lw=1 + right, label=str(digit) if right else None
+            )
         style(upper, title, "", "signal" if values is before else "")
         style(lower, "", "time (ms)", "summed logits" if values is before else "")
     axes[1, 1].legend(frameon=False, fontsize=8, title="digit")
@@ -117,7 +130,9 @@ def figure(net, trials, before, after):
 
 
 def contenders(made, offline):
-    """The network ``made(**options)`` under GLE, without one thing or another, and under BPTT with the optimiser ``offline``."""
+    """The network ``made(**options)`` under GLE, without one thing or another, and under BPTT with the optimiser
+    ``offline``.
+    """
     net = made()
     hidden = [name for name in net.populations if name.startswith("hidden")]
     frozen = tuple(p.name for p in net.plastic if p.post in hidden) + tuple(f"{name}.b" for name in hidden)
@@ -133,9 +148,19 @@ def contenders(made, offline):
 def quick():
     """Three hidden layers of 36 with membranes of up to 4 ms and steps of 1 ms, 5 times through all digits."""
     return preset(
-        layers=3, slow=24, fast=12, tau=4 * ms, steps=72, limit=1.7, online=2e-3, offline=5e-3, halving=28, batch=100, updates=200,
+        layers=3,
+        slow=24,
+        fast=12,
+        tau=4 * ms,
+        steps=72,
+        limit=1.7,
+        online=2e-3,
+        offline=5e-3,
+        halving=28,
+        batch=100,
+        updates=200,
         test=1000,
-    )  # fmt: skip
+    )
 
 
 def paper():
@@ -144,15 +169,27 @@ def paper():
     The published ones halve where the network has stopped improving.
     """
     return preset(
-        layers=6, slow=36, fast=17, tau=1.2 * ms, steps=360, limit=1.0, online=3e-4, offline=1e-3, halving=800, batch=100,
-        updates=6000, test=1000,
-    )  # fmt: skip
+        layers=6,
+        slow=36,
+        fast=17,
+        tau=1.2 * ms,
+        steps=360,
+        limit=1.0,
+        online=3e-4,
+        offline=1e-3,
+        halving=800,
+        batch=100,
+        updates=6000,
+        test=1000,
+    )
 
 
 def preset(*, steps, online, offline, halving, batch, updates, test, **options):
-    """``online`` and ``offline`` are rates of Adam, per step and, for BPTT, per batch; both halve after so many batches.
+    """``online`` and ``offline`` are rates of Adam, per step and, for BPTT, per batch; both halve after so many
+    batches.
 
-    While the labels of a batch are there, outputs follow them: only with a falling rate does what all batches share remain.
+    While the labels of a batch are there, outputs follow them: only with a falling rate does what all batches share
+    remain.
     """
     made = partial(network, steps=steps, **options)
     net = made()
@@ -176,7 +213,8 @@ protocol = Protocol(
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025); Greydanus & Kobak 2024, arXiv:2011.14439",
     presets={"quick": quick, "paper": paper},
     published={
-        "GLE, 15,000 parameters, 10 seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors' records)",
+        "GLE, 15,000 parameters, 10 "
+        "seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors' records)"
     },
     rule="dendritic",
     drawn=figure,

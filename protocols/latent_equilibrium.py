@@ -1,8 +1,9 @@
-"""MNIST as a stream: images follow each other without warning, faster than the membranes, while errors flow and weights learn.
+"""MNIST as a stream: images follow each other without warning, faster than the membranes, while errors flow and
+weights learn.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 2 (fully connected, 784-300-100-10). There is no phase and no
-backward pass: an image is there for a tenth of a membrane's time constant, and the network answers and learns in that time. The
-control is the same network with rates that lag behind (``prospective=False``).
+Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 2 (fully connected, 784-300-100-10). There is no
+phase and no backward pass: an image is there for a tenth of a membrane's time constant, and the network answers and
+learns in that time. The control is the same network with rates that lag behind (``prospective=False``).
 """
 
 import numpy as np
@@ -28,7 +29,8 @@ BETA = 0.1
 
 
 def network(sizes, *, prospective=True, feedback="symmetric", tau=10 * ms, std=0.05, dt=0.1 * ms):
-    """Hidden layers of hard sigmoids, a linear output, weights at first normal with standard deviation ``std``, biases that learn.
+    """Hidden layers of hard sigmoids, a linear output, weights at first normal with standard deviation ``std``,
+    biases that learn.
 
     The other arguments are those of :func:`~localplast.models.layers.layered` and
     :func:`~localplast.models.latent_equilibrium.latent_equilibrium`.
@@ -38,9 +40,16 @@ def network(sizes, *, prospective=True, feedback="symmetric", tau=10 * ms, std=0
     drawn = normal(std, fan_in=False)
     biases = {layer: {"b": np.zeros(size)} for layer, size in zip(above(sizes), sizes[1:], strict=True)}
     return layered(
-        sizes, hidden, output, feedback=feedback, weight=drawn, down=drawn, dt=dt, parameters=biases,
+        sizes,
+        hidden,
+        output,
+        feedback=feedback,
+        weight=drawn,
+        down=drawn,
+        dt=dt,
+        parameters=biases,
         trainable=dict.fromkeys(biases, {"b": (None, None)}),
-    )  # fmt: skip
+    )
 
 
 def above(sizes):
@@ -51,9 +60,10 @@ def above(sizes):
 def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
     """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
 
-    Every epoch goes through the (first ``train``) training images in a new order. Squares of ``averaged`` x ``averaged`` pixels
-    are shown as one, less the first of ``grey`` and over the second.
+    Every epoch goes through the (first ``train``) training images in a new order. Squares of ``averaged`` x
+    ``averaged`` pixels are shown as one, less the first of ``grey`` and over the second.
     """
+
     def flat(pixels, labels, rng=None):
         return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
 
@@ -67,7 +77,9 @@ def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
     def streams(single, validation=None):
         return Task(
             name,
-            training=lambda update, batch, seed: presented(single.training(update, batch * images, seed), images, steps),
+            training=lambda update, batch, seed: presented(
+                single.training(update, batch * images, seed), images, steps
+            ),
             testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
             validation=validation,
         )
@@ -76,7 +88,8 @@ def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
 
 
 def figure(net, trials, before, after):
-    """Six test images in a stream without a teacher: the readout, and membranes beside the potentials they are on the way to.
+    """Six test images in a stream without a teacher: the readout, and membranes beside the potentials they are on the
+    way to.
 
     ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
@@ -86,15 +99,27 @@ def figure(net, trials, before, after):
     shown = classes(pixels[None, :6].reshape(1, 6, -1) / 255, labels[None, :6], steps=steps, outputs=10)
     drawn, axes = plt.subplots(2, 2, figsize=(9, 4.6), sharex=True, sharey="row", constrained_layout=True)
     time = np.arange(1, shown.steps + 1) * float(net.dt / ms)
-    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+    for (title, values), (upper, lower) in zip(
+        {"before learning": before, "after learning": after}.items(), axes.T, strict=True
+    ):
         seen = run(
-            net, shown.without(net.teachers), values=values, backend="torch", record=["said.shown", "hidden1.u", "hidden1.u_breve"]
+            net,
+            shown.without(net.teachers),
+            values=values,
+            backend="torch",
+            record=["said.shown", "hidden1.u", "hidden1.u_breve"],
         )
         answer, hidden = seen["said"]["shown"].values[0], seen["hidden1"]
         for digit, line in enumerate(answer.T):
             right = np.repeat(labels[:6] == digit, steps)
             upper.plot(time, line, color="0.8", lw=0.8)
-            upper.plot(time, np.where(right, line, np.nan), color=COLOURS[0], lw=1.8, label="right digit" if digit == 0 else None)
+            upper.plot(
+                time,
+                np.where(right, line, np.nan),
+                color=COLOURS[0],
+                lw=1.8,
+                label="right digit" if digit == 0 else None,
+            )
         for neuron, colour in enumerate(COLOURS[:3]):
             lower.plot(time, hidden["u_breve"].values[0, :, neuron], color=colour, lw=1.4)
             lower.plot(time, hidden["u"].values[0, :, neuron], color=colour, lw=1, ls=":")
@@ -105,11 +130,14 @@ def figure(net, trials, before, after):
 
 
 def contenders(sizes, optimiser, *, offline, lagging, decay, **options):
-    """Latent equilibrium with three kinds of feedback, what it is without one thing or another, and BPTT with ``offline``.
+    """Latent equilibrium with three kinds of feedback, what it is without one thing or another, and BPTT with
+    ``offline``.
 
-    Forward and feedback weights that learn by Kolen & Pollack's rule lose a share ``decay`` per step, times their factor. What
-    lags has large errors wherever an image changes, and needs the slower optimiser ``lagging`` to stay finite.
+    Forward and feedback weights that learn by Kolen & Pollack's rule lose a share ``decay`` per step, times their
+    factor. What lags has large errors wherever an image changes, and needs the slower optimiser ``lagging`` to stay
+    finite.
     """
+
     def made(**other):
         return network(sizes, **{**options, **other})
 
@@ -131,21 +159,45 @@ def contenders(sizes, optimiser, *, offline, lagging, decay, **options):
 def quick():
     """The first 10000 images, each for 0.8 ms; 100 and 50 hidden neurons."""
     return preset(
-        (784, 100, 50, 10), steps=8, images=5, shown=12, train=10_000, rate=0.6, factors=(1, 0.5, 0.5), std=0.07, decay=3e-4,
-        batch=8, updates=400, test=1000,
-    )  # fmt: skip
+        (784, 100, 50, 10),
+        steps=8,
+        images=5,
+        shown=12,
+        train=10_000,
+        rate=0.6,
+        factors=(1, 0.5, 0.5),
+        std=0.07,
+        decay=3e-4,
+        batch=8,
+        updates=400,
+        test=1000,
+    )
 
 
 def paper():
     """All images for 200 epochs, each for 1 ms, with ``tau`` 20 ms."""
     return preset(
-        (784, 300, 100, 10), steps=100, images=1, shown=12, train=None, rate=0.16, factors=(1, 0.2, 0.1), std=0.05, decay=1e-4,
-        batch=512, updates=23_400, test=10_000, tau=20 * ms, dt=0.01 * ms,
-    )  # fmt: skip
+        (784, 300, 100, 10),
+        steps=100,
+        images=1,
+        shown=12,
+        train=None,
+        rate=0.16,
+        factors=(1, 0.2, 0.1),
+        std=0.05,
+        decay=1e-4,
+        batch=512,
+        updates=23_400,
+        test=10_000,
+        tau=20 * ms,
+        dt=0.01 * ms,
+    )
 
 
 def preset(sizes, *, steps, images, shown, train, rate, factors, decay, batch, updates, test, **options):
-    """``rate`` per step; BPTT makes one step per stream, as long as all those that are judged (half of them) together."""
+    """``rate`` per step; BPTT makes one step per stream, as long as all those that are judged (half of them)
+    together.
+    """
     layers = zip(above(sizes), factors, strict=True)
     scales = {name: f for k, (layer, f) in enumerate(layers, 1) for name in (f"up{k}", f"{layer}.b")}
     rates = (rate, rate * BETA * steps * images / 2, rate / 100)
@@ -169,7 +221,8 @@ protocol = Protocol(
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
     published={
-        "fig. 2, LE (from memory, unchecked)": "98.0 ± 0.1 %, backpropagation 98.1 ± 0.1 %, after 200 epochs of the paper preset",
+        "fig. 2, LE (from memory, "
+        "unchecked)": "98.0 ± 0.1 %, backpropagation 98.1 ± 0.1 %, after 200 epochs of the paper preset"
     },
     rule="dendritic",
     drawn=figure,

@@ -1,8 +1,10 @@
-"""A convolutional network in latent equilibrium: kernels learn from a stream of images that follow each other without warning.
+"""A convolutional network in latent equilibrium: kernels learn from a stream of images that follow each other without
+warning.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549 (their convolutional networks are LeNet5, LeCun et al. 1998, Proc IEEE 86:2278). Every
-layer is a population of prospective neurons, and so is pooling: linear neurons, fixed weights, averages. Errors come back through
-the kernels that rates go up by, or, as the control, through random kernels that never learn.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549 (their convolutional networks are LeNet5, LeCun et al. 1998, Proc IEEE
+86:2278). Every layer is a population of prospective neurons, and so is pooling: linear neurons, fixed weights,
+averages. Errors come back through the kernels that rates go up by, or, as the control, through random kernels that
+never learn.
 """
 
 from dataclasses import replace
@@ -25,10 +27,22 @@ __all__ = ["network", "protocol"]
 
 
 def network(
-    image, channels, dense=(), outputs=10, *, size=5, kernel=normal(), weight=normal(), activation="tanh", feedback="symmetric",
-    beta=BETA, tau=10 * ms, dt=0.1 * ms,
-):  # fmt: skip
-    """Convolution and averages of 2 x 2 by turns, then dense layers: a :func:`~localplast.models.layers.layered` network.
+    image,
+    channels,
+    dense=(),
+    outputs=10,
+    *,
+    size=5,
+    kernel=normal(),
+    weight=normal(),
+    activation="tanh",
+    feedback="symmetric",
+    beta=BETA,
+    tau=10 * ms,
+    dt=0.1 * ms,
+):
+    """Convolution and averages of 2 x 2 by turns, then dense layers: a :func:`~localplast.models.layers.layered`
+    network.
 
     Parameters
     ----------
@@ -44,8 +58,8 @@ def network(
     kernel, weight : Random
         Numbers of the kernels and dense weights at first.
     feedback : str
-        ``'symmetric'`` or ``'random'``: fixed kernels and weights, drawn as those on the way up are. What pooling sends back
-        is symmetric in both.
+        ``'symmetric'`` or ``'random'``: fixed kernels and weights, drawn as those on the way up are. What pooling
+        sends back is symmetric in both.
 
     The other arguments are those of :func:`~localplast.models.latent_equilibrium.latent_equilibrium` and its output.
     """
@@ -54,10 +68,15 @@ def network(
     cells = {name: latent_equilibrium(activation=name, tau=tau) for name in (activation, "linear")}
     dense_layers = len(dense) + 1
     return layered(
-        sizes, [cells[name] for name in [activation, "linear"] * len(channels) + [activation] * len(dense)],
-        latent_equilibrium_output(beta=beta, tau=tau), dt=dt, weight=[*stages, *[weight] * dense_layers],
-        plastic=[True, False] * len(channels) + [True] * dense_layers, feedback=feedback, down=ways_back(stages, sizes, weight),
-    )  # fmt: skip
+        sizes,
+        [cells[name] for name in [activation, "linear"] * len(channels) + [activation] * len(dense)],
+        latent_equilibrium_output(beta=beta, tau=tau),
+        dt=dt,
+        weight=[*stages, *[weight] * dense_layers],
+        plastic=[True, False] * len(channels) + [True] * dense_layers,
+        feedback=feedback,
+        down=ways_back(stages, sizes, weight),
+    )
 
 
 def kernels(image, channels, size, weight):
@@ -87,7 +106,9 @@ def as_large(weight, fan_in):
 
 
 def figure(net, trials, before, after):
-    """The kernels that look at the image, before and after learning; two :class:`~localplast.network.network.Values`."""
+    """The kernels that look at the image, before and after learning; two
+    :class:`~localplast.network.network.Values`.
+    """
     import matplotlib.pyplot as plt
 
     drawn, axes = plt.subplots(2, len(before.weights["up1"]), figsize=(9, 2.6), constrained_layout=True)
@@ -139,7 +160,8 @@ protocol = Protocol(
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; LeCun et al. 1998, Proc IEEE 86:2278",
     presets={"quick": quick, "paper": paper},
     published={
-        "LE on MNIST (from memory, unchecked)": "98.90 ± 0.07 %, backpropagation 98.92 ± 0.07 %, both LeNet5 after 100 epochs",
+        "LE on MNIST (from memory, "
+        "unchecked)": "98.90 ± 0.07 %, backpropagation 98.92 ± 0.07 %, both LeNet5 after 100 epochs"
     },
     rule="dendritic",
     drawn=figure,

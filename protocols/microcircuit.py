@@ -1,8 +1,10 @@
-"""Bars in a dendritic microcircuit: errors live in apical dendrites, and learning goes on while patterns follow each other.
+"""Bars in a dendritic microcircuit: errors live in apical dendrites, and learning goes on while patterns follow each
+other.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 4 and figure 3 (after Sacramento et al. 2018, NeurIPS, arXiv:1810.11393): a
-square of 3 x 3 pixels shows a horizontal, a vertical or a diagonal bar. With prospective cells (latent equilibrium) the circuit
-learns however short a pattern is shown; the original one needs several of its time constants per pattern.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 4 and figure 3 (after Sacramento et al. 2018, NeurIPS,
+arXiv:1810.11393): a square of 3 x 3 pixels shows a horizontal, a vertical or a diagonal bar. With prospective cells
+(latent equilibrium) the circuit learns however short a pattern is shown; the original one needs several of its time
+constants per pattern.
 """
 
 from functools import partial
@@ -24,7 +26,18 @@ from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.loss import mse
 
-__all__ = ["STEP", "TARGETS", "bars", "basal_share", "circuit", "classes", "contenders", "figure", "protocol", "self_predicting"]
+__all__ = [
+    "STEP",
+    "TARGETS",
+    "bars",
+    "basal_share",
+    "circuit",
+    "classes",
+    "contenders",
+    "figure",
+    "protocol",
+    "self_predicting",
+]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -35,13 +48,24 @@ CELLS = {"hidden": sacramento_pyramidal, "inter": sacramento_interneuron, "out":
 
 
 def circuit(
-    sizes, *, prospective=True, activation="softplus", parameters=None, weight=None, down=None, lateral=None,
-    plastic=("up", "ip", "pi"), targets=TARGETS, dt=STEP * ms, cells=CELLS,
-):  # fmt: skip
-    """A dendritic microcircuit: layers of pyramidal cells, interneurons that predict the layer above, a teacher, a readout.
+    sizes,
+    *,
+    prospective=True,
+    activation="softplus",
+    parameters=None,
+    weight=None,
+    down=None,
+    lateral=None,
+    plastic=("up", "ip", "pi"),
+    targets=TARGETS,
+    dt=STEP * ms,
+    cells=CELLS,
+):
+    """A dendritic microcircuit: layers of pyramidal cells, interneurons that predict the layer above, a teacher, a
+    readout.
 
-    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``. With ``below``, ``hidden<l>`` and ``above`` following each
-    other, these projections make one circuit:
+    The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``. With ``below``, ``hidden<l>`` and ``above``
+    following each other, these projections make one circuit:
 
     ============ =================================== ======================================================
     projection   from, to                            weights
@@ -78,13 +102,15 @@ def circuit(
         Potentials of the output that the readout ``said`` shows as 0 and 1.
     dt : Quantity
     cells : mapping of str to callable
-        What makes the models of ``hidden``, ``inter`` and ``out``. An apical dendrite that keeps its inputs apart takes those of
-        ``pi`` as ``lateral`` and those of ``down`` as ``feedback``.
+        What makes the models of ``hidden``, ``inter`` and ``out``. An apical dendrite that keeps its inputs apart
+        takes those of ``pi`` as ``lateral`` and those of ``down`` as ``feedback``.
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target`` (potentials).
     """
     if len(sizes) < 3:
-        raise NetworkError(f"a circuit is an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more")
+        raise NetworkError(
+            f"a circuit is an input, hidden layers and an output; sizes={tuple(sizes)} needs three numbers or more"
+        )
     layers = ["sense", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
     cells = populations(layers, sizes, cells, parameters or {}, prospective=prospective, activation=activation)
     usual, (low, high), outputs, projections = uniform(1.0, fan_in=False), targets, sizes[-1], []
@@ -106,6 +132,7 @@ def circuit(
 
 def populations(layers, sizes, models, parameters, **form):
     """The cells of a :func:`circuit`, by name, with those of the ``parameters`` that they have."""
+
     def made(size, model):
         return Population(size, model, {k: v for k, v in parameters.items() if k in model.parameters})
 
@@ -121,7 +148,9 @@ def one_circuit(k, above, cells, down, lateral, plastic):
     here, inter = f"hidden{k}", f"inter{k}"
     share = predicted_share(cells[inter].values, cells[above].values)
     ip, pi = lateral or same_as(f"up{k + 1}", times=share), lateral or same_as(f"down{k}", times=-1.0)
-    beside, down_here = ("lateral", "feedback") if "feedback" in cells[here].model.free_variables else ("v_api", "v_api")
+    beside, down_here = (
+        ("lateral", "feedback") if "feedback" in cells[here].model.free_variables else ("v_api", "v_api")
+    )
     return [
         Projection(here, inter, weight=ip, plastic="ip" in plastic, name=f"ip{k}"),
         Projection(inter, here, weight=pi, target=beside, plastic="pi" in plastic, name=f"pi{k}"),
@@ -131,7 +160,9 @@ def one_circuit(k, above, cells, down, lateral, plastic):
 
 
 def predicted_share(inter, above):
-    """What is left of a basal potential in the soma of the layer above, over the same for dendrite and soma of an interneuron."""
+    """What is left of a basal potential in the soma of the layer above, over the same for dendrite and soma of an
+    interneuron.
+    """
     return basal_share(above) / float(inter["g_d"] / (inter["g_l"] + inter["g_d"]))
 
 
@@ -141,10 +172,12 @@ def basal_share(cell):
 
 
 def self_predicting(net, values):
-    """``values`` with lateral weights with which interneurons do as the layer above does, and cancel what it sends down.
+    """``values`` with lateral weights with which interneurons do as the layer above does, and cancel what it sends
+    down.
 
-    ``W_pi = -W_down`` and ``W_ip = W_up g_b (g_l + g_d) / (g_d (g_l + g_b + g_a))``, with ``W_up`` and the second sum those of the
-    layer above (``g_a = 0`` for the output): without a teacher apical potentials then rest at zero, for any input.
+    ``W_pi = -W_down`` and ``W_ip = W_up g_b (g_l + g_d) / (g_d (g_l + g_b + g_a))``, with ``W_up`` and the second sum
+    those of the layer above (``g_a = 0`` for the output): without a teacher apical potentials then rest at zero, for
+    any input.
 
     Parameters
     ----------
@@ -162,7 +195,9 @@ def self_predicting(net, values):
 
 
 def bars():
-    """The eight bars in a square of 3 x 3 pixels, ``(8, 9)``, and whether they lie, stand or slant: 0, 1, 2, ``(8,)``."""
+    """The eight bars in a square of 3 x 3 pixels, ``(8, 9)``, and whether they lie, stand or slant: 0, 1, 2,
+    ``(8,)``.
+    """
     row, slant = np.eye(3), np.eye(3).ravel()
     lying, standing = np.repeat(row, 3, axis=1), np.tile(row, (1, 3))
     return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
@@ -173,10 +208,11 @@ classes = partial(layered_classes, outputs=3, targets=TARGETS)
 
 
 def bars_task(*, steps, shown=100, targets=TARGETS):
-    """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one for ``shown``.
+    """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one
+    for ``shown``.
 
-    ``targets`` are those of :func:`~localplast.models.layers.stream`. The bars that are tested are those that are learned: there are
-    no others.
+    ``targets`` are those of :func:`~localplast.models.layers.stream`. The bars that are tested are those that are
+    learned: there are no others.
     """
     samples, labels = bars()
 
@@ -197,9 +233,10 @@ def bars_task(*, steps, shown=100, targets=TARGETS):
 def contenders(made, *, backend, offline=None):
     """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT.
 
-    ``offline``: how BPTT learns, by the name of a contender, as arguments of :class:`~localplast.study.compare.Contender`.
-    Feedback is random, and in one contender begins as the transpose of the weights onto the output. BPTT changes
-    ``up``; lateral weights, which are there to let dendrites rest and not to lower the loss, stay as they are.
+    ``offline``: how BPTT learns, by the name of a contender, as arguments of
+    :class:`~localplast.study.compare.Contender`. Feedback is random, and in one contender begins as the transpose of
+    the weights onto the output. BPTT changes ``up``; lateral weights, which are there to let dendrites rest and not
+    to lower the loss, stay as they are.
     """
     net, symmetric = made(), same_as("up2", transposed=True)
     lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
@@ -214,7 +251,8 @@ def contenders(made, *, backend, offline=None):
 
 
 def figure(net, trials, before, after):
-    """What the readout says of the first trial without a teacher, and apical potentials with one, before and after learning.
+    """What the readout says of the first trial without a teacher, and apical potentials with one, before and after
+    learning.
 
     ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
     """
@@ -222,7 +260,9 @@ def figure(net, trials, before, after):
 
     drawn, axes = plt.subplots(2, 2, figsize=(8, 4.6), sharex=True, sharey="row", constrained_layout=True)
     time = np.arange(1, trials.steps + 1) * float(net.dt / ms)
-    for (title, values), (upper, lower) in zip({"before learning": before, "after learning": after}.items(), axes.T, strict=True):
+    for (title, values), (upper, lower) in zip(
+        {"before learning": before, "after learning": after}.items(), axes.T, strict=True
+    ):
         silent, taught = (
             run(net, shown, values=values, backend="torch", record=["said.shown", "hidden1.v_api"])
             for shown in (trials.without(net.teachers), trials)
@@ -272,7 +312,9 @@ protocol = Protocol(
     summary="Bars in a dendritic microcircuit: apical dendrites hold the error, with and without latent equilibrium.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; Sacramento et al. 2018, NeurIPS, arXiv:1810.11393",
     presets={"quick": quick, "paper": paper},
-    published={"fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"},
+    published={
+        "fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"
+    },
     rule="dendritic",
     drawn=figure,
 )

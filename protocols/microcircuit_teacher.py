@@ -1,7 +1,7 @@
 """A dendritic microcircuit learns what another network does: teacher and student of the same size.
 
-Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2: a circuit of 30, 20 and 10 neurons learns the map of a feedforward
-network with random weights, while inputs come without a pause.
+Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2: a circuit of 30, 20 and 10 neurons learns the map of a
+feedforward network with random weights, while inputs come without a pause.
 """
 
 from functools import partial
@@ -33,7 +33,8 @@ def soft_relu(u):
 def undisturbed(net, weights, sense, phi=soft_relu):
     """Potentials of the output that a circuit comes to without a teacher, apical dendrites at rest.
 
-    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1``, ``up2`` and so on, ``(pre, post)``; ``phi`` makes rates of potentials.
+    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1``, ``up2`` and so on, ``(pre, post)``; ``phi`` makes
+    rates of potentials.
     """
     *hidden, out = [p for p in net.projections.values() if p.name.startswith("up")]
     for p in hidden:
@@ -46,12 +47,15 @@ def teaching_task(net, *, steps, patterns, shown=100, teacher=None, phi=soft_rel
 
     ``teacher`` holds its weights by name; default: those of a network like ``net`` that is drawn for each seed.
     """
+
     def presented(rng, trials, seed, patterns, steps):
         sense = rng.uniform(-1.0, 1.0, (trials, patterns, net.size("sense")))
         wanted = undisturbed(net, teacher or net.draw(seed + 1000).weights, sense, phi)
         return stream(sense, wanted, steps=steps)
 
-    return Task.drawn(name, partial(presented, patterns=patterns, steps=steps), partial(presented, patterns=1, steps=shown))
+    return Task.drawn(
+        name, partial(presented, patterns=patterns, steps=steps), partial(presented, patterns=1, steps=shown)
+    )
 
 
 def quick():

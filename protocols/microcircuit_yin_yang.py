@@ -1,7 +1,7 @@
 """Yin-Yang in a dendritic microcircuit: which part of the figure is a point in, learned online from a stream of points.
 
-The task is that of Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Microcircuits have learned it in Max et al., phaseless
-alignment learning, arXiv:2212.10249; here feedback is random and stays.
+The task is that of Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Microcircuits have learned it in Max et
+al., phaseless alignment learning, arXiv:2212.10249; here feedback is random and stays.
 """
 
 from functools import partial
@@ -22,8 +22,8 @@ __all__ = ["network", "points_task", "protocol"]
 def network(*, hidden=30, **options):
     """Five channels, ``hidden`` pyramidal cells, three outputs; all cells tanh.
 
-    Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small. ``options`` are
-    those of :func:`~localplast.protocols.microcircuit.circuit`.
+    Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small.
+    ``options`` are those of :func:`~localplast.protocols.microcircuit.circuit`.
     """
     weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
     return circuit((5, hidden, 3), activation="tanh", weight=weight, plastic=("up", "ip"), **options)
@@ -47,9 +47,11 @@ def points_task(*, steps, stream, shown=50):
     def tested(number, validation=None):
         points, labels = yin_yang(1000, number)
         return Task(
-            "microcircuit-yin-yang", training, lambda n, seed: present(points[:n, None], labels[:n, None], shown),
+            "microcircuit-yin-yang",
+            training,
+            lambda n, seed: present(points[:n, None], labels[:n, None], shown),
             validation=validation,
-        )  # fmt: skip
+        )
 
     return tested(40, tested(41))
 

@@ -1,8 +1,9 @@
 """NMDA bistability: a dendritic branch that stays depolarised in a drive that could not have depolarised it.
 
-The steady states come from a root finder (:mod:`localplast.analysis.bistability`), and a slow ramp of the drive, up and down, shows the
-hysteresis in simulation. The block has to be steep enough: with the gate of Jahr & Stevens (1990) nothing is bistable at -70 mV.
-Schiller & Schiller 2001, Curr Opin Neurobiol 11:343; Major, Larkum & Schiller 2013, Annu Rev Neurosci 36:1.
+The steady states come from a root finder (:mod:`localplast.analysis.bistability`), and a slow ramp of the drive, up
+and down, shows the hysteresis in simulation. The block has to be steep enough: with the gate of Jahr & Stevens (1990)
+nothing is bistable at -70 mV. Schiller & Schiller 2001, Curr Opin Neurobiol 11:343; Major, Larkum & Schiller 2013,
+Annu Rev Neurosci 36:1.
 """
 
 from dataclasses import dataclass
@@ -67,9 +68,11 @@ def static(highest):
             knees[number], drives[number] = np.asarray(each.knees), each.drives[::-1]
     drive = np.stack([each.drive(v) for each in branches])
     return labelled(
-        v=(("v",), v, "V"), drive=(("gate", "v"), np.where(drive < 1.2 * highest, drive, np.nan), "1"),
-        knee=(("gate", "side"), knees, "V"), drive_at_knee=(("gate", "side"), drives, "1"),
-    ).assign_attrs(gates="; ".join(GATES), sides="up (rising drive); down (falling drive)")  # fmt: skip
+        v=(("v",), v, "V"),
+        drive=(("gate", "v"), np.where(drive < 1.2 * highest, drive, np.nan), "1"),
+        knee=(("gate", "side"), knees, "V"),
+        drive_at_knee=(("gate", "side"), drives, "1"),
+    ).assign_attrs(gates="; ".join(GATES), sides="up (rising drive); down (falling drive)")
 
 
 def loops(conditions, run):
@@ -78,24 +81,33 @@ def loops(conditions, run):
     up = np.arange(2 * steps) < steps
     raster = np.stack([up, ~up], 1)
     drives = [Drive({"s_nmda_branch": sign * ramp / steps}, raster[:, [number]]) for number, sign in enumerate((1, -1))]
-    net, trials = scan(branch(), len(GATES), drives, dt=conditions.dt, parameters=blocks(GATES, np.arange(len(GATES)), "branch"))
+    net, trials = scan(
+        branch(), len(GATES), drives, dt=conditions.dt, parameters=blocks(GATES, np.arange(len(GATES)), "branch")
+    )
     record = run(net, trials, record=["cells.v_branch", "cells.s_nmda_branch"], every=max(1, steps // 1000))
     return labelled(
-        v=(("gate", "time"), traces(record, "v_branch"), "V"), drive=(("gate", "time"), traces(record, "s_nmda_branch"), "1"),
-        time=(("time",), record["cells"]["time"].values, "s"), ramp=(("constant",), [float(conditions.ramp)], "s"),
-    )  # fmt: skip
+        v=(("gate", "time"), traces(record, "v_branch"), "V"),
+        drive=(("gate", "time"), traces(record, "s_nmda_branch"), "1"),
+        time=(("time",), record["cells"]["time"].values, "s"),
+        ramp=(("constant",), [float(conditions.ramp)], "s"),
+    )
 
 
 def slopes():
-    found = [[float(critical_slope(gamma=shift * mV, E_leak=leak * mV) * mV) for leak in LEAKS] for shift in KNOWN_SLOPES]
+    found = [
+        [float(critical_slope(gamma=shift * mV, E_leak=leak * mV) * mV) for leak in LEAKS] for shift in KNOWN_SLOPES
+    ]
     return labelled(
-        leak=(("leak",), np.array(LEAKS) * mV, "V"), shift=(("shift",), np.array(list(KNOWN_SLOPES)) * mV, "V"),
+        leak=(("leak",), np.array(LEAKS) * mV, "V"),
+        shift=(("shift",), np.array(list(KNOWN_SLOPES)) * mV, "V"),
         critical=(("shift", "leak"), found, "1/mV"),
-    )  # fmt: skip
+    )
 
 
 def jumps(record):
-    """Drives at which the simulated branch jumps up, and falls, ``(gate, 2)``: where v changes most; NaN without knees."""
+    """Drives at which the simulated branch jumps up, and falls, ``(gate, 2)``: where v changes most; NaN without
+    knees.
+    """
     loop = record["loop"].to_dataset()
     rising = loop["time"].values < float(loop["ramp"][0])
     result = np.full((loop.sizes["gate"], 2), np.nan)
@@ -126,7 +138,9 @@ def draw_states(record, number, ax):
     for part, colour, label in ((rising, COLOURS[0], "drive rising"), (~rising, COLOURS[1], "drive falling")):
         ax.plot(loop["drive"][part], 1e3 * loop["v"][part], color=colour, lw=1.3, label=label)
     for drive in KNOWN.get(list(GATES)[number], ()):
-        ax.axvline(drive, color="0.3", lw=0.8, ls="--", label=None if drive > KNOWN["slope 0.08"][0] else "solved apart")
+        ax.axvline(
+            drive, color="0.3", lw=0.8, ls="--", label=None if drive > KNOWN["slope 0.08"][0] else "solved apart"
+        )
     ax.plot(still["drive_at_knee"], 1e3 * still["knee"], "ko", ms=4, label="knees")
 
 
@@ -134,7 +148,11 @@ def draw_slopes(found, ax):
     for shift, colour in zip(found["shift"].values, COLOURS, strict=False):
         label = f"shift {1e3 * shift:g} mV"
         ax.plot(1e3 * found["leak"], found["critical"].sel(shift=shift), color=colour, marker=".", lw=1.6, label=label)
-    gates = {"Jahr & Stevens 1990: 0.062": (0.062, ":"), "Polsky et al. 2009: 0.08": (0.08, "--"), "default: 0.087": (0.087, "-.")}
+    gates = {
+        "Jahr & Stevens 1990: 0.062": (0.062, ":"),
+        "Polsky et al. 2009: 0.08": (0.08, "--"),
+        "default: 0.087": (0.087, "-."),
+    }
     for name, (slope, line) in gates.items():
         ax.axhline(slope, color="0.5", lw=1, ls=line, label=name)
     legend(ax, loc="upper left")
@@ -150,11 +168,15 @@ def found(record):
         range_ = "({1:.2f}, {0:.2f})".format(*drives) if np.isfinite(drives).all() else "none"
         yield Finding(f"{name}: bistable drives", range_, known, apart)
         if np.isfinite(knees).all():
-            yield Finding(f"{name}: knees (mV)", "{:.1f}, {:.1f}".format(*knees), "{}, {}".format(*KNOWN_KNEES[name]), apart)
+            yield Finding(
+                f"{name}: knees (mV)", "{:.1f}, {:.1f}".format(*knees), "{}, {}".format(*KNOWN_KNEES[name]), apart
+            )
             yield Finding(
                 f"{name}: drives at which the simulated branch falls, and jumps up",
-                "({1:.2f}, {0:.2f})".format(*simulated[number]), known, "outside the range, by as much as the ramp is fast",
-            )  # fmt: skip
+                "({1:.2f}, {0:.2f})".format(*simulated[number]),
+                known,
+                "outside the range, by as much as the ramp is fast",
+            )
     for (shift, known), row in zip(KNOWN_SLOPES.items(), record["slope"]["critical"].values, strict=True):
         text = [" / ".join(f"{value:.4f}" for value in values) for values in (row, known)]
         yield Finding(f"critical slope (1/mV), shift {shift} mV, leak -80 / -75 / -70 / -65 mV", *text, apart)

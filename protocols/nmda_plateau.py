@@ -1,9 +1,9 @@
 """NMDA plateaus: what synapses on one branch add up to, against how many of them are active at once.
 
-Few synapses sum up nearly linearly; from some number on the branch stays depolarised for as long as enough receptors are open, and
-its plateau grows longer with the logarithm of the number, by ``tau_nmda*ln(n2/n1)``, while its amplitude hardly grows. With the
-gate of Jahr & Stevens every synapse adds less than the one before, and the end of a plateau is no edge.
-Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584.
+Few synapses sum up nearly linearly; from some number on the branch stays depolarised for as long as enough receptors
+are open, and its plateau grows longer with the logarithm of the number, by ``tau_nmda*ln(n2/n1)``, while its
+amplitude hardly grows. With the gate of Jahr & Stevens every synapse adds less than the one before, and the end of a
+plateau is no edge. Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584.
 """
 
 from dataclasses import dataclass, field
@@ -23,11 +23,17 @@ ONSET = 50 * ms
 #: The plateau lasts while the branch is above this.
 PLATEAU = -40 * mV
 GATES = {"Pagkalos et al. 2023 (default)": HIPPOCAMPAL, "Jahr & Stevens 1990": JAHR_STEVENS}
-#: The same equations by hand in Brian2, forward Euler, dt 0.05 ms: synapses to local and somatic peak (mV) and duration (ms).
+#: The same equations by hand in Brian2, forward Euler, dt 0.05 ms: synapses to local and somatic peak (mV) and duration
+#: (ms).
 BY_HAND = {
-    10: (13.8, 1.2, 0.0), 20: (26.9, 2.4, 0.0), 24: (32.8, 3.2, 7.3), 28: (39.4, 4.3, 19.7), 32: (45.7, 5.4, None),
-    40: (53.2, 6.6, 47.6), 60: (60.6, 7.8, 73.2),
-}  # fmt: skip
+    10: (13.8, 1.2, 0.0),
+    20: (26.9, 2.4, 0.0),
+    24: (32.8, 3.2, 7.3),
+    28: (39.4, 4.3, 19.7),
+    32: (45.7, 5.4, None),
+    40: (53.2, 6.6, 47.6),
+    60: (60.6, 7.8, 73.2),
+}
 #: Between which numbers of synapses the duration is held against the logarithm.
 BETWEEN = (40, 60)
 #: Of spikes and plateaus at the soma, from distal to proximal inputs, in mV: Major et al. 2008.
@@ -60,17 +66,23 @@ def scanned(conditions, run):
     rest, dims = float(model.parameters["E_leak_basal"]), ("gate", "synapses")
     kept = [conditions.synapses.index(count) for count in conditions.shown]
     found = labelled(
-        synapses=(("synapses",), counts, "1"), local=(dims, basal.max(-1) - rest, "V"), somatic=(dims, soma.max(-1) - rest, "V"),
+        synapses=(("synapses",), counts, "1"),
+        local=(dims, basal.max(-1) - rest, "V"),
+        somatic=(dims, soma.max(-1) - rest, "V"),
         duration=(dims, (basal > float(PLATEAU)).sum(-1) * float(conditions.dt), "s"),
-        spikes=(dims, spike_counts(record, len(gate)).reshape(shape), "1"), shown=(("shown",), list(conditions.shown), "1"),
-        v_basal=(("gate", "shown", "time"), basal[:, kept], "V"), time=(("time",), record["cells"]["time"].values, "s"),
+        spikes=(dims, spike_counts(record, len(gate)).reshape(shape), "1"),
+        shown=(("shown",), list(conditions.shown), "1"),
+        v_basal=(("gate", "shown", "time"), basal[:, kept], "V"),
+        time=(("time",), record["cells"]["time"].values, "s"),
         tau=(("constant",), [float(model.parameters["tau_nmda_basal"])], "s"),
-    )  # fmt: skip
+    )
     return {"synapses": found.assign_attrs(gates="; ".join(GATES))}
 
 
 def blocks(gates, chosen, where):
-    """The parameters of the magnesium block for every condition, of which ``chosen`` ``(condition,)`` counts through ``gates``."""
+    """The parameters of the magnesium block for every condition, of which ``chosen`` ``(condition,)`` counts through
+    ``gates``.
+    """
     return {f"{key}_nmda_{where}": Quantity([gate[key] for gate in gates.values()])[chosen] for key in HIPPOCAMPAL}
 
 
@@ -124,20 +136,26 @@ def found(record):
         what = f"{count} synapses: local (mV) / somatic (mV) / duration (ms)"
         yield Finding(what, " / ".join(f"{v:.3g}" for v in values), literature, hand)
     somatic = "{:.1f} to {:.1f}".format(*(1e3 * float(measured["somatic"].sel(synapses=count)) for count in BETWEEN))
-    yield Finding("plateau at the soma, 40 to 60 synapses (mV)", somatic, "{} to {}".format(*SOMATIC), "Major et al. 2008")
+    yield Finding(
+        "plateau at the soma, 40 to 60 synapses (mV)", somatic, "{} to {}".format(*SOMATIC), "Major et al. 2008"
+    )
     longer = float(np.diff(measured["duration"].sel(synapses=list(BETWEEN)))[0])
     law = 1e3 * float(measured["tau"][0]) * np.log(BETWEEN[1] / BETWEEN[0])
     yield Finding("plateau of 60 synapses longer than that of 40 by (ms)", 1e3 * longer, law, "tau ln(60/40)")
     yield Finding("somatic spikes", int(measured["spikes"].sum()), 0, hand)
     growth = [growth_beyond_first(record["synapses"].to_dataset().isel(gate=number)) for number in range(len(GATES))]
     yield Finding(
-        "most that a synapse adds, over what the first adds: default / Jahr & Stevens", "{:.2f} / {:.2f}".format(*growth),
-        "above 1 / 1", "supralinear only with a plateau",
-    )  # fmt: skip
+        "most that a synapse adds, over what the first adds: default / Jahr & Stevens",
+        "{:.2f} / {:.2f}".format(*growth),
+        "above 1 / 1",
+        "supralinear only with a plateau",
+    )
 
 
 def growth_beyond_first(measured):
-    """The largest slope of the local peak against the number of synapses, over the first: 1 where nothing is supralinear."""
+    """The largest slope of the local peak against the number of synapses, over the first: 1 where nothing is
+    supralinear.
+    """
     slope = np.diff(measured["local"].values) / np.diff(measured["synapses"].values)
     return slope.max() / slope[0]
 

@@ -1,7 +1,7 @@
 """Feedback weights align with forward weights, always on: noise in apical dendrites tells them what lies above.
 
-Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 3: a microcircuit of 5, 20, 10, 20 and 5 neurons, with random
-weights in both directions at first, is shown one pattern per millisecond.
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 3: a microcircuit of 5, 20, 10, 20 and 5
+neurons, with random weights in both directions at first, is shown one pattern per millisecond.
 """
 
 import numpy as np
@@ -19,7 +19,18 @@ from localplast.study.compare import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 
-__all__ = ["aligning", "angles", "contenders", "course", "figure", "learning", "logistic", "network", "protocol", "told"]
+__all__ = [
+    "aligning",
+    "angles",
+    "contenders",
+    "course",
+    "figure",
+    "learning",
+    "logistic",
+    "network",
+    "protocol",
+    "told",
+]
 
 SIZES = (5, 20, 10, 20, 5)
 CELLS = {"hidden": pal_pyramidal, "inter": sacramento_interneuron, "out": pal_output}
@@ -71,10 +82,11 @@ def of_kind(net, kind):
 
 
 def contenders(made, *, backend, offline=None, strength=1.0):
-    """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose; and BPTT, if ``offline``.
+    """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose; and BPTT, if
+    ``offline``.
 
-    ``offline`` is BPTT's optimiser; it changes ``up`` alone. ``strength`` is that of the transpose: with strong forward weights the
-    loop through a layer and back would amplify what interneurons do not cancel.
+    ``offline`` is BPTT's optimiser; it changes ``up`` alone. ``strength`` is that of the transpose: with strong
+    forward weights the loop through a layer and back would amplify what interneurons do not cancel.
     """
     net = made()
     fixed, lateral = of_kind(net, "down"), (*of_kind(net, "ip"), *of_kind(net, "pi"))
@@ -106,7 +118,9 @@ def angles(weights):
 def told(net, trials, after):
     """The angles of :func:`angles` after learning, in words."""
     found = angles({name: after.weights[name] for name in (*of_kind(net, "up"), *of_kind(net, "down"))})
-    return "angle between feedback and forward weights: " + ", ".join(f"{name} {angle:.1f}°" for name, angle in found.items())
+    return "angle between feedback and forward weights: " + ", ".join(
+        f"{name} {angle:.1f}°" for name, angle in found.items()
+    )
 
 
 def course(net, record):
@@ -116,7 +130,9 @@ def course(net, record):
     kept = {name: record[name]["weight"] for name in (*of_kind(net, "up")[1:], *of_kind(net, "down"))}
     drawn, ax = plt.subplots(figsize=(5, 3.4), constrained_layout=True)
     at, first = next(iter(kept.values()))["update"].values, net.draw(record.attrs["seed"]).weights
-    for (name, found), colour in zip(angles({k: [first[k], *w.values] for k, w in kept.items()}).items(), COLOURS, strict=False):
+    for (name, found), colour in zip(
+        angles({k: [first[k], *w.values] for k, w in kept.items()}).items(), COLOURS, strict=False
+    ):
         ax.plot([0, *at], found, color=colour, lw=1.6, label=name)
     ax.axhline(30, color="0.6", lw=0.8, ls=":")
     ax.set_ylim(0, 100)
@@ -132,7 +148,9 @@ def figure(net, trials, before, after):
     drawn, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharex=True, sharey=True, constrained_layout=True)
     for ax, (title, values) in zip(axes, {"before learning": before, "after learning": after}.items(), strict=True):
         for k, (name, colour) in enumerate(zip(of_kind(net, "down"), COLOURS, strict=False), 2):
-            ax.plot(values.weights[f"up{k}"].T.ravel(), values.weights[name].ravel(), ".", ms=3, color=colour, label=name)
+            ax.plot(
+                values.weights[f"up{k}"].T.ravel(), values.weights[name].ravel(), ".", ms=3, color=colour, label=name
+            )
         style(ax, title, "forward weight", "feedback weight" if values is before else "")
     legend(axes[0])
     return drawn
@@ -144,7 +162,8 @@ def network(**options):
 
 
 def quick():
-    """The published rates of feedback and number of steps, with patterns of 10 ms: jumps of the signal, which blur it, are rarer.
+    """The published rates of feedback and number of steps, with patterns of 10 ms: jumps of the signal, which blur
+    it, are rarer.
 
     Forward weights learn slower, and low-pass filtered with 1 ms: with the published 100 ms they overshoot here.
     """
@@ -177,7 +196,9 @@ protocol = Protocol(
     summary="Feedback weights of a deep microcircuit align with its forward weights, by noise that is always on.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 3",
     presets={"quick": quick, "paper": paper},
-    published={"fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"},
+    published={
+        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"
+    },
     rule="dendritic",
     told=told,
     drawn=figure,

@@ -1,7 +1,7 @@
 """An autoencoder of MNIST in a microcircuit whose feedback weights align: images are squeezed through a few cells.
 
-Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249. How much of the digits is left in the bottleneck says a linear
-classifier, which the network does not know of.
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249. How much of the digits is left in the bottleneck says
+a linear classifier, which the network does not know of.
 """
 
 import numpy as np
@@ -25,13 +25,23 @@ WIDTH, SIZES = 4, (49, 40, 10, 40, 49)
 
 def network(*, sigma=0.05, **options):
     """49 channels, 40, 10 and 40 pyramidal cells, 49 outputs; all cells tanh."""
-    return aligning(SIZES, **{
-        "activation": "tanh", "sigma": sigma, "weight": uniform(3.0), "down": uniform(1.0), "targets": (0.0, 1.0), **options,
-    })  # fmt: skip
+    return aligning(
+        SIZES,
+        **{
+            "activation": "tanh",
+            "sigma": sigma,
+            "weight": uniform(3.0),
+            "down": uniform(1.0),
+            "targets": (0.0, 1.0),
+            **options,
+        },
+    )
 
 
 def images_task(*, steps, patterns, images=5000):
-    """Streams of so many images, each for so many ``steps``; wanted of the output is the image itself. Tests show one each."""
+    """Streams of so many images, each for so many ``steps``; wanted of the output is the image itself. Tests show one
+    each.
+    """
     (train, _), (test, _) = mnist()
     train, held, test = (pooled(part, WIDTH) for part in (train[:images], train[-5000:], test))
 
@@ -49,7 +59,9 @@ def images_task(*, steps, patterns, images=5000):
 
 
 def separability(net, values, *, count=1000):
-    """Share of digits that a linear classifier tells from mean rates of the bottleneck; ``count`` images to fit, as many to test."""
+    """Share of digits that a linear classifier tells from mean rates of the bottleneck; ``count`` images to fit, as
+    many to test.
+    """
     _, (images, labels) = mnist()
     sense = pooled(images[: 2 * count], WIDTH)[:, None].repeat(60, axis=1)
     silent = stream(sense[:, :1], sense[:, :1], steps=60).without(net.teachers)
@@ -83,7 +95,9 @@ def preset(*, steps, patterns, batch, updates):
         network=net,
         task=images_task(steps=steps, patterns=patterns),
         loss=mse(),
-        optimiser=learning(net, up=(5.0, 5.0, 3.0, 0.5), ip=8.0, pi=4.0, down=30.0, alpha=2e-4, tau=0.1 * ms).halved(15000),
+        optimiser=learning(net, up=(5.0, 5.0, 3.0, 0.5), ip=8.0, pi=4.0, down=30.0, alpha=2e-4, tau=0.1 * ms).halved(
+            15000
+        ),
         batch=batch,
         updates=updates,
         test=200,

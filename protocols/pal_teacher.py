@@ -1,6 +1,8 @@
-"""A chain of three cells whose feedback has the wrong sign at first: it must turn round before the hidden weight can be learned.
+"""A chain of three cells whose feedback has the wrong sign at first: it must turn round before the hidden weight can
+be learned.
 
-Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 4ab: a teacher of the same size with weights of 2.
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, figure 4ab: a teacher of the same size with weights of
+2.
 """
 
 from functools import partial
@@ -43,7 +45,9 @@ def course(net, record):
     first = net.draw(record.attrs["seed"]).weights
     for name, colour in zip(("up1", "up2", "down1"), COLOURS, strict=False):
         kept = record[name]["weight"]
-        ax.plot([0, *kept["update"].values], [first[name].item(), *kept.values.ravel()], color=colour, lw=1.6, label=name)
+        ax.plot(
+            [0, *kept["update"].values], [first[name].item(), *kept.values.ravel()], color=colour, lw=1.6, label=name
+        )
     for level, line in ((0, "-"), (2, ":")):
         ax.axhline(level, color="0.6", lw=0.8, ls=line)
     legend(ax)
@@ -82,7 +86,9 @@ protocol = Protocol(
     summary="A chain of three cells learns from a teacher although its feedback has the wrong sign at first.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 4ab",
     presets={"quick": quick, "paper": paper},
-    published={"fig. 4ab": "feedback turns its sign and the student matches the teacher; not where it is fixed (no number)"},
+    published={
+        "fig. 4ab": "feedback turns its sign and the student matches the teacher; not where it is fixed (no number)"
+    },
     rule="dendritic",
     told=told,
     drawn=figure,

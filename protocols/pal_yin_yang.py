@@ -1,6 +1,7 @@
 """Yin-Yang in a microcircuit whose feedback weights align: which part of the figure is a point in.
 
-Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; the task: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
+Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; the task: Kriener, Göltz & Petrovici 2022, NICE,
+arXiv:2102.08211.
 """
 
 from functools import partial
@@ -24,13 +25,17 @@ TARGETS = (0.1, 1.0)
 
 
 def network(*, sigma=0.1, **options):
-    """Four channels, 30 pyramidal cells, three outputs; all tanh. Weights onto the output begin small, those of feedback do not."""
+    """Four channels, 30 pyramidal cells, three outputs; all tanh. Weights onto the output begin small, those of
+    feedback do not.
+    """
     weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
     return aligning((4, 30, 3), activation="tanh", weight=weight, sigma=sigma, targets=TARGETS, **options)
 
 
 def points_task(*, steps, stream, shown=100):
-    """Streams of so many points, each for so many ``steps``; in tests one point, for ``shown`` steps. Channels: x, y, 1-x, 1-y."""
+    """Streams of so many points, each for so many ``steps``; in tests one point, for ``shown`` steps. Channels: x, y,
+    1-x, 1-y.
+    """
     train = yin_yang(2000, 42)
 
     present = partial(classes, outputs=3, targets=TARGETS)
@@ -42,15 +47,19 @@ def points_task(*, steps, stream, shown=100):
     def tested(number, validation=None):
         points, labels = yin_yang(300, number)
         return Task(
-            "pal-yin-yang", training, lambda n, seed: present(points[:n, None], labels[:n, None], steps=shown),
+            "pal-yin-yang",
+            training,
+            lambda n, seed: present(points[:n, None], labels[:n, None], steps=shown),
             validation=validation,
-        )  # fmt: skip
+        )
 
     return tested(40, tested(41))
 
 
 def quick():
-    """32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly and fall."""
+    """32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly
+    and fall.
+    """
     net = network()
     optimiser = learning(net, up=(50.0, 1.0), ip=5.0, pi=5.0, down=50.0, alpha=2e-4, tau=1 * ms).halved(80 * 20 * 20)
     return preset(net, optimiser, steps=20, stream=20, batch=32, updates=240)
@@ -75,7 +84,9 @@ def preset(net, optimiser, *, steps, stream, batch, updates):
         updates=updates,
         test=300,
         hidden="hidden1",
-        rules=contenders(partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend=backend, offline=adam(0.01)),
+        rules=contenders(
+            partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend=backend, offline=adam(0.01)
+        ),
     )
 
 

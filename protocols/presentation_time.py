@@ -1,8 +1,9 @@
 """How long must a pattern be shown? Accuracy after learning against presentation time over ``tau``, prospective or not.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 3: a network whose rates lag behind learns from errors that are
-there only because an image has changed, unless every image is shown for many time constants; with latent equilibrium it does not
-matter. Only the ratio of the two times counts, so that here it is the membranes that change: every network sees the same stream.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 3 and figure 3: a network whose rates lag behind learns from
+errors that are there only because an image has changed, unless every image is shown for many time constants; with
+latent equilibrium it does not matter. Only the ratio of the two times counts, so that here it is the membranes that
+change: every network sees the same stream.
 """
 
 from dataclasses import replace
@@ -97,7 +98,9 @@ protocol = Protocol(
     summary="Short presentations do not hurt where rates are prospective: a sweep of presentation time over tau.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
-    published={"fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"},
+    published={
+        "fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"
+    },
     rule="dendritic",
     overview=figure,
 )

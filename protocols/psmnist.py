@@ -1,8 +1,8 @@
 """Sequential and permuted sequential MNIST: digits read one pixel per step, named after the last one.
 
-Le, Jaitly & Hinton 2015, arXiv:1504.00941; network and sizes of the ``paper`` presets those of DelayNet, Balafrej, Alibart &
-Rouat 2023, arXiv:2310.19067, as in the authors' code (their delays were drawn at random, and the best kept). The authors choose
-a network by 5000 validation images, which take no part here.
+Le, Jaitly & Hinton 2015, arXiv:1504.00941; network and sizes of the ``paper`` presets those of DelayNet, Balafrej,
+Alibart & Rouat 2023, arXiv:2310.19067, as in the authors' code (their delays were drawn at random, and the best
+kept). The authors choose a network by 5000 validation images, which take no part here.
 """
 
 from dataclasses import replace
@@ -46,7 +46,8 @@ def permutation(pixels):
 def pixel_trials(images, labels, rng=None, *, pool=1, permuted=True):
     """One pixel per step, row by row or in the order of :func:`permutation`, then one step of silence.
 
-    What an input gives in a step moves spikes in the next one: the last step is the one that the last pixel is heard in.
+    What an input gives in a step moves spikes in the next one: the last step is the one that the last pixel is heard
+    in.
 
     Parameters
     ----------
@@ -76,10 +77,11 @@ def pixel_trials(images, labels, rng=None, *, pool=1, permuted=True):
 
 
 def network(*, neurons=216, times=TIMES, radius=1.25, tau=20 * ms, v_th=0.5, dt=1 * ms):
-    """One channel, ``neurons`` recurrent cells, ten readouts; thresholds and biases learn per neuron, time constants are shared.
+    """One channel, ``neurons`` recurrent cells, ten readouts; thresholds and biases learn per neuron, time constants
+    are shared.
 
-    The cells are those of :func:`~localplast.protocols.delaynet.network`, with a ``drive`` that lasts for a step. ``times`` is
-    None for the same network without delay lines.
+    The cells are those of :func:`~localplast.protocols.delaynet.network`, with a ``drive`` that lasts for a step.
+    ``times`` is None for the same network without delay lines.
 
     Other arguments
     ---------------
@@ -95,19 +97,28 @@ def network(*, neurons=216, times=TIMES, radius=1.25, tau=20 * ms, v_th=0.5, dt=
         dt=dt,
         pixels=Input(1, "currents"),
         rec=Population(
-            neurons, cell, {"bias": np.zeros(neurons) / second, "v_th": np.full(neurons, v_th)},
+            neurons,
+            cell,
+            {"bias": np.zeros(neurons) / second, "v_th": np.full(neurons, v_th)},
             trainable={"tau_mem": TAU_LIMITS, "v_th": THRESHOLD_LIMITS, "bias": (None, None)},
         ),
         out=Population(
-            10, biased_readout(tau_out=tau), {"bias": np.zeros(10) / second},
+            10,
+            biased_readout(tau_out=tau),
+            {"bias": np.zeros(10) / second},
             trainable={"tau_out": TAU_LIMITS, "bias": (None, None)},
         ),
         projections=[
-            Projection("pixels", "rec", weight=uniform(np.sqrt(6 / neurons) * per_second(tau, dt), fan_in=False), target="drive"),
+            Projection(
+                "pixels",
+                "rec",
+                weight=uniform(np.sqrt(6 / neurons) * per_second(tau, dt), fan_in=False),
+                target="drive",
+            ),
             Projection("rec", "rec", weight=uniform(np.sqrt(6) / decay).scaled(radius / decay), delay=delay),
             Projection("rec", "out", weight=uniform(np.sqrt(6))),
         ],
-    )  # fmt: skip
+    )
 
 
 def per_second(tau, dt):
@@ -125,17 +136,37 @@ def quick(permuted=True):
     Rates are held near 20 Hz: under Adam alone they climb past 100 Hz within 400 updates, and what was learned is lost.
     """
     return preset(
-        permuted=permuted, pool=2, dt=4 * ms, neurons=64, learned=10_000, made=adam, learning_rate=2e-3, limit=0.1,
-        updates=500, test=1000, judged=cross_entropy() + rate(20, 1e-5), term=branching(1e-3),
-    )  # fmt: skip
+        permuted=permuted,
+        pool=2,
+        dt=4 * ms,
+        neurons=64,
+        learned=10_000,
+        made=adam,
+        learning_rate=2e-3,
+        limit=0.1,
+        updates=500,
+        test=1000,
+        judged=cross_entropy() + rate(20, 1e-5),
+        term=branching(1e-3),
+    )
 
 
 def paper(permuted=True):
     """All pixels at 1 ms, 216 neurons, 100 epochs of 859 updates, MADGRAD."""
     return preset(
-        permuted=permuted, pool=1, dt=1 * ms, neurons=216, learned=LEARNED, made=madgrad, learning_rate=1e-3, limit=0.1,
-        updates=85_900, test=10_000, judged=cross_entropy(), term=branching(1e-4, batch=True),
-    )  # fmt: skip
+        permuted=permuted,
+        pool=1,
+        dt=1 * ms,
+        neurons=216,
+        learned=LEARNED,
+        made=madgrad,
+        learning_rate=1e-3,
+        limit=0.1,
+        updates=85_900,
+        test=10_000,
+        judged=cross_entropy(),
+        term=branching(1e-4, batch=True),
+    )
 
 
 def preset(*, permuted, pool, dt, neurons, learned, made, learning_rate, limit, updates, test, judged, term):
@@ -168,6 +199,8 @@ protocol = Protocol(
         "sequential-quick": partial(quick, permuted=False),
         "sequential-paper": partial(paper, permuted=False),
     },
-    published={"DelayNet, permuted": "94.74 % with 49 476 parameters, the best of several runs, warm-started (authors' code)"},
+    published={
+        "DelayNet, permuted": "94.74 % with 49 476 parameters, the best of several runs, warm-started (authors' code)"
+    },
     rule="bptt",
 )

@@ -1,7 +1,7 @@
 """One neuron learns five spike times: a frozen input pattern, and a target train that its spikes are to match.
 
-Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2. Also what the other SuperSpike tasks are made of: spiking outputs that
-a van Rossum readout compares with target spikes, and whose loss is ``mse()`` against zero.
+Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2. Also what the other SuperSpike tasks are made of: spiking outputs
+that a van Rossum readout compares with target spikes, and whose loss is ``mse()`` against zero.
 """
 
 import numpy as np
@@ -65,7 +65,9 @@ def judged_trials(pattern, target, dt):
         Spikes that the output neurons are to send; they arrive at the readout, as the outputs do, in their own step.
     dt : Quantity
     """
-    return Trials({"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms)))
+    return Trials(
+        {"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms))
+    )
 
 
 def hidden_rules():

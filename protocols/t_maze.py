@@ -1,8 +1,9 @@
 """T-maze with delayed reward: cues on two sides, a wait, a turn, and only later the reward.
 
-The cues of evidence accumulation (Morcos & Harvey 2016, Nat Neurosci 19:1672; Bellec et al. 2020, Nat Commun 11:3625, fig. 3),
-as a task for actor and critic: nobody tells the network which turn was right, it is told after a while that a turn paid.
-In every step of the recall window the network turns one way or the other; Gumbel noise from the input ``dice`` draws which.
+The cues of evidence accumulation (Morcos & Harvey 2016, Nat Neurosci 19:1672; Bellec et al. 2020, Nat Commun 11:3625,
+fig. 3), as a task for actor and critic: nobody tells the network which turn was right, it is told after a while that
+a turn paid. In every step of the recall window the network turns one way or the other; Gumbel noise from the input
+``dice`` draws which.
 """
 
 from dataclasses import replace
@@ -39,14 +40,14 @@ def maze_trials(rng, n, *, cues=7, duration=2250 * ms, wait=300 * ms, dt=1 * ms)
     Returns
     -------
     Trials
-        Inputs ``cues``: bool ``(trial, time, 40)``; ``dice``: float ``(trial, time, 2)``, Gumbel noise in the recall window.
-        Target: int64 ``(trial,)``, the turn that is rewarded, 1 for right.
+        Inputs ``cues``: bool ``(trial, time, 40)``; ``dice``: float ``(trial, time, 2)``, Gumbel noise in the recall
+        window. Target: int64 ``(trial,)``, the turn that is rewarded, 1 for right.
         Weight: ``1/steps`` in the recall window, else 0.
     """
     trials = evidence.evidence_trials(rng, n, cues=cues, duration=duration, dt=dt)
     steps = evidence.steps(wait, dt) + 1  # the critic sees in the step after it that the reward came
     after = np.zeros((n, steps, 4 * evidence.GROUP), bool)
-    after[:, :, 3 * evidence.GROUP:] = rng.random((n, steps, evidence.GROUP)) < evidence.NOISE_RATE * float(dt)
+    after[:, :, 3 * evidence.GROUP :] = rng.random((n, steps, evidence.GROUP)) < evidence.NOISE_RATE * float(dt)
     spikes = np.concatenate([trials.inputs["cues"], after], axis=1)
     weight = np.concatenate([trials.weight, np.zeros(steps)])
     dice = np.zeros((*spikes.shape[:2], 2))
@@ -89,17 +90,21 @@ def task(*, duration, wait, dt=1 * ms, **options):
 
 def quick():
     """One cue, a short way to the turn and 50 ms from the turn to the reward."""
-    return preset(cues=1, duration=350 * ms, wait=50 * ms, neurons=60, tau_adapt=600 * ms, updates=400, batch=64, test=200)
+    return preset(
+        cues=1, duration=350 * ms, wait=50 * ms, neurons=60, tau_adapt=600 * ms, updates=400, batch=64, test=200
+    )
 
 
 def paper():
     """The cues, network and times of evidence accumulation."""
-    return preset(cues=7, duration=2250 * ms, wait=300 * ms, neurons=100, tau_adapt=2000 * ms, updates=4000, batch=64, test=512)
+    return preset(
+        cues=7, duration=2250 * ms, wait=300 * ms, neurons=100, tau_adapt=2000 * ms, updates=4000, batch=64, test=512
+    )
 
 
 def preset(*, cues, duration, wait, neurons, tau_adapt, updates, batch, test):
-    """Reward fades by a factor of 0.78 in 50 ms; without the small cost of the critic, which errs in every step, the hidden
-    neurons would learn to predict reward and not how to get it."""
+    """Reward fades by a factor of 0.78 in 50 ms; without the small cost of the critic, which errs in every step, the
+    hidden neurons would learn to predict reward and not how to get it."""
     return Preset(
         network=network(neurons=neurons, tau_adapt=tau_adapt),
         task=task(cues=cues, duration=duration, wait=wait),

@@ -1,9 +1,11 @@
-"""Patterns of relative spike times: one spike on each of a few channels, and only the times between them tell the classes apart.
+"""Patterns of relative spike times: one spike on each of a few channels, and only the times between them tell the
+classes apart.
 
-Synapses are weak and membranes short: a hidden neuron spikes where at least three of four spikes arrive together. Delays can
-bring the spikes of one class together (Hopfield 1995, Nature 376:33; Izhikevich 2006, Neural Comput 18:245); no weights can, so
-that few neurons with delays drawn at random see little. Delays are learned beside the weights, by the three-factor rule of
-e-prop or by BPTT (online and local: Vassallo & TaheriNejad, arXiv:2601.00668). The task is made for this comparison.
+Synapses are weak and membranes short: a hidden neuron spikes where at least three of four spikes arrive together.
+Delays can bring the spikes of one class together (Hopfield 1995, Nature 376:33; Izhikevich 2006, Neural Comput
+18:245); no weights can, so that few neurons with delays drawn at random see little. Delays are learned beside the
+weights, by the three-factor rule of e-prop or by BPTT (online and local: Vassallo & TaheriNejad, arXiv:2601.00668).
+The task is made for this comparison.
 """
 
 import numpy as np
@@ -20,7 +22,8 @@ from localplast.task.loss import cross_entropy, rate
 
 __all__ = ["network", "pattern_trials", "patterns", "protocol"]
 
-#: Spikes of a pattern lie within this time; a pattern begins between these two; a trial is long enough for the latest arrival.
+#: Spikes of a pattern lie within this time; a pattern begins between these two; a trial is long enough for the latest
+#: arrival.
 SPAN, EARLIEST, LATEST, DURATION = 25 * ms, 3 * ms, 23 * ms, 90 * ms
 #: Where delays are drawn from, and what learning keeps them in.
 LONGEST = 30 * ms
@@ -74,8 +77,8 @@ def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45
     longest : Quantity
         Delays start anywhere between zero and this, one per synapse, drawn anew for every seed.
     strongest : float, optional
-        What weights of ``cues_det`` are held below, of a threshold of 1. None: any sign and size, so that one pair of channels
-        makes a detector: BPTT then finds enough pairs among random delays, e-prop fewer than by learning them.
+        What weights of ``cues_det`` are held below, of a threshold of 1. None: any sign and size, so that one pair of
+        channels makes a detector: BPTT then finds enough pairs among random delays, e-prop fewer than by learning them.
     """
     drawn = uniform(longest / 2, mean=longest / 2, fan_in=False)
     return Network(
@@ -85,12 +88,15 @@ def network(*, classes=6, channels=4, hidden=30, longest=LONGEST, strongest=0.45
         out=Population(classes, leaky_readout(tau_out=1 * second)),
         projections=[
             Projection(  # two spikes together reach 0.9 of the threshold
-                "cues", "det", weight=normal(0.04, mean=0.42, fan_in=False),
-                bounds=None if strongest is None else (0.0, strongest), delay=synaptic(drawn, trainable=(0 * ms, LONGEST)),
+                "cues",
+                "det",
+                weight=normal(0.04, mean=0.42, fan_in=False),
+                bounds=None if strongest is None else (0.0, strongest),
+                delay=synaptic(drawn, trainable=(0 * ms, LONGEST)),
             ),
             Projection("det", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 def task(*, classes, channels):
@@ -104,9 +110,14 @@ def task(*, classes, channels):
 
 #: Adam's rate, and how often it halves until the end: tuned in ``quick`` on validation trials (``benchmarks/tune.py``).
 RATES = {
-    "BPTT": (5e-3, 0), "BPTT, reset cut": (5e-3, 0), "e-prop, symmetric": (5e-3, 0), "e-prop, random": (2e-2, 0),
-    "BPTT, delays frozen": (2e-2, 0), "e-prop, random, delays frozen": (2e-2, 0), "BPTT, no delays": (2e-2, 0),
-}  # fmt: skip
+    "BPTT": (5e-3, 0),
+    "BPTT, reset cut": (5e-3, 0),
+    "e-prop, symmetric": (5e-3, 0),
+    "e-prop, random": (2e-2, 0),
+    "BPTT, delays frozen": (2e-2, 0),
+    "e-prop, random, delays frozen": (2e-2, 0),
+    "BPTT, no delays": (2e-2, 0),
+}
 
 
 def optimiser(rate):

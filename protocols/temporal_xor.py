@@ -23,7 +23,8 @@ EARLY, LATE, SPREAD, ANSWER, DURATION = 5 * ms, 20 * ms, 5 * ms, 40 * ms, 80 * m
 def xor_trials(seed, *, inputs=100, dt=0.5 * ms):
     """The four trials of this task: early-early, early-late, late-early, late-late.
 
-    Half of the inputs form each volley. Every input spikes once, at a time within the volley that is its own and frozen.
+    Half of the inputs form each volley. Every input spikes once, at a time within the volley that is its own and
+    frozen.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""Dendritic prediction of somatic spiking: while a teacher moves the soma, the dendrite learns to foretell it from its inputs.
+"""Dendritic prediction of somatic spiking: while a teacher moves the soma, the dendrite learns to foretell it from
+its inputs.
 
-A frozen pattern of 200 Poisson inputs comes again and again; conductances on the soma pull it to the *matching potential* ``U_M``.
-Urbanczik & Senn 2014, Neuron 81:521, fig. 1B; numbers as in NEST's ``urbanczik_synapse_example``.
+A frozen pattern of 200 Poisson inputs comes again and again; conductances on the soma pull it to the *matching
+potential* ``U_M``. Urbanczik & Senn 2014, Neuron 81:521, fig. 1B; numbers as in NEST's ``urbanczik_synapse_example``.
 """
 
 import numpy as np
@@ -20,19 +21,28 @@ from localplast.task import Task, Trials
 from localplast.task.loss import mse
 
 __all__ = [
-    "conductances", "correlation", "figure", "low_pass", "matching_potential", "network", "potentials", "prediction",
-    "protocol", "taught_trials",
-]  # fmt: skip
+    "conductances",
+    "correlation",
+    "figure",
+    "low_pass",
+    "matching_potential",
+    "network",
+    "potentials",
+    "prediction",
+    "protocol",
+    "taught_trials",
+]
 
 C_M, PERIOD, LEAD, TAU_DELTA = 300 * pF, 200 * ms, 50 * ms, 100 * ms
 
 
 def conductances(t):
-    """What the teacher opens on the soma at the times ``t`` (seconds): ``(g_exc, g_inh)``, each ``(time,)``, in siemens.
+    """What the teacher opens on the soma at the times ``t`` (seconds): ``(g_exc, g_inh)``, each ``(time,)``, in
+    siemens.
 
-    NEST's example writes ``0.018 C`` and so on, and adds ten times that in every millisecond to a conductance which decays
-    within 3 ms: its soma feels 30 times as much. Taken as they are written these conductances would be 4 % of the soma's,
-    and the spikes of 100 repetitions would say too little about them.
+    NEST's example writes ``0.018 C`` and so on, and adds ten times that in every millisecond to a conductance which
+    decays within 3 ms: its soma feels 30 times as much. Taken as they are written these conductances would be 4 % of
+    the soma's, and the spikes of 100 repetitions would say too little about them.
     """
     swing = np.sin(2 * np.pi * np.asarray(t) / 0.1)
     per_ms = float(30 * C_M / ms)
@@ -64,8 +74,8 @@ def taught_trials(seed, noise, n, *, inputs=200, rate=10 * Hz, dt=0.5 * ms):
     Returns
     -------
     Trials
-        ``pattern``: bool ``(trial, time, inputs)``; ``exc``, ``inh`` (siemens) and ``dice``: float ``(trial, time, 1)``. Target:
-        the matching potential in mV ``(trial, time, 1)``.
+        ``pattern``: bool ``(trial, time, inputs)``; ``exc``, ``inh`` (siemens) and ``dice``: float
+        ``(trial, time, 1)``. Target: the matching potential in mV ``(trial, time, 1)``.
     """
     period, lead = (int(float(span / dt) + 0.5) for span in (PERIOD, LEAD))
     step = np.arange(-lead, period)
@@ -78,7 +88,9 @@ def taught_trials(seed, noise, n, *, inputs=200, rate=10 * Hz, dt=0.5 * ms):
 
     given = {"pattern": pattern[step % period], "exc": g_exc[:, None], "inh": g_inh[:, None]}
     dice = noise.random((n, len(step), 1))
-    return Trials({**{k: repeated(v) for k, v in given.items()}, "dice": dice}, repeated(target[:, None]), (step >= 0) / period)
+    return Trials(
+        {**{k: repeated(v) for k, v in given.items()}, "dice": dice}, repeated(target[:, None]), (step >= 0) / period
+    )
 
 
 def network(*, form="spikes", inputs=200, dt=0.5 * ms):
@@ -86,6 +98,7 @@ def network(*, form="spikes", inputs=200, dt=0.5 * ms):
 
     ``form`` is that of :func:`~localplast.models.urbanczik_senn`; the dice roll for nobody where there are no spikes.
     """
+
     def driven(name, target):
         return Projection(name, "cell", weight=1.0, target=target, plastic=False)
 
@@ -155,9 +168,10 @@ def figure(net, trials, before, after, **options):
 
     silent = trials.without(net.teachers)
     shown = {
-        "before learning": (silent, before), "after learning, with the teacher": (trials, after),
+        "before learning": (silent, before),
+        "after learning, with the teacher": (trials, after),
         "after learning, teacher off": (silent, after),
-    }  # fmt: skip
+    }
     drawn, axes = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True, constrained_layout=True)
     for (title, (presented, values)), ax in zip(shown.items(), axes, strict=True):
         potentials(prediction(net, presented, values, **options), ax, title=title)
@@ -170,12 +184,16 @@ def task(dt):
 
 
 def quick():
-    """Steps of 0.5 ms, a quarter of the published learning rate: less noise at the end, the same number of repetitions."""
+    """Steps of 0.5 ms, a quarter of the published learning rate: less noise at the end, the same number of
+    repetitions.
+    """
     return preset(dt=0.5 * ms, rate=3000 * pA**2)
 
 
 def paper():
-    """The published step of 0.1 ms and NEST's learning rate, ``15**2 * 0.17 * C``, for a trace of ``v_star`` (not ``v_den``)."""
+    """The published step of 0.1 ms and NEST's learning rate, ``15**2 * 0.17 * C``, for a trace of ``v_star`` (not
+    ``v_den``).
+    """
     return preset(dt=0.1 * ms, rate=12_000 * pA**2)
 
 
@@ -204,7 +222,9 @@ protocol = Protocol(
     summary="A dendrite learns to predict its soma: a frozen spike pattern, and a teacher that nudges with conductances.",
     reference="Urbanczik & Senn 2014, Neuron 81:521, fig. 1B",
     presets={"quick": quick, "paper": paper},
-    published={"fig. 1B": "after 100 repetitions V* follows U_M, and goes on to when the teacher is silent (no number)"},
+    published={
+        "fig. 1B": "after 100 repetitions V* follows U_M, and goes on to when the teacher is silent (no number)"
+    },
     rule="dendritic",
     drawn=figure,
 )

@@ -82,15 +82,21 @@ def network(*, hidden=120, dt=1 * ms):
     )
 
 
-#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set (``benchmarks/tune.py``).
+#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on the validation set
+#: (``benchmarks/tune.py``).
 RATES = {
-    "BPTT": (1e-2, 4), "BPTT, converged": (5e-3, 6), "e-prop, symmetric": (1e-2, 4), "e-prop, random": (5e-3, 4),
+    "BPTT": (1e-2, 4),
+    "BPTT, converged": (5e-3, 6),
+    "e-prop, symmetric": (1e-2, 4),
+    "e-prop, random": (5e-3, 4),
     "BPTT, hidden frozen": (1e-2, 0),
-}  # fmt: skip
+}
 
 
 def contenders(net, updates):
-    """What is compared everywhere, each at its own rate; and BPTT with twice the updates, after which nothing is gained."""
+    """What is compared everywhere, each at its own rate; and BPTT with twice the updates, after which nothing is
+    gained.
+    """
     rules = usual(net, feedback_std=0.03)
     longer = {"BPTT": rules.pop("BPTT"), "BPTT, converged": Contender(bptt(), "torch", updates=2 * updates)}
     return tuned({**longer, **rules}, RATES, updates)

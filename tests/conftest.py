@@ -33,7 +33,9 @@ FILES = {
 
 
 def pytest_configure():
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background of a script: tests press Ctrl-C
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in a job in the background of a script: tests press Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well
@@ -71,6 +73,7 @@ def pytest_runtest_setup(item):
 @pytest.fixture(scope="session")
 def built():
     """``built(name, size)``: a preset of a protocol, made once, if its files are there."""
+
     @functools.cache
     def make(name, size="quick"):
         if name in FILES:
@@ -82,7 +85,9 @@ def built():
 
 @pytest.fixture(scope="module", autouse=True)
 def _settled():
-    """Brian2 collects garbage in every run, and would look at each object of every package: what is there by now stays."""
+    """Brian2 collects garbage in every run, and would look at each object of every package: what is there by now
+    stays.
+    """
     gc.collect()
     gc.freeze()
 

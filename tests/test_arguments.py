@@ -1,4 +1,6 @@
-"""Malformed calls: each raises an error of this package that names the thing and says the cure, before anything is compiled."""
+"""Malformed calls: each raises an error of this package that names the thing and says the cure, before anything is
+compiled.
+"""
 
 import subprocess
 import sys
@@ -37,7 +39,10 @@ def driven():
     """A network that currents drive."""
     reader = neuron("dv/dt = (I - v)/tau : 1\nI : 1", receives="I")
     return lp.Network(
-        dt=1 * ms, drive=lp.Input(1, "currents"), out=lp.Population(1, reader), projections=[lp.Projection("drive", "out")]
+        dt=1 * ms,
+        drive=lp.Input(1, "currents"),
+        out=lp.Population(1, reader),
+        projections=[lp.Projection("drive", "out")],
     )
 
 
@@ -52,7 +57,9 @@ def changed(array, value, where=(0, 1, 0)):
 
 
 NET, PATH = network(), np.zeros((2, STEPS, 2))
-TASK = lp.Task.generated("two", lambda rng, n: lp.Trials({"cues": rng.random((n, STEPS, 3)) < 0.3}, rng.integers(0, 2, n)))
+TASK = lp.Task.generated(
+    "two", lambda rng, n: lp.Trials({"cues": rng.random((n, STEPS, 3)) < 0.3}, rng.integers(0, 2, n))
+)
 LEARNING = {"rule": bptt(), "optimiser": lp.adam(1e-3), "updates": 2, "backend": "torch"}
 
 
@@ -143,8 +150,10 @@ CALLS = {
     "rule as a function": (lambda: learn(rule=eprop), r"rule is .*the function eprop itself: call it, eprop\(...\)"),
     "optimiser as text": (lambda: learn(optimiser="adam"), "optimiser is .*text 'adam'"),
     "optimiser as a function": (lambda: learn(optimiser=lp.adam), r"call it, adam\(...\)"),
-    "optimiser in the rule's place": (lambda: learn(rule=lp.adam(1e-3)), "rule is .*an optimiser that is made: is it in the place"),
-    "rule in the optimiser's place": (lambda: learn(optimiser=bptt()), "optimiser is .*a rule that is made: is it in the place"),
+    "optimiser in the rule's "
+    "place": (lambda: learn(rule=lp.adam(1e-3)), "rule is .*an optimiser that is made: is it in the place"),
+    "rule in the optimiser's "
+    "place": (lambda: learn(optimiser=bptt()), "optimiser is .*a rule that is made: is it in the place"),
     "loss as text": (lambda: learn(loss="mse"), "loss is .*text 'mse'"),
     "loss as a function": (lambda: learn(loss=losses.mse), r"call it, mse\(...\)"),
     "regulariser alone": (lambda: learn(loss=losses.rate(10 * Hz, 1.0)), "loss is a loss that is made"),
@@ -214,7 +223,8 @@ CALLS = {
     "comparison of equal seeds": (lambda: compare(seeds=[1, 1]), "seeds is a list of different whole numbers"),
     "comparison of no seed": (lambda: compare(seeds=[]), "seeds is a list"),
     "comparison without probes": (lambda: compare(probes=0), "probes is a whole number, 1 or more"),
-    "comparison without a test": (lambda: compare(test=0), "test is a whole number of trials that rules are compared by, 1 or more"),
+    "comparison without a "
+    "test": (lambda: compare(test=0), "test is a whole number of trials that rules are compared by, 1 or more"),
     "comparison without workers": (lambda: compare(workers=0), "workers is a whole number"),
     "comparison at a layer": (lambda: compare(hidden="recc"), "hidden='recc' is no population; there are rec, out"),
     "comparison by a name": (lambda: compare(optimiser="adam"), "optimiser is .*text 'adam'"),
@@ -330,7 +340,8 @@ CALLS = {
     "kind of random weights": (lambda: Random("gauss", 0.0, 1.0, True), "kind of Random is 'normal' or 'uniform', not 'gauss'"),
     "negative spread": (lambda: lp.normal(-1.0), "weights cannot be spread by -1.0"),
     "complex weights of synapses": (lambda: weighted(weight=np.ones((3, 4)) * 1j), "weight .* is not made of finite numbers"),
-    "weights that are not numbers": (lambda: weighted(weight="normal"), "weight 'normal' is not made of finite numbers"),
+    "weights that are not "
+    "numbers": (lambda: weighted(weight="normal"), "weight 'normal' is not made of finite numbers"),
     "complex delay": (lambda: weighted(delay=lp.axonal(1j * ms)), "delay .* is not a time"),
     "mask of anything": (lambda: weighted(mask=np.full((3, 4), 0.5)), "mask .* is no bool array, nor a number from 0 to 1"),
     "complex mask": (lambda: weighted(mask=0.5j), "is no bool array"),
@@ -412,7 +423,8 @@ CALLS = {
     "learning rate as text": (lambda: lp.adam("1e-3"), r"learning_rate of adam\(\) is one number"),
     "learning rate not a number": (lambda: lp.rmsprop(NAN), r"learning_rate of rmsprop\(\) is one number"),
     "learning rate with a unit": (lambda: lp.momentum(1 * ms), r"learning_rate of momentum\(\)"),
-    "learning rate in another unit": (lambda: learn(optimiser=lp.adam(1 * ms)), r"of adam\(\) is in second, the weights of .* in 1"),
+    "learning rate in another "
+    "unit": (lambda: learn(optimiser=lp.adam(1 * ms)), r"of adam\(\) is in second, the weights of .* in 1"),
     "complex learning rate": (lambda: lp.madgrad(1j), r"learning_rate of madgrad\(\)"),
     "memory above one": (lambda: lp.adam(1e-3, beta1=1.5), r"beta1 of adam\(\) is one number, from 0 to 1"),
     "clipped to nothing": (lambda: lp.sgd(1.0).clipped("a"), "gradients cannot be clipped to 'a'"),
@@ -529,12 +541,20 @@ def test_a_malformed_call_says_what_is_wrong(case):
 
 def test_the_right_call_beside_each_wrong_one_runs():
     """Quantities where a number with a unit makes sense, and what is odd but legal."""
-    assert learn(batch=1, test=1, test_every=1, seed=np.int64(3), threads=1, dtype="float32")["metrics"].sizes["update"] == 3
+    assert (
+        learn(batch=1, test=1, test_every=1, seed=np.int64(3), threads=1, dtype="float32")["metrics"].sizes["update"]
+        == 3
+    )
     assert simulate(record=["rec.v"], every=3 * ms, threads=1)["rec"]["v"].sizes["time"] == 4
     assert learn(batch=2, threads=2, updates=1)["metrics"].sizes["update"] == 1
     assert spikes(RATES * Hz).attrs["loss"] > 0 and slope(weight=np.zeros(STEPS)).attrs["loss"] == 0
     assert np.isnan(slope(weight=np.zeros(STEPS)).attrs["accuracy"])
-    assert learn(task=lp.Task("bools", lambda *a: trials(np.array([True, False])), None), batch=2)["metrics"].sizes["update"] == 2
+    assert (
+        learn(task=lp.Task("bools", lambda *a: trials(np.array([True, False])), None), batch=2)["metrics"].sizes[
+            "update"
+        ]
+        == 2
+    )
     assert losses.rate(10 * Hz, 1.0, window=0.5 * second) == losses.rate(10, 1, window=0.5)
     check_backend("torch", "numpy")
 
@@ -543,9 +563,16 @@ def test_a_refractory_period_and_a_width_may_be_given_with_their_units():
     options = {"threshold": "v > v_th", "reset": "v = 0*mV", "method": "exact"}
     equations, numbers = "dv/dt = -v/tau : volt", {"tau": 20 * ms, "v_th": 10 * mV}
     named = lp.NeuronModel(
-        "cell", equations, {**numbers, "tau_ref": 5 * ms}, refractory="tau_ref", surrogate=surrogate.triangle("v_th"), **options
+        "cell",
+        equations,
+        {**numbers, "tau_ref": 5 * ms},
+        refractory="tau_ref",
+        surrogate=surrogate.triangle("v_th"),
+        **options,
     )
-    given = lp.NeuronModel("cell", equations, numbers, refractory=5 * ms, surrogate=surrogate.triangle(10 * mV), **options)
+    given = lp.NeuronModel(
+        "cell", equations, numbers, refractory=5 * ms, surrogate=surrogate.triangle(10 * mV), **options
+    )
     assert given.refractory == "tau_ref" and given.parameters["tau_ref"] == 5 * ms
 
     def found(model, backend):
@@ -563,7 +590,9 @@ def test_a_refractory_period_and_a_width_may_be_given_with_their_units():
 class TestWeightsWhileLearning:
     def test_they_are_kept_after_every_update(self):
         tree = learn(updates=3, record=["cues_rec.weight"])
-        assert tree["cues_rec"]["weight"].dims == ("update", "pre", "post") and tree["cues_rec"]["update"].values.tolist() == [1, 2, 3]
+        assert tree["cues_rec"]["weight"].dims == ("update", "pre", "post") and tree["cues_rec"][
+            "update"
+        ].values.tolist() == [1, 2, 3]
         assert np.all(np.any(np.diff(tree["cues_rec"]["weight"].values, axis=0), axis=(1, 2)))
         assert tree["rec_out"]["weight"].dims == ("pre", "post")
 
@@ -573,7 +602,9 @@ class TestWeightsWhileLearning:
         np.testing.assert_array_equal(NET.values_from(tree).weights["cues_rec"], learn(updates=5)["cues_rec"]["weight"])
 
     def test_those_of_a_simulation_are_those_it_ran_with(self):
-        np.testing.assert_array_equal(simulate(record=["cues_rec.weight"], seed=2)["cues_rec"]["weight"], NET.draw(2).weights["cues_rec"])
+        np.testing.assert_array_equal(
+            simulate(record=["cues_rec.weight"], seed=2)["cues_rec"]["weight"], NET.draw(2).weights["cues_rec"]
+        )
 
 
 def test_no_report_of_a_bug_is_asked_for():

@@ -26,7 +26,9 @@ SIGNS = np.array([1, 1, 1, 1, -1, -1])
 
 
 def network(bounded=True, mask=None):
-    """One projection between two numbers, one with a sign per neuron, one with a number per synapse and no upper bound."""
+    """One projection between two numbers, one with a sign per neuron, one with a number per synapse and no upper
+    bound.
+    """
     lowest = np.linspace(-0.3, 0.1, N * N_OUT).reshape(N, N_OUT)
     bounds = {"cues": (-0.5, 1.5), "rec": dale(SIGNS), "out": (lowest, None)} if bounded else {}
     return Network(
@@ -47,11 +49,7 @@ def trials(count=3):
 
 
 #: Every way in which weights change.
-PATHS = {
-    "brian2": Brian2Learner,
-    "torch": TorchLearner,
-    "torch, plain": TorchLearner,
-}
+PATHS = {"brian2": Brian2Learner, "torch": TorchLearner, "torch, plain": TorchLearner}
 
 
 def learned(path, net, rule, optimiser, values=None, given=None):

@@ -18,7 +18,9 @@ STEPS, SIZE, SIGNS = 60, 24, np.array([1, 1, 1, 1, 1, 1, -1, -1])
 
 
 def network():
-    """Full rows, rows with a hole (no autapses) and rows of single synapses, in one network, some with delays or bounds."""
+    """Full rows, rows with a hole (no autapses) and rows of single synapses, in one network, some with delays or
+    bounds.
+    """
     sparse = np.random.default_rng(4).random((8, SIZE)) < 0.2
     return Network(
         dt=1 * ms, cues=Input(8), noise=Input(8), rec=Population(SIZE, alif(tau_adapt=30 * ms, tau_ref=2 * ms)),

@@ -60,8 +60,10 @@ def test_order_in_memory_does_not_matter(path):
 
 def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeypatch):
     save_checkpoint(path, ARRAYS, {"update": 1})
+
     def fail(*_):
         raise OSError("disk gone")
+
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk gone"):
         save_checkpoint(path, ARRAYS, {"update": 2})

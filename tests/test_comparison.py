@@ -29,7 +29,10 @@ def network(recurrent=True):
     if recurrent:
         projections.insert(1, lp.Projection("rec", "rec"))
     return lp.Network(
-        dt=1 * ms, cues=lp.Input(6), rec=lp.Population(8, lif()), out=lp.Population(2, leaky_readout()),
+        dt=1 * ms,
+        cues=lp.Input(6),
+        rec=lp.Population(8, lif()),
+        out=lp.Population(2, leaky_readout()),
         projections=projections,
     )
 
@@ -55,7 +58,16 @@ def comparison():
         "random": lp.Contender(eprop(feedback="random"), "torch"),
     }  # fmt: skip
     return compare(
-        network(), TASK, rules, optimiser=lp.adam(1e-2), seeds=(0, 1), batch=2, updates=4, test=6, probes=2, target="numpy"
+        network(),
+        TASK,
+        rules,
+        optimiser=lp.adam(1e-2),
+        seeds=(0, 1),
+        batch=2,
+        updates=4,
+        test=6,
+        probes=2,
+        target="numpy",
     )
 
 
@@ -120,7 +132,9 @@ def test_only_feedback_of_its_own_has_an_angle(comparison):
     angles = comparison["feedback"]["angle"].sel(projection="rec_out")
     assert np.isnan(angles.sel(rule=["BPTT", "e-prop", "frozen"])).all()
     random = angles.sel(rule="random")
-    assert np.isfinite(random).all() and (random.isel(update=0) != random.isel(update=-1)).all()  # forward weights learn
+    assert (
+        np.isfinite(random).all() and (random.isel(update=0) != random.isel(update=-1)).all()
+    )  # forward weights learn
 
 
 def test_the_angle_of_feedback_to_its_forward_weights():
@@ -206,7 +220,9 @@ def test_compare_writes_table_figure_and_record(compared):
 
 @pytest.mark.thorough
 def test_local_rules_can_be_compared_on_torch(toy, tmp_path):
-    result = invoke("compare", "toy", "--seeds", "2", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path))
+    result = invoke(
+        "compare", "toy", "--seeds", "2", "--backend", "torch", "--batch", "3", "--updates", "2", "--out", str(tmp_path)
+    )
     assert "--batch 3 --backend torch" in result.output and "of 3 trials" in result.output
     assert len(list((tmp_path / "toy-quick" / "runs").glob("*.zarr"))) == 8
     tree = xr.open_datatree(tmp_path / "toy-quick" / "comparison.zarr", engine="zarr", consolidated=False)
@@ -273,7 +289,17 @@ def test_two_runs_side_by_side_share_one_display(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     rules = {"BPTT": bptt(), "cut": bptt(cut="reset")}
     compare(
-        network(), TASK, rules, optimiser=lp.adam(1e-2), seeds=(0,), batch=2, updates=4, test=6, probes=2, workers=2, show=True
+        network(),
+        TASK,
+        rules,
+        optimiser=lp.adam(1e-2),
+        seeds=(0,),
+        batch=2,
+        updates=4,
+        test=6,
+        probes=2,
+        workers=2,
+        show=True,
     )
     assert "BPTT, torch, seed 0" in capsys.readouterr().err
 

@@ -40,7 +40,8 @@ BAD = {
     ),
     "a coupling with no reverse": (
         lambda: coupling("soma", "tuft", 4 * nS, back=0 * nS),
-        "coupling of 'soma' and 'tuft': 4. nS one way and 0. S back has no reverse; ... one_way_coupling('soma', 'tuft', g)",
+        "coupling of 'soma' and 'tuft': 4. nS one way and 0. S back has no reverse; ... one_way_coupling('soma', "
+        "'tuft', g)",
     ),
     "two couplings": (
         lambda: cell(

@@ -17,7 +17,9 @@ from localplast.rules import bptt
 from localplast.study.scan import Drive, double_exponential, events, pulses, scan, spike_trains, traces
 
 DT = 0.05 * ms
-SPIKE = dict(g_rise=30 * nS, g_fall=14 * nS, theta=-40 * mV, rise=1.2 * ms, fall=2.4 * ms, pause=0.2 * ms, tau_ref=5 * ms)
+SPIKE = dict(
+    g_rise=30 * nS, g_fall=14 * nS, theta=-40 * mV, rise=1.2 * ms, fall=2.4 * ms, pause=0.2 * ms, tau_ref=5 * ms
+)
 
 
 def leaky(name="soma", C=50 * pF, g_leak=2.5 * nS, **options):
@@ -47,7 +49,8 @@ def test_what_comes_back_is_equations():
         "dv_soma/dt = (g_leak_soma*(E_leak_soma - v_soma) + g_soma_tuft*(v_tuft - v_soma) + I_soma)/C_soma : volt"
         " (unless refractory)",
         "I_soma : amp",
-        "dv_tuft/dt = (g_leak_tuft*(E_leak_tuft - v_tuft) + g_soma_tuft*(v_soma - v_tuft) + I_ampa_tuft + I_tuft)/C_tuft : volt",
+        "dv_tuft/dt = (g_leak_tuft*(E_leak_tuft - v_tuft) + g_soma_tuft*(v_soma - v_tuft) + I_ampa_tuft + "
+        "I_tuft)/C_tuft : volt",
         "I_tuft : amp",
         "I_ampa_tuft = g_ampa_tuft*s_ampa_tuft*(E_ampa_tuft - v_tuft) : amp",
         "ds_ampa_tuft/dt = -s_ampa_tuft/tau_ampa_tuft : 1",
@@ -56,7 +59,9 @@ def test_what_comes_back_is_equations():
 
 
 def native(model, current):
-    """``model`` run by Brian2 from its printed text, one neuron, ``current`` ``(time,)`` into the soma: state monitor, spikes."""
+    """``model`` run by Brian2 from its printed text, one neuron, ``current`` ``(time,)`` into the soma: state
+    monitor, spikes.
+    """
     b2.start_scope()
     clock = b2.Clock(dt=DT)
     given = b2.TimedArray(np.append(0.0, current[:-1]) * b2.amp, dt=DT)  # what is set in one step moves the next
@@ -95,7 +100,9 @@ def pair(**options):
 
 
 def attracted(times):
-    """Deviations from rest ``(compartment, time)`` under 100 pA into the tuft from rest on, by the matrix exponential."""
+    """Deviations from rest ``(compartment, time)`` under 100 pA into the tuft from rest on, by the matrix
+    exponential.
+    """
     capacities = np.array([200e-12, 50e-12])
     matrix = np.array([[-25e-9, 15e-9], [15e-9, -17.5e-9]]) / capacities[:, None]  # leak plus coupling on the diagonal
     rest = -np.linalg.solve(matrix, np.array([0, 100e-12]) / capacities)
@@ -111,12 +118,16 @@ def test_passive_compartments_relax_as_the_matrix_exponential():
     expected, rest = attracted(np.arange(1000) * 2e-5)
     assert rest[0] / rest[1] == pytest.approx(15 / 25, rel=1e-12)  # attenuation: the coupling over coupling and leak
     assert expected[0].max() > 1e-3
-    np.testing.assert_allclose(np.array(pushed(pair(method="rk4"), "v_soma", "v_tuft")) + 70e-3, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        np.array(pushed(pair(method="rk4"), "v_soma", "v_tuft")) + 70e-3, expected, rtol=0, atol=1e-12
+    )
 
 
 def test_a_coupling_of_the_wrong_sign_is_noticed():
     model = pair(method="rk4")
-    wrong = replace(model, equations=model.equations.replace("g_soma_tuft*(v_tuft - v_soma)", "g_soma_tuft*(v_soma - v_tuft)"))
+    wrong = replace(
+        model, equations=model.equations.replace("g_soma_tuft*(v_tuft - v_soma)", "g_soma_tuft*(v_soma - v_tuft)")
+    )
     assert np.abs(pushed(wrong, "v_soma")[0] + 70e-3 - attracted(np.arange(1000) * 2e-5)[0][0]).max() > 1e-4
 
 
@@ -125,7 +136,9 @@ def test_couplings_that_differ_by_direction():
     drive = [Drive({"I_tuft": 100 * pA}, np.ones(6000))]
     cases = {3 / 13: coupling("soma", "tuft", 6 * nS, back=3 * nS), 5 / 15: one_way_coupling("tuft", "soma", 5 * nS)}
     for expected, each in cases.items():
-        soma, tuft = look(cell("pair", leaky(g_leak=10 * nS), leaky("tuft"), couplings=[each]), 1, drive, "v_soma", "v_tuft")
+        soma, tuft = look(
+            cell("pair", leaky(g_leak=10 * nS), leaky("tuft"), couplings=[each]), 1, drive, "v_soma", "v_tuft"
+        )
         assert (soma[0, -1] + 70e-3) / (tuft[0, -1] + 70e-3) == pytest.approx(expected, rel=1e-6)
     assert tuft[0, -1] == pytest.approx(-70e-3 + 100e-12 / 2.5e-9, rel=1e-6)  # it does not feel the soma
 
@@ -149,7 +162,9 @@ def test_a_compartment_of_its_own_equations():
 
 
 def test_a_double_exponential_peaks_at_one():
-    model = cell("it", leaky(channels=[ampa(g=1 * nS, tau=5 * ms, rise=0.5 * ms)]), receives="s_ampa_soma", method="rk4")
+    model = cell(
+        "it", leaky(channels=[ampa(g=1 * nS, tau=5 * ms, rise=0.5 * ms)]), receives="s_ampa_soma", method="rk4"
+    )
     drive = [Drive({"s_ampa_soma": 1.0}, events(5 * ms, duration=30 * ms, dt=DT))]
     bare = replace(model, equations=model.equations.replace("peak_ampa_soma*", ""))
     opened, unscaled = (look(each, 1, drive, "open_ampa_soma")[0][0] for each in (model, bare))
@@ -161,8 +176,14 @@ def test_a_double_exponential_peaks_at_one():
 
 def test_nmda_follows_its_gate_and_its_gate_the_magnesium():
     """Into a held membrane flows what the published gates let through; without magnesium there is no gate."""
-    for options, alpha, gamma, Mg in [({}, 87, 10e-3, 1), (lp.channels.JAHR_STEVENS, 62, 0, 1), ({"Mg": 0.0}, 87, 10e-3, 0)]:
-        held = Compartment("soma", C=1e7 * pF, g_leak=0 * nS, E_leak=-40 * mV, channels=[nmda(g=2 * nS, tau=60 * ms, **options)])
+    for options, alpha, gamma, Mg in [
+        ({}, 87, 10e-3, 1),
+        (lp.channels.JAHR_STEVENS, 62, 0, 1),
+        ({"Mg": 0.0}, 87, 10e-3, 0),
+    ]:
+        held = Compartment(
+            "soma", C=1e7 * pF, g_leak=0 * nS, E_leak=-40 * mV, channels=[nmda(g=2 * nS, tau=60 * ms, **options)]
+        )
         wave = events(1 * ms, duration=3 * ms, dt=DT)
         (v,) = look(cell("it", held), 1, [Drive({"s_nmda_soma": 3.0}, wave)], "v_soma")
         current = np.diff(v[0])[19:21] / 5e-5 * 1e-5
@@ -190,7 +211,9 @@ def test_nmda_a_volt_away_is_a_number_on_both_backends(start):
 @pytest.mark.parametrize("length", [20 * ms, 50 * ms])
 def test_a_plateau_has_one_length_and_is_all_or_none(length):
     event = plateau(g=50 * nS, E=-10 * mV, theta=-45 * mV, duration=length, tau_ref=length + 20 * ms)
-    amplitudes = np.array([50, 118, 119, 150, 300, 600]) * pA  # 25 mV at 2.5 nS within 15 ms: 62.5 pA/(1 - exp(-15/20)), 118.5 pA
+    amplitudes = (
+        np.array([50, 118, 119, 150, 300, 600]) * pA
+    )  # 25 mV at 2.5 nS within 15 ms: 62.5 pA/(1 - exp(-15/20)), 118.5 pA
     wave = pulses(5 * ms, 15 * ms, duration=90 * ms, dt=DT)
     (v,) = look(cell("it", leaky(channels=[event])), 6, [Drive({"I_soma": amplitudes}, wave)], "v_soma")
     before, given = v[:, :-1], np.asarray(amplitudes)[:, None] * wave[:-1]
@@ -201,7 +224,9 @@ def test_a_plateau_has_one_length_and_is_all_or_none(length):
 
 
 def test_a_sodium_spike_is_two_pulses():
-    """The conductance seen from outside: 24 steps of the rise, 4 of pause, 48 of the fall, from the step after the event."""
+    """The conductance seen from outside: 24 steps of the rise, 4 of pause, 48 of the fall, from the step after the
+    event.
+    """
     model = cell("it", leaky(g_leak=10 * nS, channels=[na_spike(**SPIKE)]))
     wave = pulses(np.array([2, 12]) * ms, 1 * ms, duration=20 * ms, dt=DT)
     v, age = (x[0] for x in look(model, 1, [Drive({"I_soma": 3 * nA}, wave)], "v_soma", "age_na_soma"))
@@ -240,7 +265,8 @@ def test_noise_has_the_moments_of_an_ornstein_uhlenbeck_process():
     assert twin.mean() == pytest.approx(20e-12, abs=6e-12) and twin.std() == pytest.approx(50e-12, rel=0.05)
 
 
-# ---------------------------------------------------------------------------------------------- both backends, gradients
+# ---------------------------------------------------------------------------------------------- both backends,
+# gradients
 
 TARGETS = ("s_ampa_twig", "s_nmda_twig", "s_ampa_tuft", "s_gaba_soma")
 
@@ -263,7 +289,9 @@ def arbour(*, spiking):
         ],
         "twig": [na_spike(**SPIKE)],
     }
-    events = dict(threshold="v_soma > -50*mV", reset="v_soma = -60*mV", refractory="tau_ref", parameters={"tau_ref": 2 * ms})
+    events = dict(
+        threshold="v_soma > -50*mV", reset="v_soma = -60*mV", refractory="tau_ref", parameters={"tau_ref": 2 * ms}
+    )
     return cell(
         "arbour", leaky(C=200 * pF, g_leak=10 * nS, clamped=spiking, channels=calm["soma"]),
         leaky("tuft", channels=calm["tuft"]), leaky("twig", channels=calm["twig"]), channels=lively if spiking else {},
@@ -280,8 +308,12 @@ def network(model, targets, high, more=(), **nodes):
     rng = np.random.default_rng(0)
     sizes = [0.2 * high if "gaba" in target else high for target in targets]
     weights = [rng.uniform(0, size, (5, 2)) for size in sizes]
-    projections = [lp.Projection("cues", "it", weight=w, target=t, name=t) for w, t in zip(weights, targets, strict=True)]
-    net = lp.Network(dt=0.2 * ms, cues=lp.Input(5), it=lp.Population(2, model), projections=[*projections, *more], **nodes)
+    projections = [
+        lp.Projection("cues", "it", weight=w, target=t, name=t) for w, t in zip(weights, targets, strict=True)
+    ]
+    net = lp.Network(
+        dt=0.2 * ms, cues=lp.Input(5), it=lp.Population(2, model), projections=[*projections, *more], **nodes
+    )
     return net, rng
 
 
@@ -349,7 +381,9 @@ class TestPlateauCell:
     """What Schemmel et al. 2017 show in one cell; columns are conditions."""
 
     def look(self, *variables, **weights):
-        """Spikes and traces under a somatic pulse at 20 ms (nA), and volleys: basal at 20, apical at 22, oblique at 45 ms."""
+        """Spikes and traces under a somatic pulse at 20 ms (nA), and volleys: basal at 20, apical at 22, oblique at
+        45 ms.
+        """
         span = dict(duration=80 * ms, dt=DT)
         size = len(next(iter(weights.values())))
         drives = [Drive({"I_soma": np.array(weights.pop("soma", [0] * size)) * nA}, pulses(20 * ms, 3 * ms, **span))]
@@ -363,7 +397,9 @@ class TestPlateauCell:
         assert ((v > -30e-3).sum(1) * 0.05).tolist() == [0, 0, pytest.approx(30.0, abs=1.0)]
 
     def test_a_sodium_spike_reaches_the_soma_on_an_nmda_plateau_only(self):
-        spikes, basal, oblique = self.look("v_basal", "v_oblique", basal=[30.0, 0.0, 30.0, 30.0], oblique=[0.0, 45.0, 45.0, 15.0])
+        spikes, basal, oblique = self.look(
+            "v_basal", "v_oblique", basal=[30.0, 0.0, 30.0, 30.0], oblique=[0.0, 45.0, 45.0, 15.0]
+        )
         assert [len(s) for s in spikes] == [0, 0, 1, 0] and 45 < spikes[2][0] < 50
         assert (oblique.max(1) > -10e-3).tolist() == [False, True, True, False]
         assert ((basal > -30e-3).sum(1) * 0.05).tolist() == pytest.approx([50, 0, 50, 50], abs=2)

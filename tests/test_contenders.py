@@ -1,4 +1,6 @@
-"""Several networks in one comparison, on the same trials: each against its own BPTT, absent where it has no such part."""
+"""Several networks in one comparison, on the same trials: each against its own BPTT, absent where it has no such
+part.
+"""
 
 import numpy as np
 import pytest
@@ -53,9 +55,14 @@ def test_each_against_its_own_bptt(comparison):
     found = comparison["alignment"]["relative_error"]
     assert list(found["projection"].values) == ["cues_rec", "rec_rec", "rec_out", "rec.tau_mem"]
     there = np.isfinite(found).all(("seed", "update"))
-    absent = {rule: [p for p in found["projection"].values if not there.sel(rule=rule, projection=p)] for rule in FAMILIES}
+    absent = {
+        rule: [p for p in found["projection"].values if not there.sel(rule=rule, projection=p)] for rule in FAMILIES
+    }
     assert absent == {"e-prop": ["rec.tau_mem"], "feedforward": ["rec_rec", "rec.tau_mem"], "learns its leak": []}
-    assert float(found.sel(rule="feedforward").max()) == 0 and float(found.sel(rule="e-prop", projection="cues_rec").min()) > 0.01
+    assert (
+        float(found.sel(rule="feedforward").max()) == 0
+        and float(found.sel(rule="e-prop", projection="cues_rec").min()) > 0.01
+    )
     assert np.isfinite(comparison["hidden"]["cosine"]).all()
 
 
@@ -93,21 +100,49 @@ def test_one_may_need_more_updates():
     """Its own course, tested as often; the others have no value where they were not trained."""
     rules = {"BPTT": bptt(), "longer": lp.Contender(bptt(), "torch", optimiser=lp.adam(2e-2).halved(3), updates=7)}
     tree = compare(network(), TASK, rules, loss=LOSS, **{**SETTINGS, "updates": 4, "probes": 2})
-    assert list(tree["curves"]["update"].values) == [0, 2, 3, 4, 6] and list(tree["training"]["update"].values) == [1, 2, 3, 4, 5, 6]
+    assert list(tree["curves"]["update"].values) == [0, 2, 3, 4, 6] and list(tree["training"]["update"].values) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     tested = {rule: np.isfinite(tree["curves"]["test_loss"].sel(rule=rule)).values for rule in rules}
     for rule, where in {"BPTT": [1, 1, 0, 1, 0], "longer": [1, 0, 1, 0, 1]}.items():
         assert (tested[rule] == np.array(where, bool)).all()
         assert (np.isfinite(tree["hidden"]["cosine"].sel(rule=rule)) == np.array(where, bool)).all()
-    assert np.isnan(tree["training"]["loss"].sel(rule="BPTT")).sum() == 4 and np.isfinite(tree["training"]["loss"].sel(rule="longer")).all()
-    own, alone = rules["longer"], lp.run(
-        network(), TASK, backend="torch", rule=bptt(), optimiser=rules["longer"].optimiser, loss=LOSS, batch=2, updates=6, seed=1
+    assert (
+        np.isnan(tree["training"]["loss"].sel(rule="BPTT")).sum() == 4
+        and np.isfinite(tree["training"]["loss"].sel(rule="longer")).all()
     )
-    assert np.array_equal(tree["training"]["loss"].sel(rule="longer", seed=1), alone["metrics"]["loss"].dropna("update"))
-    assert list(tree["cost"]["updates"].values) == [4, 6] and list(tree["cost"]["optimiser"].values)[1] == own.optimiser.label
+    own, alone = (
+        rules["longer"],
+        lp.run(
+            network(),
+            TASK,
+            backend="torch",
+            rule=bptt(),
+            optimiser=rules["longer"].optimiser,
+            loss=LOSS,
+            batch=2,
+            updates=6,
+            seed=1,
+        ),
+    )
+    assert np.array_equal(
+        tree["training"]["loss"].sel(rule="longer", seed=1), alone["metrics"]["loss"].dropna("update")
+    )
+    assert (
+        list(tree["cost"]["updates"].values) == [4, 6]
+        and list(tree["cost"]["optimiser"].values)[1] == own.optimiser.label
+    )
     found = table(tree)
     assert found.titles[1:4] == ["trained on", "updates", "optimiser"] and "nan" not in str(found.rows)
     figures = [plot.comparison(tree), plot.details(tree)]
-    lines = [line for figure in figures for ax in figure.axes for line in ax.get_lines() if line.get_label() == "longer"]
+    lines = [
+        line for figure in figures for ax in figure.axes for line in ax.get_lines() if line.get_label() == "longer"
+    ]
     assert lines and all(np.isfinite(line.get_ydata()).sum() == 3 for line in lines if len(line.get_xdata()))
 
 
@@ -131,7 +166,9 @@ def test_the_report_shows_networks_and_references(monkeypatch, tmp_path):
         return Preset(network(), TASK, LOSS, learning_rate=1e-2, batch=2, updates=2, test=6, hidden="rec", **more)
 
     monkeypatch.setattr(protocols, "load", lambda name: Protocol("toy", "a test", "none", {"quick": quick}))
-    result = CliRunner().invoke(cli.app, ["compare", "toy", "--seeds", "1", "--out", str(tmp_path)], catch_exceptions=False)
+    result = CliRunner().invoke(
+        cli.app, ["compare", "toy", "--seeds", "1", "--out", str(tmp_path)], catch_exceptions=False
+    )
     assert "| feedforward | 5 lif | torch |" in result.output and "tosses a coin: 50.0 %" in result.output
     assert "| feedforward | rec_out |" in result.output and "| feedforward | rec_rec |" not in result.output
     tree = xr.open_datatree(tmp_path / "toy-quick" / "comparison.zarr", engine="zarr", consolidated=False)

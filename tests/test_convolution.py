@@ -1,4 +1,6 @@
-"""Convolutional weights against dense ones that hold the same numbers, against Torch by hand and central differences."""
+"""Convolutional weights against dense ones that hold the same numbers, against Torch by hand and central
+differences.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +28,9 @@ FORMS = {
 
 
 def synapses(form):
-    """``(pre, post, entry)`` of every synapse from the image to what is made of it, by hand; ``entry`` is flat in the kernel."""
+    """``(pre, post, entry)`` of every synapse from the image to what is made of it, by hand; ``entry`` is flat in the
+    kernel.
+    """
     image, made, shape = form.image, form.made, form.shape
     found = []
     for c, y, x in np.ndindex(made):
@@ -67,7 +71,9 @@ def currents(net, trials=2, steps=3, seed=1):
 
 
 def shown(net, signal, **options):
-    return lp.run(net, lp.Trials({"sense": signal}), backend="torch", record=["out.shown"], **options)["out"]["shown"].values
+    return lp.run(net, lp.Trials({"sense": signal}), backend="torch", record=["out.shown"], **options)["out"][
+        "shown"
+    ].values
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -75,7 +81,9 @@ def test_the_product_is_that_of_torch_and_of_dense_weights(form):
     net = single(form)
     kernel, signal = net.draw(0).weights["conv"], currents(net)
     images = torch.tensor(signal).reshape(-1, *form.image)
-    by_hand = torch.nn.functional.conv2d(images, torch.tensor(kernel), stride=form.stride, padding=form.padding, groups=form.groups)
+    by_hand = torch.nn.functional.conv2d(
+        images, torch.tensor(kernel), stride=form.stride, padding=form.padding, groups=form.groups
+    )
     found = shown(net, signal)
     np.testing.assert_allclose(found, by_hand.reshape(found.shape), rtol=0, atol=1e-14)
     np.testing.assert_allclose(found, signal @ dense(form, kernel), rtol=0, atol=1e-12)
@@ -109,7 +117,9 @@ def test_what_is_drawn_knows_its_fan_in():
         assert kernel.shape == (200, 4, 5, 5) and kernel.std() == pytest.approx(fan_in**-0.5, rel=0.02)
         np.testing.assert_array_equal(kernel, net.draw(3).weights["conv"])
         signal = currents(net, steps=1)
-        middle = shown(net, signal).reshape(-1, *image.ends[1])[..., 5:-5, 5:-5] if image.transposed else shown(net, signal)
+        middle = (
+            shown(net, signal).reshape(-1, *image.ends[1])[..., 5:-5, 5:-5] if image.transposed else shown(net, signal)
+        )
         assert middle.std() == pytest.approx(1.0, abs=0.05)
 
 
@@ -142,7 +152,12 @@ FIRST, SECOND = lp.convolution((2, 6, 5), 3, 3, padding=1), lp.convolution((3, 6
 def leaky():
     """A rate neuron that remembers."""
     return lp.NeuronModel(
-        "leaky", "dv/dt = (-v + I)/tau : 1\nI : 1", {"tau": 3 * ms}, output="tanh(v)", method="exponential_euler", receives="I"
+        "leaky",
+        "dv/dt = (-v + I)/tau : 1\nI : 1",
+        {"tau": 3 * ms},
+        output="tanh(v)",
+        method="exponential_euler",
+        receives="I",
     )
 
 
@@ -178,7 +193,9 @@ def test_gradients_through_time_are_central_differences_and_sums_of_dense_ones()
     assert found["second"]["gradient"].dims == ("channel", "image_channel", "row", "column")
     for name, entries in {"first": [(0, 0, 0, 0), (2, 1, 1, 2)], "second": [(0, 0, 1, 1), (3, 2, 0, 1)]}.items():
         for entry in entries:
-            assert found[name]["gradient"].values[entry] == pytest.approx(quotient(net, trials, values, name, entry), rel=1e-6)
+            assert found[name]["gradient"].values[entry] == pytest.approx(
+                quotient(net, trials, values, name, entry), rel=1e-6
+            )
     full = lp.gradient(twin, trials, bptt(), values=to_dense(net, twin, values))
     for name, form in (("first", FIRST), ("second", SECOND)):
         expected = shared(form, full[name]["gradient"].values)
@@ -187,6 +204,7 @@ def test_gradients_through_time_are_central_differences_and_sums_of_dense_ones()
 
 def quotient(net, trials, values, name, entry, h=1e-5):
     """The central difference of the loss."""
+
     def loss(step):
         weight = values.weights[name].copy()
         weight[entry] += step
@@ -225,7 +243,9 @@ SIZES = (72, 48, 12, 36, 3)
 def layers(weights=IMAGES, feedback="symmetric", down=None):
     """Convolution, pooling, convolution, dense."""
     hidden = [latent_equilibrium(activation=name) for name in ("tanh", "linear", "tanh")]
-    return layered(SIZES, hidden, latent_equilibrium_output(beta=0.1), feedback=feedback, weight=[*weights, lp.normal()], down=down)
+    return layered(
+        SIZES, hidden, latent_equilibrium_output(beta=0.1), feedback=feedback, weight=[*weights, lp.normal()], down=down
+    )
 
 
 def taught(steps=15, trials=2, seed=4):
@@ -239,7 +259,9 @@ def taught(steps=15, trials=2, seed=4):
 
 
 def dense_twin(net, feedback="symmetric", drop=()):
-    """The same network with dense weights, and its numbers; those of the projections in ``drop`` stay as they are drawn."""
+    """The same network with dense weights, and its numbers; those of the projections in ``drop`` stay as they are
+    drawn.
+    """
     twin, found = layers([lp.normal()] * 3, feedback), {}
     for name, weight in net.draw(0).weights.items():
         form = form_of(net.projections, net.projections[name])
@@ -257,7 +279,9 @@ WAYS = {"symmetric": ("symmetric", None), "random": ("random", back()), "learned
 
 
 def apart(net, twin, values):
-    """The largest relative error of the kernels' gradients, which should be those of dense weights, summed over what is shared."""
+    """The largest relative error of the kernels' gradients, which should be those of dense weights, summed over what
+    is shared.
+    """
     ours, theirs = lp.gradient(net, taught(), dendritic()), lp.gradient(twin, taught(), dendritic(), values=values)
     errors = []
     for p in net.plastic:
@@ -341,7 +365,11 @@ def test_rules_are_compared_on_kernels():
     course = {"optimiser": lp.adam(0.01), "loss": lp.losses.mse(), "batch": 2, "updates": 2, "test": 2, "probes": 1}
     tree = lp.compare(layers(), task(), rules, hidden="hidden1", show=False, **course)
     aligned, feedback = tree["alignment"]["cosine"].isel(seed=0), tree["feedback"]["cosine"].isel(seed=0)
-    assert float(aligned.sel(rule="LE", projection="up3").min()) > 0.5 > float(aligned.sel(rule="random", projection="up1").max())
+    assert (
+        float(aligned.sel(rule="LE", projection="up3").min())
+        > 0.5
+        > float(aligned.sel(rule="random", projection="up1").max())
+    )
     np.testing.assert_allclose(feedback.sel(rule="LE", projection=["up2", "up3", "up4"]), 1.0, rtol=0, atol=1e-12)
     assert np.abs(feedback.sel(rule="random", projection=["up3", "up4"])).max() < 0.9
     assert np.isfinite(tree["cost"]["bytes_per_synapse"].sel(projection="up1")).all()
@@ -377,7 +405,9 @@ def test_describe_says_that_sharing_is_not_local():
 ])  # fmt: skip
 def test_impossible_kernels(given, message):
     with pytest.raises(NetworkError) as raised:
-        lp.convolution(*given, groups=1 + (given[0] == (3, 4, 4)), weight=lp.same_as("x") if given[0] == (2, 4, 4) else None)
+        lp.convolution(
+            *given, groups=1 + (given[0] == (3, 4, 4)), weight=lp.same_as("x") if given[0] == (2, 4, 4) else None
+        )
     assert message in str(raised.value)
 
 
@@ -441,6 +471,8 @@ def test_a_kernel_onto_a_neuron_that_remembers_does_not_learn_by_traces():
         dt=1 * ms, sense=lp.Input(60, "currents"), a=lp.Population(36, slow), out=lp.Population(2, graded_readout()),
         projections=[lp.Projection("sense", "a", weight=FORMS["plain"], name="conv"), lp.Projection("a", "out", plastic=False)],
     )  # fmt: skip
-    with pytest.raises(UnsupportedError, match="'conv': places that share a kernel .* times a mismatch of 'a'.*use bptt"):
+    with pytest.raises(
+        UnsupportedError, match="'conv': places that share a kernel .* times a mismatch of 'a'.*use bptt"
+    ):
         lp.gradient(net, wanted(net), dendritic())
     assert np.abs(lp.gradient(net, wanted(net), bptt())["conv"]["gradient"]).max() > 0

@@ -46,14 +46,24 @@ def test_sgd_and_single_precision_take_less():
 
 
 KINDS = {
-    "axonal": (lp.axonal(np.full(4, 2) * ms, trainable=True), [8 * 6, 8 * 3], {"cues": 8 * (5 + 2), "rec": 8 * 2, "out": 0}),
-    "synaptic": (lp.synaptic(np.full((4, 5), 2) * ms, trainable=True), [8 * 11, 8 * 6], {"cues": 0, "rec": 8 * 2, "out": 0}),
+    "axonal": (
+        lp.axonal(np.full(4, 2) * ms, trainable=True),
+        [8 * 6, 8 * 3],
+        {"cues": 8 * (5 + 2), "rec": 8 * 2, "out": 0},
+    ),
+    "synaptic": (
+        lp.synaptic(np.full((4, 5), 2) * ms, trainable=True),
+        [8 * 11, 8 * 6],
+        {"cues": 0, "rec": 8 * 2, "out": 0},
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_learned_delays_are_counted(kind):
-    """Beside the weight's: a second gradient sum and filtered trace; the traces and Adam's numbers lie where the delay belongs."""
+    """Beside the weight's: a second gradient sum and filtered trace; the traces and Adam's numbers lie where the
+    delay belongs.
+    """
     delay, per_synapse, per_neuron = KINDS[kind]
     net = lp.Network(
         dt=1 * ms, cues=lp.Input(4), rec=lp.Population(5, lif()), out=lp.Population(2, leaky_readout()),
@@ -67,6 +77,7 @@ def test_learned_delays_are_counted(kind):
 
 def test_parameters_are_counted():
     """Of a time constant per neuron: Adam's two numbers and the gradient sum, beside its traces."""
+
     def counted(**options):
         net = lp.Network(
             dt=1 * ms, cues=lp.Input(4), rec=lp.Population(5, lif(), {"tau_mem": np.full(5, 20) * ms}, **options),
@@ -75,7 +86,9 @@ def test_parameters_are_counted():
         found = state_bytes(net, {"e-prop": eprop()}, lp.losses.cross_entropy(), lp.adam(1e-3))
         return float(found["bytes_per_neuron"].sel(rule="e-prop", node="rec")) / 8
 
-    assert counted(trainable={"tau_mem": (5 * ms, 50 * ms)}) - counted() == 2 + 1 + 2  # its eps, filtered by the readout
+    assert (
+        counted(trainable={"tau_mem": (5 * ms, 50 * ms)}) - counted() == 2 + 1 + 2
+    )  # its eps, filtered by the readout
 
 
 @linux
@@ -91,7 +104,11 @@ def test_memory_of_a_program_that_is_started():
     code = "import time; x = bytearray(100 * 2**20); time.sleep(0.1)"
     found = peak_memory(lambda: subprocess.run(["/bin/sh", "-c", f"exec '{sys.executable}' -c '{code}' & wait"]))
     assert found < 20 * MB  # the child of a child is not ours to see
-    other = peak_memory(lambda: subprocess.run(["/usr/bin/env", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=40"], stderr=subprocess.DEVNULL))
+    other = peak_memory(
+        lambda: subprocess.run(
+            ["/usr/bin/env", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=40"], stderr=subprocess.DEVNULL
+        )
+    )
     assert 60 * MB < other < 90 * MB
 
 

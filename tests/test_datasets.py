@@ -34,17 +34,32 @@ def digest(array):
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize("seed, n, classes, samples, labels", [
-    (42, 5000, [1681, 1702, 1617],
-     "f5a4054d56f2a058f8250fba7ff9720458e1625db7af78a295e45701745b2228",
-     "534d12acda4f9dbc7208a99d3646115a4aa7d74ca31d6d23f822079a568559b7"),
-    (41, 1000, [316, 336, 348],
-     "5eac358bdf2122763dce3703a79f3005e56e46a4db25ec329a07333d0f7b8093",
-     "5a4c2f605814a620f514c1091f10441ce562cd81e902ce701b3cf94ae7576f7d"),
-    (40, 1000, [350, 316, 334],
-     "7bab3ed668ed4992679cff6339fe21bfe7d0c921ddc6187eaa3bc6ef34b888d7",
-     "daa0f8f4e3b37b1ddec2afee22f09afb768f0e575f3f568e7469f1ebc6af73c1"),
-])
+@pytest.mark.parametrize(
+    "seed, n, classes, samples, labels",
+    [
+        (
+            42,
+            5000,
+            [1681, 1702, 1617],
+            "f5a4054d56f2a058f8250fba7ff9720458e1625db7af78a295e45701745b2228",
+            "534d12acda4f9dbc7208a99d3646115a4aa7d74ca31d6d23f822079a568559b7",
+        ),
+        (
+            41,
+            1000,
+            [316, 336, 348],
+            "5eac358bdf2122763dce3703a79f3005e56e46a4db25ec329a07333d0f7b8093",
+            "5a4c2f605814a620f514c1091f10441ce562cd81e902ce701b3cf94ae7576f7d",
+        ),
+        (
+            40,
+            1000,
+            [350, 316, 334],
+            "7bab3ed668ed4992679cff6339fe21bfe7d0c921ddc6187eaa3bc6ef34b888d7",
+            "daa0f8f4e3b37b1ddec2afee22f09afb768f0e575f3f568e7469f1ebc6af73c1",
+        ),
+    ],
+)
 def test_yin_yang_is_the_published_set_bit_for_bit(seed, n, classes, samples, labels):
     x, y = datasets.yin_yang(n, seed)
     assert x.shape == (n, 4) and x.dtype == np.float64 and y.dtype == np.int64
@@ -238,7 +253,9 @@ class TestNMNIST:
             train[:1].raster(1 * ms, 5, pool=3)
 
 
-@pytest.mark.parametrize("load, source", [(datasets.nmnist_small, "slayerPytorch"), (datasets.mnist1d, "greydanus/mnist1d")])
+@pytest.mark.parametrize(
+    "load, source", [(datasets.nmnist_small, "slayerPytorch"), (datasets.mnist1d, "greydanus/mnist1d")]
+)
 def test_what_cannot_be_downloaded_says_so(offline, load, source):
     load.cache_clear()
     with pytest.raises(DatasetError) as caught:

@@ -1,4 +1,6 @@
-"""Delays that cannot be, or are hardly meant: errors and warnings name the projection and the values, before anything runs."""
+"""Delays that cannot be, or are hardly meant: errors and warnings name the projection and the values, before anything
+runs.
+"""
 
 import warnings
 
@@ -32,8 +34,14 @@ def learned(kernel):
 
 
 KERNELS = {
-    "of a fixed delay": (lambda: axonal(2 * ms, kernel=triangle(3 * ms)), "its delay does not learn, so it has no triangle kernel"),
-    "a surrogate": (lambda: learned(surrogate()), r"is no kernel of a delay; write lp.delay.triangle\(...\) or gaussian"),
+    "of a fixed delay": (
+        lambda: axonal(2 * ms, kernel=triangle(3 * ms)),
+        "its delay does not learn, so it has no triangle kernel",
+    ),
+    "a surrogate": (
+        lambda: learned(surrogate()),
+        r"is no kernel of a delay; write lp.delay.triangle\(...\) or gaussian",
+    ),
     "width without unit": (lambda: learned(gaussian(3)), "the width 3 of its kernel is not a time from 0"),
     "negative width": (lambda: learned(gaussian(-3 * ms)), "the width .* is not a time from 0; write"),
     "final width in volts": (lambda: learned(triangle(3 * ms, final=1 * mV)), "the final width 1. . mvolt of"),
@@ -49,7 +57,10 @@ def test_kernels(case):
 
 
 LEARNED = {
-    "negative": ([1.0, -0.5, 2], r"1 of its delays cannot be, such as -0.5 steps; they lie between 0 and 10 steps of 1. ms"),
+    "negative": (
+        [1.0, -0.5, 2],
+        r"1 of its delays cannot be, such as -0.5 steps; they lie between 0 and 10 steps of 1. ms",
+    ),
     "nan": ([np.nan, np.nan, 2], "2 of its delays cannot be, such as nan steps"),
     "too long": ([1.0, 3, 12.5], "1 of its delays cannot be, such as 12.5 steps"),
 }
@@ -60,7 +71,10 @@ def test_learned_delays(case):
     """Where values are handed over: to simulate, to learn from, for a gradient, on both backends."""
     delays, message = LEARNED[case]
     net = network(axonal([1, 2, 3] * ms, trainable=(0 * ms, 10 * ms)))
-    values, expected = net.draw(0).replace_weights({}, {"cues_rec.delay": np.array(delays)}), f"^projection 'cues_rec': {message}"
+    values, expected = (
+        net.draw(0).replace_weights({}, {"cues_rec.delay": np.array(delays)}),
+        f"^projection 'cues_rec': {message}",
+    )
     for backend in ("torch", "brian2"):
         with pytest.raises(NetworkError, match=expected):
             lp.run(net, trials(), backend=backend, values=values, show=False)
@@ -68,7 +82,17 @@ def test_learned_delays(case):
         lp.gradient(net, trials(), bptt(), values=values)
     task = Task.generated("any", lambda rng, n: trials())
     with pytest.raises(NetworkError, match=expected):
-        lp.run(net, task, rule=bptt(), optimiser=lp.adam(1e-3), batch=2, updates=1, values=values, backend="torch", show=False)
+        lp.run(
+            net,
+            task,
+            rule=bptt(),
+            optimiser=lp.adam(1e-3),
+            batch=2,
+            updates=1,
+            values=values,
+            backend="torch",
+            show=False,
+        )
 
 
 def test_rounding_may_leave_the_bounds():
@@ -78,7 +102,9 @@ def test_rounding_may_leave_the_bounds():
     lp.run(net, trials(), backend="torch", values=values, show=False)
 
 
-@pytest.mark.parametrize("make, count", [(lambda: axonal([1, 30, 19] * ms), 4), (lambda: dendritic([1, 2, 20, 30] * ms), 6)])
+@pytest.mark.parametrize(
+    "make, count", [(lambda: axonal([1, 30, 19] * ms), 4), (lambda: dendritic([1, 2, 20, 30] * ms), 6)]
+)
 def test_what_never_arrives(make, count):
     message = f"^projection 'cues_rec': what {count} of its 12 synapses carry never arrives; delays reach 30 steps, a trial has 20 "
     with pytest.warns(LocalplastWarning, match=message):

@@ -24,7 +24,7 @@ from localplast.task import datasets
 needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
 
-# --- sequential MNIST ---------------------------------------------------------------------------------------------------
+# --- sequential MNIST -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ def test_a_pixel_a_step_in_either_order_then_silence(images):
 
 
 def test_a_coarser_picture_holds_means_of_squares(images):
-    coarse = psmnist.pixel_trials(images, np.arange(3), pool=2, permuted=False).inputs["pixels"][..., 0] * 0.3081 + 0.1307
+    coarse = (
+        psmnist.pixel_trials(images, np.arange(3), pool=2, permuted=False).inputs["pixels"][..., 0] * 0.3081 + 0.1307
+    )
     assert coarse.shape == (3, 14 * 14 + 1)
     assert coarse[1, 14 + 3] * 255 == pytest.approx(images[1, 2:4, 6:8].mean(), rel=1e-12)
     assert coarse[1, 14 + 3] * 255 != pytest.approx(images[1, 2:4, 7:9].mean(), rel=1e-3)
@@ -87,7 +89,9 @@ def test_the_published_network_has_its_number_of_parameters_delays_and_radius():
 
 
 def as_published(net, values, x, late=0):
-    """The published step by hand: ``u = a u + W x[t] + sum W n[t-d]``, ``u -= u_th n``, ``o = k o + W n``; spikes and o."""
+    """The published step by hand: ``u = a u + W x[t] + sum W n[t-d]``, ``u -= u_th n``, ``o = k o + W n``; spikes and
+    o.
+    """
     a = k = float(np.exp(-net.dt / (20 * ms)))
     delay = values.delays["rec_rec"].astype(int) + 1 + late
     w_in, w_rec = values.weights["pixels_rec"] * 0.02 * (1 - a), values.weights["rec_rec"] * a
@@ -118,14 +122,16 @@ def test_the_network_makes_the_spikes_of_the_published_step():
 @needs_mnist
 def test_a_run_of_psmnist_goes_on_where_it_stopped(tmp_path):
     built = psmnist.quick()
-    short = dict(batch=8, test=8, test_every=1, optimiser=built.optimiser, loss=built.loss, rule=bptt(), backend="torch")
+    short = dict(
+        batch=8, test=8, test_every=1, optimiser=built.optimiser, loss=built.loss, rule=bptt(), backend="torch"
+    )
     whole = lp.run(built.network, built.task, updates=2, **short)
     lp.run(built.network, built.task, updates=1, path=tmp_path / "part.zarr", **short)
     resumed = lp.run(built.network, built.task, updates=2, path=tmp_path / "part.zarr", resume=True, **short)
     xr.testing.assert_identical(whole["metrics"].to_dataset(), resumed["metrics"].to_dataset().load())
 
 
-# --- patterns of relative spike times -----------------------------------------------------------------------------------
+# --- patterns of relative spike times ---------------------------------------------------------------------------------
 
 
 def test_every_channel_spikes_once_at_the_times_of_its_class():
@@ -172,7 +178,9 @@ def test_two_spikes_at_the_strongest_synapses_are_not_enough_and_three_are():
     values = values.replace_weights({"cues_det": np.full((4, 2), 0.45)})
     raster = np.zeros((2, 10, 4), bool)
     raster[0, 3, :2] = raster[1, 3, :3] = True
-    counts = lp.run(net, lp.Trials({"cues": raster}), backend="torch", values=values, record=["det.raster"])["det"]["spikes"]
+    counts = lp.run(net, lp.Trials({"cues": raster}), backend="torch", values=values, record=["det.raster"])["det"][
+        "spikes"
+    ]
     np.testing.assert_array_equal(counts.sum(("time", "neuron")), [0, 2])
 
 
@@ -212,11 +220,13 @@ def test_the_local_rule_of_delays_is_automatic_differentiation_with_edges_cut():
     assert float(lp.distance(local, whole)["relative_error"].sel(projection="cues_det.delay")) > 1e-2
 
 
-# --- gradients of delays and parameters, compared ------------------------------------------------------------------------
+# --- gradients of delays and parameters, compared ---------------------------------------------------------------------
 
 
 def gradients(**variables):
-    nodes = {path: xr.Dataset({k: (("neuron",), np.array(v)) for k, v in found.items()}) for path, found in variables.items()}
+    nodes = {
+        path: xr.Dataset({k: (("neuron",), np.array(v)) for k, v in found.items()}) for path, found in variables.items()
+    }
     return xr.DataTree.from_dict({"/": xr.Dataset(), **nodes})
 
 
@@ -236,14 +246,16 @@ def test_the_alignment_with_bptt_has_an_entry_for_delays():
     built = temporal_patterns.quick()
     trials, values = built.task.testing(8, 0), built.network.draw(0)
     found = gradient_measures(built.network, values, trials, eprop(), built.loss, "det", 0)
-    local, exact = (lp.gradient(built.network, trials, rule, loss=built.loss, values=values) for rule in (eprop(), bptt()))
+    local, exact = (
+        lp.gradient(built.network, trials, rule, loss=built.loss, values=values) for rule in (eprop(), bptt())
+    )
     wanted = measures(local["cues_det"]["gradient_delay"].values, exact["cues_det"]["gradient_delay"].values)
     assert found["cosine.cues_det.delay"] == pytest.approx(wanted["cosine"], rel=1e-12)
     assert found["cosine.cues_det.delay"] != pytest.approx(found["cosine.cues_det"], rel=1e-3)
     assert found["cosine"] == pytest.approx(found["cosine.cues_det"], rel=1e-12)  # of weights only
 
 
-# --- devices ------------------------------------------------------------------------------------------------------------
+# --- devices ----------------------------------------------------------------------------------------------------------
 
 
 def recurrent(**options):
@@ -305,7 +317,9 @@ def test_a_checkpoint_goes_from_one_device_to_another():
     assert furthest(one.arrays(), two.arrays()) == 0
     before = two.arrays()
     one.train(labelled(1))
-    assert furthest(before, two.arrays()) == 0 and furthest(one.arrays(), two.arrays()) > 1e-4  # a copy, not the same memory
+    assert (
+        furthest(before, two.arrays()) == 0 and furthest(one.arrays(), two.arrays()) > 1e-4
+    )  # a copy, not the same memory
     two.train(labelled(1))
     assert furthest(one.arrays(), two.arrays()) < 1e-9
 
@@ -316,10 +330,14 @@ def test_a_run_hands_its_device_on(monkeypatch):
     options = dict(rule=bptt(), optimiser=adam(0.01), batch=4, updates=2, test=4, backend="torch")
     seen = []
     original = TorchLearner.__init__
-    monkeypatch.setattr(TorchLearner, "__init__", lambda self, *a, **k: (seen.append(k["device"]), original(self, *a, **k))[1])
+    monkeypatch.setattr(
+        TorchLearner, "__init__", lambda self, *a, **k: (seen.append(k["device"]), original(self, *a, **k))[1]
+    )
     lp.run(net, task, device="cpu:0", **options)
     assert seen == ["cpu:0"]
-    one, two = (lp.run(net, labelled(0), backend="torch", device=d, record=["rec.v"])["rec"]["v"] for d in ("cpu", "cpu:0"))
+    one, two = (
+        lp.run(net, labelled(0), backend="torch", device=d, record=["rec.v"])["rec"]["v"] for d in ("cpu", "cpu:0")
+    )
     np.testing.assert_array_equal(one, two)
 
 
@@ -348,7 +366,7 @@ def test_a_device_that_is_there_is_accepted(monkeypatch):
         run_options.check_device("cuda:2", "torch")
 
 
-# --- the command line ---------------------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def invoke(*arguments):
@@ -361,7 +379,9 @@ def invoke(*arguments):
 def toy(monkeypatch):
     """A protocol whose own rule is BPTT."""
     task = lp.Task.generated("noise", lambda rng, n: labelled(rng.integers(1000), n))
-    made = Preset(recurrent(), task, lp.losses.cross_entropy(), learning_rate=0.01, batch=2, updates=4, test=4, hidden="rec")
+    made = Preset(
+        recurrent(), task, lp.losses.cross_entropy(), learning_rate=0.01, batch=2, updates=4, test=4, hidden="rec"
+    )
     toy = Protocol("toy", "a toy", "none", {"quick": lambda: made}, rule="bptt")
     monkeypatch.setattr(protocols, "load", lambda name: toy)
 

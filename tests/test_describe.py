@@ -1,4 +1,6 @@
-"""What rules say of themselves: the equations, where values are stored, the cost, and LaTeX that a typesetter accepts."""
+"""What rules say of themselves: the equations, where values are stored, the cost, and LaTeX that a typesetter
+accepts.
+"""
 
 import functools
 import re
@@ -26,7 +28,11 @@ def recurrent(model, readout=None, delay=None):
     strength = normal(1 * lp.mV if model.name == "cuba_lif" else 1.0)
     links = [Projection("cues", "rec", weight=strength, delay=delay), Projection("rec", "out")]
     return Network(
-        dt=1 * ms, cues=Input(4), rec=Population(5, model), out=Population(2, readout or leaky_readout()), projections=links
+        dt=1 * ms,
+        cues=Input(4),
+        rec=Population(5, model),
+        out=Population(2, readout or leaky_readout()),
+        projections=links,
     )
 
 
@@ -133,8 +139,10 @@ def test_stored_is_what_outlives_a_step():
 def test_the_equations_of_eprop():
     text = str(rules.eprop(feedback="random").describe(sample(), cross_entropy(), optimiser=lp.adam(1e-3)))
     for line in (
-        "elig = psi*(-beta*primed_a + eps_v)", "L_j = sum_k B_jk*error_k", "error_k = exp(y_k)/sum_l exp(y_l) - target_k",
-        "gradient = L*filtered_v + gradient", "psi = 0.3*clip(1 - abs(x)/v_th, 0, 1)*int(not_refractory)", "m = 0.1*g + 0.9*m",
+        "elig = psi*(-beta*primed_a + "
+        "eps_v)", "L_j = sum_k B_jk*error_k", "error_k = exp(y_k)/sum_l exp(y_l) - target_k",
+        "gradient = L*filtered_v + "
+        "gradient", "psi = 0.3*clip(1 - abs(x)/v_th, 0, 1)*int(not_refractory)", "m = 0.1*g + 0.9*m",
         "2 (eps_a, filtered_v) per synapse; besides it: gradient sum 1 (gradient), optimiser 2 (m, s)",
         "its presynaptic neuron (cues): eps_v", "third factor (learning signal): L", "lag: 0 steps",
     ):  # fmt: skip
@@ -155,7 +163,9 @@ def test_the_equations_of_eprop():
 def test_how_the_signal_travels(feedback, words):
     found = rules.eprop(feedback=feedback).describe(sample())
     assert words in str(found)
-    assert ("not local in a strict sense" in str(found)) == (feedback in ("symmetric", "sign") if isinstance(feedback, str) else False)
+    assert ("not local in a strict sense" in str(found)) == (
+        feedback in ("symmetric", "sign") if isinstance(feedback, str) else False
+    )
     assert ("learned feedback 1 (B)" in str(found)) == (feedback == "learned" if isinstance(feedback, str) else False)
 
 
@@ -186,7 +196,9 @@ def test_rules_that_are_not_local():
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_every_sample_suits_some_rule(kind):
-    rule = {"local": rules.decolle(), "spikes": rules.superspike(), "dendrites": rules.dendritic()}.get(kind, rules.eprop(feedback="random"))
+    rule = {"local": rules.decolle(), "spikes": rules.superspike(), "dendrites": rules.dendritic()}.get(
+        kind, rules.eprop(feedback="random")
+    )
     assert rule.describe(sample(kind)).audit.local
 
 
@@ -240,7 +252,10 @@ def test_symbols():
     assert math_name("psi", "j") == r"\psi_{j}" and math_name("late2_psi", "j") == r"\left[\psi_{j}\right]_{t-2}"
     assert escape("a_b & 5 %") == r"a\_b \& 5 \%"
     latex = rules.eprop().describe(sample()).latex()
-    assert r"e_{ij} &\leftarrow \psi_{j} \left(" in latex and r"g_{ij} &\leftarrow L_{j} \bar{e}^{\mathrm{v}}_{ij} + g_{ij}" in latex
+    assert (
+        r"e_{ij} &\leftarrow \psi_{j} \left(" in latex
+        and r"g_{ij} &\leftarrow L_{j} \bar{e}^{\mathrm{v}}_{ij} + g_{ij}" in latex
+    )
 
 
 def test_notebooks():

@@ -36,7 +36,10 @@ def noisy():
 def presented(net, n):
     """``n`` times the same trial."""
     rates = np.full((n, STEPS // 2, 3), 300.0) * Hz
-    return lp.Trials({"cues": lp.Poisson(rates, 2) if net.inputs["cues"].kind == "spikes" else np.ones((n, STEPS, 3))}, np.zeros((n, STEPS, 2)))
+    return lp.Trials(
+        {"cues": lp.Poisson(rates, 2) if net.inputs["cues"].kind == "spikes" else np.ones((n, STEPS, 3))},
+        np.zeros((n, STEPS, 2)),
+    )
 
 
 def task(net):
@@ -50,13 +53,18 @@ def learn(net, backend, rule=None, **options):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_inputs_are_drawn_anew_in_every_update_and_from_the_seed(backend):
-    losses = [learn(spiking(), backend, seed=seed, values=spiking().draw(0))["metrics"]["loss"].values for seed in (0, 0, 1)]
+    losses = [
+        learn(spiking(), backend, seed=seed, values=spiking().draw(0))["metrics"]["loss"].values for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(losses[0], losses[1])
     assert len(np.unique(np.concatenate(losses[1:]))) == 8
 
 
 def test_noise_is_drawn_anew_in_every_update_and_from_the_seed():
-    losses = [learn(noisy(), "torch", bptt(), seed=seed, values=noisy().draw(0))["metrics"]["loss"].values for seed in (0, 0, 1)]
+    losses = [
+        learn(noisy(), "torch", bptt(), seed=seed, values=noisy().draw(0))["metrics"]["loss"].values
+        for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(losses[0], losses[1])
     assert len(np.unique(np.concatenate(losses[1:]))) == 8
 
@@ -66,7 +74,9 @@ def test_noise_is_drawn_anew_in_every_update_and_from_the_seed():
 def test_every_trial_and_every_chunk_has_dice_of_its_own(make, backend, monkeypatch):
     monkeypatch.setattr(simulate, "BLOCK_NUMBERS", 2 * STEPS * 3)  # two trials at a time
     net = make()
-    seen = [lp.run(net, presented(net, 5), backend=backend, record=["out.v"], seed=s)["out"]["v"].values for s in (0, 0, 1)]
+    seen = [
+        lp.run(net, presented(net, 5), backend=backend, record=["out.v"], seed=s)["out"]["v"].values for s in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(seen[0], seen[1])
     each = np.concatenate(seen[1:]).reshape(10, -1)
     assert len(np.unique(each, axis=0)) == 10

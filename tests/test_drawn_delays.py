@@ -53,7 +53,9 @@ def test_as_given():
 def test_read_back(tmp_path):
     net = network(synaptic(DRAWN, trainable=(0 * ms, 9 * ms)))
     net.save(tmp_path / "net.json")
-    assert np.array_equal(Network.load(tmp_path / "net.json").draw(2).delays["cues_rec"], net.draw(2).delays["cues_rec"])
+    assert np.array_equal(
+        Network.load(tmp_path / "net.json").draw(2).delays["cues_rec"], net.draw(2).delays["cues_rec"]
+    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
@@ -62,13 +64,17 @@ def test_gradients(backend):
     trials = Trials({"cues": np.random.default_rng(0).random((2, 30, 5)) < 0.3}, np.ones((2, 30, 2)))
     delays = net.draw(4).delays["cues_rec"]
     given = network(synaptic(delays * ms, trainable=(0 * ms, 9 * ms)))
-    found, expected = (lp.gradient(n, trials, eprop(), loss=mse(), backend=backend, seed=4)["cues_rec"] for n in (net, given))
+    found, expected = (
+        lp.gradient(n, trials, eprop(), loss=mse(), backend=backend, seed=4)["cues_rec"] for n in (net, given)
+    )
     for name in ("gradient", "gradient_delay"):
         scale = np.abs(expected[name].values).max()
         assert scale > 0 and np.abs(found[name].values - expected[name].values).max() < 1e-12 * scale
 
 
-@pytest.mark.parametrize("drawn", [uniform(0.5), uniform(6 * ms, mean=5 * ms), uniform(6 * mV, mean=5 * mV, fan_in=False)])
+@pytest.mark.parametrize(
+    "drawn", [uniform(0.5), uniform(6 * ms, mean=5 * ms), uniform(6 * mV, mean=5 * mV, fan_in=False)]
+)
 def test_drawn_as_times(drawn):
     with pytest.raises(NetworkError, match="projection 'cues_rec': draw delays as times, without fan-in"):
         network(axonal(drawn))

@@ -146,7 +146,9 @@ def test_a_branching_process_is_recovered(m):
 
 
 def test_input_hides_in_the_ratio_and_not_in_the_slope():
-    found = branching(as_raster(branching_process(np.random.default_rng(4), 0.9, drive=5.0, start=50)), lags=(1, 3)).isel(lag=0)
+    found = branching(
+        as_raster(branching_process(np.random.default_rng(4), 0.9, drive=5.0, start=50)), lags=(1, 3)
+    ).isel(lag=0)
     assert abs(found["slope"] - 0.9) < 3 * found["slope_error"] and found["slope_error"] < 0.02
     assert found["ratio"] - 0.9 > 10 * found["ratio_error"]
 
@@ -171,7 +173,9 @@ def test_subsampling_flattens_one_slope_and_not_the_fit():
 
 def test_the_standard_error_is_the_spread_of_repetitions():
     rng = np.random.default_rng(7)
-    found = [branching(as_raster(branching_process(rng, 0.9, drive=3.0, start=30, trials=10, steps=200))) for _ in range(40)]
+    found = [
+        branching(as_raster(branching_process(rng, 0.9, drive=3.0, start=30, trials=10, steps=200))) for _ in range(40)
+    ]
     spread = np.std([f["slope"][0] for f in found])
     assert np.mean([f["slope_error"][0] for f in found]) == pytest.approx(spread, rel=0.35)
 

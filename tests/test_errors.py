@@ -1,4 +1,6 @@
-"""Bad input is refused when it is made, by a message that names the object, the value, what is legal and the way out."""
+"""Bad input is refused when it is made, by a message that names the object, the value, what is legal and the way
+out.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +28,9 @@ from localplast.task.loss import mse
 
 
 def model(equations="dv/dt = -v/tau : volt", *, parameters=None, **options):
-    return NeuronModel(name="cell", equations=equations, parameters=parameters or {"tau": 5 * ms, "v_th": 1 * mV}, **options)
+    return NeuronModel(
+        name="cell", equations=equations, parameters=parameters or {"tau": 5 * ms, "v_th": 1 * mV}, **options
+    )
 
 
 def spiking(**options):
@@ -44,7 +48,8 @@ MODELS = {
     ),
     "unit of a threshold": (
         lambda: model(threshold="v > 1"),
-        r"unit mismatch in the threshold: Expression 'v - 1' uses inconsistent units \('v' has unit V; '1' has unit 1\)",
+        r"unit mismatch in the threshold: Expression 'v - 1' uses inconsistent units \('v' has unit V; '1' has unit "
+        r"1\)",
     ),
     "unit of a reset": (
         lambda: spiking(reset="v = 0"),
@@ -69,7 +74,8 @@ MODELS = {
     ),
     "unknown variable": (
         lambda: model("dv/dt = -v/tau + q/tau : volt"),
-        r"unknown variable 'q' in the equation 'dv/dt = -v/tau \+ q/tau'; give it a value in parameters=\{'q': ...\} or declare",
+        r"unknown variable 'q' in the equation 'dv/dt = -v/tau \+ q/tau'; give it a value in parameters=\{'q': ...\} "
+        r"or declare",
     ),
     "unknown variable in a threshold": (
         lambda: model(threshold="v > v_thresh"), r"unknown variable 'v_thresh' in the threshold; give it a value",
@@ -86,9 +92,11 @@ MODELS = {
         lambda: model(reset="v = 0*mV"), r"a reset but no threshold; add threshold='v > v_th' or drop the reset",
     ),
     "reset that does not parse": (lambda: spiking(reset="v = = 3*mV"), r"the reset 'v = = 3\*mV' does not parse"),
-    "equations that do not parse": (lambda: model("dv/dt = -v/tau + : volt"), r"the equations do not parse: invalid syntax"),
+    "equations that do not "
+    "parse": (lambda: model("dv/dt = -v/tau + : volt"), r"the equations do not parse: invalid syntax"),
     "equations that are none": (lambda: model("nonsense"), r"the equations do not parse: .*\nnonsense\n\^"),
-    "threshold that does not parse": (lambda: model(threshold="v > > 1*mV"), r"the threshold 'v > > 1\*mV' does not parse"),
+    "threshold that does not "
+    "parse": (lambda: model(threshold="v > > 1*mV"), r"the threshold 'v > > 1\*mV' does not parse"),
     "unknown method": (
         lambda: model(method="eular"), r"unknown integration method 'eular'; Brian2 has euler, exact, exponential_euler",
     ),
@@ -132,7 +140,9 @@ def test_a_model_that_means_nothing_is_refused(case):
         make()
 
 
-@pytest.mark.parametrize("threshold", ["v", "v == 1*mV", "v != v_th", "v > 1*mV > 0*mV", "v > v_th and v < 2*v_th", "not (v > v_th)"])
+@pytest.mark.parametrize(
+    "threshold", ["v", "v == 1*mV", "v != v_th", "v > 1*mV > 0*mV", "v > v_th and v < 2*v_th", "not (v > v_th)"]
+)
 def test_a_threshold_is_one_inequality(threshold):
     with pytest.raises(ModelError) as caught:
         model(threshold=threshold)
@@ -142,7 +152,9 @@ def test_a_threshold_is_one_inequality(threshold):
     )
 
 
-@pytest.mark.parametrize("name", ["w", "i", "N", "x", "psi", "L", "z", "gradient", "eps_v", "d_v", "arrived", "t_in_timesteps"])
+@pytest.mark.parametrize(
+    "name", ["w", "i", "N", "x", "psi", "L", "z", "gradient", "eps_v", "d_v", "arrived", "t_in_timesteps"]
+)
 def test_reserved_names_are_refused(name):
     reserved = rf"^cell: the name {name!r} is reserved \(Brian2 and the learning rules use B, L.*rename it$"
     by_brian2 = f"^cell: the equations do not parse: {name!r} has a special meaning in equations"
@@ -154,12 +166,16 @@ def test_reserved_names_are_refused(name):
 
 @pytest.mark.parametrize("name", ["exp", "pi", "clip", "mV", "second"])
 def test_names_of_brian2_are_refused(name):
-    with pytest.raises(ModelError, match=f"^cell: the name {name!r} is a function, constant or unit of Brian2; rename it$"):
+    with pytest.raises(
+        ModelError, match=f"^cell: the name {name!r} is a function, constant or unit of Brian2; rename it$"
+    ):
         model(parameters={"tau": 5 * ms, name: 1.0})
 
 
 def test_a_method_that_cannot_integrate_names_the_population_model_and_the_way_out():
-    with pytest.raises(ModelError, match=r"^cell: method 'exact' cannot integrate .*; try 'exponential_euler', 'rk4' or 'euler'$"):
+    with pytest.raises(
+        ModelError, match=r"^cell: method 'exact' cannot integrate .*; try 'exponential_euler', 'rk4' or 'euler'$"
+    ):
         lower(model("dv/dt = -v**2/tau/mV : volt"))
 
 
@@ -168,7 +184,11 @@ def test_a_method_that_cannot_integrate_names_the_population_model_and_the_way_o
 
 def follower():
     return NeuronModel(
-        name="follower", equations="dv/dt = (-v + I)/tau : 1\n I : 1", parameters={"tau": 5 * ms}, receives="I", output="v"
+        name="follower",
+        equations="dv/dt = (-v + I)/tau : 1\n I : 1",
+        parameters={"tau": 5 * ms},
+        receives="I",
+        output="v",
     )
 
 
@@ -250,7 +270,8 @@ NETWORKS = {
     ),
     "graded values of a spiking neuron": (
         lambda: network(Projection("rec", "echo", transmission="graded")),
-        r"^projection 'rec_echo': lif has no graded output; give the model output='...', or say which of its variables travels: .*$",
+        r"^projection 'rec_echo': lif has no graded output; give the model output='...', or say which of its variables "
+        r"travels: .*$",
     ),
     "graded values of spikes": (
         lambda: network(Projection("cues", "echo", transmission="graded")),
@@ -268,7 +289,8 @@ NETWORKS = {
     "unknown target": (
         lambda: cues_rec(target="I"), r"^projection 'cues_rec': lif has no variable 'I'; it has \['v'\]$",
     ),
-    "target that is Brian2's own": (lambda: cues_rec(target="lastspike"), r"lif has no variable 'lastspike'; it has \['v'\]$"),
+    "target that is Brian2's "
+    "own": (lambda: cues_rec(target="lastspike"), r"lif has no variable 'lastspike'; it has \['v'\]$"),
     "unit of a weight": (
         lambda: network(Projection("cues", "volts", weight=3 * nA)),
         r"^projection 'cues_volts': the weight 3. \* namp has the wrong unit; 'I' of cuba_lif needs volt$",
@@ -376,7 +398,11 @@ def test_trials_that_do_not_fit_the_network_are_refused(case):
 
 def noisy():
     return NeuronModel(
-        name="noisy", equations="dv/dt = -v/tau + tau**-0.5*xi : 1", parameters={"tau": 5 * ms}, method="euler", output="v"
+        name="noisy",
+        equations="dv/dt = -v/tau + tau**-0.5*xi : 1",
+        parameters={"tau": 5 * ms},
+        method="euler",
+        output="v",
     )
 
 
@@ -390,7 +416,9 @@ def test_torch_refuses_uniform_noise():
 
 def test_an_unknown_trainable_name_is_refused():
     net = cues_rec()
-    with pytest.raises(NetworkError, match=r"^cannot train \['rec.tau'\]; the network has cues_rec.weight, cues_rec.delay, "):
+    with pytest.raises(
+        NetworkError, match=r"^cannot train \['rec.tau'\]; the network has cues_rec.weight, cues_rec.delay, "
+    ):
         leaves(net, net.draw(0), trainable=["rec.tau", "rec.tau_mem"])
     assert leaves(net, net.draw(0), trainable=["rec.tau_mem"])["rec.tau_mem"].requires_grad
 
@@ -403,7 +431,8 @@ def start_brian2(net, target="numpy"):
 def test_brian2_refuses_graded_delays_between_two_steps():
     net = network(Projection("drive", "echo", delay=axonal(2.5 * ms, trainable=True)))
     with pytest.raises(
-        UnsupportedError, match="^projection 'drive_echo': graded transmission with a delay between two steps needs backend='torch'$"
+        UnsupportedError,
+        match="^projection 'drive_echo': graded transmission with a delay between two steps needs backend='torch'$",
     ):
         start_brian2(net)
 
@@ -441,14 +470,23 @@ def layers(*more, low=None, readout=None, delay=None, plastic=True, **nodes):
     links = [
         Projection("cues", "low"), Projection("low", "top", delay=delay, plastic=plastic), Projection("top", "out"), *more,
     ]  # fmt: skip
-    made = {"low": Population(4, low or lif()), "top": Population(5, lif()), "out": Population(2, readout or leaky_readout())}
+    made = {
+        "low": Population(4, low or lif()),
+        "top": Population(5, lif()),
+        "out": Population(2, readout or leaky_readout()),
+    }
     return Network(dt=1 * ms, cues=Input(3), **{**made, **nodes}, projections=links)
 
 
 def silent_type():
     """A neuron that spikes, without a surrogate."""
     return NeuronModel(
-        name="mute", equations="dv/dt = -v/tau : 1", threshold="v > 1", reset="v = 0", parameters={"tau": 5 * ms}, receives="v"
+        name="mute",
+        equations="dv/dt = -v/tau : 1",
+        threshold="v > 1",
+        reset="v = 0",
+        parameters={"tau": 5 * ms},
+        receives="v",
     )
 
 
@@ -460,9 +498,7 @@ def slow_type():
     )  # fmt: skip
 
 
-NO_SURROGATE = (
-    r"^population 'low': mute spikes but has no surrogate, so projection 'cues_low' cannot learn; give the model surrogate=triangle\(\)"
-)
+NO_SURROGATE = r"^population 'low': mute spikes but has no surrogate, so projection 'cues_low' cannot learn; give the model surrogate=triangle\(\)"
 RULES = {
     "e-prop without surrogate": (lambda: layers(low=silent_type()), lambda: eprop(feedback="random"), NO_SURROGATE),
     "a layered rule without surrogate": (lambda: layers(low=silent_type()), ottt, NO_SURROGATE),
@@ -473,7 +509,8 @@ RULES = {
     ),
     "readouts of different size": (
         lambda: layers(Projection("low", "aside"), aside=Population(3, leaky_readout())), decolle,
-        r"^the readouts of a network share one target, so they need outputs of one number; here: out \(2\), aside \(3\)$",
+        r"^the readouts of a network share one target, so they need outputs of one number; here: out \(2\), aside "
+        r"\(3\)$",
     ),
     "shape of feedback": (
         layers, lambda: dfa(feedback={"low": np.ones((2, 4)), "top": np.ones((5, 2))}),
@@ -496,16 +533,19 @@ RULES = {
     "signs in automatic differentiation": (
         layers, lambda: bptt(feedback="sign"), r"fixed matrices, not 'sign' feedback; use a layered local rule such as ottt\(\)",
     ),
-    "learned feedback in automatic differentiation": (layers, lambda: bptt(feedback="learned"), r"not 'learned' feedback; use a"),
+    "learned feedback in automatic "
+    "differentiation": (layers, lambda: bptt(feedback="learned"), r"not 'learned' feedback; use a"),
     "symmetric feedback without a path": (
         layers, eprop,
         r"^symmetric feedback needs a projection from 'low' to 'out', whose weights would .*; use feedback='random'$",
     ),
     "signs without a path": (layers, lambda: eprop(feedback="sign"), r"^sign feedback needs a projection from 'low' to 'out'"),
-    "learned feedback without a path": (layers, lambda: eprop(feedback="learned"), r"^learned feedback needs a projection from 'low'"),
+    "learned feedback without a "
+    "path": (layers, lambda: eprop(feedback="learned"), r"^learned feedback needs a projection from 'low'"),
     "several paths to one readout": (
         lambda: layers(Projection("top", "out", name="again")), lambda: eprop(feedback="random"),
-        r"^projections top_out, again: errors come back from 'out' to 'top' along one projection only; put the weights into one",
+        r"^projections top_out, again: errors come back from 'out' to 'top' along one projection only; put the weights "
+        r"into one",
     ),
     "several paths to one layer": (
         lambda: layers(Projection("low", "top", name="again")), ottt, r"^projections low_top, again: errors come back from 'top' to 'low'",
@@ -516,7 +556,8 @@ RULES = {
     ),
     "a layered signal on paths of different length": (
         lambda: layers(Projection("low", "out")), ottt,
-        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a layered signal needs paths of one",
+        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a layered signal needs "
+        r"paths of one",
     ),
     "a layered signal through unequal delays": (
         lambda: layers(delay=axonal([0, 1, 2, 3] * ms)), ottt,
@@ -528,11 +569,13 @@ RULES = {
     ),
     "a layered signal through a neuron with too long a memory": (
         lambda: layers(top=Population(5, slow_type())), ottt,
-        r"^population 'top': what lands on 'J' of slow moves its spikes later than one step after, or never, and a layered signal",
+        r"^population 'top': what lands on 'J' of slow moves its spikes later than one step after, or never, and a "
+        r"layered signal",
     ),
     "no filter before a readout that is late": (
         lambda: layers(readout=van_rossum_readout()), dfa,
-        r"^population 'out': a spike shows in the output of van_rossum_readout later than in its own step, so a rule without a filter",
+        r"^population 'out': a spike shows in the output of van_rossum_readout later than in its own step, so a rule "
+        r"without a filter",
     ),
     "learned feedback beside fixed weights": (
         lambda: layers(plastic=False), lambda: ottt(feedback="learned"),
@@ -564,9 +607,13 @@ def test_a_rule_that_does_not_fit_the_network_is_refused(case, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["transposed", 3, None, np.ones((4, 2)), ["random"]], ids=str)
-@pytest.mark.parametrize("make", [bptt, eprop, ottt, superspike, decolle, lambda feedback: feedback_alignment(eprop(), feedback)])
+@pytest.mark.parametrize(
+    "make", [bptt, eprop, ottt, superspike, decolle, lambda feedback: feedback_alignment(eprop(), feedback)]
+)
 def test_unknown_feedback_is_refused(make, kind):
-    with pytest.raises(NetworkError, match=r"^feedback is one of symmetric, random, .*, or a dict of matrices by population.*; not "):
+    with pytest.raises(
+        NetworkError, match=r"^feedback is one of symmetric, random, .*, or a dict of matrices by population.*; not "
+    ):
         make(feedback=kind)
 
 
@@ -577,7 +624,9 @@ def test_an_update_that_is_no_time_is_refused(make, update):
         make(update=update)
 
 
-@pytest.mark.parametrize("rule, reason", [(bptt(), "bptt differentiates through"), (rtrl(), "rtrl carries the derivatives of")])
+@pytest.mark.parametrize(
+    "rule, reason", [(bptt(), "bptt differentiates through"), (rtrl(), "rtrl carries the derivatives of")]
+)
 def test_brian2_refuses_each_rule_that_is_not_local(rule, reason):
     net = layers()
     trials = Trials({"cues": np.zeros((1, 5, 3), bool)}, np.zeros((1, 5, 2)))

@@ -54,7 +54,8 @@ def test_entries_are_those_of_the_exponential(name):
     tensors = [torch.tensor(e, dtype=torch.float64) for e in matrix.ravel()]
     single = [t.float() for t in tensors]
     scale = max(abs(e) for e in expected)
-    # no number is known better than to a rounding of the fastest rate: how machines order a product decides about that much
+    # no number is known better than to a rounding of the fastest rate: how machines order a product decides about that
+    # much
     rtol = max(RTOL, np.finfo(float).eps * np.abs(np.linalg.eigvals(matrix)).max())
     for i, j in itertools.product(range(size), repeat=2):
         # a neuron whose own decay leaves nothing of a step is known against what it hears of the slow one
@@ -235,7 +236,8 @@ def ring(size):
 def test_a_longer_loop_is_refused():
     assert "matrix_exp" in lower(ring(LARGEST_SIZE)).code
     message = (
-        f"ring: method .exact. cannot integrate these equations \\({LARGEST_SIZE + 1} of its variables and constants .* "
+        f"ring: method .exact. cannot integrate these equations \\({LARGEST_SIZE + 1} of its variables and constants "
+        ".* "
         f"at most {LARGEST_SIZE} may\\); try .exponential_euler."
     )
     with pytest.raises(ModelError, match=message):

@@ -76,7 +76,9 @@ def chain(output, method="euler", size=3):
         {"tau": 5 * ms, "rest": 30 * ms, "lead": 5 * ms}, threshold="v > 0.6", reset="v = 0", adaptation="pool -= 0.4*pool", method=method,
         receives="I",
     )  # fmt: skip
-    sink = lp.NeuronModel("sink", "dg/dt = -g/tau : 1\nJ : 1", {"tau": 9 * ms}, update="g += J", receives="J", output="g")
+    sink = lp.NeuronModel(
+        "sink", "dg/dt = -g/tau : 1\nJ : 1", {"tau": 9 * ms}, update="g += J", receives="J", output="g"
+    )
     return lp.Network(
         dt=1 * ms, drive=lp.Input(3, "currents"), cells=lp.Population(size, cell), sink=lp.Population(2, sink),
         projections=[lp.Projection("drive", "cells", weight=lp.normal(2.0)), lp.Projection("cells", "sink", output=output)],
@@ -86,7 +88,10 @@ def chain(output, method="euler", size=3):
 @pytest.mark.parametrize("output", ["v", "ahead", "z*pool", "2*pool - ahead"])
 def test_any_variable_may_travel(output):
     net = chain(output)
-    ours, twin = (lp.run(net, TRIALS, backend=b, record=["sink.J", "sink.g", "cells.v", "cells.pool", "cells.raster"]) for b in ("brian2", "torch"))
+    ours, twin = (
+        lp.run(net, TRIALS, backend=b, record=["sink.J", "sink.g", "cells.v", "cells.pool", "cells.raster"])
+        for b in ("brian2", "torch")
+    )
     for name in ("J", "g"):
         assert float(ours["sink"][name].std()) > 0.01
         np.testing.assert_allclose(ours["sink"][name], twin["sink"][name], rtol=0, atol=1e-12)
@@ -94,7 +99,9 @@ def test_any_variable_may_travel(output):
 
 
 def test_what_leaves_is_read_before_spikes_change_it():
-    """Release by a spike: the resource as the spike found it; a prospective potential: with the input of the step before."""
+    """Release by a spike: the resource as the spike found it; a prospective potential: with the input of the step
+    before.
+    """
     net, weight = chain("z*pool"), chain("z*pool").draw(0).weights["cells_sink"]
     found = lp.run(net, TRIALS, record=["sink.J", "cells.raster", "cells.pool"])
     z, x = found["cells"]["spikes"].values, found["cells"]["pool"].values
@@ -126,7 +133,10 @@ def test_what_cannot_travel_is_named(change, message):
 
 
 def test_subexpressions_are_recorded_alike():
-    ours, twin = (lp.run(chain("v"), TRIALS, backend=b, record=["cells.ahead"])["cells"]["ahead"].values for b in ("brian2", "torch"))
+    ours, twin = (
+        lp.run(chain("v"), TRIALS, backend=b, record=["cells.ahead"])["cells"]["ahead"].values
+        for b in ("brian2", "torch")
+    )
     assert ours.std() > 0.1
     np.testing.assert_allclose(ours, twin, rtol=0, atol=1e-12)
 
@@ -147,6 +157,8 @@ def test_what_travels_may_be_written_with_units():
 @pytest.mark.slow
 def test_trials_begin_anew_in_cpp():
     """The restart of a trial runs on a clock of its own there."""
-    ours, twin = (lp.run(chain("v"), TRIALS, target=target, record=["cells.v", "sink.g"]) for target in ("cpp", "numpy"))
+    ours, twin = (
+        lp.run(chain("v"), TRIALS, target=target, record=["cells.v", "sink.g"]) for target in ("cpp", "numpy")
+    )
     for node, name in (("cells", "v"), ("sink", "g")):
         np.testing.assert_allclose(ours[node][name], twin[node][name], rtol=0, atol=1e-12)

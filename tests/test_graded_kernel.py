@@ -39,7 +39,9 @@ def gle_net(feedback="learned"):
     """Time constants that differ within a layer, and learn; a softmax of the output; one shared bias."""
     taus = {"hidden1": {"tau_m": np.linspace(1, 12, SIZES[1]) * ms, "tau_r": 3 * ms}}
     learned = {"hidden1": {"tau_m": (0.5 * ms, 20 * ms), "b": (None, None)}}
-    return layered(SIZES, gle(), gle_output(loss="cross_entropy"), feedback=feedback, parameters=taus, trainable=learned)
+    return layered(
+        SIZES, gle(), gle_output(loss="cross_entropy"), feedback=feedback, parameters=taus, trainable=learned
+    )
 
 
 def mirror():
@@ -79,7 +81,10 @@ def sparse(net):
 def shown(net, trials=5, steps=STEPS):
     """Inputs that change now and then, and a teacher who speaks."""
     rng = np.random.default_rng(0)
-    inputs = {name: np.repeat(rng.normal(size=(trials, steps // 10, node.size)), 10, axis=1) for name, node in net.inputs.items()}
+    inputs = {
+        name: np.repeat(rng.normal(size=(trials, steps // 10, node.size)), 10, axis=1)
+        for name, node in net.inputs.items()
+    }
     inputs["teach"][:] = 1.0
     return lp.Trials(inputs, rng.normal(size=(trials, steps, SIZES[-1])), np.full(steps, 1 / steps))
 
@@ -160,7 +165,10 @@ def test_kernel_without_it_learns_something_else(what):
 
 
 def test_other_optimisers_and_times_of_update_learn_something_else():
-    net, cases = le(), [(sgd(0.1), "step"), (sgd(0.101), "step"), (momentum(0.1), "step"), (sgd(0.1), 1 * ms), (sgd(0.1), "trial")]
+    net, cases = (
+        le(),
+        [(sgd(0.1), "step"), (sgd(0.101), "step"), (momentum(0.1), "step"), (sgd(0.1), 1 * ms), (sgd(0.1), "trial")],
+    )
     found = [learned(net, dendritic(update=u), o, shown(net))[2]["weight.up2"] for o, u in cases]
     assert all(np.abs(one - other).max() > 1e-6 for k, one in enumerate(found) for other in found[:k])
 

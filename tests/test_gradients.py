@@ -1,4 +1,6 @@
-"""Gradients of the Torch twin: central differences where the network is smooth, written-out autograd where it spikes."""
+"""Gradients of the Torch twin: central differences where the network is smooth, written-out autograd where it
+spikes.
+"""
 
 import numpy as np
 import pytest

@@ -87,5 +87,7 @@ def test_cuts_are_checked():
     assert check_cut(net, "reset") == {"reset"}
     assert check_cut(net, ["recurrent", "a_b"]) == {"recurrent", "a_b"}
     assert check_cut(net, EDGES) == set(EDGES)
-    with pytest.raises(NetworkError, match=r"cannot cut \['resets'\]: the edges are leak, .* and the projections q_a, a_a, a_b"):
+    with pytest.raises(
+        NetworkError, match=r"cannot cut \['resets'\]: the edges are leak, .* and the projections q_a, a_a, a_b"
+    ):
         check_cut(net, {"resets", "leak"})

@@ -1,4 +1,6 @@
-"""Whatever a network file says, nothing of it runs: names are plain words, fields have types, text is bounded and parsed."""
+"""Whatever a network file says, nothing of it runs: names are plain words, fields have types, text is bounded and
+parsed.
+"""
 
 import json
 from dataclasses import replace
@@ -128,7 +130,9 @@ def test_no_field_of_a_network_file_reaches_generated_code(written, tmp_path, pa
     assert len(remarks) == len(loaded), [place for place in loaded if place not in remarks]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"map": {}}', '{"map": 3}', "[" * 100_000, '{"map": {"dt": 1e400}}', "1" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", '{"map": {}}', '{"map": 3}', "[" * 100_000, '{"map": {"dt": 1e400}}', "1" * 10_000]
+)
 def test_a_file_that_is_no_network_says_so(tmp_path, text):
     path = tmp_path / "net.json"
     path.write_text(text)
@@ -136,7 +140,26 @@ def test_a_file_that_is_no_network_says_so(tmp_path, text):
         lp.Network.load(path)
 
 
-@pytest.mark.parametrize("name", ["a b", "*/", "q\nint x;", "ｖ", "\u03bd", "v\n", "class", "operator", "double", "linux", "v" * 65, "", 3, "1v", "v-1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b",
+        "*/",
+        "q\nint x;",
+        "ｖ",
+        "\u03bd",
+        "v\n",
+        "class",
+        "operator",
+        "double",
+        "linux",
+        "v" * 65,
+        "",
+        3,
+        "1v",
+        "v-1",
+    ],
+)
 @pytest.mark.parametrize(
     "make",
     [
@@ -145,7 +168,10 @@ def test_a_file_that_is_no_network_says_so(tmp_path, text):
         lambda name: replace(lif(), surrogate=Surrogate("1/v_th", {name: 1.0})),
         lambda name: lp.Network(dt=1 * ms, **{str(name): lp.Input(3)}),
         lambda name: lp.Network(
-            dt=1 * ms, a=lp.Input(3), b=lp.Population(2, lif()), projections=[lp.Projection("a", "b", name=str(name) or " ")]
+            dt=1 * ms,
+            a=lp.Input(3),
+            b=lp.Population(2, lif()),
+            projections=[lp.Projection("a", "b", name=str(name) or " ")],
         ),
         lambda name: replace(lp.adam(1e-3), state={name: 1}),
         lambda name: replace(lp.sgd(1e-3), constants={"learning_rate": 1e-3, name: 1.0}),
@@ -172,7 +198,14 @@ def test_text_is_bounded_before_anybody_computes_it(text):
         "equations": f"dv/dt = -v/tau + {text} : 1", "threshold": f"v > {text}", "reset": f"v = {text}", "update": f"v = {text}",
         "output": text, "adaptation": f"v -= {text}", "surrogate": Surrogate(text),
     }  # fmt: skip
-    plain = dict(name="m", equations="dv/dt = -v/tau : 1", parameters={"tau": 10 * ms}, threshold="v > 1", reset="v = 0", output="v")
+    plain = dict(
+        name="m",
+        equations="dv/dt = -v/tau : 1",
+        parameters={"tau": 10 * ms},
+        threshold="v > 1",
+        reset="v = 0",
+        output="v",
+    )
     for what, written in places.items():
         with pytest.raises(ModelError, match=f"^m: the text of its {what} (has|holds|is) "):
             lp.NeuronModel(**{**plain, what: written})

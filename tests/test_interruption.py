@@ -1,4 +1,6 @@
-"""Runs that are killed, interrupted or out of disk at any moment go on, and end as if nothing had happened, to the bit."""
+"""Runs that are killed, interrupted or out of disk at any moment go on, and end as if nothing had happened, to the
+bit.
+"""
 
 import contextlib
 import errno
@@ -189,9 +191,18 @@ class Writes:
         sys.addaudithook(self)
 
     def __call__(self, event, arguments):
-        if self.folder is None or event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"):
+        if self.folder is None or event not in (
+            "open",
+            "os.rename",
+            "os.mkdir",
+            "os.remove",
+            "os.rmdir",
+            "os.truncate",
+        ):
             return
-        if not str(arguments[0]).startswith(self.folder) or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        if not str(arguments[0]).startswith(self.folder) or (
+            event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
             return
         with self.lock:
             self.left -= 1
@@ -436,11 +447,16 @@ def full():
 
 @pytest.mark.parametrize("kind", ["an adjoint", "online in C"])
 def test_a_full_disk(kind, tmp_path, writes, often):
-    """Every change of a file fails from some moment on: one sentence, a record that can be read, and a run that goes on."""
+    """Every change of a file fails from some moment on: one sentence, a record that can be read, and a run that goes
+    on.
+    """
     number = changes(kind, tmp_path, writes)
     for after in {0, *np.random.default_rng(1).integers(1, number, 2).tolist()}:
         path = tmp_path / str(after)
-        with writes.failing(tmp_path, after, full), pytest.raises(DiskError, match="cannot be written .*No space left.*--resume"):
+        with (
+            writes.failing(tmp_path, after, full),
+            pytest.raises(DiskError, match="cannot be written .*No space left.*--resume"),
+        ):
             learn(kind, path)
         if (path / "zarr.json").exists():
             assert not lp.open(path).attrs["complete"]
@@ -460,7 +476,9 @@ def files_up_to(size):
 
 @pytest.mark.parametrize("kind", ["an adjoint", pytest.param("comparison", marks=pytest.mark.thorough)])
 def test_a_disk_that_is_full_within_a_file(kind, tmp_path, often):
-    """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes on."""
+    """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes
+    on.
+    """
     begin(kind, tmp_path / "sizes")
     sizes = sorted({file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()})
     for size in {0, sizes[len(sizes) // 2] - 1, sizes[-1] // 2}:  # how long a run took is a few bytes more or less
@@ -480,8 +498,13 @@ def test_two_writers(tmp_path):
     trials = drawn(np.random.default_rng(0), 2)
     with only_writer(tmp_path / "run"):
         for path in (tmp_path / "run", tmp_path / "elsewhere" / "same"):
-            for write in (lambda p=path: learn("an adjoint", p), lambda p=path: lp.run(network(), trials, path=p, show=False)):
-                with pytest.raises(lp.LocalplastError, match=f"is being written by another run .process {os.getpid()}."):
+            for write in (
+                lambda p=path: learn("an adjoint", p),
+                lambda p=path: lp.run(network(), trials, path=p, show=False),
+            ):
+                with pytest.raises(
+                    lp.LocalplastError, match=f"is being written by another run .process {os.getpid()}."
+                ):
                     write()
 
     def killed():
@@ -507,7 +530,9 @@ def test_records_beside_each_other_have_their_own_checkpoints(tmp_path):
 
 @pytest.mark.parametrize("kind, first, every", [("an adjoint", 2, 2), ("online in C", 3, 4), ("Brian2", 3, 4)])
 def test_training_for_longer(kind, first, every, tmp_path):
-    """Neither how long a run was meant to be, nor when it is tested, nor how many updates a block has, changes a number."""
+    """Neither how long a run was meant to be, nor when it is tested, nor how many updates a block has, changes a
+    number.
+    """
     learn(kind, tmp_path / "run", updates=first, test_every=first)
     found = facts(learn(kind, tmp_path / "run", True, test_every=every))
     for name, expected in facts(learn(kind, test_every=1)).items():

@@ -25,7 +25,9 @@ READOUT = functools.partial(Population, 3, leaky_readout())
 
 
 def quadratic():
-    """A quadratic neuron in volts, by rk4: the Jacobian depends on the state, and on refractoriness; so does the reset."""
+    """A quadratic neuron in volts, by rk4: the Jacobian depends on the state, and on refractoriness; so does the
+    reset.
+    """
     return NeuronModel(
         name="quadratic",
         equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
@@ -168,7 +170,11 @@ def agree(net, inputs=None, dead=(), **options):
     for name, gradient in exact.items():
         alive = gradient is not None and float(gradient.abs().max()) > 1e-9
         assert alive == (name not in dead), f"gradient of {name}"
-        assert distance(found[name], gradient if alive else 0 * found[name] + 1) < 1e-10 if alive else not found[name].any()
+        assert (
+            distance(found[name], gradient if alive else 0 * found[name] + 1) < 1e-10
+            if alive
+            else not found[name].any()
+        )
     return found
 
 
@@ -265,7 +271,9 @@ def test_long_trials_run_fewer_at_a_time(monkeypatch):
     monkeypatch.setattr(torch_fused, "MOST_MEMORY", 0)
     monkeypatch.setattr(torch_fused, "make_plan", lambda *a, **k: blocks.append(k["block"]) or make_plan(*a, **k))
     again, narrow = by_kernel(net, tensors, masks, inputs)
-    assert float(results["rec.count"].detach().sum()) > 0 and distance(again["out.output"], results["out.output"]) < 1e-12
+    assert (
+        float(results["rec.count"].detach().sum()) > 0 and distance(again["out.output"], results["out.output"]) < 1e-12
+    )
     assert all(distance(narrow[k], wide[k]) < 1e-12 for k in wide)
     assert blocks == [8, 4, 2, 1]
 
@@ -324,7 +332,9 @@ def test_only_wanted_gradients_are_made():
 def test_why_not_names_what_is_missing():
     net = lif_net()
     assert why_not(net, trainable=["rec_rec.weight"], record=["out.output", "rec.count"]) is None
-    assert "rec.v" in why_not(net, trainable=["rec.tau_mem", "rec.v"]), "the state that trials start from does not learn"
+    assert "rec.v" in why_not(net, trainable=["rec.tau_mem", "rec.v"]), (
+        "the state that trials start from does not learn"
+    )
     assert "rec.v" in why_not(net, record=["rec.v"])
     synapses = recurrent(lif(), 1.0, delay=DELAYS["synaptic"])
     assert "one delay per synapse" in why_not(synapses, feedback=["rec_rec"])

@@ -29,7 +29,9 @@ STEPS, SIZE, OUTPUTS = 130, 7, 3
 
 
 def quadratic():
-    """A quadratic neuron by rk4: the decay of its traces depends on the state, and on refractoriness; so does its reset."""
+    """A quadratic neuron by rk4: the decay of its traces depends on the state, and on refractoriness; so does its
+    reset.
+    """
     return NeuronModel(
         name="quadratic",
         equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
@@ -64,7 +66,9 @@ def recurrent(model, strength, *, delay=None, mask=None, **population):
 
 
 def layers():
-    """Two learning populations, the first of which does not reach the readout, neurons that differ, a fixed projection."""
+    """Two learning populations, the first of which does not reach the readout, neurons that differ, a fixed
+    projection.
+    """
     tau = np.linspace(5, 30, 6) * ms
     adapting = {"beta": np.array([0.0, 0.0, 0.5, 1.0]), "tau_ref": np.array([0, 3, 0, 2]) * ms}
     hidden = [("cues", "one"), ("one", "two"), ("two", "one")]
@@ -81,7 +85,9 @@ def trials_for(loss, count=1, steps=STEPS, silent=0):
     rng = np.random.default_rng(3)
     weight = rng.uniform(0.5, 1.5, steps) / steps
     weight[:silent] = 0
-    target = rng.integers(0, OUTPUTS, count) if loss.kind == "cross_entropy" else rng.normal(size=(count, steps, OUTPUTS))
+    target = (
+        rng.integers(0, OUTPUTS, count) if loss.kind == "cross_entropy" else rng.normal(size=(count, steps, OUTPUTS))
+    )
     return Trials({"cues": rng.random((count, steps, 5)) < 0.25}, target, weight)
 
 

@@ -75,7 +75,9 @@ MODELS = {
 
 
 def recurrent(model, strength, late=None, readout=leaky_readout, **population):
-    """One recurrent population between five channels and a readout; ``late`` makes a delay from the shape of a projection."""
+    """One recurrent population between five channels and a readout; ``late`` makes a delay from the shape of a
+    projection.
+    """
     drive = uniform(strength, mean=0.4 * strength / np.sqrt(5))
     cells = Population(SIZE, model, **population)
     return Network(dt=1 * ms, cues=Input(5), rec=cells, out=Population(3, readout()), projections=[
@@ -94,7 +96,9 @@ def network(kind):
 
 def spikes_in(net, trials=TRIALS, steps=STEPS, share=0.25):
     generator = torch.Generator().manual_seed(3)
-    return {name: torch.rand(steps, trials, node.size, generator=generator) < share for name, node in net.inputs.items()}
+    return {
+        name: torch.rand(steps, trials, node.size, generator=generator) < share for name, node in net.inputs.items()
+    }
 
 
 def prepare(net, learned, dtype=torch.float64):
@@ -235,6 +239,7 @@ def test_only_wanted_gradients_are_made():
 
 def between(seed, low=0.0, high=6.0):
     """Real delays, some of them whole."""
+
     def draw(*shape):
         steps = np.random.default_rng([seed, *shape]).uniform(low, high, shape)
         steps.flat[::3] = np.floor(steps.flat[::3])
@@ -259,10 +264,15 @@ DELAYS = {
 def test_delays(kind):
     net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind])
     learned = (*net.trainable, "rec.v_th")
-    whole, inputs = agree(net, learned), {"cues": spikes_in(net)["cues"] * torch.linspace(0.5, 2, 5, dtype=torch.float64)}
+    whole, inputs = (
+        agree(net, learned),
+        {"cues": spikes_in(net)["cues"] * torch.linspace(0.5, 2, 5, dtype=torch.float64)},
+    )
     agree(net, learned, inputs)
     cut = agree(net, learned, cut={"rec_rec"})
-    assert distance(cut["cues_rec.delay"], whole["cues_rec.delay"]) > 0.01 and float(cut["rec_rec.delay"].abs().max()) > 0
+    assert (
+        distance(cut["cues_rec.delay"], whole["cues_rec.delay"]) > 0.01 and float(cut["rec_rec.delay"].abs().max()) > 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["axonal", "dendritic"])
@@ -311,7 +321,10 @@ def test_what_cannot_be_given_is_refused():
     tensors, masks = prepare(net, ())
     weights, kernel = {name: tensors[f"{name}.weight"] for name in net.projections}, Fused(net, tensors, masks)
     for others, message in (
-        ({"rec.tau_mem": torch.full((SIZE,), 0.02)}, r"rec.tau_mem of shape \(7,\) is given; the network has shape \(\)"),
+        (
+            {"rec.tau_mem": torch.full((SIZE,), 0.02)},
+            r"rec.tau_mem of shape \(7,\) is given; the network has shape \(\)",
+        ),
         ({"rec.tau_man": torch.tensor(0.02)}, "rec.tau_man"),
         ({"rec_rec.delay": torch.full((SIZE,), -1.0)}, "'rec_rec': impossible delay, -1.0"),
         ({"rec_rec.delay": torch.full((SIZE,), torch.nan)}, "'rec_rec': impossible delay"),
@@ -325,7 +338,9 @@ def test_what_cannot_be_given_is_refused():
 
 
 def learning_net():
-    cells = Population(SIZE, lif(surrogate=triangle(gamma=0.8)), trainable={"tau_mem": (5 * ms, 50 * ms), "v_th": (0.1, 10)})
+    cells = Population(
+        SIZE, lif(surrogate=triangle(gamma=0.8)), trainable={"tau_mem": (5 * ms, 50 * ms), "v_th": (0.1, 10)}
+    )
     loop = Delay("dendritic", REAL(SIZE), trainable=(0 * ms, 20 * ms))
     out = Population(3, leaky_readout(), trainable={"tau_out": (5 * ms, 50 * ms)})
     return Network(dt=1 * ms, cues=Input(5), rec=cells, out=out, projections=[
@@ -339,7 +354,9 @@ def some_trials(net):
 
 
 def test_the_learner_and_gradient_run_it(monkeypatch):
-    """Training with parameters, delays and a branching penalty, by the kernel and by the plain step: the same numbers."""
+    """Training with parameters, delays and a branching penalty, by the kernel and by the plain step: the same
+    numbers.
+    """
     net = learning_net()
     trials, values, loss = some_trials(net), net.draw(1), cross_entropy() + branching(0.01)
     optimiser = adam(0.05).with_rates(**{name: 0.01 for name in net.trainable})

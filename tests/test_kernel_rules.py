@@ -1,4 +1,6 @@
-"""Every local rule in generated C against the plain online learner: deep networks, local readouts, late signals, reward."""
+"""Every local rule in generated C against the plain online learner: deep networks, local readouts, late signals,
+reward.
+"""
 
 import functools
 from dataclasses import replace
@@ -81,7 +83,13 @@ def every_delay():
     )  # fmt: skip
 
 
-NETWORKS = {"layers": layers, "a chain": lambda: layers(False), "currents": currents, "local": local, "delays": every_delay}
+NETWORKS = {
+    "layers": layers,
+    "a chain": lambda: layers(False),
+    "currents": currents,
+    "local": local,
+    "delays": every_delay,
+}
 
 
 def named_rules():
@@ -93,7 +101,13 @@ def named_rules():
         except TypeError:  # modifiers need a rule, rules that are not local have no update
             continue
         found |= {name: getattr(rules, name)} if rule.local and not rule.taught else {}
-    for make, kind in (("eprop", "learned"), ("ottt", "sign"), ("ottt", "learned"), ("decolle", "sign"), ("superspike", "random")):
+    for make, kind in (
+        ("eprop", "learned"),
+        ("ottt", "sign"),
+        ("ottt", "learned"),
+        ("decolle", "sign"),
+        ("superspike", "random"),
+    ):
         found[f"{make}, {kind}"] = functools.partial(found[make], feedback=kind)
     found["s_tllr, direct"] = functools.partial(rules.s_tllr, direct=True, feedback="random")
     found["es_d_rtrl, no reset"] = functools.partial(rules.es_d_rtrl, reset=False)
@@ -113,7 +127,9 @@ def networks(name):
             learned = plan(net, RULES[name](), mse())
         except LocalplastError:
             continue
-        if all(s.eligibility.value != 0 for s in learned.synapses.values()):  # what does not last may never meet an error
+        if all(
+            s.eligibility.value != 0 for s in learned.synapses.values()
+        ):  # what does not last may never meet an error
             found[where] = net
     assert found, f"{name} fits no network"
     return found
@@ -280,7 +296,9 @@ def test_reward(make):
     loss = reward(6 * ms, discount=0.9)
     same_gradients(net, make(), loss, trials)
     with pytest.raises(AssertionError):  # discount and delay weigh in
-        same_gradients(net, make(), loss, trials, spoil=lambda learned: replace(learned, loss=replace(loss, delay=0.005)))
+        same_gradients(
+            net, make(), loss, trials, spoil=lambda learned: replace(learned, loss=replace(loss, delay=0.005))
+        )
     for update in ("step", INTERVAL * ms):
         same_course(net, make(update=update), loss, adam(0.01), trials)
 

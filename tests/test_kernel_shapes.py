@@ -40,7 +40,12 @@ RUNS = {
     "more threads than trials": (LONGEST + 3, 2, 5), "a block for each thread and one": (4, 17, 2),
 }  # fmt: skip
 #: Every delay with the runs that tell it apart, and all runs with one delay per synapse.
-CASES = [(delay, run) for delay in DELAYS for run in RUNS if delay == "synaptic" or run in ("one step", "the last delay is late")]
+CASES = [
+    (delay, run)
+    for delay in DELAYS
+    for run in RUNS
+    if delay == "synaptic" or run in ("one step", "the last delay is late")
+]
 
 
 def network(size=3, channels=2, readouts=2, delay="none", last="none", **options):
@@ -69,10 +74,14 @@ def same_as_plain(net, steps, trials, threads=1):
     tensors = leaves(net, values, trainable=[f"{name}.weight" for name in net.projections])
     weights, inputs = {name: tensors[f"{name}.weight"] for name in net.projections}, rasters(net, steps, trials)
     fused = Fused(net, tensors, values.masks, threads=threads)(weights, inputs)
-    plain = simulate(Twin(net, tensors, values.masks), {k: x.double() for k, x in inputs.items()}, ["out.output", "rec.spikes"])
+    plain = simulate(
+        Twin(net, tensors, values.masks), {k: x.double() for k, x in inputs.items()}, ["out.output", "rec.spikes"]
+    )
     assert torch.equal(fused["rec.count"], plain["rec.spikes"].sum(0))
     for one, other in zip(*(slopes(y, weights) for y in (fused["out.output"], plain["out.output"])), strict=True):
-        assert one.shape == other.shape and float((one - other).abs().max()) <= 1e-12 * max(float(other.abs().max()), 1.0)
+        assert one.shape == other.shape and float((one - other).abs().max()) <= 1e-12 * max(
+            float(other.abs().max()), 1.0
+        )
     return float(plain["rec.spikes"][-1].detach().sum())
 
 
@@ -81,7 +90,10 @@ def slopes(output, weights):
     if not output.requires_grad:  # nothing arrives in time
         return [output, *map(torch.zeros_like, weights.values())]
     found = torch.autograd.grad(((output + 1) ** 2).sum(), list(weights.values()), allow_unused=True)
-    return [output.detach(), *(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights.values(), strict=True))]
+    return [
+        output.detach(),
+        *(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights.values(), strict=True)),
+    ]
 
 
 @pytest.mark.parametrize(("delay", "run"), CASES)
@@ -168,7 +180,12 @@ def test_an_array_of_another_size_or_type_never_gets_to_c(array, kind):
 
 def test_what_fits_is_passed_and_what_is_absent_is_null():
     array = torch.zeros(3, 2, dtype=torch.float64)
-    found = pointers({"none": ("int", (1,)), "target": ("real", ("T", 2)), "own": None}, {"target": array, "own": array}, torch.float64, {"T": 3})
+    found = pointers(
+        {"none": ("int", (1,)), "target": ("real", ("T", 2)), "own": None},
+        {"target": array, "own": array},
+        torch.float64,
+        {"T": 3},
+    )
     assert list(found) == [None, array.data_ptr(), array.data_ptr()]
 
 
@@ -179,16 +196,30 @@ def test_targets_and_inputs_of_another_width_are_refused_at_every_update():
         return lp.Trials({"cues": np.zeros((1, 6, n_in), bool)}, target)
 
     for later in (trials(1), trials(3), trials(target=np.zeros((1, 6, 1))), trials(target=np.zeros((1, 6, 3)))):
-        task = lp.Task("t", lambda update, n, seed, later=later: trials() if update == 0 else later, lambda n, seed: trials())
+        task = lp.Task(
+            "t", lambda update, n, seed, later=later: trials() if update == 0 else later, lambda n, seed: trials()
+        )
         with pytest.raises(NetworkError):
-            lp.run(net, task, rule=eprop(update="step"), optimiser=lp.sgd(1e-3), updates=3, batch=1, show=False, backend="torch")
+            lp.run(
+                net,
+                task,
+                rule=eprop(update="step"),
+                optimiser=lp.sgd(1e-3),
+                updates=3,
+                batch=1,
+                show=False,
+                backend="torch",
+            )
 
 
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 @pytest.mark.parametrize("other", [network(4), network(2), network(channels=3), network(readouts=1)])
 def test_values_of_another_network_are_refused_by_name(backend, other):
     trials = lp.Trials({"cues": np.ones((1, 3, 2), bool)})
-    with pytest.raises(NetworkError, match=r"projection '\w+' is \(\d+, \d+\) here, and its weights in the values have shape \(\d+, \d+\)"):
+    with pytest.raises(
+        NetworkError,
+        match=r"projection '\w+' is \(\d+, \d+\) here, and its weights in the values have shape \(\d+, \d+\)",
+    ):
         lp.run(network(), trials, values=other.draw(0), backend=backend, record=["rec.v"])
 
 

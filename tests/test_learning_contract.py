@@ -237,6 +237,7 @@ def test_seconds_per_trial_are_of_training_alone(monkeypatch):
         def slow(*given, **options):
             clock.now += seconds
             return function(*given, **options)
+
         return slow
 
     task = Task("slow", lambda update, batch, seed: given, passing(100.0, lambda n, seed: given[:n]))

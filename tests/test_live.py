@@ -1,4 +1,6 @@
-"""Watching a network learn: the record is that of a network that learns unseen, and its weights are what its states say."""
+"""Watching a network learn: the record is that of a network that learns unseen, and its weights are what its states
+say.
+"""
 
 import numpy as np
 import pytest
@@ -58,12 +60,16 @@ def test_states_are_those_of_a_network_that_does_not_learn_where_it_does_not(tri
     for node, variable in (name.split(".") for name in names):
         xr.testing.assert_allclose(still[node][variable], plain[node][variable], rtol=0, atol=1e-12)
         assert still[node][variable].attrs == plain[node][variable].attrs
-        assert np.abs(moving[node][variable] - plain[node][variable]).max() > 1e-6, "weights that change would not be noticed"
+        assert np.abs(moving[node][variable] - plain[node][variable]).max() > 1e-6, (
+            "weights that change would not be noticed"
+        )
 
 
 def test_a_parameter_that_learns_is_seen_before_it_changes(trials):
     net, optimiser = network(**BIASES), sgd(RATE).with_rates(**{"hidden1.b": 1.0})
-    seen = lp.live(net, trials, dendritic(), optimiser, record=["hidden1.u_breve", "hidden1.I", "hidden1.delta"])["hidden1"]
+    seen = lp.live(net, trials, dendritic(), optimiser, record=["hidden1.u_breve", "hidden1.I", "hidden1.delta"])[
+        "hidden1"
+    ]
     bias = (seen["u_breve"] - seen["I"] - seen["delta"]).values
     assert np.abs(bias[:, 0]).max() < 1e-12 < np.abs(bias[:, -1]).max()
 

@@ -38,8 +38,15 @@ def network(kind):
     if kind in ("deep", "dendrites", "local", "spikes"):
         return sample(kind)
     if kind == "deep alif":
-        layers = {"cues": Input(4), "a": Population(5, alif()), "b": Population(5, alif()), "out": Population(2, leaky_readout())}
-        return Network(dt=1 * ms, **layers, projections=[Projection("cues", "a"), Projection("a", "b"), Projection("b", "out")])
+        layers = {
+            "cues": Input(4),
+            "a": Population(5, alif()),
+            "b": Population(5, alif()),
+            "out": Population(2, leaky_readout()),
+        }
+        return Network(
+            dt=1 * ms, **layers, projections=[Projection("cues", "a"), Projection("a", "b"), Projection("b", "out")]
+        )
     model = MODELS.get(kind, alif)()
     strength = normal(1 * mV if kind == "cuba" else 1.0)
     delay = {"axonal": axonal(np.arange(5) * ms), "synaptic": synaptic(np.arange(25).reshape(5, 5) % 4 * ms)}.get(kind)
@@ -62,7 +69,8 @@ def planned(rule, kind="alif", loss=None, optimiser=None):
         return plan(net, rules.feedback_alignment(rule), loss, optimiser), net
 
 
-#: networks that some rules refuse: two paths of an error, a readout that spikes show in late, spikes that arrive one by one
+#: networks that some rules refuse: two paths of an error, a readout that spikes show in late, spikes that arrive one by
+#: one
 SPECIAL = ("cuba", "local", "spikes", "synaptic")
 
 
@@ -97,7 +105,9 @@ def test_learning_with_dendrites_is_local():
     assert not audit(prying, net).local
 
 
-@pytest.mark.parametrize("rule", [rules.eprop(feedback="learned", update="step"), rules.eprop(feedback="sign", update=3 * ms)])
+@pytest.mark.parametrize(
+    "rule", [rules.eprop(feedback="learned", update="step"), rules.eprop(feedback="sign", update=3 * ms)]
+)
 def test_updates_within_a_trial_and_other_feedback_are_local(rule):
     for kind in ("alif", "axonal"):
         made, net = planned(rule, kind, cross_entropy(), momentum(1e-3).clipped(1.0))
@@ -224,7 +234,9 @@ class CheatingFilter:
 )
 @pytest.mark.parametrize("part", ["eligibility", "filter"])
 def test_cheats_in_a_part(name, words, part):
-    rule = dataclasses.replace(rules.eprop(), **{part: Cheat(name=name) if part == "eligibility" else CheatingFilter(name)})
+    rule = dataclasses.replace(
+        rules.eprop(), **{part: Cheat(name=name) if part == "eligibility" else CheatingFilter(name)}
+    )
     made, net = planned(rule)
     found = audit(made, net)
     assert not found.local and not found.strict
@@ -238,7 +250,9 @@ def test_cheats_in_a_part(name, words, part):
 def changed(made, where, name, program):
     """``made`` with one program of one projection or population replaced."""
     if where == "synapse":
-        return dataclasses.replace(made, synapses={**made.synapses, name: dataclasses.replace(made.synapses[name], program=program)})
+        return dataclasses.replace(
+            made, synapses={**made.synapses, name: dataclasses.replace(made.synapses[name], program=program)}
+        )
     if where == "pre":
         synapse = made.synapses[name]
         synapse = dataclasses.replace(synapse, eligibility=dataclasses.replace(synapse.eligibility, pre=program))
@@ -384,6 +398,7 @@ def test_objects_that_nobody_declared(objects):
 
 def test_a_late_signal_meets_the_eligibility_of_its_step():
     """Kept per synapse or per neuron, the eligibility of the past step is the same."""
+
     def net(delay):
         strong = normal(1.5, mean=0.4)
         return Network(

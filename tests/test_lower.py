@@ -218,7 +218,9 @@ def test_a_reset_and_an_adaptation_that_share_a_variable_are_refused():
         name="shared", equations="dv/dt = -v/tau : 1", threshold="v > 1", reset="v = 0", adaptation="v += 1",
         parameters={"tau": 5 * ms},
     )  # fmt: skip
-    with pytest.raises(ModelError, match=r"shared: the adaptation uses \['v'\], which the reset assigns; put these statements"):
+    with pytest.raises(
+        ModelError, match=r"shared: the adaptation uses \['v'\], which the reset assigns; put these statements"
+    ):
         lower(model)
 
 
@@ -236,7 +238,9 @@ def pair(forth, back):
 @pytest.mark.parametrize("forth, back", [(1e9, 1e9), (1e9, 1.0)])
 def test_an_exact_integration_without_a_number_is_refused_by_both_backends(forth, back):
     model = pair(forth, back)
-    net = Network(dt=1 * ms, cues=Input(1), two=Population(3, model), projections=[Projection("cues", "two", weight=1.0)])
+    net = Network(
+        dt=1 * ms, cues=Input(1), two=Population(3, model), projections=[Projection("cues", "two", weight=1.0)]
+    )
     values, trials = net.draw(0), Trials({"cues": np.zeros((1, 5, 1), bool)})
     message = r"population 'two': the exact integration of pair gives no number for v.* parameters: a coefficient .* change them, or dt"
     with pytest.raises(ModelError, match=message):
@@ -247,7 +251,9 @@ def test_an_exact_integration_without_a_number_is_refused_by_both_backends(forth
 
 
 def test_a_method_that_cannot_integrate_is_refused():
-    with pytest.raises(ModelError, match="curved: method 'exact' cannot integrate these equations .* try .*'exponential_euler'"):
+    with pytest.raises(
+        ModelError, match="curved: method 'exact' cannot integrate these equations .* try .*'exponential_euler'"
+    ):
         lower(NeuronModel(name="curved", equations="dv/dt = -v**2/tau : 1", parameters={"tau": 5 * ms}))
 
 

@@ -25,7 +25,11 @@ def psi(model, x):
 class TestSuperSpike:
     def reference(self, spikes, weight, dt):
         """Membrane, current and spikes ``(time, neuron)``: facts of the published code, in the order of its step."""
-        v, current, waiting = np.full(weight.shape[1], -60e-3), np.zeros(weight.shape[1]), np.zeros(weight.shape[1], int)
+        v, current, waiting = (
+            np.full(weight.shape[1], -60e-3),
+            np.zeros(weight.shape[1]),
+            np.zeros(weight.shape[1], int),
+        )
         kept = []
         for step in spikes:
             v = np.where(waiting > 0, -60e-3, v + dt / 10e-3 * (-60e-3 - v + current))
@@ -41,7 +45,9 @@ class TestSuperSpike:
         rng = np.random.default_rng(0)
         weight, spikes = rng.normal(4e-3, 4e-3, (20, 5)), raster(rng, 4000, 20, 0.01)
         net = Network(
-            dt=0.1 * ms, cues=Input(20), it=Population(5, superspike_lif()),
+            dt=0.1 * ms,
+            cues=Input(20),
+            it=Population(5, superspike_lif()),
             projections=[Projection("cues", "it", weight=weight)],
         )
         found = twins.torch(net, Trials({"cues": spikes}))
@@ -65,7 +71,9 @@ class TestVanRossum:
     def kernel(self, twins, dt=0.1 * ms, steps=3000, **options):
         """Response ``(time,)`` to one spike in step 0."""
         net = Network(
-            dt=dt, cues=Input(1), judge=Population(1, van_rossum_readout(**options)),
+            dt=dt,
+            cues=Input(1),
+            judge=Population(1, van_rossum_readout(**options)),
             projections=[Projection("cues", "judge", weight=1.0)],
         )
         spikes = np.zeros((1, steps, 1), bool)
@@ -88,7 +96,10 @@ class TestVanRossum:
     def test_the_loss_is_the_distance_of_two_spike_trains(self):
         """Of trains that share all spikes but one: half the integral of the squared kernel; of equal trains: zero."""
         net = Network(
-            dt=0.1 * ms, cues=Input(1), target=Input(1), judge=Population(1, van_rossum_readout()),
+            dt=0.1 * ms,
+            cues=Input(1),
+            target=Input(1),
+            judge=Population(1, van_rossum_readout()),
             projections=[
                 Projection("cues", "judge", weight=1.0, plastic=False),
                 Projection("target", "judge", weight=-1.0, plastic=False),
@@ -127,7 +138,9 @@ class TestDecolle:
 
     def network(self, weight, bias=0.0):
         return Network(
-            dt=1 * ms, cues=Input(len(weight)), it=Population(weight.shape[1], decolle_lif(bias=bias)),
+            dt=1 * ms,
+            cues=Input(len(weight)),
+            it=Population(weight.shape[1], decolle_lif(bias=bias)),
             projections=[Projection("cues", "it", weight=weight)],
         )
 
@@ -162,7 +175,10 @@ class TestInstantReadout:
     def net(self, model):
         rng = np.random.default_rng(2)
         return Network(
-            dt=1 * ms, cues=Input(10), hidden=Population(5, lif(v_th=0.5)), out=Population(3, model),
+            dt=1 * ms,
+            cues=Input(10),
+            hidden=Population(5, lif(v_th=0.5)),
+            out=Population(3, model),
             projections=[
                 Projection("cues", "hidden", weight=rng.normal(0.2, 0.5, (10, 5))),
                 Projection("hidden", "out", weight=rng.normal(size=(5, 3))),

@@ -61,7 +61,9 @@ def test_weights_that_cannot_be_scaled_are_named():
         dt=1 * ms, cues=Input(2), out=Population(3, leaky_readout()), rec=Population(4, lif()),
         projections=[Projection("rec", "rec", weight=normal(0.0).scaled(2.0)), Projection("rec", "out")],
     )  # fmt: skip
-    with pytest.raises(NetworkError, match="projection 'rec_rec': weights .4, 4. that form no loop cannot be scaled to radius 2"):
+    with pytest.raises(
+        NetworkError, match="projection 'rec_rec': weights .4, 4. that form no loop cannot be scaled to radius 2"
+    ):
         net.draw(0)
 
 
@@ -80,13 +82,17 @@ def test_a_network_survives_a_file(tmp_path):
 def test_dendrites_and_teachers_survive_a_file(tmp_path):
     net = sample("dendrites")
     back = replace(net.projections["top_rec"], output="u_breve", weight=same_as("rec_top", transposed=True))
-    net = Network(dt=net.dt, projections=[*(p for p in net.projections.values() if p.name != "top_rec"), back], **net.nodes)
+    net = Network(
+        dt=net.dt, projections=[*(p for p in net.projections.values() if p.name != "top_rec"), back], **net.nodes
+    )
     net.save(tmp_path / "net.json")
     again = Network.load(tmp_path / "net.json")
     assert again == net and again.teachers == ("target", "teaching")
     assert again.nodes["rec"].model.mismatch["v_api"] == Mismatch("-v_api")
     np.testing.assert_array_equal(again.draw(1).weights["top_rec"], net.draw(1).weights["rec_top"].T)
-    assert "  top_rec: top.u_breve -> rec.v_api, graded" in repr(again) and "  target: 2 input of currents, a teacher's" in repr(again)
+    assert "  top_rec: top.u_breve -> rec.v_api, graded" in repr(
+        again
+    ) and "  target: 2 input of currents, a teacher's" in repr(again)
 
 
 def test_equality_is_by_content():
@@ -171,7 +177,11 @@ def test_drawn_numbers_depend_on_the_seed_and_the_name_only():
 def test_drawn_numbers_are_the_same_on_every_machine():
     """A changed stream would make every stored seed mean another network."""
     net = Network(dt=1 * ms, cues=Input(2), rec=Population(2, lif()), projections=[Projection("cues", "rec")])
-    np.testing.assert_allclose(net.draw(0).weights["cues_rec"], [[-0.18634439378265802, -0.5539583059630485], [1.2051376443844957, -0.7789772473318187]], rtol=1e-12)
+    np.testing.assert_allclose(
+        net.draw(0).weights["cues_rec"],
+        [[-0.18634439378265802, -0.5539583059630485], [1.2051376443844957, -0.7789772473318187]],
+        rtol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("kind, limit", [(normal, 5.0), (uniform, 1.0)])
@@ -211,14 +221,18 @@ def test_masks_and_autapses():
     ],
 )  # fmt: skip
 def test_delays_are_rounded_to_the_nearest_step(delay, steps):
-    net = Network(dt=1 * ms, cues=Input(4), rec=Population(5, lif()), projections=[Projection("cues", "rec", delay=delay)])
+    net = Network(
+        dt=1 * ms, cues=Input(4), rec=Population(5, lif()), projections=[Projection("cues", "rec", delay=delay)]
+    )
     np.testing.assert_allclose(net.draw(0).delays["cues_rec"], steps, rtol=1e-15)
 
 
 def test_delays_are_whole_steps_at_any_dt():
     """0.1 ms is no binary fraction: 3 steps must not come out as 2."""
     delay = axonal(np.arange(200) * 0.1 * ms)
-    net = Network(dt=0.1 * ms, cues=Input(200), rec=Population(1, lif()), projections=[Projection("cues", "rec", delay=delay)])
+    net = Network(
+        dt=0.1 * ms, cues=Input(200), rec=Population(1, lif()), projections=[Projection("cues", "rec", delay=delay)]
+    )
     np.testing.assert_array_equal(net.draw(0).delays["cues_rec"], np.arange(200))
 
 
@@ -236,5 +250,9 @@ def test_weights_are_replaced_in_a_copy():
 
 
 def test_delay_kinds():
-    assert [d.kind for d in (axonal(1 * ms), dendritic(1 * ms), synaptic([[1]] * ms))] == ["axonal", "dendritic", "synaptic"]
+    assert [d.kind for d in (axonal(1 * ms), dendritic(1 * ms), synaptic([[1]] * ms))] == [
+        "axonal",
+        "dendritic",
+        "synaptic",
+    ]
     assert Delay("axonal", 1 * second).trainable is False

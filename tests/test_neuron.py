@@ -93,7 +93,11 @@ def test_what_a_model_knows_of_itself():
 )  # fmt: skip
 def test_a_threshold_is_turned_so_that_the_argument_grows_towards_the_spike(threshold, parts):
     model = NeuronModel(
-        name="m", equations="dv/dt = -v/tau : 1", threshold=threshold, reset="v = 0", parameters={"tau": 5 * ms, "v_th": 1.0}
+        name="m",
+        equations="dv/dt = -v/tau : 1",
+        threshold=threshold,
+        reset="v = 0",
+        parameters={"tau": 5 * ms, "v_th": 1.0},
     )
     assert split_threshold(model) == parts
 
@@ -104,7 +108,12 @@ def test_statements_are_split_without_comments():
 
 def test_numbers_survive_a_file_bit_by_bit():
     rng = np.random.default_rng(0)
-    value = {"a": rng.standard_normal((3, 2)) * mV, "b": 0.1 * ms, "c": rng.random(3) < 0.5, "d": (1, 2.5, "x", None, True)}
+    value = {
+        "a": rng.standard_normal((3, 2)) * mV,
+        "b": 0.1 * ms,
+        "c": rng.random(3) < 0.5,
+        "d": (1, 2.5, "x", None, True),
+    }
     again = decode(json.loads(json.dumps(encode(value))), {})
     np.testing.assert_array_equal(np.asarray(again["a"]), np.asarray(value["a"]))
     assert again["a"].dim == value["a"].dim and again["b"] == value["b"] and again["d"] == value["d"]
@@ -113,7 +122,9 @@ def test_numbers_survive_a_file_bit_by_bit():
 
 
 def test_loading_refuses_what_is_not_plain_data():
-    with pytest.raises(ValueError, match="unknown type 'Popen' in the file; known are Mismatch, NeuronModel, Surrogate"):
+    with pytest.raises(
+        ValueError, match="unknown type 'Popen' in the file; known are Mismatch, NeuronModel, Surrogate"
+    ):
         decode({"type": "Popen", "args": ["true"]}, TYPES)
     for dtype in ("|O", "|V8", "<U4", "<M8[s]", "<c16"):
         with pytest.raises(ValueError, match="is not plain numbers and is not loaded"):

@@ -44,7 +44,9 @@ def dendrites(names, printed):
 
 
 def prospective(names, printed):
-    silent = re.findall(r"(\w+): of its way the tenth layer has before it after 1 ms (\S+), learning, after 3 ms (\S+)", printed)
+    silent = re.findall(
+        r"(\w+): of its way the tenth layer has before it after 1 ms (\S+), learning, after 3 ms (\S+)", printed
+    )
     (_, at_once, soon), (_, not_at_once, not_soon) = silent
     assert float(at_once) < 1e-12 < 0.8 < float(not_at_once) and float(soon) < 0.2 < 0.55 < float(not_soon)
     weak = re.search(r"beta 0.001: cosine with the gradient \[(.*)\]", printed)[1].split()
@@ -55,7 +57,9 @@ def prospective(names, printed):
     accuracy = {rule: float(names["tree"]["curves"]["test_accuracy"].sel(rule=rule)[0, -1]) for rule in names["few"]}
     heard = re.search(r"signals named rightly: (\d+) % before, (\d+) % after", printed)
     assert int(heard[2]) > 16 > 15 > int(heard[1])
-    before, after = (re.findall(r"down\d (\S+)°", line) for line in re.findall(r"(?:before|after): (angle .*)", printed))
+    before, after = (
+        re.findall(r"down\d (\S+)°", line) for line in re.findall(r"(?:before|after): (angle .*)", printed)
+    )
     assert min(map(float, before)) > 75 > 65 > max(map(float, after))
     assert accuracy["LE, symmetric"] > 0.75 > 0.7 > accuracy["LE, hidden frozen"] > accuracy["not prospective"]
 

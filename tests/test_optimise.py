@@ -98,6 +98,7 @@ def test_rates():
 
 def test_a_falling_rate():
     """As a schedule in Torch: every change is multiplied by 2**(-(k - 1)/8)."""
+
     def make(parameters):
         chosen = torch.optim.SGD(parameters, lr=0.03, momentum=0.8)
         step = chosen.step
@@ -161,12 +162,17 @@ def dual_averages(grads, rate, momentum, epsilon):
 @pytest.mark.parametrize("constants", [(0.02, 0.9, 1e-6), (0.3, 0.5, 1e-3)])
 def test_madgrad(constants):
     rate, share, epsilon = constants
-    found, expected = applied(madgrad(rate, momentum=share, epsilon=epsilon), gradients()), dual_averages(gradients(), *constants)
+    found, expected = (
+        applied(madgrad(rate, momentum=share, epsilon=epsilon), gradients()),
+        dual_averages(gradients(), *constants),
+    )
     assert np.abs(found / expected - 1).max() < 1e-12
     for wrong in ((1.1 * rate, share, epsilon), (rate, 0.95 * share, epsilon), (rate, share, 100 * epsilon)):
         assert np.abs(found / dual_averages(gradients(), *wrong) - 1).max() > 1e-5
     faster = applied(madgrad(rate, momentum=share, epsilon=epsilon).with_rates(any=2), gradients())
-    assert np.abs((faster - 1) / 2 - (expected - 1)).max() < 1e-12 * np.abs(expected).max()  # a factor scales every step
+    assert (
+        np.abs((faster - 1) / 2 - (expected - 1)).max() < 1e-12 * np.abs(expected).max()
+    )  # a factor scales every step
 
 
 def test_madgrad_is_its_authors():
@@ -182,7 +188,11 @@ def test_clipped():
     within = np.clip(grads, -limit, limit)
     for optimiser in (sgd(0.3), momentum(0.3), adam(0.02), rmsprop(0.02), rmaxprop(0.02, decay=0.9)):
         expected = applied(optimiser, within)
-        for chained in (optimiser.clipped(limit), optimiser.clipped(limit).clipped(1), optimiser.clipped(1).clipped(limit)):
+        for chained in (
+            optimiser.clipped(limit),
+            optimiser.clipped(limit).clipped(1),
+            optimiser.clipped(1).clipped(limit),
+        ):
             assert np.abs(applied(chained, grads) - expected).max() < 1e-14
         assert np.abs(applied(optimiser, grads) - expected).max() > 1e-3
     torched = Tape(sgd(1.0).clipped(0.3).program(), {"learning_rate": 1.0})
@@ -191,7 +201,9 @@ def test_clipped():
 
 
 def test_decay_makes_two_weights_alike():
-    """Kolen & Pollack: the same changes and the same decay, from different starts: the difference shrinks by 1 - rate."""
+    """Kolen & Pollack: the same changes and the same decay, from different starts: the difference shrinks by 1 -
+    rate.
+    """
     grads, optimiser = gradients(), adam(0.02).decayed(0.1).decayed(0.1)
     step = Tape(optimiser.program(), {"learning_rate": 0.02})
     one, other = ({"w": np.full((3, 4), start), "m": 0.0, "s": 0.0} for start in (1.0, -2.0))
@@ -282,7 +294,9 @@ def by_step(net, values, given, rule, loss, optimiser):
 
     for number in range(len(given)):
         one = given[number]
-        inputs, target, weight = torch_backend.prepare(net, one, loss, rng=np.random.default_rng(0), dtype=torch.float64)
+        inputs, target, weight = torch_backend.prepare(
+            net, one, loss, rng=np.random.default_rng(0), dtype=torch.float64
+        )
         _, counts = learner.run(inputs, target, weight, every_step)
         assert 0.5 < counts["rec"].mean() < 40
         yield {n: w.detach().numpy().copy() for n, w in parameters.items()}
@@ -346,7 +360,11 @@ DELAYS = {
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("delay, optimiser", [("no delay", sgd(0.02)), *((delay, adam(2e-3)) for delay in DELAYS)], ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(
+    "delay, optimiser",
+    [("no delay", sgd(0.02)), *((delay, adam(2e-3)) for delay in DELAYS)],
+    ids=lambda v: getattr(v, "name", v),
+)
 def test_update_every_step(delay, optimiser):
     """Weights change while spikes are under way: 3 trials of 60 updates each."""
     net, given, rule, loss = network(DELAYS[delay]), trials(3), eprop(update="step"), mse()

@@ -19,7 +19,8 @@ from localplast.study.scan import Drive, double_exponential, events, pulses, sca
 
 DT = 0.05 * ms
 NAMES = [name for name in protocols.names() if isinstance(protocols.load(name), Phenomenon)]
-#: Fewer conditions than the quick preset has; a phenomenon that is not here is measured as it is, which may take minutes.
+#: Fewer conditions than the quick preset has; a phenomenon that is not here is measured as it is, which may take
+#: minutes.
 FEWER = {
     "bac-firing": {"offsets": np.array([-5, 4, 10]) * ms, "amplitudes": np.arange(500, 1651, 150) * pA},
     "critical-frequency": {"frequencies": np.array([80, 90]) * Hz},
@@ -106,12 +107,17 @@ class TestFixedPlateau:
 
     @pytest.fixture(scope="class", params=["brian2", "torch"])
     def record(self, request):
-        conditions = replace(fixed_plateau.quick(), synapses=(10, 20, 21, 34, 35, 38, 39, 45, 60), offsets=np.array([-10, 2]) * ms)
+        conditions = replace(
+            fixed_plateau.quick(), synapses=(10, 20, 21, 34, 35, 38, 39, 45, 60), offsets=np.array([-10, 2]) * ms
+        )
         return protocols.load("fixed-plateau").measure(conditions, backend=request.param)
 
     @pytest.mark.thorough
     def test_length_is_independent_of_strength_to_one_step(self, record):
-        found, tail = record["events"].to_dataset(), {0: 0.0, 1: 0.0, 2: 4 * float(DT)}  # strong input outlasts a short event
+        found, tail = (
+            record["events"].to_dataset(),
+            {0: 0.0, 1: 0.0, 2: 4 * float(DT)},
+        )  # strong input outlasts a short event
         for number, nominal in enumerate((50, 30, 3.6)):
             event = found["duration"].values[number] > 0
             assert event.any() and not event.all()

@@ -106,7 +106,10 @@ def test_trajectories_are_judged_by_their_loss(tree):
 
 
 def curve(accuracy, name="wait", units="s"):
-    data = {k: (name, np.array(v), {"units": "1"}) for k, v in (("accuracy", accuracy), ("standard_error", [0.01, 0.02, 0.03]))}
+    data = {
+        k: (name, np.array(v), {"units": "1"})
+        for k, v in (("accuracy", accuracy), ("standard_error", [0.01, 0.02, 0.03]))
+    }
     return xr.Dataset(data, {name: (name, [1.0, 5.0, 30.0], {"units": units})})
 
 
@@ -134,7 +137,11 @@ def test_a_spectrum_has_its_lines(ax):
     assert plot.spectrum(power, ax, lines=lines) is ax
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("frequency (Hz)", "power (Hz²/Hz)")
     assert [line.get_xdata()[0] for line in ax.get_lines()[2:]] == [12.5, 25, 10]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["independent neurons", "period 80 ms", "period 100 ms"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "independent neurons",
+        "period 80 ms",
+        "period 100 ms",
+    ]
     plot.spectrum(power, plt.figure().add_subplot())  # without lines
 
 

@@ -1,4 +1,6 @@
-"""Compiled programs on disk are trusted where they are whole, and where nobody else can write; without them all still runs."""
+"""Compiled programs on disk are trusted where they are whole, and where nobody else can write; without them all still
+runs.
+"""
 
 import ctypes
 import os
@@ -28,7 +30,13 @@ SEVEN = "int seven(void) { return 7; }"
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A user's cache of its own, and nothing remembered from before."""
-    forget = (program_cache.warn_once, program_cache.own_folder, program_cache.sweep, kernel_build.compiler, kernel_build.broken)
+    forget = (
+        program_cache.warn_once,
+        program_cache.own_folder,
+        program_cache.sweep,
+        kernel_build.compiler,
+        kernel_build.broken,
+    )
     monkeypatch.setattr(program_cache.platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
     for cached in forget:
         cached.cache_clear()
@@ -47,7 +55,9 @@ def built():
 
 
 @needs_compiler
-@pytest.mark.parametrize("harm", ["truncated", "longer", "one bit", "no seal", "an empty seal", "seal of another", "empty", "a folder"])
+@pytest.mark.parametrize(
+    "harm", ["truncated", "longer", "one bit", "no seal", "an empty seal", "seal of another", "empty", "a folder"]
+)
 def test_what_is_not_whole_is_made_anew(cache, harm):
     path = program_cache.Path(built())
     whole, seal = path.read_bytes(), program_cache.beside(path)
@@ -57,7 +67,12 @@ def test_what_is_not_whole_is_made_anew(cache, harm):
         with pytest.raises(OSError):
             program_cache.keep(path, whole)
         return
-    changed = {"truncated": whole[: len(whole) // 2], "longer": whole + b"\0", "one bit": whole[:-1] + bytes([whole[-1] ^ 1]), "empty": b""}
+    changed = {
+        "truncated": whole[: len(whole) // 2],
+        "longer": whole + b"\0",
+        "one bit": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "empty": b"",
+    }
     path.write_bytes(changed.get(harm, whole))
     if harm == "no seal":
         seal.unlink()
@@ -103,6 +118,7 @@ def test_a_cache_that_cannot_be_used_is_told_once_and_replaced(cache, monkeypatc
     elif how == "of another":
         monkeypatch.setattr(program_cache.os, "getuid", lambda: 12345)
     elif how == "full":
+
         def full(**options):
             raise OSError(28, "No space left on device")
 
@@ -121,12 +137,13 @@ def test_a_new_cache_is_closed_to_others(cache):
 
 
 COMPILERS = {
-    "fails": ("#!/bin/sh\n[ \"$1\" = --version ] && echo odd 1 && exit 0\nexit 1\n", "could not compile"),
+    "fails": ('#!/bin/sh\n[ "$1" = --version ] && echo odd 1 && exit 0\nexit 1\n', "could not compile"),
     "makes nothing": ("#!/bin/sh\necho odd 2\n", "could not compile"),
     "makes what does not load": (
-        '#!/bin/sh\necho odd 3\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && echo nonsense > "$2"; shift; done\n', "cannot be loaded",
+        '#!/bin/sh\necho odd 3\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && echo nonsense > "$2"; shift; done\n',
+        "cannot be loaded",
     ),
-    "hangs": ("#!/bin/sh\n[ \"$1\" = --version ] && echo odd 4 && exit 0\nexec sleep 60\n", "took longer"),
+    "hangs": ('#!/bin/sh\n[ "$1" = --version ] && echo odd 4 && exit 0\nexec sleep 60\n', "took longer"),
     "speaks no known letters": ("#!/bin/sh\nprintf '\\377\\376'\nexit 0\n", "could not compile"),
 }
 
@@ -173,7 +190,9 @@ def test_words_after_the_compiler_are_its_flags(cache, monkeypatch):
 def test_processes_may_build_the_same_kernel_at_once(tmp_path):
     code = f"from localplast.backends.c.compile import build; assert build({SEVEN!r}).seven() == 7"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    running = [subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) for _ in range(2)
+    ]
     assert [process.communicate()[1] and process.returncode for process in running] in ([b"", b""], [0, 0])
     libraries = list((tmp_path / "localplast" / "kernels").glob("*.so"))
     assert len(libraries) == 1 and program_cache.intact(libraries[0])
@@ -184,7 +203,12 @@ def test_folders_of_dead_processes_are_swept(tmp_path, monkeypatch):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     old = time.time() - 2 * program_cache.AGED
-    names = {"old": f"localplast-{dead.pid}-a", "young": f"localplast-{dead.pid}-b", "alive": f"localplast-{os.getpid()}-c", "other": "else-1-d"}
+    names = {
+        "old": f"localplast-{dead.pid}-a",
+        "young": f"localplast-{dead.pid}-b",
+        "alive": f"localplast-{os.getpid()}-c",
+        "other": "else-1-d",
+    }
     for what, name in names.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "main").write_text("")

@@ -1,4 +1,6 @@
-"""Exact integration where time constants meet: against the matrix exponential, Brian2's own text, and difference quotients."""
+"""Exact integration where time constants meet: against the matrix exponential, Brian2's own text, and difference
+quotients.
+"""
 
 import mpmath
 import numpy as np
@@ -91,7 +93,9 @@ APART = [chain(tb=7 * ms, tc=3 * ms), chain(CLAMPED, tb=7 * ms, tc=3 * ms), cuba
 @pytest.mark.parametrize("model", APART)
 @pytest.mark.parametrize("ready", [0.0, 1.0])
 def test_away_from_there_a_step_is_that_of_brian2(model, ready):
-    code = StateUpdateMethod.apply_stateupdater(model.parsed, known_to_integrator(model, namespace(model)), "exact", group_name="g")
+    code = StateUpdateMethod.apply_stateupdater(
+        model.parsed, known_to_integrator(model, namespace(model)), "exact", group_name="g"
+    )
     constants = {n: float(v) for n, v in model.parameters.items()}
     names, rng = {**constants, "dt": 1e-3, "not_refractory": np.float64(ready)}, np.random.default_rng(0)
     start = {n: rng.normal() for n in lower(model).state}

@@ -1,4 +1,6 @@
-"""What prospective neurons need of the core: what is held, what travels, weights read backwards, parameters, divergence."""
+"""What prospective neurons need of the core: what is held, what travels, weights read backwards, parameters,
+divergence.
+"""
 
 from dataclasses import replace
 
@@ -66,7 +68,9 @@ def stream(trials=1, seed=0):
 
 
 def by_hand(net, values, trials, *, early=True):
-    """``u_breve`` of the lower layer: all that leaves in a step is of the end of the step before; ``early=False``: half updated."""
+    """``u_breve`` of the lower layer: all that leaves in a step is of the end of the step before; ``early=False``:
+    half updated.
+    """
     weights, cells = values.weights, {}
     for name in ("low", "top"):
         tau = np.broadcast_to(values.parameters[name]["tau_m"], net.size(name)) * 1e3
@@ -108,7 +112,12 @@ def test_all_that_leaves_in_a_step_is_of_the_end_of_the_step_before(backend):
 def test_several_held_expressions_are_of_one_moment():
     equations = "dv/dt = (I - v)/tau : 1\nI : 1\nnow = v : 1 (constant over dt)\nbefore = now : 1 (constant over dt)"
     model = NeuronModel("held", equations, {"tau": 5 * ms}, output="v", receives="I")
-    net = Network(dt=1 * ms, sense=Input(1, "currents"), cell=Population(1, model), projections=[Projection("sense", "cell", weight=1.0)])
+    net = Network(
+        dt=1 * ms,
+        sense=Input(1, "currents"),
+        cell=Population(1, model),
+        projections=[Projection("sense", "cell", weight=1.0)],
+    )
     trials = Trials({"sense": np.ones((2, 6, 1))})
     for backend in ("torch", "brian2"):
         found = lp.run(net, trials, record=["cell.v", "cell.now", "cell.before"], backend=backend)["cell"]
@@ -147,7 +156,10 @@ def test_weights_read_backwards_follow_those_that_learn():
         assert np.abs(found - net.draw(0).weights[name]).max() > 0.05
     begun = network(down=same_as("up2", transposed=True))
     fixed = lp.run(begun, task, rule=dendritic(), optimiser=sgd(0.05), updates=2, backend="torch", loss=mse())
-    assert np.abs(np.squeeze(fixed["up1"]["weight"].values) - np.squeeze(results["torch"]["up1"]["weight"].values)).max() > 1e-4
+    assert (
+        np.abs(np.squeeze(fixed["up1"]["weight"].values) - np.squeeze(results["torch"]["up1"]["weight"].values)).max()
+        > 1e-4
+    )
 
 
 def test_weight_transport_is_declared():
@@ -185,19 +197,31 @@ def test_weights_of_another_projection_are_all_they_have(options, message):
 
 
 def test_units_must_fit_both_ways():
-    cell = NeuronModel("c", "dv/dt = -v/tau + I/pF : volt\nI : amp\nback : volt", {"tau": 5 * ms}, output="v/mV", receives="I")
-    both = [Projection("a", "b", name="up"), Projection("b", "a", target="back", weight=transposed("up"), plastic=False, name="down")]
+    cell = NeuronModel(
+        "c", "dv/dt = -v/tau + I/pF : volt\nI : amp\nback : volt", {"tau": 5 * ms}, output="v/mV", receives="I"
+    )
+    both = [
+        Projection("a", "b", name="up"),
+        Projection("b", "a", target="back", weight=transposed("up"), plastic=False, name="down"),
+    ]
     with pytest.raises(NetworkError, match="'down' needs weights in .*volt.*, and those of 'up' are in .*amp"):
         Network(dt=1 * ms, a=Population(2, cell), b=Population(3, cell), projections=both)
     assert mV and pA
 
 
-@pytest.mark.parametrize("there, back", [(2 * ms, None), (None, 3 * ms), (np.array([0, 1, 2, 5]) * ms, np.array([4, 1]) * ms)])
+@pytest.mark.parametrize(
+    "there, back", [(2 * ms, None), (None, 3 * ms), (np.array([0, 1, 2, 5]) * ms, np.array([4, 1]) * ms)]
+)
 def test_both_ways_through_the_same_synapses_take_time(there, back):
     made = network(delay=None if there is None else axonal(there))
-    parts = [replace(p, delay=axonal(back)) if p.name == "down" and back is not None else p for p in made.projections.values()]
+    parts = [
+        replace(p, delay=axonal(back)) if p.name == "down" and back is not None else p
+        for p in made.projections.values()
+    ]
     net, trials = Network(dt=made.dt, projections=parts, **made.nodes), stream()
-    one, other = (lp.run(net, trials, backend=backend, record=["low.u"])["low"]["u"].values for backend in ("torch", "brian2"))
+    one, other = (
+        lp.run(net, trials, backend=backend, record=["low.u"])["low"]["u"].values for backend in ("torch", "brian2")
+    )
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
     assert np.abs(one - lp.run(network(), trials, record=["low.u"])["low"]["u"].values).max() > 1e-4
     task = Task("stream", lambda *_: trials, lambda *_: trials)
@@ -206,12 +230,17 @@ def test_both_ways_through_the_same_synapses_take_time(there, back):
         for backend, code in (("torch", None), ("brian2", "numpy"))
     )
     for name in ("up1", "up2", "down"):
-        np.testing.assert_allclose(np.squeeze(one[name]["weight"].values), np.squeeze(other[name]["weight"].values), rtol=0, atol=1e-13)
+        np.testing.assert_allclose(
+            np.squeeze(one[name]["weight"].values), np.squeeze(other[name]["weight"].values), rtol=0, atol=1e-13
+        )
 
 
 def test_synapses_that_are_read_both_ways_have_axonal_delays_in_brian2():
     net = network(delay=dendritic_delay(2 * ms))
-    with pytest.raises(UnsupportedError, match="'down': synapses that are read both ways, here and in 'up2', have axonal delays in Brian2"):
+    with pytest.raises(
+        UnsupportedError,
+        match="'down': synapses that are read both ways, here and in 'up2', have axonal delays in Brian2",
+    ):
         lp.run(net, stream())
     assert lp.run(net, stream(), backend="torch", record=["low.u"])["low"]["u"].shape[1] == STEPS
 
@@ -243,7 +272,9 @@ def test_their_gradient_is_the_sum_of_the_error(backend):
     delta, u, current = (state[k].values for k in ("delta", "u", "I"))
     np.testing.assert_allclose(found["gradient_b"], -delta.sum(1).mean(0), rtol=1e-12)
     tau = np.array([5.0, 10, 15, 20]) / 1e3
-    np.testing.assert_allclose(found["gradient_tau_m"], (delta * (current + delta - u)).sum(1).mean(0) / tau, rtol=1e-12)
+    np.testing.assert_allclose(
+        found["gradient_tau_m"], (delta * (current + delta - u)).sum(1).mean(0) / tau, rtol=1e-12
+    )
 
 
 def test_a_parameter_without_an_error_is_refused():
@@ -274,7 +305,10 @@ def test_a_loop_that_diverges_says_where_and_loses_nothing(backend):
     net, trials = network(model=linear), stream()
     task = Task("stream", lambda *_: trials, lambda *_: trials)
     options = {"target": "numpy"} if backend == "brian2" else {}
-    with np.errstate(all="ignore"), pytest.raises(RunawayError, match=r"population '\w+' is not finite from step \d+ on.* at update 1") as caught:
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(RunawayError, match=r"population '\w+' is not finite from step \d+ on.* at update 1") as caught,
+    ):
         lp.run(net, task, rule=dendritic(), optimiser=sgd(1e3), updates=2, backend=backend, loss=mse(), **options)
     np.testing.assert_array_equal(caught.value.record["up2"]["weight"], net.draw(0).weights["up2"])
 
@@ -282,7 +316,10 @@ def test_a_loop_that_diverges_says_where_and_loses_nothing(backend):
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_a_gradient_that_diverges_says_where(backend):
     steep = replace(CELL, equations=EQUATIONS.replace("tanh(u_breve)", "u_breve"), update="slope = 1e9*past")
-    with np.errstate(all="ignore"), pytest.raises(RunawayError, match=r"population '\w+' is not finite from step \d+ on"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(RunawayError, match=r"population '\w+' is not finite from step \d+ on"),
+    ):
         lp.gradient(network(model=steep), stream(), dendritic(update="trial"), loss=mse(), backend=backend)
 
 
@@ -292,12 +329,17 @@ def test_brian2_never_answers_with_the_numbers_of_torch(monkeypatch):
 
     monkeypatch.setattr(torch_backend, "gradient", lambda *_, **__: ({"up1.weight": np.zeros((3, 4))}, {}))
     steep = replace(CELL, equations=EQUATIONS.replace("tanh(u_breve)", "u_breve"), update="slope = 1e9*past")
-    with np.errstate(all="ignore"), pytest.raises(RunawayError, match="the gradient of dendritic is not finite in Brian2"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(RunawayError, match="the gradient of dendritic is not finite in Brian2"),
+    ):
         lp.gradient(network(model=steep), stream(), dendritic(update="trial"), loss=mse(), backend="brian2")
 
 
 def test_what_may_be_held():
-    with pytest.raises(ModelError, match=r"differential equations may be \(unless refractory\), subexpressions \(constant over dt\)"):
+    with pytest.raises(
+        ModelError, match=r"differential equations may be \(unless refractory\), subexpressions \(constant over dt\)"
+    ):
         NeuronModel("odd", "dv/dt = -v/tau : 1\nI : 1 (constant)", {"tau": 5 * ms})
     with pytest.raises(ModelError, match="unknown variable 'nothing'"):
         NeuronModel("odd", "dv/dt = -v/tau : 1\npast = nothing : 1 (constant over dt)", {"tau": 5 * ms})
@@ -314,4 +356,6 @@ def test_compiled_brian2_learns_the_same(target):
         for backend, code in (("torch", None), ("brian2", target))
     )
     for part, name in (("up1", "weight"), ("down", "weight"), ("learned", "low.b"), ("learned", "low.tau_m")):
-        np.testing.assert_allclose(np.squeeze(found[part][name].values), np.squeeze(other[part][name].values), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(
+            np.squeeze(found[part][name].values), np.squeeze(other[part][name].values), rtol=0, atol=1e-14
+        )

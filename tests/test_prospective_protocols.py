@@ -1,4 +1,6 @@
-"""Streams that prospective networks learn from: what they hold, and what comes of learning with and without prospective rates."""
+"""Streams that prospective networks learn from: what they hold, and what comes of learning with and without
+prospective rates.
+"""
 
 from dataclasses import replace
 
@@ -55,20 +57,31 @@ class TestFourierSynthesis:
         assert preset.optimiser.constants["learning_rate"] == pytest.approx(0.25 * 0.005)
         assert preset.updates * preset.task.training(0, 1, 0).steps * 0.005 == pytest.approx(400)
         assert [preset.network.size(n) for n in ("sense", "hidden1", "out")] == [50, 30, 1]
-        assert float(preset.network.nodes["out"].values["beta"]) == 0.1 and contenders(preset)["LE, symmetric"].backend == "brian2"
+        assert (
+            float(preset.network.nodes["out"].values["beta"]) == 0.1
+            and contenders(preset)["LE, symmetric"].backend == "brian2"
+        )
 
     def test_it_learns_where_rates_are_prospective_and_hidden_weights_move(self):
         preset = protocols.load("fourier-synthesis").presets["quick"]()
         names = ("LE, symmetric", "LE, hidden frozen", "not prospective")
         loss = {name: last(learned(preset, name), "test_loss") for name in names}
         silence = 1 / 6  # of a readout that says nothing: half the variance of a sawtooth
-        assert loss["LE, symmetric"] < 0.015 and loss["LE, hidden frozen"] > 0.08 and loss["not prospective"] > 0.9 * silence
+        assert (
+            loss["LE, symmetric"] < 0.015
+            and loss["LE, hidden frozen"] > 0.08
+            and loss["not prospective"] > 0.9 * silence
+        )
 
     @pytest.mark.slow
     def test_brian2_and_torch_learn_the_same(self):
         preset = protocols.load("fourier-synthesis").presets["quick"]()
-        found = [learned(replace(preset, rules={"LE": replace(contenders(preset)["LE, symmetric"], backend=b)}), "LE", updates=5)
-                 for b in ("brian2", "torch")]
+        found = [
+            learned(
+                replace(preset, rules={"LE": replace(contenders(preset)["LE, symmetric"], backend=b)}), "LE", updates=5
+            )
+            for b in ("brian2", "torch")
+        ]
         for name in ("up1", "up2"):
             np.testing.assert_allclose(found[0][name]["weight"], found[1][name]["weight"], rtol=0, atol=1e-10)
 
@@ -91,7 +104,9 @@ class TestPresentationTime:
     def test_names_carry_the_ratio_and_networks_its_tau(self, preset):
         for name, contender in preset.rules.items():
             tau = float(contender.network.nodes["hidden1"].values["tau"])
-            assert float(name.split()[-2]) == pytest.approx(20e-3 / tau) and name.startswith(tuple(presentation_time.FORMS))
+            assert float(name.split()[-2]) == pytest.approx(20e-3 / tau) and name.startswith(
+                tuple(presentation_time.FORMS)
+            )
 
     def test_the_figure_shows_accuracy_against_the_ratio(self):
         names = [f"{form}, shown {ratio} tau" for form in presentation_time.FORMS for ratio in (0.3, 100)]
@@ -118,7 +133,9 @@ class TestPresentationTime:
     def test_short_presentations_hurt_only_where_rates_lag(self):
         preset = presentation_time.preset((0.3, 100), updates=100)
         runs = {name: [learned(preset, name, seed=seed) for seed in range(3)] for name in preset.rules}
-        accuracy = {name: np.mean([last(record, "test_accuracy") for record in records]) for name, records in runs.items()}
+        accuracy = {
+            name: np.mean([last(record, "test_accuracy") for record in records]) for name, records in runs.items()
+        }
         assert accuracy["prospective, shown 0.3 tau"] == accuracy["prospective, shown 100 tau"] > 0.95
         assert accuracy["lagging, shown 0.3 tau"] < 0.6 < 0.75 < accuracy["lagging, shown 100 tau"]
 
@@ -162,23 +179,37 @@ class TestLatentEquilibrium:
 
     @pytest.mark.slow
     def test_brian2_and_torch_learn_the_same_online(self, preset):
-        found = [learned(replace(preset, batch=1, rules={"LE": replace(preset.rules["LE, learned"], backend=b)}), "LE", updates=20, test=0)
-                 for b in ("brian2", "torch")]
+        found = [
+            learned(
+                replace(preset, batch=1, rules={"LE": replace(preset.rules["LE, learned"], backend=b)}),
+                "LE",
+                updates=20,
+                test=0,
+            )
+            for b in ("brian2", "torch")
+        ]
         for name in ("up1", "up2", "up3", "down1", "down2"):
             np.testing.assert_allclose(found[0][name]["weight"], found[1][name]["weight"], rtol=0, atol=1e-12)
             moved = found[0][name]["weight"] - preset.rules["LE, learned"].network.draw(0).weights[name]
             assert np.abs(moved).max() > 1e-3
-        np.testing.assert_allclose(found[0]["learned"]["hidden1.b"], found[1]["learned"]["hidden1.b"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            found[0]["learned"]["hidden1.b"], found[1]["learned"]["hidden1.b"], rtol=0, atol=1e-12
+        )
 
     @pytest.mark.slow
     def test_accuracies(self, preset):
-        accuracy = {name: last(learned(preset, name, updates=200), "test_accuracy") for name in preset.rules if name != "BPTT"}
+        accuracy = {
+            name: last(learned(preset, name, updates=200), "test_accuracy") for name in preset.rules if name != "BPTT"
+        }
         assert min(accuracy[f"LE, {kind}"] for kind in ("symmetric", "random", "learned")) > 0.8
         assert accuracy["LE, hidden frozen"] < 0.7 and accuracy["not prospective"] < 0.3
 
 
 def test_feedback_weights_that_learn_are_no_part_of_the_hidden_gradient():
-    net, rng = layered((4, 5, 3), latent_equilibrium(), latent_equilibrium_output(), feedback="learned"), np.random.default_rng(0)
+    net, rng = (
+        layered((4, 5, 3), latent_equilibrium(), latent_equilibrium_output(), feedback="learned"),
+        np.random.default_rng(0),
+    )
     trials = stream(rng.random((2, 1, 4)), rng.random((2, 1, 3)), steps=30)
     rule, loss = dendritic(update="trial"), lp.losses.mse()
     found = gradient_measures(net, net.draw(0), trials, rule, loss, "hidden1", 0)

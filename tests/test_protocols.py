@@ -38,8 +38,10 @@ def preset(request, built):
 
 def same(a, b):
     """Whether two Trials hold the same inputs and targets."""
-    pairs = [(np.asarray(getattr(a.inputs[k], "rates", a.inputs[k])), np.asarray(getattr(b.inputs[k], "rates", b.inputs[k])))
-             for k in a.inputs]
+    pairs = [
+        (np.asarray(getattr(a.inputs[k], "rates", a.inputs[k])), np.asarray(getattr(b.inputs[k], "rates", b.inputs[k])))
+        for k in a.inputs
+    ]
     return all(np.array_equal(x, y) for x, y in [*pairs, (a.target, b.target)])
 
 
@@ -128,8 +130,12 @@ def test_samples_that_are_held_back(learned, held, taught, judged):
 
     task = Task.dataset("numbers", *sets, present, learned=learned, held=held)
 
-    assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(range(200, 220))
-    assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(judged)
+    assert seen(task.training(0, 100, 0)) == set(range(learned or 100)) and seen(task.testing(20, 0)) == set(
+        range(200, 220)
+    )
+    assert seen(task.validation.training(0, 100, 0)) == set(taught) and seen(task.validation.testing(100, 0)) == set(
+        judged
+    )
 
 
 @pytest.mark.parametrize("name", ["fourier-synthesis", "gle-lag-net"])
@@ -170,7 +176,7 @@ class TestEvidenceAccumulation:
     def sides(self):
         """Counts of spikes per trial, cue and side, from the raster alone: ``(trial, cue, side)``."""
         raster = self.trials.inputs["cues"]
-        windows = [raster[:, 50 + 150 * k:150 + 150 * k] for k in range(7)]
+        windows = [raster[:, 50 + 150 * k : 150 + 150 * k] for k in range(7)]
         return np.stack([w[:, :, :20].reshape(len(w), -1, 2, 10).sum((1, 3)) for w in windows], 1)
 
     def test_spikes_appear_in_their_windows_only_to_the_step(self):
@@ -178,7 +184,7 @@ class TestEvidenceAccumulation:
         ever = raster.reshape(400, 2250, 4, 10).any((0, 3))
         cues = np.zeros(2250, bool)
         for k in range(7):
-            cues[50 + 150 * k:150 + 150 * k] = True
+            cues[50 + 150 * k : 150 + 150 * k] = True
         assert np.array_equal(ever[:, 0], cues) and np.array_equal(ever[:, 1], cues)
         assert np.array_equal(ever[:, 2], np.arange(2250) >= 2100)
         assert ever[:, 3].all()
@@ -230,7 +236,7 @@ def many_labels():
     for _ in range(20):
         trials = evidence_trials(rng, 1000, duration=1200 * ms, dt=10 * ms)
         raster = trials.inputs["cues"]
-        windows = [raster[:, 5 + 15 * k:15 + 15 * k, 10:20].any((1, 2)) for k in range(7)]
+        windows = [raster[:, 5 + 15 * k : 15 + 15 * k, 10:20].any((1, 2)) for k in range(7)]
         right.append(np.stack(windows, 1))
         label.append(trials.target)
     return np.concatenate(right), np.concatenate(label)
@@ -280,13 +286,19 @@ class TestSuperSpike:
         net, trials = single.network(dt=0.5 * ms), single.frozen_trial(0, dt=0.5 * ms)
         silent = {"pattern_out": np.zeros((100, 1))}
         found = lp.gradient(
-            net, trials, bptt(), loss=lp.losses.mse(), values=net.draw(0).replace_weights({**net.draw(0).weights, **silent})
+            net,
+            trials,
+            bptt(),
+            loss=lp.losses.mse(),
+            values=net.draw(0).replace_weights({**net.draw(0).weights, **silent}),
         )
         assert found.attrs["loss"] == pytest.approx(5 * 0.5 * 0.83333333, rel=1e-3)
 
     def test_judges_hear_their_own_neuron_only(self):
         values = single.judged((4, 3, 5), dt=1 * ms).draw(0)
-        assert np.array_equal(values.weights["out_judge"], np.eye(5)) and np.array_equal(values.weights["target_judge"], -np.eye(5))
+        assert np.array_equal(values.weights["out_judge"], np.eye(5)) and np.array_equal(
+            values.weights["target_judge"], -np.eye(5)
+        )
         assert set(values.weights) == {"pattern_hidden1", "hidden1_out", "out_judge", "target_judge"}
 
     def test_xor(self):
@@ -321,7 +333,10 @@ def test_every_layer_of_decolle_has_a_fixed_readout_of_its_own(hidden):
     assert net.readouts == tuple(f"hidden{k}_out" for k in range(1, len(hidden) + 1))
     for number, size in enumerate(hidden, 1):
         weight = net.draw(0).weights[f"hidden{number}_hidden{number}_out"]
-        assert np.abs(weight).max() <= 0.5 / np.sqrt(size) and not net.projections[f"hidden{number}_hidden{number}_out"].plastic
+        assert (
+            np.abs(weight).max() <= 0.5 / np.sqrt(size)
+            and not net.projections[f"hidden{number}_hidden{number}_out"].plastic
+        )
     assert [p.post for p in net.plastic] == [f"hidden{k}" for k in range(1, len(hidden) + 1)]
 
 
@@ -346,23 +361,39 @@ class TestTMaze:
     def test_up_to_the_turn_it_is_evidence_accumulation(self):
         one = t_maze.maze_trials(np.random.default_rng(0), 4, cues=3, duration=700 * ms)
         other = evidence_trials(np.random.default_rng(0), 4, cues=3, duration=700 * ms)
-        assert np.array_equal(one.inputs["cues"][:, :700], other.inputs["cues"]) and np.array_equal(one.target, other.target)
+        assert np.array_equal(one.inputs["cues"][:, :700], other.inputs["cues"]) and np.array_equal(
+            one.target, other.target
+        )
 
     def test_actor_and_critic(self, built):
         net = built("t-maze").network
         assert {name: net.size(name) for name in net.readouts} == {"policy": 2, "value": 1}
 
 
-@pytest.mark.parametrize("name, rule, fraction", [
-    ("superspike-single", superspike(), 0.7), ("superspike-single", bptt(cut={"reset"}), 0.7), ("decolle-nmnist", decolle(), 0.97),
-    ("decolle-nmnist", bptt(), 0.97), ("deep", bptt(), 0.95),
-])
+@pytest.mark.parametrize(
+    "name, rule, fraction",
+    [
+        ("superspike-single", superspike(), 0.7),
+        ("superspike-single", bptt(cut={"reset"}), 0.7),
+        ("decolle-nmnist", decolle(), 0.97),
+        ("decolle-nmnist", bptt(), 0.97),
+        ("deep", bptt(), 0.95),
+    ],
+)
 @pytest.mark.sampled(2)
 def test_quick_presets_begin_to_learn(name, rule, fraction, built):
     quick = built(name)
     found = lp.run(
-        quick.network, quick.task, backend="torch", rule=rule, optimiser=quick.optimiser, loss=quick.loss, batch=quick.batch,
-        updates=30, test=20, test_every=30,
+        quick.network,
+        quick.task,
+        backend="torch",
+        rule=rule,
+        optimiser=quick.optimiser,
+        loss=quick.loss,
+        batch=quick.batch,
+        updates=30,
+        test=20,
+        test_every=30,
     )
     loss = found["metrics"]["test_loss"].dropna("update").values
     assert loss[-1] < fraction * loss[0]
@@ -406,19 +437,23 @@ def forward(network, weights, raster):
     return np.array(result)
 
 
-@pytest.mark.parametrize("name, file, spread_of_readout", [
-    ("evidence-accumulation", "classification_batch1", np.sqrt(6 / 102)),
-    ("pattern-generation", "regression", 1.0),
-])
+@pytest.mark.parametrize(
+    "name, file, spread_of_readout",
+    [("evidence-accumulation", "classification_batch1", np.sqrt(6 / 102)), ("pattern-generation", "regression", 1.0)],
+)
 def test_the_paper_network_has_the_loss_that_nest_publishes(name, file, spread_of_readout):
     """How weights, threshold and reset are scaled: NEST's first loss, from its weights and its input spikes."""
     network = protocols.load(name).presets["paper"]().network
     reference = np.load(REFERENCE / f"eprop_bsshslm2020_{file}.npz", allow_pickle=False)
     spreads = [p.weight.spread for p in network.projections.values()]
     published = zip(("w_in_rec", "w_rec_rec", "w_rec_out"), (1.0, 1.0, spread_of_readout), strict=True)
-    weights = [reference[key].T.astype(float) * (spread / unit) for (key, unit), spread in zip(published, spreads, strict=True)]
+    weights = [
+        reference[key].T.astype(float) * (spread / unit) for (key, unit), spread in zip(published, spreads, strict=True)
+    ]
     raster = reference["input_spikes"].reshape(-1, *reference["input_spikes"].shape[-2:])[0]
-    y = forward(network, weights, np.roll(raster, -1, axis=0))  # published inputs act in their own step, here in the next
+    y = forward(
+        network, weights, np.roll(raster, -1, axis=0)
+    )  # published inputs act in their own step, here in the next
     if name == "pattern-generation":
         loss = 0.5 * ((y[:, 0] - reference["target"]) ** 2).sum()
     else:

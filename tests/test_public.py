@@ -99,7 +99,6 @@ def test_models_and_protocols_have_one_name():
         assert f"import localplast.{name}, not {name}" in done.stderr
 
 
-
 def test_the_command_line_says_a_warning_once():
     code = """
 import logging

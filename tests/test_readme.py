@@ -56,7 +56,9 @@ def test_the_example_of_prospective_neurons_runs_and_says_what_is_true():
 
 def test_each_procedure_under_patents_can_be_removed_by_itself():
     text = (ROOT / "docs/prospective.md").read_text()
-    rows = re.findall(r"^\| (?:latent equilibrium|its generalisation|phaseless alignment)[^|]*\| (.*) \|$", text, flags=re.M)
+    rows = re.findall(
+        r"^\| (?:latent equilibrium|its generalisation|phaseless alignment)[^|]*\| (.*) \|$", text, flags=re.M
+    )
     listed = [re.findall(r"`((?:models|protocols)/[a-z0-9_*]+\.py)`", row.partition(";")[0]) for row in rows]
     files = [{path for each in paths for path in ROOT.glob(each)} for paths in listed]
     assert len(rows) == 3 and all(files) and all(any(ROOT.glob(each)) for paths in listed for each in paths)

@@ -31,7 +31,11 @@ def make_net(tau=20):
     spiking = NeuronModel("leaky", "dv/dt = -v/tau : volt", {"tau": tau * ms, "v_th": 20 * mV}, "v > v_th", "v -= v_th")
     readout = NeuronModel("readout", "dv/dt = -v/tau : 1", {"tau": tau * ms}, output="v")
     return Network(
-        dt=0.5 * ms, cues=Input(3), drive=Input(1, "currents"), rec=Population(4, spiking), out=Population(2, readout),
+        dt=0.5 * ms,
+        cues=Input(3),
+        drive=Input(1, "currents"),
+        rec=Population(4, spiking),
+        out=Population(2, readout),
         projections=[Projection("cues", "rec", weight=normal(1 * mV)), Projection("rec", "out")],
     )
 
@@ -91,25 +95,28 @@ def check(tree, updates):
 # What is asked for
 
 
-@pytest.mark.parametrize(("wanted", "message"), [
-    ("hid.v", r"cannot record 'hid.v': there is no 'hid' in the network; it has \['cues', 'cues_rec', 'drive'"),
-    ("rec.u", r"cannot record 'rec.u': of 'rec' there are \['rec.v', 'rec.spikes', 'rec.raster'\]"),
-    ("rec", "cannot record 'rec'"),
-    ("out.spikes", r"of 'out' there are \['out.v'\]"),
-    ("drive.raster", r"of 'drive' there are \['drive.currents'\]"),
-    ("cues_rec.delay", r"of 'cues_rec' there are \['cues_rec.weight'\]"),
-    ({"rec.v": {"stride": 3}}, "unknown option 'stride'; give every or neurons"),
-    ({"rec.v": {"every": 0}}, "every=0 is not a positive whole number"),
-    ({"rec.v": {"every": 2.0}}, "every=2.0 is not a positive whole number"),
-    ({"rec.raster": {"every": 2}}, "every=2 would lose spikes"),
-    ({"cues_rec.weight": {"neurons": [0]}}, "weights are kept whole"),
-    ({"rec.v": {"neurons": [4]}}, r"neurons=\[4\]; give different indices from 0 to 3"),
-    ({"rec.v": {"neurons": [-1]}}, "give different indices"),
-    ({"rec.v": {"neurons": [1, 1]}}, "give different indices"),
-    ({"rec.v": {"neurons": [0.5]}}, "give different indices"),
-    ({"rec.v": {"neurons": [True, False]}}, "give different indices"),
-    ({"rec.v": {"neurons": slice(4, None)}}, "give different indices"),
-])
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("hid.v", r"cannot record 'hid.v': there is no 'hid' in the network; it has \['cues', 'cues_rec', 'drive'"),
+        ("rec.u", r"cannot record 'rec.u': of 'rec' there are \['rec.v', 'rec.spikes', 'rec.raster'\]"),
+        ("rec", "cannot record 'rec'"),
+        ("out.spikes", r"of 'out' there are \['out.v'\]"),
+        ("drive.raster", r"of 'drive' there are \['drive.currents'\]"),
+        ("cues_rec.delay", r"of 'cues_rec' there are \['cues_rec.weight'\]"),
+        ({"rec.v": {"stride": 3}}, "unknown option 'stride'; give every or neurons"),
+        ({"rec.v": {"every": 0}}, "every=0 is not a positive whole number"),
+        ({"rec.v": {"every": 2.0}}, "every=2.0 is not a positive whole number"),
+        ({"rec.raster": {"every": 2}}, "every=2 would lose spikes"),
+        ({"cues_rec.weight": {"neurons": [0]}}, "weights are kept whole"),
+        ({"rec.v": {"neurons": [4]}}, r"neurons=\[4\]; give different indices from 0 to 3"),
+        ({"rec.v": {"neurons": [-1]}}, "give different indices"),
+        ({"rec.v": {"neurons": [1, 1]}}, "give different indices"),
+        ({"rec.v": {"neurons": [0.5]}}, "give different indices"),
+        ({"rec.v": {"neurons": [True, False]}}, "give different indices"),
+        ({"rec.v": {"neurons": slice(4, None)}}, "give different indices"),
+    ],
+)
 def test_requests_that_make_no_sense_say_what_there_is(net, wanted, message):
     with pytest.raises(NetworkError, match=message):
         Request.parse(net, wanted if isinstance(wanted, dict) else [wanted])
@@ -269,30 +276,39 @@ def test_a_metric_that_comes_and_goes_is_nan_where_it_lacks(net):
     assert metrics.loss.sel(update=0) == 1.0
 
 
-@pytest.mark.parametrize(("add", "message"), [
-    (lambda r: r.add("rec", "raster", np.zeros((1, 3, 2), bool)), "'rec.raster' was not asked for; the request has"),
-    (lambda r: r.add("rec", "v", np.zeros((1, 3, 4))), r"rec.v has shape \(1, 3, 4\); give \(trial, time, neuron\)"),
-    (lambda r: r.add("rec", "v", np.zeros((1, 4, 2))), "rec.v has 4 steps, and 3 before"),
-    (lambda r: r.add("rec", "v", np.zeros((1, 3, 2)) * amp), "rec.v is measured in V, not in A"),
-    (lambda r: r.add("rec", "v", np.full((1, 3, 2), None)), "rec.v is not made of plain numbers"),
-    (lambda r: r.add("rec", "v", np.zeros((1, 3, 2), complex)), "rec.v is not made of plain numbers"),
-    (lambda r: r.add("out", "v", np.zeros((1, STEPS, 2))), "out.v changes during the run"),
-    (lambda r: r.add_spikes("rec", [0], [0], [4], shape=(1, 6)), "neuron of rec.spikes must be whole numbers"),
-    (lambda r: r.add_spikes("rec", [0], [6], [0], shape=(1, 6)), "time_step of rec.spikes must be whole numbers"),
-    (lambda r: r.add_spikes("rec", [-1], [0], [0], shape=(1, 6)), "trial of rec.spikes must be whole numbers"),
-    (lambda r: r.add_spikes("rec", [0, 0], [0], [0], shape=(1, 6)), "different lengths"),
-    (lambda r: r.add_spikes("rec", [0], [0], [0], shape=(1, 7)), "changes during the run"),
-    (lambda r: r.add_metrics(update=0, loss=1.0), "metrics: update 0 comes after update 0; updates must grow"),
-    (lambda r: r.add_metrics(update=1, loss=np.zeros(2)), r"metrics/loss has shape \(2,\)"),
-    (lambda r: r.add_metrics(update=1, loss=1 * volt), "metrics/loss has shape .* unit V"),
-    (lambda r: r.set_weights("rec_rec", np.zeros((4, 4))), "there is no projection 'rec_rec'"),
-    (lambda r: r.set_weights("cues_rec", np.zeros((4, 3)), update=1), "which is not its"),
-    (lambda r: r.set_weights("cues_rec", np.zeros((3, 4)) * amp, update=1), "is measured in V, not in A"),
-    (lambda r: r.set_weights("cues_rec", np.zeros((3, 4))), "along training or as the latest, not both"),
-    (lambda r: r.set_weights("rec_out", np.zeros((4, 2), "m8[s]")), "is not made of plain numbers"),
-    (lambda r: r.set_weights("rec_out", np.zeros((4, 2), np.longdouble)), "rec_out.weight changes during the run"),
-    (lambda r: r.set_weights("cues_rec", np.zeros((3, 4)), update=0), "cues_rec: update 0 comes after update 0"),
-])
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (
+            lambda r: r.add("rec", "raster", np.zeros((1, 3, 2), bool)),
+            "'rec.raster' was not asked for; the request has",
+        ),
+        (
+            lambda r: r.add("rec", "v", np.zeros((1, 3, 4))),
+            r"rec.v has shape \(1, 3, 4\); give \(trial, time, neuron\)",
+        ),
+        (lambda r: r.add("rec", "v", np.zeros((1, 4, 2))), "rec.v has 4 steps, and 3 before"),
+        (lambda r: r.add("rec", "v", np.zeros((1, 3, 2)) * amp), "rec.v is measured in V, not in A"),
+        (lambda r: r.add("rec", "v", np.full((1, 3, 2), None)), "rec.v is not made of plain numbers"),
+        (lambda r: r.add("rec", "v", np.zeros((1, 3, 2), complex)), "rec.v is not made of plain numbers"),
+        (lambda r: r.add("out", "v", np.zeros((1, STEPS, 2))), "out.v changes during the run"),
+        (lambda r: r.add_spikes("rec", [0], [0], [4], shape=(1, 6)), "neuron of rec.spikes must be whole numbers"),
+        (lambda r: r.add_spikes("rec", [0], [6], [0], shape=(1, 6)), "time_step of rec.spikes must be whole numbers"),
+        (lambda r: r.add_spikes("rec", [-1], [0], [0], shape=(1, 6)), "trial of rec.spikes must be whole numbers"),
+        (lambda r: r.add_spikes("rec", [0, 0], [0], [0], shape=(1, 6)), "different lengths"),
+        (lambda r: r.add_spikes("rec", [0], [0], [0], shape=(1, 7)), "changes during the run"),
+        (lambda r: r.add_metrics(update=0, loss=1.0), "metrics: update 0 comes after update 0; updates must grow"),
+        (lambda r: r.add_metrics(update=1, loss=np.zeros(2)), r"metrics/loss has shape \(2,\)"),
+        (lambda r: r.add_metrics(update=1, loss=1 * volt), "metrics/loss has shape .* unit V"),
+        (lambda r: r.set_weights("rec_rec", np.zeros((4, 4))), "there is no projection 'rec_rec'"),
+        (lambda r: r.set_weights("cues_rec", np.zeros((4, 3)), update=1), "which is not its"),
+        (lambda r: r.set_weights("cues_rec", np.zeros((3, 4)) * amp, update=1), "is measured in V, not in A"),
+        (lambda r: r.set_weights("cues_rec", np.zeros((3, 4))), "along training or as the latest, not both"),
+        (lambda r: r.set_weights("rec_out", np.zeros((4, 2), "m8[s]")), "is not made of plain numbers"),
+        (lambda r: r.set_weights("rec_out", np.zeros((4, 2), np.longdouble)), "rec_out.weight changes during the run"),
+        (lambda r: r.set_weights("cues_rec", np.zeros((3, 4)), update=0), "cues_rec: update 0 comes after update 0"),
+    ],
+)
 def test_what_does_not_fit_is_refused_and_leaves_the_record_as_it_was(net, add, message):
     recorder = Recorder(net, Request.parse(net, WANTED))
     feed(recorder, [0])
@@ -437,7 +453,11 @@ def test_what_is_lost_is_told_and_no_number(net, path, rows):
             chunk.is_file() and chunk.unlink()
     with pytest.warns(LocalplastWarning, match="damaged: files of metrics/update, rec/spikes, rec/v are missing"):
         left = open_record(path)
-    assert left["rec"]["v"].isnull().all() and left["rec"]["spikes"].isnull().all() and left["metrics"]["update"].isnull().all()
+    assert (
+        left["rec"]["v"].isnull().all()
+        and left["rec"]["spikes"].isnull().all()
+        and left["metrics"]["update"].isnull().all()
+    )
     assert (left["out"]["v"] == rows(1)).all() and float(left["metrics"]["loss"][0]) == 0
     assert (left["rec"]["v"].dims, left["rec"]["v"].attrs) == (whole["rec"]["v"].dims, whole["rec"]["v"].attrs)
     assert np.isnan(zarr.open_group(str(path), mode="r")["rec/v"][:]).all()  # whoever reads it
@@ -607,12 +627,15 @@ def plant(path, n=1, **array):
     root.update_attributes({"position": {**root.attrs["position"], "out/planted": n}})
 
 
-@pytest.mark.parametrize("array", [
-    {"shape": (1,), "dtype": str},
-    {"shape": (1,), "dtype": "datetime64[s]"},
-    {"data": np.zeros(3), "filters": [zarr.codecs.numcodecs.Delta(dtype="f8")]},
-    {"data": np.zeros(3), "compressors": zarr.codecs.GzipCodec()},
-])
+@pytest.mark.parametrize(
+    "array",
+    [
+        {"shape": (1,), "dtype": str},
+        {"shape": (1,), "dtype": "datetime64[s]"},
+        {"data": np.zeros(3), "filters": [zarr.codecs.numcodecs.Delta(dtype="f8")]},
+        {"data": np.zeros(3), "compressors": zarr.codecs.GzipCodec()},
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_anything_but_plain_numbers_is_not_opened(net, path, array):
     with Recorder(net, Request.parse(net, WANTED), path=path) as recorder:

@@ -21,7 +21,9 @@ def directly(window, pattern):
 def test_every_window_is_that_of_all_phases_tried():
     played = np.tile(PATTERN, (3, 1)) + 2 * RNG.standard_normal((120, 3))
     found = best_phase(played, PATTERN, every=7)
-    for start, correlation, mse, phase in zip(*(found[n].values for n in ("start", "correlation", "mse", "phase")), strict=True):
+    for start, correlation, mse, phase in zip(
+        *(found[n].values for n in ("start", "correlation", "mse", "phase")), strict=True
+    ):
         expected = directly(played[start : start + 40], PATTERN)
         assert (correlation, mse) == pytest.approx((expected[0], expected[2]), abs=1e-12)
         assert (phase + start) % 40 == expected[1]

@@ -42,7 +42,9 @@ def remembering(**delay):
 
 @pytest.mark.parametrize("delay", [{}, {"delay": lp.axonal(3 * ms)}, {"delay": lp.axonal(3 * ms, trainable=True)}])
 def test_accuracy_and_its_error(delay):
-    """A cue that lies in a fifth of all trials: right in four fifths, however long the wait; with real-valued delays too."""
+    """A cue that lies in a fifth of all trials: right in four fifths, however long the wait; with real-valued delays
+    too.
+    """
     net = remembering(**delay)
     found = accuracy_against(net, net.draw(0), functools.partial(cue, noise=0.2), {"wait": [10, 30] * ms}, trials=500)
     share = found["accuracy"].values
@@ -88,7 +90,10 @@ def test_what_could_learn_does_not_make_it_slow(monkeypatch):
 
 
 def test_learned_delays_are_those_that_are_tested():
-    """Rounded, and not spread by their kernel: the readout decides between a cue in time and one that comes a step too late."""
+    """Rounded, and not spread by their kernel: the readout decides between a cue in time and one that comes a step
+    too late.
+    """
+
     def judged(delay):
         net = lp.Network(
             dt=1 * ms, cues=lp.Input(2), out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
@@ -175,10 +180,14 @@ def test_the_limit_has_the_unit_of_the_time_constant():
     assert leak_limit(20 * ms, 8) / ms == pytest.approx(20 * np.log(255))
     assert np.allclose(leak_limit(2.0, [1, 2]), [0, 2 * np.log(3)])
     assert np.isclose(leak_limit(1.0, 5000), 5000 * np.log(2))
-    assert leak_limit(50 * ms, 24) < 1 * second  # the longest membrane of DelayNet in single precision, for waits of 1.2 s
+    assert (
+        leak_limit(50 * ms, 24) < 1 * second
+    )  # the longest membrane of DelayNet in single precision, for waits of 1.2 s
 
 
-@pytest.mark.parametrize("tau, bits, words", [(1.0, 0, "bits=0.0"), (1.0, [4, np.nan], "bits="), (0 * ms, 3, "tau=0. s")])
+@pytest.mark.parametrize(
+    "tau, bits, words", [(1.0, 0, "bits=0.0"), (1.0, [4, np.nan], "bits="), (0 * ms, 3, "tau=0. s")]
+)
 def test_impossible_leaks(tau, bits, words):
     with pytest.raises(NetworkError, match=words):
         leak_limit(tau, bits)

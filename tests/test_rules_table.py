@@ -93,7 +93,11 @@ def test_the_table_is_what_the_rules_say():
 
 @pytest.fixture(scope="module")
 def patient():
-    block = next(b for b in re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), flags=re.S) if "def patient" in b)
+    block = next(
+        b
+        for b in re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), flags=re.S)
+        if "def patient" in b
+    )
     assert len(block.splitlines()) < 30
     names = {}
     exec(compile(block, "docs/extending.md", "exec"), names)  # our own text, in our own repository
@@ -106,7 +110,9 @@ def trials():
 
 
 def gradient(rule, backend):
-    return lp.gradient(network(alif()), trials(), rule, loss=mse(), backend=backend, seed=1)["cues_rec"]["gradient"].values
+    return lp.gradient(network(alif()), trials(), rule, loss=mse(), backend=backend, seed=1)["cues_rec"][
+        "gradient"
+    ].values
 
 
 def test_it_is_eprop_where_it_fades_as_the_readout_does(patient):
@@ -114,7 +120,9 @@ def test_it_is_eprop_where_it_fades_as_the_readout_does(patient):
     expected = gradient(rules.eprop(), "torch")
     assert np.abs(expected).max() > 1e-6
     for backend in ("torch", "brian2"):
-        np.testing.assert_allclose(gradient(patient(tau=tau, feedback="symmetric"), backend), expected, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(
+            gradient(patient(tau=tau, feedback="symmetric"), backend), expected, rtol=1e-8, atol=1e-12
+        )
     other = gradient(patient(tau=tau / 2, feedback="symmetric"), "torch")
     assert np.abs(other - expected).max() > 0.05 * np.abs(expected).max()
 

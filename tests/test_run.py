@@ -1,4 +1,6 @@
-"""The verbs run and gradient: the same labelled arrays from both backends, learning that resumes, runs that fail well."""
+"""The verbs run and gradient: the same labelled arrays from both backends, learning that resumes, runs that fail
+well.
+"""
 
 import json
 import os
@@ -147,14 +149,16 @@ def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monke
 @pytest.mark.thorough
 def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
     script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         import localplast.fit
         localplast.runs.fit.CHECKPOINT_SECONDS = 0.0
         from test_run import *
         learn("torch", eprop(), path=sys.argv[1], updates=60)
-    """))
+    """)
+    )
     whole, part = learn("torch", eprop(), updates=60), tmp_path / "part.zarr"
     running = subprocess.Popen([sys.executable, script, part])
     checkpoint = tmp_path / "part.zarr.checkpoint.npz"
@@ -182,7 +186,9 @@ def test_nan_stops_the_run_where_it_appeared(backend):
         name="explosive", equations="dv/dt = v**3/tau : 1", parameters={"tau": 1 * ms}, method="euler", output="v"
     )
     net = lp.Network(
-        dt=1 * ms, drive=lp.Input(1), cell=lp.Population(1, explosive),
+        dt=1 * ms,
+        drive=lp.Input(1),
+        cell=lp.Population(1, explosive),
         projections=[lp.Projection("drive", "cell", weight=2.0)],
     )
     raster = np.zeros((2, 30, 1), bool)
@@ -201,10 +207,7 @@ def test_runaway_activity_stops_learning():
     net = network(tau_ref=0 * ms)
     loud = net.draw(0).replace_weights({"cues_rec": np.full((6, 8), 1e6), "rec_rec": np.full((8, 8), 1e6)})
     with pytest.raises(lp.RunawayError, match="runaway activity at update 1 of e-prop: .* spikes per second"):
-        lp.run(
-            net, TASK, backend="torch", rule=eprop(), optimiser=lp.sgd(0.0), updates=1,
-            values=loud,
-        )
+        lp.run(net, TASK, backend="torch", rule=eprop(), optimiser=lp.sgd(0.0), updates=1, values=loud)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,9 @@ def test_a_projection_without_synapses(learned):
         dt=1 * ms, cues=lp.Input(6), rec=lp.Population(8, alif()), out=lp.Population(2, leaky_readout()),
         projections=[lp.Projection("cues", "rec", mask=np.zeros((6, 8), bool), delay=delay), lp.Projection("rec", "out")],
     )  # fmt: skip
-    options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**({"cues_rec.delay": 1.0} if learned else {})), updates=1)
+    options = dict(
+        rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**({"cues_rec.delay": 1.0} if learned else {})), updates=1
+    )
     fit = lp.run(net, TASK, backend="torch", **options)
     assert not net.values_from(fit).weights["cues_rec"].any()
     with pytest.raises(lp.UnsupportedError, match="projection 'cues_rec': none of its 48 synapses exists"):
@@ -267,6 +272,8 @@ def test_what_was_learned_is_simulated_at_rest(tmp_path, trials):
     assert (seen[1] == seen[2]).all() and np.abs(seen[0] - seen[1]).max() > 1e-3
     with pytest.raises(lp.NetworkError, match="keeps no weights of projection 'cues_rec'"):
         net.values_from(lp.run(net, trials, record=["out.v"]))
-    sparse = lp.Network(dt=net.dt, projections=[*net.projections.values()][:2] + [lp.Projection("rec", "out", mask=0.5)], **net.nodes)
+    sparse = lp.Network(
+        dt=net.dt, projections=[*net.projections.values()][:2] + [lp.Projection("rec", "out", mask=0.5)], **net.nodes
+    )
     with pytest.raises(lp.NetworkError, match="other synapses in projection 'rec_out'.*replace_weights"):
         sparse.values_from(fits[0])

@@ -53,7 +53,9 @@ def test_other_chances_are_noticed():
 
 @pytest.mark.parametrize("q", [0.0, 0.15, 1.0])
 def test_neurons_that_were_reached_are_chosen_less_often(q):
-    """Two visible neurons with one connection each, four latent ones that make none: the second one meets the first's target."""
+    """Two visible neurons with one connection each, four latent ones that make none: the second one meets the first's
+    target.
+    """
     met = [grow_pair(np.random.default_rng(seed), q) for seed in range(1500)]
     assert_share(met, q / (q + 3))
 
@@ -80,10 +82,15 @@ def test_growth_ends_where_nobody_is_left():
     assert grow(np.random.default_rng(0), 3, 5, p=1.0, q=0.0, p0=0.0).sum() == 5
 
 
-@pytest.mark.parametrize("sizes, options, message", [
-    ((7, 0), {}, "latent=0"), ((1.5, 3), {}, "visible=1.5"), ((7, 30), {"p": 1.2}, "p=1.2 is not a probability"),
-    ((7, 30), {"q": -0.1}, "q=-0.1"),
-])
+@pytest.mark.parametrize(
+    "sizes, options, message",
+    [
+        ((7, 0), {}, "latent=0"),
+        ((1.5, 3), {}, "visible=1.5"),
+        ((7, 30), {"p": 1.2}, "p=1.2 is not a probability"),
+        ((7, 30), {"q": -0.1}, "q=-0.1"),
+    ],
+)
 def test_what_cannot_grow(sizes, options, message):
     with pytest.raises(NetworkError, match=message):
         grow(np.random.default_rng(0), *sizes, **options)

@@ -58,7 +58,9 @@ def test_travel_times_make_a_network():
 
 
 def test_a_shell_without_neurons_is_named():
-    with pytest.raises(NetworkError, match=r"lies in shell 1, from 0.2 to 0.21, whose delay is 80. ms; .* from 0.1 to 0.5"):
+    with pytest.raises(
+        NetworkError, match=r"lies in shell 1, from 0.2 to 0.21, whose delay is 80. ms; .* from 0.1 to 0.5"
+    ):
         shells(np.array([0.1, 0.5]), (0.2, 0.21), np.array([1, 80, 100]) * ms)
 
 

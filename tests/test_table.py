@@ -61,7 +61,15 @@ def test_latex_escapes_everything():
 def test_latex_is_a_booktabs_table(made):
     text = made.to_latex()
     lines = text.splitlines()
-    order = [r"\begin{table}", r"\caption{", r"\begin{tabular}{lr}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"]
+    order = [
+        r"\begin{table}",
+        r"\caption{",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in order]
     assert places == sorted(places) and lines[-1] == r"\end{table}"
     body = lines[places[4] + 1 : places[5]]
@@ -85,16 +93,23 @@ ATTRS = dict(
 
 
 def result(accuracy, networks=("8 lif", "8 lif"), updates=(4, 4), rates=(0.1, 0.1)):
-    """A comparison of two rules, two seeds and three probes with numbers that can be told apart; only B has a projection out."""
+    """A comparison of two rules, two seeds and three probes with numbers that can be told apart; only B has a
+    projection out.
+    """
     coords = {"rule": ["A", "B"], "seed": [0, 1], "update": [0, 2, 4]}
     start = np.zeros((2, 2, 3))
     along = start + np.array([100.0, 1.0, 3.0]) + np.array([[0.0, 2.0]])[..., None]  # seed 0: 1, 3; seed 1: 3, 5
-    measures = {k: (("rule", "seed", "update"), along) for k in ("relative_error", "cosine", "angle", "norm_ratio", "sign_agreement")}
+    measures = {
+        k: (("rule", "seed", "update"), along)
+        for k in ("relative_error", "cosine", "angle", "norm_ratio", "sign_agreement")
+    }
     course = np.array([-0.3, 0.2, 0.0])  # best in between: what is shown is the last
     curves = {"test_accuracy": accuracy + course, "test_loss": 1 - course, "test_spikes": 2 + course}
     curves = {name: start + values for name, values in curves.items()}
     only_b = np.array([np.nan, 1.0])[:, None, None]
-    by_projection = {k: ((*dims, "projection"), np.stack([v, only_b * (v + 1)], -1)) for k, (dims, v) in measures.items()}
+    by_projection = {
+        k: ((*dims, "projection"), np.stack([v, only_b * (v + 1)], -1)) for k, (dims, v) in measures.items()
+    }
     cost = {
         "seconds_per_trial": (("rule", "seed", "backend"), np.array([[[np.nan, 1e-3]] * 2, [[2e-3, 1e-3]] * 2])),
         "peak_memory": (("rule", "backend"), np.array([[np.nan, 1e6], [np.nan, 2e6]])),
@@ -102,13 +117,17 @@ def result(accuracy, networks=("8 lif", "8 lif"), updates=(4, 4), rates=(0.1, 0.
     }
     about = {"trained_on": ("rule", ["torch", "brian2"]), "network": ("rule", list(networks))}
     about |= {"updates": ("rule", list(updates)), "optimiser": ("rule", [f"adam {rate}" for rate in rates])}
-    return xr.DataTree.from_dict({
-        "/": xr.Dataset(attrs=ATTRS),
-        "/curves": xr.Dataset({k: (("rule", "seed", "update"), v) for k, v in curves.items()}, coords),
-        "/hidden": xr.Dataset(measures, coords),
-        "/alignment": xr.Dataset(by_projection, {**coords, "projection": ["in", "out"]}),
-        "/cost": xr.Dataset(cost, {"rule": ["A", "B"], "backend": ["brian2", "torch"], "projection": ["in", "out"], **about}),
-    })
+    return xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs=ATTRS),
+            "/curves": xr.Dataset({k: (("rule", "seed", "update"), v) for k, v in curves.items()}, coords),
+            "/hidden": xr.Dataset(measures, coords),
+            "/alignment": xr.Dataset(by_projection, {**coords, "projection": ["in", "out"]}),
+            "/cost": xr.Dataset(
+                cost, {"rule": ["A", "B"], "backend": ["brian2", "torch"], "projection": ["in", "out"], **about}
+            ),
+        }
+    )
 
 
 def test_the_table_of_a_comparison():
@@ -132,7 +151,10 @@ def test_what_trajectories_lack_is_left_out():
 
 def test_networks_are_told_apart_where_they_differ():
     found = table(result(0.5, ["8 lif", "5 alif"]))
-    assert found.titles[:3] == ["rule", "network", "trained on"] and [row[1] for row in found.rows] == ["8 lif", "5 alif"]
+    assert found.titles[:3] == ["rule", "network", "trained on"] and [row[1] for row in found.rows] == [
+        "8 lif",
+        "5 alif",
+    ]
 
 
 def test_rates_and_updates_are_shown_where_they_differ():
@@ -147,8 +169,14 @@ def test_rates_and_updates_are_shown_where_they_differ():
 
 def test_the_table_by_projection():
     found = alignment_table(result(0.5))
-    assert [row[:2] for row in found.rows] == [["A", "in"], ["B", "in"], ["B", "out"]]  # A's network has no projection out
-    assert [row[2] for row in found.rows] == ["3.000 ± 1.414"] * 2 + ["4.000 ± 1.414"] and "angle (degrees)" in found.titles
+    assert [row[:2] for row in found.rows] == [
+        ["A", "in"],
+        ["B", "in"],
+        ["B", "out"],
+    ]  # A's network has no projection out
+    assert [row[2] for row in found.rows] == ["3.000 ± 1.414"] * 2 + [
+        "4.000 ± 1.414"
+    ] and "angle (degrees)" in found.titles
 
 
 def test_a_seed_without_a_value_keeps_the_row():

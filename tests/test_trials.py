@@ -30,7 +30,9 @@ def network():
 
 def trials(*seeds):
     """One dense trial per seed; -1 is silence."""
-    rasters = [np.random.default_rng(s).random((STEPS, 5)) < 0.4 if s >= 0 else np.zeros((STEPS, 5), bool) for s in seeds]
+    rasters = [
+        np.random.default_rng(s).random((STEPS, 5)) < 0.4 if s >= 0 else np.zeros((STEPS, 5), bool) for s in seeds
+    ]
     return Trials({"cues": np.stack(rasters)})
 
 
@@ -69,7 +71,9 @@ def clamped(**options):
 
 def last_step_spike():
     """Two trials; in the first the neuron spikes in the last step and would be silent for all of the second."""
-    net = Network(dt=1 * ms, cues=Input(1), it=Population(1, clamped()), projections=[Projection("cues", "it", weight=2.0)])
+    net = Network(
+        dt=1 * ms, cues=Input(1), it=Population(1, clamped()), projections=[Projection("cues", "it", weight=2.0)]
+    )
     raster = np.zeros((2, 10, 1), bool)
     raster[0, 8], raster[1, 3] = True, True
     return net, Trials({"cues": raster})
@@ -123,7 +127,10 @@ RATES = np.array([[[20.0, 200.0, 0.0]] * 10 + [[200.0, 20.0, 0.0]] * 10] * 2)  #
 
 def poisson_network(delay=0 * ms):
     return Network(
-        dt=1 * ms, cues=Input(3), out=Population(1, leaky_readout()), projections=[Projection("cues", "out", delay=axonal(delay))]
+        dt=1 * ms,
+        cues=Input(3),
+        out=Population(1, leaky_readout()),
+        projections=[Projection("cues", "out", delay=axonal(delay))],
     )
 
 

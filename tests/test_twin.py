@@ -70,8 +70,12 @@ def surrounded(model, scale, rng):
     ]
     for name in lower(model).inputs:
         if name != model.receives:  # faint, for some are conductances, which must not turn negative
-            bare = model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]  # dice: the scale is that of another quantity
-            weight = Quantity((0.3 if bare else 0.01 * scale) * rng.standard_normal((10, 6)), dim=model.dimensions[name])
+            bare = (
+                model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]
+            )  # dice: the scale is that of another quantity
+            weight = Quantity(
+                (0.3 if bare else 0.01 * scale) * rng.standard_normal((10, 6)), dim=model.dimensions[name]
+            )
             projections.append(Projection("drive", "it", weight=weight, target=name, name=f"drive_{name}"))
     for name in waiting(model):
         weight = Quantity(0.1 * scale * np.abs(rng.standard_normal((10, 6))), dim=model.dimensions[name])
@@ -84,14 +88,22 @@ def surrounded(model, scale, rng):
         projections.append(onto("it", 6, "synaptic", (6, 6)))
         projections.append(onto("it", 6, "axonal", (6,), name="again"))
         projections.append(onto("follower", 5, "dendritic", (6,)))
-    nodes = {"it": Population(6, model, quick), "out": Population(3, leaky_readout()), "follower": Population(5, follower())}
+    nodes = {
+        "it": Population(6, model, quick),
+        "out": Population(3, leaky_readout()),
+        "follower": Population(5, follower()),
+    }
     return Network(dt=1 * ms, cues=Input(10), drive=Input(10, "currents"), projections=projections, **nodes)
 
 
 def waiting(model):
     """Variables besides ``receives`` that only spikes from outside can move: synaptic conductances."""
     step = lower(model)
-    pushed = {row for row, column in jacobian(step).entries if row != column} | {*step.reset, *step.adaptation, *model.initial}
+    pushed = {row for row, column in jacobian(step).entries if row != column} | {
+        *step.reset,
+        *step.adaptation,
+        *model.initial,
+    }
     return [name for name in model.odes if name not in pushed and name != model.receives]
 
 
@@ -206,7 +218,9 @@ def test_another_refractory_period_is_noticed(example, twins):
     net, trials, expected = example
     nodes = {**net.nodes, "it": replace(net.nodes["it"], parameters={"tau_ref": 4 * ms})}
     with pytest.raises(AssertionError, match="differ"):
-        twins.compare(expected, twins.torch(Network(dt=net.dt, projections=list(net.projections.values()), **nodes), trials))
+        twins.compare(
+            expected, twins.torch(Network(dt=net.dt, projections=list(net.projections.values()), **nodes), trials)
+        )
 
 
 def test_silent_and_runaway_networks_are_noticed(example, twins):
@@ -230,13 +244,23 @@ def native_lif(net, values, raster):
     lif_equations = "dv/dt = (v_rest - v + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt"
     model = net.nodes["rec"].model
     rec = b2.NeuronGroup(
-        8, lif_equations, threshold="v > v_th", reset="v = v_rest", refractory="tau_ref", method="exact", clock=clock,
+        8,
+        lif_equations,
+        threshold="v > v_th",
+        reset="v = v_rest",
+        refractory="tau_ref",
+        method="exact",
+        clock=clock,
         namespace=model.parameters,
     )
     rec.v = model.parameters["v_rest"]
     out = b2.NeuronGroup(2, "dv/dt = -v/tau_out : 1", method="exact", clock=clock, namespace={"tau_out": 20 * ms})
     objects = [cues, rec, out]
-    pairs = ((cues, rec, "cues_rec", "I_post += w"), (rec, rec, "rec_rec", "I_post += w"), (rec, out, "rec_out", "v_post += w"))
+    pairs = (
+        (cues, rec, "cues_rec", "I_post += w"),
+        (rec, rec, "rec_rec", "I_post += w"),
+        (rec, out, "rec_out", "v_post += w"),
+    )
     for pre, post, name, code in pairs:
         unit = "1" if post is out else "volt"
         synapses = b2.Synapses(pre, post, f"w : {unit}", on_pre=code, clock=clock, name=name)
@@ -245,7 +269,9 @@ def native_lif(net, values, raster):
         synapses.w_ = values.weights[name][i, j]
         synapses.delay = np.broadcast_to(net.projections[name].delay.value, values.masks[name].shape)[i, j] * b2.second
         objects.append(synapses)
-    states = {n: b2.StateMonitor(g, True, record=True, when="end", clock=clock) for n, g in (("rec", rec), ("out", out))}
+    states = {
+        n: b2.StateMonitor(g, True, record=True, when="end", clock=clock) for n, g in (("rec", rec), ("out", out))
+    }
     fired = b2.SpikeMonitor(rec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -256,7 +282,9 @@ def native_lif(net, values, raster):
 
 
 def test_brian2_itself_agrees(twins):
-    """A hand-written Brian2 script, with Brian2's own state updater and inputs, gives the same spikes, and numbers to rounding."""
+    """A hand-written Brian2 script, with Brian2's own state updater and inputs, gives the same spikes, and numbers to
+    rounding.
+    """
     rng = np.random.default_rng(3)
     net = Network(
         dt=1 * ms, cues=Input(10), rec=Population(8, cuba_lif()), out=Population(2, leaky_readout()),
@@ -281,7 +309,9 @@ def test_brian2_itself_agrees(twins):
 
 def driven(model, **options):
     """One neuron of ``model`` under a train of spikes, weight 0.8, for 40 steps."""
-    net = Network(dt=1 * ms, cues=Input(1), it=Population(1, model), projections=[Projection("cues", "it", weight=0.8, **options)])
+    net = Network(
+        dt=1 * ms, cues=Input(1), it=Population(1, model), projections=[Projection("cues", "it", weight=0.8, **options)]
+    )
     return net, Trials({"cues": np.ones((1, 40, 1), bool)})
 
 
@@ -354,7 +384,9 @@ def small():
 @pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
 def test_a_cpp_program_does_the_same(twins):
     net, trials = small()
-    running = session("cpp", net, net.draw(0), block_for(net, trials), trials, request=[("rec", "v"), ("rec", "spikes")])
+    running = session(
+        "cpp", net, net.draw(0), block_for(net, trials), trials, request=[("rec", "v"), ("rec", "spikes")]
+    )
     try:
         for block in (trials, trials[[1, 0]], trials):  # compiled once, run again and again
             ours = twins.collect(running.run(block), net, ["rec.v", "rec.spikes"])
@@ -382,7 +414,9 @@ BOUNDED = (  # |f| <= 1, so that no choice of coefficients runs away
 
 
 class Writer:
-    """Writes a random neuron: names, units and numbers are kept together, so that the text always has the right units."""
+    """Writes a random neuron: names, units and numbers are kept together, so that the text always has the right
+    units.
+    """
 
     def __init__(self, draw, rng, most):
         self.draw, self.rng, self.parameters = draw, rng, {}
@@ -392,7 +426,9 @@ class Writer:
 
     def quantity(self, value, *units):
         """``value`` with the unit of the first variable over those of the others; the value is in typical sizes."""
-        over, *under = [Quantity(UNITS[u], dim=b2.get_dimensions(b2.Unit(1) if u == "1" else getattr(b2, u))) for u in units]
+        over, *under = [
+            Quantity(UNITS[u], dim=b2.get_dimensions(b2.Unit(1) if u == "1" else getattr(b2, u))) for u in units
+        ]
         for unit in under:
             over = over / unit
         return value * over
@@ -420,14 +456,20 @@ class Writer:
     def equation(self, name, method, flagged):
         """``d name/dt``: a leak, couplings to other variables, and what projections deliver to the first of them."""
         number = self.names.index(name)
-        others = self.names[:number] if method == "exact" else [n for n in self.names if n != name or method != "exponential_euler"]
+        others = (
+            self.names[:number]
+            if method == "exact"
+            else [n for n in self.names if n != name or method != "exponential_euler"]
+        )
         functions = () if method == "exact" else BOUNDED
         terms = [f"-{name}"]
         if others:
             terms += [self.coupling(name, others, functions) for _ in range(self.draw(st.integers(0, 2)))]
         if name == "v":
             terms.append("drive + current")
-        tau = self.parameter(f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms)  # all different: exact needs it
+        tau = self.parameter(
+            f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms
+        )  # all different: exact needs it
         return f"d{name}/dt = ({' + '.join(terms)})/{tau} : {self.units[name]}{flagged}"
 
 
@@ -459,10 +501,14 @@ def neurons(draw):
     reset = draw(st.sampled_from([f"v -= {theta}", f"v = {write.parameter('v_reset', -0.3, v_unit)}", "v *= 0.1"]))
     adaptation = ""
     if last != "v":
-        adaptation = draw(st.sampled_from(["", f"{last} += {write.parameter('jump', 0.5, write.units[last])}", f"{last} *= 0.5"]))
+        adaptation = draw(
+            st.sampled_from(["", f"{last} += {write.parameter('jump', 0.5, write.units[last])}", f"{last} *= 0.5"])
+        )
     update = ""
     if draw(st.booleans()):
-        update = f"{last} = 0.9*{last} + 0.05*{write.parameter('pull', 1.0, write.units[last])}*tanh({write.scaled(last)})"
+        update = (
+            f"{last} = 0.9*{last} + 0.05*{write.parameter('pull', 1.0, write.units[last])}*tanh({write.scaled(last)})"
+        )
     return NeuronModel(
         name="random", equations="\n".join(lines), threshold=threshold, reset=reset, adaptation=adaptation, update=update,
         refractory="tau_ref" if refractory is not None else None, method=method, parameters=write.parameters,
@@ -473,7 +519,9 @@ def neurons(draw):
 
 @st.composite
 def delays(draw, pre, post, dt):
-    """No delay, or one of the three kinds, of 0 to 20 steps, all off a whole number of them by the same part of a step."""
+    """No delay, or one of the three kinds, of 0 to 20 steps, all off a whole number of them by the same part of a
+    step.
+    """
     kind = draw(st.sampled_from([None, "axonal", "dendritic", "synaptic"]))
     if kind is None:
         return None
@@ -497,7 +545,9 @@ def networks(draw):
         unit = Quantity(UNITS[unit_of(models[post], target)], dim=models[post].dimensions[target])
         weight = (mean + spread * rng.standard_normal((sizes[pre], sizes[post]))) * unit
         delay = draw(delays(sizes[pre], sizes[post], dt))
-        projections.append(Projection(pre, post, weight=weight, delay=delay, target=target, mask=0.8, transmission="event", name=name))
+        projections.append(
+            Projection(pre, post, weight=weight, delay=delay, target=target, mask=0.8, transmission="event", name=name)
+        )
 
     def graded(pre, post, name):
         target = models[post].dimensions["drive"]
@@ -505,7 +555,9 @@ def networks(draw):
         dim = target if pre == "drive" else target / output_dimension(models[pre])
         weight = Quantity(size * 0.1 * rng.standard_normal((2 if pre == "drive" else sizes[pre], sizes[post])), dim=dim)
         delay = draw(delays(len(weight), sizes[post], dt))
-        projections.append(Projection(pre, post, weight=weight, delay=delay, target="drive", transmission="graded", name=name))
+        projections.append(
+            Projection(pre, post, weight=weight, delay=delay, target="drive", transmission="graded", name=name)
+        )
 
     for post in ("a", "b"):
         event("cues", post, "current", 0.8, 0.4, f"cues_{post}")
@@ -514,7 +566,9 @@ def networks(draw):
         pre, post = link.split("_")
         target = draw(st.sampled_from([n for n in models[post].odes if not clamped(models[post], n)]))
         event(pre, post, target, 0.0, 0.2, f"event{number}")
-    for number, link in enumerate(draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "drive_a", "drive_b"]), unique=True))):
+    for number, link in enumerate(
+        draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "drive_a", "drive_b"]), unique=True))
+    ):
         graded(*link.split("_"), f"graded{number}")
     thresholds = models["a"].parameters["theta"] * (1 + 0.1 * rng.random(4))
     parameters = {"theta": thresholds} if draw(st.booleans()) else {}
@@ -528,7 +582,11 @@ def networks(draw):
 
 def unit_of(model, name):
     """The unit of a variable as it is written in the equations."""
-    return next(line for line in model.equations.splitlines() if line.startswith((f"d{name}/", f"{name} :"))).split(":")[1].split()[0]
+    return (
+        next(line for line in model.equations.splitlines() if line.startswith((f"d{name}/", f"{name} :")))
+        .split(":")[1]
+        .split()[0]
+    )
 
 
 def clamped(model, name):

@@ -1,7 +1,7 @@
 """Brian2's numbers, which must be the same under every Python, Brian2 and numpy, and refusals where Torch is missing.
 
-    python tests/versions.py > numbers.json   # in one environment
-    python tests/versions.py numbers.json     # in another: fails where a number differs by more than rounding
+python tests/versions.py > numbers.json   # in one environment
+python tests/versions.py numbers.json     # in another: fails where a number differs by more than rounding
 """
 
 import json
@@ -117,7 +117,10 @@ def main(path=None):
     apart, name = furthest(found, json.loads(Path(path).read_text()))
     packages = ", ".join(f"{package} {version(package)}" for package in ("brian2", "numpy", "sympy"))
     torch = "with Torch" if has_torch() else "without Torch"
-    print(f"Python {platform.python_version()}, {packages}, {torch}: {len(found)} arrays, largest difference {apart:.1e} ({name})")
+    print(
+        f"Python {platform.python_version()}, {packages}, {torch}: {len(found)} arrays, largest difference {apart:.1e} "
+        f"({name})"
+    )
     assert apart <= TOLERANCE, f"{name} differs by {apart:.1e}"
 
 

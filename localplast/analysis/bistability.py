@@ -1,17 +1,18 @@
 """When does NMDA hold a dendrite up by itself? The steady states of a branch, without simulation.
 
-A branch with linear conductances ``g_tot`` that pull it to ``E_leak``, and with an NMDA conductance ``r*g_tot`` (before the
-block), rests where both currents cancel,
+A branch with linear conductances ``g_tot`` that pull it to ``E_leak``, and with an NMDA conductance ``r*g_tot``
+(before the block), rests where both currents cancel,
 
     r(v) = (v - E_leak)/(B(v)*(E - v)),
 
-so that the drive ``r`` is a function of the potential and not the reverse. Where r(v) folds back, dr/dv = 0, there are knees:
-between their drives the branch has two stable potentials and an unstable one between them. The condition of a knee is
+so that the drive ``r`` is a function of the potential and not the reverse. Where r(v) folds back, dr/dv = 0, there
+are knees: between their drives the branch has two stable potentials and an unstable one between them. The condition
+of a knee is
 
     fold(v) = B'(v)/B(v)*(v - E_leak)*(E - v) - (E - E_leak) = 0.
 
-B is the gate of :func:`localplast.channels.nmda`, and B' its derivative. B'/B = alpha*(1 - B) and the product beside it are
-log-concave, so that fold has one maximum: there are two knees or none.
+B is the gate of :func:`localplast.channels.nmda`, and B' its derivative. B'/B = alpha*(1 - B) and the product beside
+it are log-concave, so that fold has one maximum: there are two knees or none.
 """
 
 from collections.abc import Mapping
@@ -69,18 +70,27 @@ class Branch:
     def __post_init__(self):
         for name in ("E_leak", "E"):
             if not have_same_dimensions(getattr(self, name), volt):
-                raise LocalplastError(f"branch: {name} = {getattr(self, name)!r} is not a potential; write for example -70*mV")
+                raise LocalplastError(
+                    f"branch: {name} = {getattr(self, name)!r} is not a potential; write for example -70*mV"
+                )
         if not self.E_leak < self.E:
             raise LocalplastError(f"branch: E_leak = {self.E_leak} is not below E = {self.E}; NMDA must depolarise")
         if set(self.gate) != set(HIPPOCAMPAL):
-            raise LocalplastError(f"branch: the gate has {sorted(self.gate)}; it needs {sorted(HIPPOCAMPAL)}, as JAHR_STEVENS does")
+            raise LocalplastError(
+                f"branch: the gate has {sorted(self.gate)}; it needs {sorted(HIPPOCAMPAL)}, as JAHR_STEVENS does"
+            )
 
     @cached_property
     def tape(self):
         """The gate, the drive and the fold as functions of the potential in volts, from the text of the channel."""
         numbers = {**self.gate, "E_leak": self.E_leak, "E": self.E, "Mg": self.Mg}
         gate = to_sympy(NMDA_GATE)
-        program = [("B", gate), ("slope", differentiate(gate, "v")), ("drive", to_sympy(DRIVE)), ("fold", to_sympy(FOLD))]
+        program = [
+            ("B", gate),
+            ("slope", differentiate(gate, "v")),
+            ("drive", to_sympy(DRIVE)),
+            ("fold", to_sympy(FOLD)),
+        ]
         return Tape(program, {name: float(value) for name, value in numbers.items()})
 
     @property
@@ -103,7 +113,9 @@ class Branch:
     @cached_property
     def fold(self):
         """The largest value of ``fold(v)`` in volts, and where; there are knees if it is positive."""
-        found = minimize_scalar(lambda v: -self._at("fold", v), bounds=self.span, method="bounded", options={"xatol": 1e-12})
+        found = minimize_scalar(
+            lambda v: -self._at("fold", v), bounds=self.span, method="bounded", options={"xatol": 1e-12}
+        )
         return -float(found.fun), float(found.x)
 
     @cached_property
@@ -131,14 +143,18 @@ class Branch:
         low, high = self.span
         borders = [low, *np.asarray(self.knees), high]
         parts = [part for part in zip(borders[:-1], borders[1:], strict=True) if len(set(self.drive(part) > drive)) > 1]
-        return np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
+        return (
+            np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
+        )
 
 
 def critical_slope(*, gamma=0 * mV, beta=HIPPOCAMPAL["beta"], **branch):
-    """The ``alpha`` of the gate above which some drive gives a :class:`Branch` two stable potentials, a Quantity (1/volt).
+    """The ``alpha`` of the gate above which some drive gives a :class:`Branch` two stable potentials, a Quantity
+    (1/volt).
 
     ``branch``: its other arguments, such as ``E_leak=-80*mV``.
     """
+
     def largest(alpha):
         return Branch({"alpha": alpha, "beta": beta, "gamma": gamma}, **branch).fold[0]
 

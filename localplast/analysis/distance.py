@@ -33,7 +33,8 @@ def distance(estimate, exact, *, variable=None):
     Other arguments
     ---------------
     variable : str, optional
-        Only this one of the trees: ``'gradient'`` of weights ``(pre, post)``, or ``'gradient_delay'``. Default: all gradients.
+        Only this one of the trees: ``'gradient'`` of weights ``(pre, post)``, or ``'gradient_delay'``. Default: all
+        gradients.
 
     Returns
     -------
@@ -50,7 +51,8 @@ def distance(estimate, exact, *, variable=None):
     """
     parts = {
         label(name, key): (found(estimate, name, key), found(exact, name, key))
-        for name, key in gradients(estimate, exact) if variable in (None, key)
+        for name, key in gradients(estimate, exact)
+        if variable in (None, key)
     }
     if not parts:
         raise LocalplastError(f"neither tree holds {variable or 'gradient'!r}; give two results of localplast.gradient")
@@ -58,7 +60,9 @@ def distance(estimate, exact, *, variable=None):
     data = {k: ("projection", np.array([row[k] for row in rows])) for k in MEASURES}
     attrs = {
         f"{which}_{k}": tree.attrs[k]
-        for which, tree in (("estimate", estimate), ("exact", exact)) for k in ("rule", "backend", "loss") if k in tree.attrs
+        for which, tree in (("estimate", estimate), ("exact", exact))
+        for k in ("rule", "backend", "loss")
+        if k in tree.attrs
     }
     return with_angle(xr.Dataset(data, {"projection": np.array(list(parts), object)}, attrs))
 
@@ -85,7 +89,8 @@ def measured(name, estimate, exact):
         return dict.fromkeys(MEASURES, np.nan)
     if estimate.shape != exact.shape:
         raise LocalplastError(
-            f"projection {name!r}: the gradients have shapes {estimate.shape} and {exact.shape}; compare two of one network"
+            f"projection {name!r}: the gradients have shapes {estimate.shape} and {exact.shape}; compare two of one "
+            "network"
         )
     return measures(estimate, exact)
 

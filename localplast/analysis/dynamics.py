@@ -23,12 +23,14 @@ def counts(raster):
     """Spikes of the whole population in every step, float array ``(trial, time)``, and the step in seconds."""
     if set(getattr(raster, "dims", ())) != set(STATE) or "time" not in raster.coords:
         raise LocalplastError(
-            f"a raster has the dims {STATE} and times in seconds, not {getattr(raster, 'dims', type(raster).__name__)}; "
+            f"a raster has the dims {STATE} and times in seconds, not "
+            f"{getattr(raster, 'dims', type(raster).__name__)}; "
             'record "rec.raster" and give record["rec"]["spikes"]'
         )
     if raster.sizes["time"] < 3:
         raise LocalplastError(
-            f"the raster has {raster.sizes['time']} steps, too few; windows are in seconds: raster.sel(time=slice(0.5, 1.5))"
+            f"the raster has {raster.sizes['time']} steps, too few; windows are in seconds: raster.sel(time=slice(0.5, "
+            "1.5))"
         )
     time = raster["time"].values
     return raster.transpose(*STATE).sum("neuron").values.astype(float), (time[-1] - time[0]) / (len(time) - 1)
@@ -50,7 +52,9 @@ def population_rate(raster):
     """
     spikes, dt = counts(raster)
     rate = spikes / (raster.sizes["neuron"] * dt)
-    return xr.DataArray(rate, dims=STATE[:2], coords={"time": raster["time"].values}, name="rate", attrs={"units": "Hz"})
+    return xr.DataArray(
+        rate, dims=STATE[:2], coords={"time": raster["time"].values}, name="rate", attrs={"units": "Hz"}
+    )
 
 
 def rate_spectrum(raster, *, segment=None):
@@ -69,8 +73,8 @@ def rate_spectrum(raster, *, segment=None):
     Returns
     -------
     xarray.DataArray
-        Dim ``frequency`` (Hz), mean over trials and segments, one-sided, in Hz²/Hz = Hz. ``attrs["poisson"]`` is the flat
-        spectrum of as many independent neurons of the same mean rate r that have at most one spike per step,
+        Dim ``frequency`` (Hz), mean over trials and segments, one-sided, in Hz²/Hz = Hz. ``attrs["poisson"]`` is the
+        flat spectrum of as many independent neurons of the same mean rate r that have at most one spike per step,
         ``2*r*(1 - r*dt)/N``.
     """
     rate = population_rate(raster)
@@ -88,8 +92,8 @@ def rate_spectrum(raster, *, segment=None):
 def delay_lines(net, values, *, hops=1, harmonics=5):
     """The frequencies at which activity returns through the recurrent delays of a network: ``k/(sum of delays)``.
 
-    A spike at step n with a delay of d steps arrives in step n + d, after the threshold of that step, and makes its target
-    spike in step n + d + 1 at the earliest. A hop therefore takes the delay and one step.
+    A spike at step n with a delay of d steps arrives in step n + d, after the threshold of that step, and makes its
+    target spike in step n + d + 1 at the earliest. A hop therefore takes the delay and one step.
 
     Parameters
     ----------
@@ -114,7 +118,9 @@ def delay_lines(net, values, *, hops=1, harmonics=5):
     """
     recurrent = [name for name, edges in projection_edges(net).items() if "recurrent" in edges]
     if not recurrent:
-        raise NetworkError(f"no projection is recurrent among {', '.join(net.projections)}: nothing comes back at a delay")
+        raise NetworkError(
+            f"no projection is recurrent among {', '.join(net.projections)}: nothing comes back at a delay"
+        )
     dt, once = float(net.dt), {int(d) + 1 for name in recurrent for d in np.unique(np.floor(values.delays[name] + 0.5))}
     fewest = {}
     for n in range(1, hops + 1):
@@ -148,15 +154,18 @@ def branching(raster, lags=(1,)):
     Returns
     -------
     xarray.Dataset
-        Dim ``lag`` (steps). ``ratio``: the mean of ``A[t + lag]/A[t]`` over steps in which A, the spikes of all neurons, is
-        not zero (Beggs & Plenz 2003, J Neurosci 23:11167); too large where input adds spikes. ``slope``: of the regression
-        of ``A[t + lag]`` on ``A[t]`` with an intercept, which takes constant input away; m for a branching process at lag 1.
-        ``ratio_error`` and ``slope_error``: standard errors, by leaving out one trial at a time; NaN for a single trial.
+        Dim ``lag`` (steps). ``ratio``: the mean of ``A[t + lag]/A[t]`` over steps in which A, the spikes of all
+        neurons, is not zero (Beggs & Plenz 2003, J Neurosci 23:11167); too large where input adds spikes. ``slope``:
+        of the regression of ``A[t + lag]`` on ``A[t]`` with an intercept, which takes constant input away; m for a
+        branching process at lag 1. ``ratio_error`` and ``slope_error``: standard errors, by leaving out one trial at
+        a time; NaN for a single trial.
     """
     sums, data = moments(raster, lags), {}
     for name, estimator in (("ratio", ratio_of), ("slope", slope_of)):
         data[name], data[f"{name}_error"] = jackknife(sums, estimator)
-    return xr.Dataset({k: ("lag", v, {"units": "1"}) for k, v in data.items()}, {"lag": ("lag", list(lags), {"units": "steps"})})
+    return xr.Dataset(
+        {k: ("lag", v, {"units": "1"}) for k, v in data.items()}, {"lag": ("lag", list(lags), {"units": "steps"})}
+    )
 
 
 def subsampled_branching(raster, lags):
@@ -220,7 +229,9 @@ def slope_of(total):
 
 
 def jackknife(sums, estimator):
-    """An estimate from ``sums`` ``(trial, ...)`` added over trials, and its standard error (Quenouille 1956, Biometrika 43:353)."""
+    """An estimate from ``sums`` ``(trial, ...)`` added over trials, and its standard error (Quenouille 1956,
+    Biometrika 43:353).
+    """
     whole, n = sums.sum(0), len(sums)
     if n < 2:
         found = estimator(whole)
@@ -249,8 +260,12 @@ def spectral_radius(net, values, projection):
         loops = [name for name, q in net.projections.items() if q.pre == q.post]
         raise NetworkError(f"{projection!r} is not a projection of a population to itself; those are {loops}")
     if form_of(net.projections, p):
-        raise UnsupportedError(f"projection {projection!r} is a convolution, whose kernel is no square matrix; give dense weights")
+        raise UnsupportedError(
+            f"projection {projection!r} is a convolution, whose kernel is no square matrix; give dense weights"
+        )
     weight = np.where(values.masks[projection], values.weights[projection], 0.0)
     radii = [largest_eigenvalue(matrix) for matrix in (weight, np.abs(weight))]
     attrs = {"units": unit_name(weight_dimension(net, p)), "projection": projection}
-    return xr.DataArray(radii, dims="matrix", coords={"matrix": ["signed", "absolute"]}, name="spectral_radius", attrs=attrs)
+    return xr.DataArray(
+        radii, dims="matrix", coords={"matrix": ["signed", "absolute"]}, name="spectral_radius", attrs=attrs
+    )

@@ -19,8 +19,8 @@ def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
     Returns
     -------
     xarray.Dataset
-        ``v``, ``threshold`` and ``eligibility`` (of the synapse with the largest weight), dims (neuron, time); spikes of
-        the whole population as the attributes ``spike_time`` (seconds) and ``spike_neuron``.
+        ``v``, ``threshold`` and ``eligibility`` (of the synapse with the largest weight), dims (neuron, time); spikes
+        of the whole population as the attributes ``spike_time`` (seconds) and ``spike_neuron``.
     """
     inputs, target, weight = prepare(net, trials[:1], loss, rng=np.random.default_rng(seed), dtype=torch.float64)
     learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), leaves(net, values), values.masks)

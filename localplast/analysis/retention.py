@@ -1,4 +1,6 @@
-"""How long a trained network remembers: its accuracy where a task asks more than it was trained for, and what a leak can hold."""
+"""How long a trained network remembers: its accuracy where a task asks more than it was trained for, and what a leak
+can hold.
+"""
 
 import itertools
 
@@ -35,7 +37,8 @@ def accuracy_against(
     ----------
     net : Network
     values : Values
-        Of a record of learning: ``net.values_from(record)``. Delays that learned are rounded to whole steps, as in its tests.
+        Of a record of learning: ``net.values_from(record)``. Delays that learned are rounded to whole steps, as in
+        its tests.
     make_trials : callable ``(rng, n, **variables) -> Trials``
         Draws ``n`` trials with one label each.
     over : dict of str to sequence
@@ -49,7 +52,8 @@ def accuracy_against(
     loss : Loss, optional
         Says which readout decides; default as in :func:`localplast.run`.
     at_once : int
-        Trials held in memory at once: 30 s of 40 channels are 1.2 MB each as spikes, several times that while they are drawn.
+        Trials held in memory at once: 30 s of 40 channels are 1.2 MB each as spikes, several times that while they
+        are drawn.
     dtype, threads : of Torch
 
     Returns
@@ -64,7 +68,9 @@ def accuracy_against(
         Nothing to vary, less than one trial, trials that have no labels.
     """
     if not over or any(np.ndim(v) != 1 or len(v) == 0 for v in over.values()):
-        raise NetworkError(f"over={over!r} gives nothing to vary; name arguments of make_trials, each with a list of values")
+        raise NetworkError(
+            f"over={over!r} gives nothing to vary; name arguments of make_trials, each with a list of values"
+        )
     check_kind("net", net, Network)
     check_kind("values", values, Values)
     check_seed(seed)
@@ -104,7 +110,9 @@ class Judge:
         """Share of ``trials`` in which the readout decides for the label."""
         check_trials(self.net, trials)
         if np.ndim(trials.target) != 1:
-            raise NetworkError("these trials have no labels, so no answer is right: give Trials(..., target=...) of ints (trial,)")
+            raise NetworkError(
+                "these trials have no labels, so no answer is right: give Trials(..., target=...) of ints (trial,)"
+            )
         loss = self.loss or default_loss(trials)
         inputs, _, weight = prepare(self.net, trials, loss, rng=rng, dtype=self.dtype)
         with torch.no_grad(), denormals_flushed(), single_thread:
@@ -115,12 +123,12 @@ class Judge:
 def leak_limit(tau, bits):
     """The longest time that a leaking membrane bridges if its value is known to so many bits: ``tau*ln(2**bits - 1)``.
 
-    A register of n bits tells ``2**n`` levels apart, 0 to ``2**n - 1`` in units of the smallest. No two states differ more
-    than empty and full, and a leak alone shrinks every difference by ``exp(-t/tau)``. What happened a time t ago is lost
-    when even this largest one, ``(2**n - 1)*exp(-t/tau)``, falls below one level; solved for t that is the limit. So one bit
-    holds nothing, and every further bit adds about ``tau*ln(2)``: a memory of seconds in a membrane of 20 ms takes more bits
-    than a double has, which is why delays are needed. It bounds leaks whose state is rounded down only when it is read;
-    rounding in every step forgets sooner.
+    A register of n bits tells ``2**n`` levels apart, 0 to ``2**n - 1`` in units of the smallest. No two states differ
+    more than empty and full, and a leak alone shrinks every difference by ``exp(-t/tau)``. What happened a time t ago
+    is lost when even this largest one, ``(2**n - 1)*exp(-t/tau)``, falls below one level; solved for t that is the
+    limit. So one bit holds nothing, and every further bit adds about ``tau*ln(2)``: a memory of seconds in a membrane
+    of 20 ms takes more bits than a double has, which is why delays are needed. It bounds leaks whose state is rounded
+    down only when it is read; rounding in every step forgets sooner.
 
     Parameters
     ----------

@@ -51,14 +51,17 @@ def check_length(text):
 
 @functools.lru_cache(maxsize=4096)
 def check_bounded(text, derived=False):
-    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or its numbers are beyond bounds.
+    """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or its numbers are beyond
+    bounds.
 
     What does not parse passes: whoever reads it says so better. In text that is ``derived`` nothing is left to cancel.
     """
     check_length(text)
     wrong = next((c for c in text if not c.isascii() or c == "\0"), None)
     if wrong:
-        raise ValueError(f"holds {wrong!r}, which is no character of ASCII; letters that only look like others are other letters")
+        raise ValueError(
+            f"holds {wrong!r}, which is no character of ASCII; letters that only look like others are other letters"
+        )
     try:
         tree = ast.parse(" ".join(text.split()), mode="eval").body
     except SyntaxError:

@@ -120,9 +120,11 @@ static real divided_exp(int n, real *x)
 """
     % {
         "shares": ", ".join(f"R({1.0 / math.factorial(k)!r})" for k in range(TERMS + MOST_POINTS)),
-        "most": MOST_POINTS, "wide": WIDE, "terms": TERMS,
+        "most": MOST_POINTS,
+        "wide": WIDE,
+        "terms": TERMS,
     }
-).strip()  # fmt: skip
+).strip()
 
 
 #: The function for text and C, of each number of points.

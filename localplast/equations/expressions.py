@@ -25,13 +25,15 @@ def to_sympy(text):
         What the language does not have (:func:`localplast.equations.language.read`).
     """
     expression = read(text)
-    units = {s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS}
+    units = {
+        s: sympy.Float(float(DEFAULT_UNITS[s.name]), 17) for s in expression.free_symbols if s.name in DEFAULT_UNITS
+    }
     return expression.xreplace(units) if units else expression
 
 
 def differentiate(expression, name):
-    """d expression / d name; abs has the derivative sign, and what is constant in pieces (int, floor, a comparison) none."""
+    """d expression / d name; abs has the derivative sign, and what is constant in pieces (int, floor, a comparison)
+    none.
+    """
     smooth = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)  # sympy makes these of sqrt(x**2)
     return finite_slope(sympy.diff(smooth, symbol(name)))
-
-

@@ -1,7 +1,7 @@
 """Brian2's language as sympy: its parser, and the functions that sympy would rewrite, or cannot differentiate.
 
-Every function is a class with the name that it has in text. sympy's own forms of ``abs``, ``sign``, ``floor``, ``%`` and
-``//`` are not used: their derivatives are those of complex functions, distributions, or none.
+Every function is a class with the name that it has in text. sympy's own forms of ``abs``, ``sign``, ``floor``, ``%``
+and ``//`` are not used: their derivatives are those of complex functions, distributions, or none.
 """
 
 import functools
@@ -131,15 +131,29 @@ class poisson(Draw):
 
 
 OWN = {
-    "abs": absolute, "ceil": ceil, "clip": clip, "exprel": divided_exp.exprel, "floor": floor, "int": int_, "poisson": poisson,
-    "rand": rand, "randn": randn, "sign": sign, "sqrt": sympy.sqrt, "timestep": timestep,
-    "bounded_number": bounded_number, "where_finite": where_finite, **divided_exp.ENGINES.by_name,
+    "abs": absolute,
+    "ceil": ceil,
+    "clip": clip,
+    "exprel": divided_exp.exprel,
+    "floor": floor,
+    "int": int_,
+    "poisson": poisson,
+    "rand": rand,
+    "randn": randn,
+    "sign": sign,
+    "sqrt": sympy.sqrt,
+    "timestep": timestep,
+    "bounded_number": bounded_number,
+    "where_finite": where_finite,
+    **divided_exp.ENGINES.by_name,
     **matrix_exp.ENGINES.by_name,
-}  # fmt: skip
+}
 
 
 class Reader(SympyNodeRenderer):
-    """Brian2's parser (an AST walk: nothing is evaluated), with the functions above, and conditions that count as 1 or 0."""
+    """Brian2's parser (an AST walk: nothing is evaluated), with the functions above, and conditions that count as 1
+    or 0.
+    """
 
     def __init__(self):
         super().__init__()
@@ -177,9 +191,14 @@ class Reader(SympyNodeRenderer):
     def render_BinOp(self, node):
         left, right = (as_number(self.render_node(n)) for n in (node.left, node.right))
         operation = {
-            "Add": sympy.Add, "Mult": sympy.Mul, "Pow": sympy.Pow, "Mod": mod, "FloorDiv": floordiv,
-            "Sub": lambda a, b: a - b, "Div": lambda a, b: a / b,
-        }.get(type(node.op).__name__)  # fmt: skip
+            "Add": sympy.Add,
+            "Mult": sympy.Mul,
+            "Pow": sympy.Pow,
+            "Mod": mod,
+            "FloorDiv": floordiv,
+            "Sub": lambda a, b: a - b,
+            "Div": lambda a, b: a / b,
+        }.get(type(node.op).__name__)
         if operation is None:
             raise SyntaxError("uses an operator on bits; write 'and' for '&', 'or' for '|', '**' for '^'")
         return operation(left, right)
@@ -217,7 +236,9 @@ def as_number(value):
 def as_condition(value):
     """``value``, which has to be a condition."""
     if not isinstance(value, Boolean) or value.is_Symbol:
-        raise SyntaxError("joins numbers by 'and', 'or' or 'not', which are for conditions; write for example 'b > 0.5'")
+        raise SyntaxError(
+            "joins numbers by 'and', 'or' or 'not', which are for conditions; write for example 'b > 0.5'"
+        )
     return value
 
 
@@ -234,7 +255,9 @@ def read(text):
     try:
         found = as_number(Reader().render_expr(text))
     except SyntaxError as error:
-        raise ValueError(error.msg if error.lineno is None else f"does not parse: {error.msg}") from None  # Python's own have a line
+        raise ValueError(
+            error.msg if error.lineno is None else f"does not parse: {error.msg}"
+        ) from None  # Python's own have a line
     except (TypeError, NameError, AttributeError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"has no meaning in Brian2's language ({error})") from None
     if found.has(sympy.zoo, sympy.nan, sympy.I):

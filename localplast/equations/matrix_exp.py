@@ -1,9 +1,10 @@
-"""Entries of the exponential of a small matrix, and of its derivatives: what integrators need where variables form loops.
+"""Entries of the exponential of a small matrix, and of its derivatives: what integrators need where variables form
+loops.
 
-For a matrix M of any kind, whether its roots are real, complex, or meet. Its derivative along a matrix D is the upper right
-block of the exponential of ``[[M, D], [0, M]]``; further ones have more such blocks. All are summed as a series for
-``M/2**k`` and squared k times. What is squared is ``P = exp(M) - 1``, by ``2 P + P P``: entries near 1 do not swallow the
-others, so that slow and fast, weak and strong coupling keep their digits, in whatever units.
+For a matrix M of any kind, whether its roots are real, complex, or meet. Its derivative along a matrix D is the upper
+right block of the exponential of ``[[M, D], [0, M]]``; further ones have more such blocks. All are summed as a series
+for ``M/2**k`` and squared k times. What is squared is ``P = exp(M) - 1``, by ``2 P + P P``: entries near 1 do not
+swallow the others, so that slow and fast, weak and strong coupling keep their digits, in whatever units.
 
 Al-Mohy & Higham 2009, SIAM J Matrix Anal Appl 30:1639.
 """
@@ -114,7 +115,7 @@ static real matrix_exp(int count, real *x)
 }
 """
     % {"most": (LARGEST_SIZE * (1 + DERIVATIVES)) ** 2, "fast": FAST, "terms": TERMS}
-).strip()  # fmt: skip
+).strip()
 
 #: The function for text and C, of a matrix of each size and its derivatives.
 ENGINES = Engines(

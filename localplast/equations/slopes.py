@@ -2,9 +2,9 @@
 
 A term such as ``1/(1 + exp(-k*v))`` is a number at every ``v``; the text of its derivative,
 ``k*exp(-k*v)/(1 + exp(-k*v))**2``, is infinity over infinity far from where it acts. Exponentials in a derivative
-therefore end at a bound whose square is still a number. A factor that a condition has set to zero (``clip``, ``int``) is
-zero, however steep what it cuts off. And a spike whose reset ends an overflow has no derivative: the size of that jump
-counts as zero.
+therefore end at a bound whose square is still a number. A factor that a condition has set to zero (``clip``, ``int``)
+is zero, however steep what it cuts off. And a spike whose reset ends an overflow has no derivative: the size of that
+jump counts as zero.
 """
 
 import numpy as np
@@ -16,8 +16,15 @@ from localplast.equations import matrix_exp as matrix
 from localplast.equations.divided_exp import divided_exp, exprel
 
 __all__ = [
-    "FUNCTIONS", "LARGEST", "Tamed", "bounded_number", "finite_slope", "jump", "unless_overflown", "where_finite",
-]  # fmt: skip
+    "FUNCTIONS",
+    "LARGEST",
+    "Tamed",
+    "bounded_number",
+    "finite_slope",
+    "jump",
+    "unless_overflown",
+    "where_finite",
+]
 
 #: Bits of the exponent of the largest number, by bytes: its square is a number still.
 LARGEST = {8: 2.0**511, 4: 2.0**63}
@@ -107,9 +114,12 @@ def brian2_function(name, arguments, value, text):
 
 #: What Brian2 must be given to know the names, as part of a namespace.
 FUNCTIONS = {
-    **divided.ENGINES.functions, **matrix.ENGINES.functions,
+    **divided.ENGINES.functions,
+    **matrix.ENGINES.functions,
     "bounded_number": brian2_function(
-        "bounded_number", "x", lambda x: np.clip(x, -LARGEST[8], LARGEST[8]),
+        "bounded_number",
+        "x",
+        lambda x: np.clip(x, -LARGEST[8], LARGEST[8]),
         f"x > {LARGEST[8]!r} ? {LARGEST[8]!r} : x < -{LARGEST[8]!r} ? -{LARGEST[8]!r} : x",
     ),
     "where_finite": brian2_function(

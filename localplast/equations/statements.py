@@ -26,7 +26,8 @@ def parse_statement(line):
     found = STATEMENT.fullmatch(line)
     if not found:
         raise ModelError(
-            f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', with =, +=, -=, "
+            f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', "
+            "with =, +=, -=, "
             "*=, /=, //=, %= or **="
         )
     name, op, text = found.groups()
@@ -39,9 +40,11 @@ def assignments(code):
 
 
 def runnable(line):
-    """A statement without operators that C++ lacks; in two where Brian2, reading ``u = u + x``, would lose names of ``x``.
+    """A statement without operators that C++ lacks; in two where Brian2, reading ``u = u + x``, would lose names of
+    ``x``.
 
-    It makes ``u += x`` of that, by sympy, which cancels units; and then it does not know the names that are left in the text.
+    It makes ``u += x`` of that, by sympy, which cancels units; and then it does not know the names that are left in
+    the text.
     """
     name, text = parse_statement(line)
     if STATEMENT.fullmatch(line)[2] in ("+", "-", "*", "/"):

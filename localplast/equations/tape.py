@@ -92,7 +92,8 @@ def _clip(value, low, high):
         return np.clip(value, low, high)
     value, low, high = _tensors(value, low, high)
     module, inside = _module(value), (value > low) & (value < high)
-    # on a bound the derivative is zero, as that of :class:`localplast.equations.language.clip`; minimum alone would halve it
+    # on a bound the derivative is zero, as that of :class:`localplast.equations.language.clip`; minimum alone would
+    # halve it
     return module.where(inside, value, module.minimum(module.maximum(value.detach(), low), high))
 
 
@@ -170,18 +171,42 @@ OPERATIONS = {
     sympy.Add: lambda *args: functools.reduce(operator.add, args),
     sympy.Mul: lambda *args: functools.reduce(operator.mul, args),
     sympy.Pow: _power,
-    sympy.exp: _call("exp"), sympy.log: _call("log"), sympy.sin: _call("sin"), sympy.cos: _call("cos"),
-    sympy.tan: _call("tan"), sympy.sinh: _call("sinh"), sympy.cosh: _call("cosh"), sympy.tanh: _call("tanh"),
-    sympy.asin: _call("arcsin"), sympy.acos: _call("arccos"), sympy.atan: _call("arctan"),
-    sympy.Abs: _call("abs"), absolute: _call("abs"), sign: _call("sign"), floor: _call("floor"), ceil: _call("ceil"),
-    sympy.StrictGreaterThan: _compare(operator.gt), sympy.GreaterThan: _compare(operator.ge),
-    sympy.StrictLessThan: _compare(operator.lt), sympy.LessThan: _compare(operator.le),
-    sympy.Equality: _compare(operator.eq), sympy.Unequality: _compare(operator.ne),
-    sympy.And: _and, sympy.Or: _or, sympy.Not: _not,
-    int_: _int, clip: _clip, mod: _mod, floordiv: _floordiv, timestep: _timestep,
-    divided.exprel: exprel, divided.divided_exp: _divided, matrix.matrix_exp: _matrix_exp,
-    bounded_number: _bounded, where_finite: _where_finite,
-}  # fmt: skip
+    sympy.exp: _call("exp"),
+    sympy.log: _call("log"),
+    sympy.sin: _call("sin"),
+    sympy.cos: _call("cos"),
+    sympy.tan: _call("tan"),
+    sympy.sinh: _call("sinh"),
+    sympy.cosh: _call("cosh"),
+    sympy.tanh: _call("tanh"),
+    sympy.asin: _call("arcsin"),
+    sympy.acos: _call("arccos"),
+    sympy.atan: _call("arctan"),
+    sympy.Abs: _call("abs"),
+    absolute: _call("abs"),
+    sign: _call("sign"),
+    floor: _call("floor"),
+    ceil: _call("ceil"),
+    sympy.StrictGreaterThan: _compare(operator.gt),
+    sympy.GreaterThan: _compare(operator.ge),
+    sympy.StrictLessThan: _compare(operator.lt),
+    sympy.LessThan: _compare(operator.le),
+    sympy.Equality: _compare(operator.eq),
+    sympy.Unequality: _compare(operator.ne),
+    sympy.And: _and,
+    sympy.Or: _or,
+    sympy.Not: _not,
+    int_: _int,
+    clip: _clip,
+    mod: _mod,
+    floordiv: _floordiv,
+    timestep: _timestep,
+    divided.exprel: exprel,
+    divided.divided_exp: _divided,
+    matrix.matrix_exp: _matrix_exp,
+    bounded_number: _bounded,
+    where_finite: _where_finite,
+}
 
 
 BY_NAME = {"expm1": _call("expm1"), "log1p": _call("log1p"), "log10": _call("log10")}

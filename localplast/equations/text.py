@@ -1,7 +1,7 @@
 """sympy as Brian2 text: what is derived goes back to Brian2, which checks its units.
 
-Derivations are done in SI numbers: ``0.04/ms/mV`` is 40000 there, and has lost its unit. :func:`measured` restores units
-where text would not pass without. An SI unit is 1, so that no number changes.
+Derivations are done in SI numbers: ``0.04/ms/mV`` is 40000 there, and has lost its unit. :func:`measured` restores
+units where text would not pass without. An SI unit is 1, so that no number changes.
 """
 
 import sympy
@@ -21,8 +21,14 @@ __all__ = ["fit", "measured", "to_text", "unit_symbol"]
 BASE = ("metre", "kilogram", "second", "amp", "kelvin", "mole", "candela")
 #: What text calls a function, by the name of its class here or in Brian2's own sympy.
 NAMES = {
-    "acos": "arccos", "asin": "arcsin", "atan": "arctan", "Abs": "abs", "absolute": "abs", "ceiling": "ceil", "int_": "int",
-}  # fmt: skip
+    "acos": "arccos",
+    "asin": "arcsin",
+    "atan": "arctan",
+    "Abs": "abs",
+    "absolute": "abs",
+    "ceiling": "ceil",
+    "int_": "int",
+}
 #: Functions that pass the unit of their first argument on.
 KEEPING = (absolute, sympy.Abs, floor, ceil, Tamed)
 
@@ -78,7 +84,12 @@ def unit_symbol(dimension):
     metre, kilogram, *rest = dimension._dims
     if metre == 2 * kilogram:
         second_, ampere, *others = rest
-        powers = {"volt": kilogram, "second": second_ + 3 * kilogram, "amp": ampere + kilogram, **dict(zip(BASE[4:], others, strict=True))}
+        powers = {
+            "volt": kilogram,
+            "second": second_ + 3 * kilogram,
+            "amp": ampere + kilogram,
+            **dict(zip(BASE[4:], others, strict=True)),
+        }
     else:
         powers = dict(zip(BASE, dimension._dims, strict=True))
     return sympy.Mul(*[unit(name) ** sympy.nsimplify(power) for name, power in powers.items()])

@@ -1,6 +1,5 @@
 """Units in words, and what is a time."""
 
-
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
 
@@ -9,7 +8,12 @@ __all__ = ["is_time", "unit_name", "unit_of", "unit_text"]
 
 def is_time(value):
     """Whether ``value`` is one positive, finite time."""
-    return isinstance(value, Quantity) and value.ndim == 0 and get_dimensions(value) == second.dim and 0 < float(value) < float("inf")
+    return (
+        isinstance(value, Quantity)
+        and value.ndim == 0
+        and get_dimensions(value) == second.dim
+        and 0 < float(value) < float("inf")
+    )
 
 
 def unit_text(dimension):

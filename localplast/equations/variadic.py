@@ -1,4 +1,6 @@
-"""Functions of any number of numbers, for every engine: text and C know each number of arguments by a name of its own."""
+"""Functions of any number of numbers, for every engine: text and C know each number of arguments by a name of its
+own.
+"""
 
 import textwrap
 from collections.abc import Callable

@@ -1,13 +1,13 @@
 """Eligibility traces, derived: how a weight has moved the state of the neuron it ends on, with local terms only.
 
-With ``s' = F(s)`` the update, ``x(s')`` the spike argument, ``arrived`` what the synapse delivers and ``R`` the jump after
-a spike, the state of a synapse obeys, step by step,
+With ``s' = F(s)`` the update, ``x(s')`` the spike argument, ``arrived`` what the synapse delivers and ``R`` the jump
+after a spike, the state of a synapse obeys, step by step,
 
 .. math::  eps' = F_s eps,\\quad elig = psi\\, x_s eps',\\quad eps = R_s (eps' + arrived) + R_z\\, elig
 
 which is the derivative of the neuron's own step (Bellec et al. 2020, Nat Commun 11:3625, eqs. 13-15, for any neuron).
-``R_z`` is kept for the edges in ``keep`` only. A component of eps whose coefficients contain no postsynaptic variable is
-the same for all targets of a presynaptic neuron: it is *hoisted*, and stored once per presynaptic neuron.
+``R_z`` is kept for the edges in ``keep`` only. A component of eps whose coefficients contain no postsynaptic variable
+is the same for all targets of a presynaptic neuron: it is *hoisted*, and stored once per presynaptic neuron.
 """
 
 from dataclasses import dataclass
@@ -75,15 +75,15 @@ class Derived:
     reset, adaptation : bool
         Whether the neuron's own spike moves its traces through its reset and its adaptation.
     wiped : bool
-        Whether a reset to a value (``v = v_reset``) ends the traces of what it overwrites, as the derivative of the step says.
-        False: they go on through it, as through one that subtracts (NEST, ``eprop_iaf_psc_delta``).
+        Whether a reset to a value (``v = v_reset``) ends the traces of what it overwrites, as the derivative of the
+        step says. False: they go on through it, as through one that subtracts (NEST, ``eprop_iaf_psc_delta``).
     memory : bool
         Whether the neuron's leak is followed over time. False: only what has arrived in the past step counts
         (Meng et al. 2023, ICCV, SLTT).
     free : bool
-        Follow the neuron as if it never spiked: what its spikes do to itself, refractoriness included, is left out, and psi is
-        read off the membrane at all times. The trace of a linear neuron is then the postsynaptic potential of a unit weight,
-        the same for all targets (Zenke & Ganguli 2018, Neural Comput 30:1514, SuperSpike).
+        Follow the neuron as if it never spiked: what its spikes do to itself, refractoriness included, is left out,
+        and psi is read off the membrane at all times. The trace of a linear neuron is then the postsynaptic potential
+        of a unit weight, the same for all targets (Zenke & Ganguli 2018, Neural Comput 30:1514, SuperSpike).
     """
 
     reset: bool = False
@@ -126,8 +126,10 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False, wi
         check_clamped(model, projection)
     if model.spiking and lower(model).psi is None:
         raise UnsupportedError(
-            f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection {projection.name!r} cannot learn; "
-            "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
+            f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection "
+            f"{projection.name!r} cannot learn; "
+            "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection "
+            "plastic=False"
         )
     return Derivation(net, projection, frozenset(keep), memory, free, wiped).result()
 
@@ -136,7 +138,8 @@ def check_clamped(model, projection):
     """Raise where a weight does not always do the same to its target."""
     if projection.target in model.clamped:
         raise UnsupportedError(
-            f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is refractory, "
+            f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is "
+            "refractory, "
             "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
         )
 
@@ -144,7 +147,9 @@ def check_clamped(model, projection):
 def check_additive(model, expressions):
     """Raise where derivatives depend on random numbers, which no synapse sees."""
     if any(e.has(Draw) or any(s.name.startswith((NOISE, OTHER)) for s in e.free_symbols) for e in expressions):
-        raise UnsupportedError(f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()")
+        raise UnsupportedError(
+            f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()"
+        )
 
 
 def check_certain(name, model):
@@ -153,7 +158,8 @@ def check_certain(name, model):
     for where, e in (("threshold", step.spike_argument), ("surrogate", step.psi), ("output", step.output)):
         if e is not None and e.has(Draw):
             raise UnsupportedError(
-                f"population {name!r}: the {where} of {model.name} draws random numbers, others whenever it is read, and cannot be "
+                f"population {name!r}: the {where} of {model.name} draws random numbers, others whenever it is read, "
+                "and cannot be "
                 "learned through; let the update draw them into a variable, or add noise (xi) to an equation"
             )
 
@@ -169,9 +175,11 @@ class Coefficients:
     def __init__(self, population, keep=frozenset(), wiped=True):
         self.population, self.keep, self.wiped = population, keep, wiped
         self.model, self.step = population.model, lower(population.model)
-        self.postsynaptic = {symbol(n) for n in self.step.state + self.step.inputs} | {
-            symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())
-        } | {symbol("not_refractory"), PSI, Z}
+        self.postsynaptic = (
+            {symbol(n) for n in self.step.state + self.step.inputs}
+            | {symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())}
+            | {symbol("not_refractory"), PSI, Z}
+        )
         self.named = {"before": {}, "after": {}, "before_reset": {}}
 
     def coefficient(self, expression, where, name):
@@ -229,7 +237,9 @@ class Coefficients:
                     if difference != 0:
                         moved[k, m] = Z * self.coefficient(difference, "before_reset", f"d_reset_{k}_{m}")
                 if block in self.keep:
-                    kicked[k] = self.coefficient(sympy.expand(jump(self.step, k, expression)), "before_reset", f"d_jump_{k}")
+                    kicked[k] = self.coefficient(
+                        sympy.expand(jump(self.step, k, expression)), "before_reset", f"d_jump_{k}"
+                    )
         return moved, kicked
 
     def surrogate(self):
@@ -263,7 +273,9 @@ class Derivation(Coefficients):
         links = {(m, k) for k, m in update} | {(m, k) for k, m in moved}
         links |= {(m, k) for k in kicked for m in spike}
         alive = closure(alive, links)
-        return [k for k in (*self.step.state, *self.step.inputs) if k in alive & closure(used, {(b, a) for a, b in links})]
+        return [
+            k for k in (*self.step.state, *self.step.inputs) if k in alive & closure(used, {(b, a) for a, b in links})
+        ]
 
     def watched(self, spike):
         """Variables that the eligibility is read from."""
@@ -365,7 +377,8 @@ def credit(net, name, target):
     slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
     if slope == 0:
         raise UnsupportedError(
-            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later than "
+            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later "
+            "than "
             "one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
         )
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]

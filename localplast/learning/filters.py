@@ -1,4 +1,6 @@
-"""Filters of the eligibility: what is smoothed at the synapse, so that it meets the learning signal at the right time."""
+"""Filters of the eligibility: what is smoothed at the synapse, so that it meets the learning signal at the right
+time.
+"""
 
 from dataclasses import dataclass
 
@@ -46,7 +48,9 @@ class AsReadout:
     """
 
     def of(self, net, readout, path=None):
-        """The :class:`Smoothing` of spikes that reach ``readout`` by the projection ``path`` (None: as if by its inlet)."""
+        """The :class:`Smoothing` of spikes that reach ``readout`` by the projection ``path`` (None: as if by its
+        inlet).
+        """
         entries, output, target = response(net, readout, path)
         step = lower(net.nodes[readout].model)
         reached = closure({target}, {(m, k) for k, m in entries})
@@ -74,8 +78,8 @@ class Immediate:
 class LowPass:
     """The synapse smooths as it likes: ``filtered <- kappa*filtered + elig``, ``trace = dy/dspike * filtered``.
 
-    With the factor of a leaky readout it is :class:`AsReadout`, with 0 :class:`Immediate`. NEST's ``eprop_synapse`` has a
-    ``kappa`` of its own, whatever its readout remembers.
+    With the factor of a leaky readout it is :class:`AsReadout`, with 0 :class:`Immediate`. NEST's ``eprop_synapse``
+    has a ``kappa`` of its own, whatever its readout remembers.
 
     Parameters
     ----------
@@ -105,8 +109,10 @@ def slope(net, readout, path):
     _, output, target = response(net, readout, path)
     if output[target] == 0:
         raise UnsupportedError(
-            f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its own step, so "
-            "a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that filters so, such as eprop()"
+            f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its "
+            "own step, so "
+            "a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that filters so, such "
+            "as eprop()"
         )
     return output[target]
 
@@ -123,17 +129,27 @@ def response(net, readout, path):
     step = lower(population.model)
     if path is not None and (np.any(net.delay_steps(path) > 0) or path.delay is not None and path.delay.trainable):
         raise UnsupportedError(
-            f"projection {path.name!r}: a delayed path to the readout would need a delayed eligibility; remove the delay"
+            f"projection {path.name!r}: a delayed path to the readout would need a delayed eligibility; remove the "
+            "delay"
         )
     target = path.target if path is not None else population.model.receives
-    numbers = {symbol(n): float(v) for n, v in population.values.items() if not np.ndim(v)} | {symbol("dt"): float(net.dt)}
+    numbers = {symbol(n): float(v) for n, v in population.values.items() if not np.ndim(v)} | {
+        symbol("dt"): float(net.dt)
+    }
     entries = {pair: e.subs(numbers) for pair, e in jacobian(step).entries.items()}
     output = {k: differentiate(step.output, k).subs(numbers) for k in step.state}
-    varying = {symbol(n) for n in step.state + step.inputs} | {symbol(n) for n, v in population.parameters.items() if np.ndim(v)}
+    varying = {symbol(n) for n in step.state + step.inputs} | {
+        symbol(n) for n, v in population.parameters.items() if np.ndim(v)
+    }
     units = {population.model.dimensions[k] for k in step.state}
-    if any(e.free_symbols & varying for e in [*entries.values(), *output.values()]) or jacobian(step).program or len(units) > 1:
+    if (
+        any(e.free_symbols & varying for e in [*entries.values(), *output.values()])
+        or jacobian(step).program
+        or len(units) > 1
+    ):
         raise UnsupportedError(
             f"population {readout!r}: its response to a spike differs between its neurons, with time or in unit "
-            f"({population.model.name}); local rules filter eligibilities with a linear readout, the same for all outputs"
+            f"({population.model.name}); local rules filter eligibilities with a linear readout, the same for all "
+            "outputs"
         )
     return entries, output, target

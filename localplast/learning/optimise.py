@@ -87,9 +87,9 @@ class Optimiser:
     def program(self, *, projection=None):
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
 
-        With the name of a ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w`` itself:
-        adding zeros would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons and delays
-        (``population.parameter``) do not: nothing draws a time constant to zero.
+        With the name of a ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w``
+        itself: adding zeros would not keep its bits where a gradient is not finite. Weights decay, numbers of neurons
+        and delays (``population.parameter``) do not: nothing draws a time constant to zero.
         """
         constants = {**self.constants, **self.own.get(projection, {})}
         numbers = {symbol(n): v for n, v in constants.items() if n != "learning_rate"}
@@ -118,26 +118,32 @@ class Optimiser:
         return self.rates.get(projection, 1.0) == 0
 
     def with_rates(self, **rates):
-        """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or bound."""
+        """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or
+        bound.
+        """
         return replace(self, rates={**self.rates, **rates})
 
     def with_constant(self, name, **values):
-        """The same optimiser with another value of one of its constants for some projections: ``("beta", rec_out=0.0)``."""
+        """The same optimiser with another value of one of its constants for some projections:
+        ``("beta", rec_out=0.0)``.
+        """
         known = sorted({*self.constants} - {"learning_rate"})
         if name not in known:
             raise LocalplastError(
-                f"{self.name} has no constant {name!r} to set by projection; it has {known}, and rates by with_rates(...)"
+                f"{self.name} has no constant {name!r} to set by projection; it has {known}, and rates by "
+                "with_rates(...)"
             )
         own = {p: {**self.own.get(p, {}), name: float(value)} for p, value in values.items()}
         return replace(self, own={**self.own, **own})
 
     def decayed(self, rate, only=()):
-        """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so ``(1 - rate) * w + change``.
+        """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so
+        ``(1 - rate) * w + change``.
 
         Kolen & Pollack 1994: two matrices that receive the same changes and decay alike become alike (used so by
         Akrout et al. 2019). The decay is counted per update and is not multiplied by the learning rate, unlike
-        that of AdamW. Chained twice, rates add. ``only`` names the projections that decay (default: all that learn): adaptive
-        e-prop lets the readout's weights decay, and with them the feedback that learns beside them.
+        that of AdamW. Chained twice, rates add. ``only`` names the projections that decay (default: all that learn):
+        adaptive e-prop lets the readout's weights decay, and with them the feedback that learns beside them.
         """
         if not is_real(rate) or not 0 <= rate <= 1:
             raise LocalplastError(f"the decay rate {rate!r} is not a share; give a number from 0 to 1, per update")
@@ -159,7 +165,9 @@ class Optimiser:
         return replace(clipped, statements=statements)
 
     def halved(self, every):
-        """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a falling rate."""
+        """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a
+        falling rate.
+        """
         if not is_real(every) or not every > 0:
             raise LocalplastError(f"the learning rate cannot halve every {every!r} updates; give a positive number")
         return replace(self, halving=float(every))
@@ -168,9 +176,9 @@ class Optimiser:
         """The same optimiser on gradients that shrink together where the norm of all of them is above ``limit``.
 
         Pascanu et al. 2013, ICML, algorithm 1; as ``torch.nn.utils.clip_grad_norm_``. The norm is over all that learns;
-        numbers with a rate of their own (:meth:`with_rates`: time constants, delays) are measured in units of that factor.
-        It is no local rule: every synapse must know all the others. Learning with BPTT can, and traces summed up to the
-        end of a batch on Torch.
+        numbers with a rate of their own (:meth:`with_rates`: time constants, delays) are measured in units of that
+        factor. It is no local rule: every synapse must know all the others. Learning with BPTT can, and traces summed
+        up to the end of a batch on Torch.
         """
         if not is_real(limit) or not limit > 0:
             raise LocalplastError(f"the norm of a gradient cannot be held to {limit!r}; give a positive limit")
@@ -179,7 +187,8 @@ class Optimiser:
     def share(self, gradients):
         """What is left of every gradient, by name, when their norm is held to the limit: a factor of at most one.
 
-        Raises a :class:`~localplast.errors.RunawayError` where one is not finite: by way of the norm it would reach all others.
+        Raises a :class:`~localplast.errors.RunawayError` where one is not finite: by way of the norm it would reach
+        all others.
         """
         if self.norm == float("inf"):
             return 1.0
@@ -211,7 +220,8 @@ def sgd(learning_rate):
 
 
 def momentum(learning_rate, beta=0.9):
-    """Momentum (Polyak 1964; the form of Sutskever et al. 2013 without the rate inside), as ``torch.optim.SGD(momentum=beta)``.
+    """Momentum (Polyak 1964; the form of Sutskever et al. 2013 without the rate inside), as
+    ``torch.optim.SGD(momentum=beta)``.
 
     ``m <- beta * m + g``, then ``w <- w - learning_rate * m``.
     """
@@ -281,14 +291,8 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
         step = f"learning_rate/(1 - beta1**k)*m/({corrected} + epsilon)"
     return Optimiser(
         name="adam",
-        statements=(
-            ("m", "beta1*m + (1 - beta1)*g"),
-            ("s", "beta2*s + (1 - beta2)*g**2"),
-            ("w", f"w - {step}"),
-        ),
-        constants={
-            "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "epsilon": epsilon,
-        },
+        statements=(("m", "beta1*m + (1 - beta1)*g"), ("s", "beta2*s + (1 - beta2)*g**2"), ("w", f"w - {step}")),
+        constants={"learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "epsilon": epsilon},
         state={"m": 1, "s": 2},
         normalised=True,
     )
@@ -297,8 +301,8 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
 def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
     """MADGRAD (Defazio & Jelassi 2022, JMLR 23:144, algorithm 1): sums of gradients, divided by a cube root.
 
-    With ``r = learning_rate * sqrt(k)``: ``s <- s + r*g``, ``q <- q + r*g**2``, ``z = x0 - s/(cbrt(q) + epsilon)``, then
-    ``w <- momentum * w + (1 - momentum) * z``. ``x0`` is the weight before the first update. The step grows as
+    With ``r = learning_rate * sqrt(k)``: ``s <- s + r*g``, ``q <- q + r*g**2``, ``z = x0 - s/(cbrt(q) + epsilon)``,
+    then ``w <- momentum * w + (1 - momentum) * z``. ``x0`` is the weight before the first update. The step grows as
     ``learning_rate**(2/3)``, which is the rate that factors by projection act on; the sums are kept without it.
 
     Other arguments
@@ -318,7 +322,9 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
             ("w", "momentum*w + (1 - momentum)*learning_rate*(start - s/(q**(1/3) + epsilon))"),
         ),
         constants={
-            "learning_rate": learning_rate ** (2 / 3), "momentum": momentum, "unit": 1.0,
+            "learning_rate": learning_rate ** (2 / 3),
+            "momentum": momentum,
+            "unit": 1.0,
             "epsilon": as_number("epsilon of madgrad()", epsilon, 0) / learning_rate ** (1 / 3),
         },
         state={"start": 0, "s": 0, "q": 0},
@@ -328,17 +334,21 @@ def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
 
 
 def check_rates(net, optimiser):
-    """Raise where the learning rate is not in the unit of the weights, or what is marked as trainable has no rate of its own."""
+    """Raise where the learning rate is not in the unit of the weights, or what is marked as trainable has no rate of
+    its own.
+    """
     for p in net.plastic:
         weight = unit_text(weight_dimension(net, p))
         if optimiser.unit not in ("", weight) and not optimiser.frozen(p.name):
             raise LocalplastError(
-                f"the learning rate of {optimiser.name}() is in {optimiser.unit}, the weights of {p.name!r} in {weight}: give "
+                f"the learning rate of {optimiser.name}() is in {optimiser.unit}, the weights of {p.name!r} in "
+                f"{weight}: give "
                 "the rate as a plain number, in SI units"
             )
     missing = [name for name in net.trainable if name not in optimiser.rates]
     if missing:
         raise LocalplastError(
-            f"say how fast {missing[0]} learns beside the weights, as a factor on the learning rate in its own unit (delays: "
+            f"say how fast {missing[0]} learns beside the weights, as a factor on the learning rate in its own unit "
+            "(delays: "
             f"steps): optimiser.with_rates(**{{{missing[0]!r}: 1e-3}}); 0 keeps it"
         )

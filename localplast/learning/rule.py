@@ -31,17 +31,20 @@ class Rule:
     cut : frozenset of str
         Edges of the credit graph that the estimate ignores (:mod:`localplast.network.credit_graph`).
     eligibility
-        What a synapse remembers; ``of(net, projection)`` gives its :class:`~localplast.learning.eligibility.Eligibility`.
+        What a synapse remembers; ``of(net, projection)`` gives its
+        :class:`~localplast.learning.eligibility.Eligibility`.
     filter
-        How the eligibility is smoothed; ``of(net, readout, path)`` gives a :class:`~localplast.learning.filters.Smoothing`.
+        How the eligibility is smoothed; ``of(net, readout, path)`` gives a
+        :class:`~localplast.learning.filters.Smoothing`.
     signal
-        The third factor; ``of(net, readouts, seed)`` gives the :class:`~localplast.learning.signal.Signal` of each population.
+        The third factor; ``of(net, readouts, seed)`` gives the :class:`~localplast.learning.signal.Signal` of each
+        population.
     update : str or Quantity
         When weights change: ``'trial'`` (at its end), ``'step'``, or a time: after so long, and at the end of a trial.
     reference : str
     form : str, optional
-        How the gradient is computed where there is a choice (see :func:`localplast.gradient`): ``'forward'`` carries the
-        derivative of the whole network.
+        How the gradient is computed where there is a choice (see :func:`localplast.gradient`): ``'forward'`` carries
+        the derivative of the whole network.
 
     Raises
     ------
@@ -95,7 +98,8 @@ class Rule:
 
 
 def feedback_alignment(rule, feedback="random", *, std=1.0):
-    """``rule`` with other feedback: ``'random'``, ``'uniform'``, ``'sign'``, ``'learned'``, ``'symmetric'`` or matrices.
+    """``rule`` with other feedback: ``'random'``, ``'uniform'``, ``'sign'``, ``'learned'``, ``'symmetric'`` or
+    matrices.
 
     Lillicrap et al. 2016, Nat Commun 7:13276 (fixed random); Liao et al. 2016, AAAI (sign); Kolen & Pollack 1994, and
     Akrout et al. 2019, NeurIPS (learned).

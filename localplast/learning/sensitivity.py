@@ -78,8 +78,9 @@ class ParameterDerivation(Coefficients):
         driven = {k: self.coefficient(e, "before", f"d_{k}_{self.parameter}") for (k, _), e in direct.entries.items()}
         jumps = {
             k: self.partial(e, "before_reset", f"reset_{k}")
-            for block in ("reset", "adaptation") for k, e in getattr(self.step, block).items()
-        }  # fmt: skip
+            for block in ("reset", "adaptation")
+            for k, e in getattr(self.step, block).items()
+        }
         return direct.program, driven, {k: e for k, e in jumps.items() if e != 0}
 
     def result(self):
@@ -94,13 +95,18 @@ class ParameterDerivation(Coefficients):
         eps = {k: symbol(self.name("eps", k)) for k in parts}
         primed = {k: symbol(self.name("primed", k)) for k in parts}
         lines = [
-            (self.name("primed", k), driven.get(k, 0) + sympy.Add(*[update[k, m] * eps[m] for m in parts if (k, m) in update]))
+            (
+                self.name("primed", k),
+                driven.get(k, 0) + sympy.Add(*[update[k, m] * eps[m] for m in parts if (k, m) in update]),
+            )
             for k in parts
         ]
         lines.append((self.name("elig"), self.value(spike, primed)))
         for k in parts:
             after = primed[k] + sympy.Add(*[moved[k, m] * primed[m] for m in parts if (k, m) in moved])
-            lines.append((self.name("eps", k), after + Z * jumped.get(k, 0) + kicked.get(k, 0) * symbol(self.name("elig"))))
+            lines.append(
+                (self.name("eps", k), after + Z * jumped.get(k, 0) + kicked.get(k, 0) * symbol(self.name("elig")))
+            )
         return Sensitivity(
             before=self.program("before", needed_once(self.jacobian_program, program)),
             after=self.surrogate() + self.program("after"),

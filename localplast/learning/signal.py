@@ -27,7 +27,8 @@ class Term:
     Attributes
     ----------
     source : str
-        The population whose ``variable`` travels back: ``'error'`` or ``'lure'`` of a readout, ``'L'`` or ``'delta_*'``.
+        The population whose ``variable`` travels back: ``'error'`` or ``'lure'`` of a readout, ``'L'`` or
+        ``'delta_*'``.
     form : str
         ``'weight'``, ``'sign'``, ``'learned'`` or ``'fixed'``.
     path : str or None
@@ -83,14 +84,15 @@ class Feedback:
     Parameters
     ----------
     feedback : str or dict
-        ``'symmetric'``: through the transposed forward weights. ``'random'``: fixed Gaussian weights. ``'uniform'``: all
-        equal. ``'sign'``: the signs of the forward weights. ``'learned'``: random at first, then changed by the same
-        local product as the forward weights (Kolen & Pollack 1994). A dict holds matrices by population or projection.
+        ``'symmetric'``: through the transposed forward weights. ``'random'``: fixed Gaussian weights. ``'uniform'``:
+        all equal. ``'sign'``: the signs of the forward weights. ``'learned'``: random at first, then changed by the
+        same local product as the forward weights (Kolen & Pollack 1994). A dict holds matrices by population or
+        projection.
     std : float
         Standard deviation of random weights, size of uniform ones and of signs.
     judged : bool
-        Whether the readouts judge spikes: populations that project to them then hear their own errors, through those weights,
-        whatever the feedback to all others.
+        Whether the readouts judge spikes: populations that project to them then hear their own errors, through those
+        weights, whatever the feedback to all others.
     """
 
     feedback: object = "symmetric"
@@ -100,7 +102,8 @@ class Feedback:
     def __post_init__(self):
         if not isinstance(self.feedback, dict) and not (isinstance(self.feedback, str) and self.feedback in KINDS):
             raise NetworkError(
-                f"feedback is one of {', '.join(KINDS)}, or a dict of matrices by population, such as {{'rec': B}}; not {self.feedback!r}"
+                f"feedback is one of {', '.join(KINDS)}, or a dict of matrices by population, such as {{'rec': B}}; "
+                f"not {self.feedback!r}"
             )
         as_number("the standard deviation of feedback", self.std)
 
@@ -113,7 +116,8 @@ class Feedback:
         parallel = [p.name for p in net.projections.values() if (p.pre, p.post) == (population, source)]
         if len(parallel) > 1:
             raise UnsupportedError(
-                f"projections {', '.join(parallel)}: errors come back from {source!r} to {population!r} along one projection only; "
+                f"projections {', '.join(parallel)}: errors come back from {source!r} to {population!r} along one "
+                "projection only; "
                 "put the weights into one, or use bptt()"
             )
         if self.judged and path is not None and source in net.readouts:
@@ -187,7 +191,9 @@ class Broadcast(Feedback):
 
 @dataclass(frozen=True)
 class Own:
-    """No error comes from outside: neurons learn from the mismatch of their own compartments (:mod:`localplast.neuron.mismatch`)."""
+    """No error comes from outside: neurons learn from the mismatch of their own compartments
+    (:mod:`localplast.neuron.mismatch`).
+    """
 
     feedback = form = "none"
 
@@ -200,8 +206,9 @@ class Own:
 class Layered(Feedback):
     """The error passes from population to population, against the direction of the spikes.
 
-    ``L_j = sum_m B_jm delta_m``; ``delta_m = L_m psi_m dx_m/ds`` where ``gated``, else ``L_m`` itself. A spike moves its
-    target one step later (plus the delay), so a gated signal is that much older at every population that it has passed.
+    ``L_j = sum_m B_jm delta_m``; ``delta_m = L_m psi_m dx_m/ds`` where ``gated``, else ``L_m`` itself. A spike moves
+    its target one step later (plus the delay), so a gated signal is that much older at every population that it has
+    passed.
 
     Gated: Xiao et al. 2022, NeurIPS (OTTT), Meng et al. 2023, ICCV (SLTT), Bohnstingl et al. 2022 (OSTL).
     Not gated: the symmetric feedback of Zenke & Ganguli 2018, Neural Comput 30:1514 (SuperSpike).
@@ -217,7 +224,9 @@ class Layered(Feedback):
             needed |= {p.post for paths in ahead.values() for p in paths} - set(readouts)
             ready = [n for n, paths in ahead.items() if all(p.post in readouts or p.post in signals for p in paths)]
             if not ready and needed == set(signals) | set(missing):
-                raise UnsupportedError(f"populations {missing} lie on a cycle; a layered signal needs feed-forward paths")
+                raise UnsupportedError(
+                    f"populations {missing} lie on a cycle; a layered signal needs feed-forward paths"
+                )
             for name in ready:
                 signals[name] = self.signal(net, name, ahead[name], readouts, signals, seed)
         return signals
@@ -243,7 +252,8 @@ class Layered(Feedback):
             lags.add(lag)
         if len(lags) > 1:
             raise UnsupportedError(
-                f"population {population!r}: errors come back to it after {sorted(lags)} steps by its several paths; a layered "
+                f"population {population!r}: errors come back to it after {sorted(lags)} steps by its several paths; a "
+                "layered "
                 "signal needs paths of one length"
             )
         last = paths[0]
@@ -257,5 +267,7 @@ class Layered(Feedback):
         if np.ptp(steps):
             raise UnsupportedError(f"projection {p.name!r}: a layered signal needs one delay for all of its synapses")
         if p.delay is not None and p.delay.trainable:
-            raise UnsupportedError(f"projection {p.name!r}: a layered signal needs to know how late it is; its delay cannot learn")
+            raise UnsupportedError(
+                f"projection {p.name!r}: a layered signal needs to know how late it is; its delay cannot learn"
+            )
         return int(np.max(steps))

@@ -9,4 +9,24 @@ from localplast.network.short_term import depression, facilitation
 from localplast.network.values import Values
 from localplast.network.weights import Random, normal, same_as, transposed, uniform
 
-__all__ = ["Delay", "Input", "Network", "Population", "Projection", "Random", "Values", "axonal", "convolution", "dale", "dendritic", "depression", "facilitation", "normal", "pooling", "same_as", "synaptic", "transposed", "uniform"]
+__all__ = [
+    "Delay",
+    "Input",
+    "Network",
+    "Population",
+    "Projection",
+    "Random",
+    "Values",
+    "axonal",
+    "convolution",
+    "dale",
+    "dendritic",
+    "depression",
+    "facilitation",
+    "normal",
+    "pooling",
+    "same_as",
+    "synaptic",
+    "transposed",
+    "uniform",
+]

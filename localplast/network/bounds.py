@@ -62,7 +62,9 @@ def check_bounds(label, bounds, shape, dimension):
 
 def check_bound(label, bound, shape, dimension):
     if not is_real(bound):
-        raise NetworkError(f"{label} {bound!r} is not a number; write for example 0 or 2*mV, or None where there is none")
+        raise NetworkError(
+            f"{label} {bound!r} is not a number; write for example 0 or 2*mV, or None where there is none"
+        )
     if isinstance(bound, Quantity) and get_dimensions(bound) != dimension:
         unit = "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
         raise NetworkError(f"{label} {bound!r} has the wrong unit; these weights are measured in {unit}")

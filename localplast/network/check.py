@@ -8,11 +8,11 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import Quantity, get_dimensions
 
-from localplast.files import check_fields
 from localplast.arguments import is_real
 from localplast.equations.statements import parse_statement, split_statements
 from localplast.equations.units import unit_text
 from localplast.errors import NetworkError
+from localplast.files import check_fields
 from localplast.memory import check_memory
 from localplast.names import check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
@@ -65,11 +65,14 @@ def check_same(net, p, projections):
         last = projections.get(last.weight.projection)
     if last is None or isinstance(last.weight, SameAs):
         own = sorted(name for name, q in projections.items() if not isinstance(q.weight, SameAs))
-        raise NetworkError(f"projection {p.name!r}: no weights to begin as at {p.weight.projection!r}; there are {', '.join(own)}")
+        raise NetworkError(
+            f"projection {p.name!r}: no weights to begin as at {p.weight.projection!r}; there are {', '.join(own)}"
+        )
     shapes = [(net.size(q.pre), net.size(q.post)) for q in (p, other)]
     if shapes[0] != (shapes[1][::-1] if p.weight.transposed else shapes[1]):
         raise NetworkError(
-            f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is {shapes[1]}; "
+            f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is "
+            f"{shapes[1]}; "
             "use transposed=True, or not"
         )
     if p.weight.always:
@@ -78,17 +81,27 @@ def check_same(net, p, projections):
 
 def check_tied(net, p, other):
     """Weights that are another projection's have no learning, synapses or bounds of their own."""
-    own = [what for what, given in (("plastic=True", p.plastic), ("a mask", p.mask is not None), ("bounds", p.bounds)) if given]
+    own = [
+        what
+        for what, given in (("plastic=True", p.plastic), ("a mask", p.mask is not None), ("bounds", p.bounds))
+        if given
+    ]
     if own:
         raise NetworkError(
-            f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give plastic=False and "
+            f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give "
+            "plastic=False and "
             "no mask or bounds, or let it begin with same_as(..., transposed=True)"
         )
     if "event" in (p.transmission, other.transmission):
-        raise NetworkError(f"projection {p.name!r}: only graded projections can share the weights of {other.name!r}; use same_as(...)")
+        raise NetworkError(
+            f"projection {p.name!r}: only graded projections can share the weights of {other.name!r}; use same_as(...)"
+        )
     units = [unit_text(weight_dimension(net, q)) for q in (p, other)]
     if units[0] != units[1]:
-        raise NetworkError(f"projection {p.name!r} needs weights in {units[0]}, and those of {other.name!r} are in {units[1]}; use same_as(...)")
+        raise NetworkError(
+            f"projection {p.name!r} needs weights in {units[0]}, and those of {other.name!r} are in {units[1]}; use "
+            "same_as(...)"
+        )
 
 
 def check_node(name, node):
@@ -109,7 +122,9 @@ def check_node(name, node):
             raise NetworkError(f"input {name!r}: kind is 'spikes' or 'currents', not {node.kind!r}")
         return
     if not isinstance(node.model, NeuronModel):
-        raise NetworkError(f"population {name!r}: the model is a {type(node.model).__name__}, not a NeuronModel; write lif()")
+        raise NetworkError(
+            f"population {name!r}: the model is a {type(node.model).__name__}, not a NeuronModel; write lif()"
+        )
     known = {"parameters": node.model.parameters, "initial": variables_of(node.model)}
     for what, names in known.items():
         for key, value in getattr(node, what).items():
@@ -133,7 +148,10 @@ def check_trainable(name, node):
             smooth = sorted(set(node.model.parameters) - {node.model.refractory})
             raise NetworkError(f"{label}: {node.model.name} has no such parameter that can be learned; it has {smooth}")
         if np.ndim(bounds) != 1 or len(bounds) != 2:
-            raise NetworkError(f"{label}: give the lowest and the highest value, such as (5*ms, 100*ms) or (None, None), not {bounds!r}")
+            raise NetworkError(
+                f"{label}: give the lowest and the highest value, such as (5*ms, 100*ms) or (None, None), not "
+                f"{bounds!r}"
+            )
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
@@ -161,7 +179,10 @@ def check_divisor(label, model, key, low, high):
 def check_time_constants(dt, name, node):
     """Raise where a time constant is shorter than the step, or may become so while it learns."""
     for key in getattr(getattr(node, "model", None), "at_least_dt", ()):
-        for what, value in (("is", node.values[key]), ("may learn to be", node.trainable.get(key, (node.values[key],))[0])):
+        for what, value in (
+            ("is", node.values[key]),
+            ("may learn to be", node.trainable.get(key, (node.values[key],))[0]),
+        ):
             if value is None or np.any(np.asarray(value) < float(dt) * (1 - 1e-9)):
                 shown = "anything" if value is None else np.min(value)
                 raise NetworkError(
@@ -173,7 +194,9 @@ def check_time_constants(dt, name, node):
 def check_ending(name):
     """Names that Brian2 would take for those of the two ends of a synapse."""
     if f"_{name}".endswith(("_pre", "_post")):
-        raise NetworkError(f"{name!r} ends as Brian2 calls what belongs to the two ends of a synapse; take another name")
+        raise NetworkError(
+            f"{name!r} ends as Brian2 calls what belongs to the two ends of a synapse; take another name"
+        )
 
 
 def check_value(label, key, value, dimension, size):
@@ -207,7 +230,9 @@ def complete_projection(net, p):
         raise NetworkError(f"{label}: {p.post!r} is an input and cannot receive")
     spikes = pre.kind == "spikes" if isinstance(pre, Input) else pre.model.spiking
     transmission = p.transmission or ("event" if spikes and p.output is None else "graded")
-    p = replace(p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission)
+    p = replace(
+        p, name=p.name or f"{p.pre}_{p.post}", target=p.target or post.model.receives, transmission=transmission
+    )
     check_name("a projection", p.name, where=label)
     if p.name.startswith("_"):
         raise NetworkError(f"{label}: {p.name!r} cannot name a projection; names of Brian2 begin so, take another")
@@ -227,10 +252,13 @@ def complete_projection(net, p):
 def check_output(label, p, pre):
     """What travels must be something that the presynaptic neuron has."""
     if p.output is not None and (p.transmission == "event" or isinstance(pre, Input)):
-        raise NetworkError(f"{label}: output={p.output!r} is a graded value of a population; leave it out for spikes and for inputs")
+        raise NetworkError(
+            f"{label}: output={p.output!r} is a graded value of a population; leave it out for spikes and for inputs"
+        )
     if p.transmission == "graded" and isinstance(pre, Population) and sent_text(p, pre.model) is None:
         raise NetworkError(
-            f"{label}: {pre.model.name} has no graded output; give the model output='...', or say which of its variables travels: "
+            f"{label}: {pre.model.name} has no graded output; give the model output='...', or say which of its "
+            "variables travels: "
             "Projection(..., output='...')"
         )
     if p.output is not None:
@@ -248,10 +276,13 @@ def check_target(net, label, p):
             f"{label}: a graded projection sets its target, so {p.target!r} must be declared without an equation "
             f"('{p.target} : unit'); {model.name} has {sorted(model.free_variables) or 'none'}"
         )
-    written = {parse_statement(line)[0] for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")}
+    written = {
+        parse_statement(line)[0] for line in split_statements(f"{model.update}\n{model.reset}\n{model.adaptation}")
+    }
     if p.transmission == "graded" and p.target in written:
         raise NetworkError(
-            f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} itself; "
+            f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} "
+            "itself; "
             "let it receive by another variable"
         )
     check_weight(net, label, p)
@@ -304,7 +335,9 @@ def check_shapes(net, p, projections):
     if p.mask is not None and (not is_real(p.mask) or np.ndim(p.mask) and not np.isin(p.mask, (0, 1)).all()):
         raise NetworkError(f"{label}: the mask {p.mask!r:.80} is no bool array, nor a number from 0 to 1")
     if p.mask is not None and not np.ndim(p.mask) and not 0 <= float(p.mask) <= 1:
-        raise NetworkError(f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array")
+        raise NetworkError(
+            f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array"
+        )
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
     if p.bounds is not None and not isinstance(weight, (Random, SameAs)):
         check_given(label, weight, p.bounds, synapses(p, shape))
@@ -321,7 +354,9 @@ def synapses(p, shape):
 def check_delay(label, delay, shapes, dt):
     """A delay has a kind, and the times that go with it."""
     if not isinstance(delay, Delay):
-        raise NetworkError(f"{label}: the delay {delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)")
+        raise NetworkError(
+            f"{label}: the delay {delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)"
+        )
     if delay.kind not in shapes:
         raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {delay.kind!r}")
     check = check_drawn_delay if isinstance(delay.value, Random) else check_given_delay
@@ -335,7 +370,9 @@ def check_given_delay(label, delay, shape, dt):
     if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
         raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
     if np.shape(delay.value) not in ((), shape):
-        raise NetworkError(f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}")
+        raise NetworkError(
+            f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}"
+        )
     steps = np.asarray(delay.value, float) / float(dt)
     if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
         raise NetworkError(
@@ -353,9 +390,14 @@ def delay_shapes(n_pre, n_post):
 def check_drawn_delay(label, delay, shape, dt):
     """Delays to be drawn are times around a time."""
     drawn = delay.value
-    if any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread)) or drawn.fan_in or drawn.radius is not None:
+    if (
+        any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread))
+        or drawn.fan_in
+        or drawn.radius is not None
+    ):
         raise NetworkError(
-            f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not {drawn!r}"
+            f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not "
+            f"{drawn!r}"
         )
 
 
@@ -365,10 +407,16 @@ def check_learned_delay(label, delay):
         return
     bounds = delay.trainable
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-        raise NetworkError(f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}")
+        raise NetworkError(
+            f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}"
+        )
     for bound in bounds:
-        if bound is not None and (not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0):
-            raise NetworkError(f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms")
+        if bound is not None and (
+            not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0
+        ):
+            raise NetworkError(
+                f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms"
+            )
     low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
     if low > high:
         raise NetworkError(f"{label}: no delay lies within the bounds {bounds!r}; the shortest comes first")
@@ -387,11 +435,22 @@ def check_kernel(label, delay):
     if kernel is None:
         return
     if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
-        raise NetworkError(f"{label}: {kernel!r} is no kernel of a delay; write lp.delay.triangle(...) or gaussian(...)")
+        raise NetworkError(
+            f"{label}: {kernel!r} is no kernel of a delay; write lp.delay.triangle(...) or gaussian(...)"
+        )
     if not delay.trainable:
-        raise NetworkError(f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True")
+        raise NetworkError(
+            f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True"
+        )
     for what, width in (("width", kernel.width), ("final width", kernel.final)):
-        if width is not None and (not is_real(width) or np.ndim(width) or get_dimensions(width) != second.dim or not 0 <= float(width) < np.inf):
-            raise NetworkError(f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms")
+        if width is not None and (
+            not is_real(width)
+            or np.ndim(width)
+            or get_dimensions(width) != second.dim
+            or not 0 <= float(width) < np.inf
+        ):
+            raise NetworkError(
+                f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms"
+            )
     if not is_real(kernel.halving) or not float(kernel.halving) > 0:
         raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

@@ -1,9 +1,9 @@
 """Convolutional weights: one small kernel, shared by all positions of an image.
 
-An image ``(channel, row, column)`` is a flat population in this order: the neuron of channel c, row y and column x has the number
-``(c*rows + y)*columns + x``. Weights of such a projection have the shape of the kernel,
-``(channel, image_channel, row, column)``, and so have its masks, bounds and gradients. Torch runs them; a synapse of its own for
-every position is what Brian2 would need.
+An image ``(channel, row, column)`` is a flat population in this order: the neuron of channel c, row y and column x
+has the number ``(c*rows + y)*columns + x``. Weights of such a projection have the shape of the kernel,
+``(channel, image_channel, row, column)``, and so have its masks, bounds and gradients. Torch runs them; a synapse of
+its own for every position is what Brian2 would need.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,17 @@ from localplast.files import Data
 from localplast.network.weights import Random, SameAs, normal
 
 __all__ = [
-    "KERNEL", "Convolution", "check_convolution", "check_dense", "convolution", "form_of", "given_weight", "pooling", "weight_dims",
+    "KERNEL",
+    "Convolution",
+    "check_convolution",
+    "check_dense",
+    "convolution",
+    "form_of",
+    "given_weight",
+    "pooling",
+    "weight_dims",
     "weight_shape",
-]  # fmt: skip
+]
 
 #: The axes of a kernel.
 KERNEL = ("channel", "image_channel", "row", "column")
@@ -104,7 +112,9 @@ def convolution(image, channels, size, *, stride=1, padding=0, groups=1, weight=
 
 
 def pooling(image, size):
-    """Averages of ``size`` x ``size`` pixels, channel by channel: fixed weights (``Projection(..., plastic=False)``)."""
+    """Averages of ``size`` x ``size`` pixels, channel by channel: fixed weights
+    (``Projection(..., plastic=False)``).
+    """
     channels = int(np.ravel(image)[0])
     return convolution(image, channels, size, stride=size, groups=channels, weight=1 / size**2)
 
@@ -112,24 +122,29 @@ def pooling(image, size):
 def check_geometry(found):
     """Raise where there is no such kernel, or no position for it."""
     if len(found.image) != 3 or not all(whole(n, 1) for n in found.image):
-        raise NetworkError(f"convolution: an image is (channels, rows, columns), three whole numbers from 1, not {found.image!r}")
+        raise NetworkError(
+            f"convolution: an image is (channels, rows, columns), three whole numbers from 1, not {found.image!r}"
+        )
     numbers = {"channels": found.channels, "size": found.size, "stride": found.stride, "groups": found.groups}
     for what, n, least in (*((what, n, 1) for what, n in numbers.items()), ("padding", found.padding, 0)):
         if not whole(n, least):
             raise NetworkError(f"convolution: {what} is a whole number from {least}, not {n!r}")
     if found.image[0] % found.groups or found.channels % found.groups:
         raise NetworkError(
-            f"convolution: {found.groups} groups must divide the channels of the image ({found.image[0]}) and of what is made "
+            f"convolution: {found.groups} groups must divide the channels of the image ({found.image[0]}) and of what "
+            "is made "
             f"({found.channels})"
         )
     if isinstance(found.weight, (SameAs, Convolution)):
         raise NetworkError(
-            f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to take those "
+            f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to "
+            "take those "
             "of another projection, make that the weight itself"
         )
     if min(found.made[1:]) < 1:
         raise NetworkError(
-            f"convolution: a kernel of {found.size} x {found.size} does not fit in an image of {found.image[1]} x {found.image[2]} "
+            f"convolution: a kernel of {found.size} x {found.size} does not fit in an image of {found.image[1]} x "
+            f"{found.image[2]} "
             f"with padding {found.padding}; take a smaller one, or more padding"
         )
 
@@ -144,7 +159,9 @@ def given_weight(p):
 
 
 def form_of(projections, p):
-    """The :class:`Convolution` of a projection, or of the one whose weights it has or begins with; None where weights are dense."""
+    """The :class:`Convolution` of a projection, or of the one whose weights it has or begins with; None where weights
+    are dense.
+    """
     if not isinstance(p.weight, SameAs):
         return p.weight if isinstance(p.weight, Convolution) else None
     found = form_of(projections, projections[p.weight.projection])
@@ -163,20 +180,27 @@ def weight_dims(net, p):
 
 
 def check_convolution(net, label, p, form):
-    """Raise unless the two ends of a convolutional projection are images of its ``form``, and it is all that such a one can be."""
+    """Raise unless the two ends of a convolutional projection are images of its ``form``, and it is all that such a
+    one can be.
+    """
     check_geometry(form)
     for end, image, which in zip((p.pre, p.post), form.ends, ("reads", "makes"), strict=True):
         if net.size(end) != np.prod(image):
             channels, rows, columns = image
             raise NetworkError(
-                f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} numbers, but "
+                f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} "
+                "numbers, but "
                 f"{end!r} has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
             )
     for what, found in (("a delay", p.delay), ("short-term plasticity", p.short_term)):
         if found is not None:
-            raise UnsupportedError(f"{label}: convolutional weights with {what} are not supported; leave it out, or go dense")
+            raise UnsupportedError(
+                f"{label}: convolutional weights with {what} are not supported; leave it out, or go dense"
+            )
     if p.pre == p.post and not p.autapses:
-        raise UnsupportedError(f"{label}: a kernel that all neurons share cannot leave out autapses; write autapses=True")
+        raise UnsupportedError(
+            f"{label}: a kernel that all neurons share cannot leave out autapses; write autapses=True"
+        )
 
 
 def check_dense(net, what, instead):

@@ -17,9 +17,22 @@ from localplast.files import Data
 from localplast.network.weights import Random
 
 __all__ = [
-    "Delay", "Kernel", "axonal", "check_delays", "dendritic", "gaussian", "kernel_kind", "kernel_widths", "moving",
-    "per_synapse", "summed_over_shared", "synaptic", "triangle", "unspread", "warn_merged",
-]  # fmt: skip
+    "Delay",
+    "Kernel",
+    "axonal",
+    "check_delays",
+    "dendritic",
+    "gaussian",
+    "kernel_kind",
+    "kernel_widths",
+    "moving",
+    "per_synapse",
+    "summed_over_shared",
+    "synaptic",
+    "triangle",
+    "unspread",
+    "warn_merged",
+]
 
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
@@ -29,7 +42,8 @@ MANY = 10
 
 @dataclass(frozen=True)
 class Kernel:
-    """The shares of the steps ``n`` around a delay of ``d`` steps, from ``width`` s; see :func:`triangle`, :func:`gaussian`.
+    """The shares of the steps ``n`` around a delay of ``d`` steps, from ``width`` s; see :func:`triangle`,
+    :func:`gaussian`.
 
     The width halves with every ``halving`` updates and stays at ``final`` (None: 0.23 steps).
     """
@@ -46,7 +60,9 @@ class Kernel:
 
 
 def triangle(width, *, halving=100, final=0 * ms):
-    """``h(n) ~ max(0, 1 + s - |n - d|)``, n >= 0: with no width linear interpolation (Queant et al. 2025, arXiv:2509.24852)."""
+    """``h(n) ~ max(0, 1 + s - |n - d|)``, n >= 0: with no width linear interpolation (Queant et al. 2025,
+    arXiv:2509.24852).
+    """
     return Kernel("triangle", width, halving, final)
 
 
@@ -100,7 +116,8 @@ def check_delays(net, values, steps):
         wrong = delays[~((delays >= np.floor(low)) & (delays <= np.ceil(high)) & np.isfinite(delays))]
         if wrong.size:
             raise NetworkError(
-                f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie between "
+                f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie "
+                "between "
                 f"{low:g} and {high:g} steps of {net.dt}"
             )
         warn_late(net, p, values, steps)
@@ -118,7 +135,9 @@ def warn_late(net, p, values, steps):
 
 
 def warn_merged(label, delay, dt):
-    """Warn where the time step makes different delays equal, unless they are drawn: of many numbers some must be alike."""
+    """Warn where the time step makes different delays equal, unless they are drawn: of many numbers some must be
+    alike.
+    """
     times = np.unique(np.asarray(delay.value, float) / float(dt))
     drawn = len(times) > max(MANY, np.size(delay.value) / 2)
     if delay.trainable or drawn:
@@ -141,11 +160,11 @@ def warn(text):
 class Delay(Data):
     """How long a signal travels: ``kind`` is ``'axonal'``, ``'dendritic'`` or ``'synaptic'``.
 
-    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for every seed,
-    such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A ``trainable`` delay is a real
-    number of steps, shared by the two steps around it (linear interpolation) or by those in its ``kernel``
-    (:mod:`localplast.delay`); rules may change it, from the lowest to the highest time where ``trainable`` is such a pair
-    (either may be None).
+    ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for
+    every seed, such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A
+    ``trainable`` delay is a real number of steps, shared by the two steps around it (linear interpolation) or by
+    those in its ``kernel`` (:mod:`localplast.delay`); rules may change it, from the lowest to the highest time where
+    ``trainable`` is such a pair (either may be None).
     """
 
     kind: str

@@ -24,8 +24,24 @@ from localplast.neuron.model import NeuronModel
 from localplast.neuron.surrogate import Surrogate
 
 __all__ = [
-    "Delay", "Input", "Network", "Population", "Projection", "Random", "Values",
-    "axonal", "convolution", "dale", "dendritic", "normal", "pooling", "same_as", "synaptic", "transposed", "uniform", "weight_dimension",
+    "Delay",
+    "Input",
+    "Network",
+    "Population",
+    "Projection",
+    "Random",
+    "Values",
+    "axonal",
+    "convolution",
+    "dale",
+    "dendritic",
+    "normal",
+    "pooling",
+    "same_as",
+    "synaptic",
+    "transposed",
+    "uniform",
+    "weight_dimension",
 ]
 
 
@@ -78,7 +94,9 @@ class Network(Data):
         if key == "delay" and owner in self.projections:
             given = self.projections[owner].delay.trainable
             low, high = given if isinstance(given, (tuple, list)) else (None, None)
-            return tuple(x if b is None else float(b) / float(self.dt) for b, x in ((low, 0.0), (high, float(MAX_DELAY_STEPS))))
+            return tuple(
+                x if b is None else float(b) / float(self.dt) for b, x in ((low, 0.0), (high, float(MAX_DELAY_STEPS)))
+            )
         return as_limits(self.populations[owner].trainable[key])
 
     @property
@@ -108,7 +126,11 @@ class Network(Data):
     def __repr__(self):
         lines = [f"Network, dt = {self.dt}"]
         for name, node in self.nodes.items():
-            kind = node.model.name if name in self.populations else f"input of {node.kind}" + ", a teacher's" * node.teacher
+            kind = (
+                node.model.name
+                if name in self.populations
+                else f"input of {node.kind}" + ", a teacher's" * node.teacher
+            )
             lines.append(f"  {name}: {node.size} {kind}")
         for name, p in self.projections.items():
             delay = f", {p.delay.kind} delay" if p.delay else ""
@@ -121,7 +143,11 @@ class Network(Data):
 
     def encoded(self):
         """The network as JSON data."""
-        return {"dt": encode(self.dt), "nodes": encode(self.nodes), "projections": encode(list(self.projections.values()))}
+        return {
+            "dt": encode(self.dt),
+            "nodes": encode(self.nodes),
+            "projections": encode(list(self.projections.values())),
+        }
 
     def __eq__(self, other):
         return isinstance(other, Network) and self.encoded() == other.encoded()
@@ -133,7 +159,20 @@ class Network(Data):
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote; nothing in the file is executed."""
-        parts = (Population, Input, Projection, Delay, Kernel, Random, SameAs, Convolution, ShortTerm, NeuronModel, Surrogate, Mismatch)
+        parts = (
+            Population,
+            Input,
+            Projection,
+            Delay,
+            Kernel,
+            Random,
+            SameAs,
+            Convolution,
+            ShortTerm,
+            NeuronModel,
+            Surrogate,
+            Mismatch,
+        )
         data = read_json(path, {c.__name__: c for c in parts})
         try:
             return cls(dt=data["dt"], projections=data["projections"], **data["nodes"])
@@ -154,17 +193,23 @@ class Network(Data):
         if projection.delay is None:
             return np.zeros(())
         given = projection.delay.value
-        steps = np.asarray(self.drawn_delays(projection, seed) if isinstance(given, Random) else given, float) / float(self.dt)
+        steps = np.asarray(self.drawn_delays(projection, seed) if isinstance(given, Random) else given, float) / float(
+            self.dt
+        )
         return steps if projection.delay.trainable else np.floor(steps + 0.5)
 
     def drawn_delays(self, p, seed):
         """Delays in seconds, within their limits; weights of the same seed are drawn from another stream."""
         rng = np.random.default_rng([seed, zlib.crc32(f"{p.name}.delay".encode())])
         shape = delay_shapes(self.size(p.pre), self.size(p.post))[p.delay.kind]
-        return np.clip(p.delay.value.draw(rng, shape), *(bound * float(self.dt) for bound in self.limits(f"{p.name}.delay")))
+        return np.clip(
+            p.delay.value.draw(rng, shape), *(bound * float(self.dt) for bound in self.limits(f"{p.name}.delay"))
+        )
 
     def bounds(self, name):
-        """``(low, high)`` of the weights of a projection, arrays of their shape in SI units; None if nothing is bounded."""
+        """``(low, high)`` of the weights of a projection, arrays of their shape in SI units; None if nothing is
+        bounded.
+        """
         p = self.projections[name]
         return as_arrays(p.bounds, weight_shape(self, p))
 
@@ -180,8 +225,9 @@ class Network(Data):
         bounds = {name: self.bounds(name) for name in (self.projections if names is None else names)}
         clipped = {
             name: np.where(values.masks[name], np.clip(values.weights[name], *found), 0.0)
-            for name, found in bounds.items() if found
-        }  # fmt: skip
+            for name, found in bounds.items()
+            if found
+        }
         return values.replace_weights(self.tie({**values.weights, **clipped}))
 
     def values_from(self, record):
@@ -199,7 +245,8 @@ class Network(Data):
         """
         if not record.attrs.get("drawn", True):
             raise NetworkError(
-                f"the record began from values whose delays or parameters are not those of its seed, {record.attrs['seed']}; use "
+                "the record began from values whose delays or parameters are not those of its seed, "
+                f"{record.attrs['seed']}; use "
                 "values.replace_weights(...) on those values"
             )
         check_seed(record.attrs.get("seed"))
@@ -207,7 +254,9 @@ class Network(Data):
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None
             if kept is None:
-                raise NetworkError(f"the record keeps no weights of projection {name!r}: is it one of learning, by this network?")
+                raise NetworkError(
+                    f"the record keeps no weights of projection {name!r}: is it one of learning, by this network?"
+                )
             weights[name] = np.asarray(kept.isel(update=-1) if "update" in kept.dims else kept, float)
             if weights[name].shape != mask.shape or np.any(weights[name][~mask]):
                 raise NetworkError(
@@ -215,7 +264,9 @@ class Network(Data):
                     f"{record.attrs['seed']}; use values.replace_weights(...) on the values that it started from"
                 )
         others = record["learned"].to_dataset() if "learned" in record.children else {}
-        learned = {n: np.asarray(others[n], float).reshape(np.shape(values.other(n))) for n in self.trainable if n in others}
+        learned = {
+            n: np.asarray(others[n], float).reshape(np.shape(values.other(n))) for n in self.trainable if n in others
+        }
         return values.replace_weights(self.tie(weights), learned)
 
     def check_values(self, values):
@@ -229,7 +280,8 @@ class Network(Data):
                 if name not in found or tuple(np.shape(found[name])) not in allowed:
                     have = f"have shape {tuple(np.shape(found[name]))}" if name in found else "are missing"
                     raise NetworkError(
-                        f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were drawn for "
+                        f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were "
+                        "drawn for "
                         "another network; use net.draw(seed)"
                     )
         for name, population in self.populations.items():
@@ -266,7 +318,11 @@ def draw_weight(projection, shape, rng, mask):
     if isinstance(given, Convolution):
         return np.where(mask, given.draw(rng), 0.0)
     try:
-        weight = given.draw(rng, shape, mask) if isinstance(given, Random) else np.broadcast_to(np.asarray(given, float), shape)
+        weight = (
+            given.draw(rng, shape, mask)
+            if isinstance(given, Random)
+            else np.broadcast_to(np.asarray(given, float), shape)
+        )
     except NetworkError as error:
         raise NetworkError(f"projection {projection.name!r}: {error}") from None
     return np.where(mask, weight, 0.0)

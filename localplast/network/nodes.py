@@ -28,8 +28,8 @@ class Input:
 class Population(Data):
     """``size`` neurons of one ``model``; ``parameters`` and ``initial`` override the model's, per neuron if arrays.
 
-    ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take (either
-    may be None): ``{"tau_mem": (5*ms, 100*ms)}``. It starts between them, and they keep what
+    ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take
+    (either may be None): ``{"tau_mem": (5*ms, 100*ms)}``. It starts between them, and they keep what
     the model divides by away from zero.
     """
 
@@ -78,9 +78,9 @@ class Projection(Data):
     name : str, optional
         Default ``pre_post``.
     output : str, optional
-        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the transmission
-        is then graded. What depends on its graded inputs travels as it was at the end of the step before. Default: the
-        ``output`` of its model.
+        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the
+        transmission is then graded. What depends on its graded inputs travels as it was at the end of the step
+        before. Default: the ``output`` of its model.
     short_term : ShortTerm, optional
         How much of its weight a synapse delivers after recent spikes (:mod:`localplast.network.short_term`).
     """
@@ -98,5 +98,3 @@ class Projection(Data):
     bounds: tuple | None = None
     output: str | None = None
     short_term: ShortTerm | None = None
-
-

@@ -14,11 +14,12 @@ __all__ = ["grow"]
 
 
 def grow(rng, visible, latent, *, p=0.2, q=0.15, p0=0.04):
-    """Let ``visible`` neurons connect to ``latent`` ones, and those that they reach to others, until nobody connects any more.
+    """Let ``visible`` neurons connect to ``latent`` ones, and those that they reach to others, until nobody connects
+    any more.
 
     A neuron makes its first connection with probability ``1 - p0`` and, having made n, another one with probability
-    ``p**n``. It goes to another latent neuron, drawn in proportion to ``q**(connections it has received)``. A latent neuron
-    looks for targets once it has been reached, in the order in which they were.
+    ``p**n``. It goes to another latent neuron, drawn in proportion to ``q**(connections it has received)``. A latent
+    neuron looks for targets once it has been reached, in the order in which they were.
 
     Parameters
     ----------
@@ -61,7 +62,9 @@ def grow(rng, visible, latent, *, p=0.2, q=0.15, p0=0.04):
 def check(visible, latent, **probabilities):
     for name, number in {"visible": visible, "latent": latent}.items():
         if not isinstance(number, (int, np.integer)) or number < 1:
-            raise NetworkError(f"a scaffold between {name}={number!r} neurons cannot grow; give a positive whole number")
+            raise NetworkError(
+                f"a scaffold between {name}={number!r} neurons cannot grow; give a positive whole number"
+            )
     for name, value in probabilities.items():
         if not 0 <= value <= 1:
             raise NetworkError(f"scaffold: {name}={value!r} is not a probability; give a number from 0 to 1")

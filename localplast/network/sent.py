@@ -1,6 +1,5 @@
 """What leaves a neuron: the text that its projections read."""
 
-
 __all__ = ["sent_text", "sent_texts"]
 
 
@@ -10,7 +9,9 @@ def sent_text(p, model):
 
 
 def sent_texts(net, name):
-    """What leaves a population by graded projections: each expression once, with the name of the first projection it takes."""
+    """What leaves a population by graded projections: each expression once, with the name of the first projection it
+    takes.
+    """
     found = {}
     for p in net.projections.values():
         if p.pre == name and p.transmission == "graded":

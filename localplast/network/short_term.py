@@ -1,9 +1,9 @@
 """Short-term plasticity: how much of its weight a synapse delivers hangs on when its source last spiked.
 
-A spike delivers ``weight * u * x`` with the values just before it: ``u`` is the share of resources that a spike uses, ``x`` the
-resources there are. Between spikes ``u`` relaxes to ``U`` and ``x`` to one; a spike takes ``x -= u*x`` and then moves
-``u += jump*(1 - u)``. Depressing synapses pass on events (the first spikes of bursts), facilitating ones bursts (Naud &
-Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010).
+A spike delivers ``weight * u * x`` with the values just before it: ``u`` is the share of resources that a spike uses,
+``x`` the resources there are. Between spikes ``u`` relaxes to ``U`` and ``x`` to one; a spike takes ``x -= u*x`` and
+then moves ``u += jump*(1 - u)``. Depressing synapses pass on events (the first spikes of bursts), facilitating ones
+bursts (Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010).
 
 The state is one pair per presynaptic neuron and projection. It is full at the start of every trial.
 """
@@ -72,7 +72,9 @@ class ShortTerm:
         """``{name: sympy expression}``: the state after a spike, in terms of that before it."""
         jump = float(self.U if self.jump is None else self.jump)
         moved = {"x": to_sympy("x - u*x"), "u": symbol("u") + jump * (1 - symbol("u"))}
-        return {name: self.fixed(moved[name]) for name in ("x", "u") if name in self.state}  # x first: it loses the old share
+        return {
+            name: self.fixed(moved[name]) for name in ("x", "u") if name in self.state
+        }  # x first: it loses the old share
 
     def fixed(self, expression):
         """``expression`` with the numbers of what does not change."""
@@ -91,21 +93,28 @@ def depression(U, tau_rec):
 def facilitation(U, tau_facil, *, tau_rec=None, jump=None):
     """Synapses that release more from spike to spike, up to all they have; see :class:`ShortTerm`.
 
-    A regular train of period T settles at ``u = (U*(1 - E) + jump*E)/(1 - (1 - jump)*E)`` with ``E = exp(-T/tau_facil)``.
+    A regular train of period T settles at ``u = (U*(1 - E) + jump*E)/(1 - (1 - jump)*E)`` with
+    ``E = exp(-T/tau_facil)``.
     """
     return ShortTerm(U, tau_rec=tau_rec, tau_facil=tau_facil, jump=jump)
 
 
 def check_short_term(label, p):
-    """Raise a :class:`NetworkError` where the short-term plasticity of projection ``p`` is none, or is not to be had."""
+    """Raise a :class:`NetworkError` where the short-term plasticity of projection ``p`` is none, or is not to be
+    had.
+    """
     found = p.short_term
     if found is None:
         return
     if not isinstance(found, ShortTerm):
-        raise NetworkError(f"{label}: {found!r} is no short-term plasticity; write depression(0.5, 200*ms) or facilitation(...)")
+        raise NetworkError(
+            f"{label}: {found!r} is no short-term plasticity; write depression(0.5, 200*ms) or facilitation(...)"
+        )
     for what, share in (("U", found.U), ("jump", found.jump)):
         if share is not None and not is_share(share):
-            raise NetworkError(f"{label}: {what} = {share!r} is not a share of resources; give a number above 0, at most 1")
+            raise NetworkError(
+                f"{label}: {what} = {share!r} is not a share of resources; give a number above 0, at most 1"
+            )
     for what in ("tau_rec", "tau_facil"):
         tau = getattr(found, what)
         if tau is not None and not is_time(tau):
@@ -113,10 +122,13 @@ def check_short_term(label, p):
     if not found.state:
         raise NetworkError(f"{label}: {found!r} never changes; give tau_rec or tau_facil, or multiply the weight by U")
     if p.transmission != "event":
-        raise NetworkError(f"{label}: only synapses that spikes reach have short-term plasticity; this projection is graded")
+        raise NetworkError(
+            f"{label}: only synapses that spikes reach have short-term plasticity; this projection is graded"
+        )
     if p.delay is not None:
         raise NetworkError(
-            f"{label}: short-term plasticity with a delay is not supported yet; leave out the {p.delay.kind} delay or short_term"
+            f"{label}: short-term plasticity with a delay is not supported yet; leave out the {p.delay.kind} delay or "
+            "short_term"
         )
 
 
@@ -127,12 +139,15 @@ def is_share(value):
 def check_learnable(net, rule, synapses=()):
     """Raise where ``rule`` takes synapses with short-term plasticity for constant ones.
 
-    ``synapses`` are those whose eligibility counts on what arrives. BPTT sees all of it, and a variable of the presynaptic
-    neuron does not hang on it.
+    ``synapses`` are those whose eligibility counts on what arrives. BPTT sees all of it, and a variable of the
+    presynaptic neuron does not hang on it.
     """
-    changing = [p for p in net.projections.values() if p.short_term is not None and (not rule.taught or p.name in synapses)]
+    changing = [
+        p for p in net.projections.values() if p.short_term is not None and (not rule.taught or p.name in synapses)
+    ]
     if changing:
         raise UnsupportedError(
-            f"projection {changing[0].name!r}: {rule.name} does not follow what its {changing[0].short_term!r} does to gradients; "
+            f"projection {changing[0].name!r}: {rule.name} does not follow what its {changing[0].short_term!r} does to "
+            "gradients; "
             "leave out short_term, or use bptt(), or dendritic() with Mismatch(..., pre='...') or plastic=False"
         )

@@ -48,7 +48,9 @@ def from_centre(places, centre=None):
 
 
 def pairwise(pre, post=None):
-    """Distance of every pair ``(pre, post)`` from places ``(neuron, dimension)``; among one population without ``post``."""
+    """Distance of every pair ``(pre, post)`` from places ``(neuron, dimension)``; among one population without
+    ``post``.
+    """
     pre = np.asarray(pre)
     return np.linalg.norm(pre[:, None] - np.asarray(pre if post is None else post)[None], axis=2)
 
@@ -84,7 +86,8 @@ def shells(distance, edges, delays):
     for empty in set(range(len(delays))) - set(shell.ravel()):
         low, high = np.r_[0.0, edges, np.inf][empty : empty + 2]
         raise NetworkError(
-            f"no distance lies in shell {empty}, from {low:g} to {high:g}, whose delay is {delays[empty]}; distances range from "
+            f"no distance lies in shell {empty}, from {low:g} to {high:g}, whose delay is {delays[empty]}; distances "
+            "range from "
             f"{np.min(distance):g} to {np.max(distance):g}: move the edges, or leave this shell out"
         )
     return Quantity(np.asarray(delays)[shell], dim=second.dim)

@@ -30,7 +30,9 @@ class Values:
         return self.parameters[owner][key] if owner in self.parameters else self.delays[owner]
 
     def replace_weights(self, weights, others=None):
-        """The same numbers with other weights, and other values of what else learns (``'rec.tau_mem'``, ``'rec_rec.delay'``)."""
+        """The same numbers with other weights, and other values of what else learns (``'rec.tau_mem'``,
+        ``'rec_rec.delay'``).
+        """
         delays, parameters = dict(self.delays), {name: dict(values) for name, values in self.parameters.items()}
         for name, value in (others or {}).items():
             owner, key = name.split(".")

@@ -12,7 +12,9 @@ __all__ = ["Random", "SameAs", "normal", "same_as", "transposed", "uniform"]
 
 @dataclass(frozen=True)
 class Random:
-    """Weights or delays to be drawn, from ``kind`` ``'normal'`` or ``'uniform'``; see :func:`normal`, :func:`uniform`."""
+    """Weights or delays to be drawn, from ``kind`` ``'normal'`` or ``'uniform'``; see :func:`normal`,
+    :func:`uniform`.
+    """
 
     kind: str
     mean: float
@@ -34,13 +36,16 @@ class Random:
             return weight
         present = largest_eigenvalue(np.abs(weight))
         if not present > 0:
-            raise NetworkError(f"weights {shape} that form no loop cannot be scaled to radius {self.radius}; drop .scaled()")
+            raise NetworkError(
+                f"weights {shape} that form no loop cannot be scaled to radius {self.radius}; drop .scaled()"
+            )
         return weight * (self.radius / present)
 
     def scaled(self, radius):
         """The same, multiplied by what makes ``radius`` the spectral radius of the absolute weights of one population.
 
-        What activity comes to does then not hang on the size of the population (Balafrej et al. 2023, arXiv:2310.19067).
+        What activity comes to does then not hang on the size of the population (Balafrej et al. 2023,
+        arXiv:2310.19067).
         """
         return replace(self, radius=radius)
 
@@ -62,7 +67,9 @@ def uniform(limit=1.0, *, mean=0.0, fan_in=True):
 
 @dataclass(frozen=True)
 class SameAs:
-    """Weights that begin as those of another projection do, or are theirs ``always``; see :func:`same_as`, :func:`transposed`."""
+    """Weights that begin as those of another projection do, or are theirs ``always``; see :func:`same_as`,
+    :func:`transposed`.
+    """
 
     projection: str
     times: float = 1.0
@@ -74,7 +81,9 @@ class SameAs:
         return self.times * self.turned(weights)
 
     def turned(self, array):
-        """An array of the other projection as one of this: a kernel is itself, for its projection is what runs backwards."""
+        """An array of the other projection as one of this: a kernel is itself, for its projection is what runs
+        backwards.
+        """
         return array.T if self.transposed and array.ndim == 2 else array
 
 
@@ -89,7 +98,8 @@ def same_as(projection, *, times=1.0, transposed=False):
 def transposed(projection, *, times=1.0):
     """The weights of another projection, backwards and at every moment: what goes forward through them comes back.
 
-    Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No synapse knows the
-    weight of another one (weight transport), so that this is a reference for feedback that is random or learns by itself.
+    Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No
+    synapse knows the weight of another one (weight transport), so that this is a reference for feedback that is
+    random or learns by itself.
     """
     return SameAs(projection, as_number("times", times), transposed=True, always=True)

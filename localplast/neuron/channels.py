@@ -1,7 +1,7 @@
 """What can be added to a compartment: synapses, dendritic spikes and plateaus, calcium, noise.
 
-A :class:`Channel` is ordinary Brian2 text in short names. Placed in a compartment, each of them gets the channel's and the
-compartment's name: the ``s`` of ``ampa`` in ``basal`` is ``s_ampa_basal``, its ``g`` is ``g_ampa_basal``.
+A :class:`Channel` is ordinary Brian2 text in short names. Placed in a compartment, each of them gets the channel's
+and the compartment's name: the ``s`` of ``ampa`` in ``basal`` is ``s_ampa_basal``, its ``g`` is ``g_ampa_basal``.
 """
 
 import re
@@ -19,9 +19,20 @@ from localplast.errors import ModelError
 from localplast.names import check_name
 
 __all__ = [
-    "HIPPOCAMPAL", "JAHR_STEVENS", "NMDA_GATE", "Channel", "adaptation", "ampa", "bap", "calcium", "gaba", "na_spike", "nmda",
-    "noise", "plateau",
-]  # fmt: skip
+    "HIPPOCAMPAL",
+    "JAHR_STEVENS",
+    "NMDA_GATE",
+    "Channel",
+    "adaptation",
+    "ampa",
+    "bap",
+    "calcium",
+    "gaba",
+    "na_spike",
+    "nmda",
+    "noise",
+    "plateau",
+]
 
 #: How far the magnesium has left the NMDA channel, 0 to 1, in the compartment's ``v``.
 NMDA_GATE = "1/(1 + Mg/beta*exp(-alpha*(v + gamma)))"
@@ -40,8 +51,9 @@ class Channel:
     name : str
         Joins the name of every variable and parameter.
     equations : str
-        Brian2 equations. ``v`` is the compartment's membrane potential; ``I : amp``, if defined, flows into the compartment
-        (positive: depolarising); ``xi`` is white noise of its own. A line such as ``g : siemens`` gives a parameter its unit.
+        Brian2 equations. ``v`` is the compartment's membrane potential; ``I : amp``, if defined, flows into the
+        compartment (positive: depolarising); ``xi`` is white noise of its own. A line such as ``g : siemens`` gives a
+        parameter its unit.
     parameters : mapping of str to Quantity or float
         Each with its unit line in ``equations``.
 
@@ -87,7 +99,9 @@ class Channel:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a cell in full names. ``where`` says in errors what it is, ``current`` names what flows into the compartment."""
+    """A part of a cell in full names. ``where`` says in errors what it is, ``current`` names what flows into the
+    compartment.
+    """
 
     where: str
     equations: str = ""
@@ -119,7 +133,9 @@ def check_piece(where, equations, parameters):
         raise ModelError(f"{where}: the equations do not parse: {error}") from None
     for name, value in parameters.items():
         if name not in parsed:
-            raise ModelError(f"{where}: the parameter {name!r} has no unit; add a line to the equations: '{name} : siemens'")
+            raise ModelError(
+                f"{where}: the parameter {name!r} has no unit; add a line to the equations: '{name} : siemens'"
+            )
         check_value(where, name, value, parsed[name].dim)
     return parsed.names
 
@@ -130,7 +146,9 @@ def check_value(where, name, value, dimensions):
         needed = KINDS.get(dimensions, f"the unit {get_unit(dimensions)!r}")
         raise ModelError(f"{where}: {name} = {value} has the wrong unit; it needs {needed}")
     if dimensions == siemens.dim and name.startswith("g") and np.any(np.asarray(value) < 0):
-        raise ModelError(f"{where}: the conductance {name} = {value} is negative; the reversal potential gives a current its sign")
+        raise ModelError(
+            f"{where}: the conductance {name} = {value} is negative; the reversal potential gives a current its sign"
+        )
     if (dimensions == farad.dim or name.startswith("tau")) and not np.all(np.asarray(value) > 0):
         raise ModelError(f"{where}: {name} = {value} is not positive")
 
@@ -149,8 +167,8 @@ KINDS = {
 def ampa(*, g, tau, rise=None, E=0 * mV, name="ampa"):
     """``I = g*s*(E - v)``: a spike adds its weight (a number of synapses) to ``s``, which decays with ``tau``.
 
-    With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so that ``g``
-    is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
+    With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so
+    that ``g`` is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
     ``peak = (tau/rise)**(rise/(tau - rise))``; where both are equal the alpha function ``e*t/tau*exp(-t/tau)``.
 
     =========== ============================================ =========
@@ -173,9 +191,17 @@ def gaba(*, g, tau, rise=None, E=-80 * mV, name="gaba"):
 
 
 def nmda(
-    *, g, tau, rise=None, E=0 * mV, Mg=1.0, alpha=HIPPOCAMPAL["alpha"], beta=HIPPOCAMPAL["beta"], gamma=HIPPOCAMPAL["gamma"],
+    *,
+    g,
+    tau,
+    rise=None,
+    E=0 * mV,
+    Mg=1.0,
+    alpha=HIPPOCAMPAL["alpha"],
+    beta=HIPPOCAMPAL["beta"],
+    gamma=HIPPOCAMPAL["gamma"],
     name="nmda",
-):  # fmt: skip
+):
     """As :func:`ampa`, with a magnesium block: ``I = g*s*B*(E - v)``, ``B = 1/(1 + Mg/beta*exp(-alpha*(v + gamma)))``.
 
     =========== ======================================= =========
@@ -187,8 +213,8 @@ def nmda(
     gamma       shift of the gate                       volt
     =========== ======================================= =========
 
-    The default gate (:data:`HIPPOCAMPAL`) has a plateau: above a number of synapses the branch stays depolarised for as long
-    as they are open. ``nmda(..., **JAHR_STEVENS)`` has none. Projections land on ``s_nmda_<compartment>``.
+    The default gate (:data:`HIPPOCAMPAL`) has a plateau: above a number of synapses the branch stays depolarised for
+    as long as they are open. ``nmda(..., **JAHR_STEVENS)`` has none. Projections land on ``s_nmda_<compartment>``.
     """
     gate = f"B = {NMDA_GATE} : 1\nMg : 1\nalpha : 1/volt\nbeta : 1\ngamma : volt\n"
     return synapse(name, gate, {"g": g, "E": E, "Mg": Mg, "alpha": alpha, "beta": beta, "gamma": gamma}, tau, rise)
@@ -214,13 +240,14 @@ def synapse(name, gate, parameters, tau, rise):
 
 # ---------------------------------------------------------------------------------------------- events with a timer
 
-#: Time since the last event. It starts anew where the membrane is above theta and the last event long enough ago. Half a step
-#: of margin: rounding must not move an edge.
+#: Time since the last event. It starts anew where the membrane is above theta and the last event long enough ago. Half
+#: a step of margin: rounding must not move an edge.
 TIMER = "age = (age + dt)*int(not (v > theta and age + dt >= tau_ref - 0.5*dt))"
 
 
 def na_spike(*, g_rise, g_fall, E_rise=50 * mV, E_fall=-90 * mV, theta, rise, fall, pause, tau_ref, name="na"):
-    """A dendritic sodium spike: where ``v > theta``, a square pulse of ``g_rise``, a pause, a square pulse of ``g_fall``.
+    """A dendritic sodium spike: where ``v > theta``, a square pulse of ``g_rise``, a pause, a square pulse of
+    ``g_fall``.
 
     =============== ==================================== =========
     parameter       meaning                              unit
@@ -233,8 +260,8 @@ def na_spike(*, g_rise, g_fall, E_rise=50 * mV, E_fall=-90 * mV, theta, rise, fa
     tau_ref         shortest time between two events     second
     =============== ==================================== =========
 
-    The event acts from the step after. ``int(condition)`` has no derivative: what a spike of this kind does to the membrane is
-    seen by BPTT, what makes it happen is not. After Pagkalos et al. 2023, Nat Commun 14:131 (Dendrify).
+    The event acts from the step after. ``int(condition)`` has no derivative: what a spike of this kind does to the
+    membrane is seen by BPTT, what makes it happen is not. After Pagkalos et al. 2023, Nat Commun 14:131 (Dendrify).
     """
     return Channel(
         name,
@@ -254,12 +281,19 @@ def na_spike(*, g_rise, g_fall, E_rise=50 * mV, E_fall=-90 * mV, theta, rise, fa
             tau_ref : second
         """,
         {
-            "g_rise": g_rise, "g_fall": g_fall, "E_rise": E_rise, "E_fall": E_fall, "theta": theta, "rise": rise, "fall": fall,
-            "pause": pause, "tau_ref": tau_ref,
+            "g_rise": g_rise,
+            "g_fall": g_fall,
+            "E_rise": E_rise,
+            "E_fall": E_fall,
+            "theta": theta,
+            "rise": rise,
+            "fall": fall,
+            "pause": pause,
+            "tau_ref": tau_ref,
         },
         update=TIMER,
         initial={"age": 1 * second},
-    )  # fmt: skip
+    )
 
 
 def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
@@ -275,12 +309,13 @@ def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
     tau_ref     shortest time between two events, more than ``duration``  second
     =========== ========================================================= =========
 
-    The threshold crossing starts a timer, as in the multi-compartment neurons of BrainScaleS: Schemmel, Kriener, Mueller &
-    Meier 2017, IJCNN, arXiv:1703.07286. As with :func:`na_spike`, the event itself has no derivative.
+    The threshold crossing starts a timer, as in the multi-compartment neurons of BrainScaleS: Schemmel, Kriener,
+    Mueller & Meier 2017, IJCNN, arXiv:1703.07286. As with :func:`na_spike`, the event itself has no derivative.
     """
     if not float(tau_ref) > float(duration):
         raise ModelError(
-            f"channel {name!r}: tau_ref = {tau_ref} is not longer than the plateau of {duration}, which would renew itself"
+            f"channel {name!r}: tau_ref = {tau_ref} is not longer than the plateau of {duration}, which would renew "
+            "itself"
         )
     return Channel(
         name,
@@ -300,10 +335,11 @@ def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
 
 
 def bap(*, I, delay, duration, name="bap"):
-    """The back-propagating action potential: a box of current ``I``, ``delay`` after a somatic spike, ``duration`` long.
+    """The back-propagating action potential: a box of current ``I``, ``delay`` after a somatic spike, ``duration``
+    long.
 
-    The box covers the steps at ``delay <= t - t_spike < delay + duration``, both edges rounded to steps. Naud & Sprekeler 2018,
-    PNAS 115:E6329.
+    The box covers the steps at ``delay <= t - t_spike < delay + duration``, both edges rounded to steps. Naud &
+    Sprekeler 2018, PNAS 115:E6329.
     """
     return Channel(
         name,
@@ -338,8 +374,8 @@ def calcium(*, I, half, slope, a, tau, E, name="ca"):
     E           membrane without adaptation               volt
     =========== ========================================= =========
 
-    ``tau dw/dt = a*(v - E) - w``. Other compartments may be driven by ``f`` (:func:`~localplast.neuron.compartments.active_coupling`).
-    Naud & Sprekeler 2018, PNAS 115:E6329.
+    ``tau dw/dt = a*(v - E) - w``. Other compartments may be driven by ``f``
+    (:func:`~localplast.neuron.compartments.active_coupling`). Naud & Sprekeler 2018, PNAS 115:E6329.
     """
     return Channel(
         name,
@@ -364,7 +400,9 @@ def adaptation(*, b, tau, name="adaptation"):
 
 
 def noise(*, sigma, tau, mean=0 * amp, name="noise"):
-    """An Ornstein-Uhlenbeck current of standard deviation ``sigma`` and correlation time ``tau``; each backend draws its own."""
+    """An Ornstein-Uhlenbeck current of standard deviation ``sigma`` and correlation time ``tau``; each backend draws
+    its own.
+    """
     return Channel(
         name,
         "dI/dt = (mean - I)/tau + sigma*sqrt(2/tau)*xi : amp\nmean : amp\nsigma : amp\ntau : second",

@@ -26,17 +26,19 @@ __all__ = []
 
 #: Names that Brian2 or the learning rules write themselves.
 RESERVED = frozenset(
-    "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss score "
+    "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss "
+    "score "
     "teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived spike_count "
-    "learning_rate updates signal newest neighbour latest spikes raster output"
-    .split()
-)  # fmt: skip
+    "learning_rate updates signal newest neighbour latest spikes raster output".split()
+)
 
 
 #: What to do about names that Brian2 has, and models have not.
 CURES = {
     "t": "trials start at any time of a run, so drive the neuron with an Input of kind 'currents'",
-    **dict.fromkeys("ijN", "neurons do not know their number; give each its own value of a parameter in the Population"),
+    **dict.fromkeys(
+        "ijN", "neurons do not know their number; give each its own value of a parameter in the Population"
+    ),
     "lastspike": "models have no time; use refractory=, or a variable that the reset sets and the equations let decay",
     "not_refractory": "the model has no refractory='tau_ref'",
 }
@@ -51,9 +53,26 @@ HELD = "constant over dt"
 
 
 RESERVED_PREFIXES = (
-    "_", "eps_", "last_eps_", "primed_", "faded_", "filtered_", "initial_", "xi_", "d_", "drift_", "credit_", "delta_",
-    "gradient_", "late1_", "L_from_", "sent_", "mismatch_", "utilisation_", "resources_",
-)  # fmt: skip
+    "_",
+    "eps_",
+    "last_eps_",
+    "primed_",
+    "faded_",
+    "filtered_",
+    "initial_",
+    "xi_",
+    "d_",
+    "drift_",
+    "credit_",
+    "delta_",
+    "gradient_",
+    "late1_",
+    "L_from_",
+    "sent_",
+    "mismatch_",
+    "utilisation_",
+    "resources_",
+)
 
 
 def check_model(model):
@@ -94,7 +113,9 @@ def check_model(model):
             raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
         if get_dimensions(value) != model.dimensions[name]:
             unit = get_unit(model.dimensions[name])
-            raise ModelError(f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}")
+            raise ModelError(
+                f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}"
+            )
     check_numbers(model, model.parameters, model.name)
     check_method(model, variables)
 
@@ -122,10 +143,13 @@ def check_parameters(model, equations):
         if name not in equations:
             continue
         if equations[name].expr is not None:
-            raise ModelError(f"{model.name}: {name!r} has an equation and a value in parameters; a variable has one of them")
+            raise ModelError(
+                f"{model.name}: {name!r} has an equation and a value in parameters; a variable has one of them"
+            )
         if get_dimensions(value) != equations[name].dim:
             raise ModelError(
-                f"{model.name}: the parameter {name} = {value} has the wrong unit; the equations say {equations[name].unit!r}"
+                f"{model.name}: the parameter {name} = {value} has the wrong unit; the equations say "
+                f"{equations[name].unit!r}"
             )
 
 
@@ -148,7 +172,9 @@ def check_free(model, name):
             f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
         )
     if name.endswith(("_pre", "_post")):
-        raise ModelError(f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it")
+        raise ModelError(
+            f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it"
+        )
     if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
         raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
 
@@ -167,7 +193,8 @@ def check_equations(model, equations, variables):
 def check_flags(model, name, equation):
     if equation.var_type != "float":
         raise ModelError(
-            f"{model.name}: {name!r} is declared as {equation.var_type}, and variables are real numbers on all backends; declare "
+            f"{model.name}: {name!r} is declared as {equation.var_type}, and variables are real numbers on all "
+            "backends; declare "
             f"'{name} : 1', and write '{name} > 0.5' where a condition is asked for"
         )
     for flag in equation.flags:
@@ -179,7 +206,9 @@ def check_flags(model, name, equation):
                 f"(unless refractory), subexpressions ({HELD})"
             )
         if model.refractory is None:
-            raise ModelError(f"{model.name}: {name!r} is (unless refractory), but the model has no refractory='tau_ref'")
+            raise ModelError(
+                f"{model.name}: {name!r} is (unless refractory), but the model has no refractory='tau_ref'"
+            )
 
 
 def check_text(model, where, expression, variables, expected=None):
@@ -222,7 +251,9 @@ def check_block(model, block, variables):
 
 
 def check_own_names(model, block):
-    """A name that is no variable holds a value for a later statement of its block; one that nobody reads is misspelt."""
+    """A name that is no variable holds a value for a later statement of its block; one that nobody reads is
+    misspelt.
+    """
     statements = [parse_statement(line) for line in split_statements(getattr(model, block))]
     for number, (name, text) in enumerate(statements):
         later = set().union(*(get_identifiers(read) for _, read in statements[number + 1 :]))
@@ -238,7 +269,10 @@ def check_assigned(model, block, name):
     if name in model.parameters:
         raise ModelError(f"{model.name}: the {block} assigns the parameter {name!r}; only variables may change")
     if name in model.subexpressions or name in model.held:
-        raise ModelError(f"{model.name}: the {block} assigns {name!r}, which has an equation; change the variables that it depends on")
+        raise ModelError(
+            f"{model.name}: the {block} assigns {name!r}, which has an equation; change the variables that it depends "
+            "on"
+        )
     if name not in model.parsed or name in CLOCKED:
         check_free(model, name)
 
@@ -255,17 +289,22 @@ def check_mismatch(model, variables):
     for target, found in model.mismatch.items():
         if target not in {*model.parsed.names, *model.parameters} or not isinstance(found, Mismatch):
             raise ModelError(
-                f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on, or a parameter, and a "
-                f"Mismatch; the equations define {sorted(model.parsed.names)}, parameters are {sorted(model.parameters)}"
+                f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on, or a "
+                "parameter, and a "
+                f"Mismatch; the equations define {sorted(model.parsed.names)}, parameters are "
+                f"{sorted(model.parameters)}"
             )
         if target in model.parameters and (found.of, found.pre) != (None, None):
-            raise ModelError(f"{model.name}: the parameter {target!r} learns from its error alone; leave out of= and pre=")
+            raise ModelError(
+                f"{model.name}: the parameter {target!r} learns from its error alone; leave out of= and pre="
+            )
         check_text(model, f"mismatch of {target!r}", found.error, with_spike(variables))
         if found.of is not None:
             check_text(model, f"expression that the mismatch of {target!r} is about", found.of, variables)
         if found.pre is not None and (found.of is not None or not found.pre.isidentifier()):
             raise ModelError(
-                f"{model.name}: the mismatch of {target!r} learns from pre={found.pre!r}; give the name of one variable of the "
+                f"{model.name}: the mismatch of {target!r} learns from pre={found.pre!r}; give the name of one "
+                "variable of the "
                 "presynaptic model, and no of="
             )
 
@@ -276,10 +315,16 @@ def with_spike(variables):
 
 
 def check_clock(model):
-    """Raise where text reads what Brian2 knows of the last spike: models have no time, and are ready only while they integrate."""
+    """Raise where text reads what Brian2 knows of the last spike: models have no time, and are ready only while they
+    integrate.
+    """
     if not model.refractory:
         return
-    late = {"threshold": model.threshold, "output": model.output, "surrogate": model.surrogate and model.surrogate.expression}
+    late = {
+        "threshold": model.threshold,
+        "output": model.output,
+        "surrogate": model.surrogate and model.surrogate.expression,
+    }
     late |= {"reset": model.reset, "adaptation": model.adaptation}
     late |= {f"mismatch of {target!r}": f"{found.error}; {found.of or 0}" for target, found in model.mismatch.items()}
     places = {"equations": model.equations, "update": model.update, **late}
@@ -289,7 +334,8 @@ def check_clock(model):
             raise ModelError(f"{model.name}: the {where} read 'lastspike', a time; {CURES['lastspike']}")
         if "not_refractory" in used and where in late:
             raise ModelError(
-                f"{model.name}: the {where} read 'not_refractory', which is known while the equations and the update run; assign "
+                f"{model.name}: the {where} read 'not_refractory', which is known while the equations and the update "
+                "run; assign "
                 "int(not_refractory) to a variable in the update"
             )
 

@@ -5,8 +5,8 @@
          Compartment("basal", C=50*pF, g_leak=2.5*nS, E_leak=-70*mV, channels=[ampa(g=0.8*nS, tau=2*ms)]),
          couplings=[coupling("soma", "basal", 4*nS)], threshold="v_soma > v_th", ...)
 
-What comes back is equations, which ``print`` shows. Every name says whose it is: ``v_basal``, ``g_leak_basal``, ``s_ampa_basal``;
-``I_basal`` is what graded projections inject.
+What comes back is equations, which ``print`` shows. Every name says whose it is: ``v_basal``, ``g_leak_basal``,
+``s_ampa_basal``; ``I_basal`` is what graded projections inject.
 """
 
 import re
@@ -42,8 +42,8 @@ class Compartment:
     clamped : bool
         Whether the membrane is held while the neuron is refractory.
     equations : str
-        Brian2 equations in full names. They define ``v_<name>``; ``inflow_<name>`` stands for all that channels, couplings and
-        graded projections let in (amp).
+        Brian2 equations in full names. They define ``v_<name>``; ``inflow_<name>`` stands for all that channels,
+        couplings and graded projections let in (amp).
     parameters, initial : mapping
         Of ``equations``.
     """
@@ -78,20 +78,26 @@ class Compartment:
         check_piece(self.where, "C : farad\ng_leak : siemens\nE_leak : volt", given)
         full = {name: f"{name}_{self.name}" for name in ("v", "I", *given)}
         parameters = {full[k]: value for k, value in given.items()}
-        return Piece(self.where, renamed(without(text, {}), full), parameters, initial={full["v"]: self.E_leak, **self.initial})
+        return Piece(
+            self.where, renamed(without(text, {}), full), parameters, initial={full["v"]: self.E_leak, **self.initial}
+        )
 
     def own(self, inflow):
         """The equations given, and ``inflow_<name>`` if they use it."""
         total = f"inflow_{self.name}"
         defined = check_piece(self.where, self.equations, {})
         if f"v_{self.name}" not in defined:
-            raise ModelError(f"{self.where}: its equations define {sorted(defined)}, and not its membrane 'v_{self.name}'")
+            raise ModelError(
+                f"{self.where}: its equations define {sorted(defined)}, and not its membrane 'v_{self.name}'"
+            )
         text = without(self.equations, {})
         if re.search(rf"\b{total}\b", text):
             text += renamed(f"\n{total} = {' + '.join(inflow)} : amp\nI : amp", {"I": f"I_{self.name}"})
         elif len(inflow) > 1:
             listed = ", ".join(inflow[:-1])
-            raise ModelError(f"{self.where}: its equations do not use {total!r}, so that {listed} would have no effect; add it")
+            raise ModelError(
+                f"{self.where}: its equations do not use {total!r}, so that {listed} would have no effect; add it"
+            )
         return Piece(self.where, text, self.parameters, initial=self.initial)
 
     def check(self):
@@ -100,17 +106,22 @@ class Compartment:
         missing = [name for name in ("C", "g_leak", "E_leak") if getattr(self, name) is None]
         if self.equations is None and missing:
             listed = ", ".join(missing)
-            raise ModelError(f"{self.where}: {listed} not given; it needs C, g_leak and E_leak, or equations of its own")
+            raise ModelError(
+                f"{self.where}: {listed} not given; it needs C, g_leak and E_leak, or equations of its own"
+            )
         if self.equations is not None and (len(missing) < 3 or self.clamped):
-            raise ModelError(f"{self.where}: it has equations of its own; write C, g_leak, E_leak and clamping into these")
+            raise ModelError(
+                f"{self.where}: it has equations of its own; write C, g_leak, E_leak and clamping into these"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Currents between two compartments, in full names: a :func:`coupling`, :func:`one_way_coupling` or :func:`active_coupling`.
+    """Currents between two compartments, in full names: a :func:`coupling`, :func:`one_way_coupling` or
+    :func:`active_coupling`.
 
-    ``currents`` maps the compartment that receives to the text of the current, ``parameters`` holds values, ``dimensions`` what
-    these must be.
+    ``currents`` maps the compartment that receives to the text of the current, ``parameters`` holds values,
+    ``dimensions`` what these must be.
     """
 
     between: tuple
@@ -137,7 +148,8 @@ class Coupling:
 def coupling(a, b, g, *, back=None):
     """``g*(v_a - v_b)`` flows from ``a`` into ``b``, and as much out of ``a``.
 
-    ``back`` is the conductance by which ``a`` feels ``b``, where it is another one (compartments scaled by their areas).
+    ``back`` is the conductance by which ``a`` feels ``b``, where it is another one (compartments scaled by their
+    areas).
 
     Raises
     ------
@@ -170,9 +182,20 @@ def active_coupling(pre, post, I, *, by):
 
 
 def cell(
-    name, *compartments, couplings=(), channels=None, parameters=None, threshold=None, reset="", adaptation="", update="",
-    initial=None, receives=None, method="euler", **options,
-):  # fmt: skip
+    name,
+    *compartments,
+    couplings=(),
+    channels=None,
+    parameters=None,
+    threshold=None,
+    reset="",
+    adaptation="",
+    update="",
+    initial=None,
+    receives=None,
+    method="euler",
+    **options,
+):
     """One neuron of several compartments, as an ordinary :class:`~localplast.neuron.model.NeuronModel`.
 
     Parameters
@@ -189,12 +212,14 @@ def cell(
     receives : str, optional
         Where projections land unless they say otherwise; default ``I_<first compartment>``.
     parameters, threshold, reset, adaptation, update, initial, method, options
-        As for :class:`~localplast.neuron.model.NeuronModel`, in full names; they join what the compartments bring along.
+        As for :class:`~localplast.neuron.model.NeuronModel`, in full names; they join what the compartments bring
+        along.
 
     Raises
     ------
     ModelError
-        It names compartment and channel: what is coupled to nothing, placed nowhere, there twice, negative, or of another unit.
+        It names compartment and channel: what is coupled to nothing, placed nowhere, there twice, negative, or of
+        another unit.
     """
     try:
         pieces = expand(compartments, couplings, channels or {})
@@ -223,7 +248,9 @@ def expand(compartments, couplings, more):
     check_parts(compartments, names, couplings, more)
     pieces = []
     for compartment in compartments:
-        placed = [channel.placed(compartment.name) for channel in (*compartment.channels, *more.get(compartment.name, ()))]
+        placed = [
+            channel.placed(compartment.name) for channel in (*compartment.channels, *more.get(compartment.name, ()))
+        ]
         inflow = [each.currents[compartment.name] for each in couplings if compartment.name in each.currents]
         inflow += [piece.current for piece in placed if piece.current]
         pieces += [compartment.piece([*inflow, "I"]), *placed]
@@ -239,7 +266,9 @@ def check_parts(compartments, names, couplings, more):
     for name, channels in more.items():
         if name not in names:
             listed = ", ".join(repr(channel.name) for channel in channels)
-            raise ModelError(f"channel {listed}: there is no compartment {name!r} to place it in; there are {', '.join(names)}")
+            raise ModelError(
+                f"channel {listed}: there is no compartment {name!r} to place it in; there are {', '.join(names)}"
+            )
     for compartment in compartments:
         compartment.check()
     for each in couplings:
@@ -248,7 +277,9 @@ def check_parts(compartments, names, couplings, more):
         each.check(names)
     twice = repeated((frozenset(each.between), to, each.dimensions) for each in couplings for to in each.currents)
     if twice:
-        raise ModelError("coupling of {!r} and {!r}: there are two of them; add their conductances".format(*sorted(twice[0])))
+        raise ModelError(
+            "coupling of {!r} and {!r}: there are two of them; add their conductances".format(*sorted(twice[0]))
+        )
 
 
 def check_twice(pieces):
@@ -257,7 +288,9 @@ def check_twice(pieces):
     for piece in pieces:
         for name in {*check_piece(piece.where, piece.equations, {}), *piece.parameters}:
             if name in owner:
-                raise ModelError(f"{piece.where}: {name!r} is there already, from {owner[name]}; give one of them another name")
+                raise ModelError(
+                    f"{piece.where}: {name!r} is there already, from {owner[name]}; give one of them another name"
+                )
             owner[name] = piece.where
 
 

@@ -20,4 +20,6 @@ def check_decays(**decays):
     for name, value in decays.items():
         factor = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
         if not factor and not is_time(value):
-            raise LocalplastError(f"{name} is a factor per step between 0 and 1, or a time such as 20*ms; not {value!r}")
+            raise LocalplastError(
+                f"{name} is a factor per step between 0 and 1, or a time such as 20*ms; not {value!r}"
+            )

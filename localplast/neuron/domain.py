@@ -1,6 +1,7 @@
 """Whether text has a value wherever its parameters are, and may learn to be: no divisor of zero, no root below it.
 
-What depends on a variable is not judged here: where it gives no number, the run says so (:mod:`localplast.program.finite`).
+What depends on a variable is not judged here: where it gives no number, the run says so
+(:mod:`localplast.program.finite`).
 """
 
 import ast

@@ -16,9 +16,16 @@ from localplast.neuron.domain import check_domain, divisor, factors
 from localplast.neuron.propagator import conditional_code, exact_code
 
 __all__ = [
-    "EXACT", "Integrand", "check_method", "check_numbers", "check_refractory", "divided_by", "integrated",
-    "known_to_integrator", "with_refractory",
-]  # fmt: skip
+    "EXACT",
+    "Integrand",
+    "check_method",
+    "check_numbers",
+    "check_refractory",
+    "divided_by",
+    "integrated",
+    "known_to_integrator",
+    "with_refractory",
+]
 
 #: What Brian2 calls the exact integration of linear equations.
 EXACT = ("exact", "linear")
@@ -79,20 +86,28 @@ def known_to_integrator(model, variables):
     known = {name: found for name, found in variables.items() if name in held or not isinstance(found, Constant)}
     known["t"] = Variable("t", dimensions=second.dim, scalar=True)
     del known["dt"]  # the integrator would ask for its value
-    constant = {n: Variable(n, dimensions=known[n].dim, constant=True) for n in model.parameters}  # coefficients must be
+    constant = {
+        n: Variable(n, dimensions=known[n].dim, constant=True) for n in model.parameters
+    }  # coefficients must be
     return {**known, **constant}
 
 
 def check_method(model, variables):
     """Raise unless Brian2 knows the method, and it can integrate these equations."""
-    known = sorted(name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl"))  # those write no text
+    known = sorted(
+        name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl")
+    )  # those write no text
     if model.odes and str(model.method).lower() not in known:
         raise ModelError(f"{model.name}: unknown integration method {model.method!r}; Brian2 has {', '.join(known)}")
     try:
         integrated(Integrand.of(model, variables))
     except UnsupportedEquationsException as error:
-        others = "'euler', 'heun' or 'milstein'" if model.parsed.is_stochastic else "'exponential_euler', 'rk4' or 'euler'"
-        raise ModelError(f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try {others}") from None
+        others = (
+            "'euler', 'heun' or 'milstein'" if model.parsed.is_stochastic else "'exponential_euler', 'rk4' or 'euler'"
+        )
+        raise ModelError(
+            f"{model.name}: method {model.method!r} cannot integrate these equations ({error}); try {others}"
+        ) from None
 
 
 def check_numbers(model, values, label, kind=ModelError):
@@ -134,7 +149,9 @@ def named(node):
 def with_refractory(model):
     """The parameters of a model whose refractory period is given as a time."""
     if "tau_ref" in model.parameters:
-        raise ModelError(f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'")
+        raise ModelError(
+            f"{model.name}: refractory={model.refractory!r} and a parameter 'tau_ref'; write refractory='tau_ref'"
+        )
     return {**model.parameters, "tau_ref": model.refractory}
 
 

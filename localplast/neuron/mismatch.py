@@ -7,7 +7,8 @@ __all__ = ["Mismatch"]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How the weights that land on one variable of a neuron learn from the neuron itself; see :func:`~localplast.rules.dendritic`.
+    """How the weights that land on one variable of a neuron learn from the neuron itself; see
+    :func:`~localplast.rules.dendritic`.
 
     Or one of its parameters, whose gradient is minus the sum of the error.
 
@@ -16,14 +17,14 @@ class Mismatch:
     Parameters
     ----------
     error : str
-        The learning signal, in the variables of the neuron at the end of the step; ``z`` is 1 where it spikes in this step.
-        Positive potentiates.
+        The learning signal, in the variables of the neuron at the end of the step; ``z`` is 1 where it spikes in this
+        step. Positive potentiates.
     of : str, optional
-        The expression whose derivative with respect to the weight is the eligibility ``e``, followed through the neuron's
-        equations; default: the variable that the weights land on.
+        The expression whose derivative with respect to the weight is the eligibility ``e``, followed through the
+        neuron's equations; default: the variable that the weights land on.
     pre : str, optional
-        Instead of a derivative, a variable of the *presynaptic* neuron is the eligibility, such as a trace of its events, or its
-        error, where it is feedback that learns.
+        Instead of a derivative, a variable of the *presynaptic* neuron is the eligibility, such as a trace of its
+        events, or its error, where it is feedback that learns.
     """
 
     error: str

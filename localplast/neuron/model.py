@@ -34,8 +34,8 @@ class NeuronModel:
     name : str
         Shown in every error message.
     equations : str
-        Brian2 equations: ODEs, subexpressions, and ``I : amp`` lines for what graded projections set. A subexpression marked
-        ``(constant over dt)`` is evaluated before the integration and holds its value through the step.
+        Brian2 equations: ODEs, subexpressions, and ``I : amp`` lines for what graded projections set. A subexpression
+        marked ``(constant over dt)`` is evaluated before the integration and holds its value through the step.
     parameters : mapping of str to Quantity or float
         Values of all other names; a :class:`~localplast.network.network.Population` may override them, per neuron.
 
@@ -47,8 +47,8 @@ class NeuronModel:
         Statements run where the neuron spiked. Two blocks, because they are two edges of the credit graph:
         ``reset`` (the membrane) and ``adaptation`` (what a spike leaves behind in slower variables).
     refractory : str or Quantity, optional
-        Name of the parameter that holds the refractory period; ODEs marked ``(unless refractory)`` are clamped. A time, such as
-        ``5*ms``, becomes the parameter ``tau_ref``.
+        Name of the parameter that holds the refractory period; ODEs marked ``(unless refractory)`` are clamped. A
+        time, such as ``5*ms``, becomes the parameter ``tau_ref``.
     method : str
         Integration method, any of Brian2's: ``exact``, ``exponential_euler``, ``euler``, ``rk2``, ``rk4``, ``heun``.
     update : str
@@ -62,7 +62,8 @@ class NeuronModel:
     surrogate : Surrogate, optional
         Stands in for dz/d(spike argument); parameters that it brings along join the neuron's.
     mismatch : mapping of str to Mismatch
-        How weights that land on a variable, or a parameter, learn from the neuron itself (:mod:`localplast.neuron.mismatch`).
+        How weights that land on a variable, or a parameter, learn from the neuron itself
+        (:mod:`localplast.neuron.mismatch`).
     at_least_dt : sequence of str
         Time constants for which a shorter one than the network's time step has no meaning.
     reference : str
@@ -157,7 +158,9 @@ class NeuronModel:
     @functools.cached_property
     def lines(self):
         """The equations with what is held as variables, which the update sets."""
-        return Equations([SingleEquation(PARAMETER, n, eq.dim) if n in self.held else eq for n, eq in self.written.items()])
+        return Equations(
+            [SingleEquation(PARAMETER, n, eq.dim) if n in self.held else eq for n, eq in self.written.items()]
+        )
 
     @functools.cached_property
     def parsed(self):
@@ -209,5 +212,3 @@ class NeuronModel:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)
-
-

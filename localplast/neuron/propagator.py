@@ -1,15 +1,17 @@
 """Exact integration of linear equations with constant coefficients, whatever drives whatever, at every value of them.
 
-For ``dx/dt = M x + b`` the state after a step is ``x(t + dt) = exp(M dt) x(t)``, with a constant ``b`` as one more variable
-that is 1 throughout. Where a variable reaches another without a loop, the entry of the exponential is a sum over the ways,
+For ``dx/dt = M x + b`` the state after a step is ``x(t + dt) = exp(M dt) x(t)``, with a constant ``b`` as one more
+variable that is 1 throughout. Where a variable reaches another without a loop, the entry of the exponential is a sum
+over the ways,
 
 .. math::  (e^{M dt})_{ij} = \\sum_{i \\leftarrow k \\leftarrow \\dots \\leftarrow j} M_{ik} \\cdots M_{lj}\\,
            dt^n \\exp[dt M_{ii}, dt M_{kk}, \\dots, dt M_{jj}]
 
-with divided differences of the exponential (:mod:`localplast.equations.divided_exp`). Where variables drive each other on the way,
-such as two compartments that pull at each other, it is computed from the part of ``M dt`` that lies between the two
-(:mod:`localplast.equations.matrix_exp`). Brian2's own text is the same with the quotients and roots written out: 0/0 where time
-constants are equal, a leak or a coupling is zero, noise near it, and no real number where variables oscillate.
+with divided differences of the exponential (:mod:`localplast.equations.divided_exp`). Where variables drive each
+other on the way, such as two compartments that pull at each other, it is computed from the part of ``M dt`` that lies
+between the two (:mod:`localplast.equations.matrix_exp`). Brian2's own text is the same with the quotients and roots
+written out: 0/0 where time constants are equal, a leak or a coupling is zero, noise near it, and no real number where
+variables oscillate.
 
 Exponential Euler solves each equation alone, ``x <- exp(a dt) x + dt exprel(a dt) b``. Brian2 writes
 ``(exp(a dt) - 1) b/a``, which is 0/0 where nothing leaks: a conductance that is zero until a spike arrives.
@@ -35,7 +37,9 @@ DT = symbol("dt")
 
 
 def exact_code(equations, variables):
-    """Abstract code of the exact update; None where Brian2's text is right as well, or Brian2 is to say what is wrong."""
+    """Abstract code of the exact update; None where Brian2's text is right as well, or Brian2 is to say what is
+    wrong.
+    """
     if equations.is_stochastic:
         return None
     names, matrix = driven_system(equations, variables)

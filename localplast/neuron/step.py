@@ -161,18 +161,25 @@ def expand_subexpressions(expression, subexpressions):
 
 
 def update_code(model):
-    """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's discrete map."""
+    """Abstract code of one update: what holds through the step, what Brian2's state updater writes, the model's
+    discrete map.
+    """
     discrete = [unless_refractory(model, line) for line in split_statements(model.update)]
     return "\n".join([*held_code(model), model.integrated, *discrete]).strip()
 
 
 def held_code(model):
     """What is constant over a step: all of it on the state at the end of the last one."""
-    return [*(f"_held_{name} = {text}" for name, text in model.held.items()), *(f"{name} = _held_{name}" for name in model.held)]
+    return [
+        *(f"_held_{name} = {text}" for name, text in model.held.items()),
+        *(f"{name} = _held_{name}" for name in model.held),
+    ]
 
 
 def unless_refractory(model, line):
-    """A statement of the discrete map; clamped variables keep their value where the neuron is refractory, as in Brian2."""
+    """A statement of the discrete map; clamped variables keep their value where the neuron is refractory, as in
+    Brian2.
+    """
     name, text = parse_statement(line)
     if name not in model.clamped:
         return line
@@ -212,8 +219,8 @@ def drawn(expression, number):
 def guarded(expression):
     """``expression`` without division by ``int(not_refractory)``.
 
-    Exponential Euler divides the rate of a clamped variable by its leak: 0/0. Brian2 computes NaN and does not write it;
-    the quotient without the common factor is what the clamp then multiplies by zero.
+    Exponential Euler divides the rate of a clamped variable by its leak: 0/0. Brian2 computes NaN and does not write
+    it; the quotient without the common factor is what the clamp then multiplies by zero.
     """
     ready = int_(symbol("not_refractory"))
 
@@ -224,7 +231,9 @@ def guarded(expression):
 
 
 def block_map(model, block, expand):
-    """The reset or adaptation statements as a map from variable to its value after a spike, in terms of the state before."""
+    """The reset or adaptation statements as a map from variable to its value after a spike, in terms of the state
+    before.
+    """
     current = {}
     for line in split_statements(getattr(model, block)):
         name, text = parse_statement(line)
@@ -287,11 +296,13 @@ def jacobian(step, *parameters):
 
 
 def chain_rule(expression, column, derivative):
-    return sympy.Add(*[
-        differentiate(expression, argument.name) * derivative[argument, column]
-        for argument in sorted(expression.free_symbols, key=str)
-        if (argument, column) in derivative
-    ])  # fmt: skip
+    return sympy.Add(
+        *[
+            differentiate(expression, argument.name) * derivative[argument, column]
+            for argument in sorted(expression.free_symbols, key=str)
+            if (argument, column) in derivative
+        ]
+    )
 
 
 def needed(program, expressions):
@@ -308,12 +319,17 @@ def needed(program, expressions):
 def check_integration(name, step, parameters, dt):
     """Raise a :class:`ModelError` where the integrated step is not a number for these ``parameters``.
 
-    Time constants may meet, leaks and couplings vanish (:mod:`localplast.neuron.propagator`); coefficients have to be numbers, and
-    what grows must not outgrow them within a step.
+    Time constants may meet, leaks and couplings vanish (:mod:`localplast.neuron.propagator`); coefficients have to be
+    numbers, and what grows must not outgrow them within a step.
     """
     if str(step.model.method).lower() not in EXACT or not step.program:
         return
-    constants = {**parameters, **dict.fromkeys((*step.noise, *step.foreign), 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
+    constants = {
+        **parameters,
+        **dict.fromkeys((*step.noise, *step.foreign), 0.0),
+        "dt": float(dt),
+        "not_refractory": np.float64(1.0),
+    }
     probes = {n: np.float64(0.7) for n in step.state + step.inputs}
     with np.errstate(all="ignore"):
         try:
@@ -323,6 +339,8 @@ def check_integration(name, step, parameters, dt):
     broken = [n for n in step.state if not np.all(np.isfinite(values[f"new_{n}"]))]
     if broken:
         raise ModelError(
-            f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} with these "
-            "parameters: a coefficient of the equations is none, or what grows overflows within one step; change them, or dt"
+            f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} "
+            "with these "
+            "parameters: a coefficient of the equations is none, or what grows overflows within one step; change them, "
+            "or dt"
         )

@@ -39,7 +39,9 @@ def scaled(shape, width, gamma):
     parameters = {}
     if not isinstance(width, str):
         if np.ndim(width) or not is_real(width) or not 0 < float(width) < np.inf:
-            raise ModelError(f"the width of a surrogate is an expression such as 'v_th', or a number above 0; given {width!r:.80}")
+            raise ModelError(
+                f"the width of a surrogate is an expression such as 'v_th', or a number above 0; given {width!r:.80}"
+            )
         if isinstance(width, Quantity):
             width, parameters = "surrogate_width", {"surrogate_width": width}
         else:
@@ -99,16 +101,17 @@ def ramp(width=1.0, *, gamma=1.0):
 
 
 def per_time(surrogate, *, reference=1 * ms):
-    """``psi(x) * dt/reference``: psi as a rate, so that what is learned per unit of time does not hang on the time step.
+    """``psi(x) * dt/reference``: psi as a rate, so that what is learned per unit of time does not hang on the time
+    step.
 
     psi stands for how many more spikes a step holds when its spike argument rises; half the step holds half as many. A
-    published psi belongs to the step it was used with, ``reference``: there nothing changes. For small dt the eligibility
-    then obeys, for the neuron of :func:`~localplast.models.alif`,
+    published psi belongs to the step it was used with, ``reference``: there nothing changes. For small dt the
+    eligibility then obeys, for the neuron of :func:`~localplast.models.alif`,
 
     .. math::  e = psi/reference (eps_v - beta eps_a),\\quad  d eps_a/dt = -eps_a/tau_a + e
 
-    Left as it is, every sum over time (a gradient) grows as 1/dt, and a trace that feeds on psi itself, through a neuron's
-    adaptation or reset, goes to another limit. Losses need their own dt: ``Trials(..., weight=dt)``.
+    Left as it is, every sum over time (a gradient) grows as 1/dt, and a trace that feeds on psi itself, through a
+    neuron's adaptation or reset, goes to another limit. Losses need their own dt: ``Trials(..., weight=dt)``.
 
     Parameters
     ----------

@@ -63,8 +63,10 @@ class Plan:
         """Fixed feedback ``(population, source)``, by (population, source)."""
         return {
             (name, term.source): term.matrix
-            for name, signal in self.signals.items() for term in signal.terms if term.form == "fixed"
-        }  # fmt: skip
+            for name, signal in self.signals.items()
+            for term in signal.terms
+            if term.form == "fixed"
+        }
 
     @property
     def learned(self):
@@ -85,7 +87,9 @@ def the_readouts(net, loss=None):
         )
     if len(sizes) > 1:
         found = ", ".join(f"{n} ({net.size(n)})" for n in net.readouts)
-        raise NetworkError(f"the readouts of a network share one target, so they need outputs of one number; here: {found}")
+        raise NetworkError(
+            f"the readouts of a network share one target, so they need outputs of one number; here: {found}"
+        )
     return net.readouts
 
 
@@ -96,7 +100,9 @@ def judged_readout(net, loss):
 
 
 def check_trials(net, trials, loss=None):
-    """Raise where a batch does not fit the network, or ``loss`` cannot be told from it: asked of every batch, on every backend."""
+    """Raise where a batch does not fit the network, or ``loss`` cannot be told from it: asked of every batch, on
+    every backend.
+    """
     check_kind("trials", trials, Trials)
     trials.check(net)
     if loss is None:
@@ -105,20 +111,24 @@ def check_trials(net, trials, loss=None):
     loss.check(trials, net.size(readout), float(net.dt))
     unit, expected = get_dimensions(trials.target), net.nodes[readout].model.output_dimension
     if unit not in (DIMENSIONLESS, expected):
-        raise NetworkError(f"the target is in {unit_text(unit)}, and the output of {readout!r} in {unit_text(expected)}: give the same")
+        raise NetworkError(
+            f"the target is in {unit_text(unit)}, and the output of {readout!r} in {unit_text(expected)}: give the same"
+        )
 
 
 def check_reward(net, loss):
     """Raise unless ``net`` has an actor, a critic and dice."""
     if set(net.readouts) != {loss.policy, loss.value}:
         raise NetworkError(
-            f"learning from reward needs two readouts, {loss.policy!r} (the actor) and {loss.value!r} (the critic); this network "
+            f"learning from reward needs two readouts, {loss.policy!r} (the actor) and {loss.value!r} (the critic); "
+            "this network "
             f"has {list(net.readouts) or 'none'}"
         )
     dice = net.inputs.get(loss.dice)
     if net.size(loss.value) != 1 or dice is None or dice.kind != "currents" or dice.size != net.size(loss.policy):
         raise NetworkError(
-            f"learning from reward needs one neuron in {loss.value!r} and an Input({net.size(loss.policy)}, 'currents') called "
+            f"learning from reward needs one neuron in {loss.value!r} and an Input({net.size(loss.policy)}, "
+            "'currents') called "
             f"{loss.dice!r}, whose Gumbel noise draws the choices"
         )
 
@@ -126,8 +136,8 @@ def check_reward(net, loss):
 def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), values=None):
     """Apply a local ``rule`` to ``net``; returns a :class:`Plan`.
 
-    ``trainable`` names more parameters to learn than the network marks, such as ``'rec.tau_mem'``. With ``values`` what a
-    filter needs to know of a readout, and a layered signal of delays, is taken from these, not from the network.
+    ``trainable`` names more parameters to learn than the network marks, such as ``'rec.tau_mem'``. With ``values``
+    what a filter needs to know of a readout, and a layered signal of delays, is taken from these, not from the network.
 
     Raises
     ------
@@ -150,7 +160,9 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
             )
     names = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable]) if not name.endswith(".weight")]
     if names and rule.update != "trial" and not rule.taught:
-        raise UnsupportedError(f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'")
+        raise UnsupportedError(
+            f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'"
+        )
     parameters = {n: tuple(k for owner, k in names if owner == n) for n in net.populations}
     delays = {owner for owner, k in names if k == "delay" and owner in net.projections}
     check_trainable(net, rule, parameters, delays)
@@ -158,7 +170,9 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     made = Plan(rule, loss, optimiser, readouts, signals=signals, parameters=parameters, batch=batch)
     learned = set(made.learned)
     for path in learned - {p.name for p in net.plastic}:
-        raise UnsupportedError(f"projection {path!r}: feedback learns beside forward weights that do; make them plastic")
+        raise UnsupportedError(
+            f"projection {path!r}: feedback learns beside forward weights that do; make them plastic"
+        )
     synapses, late = {}, {}
     for p in net.plastic:
         eligibility = rule.eligibility.of(net, p)
@@ -180,9 +194,10 @@ def with_numbers(net, values):
     nodes, projections = dict(net.nodes), []
     for name, population in net.populations.items():
         found = {
-            k: Quantity(v, dim=population.model.dimensions[k]) for k, v in values.parameters[name].items()
+            k: Quantity(v, dim=population.model.dimensions[k])
+            for k, v in values.parameters[name].items()
             if not np.array_equal(v, population.values[k])
-        }  # fmt: skip
+        }
         bounds = {k: widened(pair, found[k]) if k in found else pair for k, pair in population.trainable.items()}
         nodes[name] = replace(population, parameters={**population.parameters, **found}, trainable=bounds)
     for p in net.projections.values():
@@ -206,27 +221,33 @@ def check_trainable(net, rule, parameters, delays):
         raise UnsupportedError(f"{rule.name} has no trace of the delay of {min(delays)!r}; use eprop() or bptt()")
     fixed = delays - {p.name for p in net.plastic}
     if fixed:
-        raise UnsupportedError(f"projection {min(fixed)!r}: its delay learns beside its weights; make it plastic, or use bptt()")
+        raise UnsupportedError(
+            f"projection {min(fixed)!r}: its delay learns beside its weights; make it plastic, or use bptt()"
+        )
     derived = isinstance(rule.eligibility, Derived) and rule.eligibility.memory
     for name, learned in parameters.items():
         silent = sorted(set(learned) - set(net.nodes[name].model.mismatch)) if rule.taught else ()
         if silent:
             raise UnsupportedError(
-                f"{name}.{silent[0]}: {net.nodes[name].model.name} does not say what its parameter learns from; give the model "
+                f"{name}.{silent[0]}: {net.nodes[name].model.name} does not say what its parameter learns from; give "
+                "the model "
                 f"mismatch={{{silent[0]!r}: Mismatch(...)}}, or use bptt()"
             )
         if learned and not derived and not rule.taught:
             raise UnsupportedError(f"{rule.name} has no trace of {name}.{learned[0]}; use eprop(), ottt() or bptt()")
         incoming = any(p.post == name for p in net.plastic)
         if learned and not incoming and not net.nodes[name].trainable:
-            raise UnsupportedError(f"nothing that {name!r} receives learns; mark {learned[0]!r} as trainable in its Population")
+            raise UnsupportedError(
+                f"nothing that {name!r} receives learns; mark {learned[0]!r} as trainable in its Population"
+            )
 
 
 def check_branching(loss, rule, form="adjoint"):
     """Raise where a rule does not see the spikes of whole populations."""
     if loss.branching and (rule.local or form != "adjoint"):
         raise UnsupportedError(
-            f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in the next "
+            f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in "
+            "the next "
             "step; use bptt(), or a loss without branching()"
         )
 
@@ -235,11 +256,13 @@ def check_steps(rule, loss, batch):
     """Raise where weights cannot change within a trial."""
     if loss.regulariser and not loss.regulariser.window:
         raise UnsupportedError(
-            f"{rule.name} with update={rule.update!r} cannot regularise the rate of a trial, which is known at its end; use "
+            f"{rule.name} with update={rule.update!r} cannot regularise the rate of a trial, which is known at its "
+            "end; use "
             "rate(..., window=500*ms), a running average, or update='trial'"
         )
     if batch > 1:
         raise UnsupportedError(
-            f"{rule.name} with update={rule.update!r} changes weights within a trial, so trials one after the other cannot share an "
+            f"{rule.name} with update={rule.update!r} changes weights within a trial, so trials one after the other "
+            "cannot share an "
             f"update; use batch=1, not {batch}, or backend='torch', where a batch is presented side by side"
         )

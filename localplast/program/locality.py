@@ -1,11 +1,11 @@
 """Is a rule local? What every synapse reads and stores, and what none may read.
 
-A synapse may read what it stores itself, the traces of its presynaptic neuron, the variables of its postsynaptic neuron,
-constants, and one third factor: the learning signal ``L`` of its postsynaptic neuron (at a readout: its ``error``; where
-compartments learn from each other: the ``mismatch`` of the compartment). A neuron
+A synapse may read what it stores itself, the traces of its presynaptic neuron, the variables of its postsynaptic
+neuron, constants, and one third factor: the learning signal ``L`` of its postsynaptic neuron (at a readout: its
+``error``; where compartments learn from each other: the ``mismatch`` of the compartment). A neuron
 may read its own state and ``L``. A learning signal may carry errors and signals of the populations that it names.
-:func:`audit` walks the programs of a :class:`~localplast.program.learn.Plan` and lists what breaks this; the text that Brian2 then runs
-is audited by :mod:`localplast.backends.brian2.audit`.
+:func:`audit` walks the programs of a :class:`~localplast.program.learn.Plan` and lists what breaks this; the text
+that Brian2 then runs is audited by :mod:`localplast.backends.brian2.audit`.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ class Reads:
     Attributes
     ----------
     own, pre, post, third : tuple of str
-        The synapse's own state, traces of its presynaptic neuron, variables of its postsynaptic neuron, the third factor.
+        The synapse's own state, traces of its presynaptic neuron, variables of its postsynaptic neuron, the third
+        factor.
     constants : tuple of str
         Numbers that are the same for all synapses.
     foreign : tuple of str
@@ -132,7 +133,9 @@ def constants_of(population):
 
 
 def neuron_scope(plan, net, name):
-    """What a neuron of population ``name`` knows at each slot of a step, as ``{slot: names}``, and all of it as ``'all'``."""
+    """What a neuron of population ``name`` knows at each slot of a step, as ``{slot: names}``, and all of it as
+    ``'all'``.
+    """
     population, neuron = net.nodes[name], plan.neurons[name]
     step, (shared, differing) = lower(population.model), constants_of(population)
     base = {*step.state, *step.inputs, *shared, *differing, "not_refractory", *population.model.subexpressions}
@@ -171,14 +174,18 @@ def domains(plan, net, p):
 
 
 def synapse_statements(plan, p):
-    """Everything that a synapse computes: its program, the rate regulariser, the optimiser; as ``(name, names read)``."""
+    """Everything that a synapse computes: its program, the rate regulariser, the optimiser; as
+    ``(name, names read)``.
+    """
     synapse = plan.synapses[p.name]
     found = [(name, symbols(e)) for name, e in synapse.program]
     if synapse.regularised:
         found.append(("gradient", {"gradient", "spike_count", "elig_sum"}))
     if plan.optimiser:
         renamed = {"g": "gradient", "k": "updates"}
-        found += [(name, {renamed.get(n, n) for n in symbols(e)}) for name, e in plan.optimiser.program(projection=p.name)]
+        found += [
+            (name, {renamed.get(n, n) for n in symbols(e)}) for name, e in plan.optimiser.program(projection=p.name)
+        ]
     return found
 
 
@@ -201,10 +208,14 @@ def storage(plan, net, projection):
     neurons = [n for n, _ in synapse.eligibility.pre] + [n for slot in SLOTS for n, _ in getattr(neuron, slot)]
     hidden = set() if plan.rule.taught else {"L"} if p.post in plan.signals else {"error"}
     return Storage(
-        synapse=synapse.state, sums=synapse.sums, optimiser=tuple(plan.optimiser.state) if plan.optimiser else (),
-        feedback=("B",) if synapse.learned else (), pre=pre, post=post,
+        synapse=synapse.state,
+        sums=synapse.sums,
+        optimiser=tuple(plan.optimiser.state) if plan.optimiser else (),
+        feedback=("B",) if synapse.learned else (),
+        pre=pre,
+        post=post,
         working=tuple(dict.fromkeys(n for n in (*neurons, *sorted(hidden)) if n not in {*pre, *kept})),
-    )  # fmt: skip
+    )
 
 
 def of_parameter(plan, name, variable):
@@ -216,7 +227,9 @@ def of_parameter(plan, name, variable):
 
 
 def audit(plan, net):
-    """Walk every statement of ``plan`` and every term of its signals; returns an :class:`Audit`, ``.check()`` raises."""
+    """Walk every statement of ``plan`` and every term of its signals; returns an :class:`Audit`, ``.check()``
+    raises.
+    """
     violations = [v for name in plan.synapses for v in synapse_violations(plan, net, net.projections[name])]
     violations += [v for name in plan.neurons for v in neuron_violations(plan, net, name)]
     violations += signal_violations(plan, net)
@@ -244,7 +257,11 @@ def neuron_violations(plan, net, name):
         later = {n for n, _ in program}
         for target, expression in program:
             for n in sorted(symbols(expression) - known - written):
-                if n in later or n in {"z", "L", "error"} or any(n in dict(getattr(plan.neurons[name], s)) for s in SLOTS):
+                if (
+                    n in later
+                    or n in {"z", "L", "error"}
+                    or any(n in dict(getattr(plan.neurons[name], s)) for s in SLOTS)
+                ):
                     why = "which is not known yet at that moment of the step: a value of the future"
                 else:
                     why = blame(net, plan, n)
@@ -282,7 +299,10 @@ def signal_violations(plan, net):
                 yield f"{title}: it carries {term.variable!r} of {term.source!r}, which that population does not send"
             elif term.source not in ready:
                 yield f"{title}: it needs the signal of {term.source!r}, which is not known yet: a value of the future"
-            if term.path is not None and (net.projections[term.path].pre, net.projections[term.path].post) != (name, term.source):
+            if term.path is not None and (net.projections[term.path].pre, net.projections[term.path].post) != (
+                name,
+                term.source,
+            ):
                 yield f"{title}: {term.path!r} does not lead from {name!r} to {term.source!r}"
         if signal.lag < 0:
             yield f"learning signal of {name!r}: it is {-signal.lag} steps early, a value of the future"
@@ -321,7 +341,11 @@ def notes(plan, net):
                 yield f"{name} hears the targets of {term.source}, not its error"
     if plan.loss.regulariser:
         running = getattr(plan.loss.regulariser, "window", None)
-        what = "running rate of the postsynaptic neuron" if running else "spike count of the postsynaptic neuron, at the end of a trial"
+        what = (
+            "running rate of the postsynaptic neuron"
+            if running
+            else "spike count of the postsynaptic neuron, at the end of a trial"
+        )
         yield f"the rate regulariser reads the {what}"
     if reward_signal(plan):
         yield "all synapses hear one temporal difference error, td, as they would a neuromodulator"

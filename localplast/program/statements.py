@@ -1,4 +1,6 @@
-"""The programs of a rule on one network: from eligibility, filter and signal to the statements of neurons and synapses."""
+"""The programs of a rule on one network: from eligibility, filter and signal to the statements of neurons and
+synapses.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -12,9 +14,16 @@ from localplast.learning.sensitivity import sensitivity
 from localplast.task.loss import Reward, of_trials
 
 __all__ = [
-    "NeuronPlan", "SynapsePlan", "between_steps", "hidden_plan", "mismatch_plan", "neuron_plan", "postponed",
-    "readout_plan", "with_delay",
-]  # fmt: skip
+    "NeuronPlan",
+    "SynapsePlan",
+    "between_steps",
+    "hidden_plan",
+    "mismatch_plan",
+    "neuron_plan",
+    "postponed",
+    "readout_plan",
+    "with_delay",
+]
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,8 @@ class NeuronPlan:
     shift : program
         First of all in a step: late copies of what the past step left behind.
     before, after, before_reset : program
-        Before the integration, after it, and after transmission (:class:`~localplast.learning.eligibility.Eligibility`).
+        Before the integration, after it, and after transmission
+        (:class:`~localplast.learning.eligibility.Eligibility`).
     end : program
         Once the learning signal is known: what it passes on.
     """
@@ -88,7 +98,11 @@ def running(net, loss, end=""):
         return [], [], 0
     keep, slow = fading_of(net, loss.regulariser.window), symbol(f"elig_slow{end}")
     program = [(f"elig_slow{end}", keep * slow + (1 - keep) * symbol(f"elig{end}"))]
-    return program, [f"elig_slow{end}"], loss.regulariser.strength * (symbol("activity") - loss.regulariser.target) * slow
+    return (
+        program,
+        [f"elig_slow{end}"],
+        loss.regulariser.strength * (symbol("activity") - loss.regulariser.target) * slow,
+    )
 
 
 def fading_of(net, window):
@@ -105,7 +119,10 @@ def summed(loss, product, end="", extra=0):
     if not isinstance(loss, Reward):
         return [(f"gradient{end}", gradient + product + extra)], []
     fading = symbol(f"fading{end}")
-    return [(f"gradient{end}", gradient + symbol("td") * fading + extra), (f"fading{end}", loss.discount * fading + product)], [f"fading{end}"]
+    return [
+        (f"gradient{end}", gradient + symbol("td") * fading + extra),
+        (f"fading{end}", loss.discount * fading + product),
+    ], [f"fading{end}"]
 
 
 def readout_plan(eligibility, loss, learned):
@@ -116,7 +133,9 @@ def readout_plan(eligibility, loss, learned):
 def mismatch_plan(eligibility, p):
     """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
     product = symbol(f"mismatch_{p.target}") * symbol("elig")
-    return SynapsePlan(eligibility, (*eligibility.synapse, ("gradient", symbol("gradient") - product)), eligibility.state)
+    return SynapsePlan(
+        eligibility, (*eligibility.synapse, ("gradient", symbol("gradient") - product)), eligibility.state
+    )
 
 
 def hidden_plan(net, rule, eligibility, signal, loss, learned):
@@ -144,8 +163,8 @@ def with_delay(plan):
     """``plan`` with the gradient of the delay beside that of the weight.
 
     A delay that grows by one step replaces what arrives now by what arrived a step ago: the traces are those of the
-    weight, driven by the difference of the two, times the weight (forward in time; for a current-based neuron it is minus
-    the slope of the postsynaptic potential).
+    weight, driven by the difference of the two, times the weight (forward in time; for a current-based neuron it is
+    minus the slope of the postsynaptic potential).
     """
     eligibility, arrived = plan.eligibility, symbol("arrived")
     own = {name for name, _ in (*eligibility.pre, *plan.program)}
@@ -164,16 +183,19 @@ def with_delay(plan):
     (pre if eligibility.arrives == "pre" else program).append(("past_arrived", arrived))
     state = [f"drift_{name}" for name in plan.state] + ([] if eligibility.arrives == "pre" else ["past_arrived"])
     return replace(
-        plan, eligibility=replace(eligibility, pre=(*eligibility.pre, *pre)), program=(*plan.program, *program),
-        state=(*plan.state, *state), sums=("gradient", "gradient_delay"),
-    )  # fmt: skip
+        plan,
+        eligibility=replace(eligibility, pre=(*eligibility.pre, *pre)),
+        program=(*plan.program, *program),
+        state=(*plan.state, *state),
+        sums=("gradient", "gradient_delay"),
+    )
 
 
 def between_steps(plan):
     """``plan`` for a delay between two steps: of what arrives the share ``fraction`` comes one step late.
 
-    ``arrived`` is then what has come in time, and ``past_arrived`` that of a step ago. The traces of the delay stay as they are:
-    their slope, ``past_arrived - arrived``, is that of the linear interpolation in Torch.
+    ``arrived`` is then what has come in time, and ``past_arrived`` that of a step ago. The traces of the delay stay
+    as they are: their slope, ``past_arrived - arrived``, is that of the linear interpolation in Torch.
     """
     arrived, past = symbol("arrived"), symbol("past_arrived")
     shares = {arrived: arrived + symbol("fraction") * (past - arrived)}
@@ -204,7 +226,8 @@ def shared_smoothing(net, rule, signal):
         path = next((net.projections[t.path] for t in signal.terms if t.source == other and t.path), None)
         if rule.filter.of(net, other, path) != found:
             raise UnsupportedError(
-                f"readouts {signal.readout!r} and {other!r} remember spikes differently, so that {rule.name} would need a trace for "
+                f"readouts {signal.readout!r} and {other!r} remember spikes differently, so that {rule.name} would "
+                "need a trace for "
                 "each; give them the same time constants"
             )
     return found
@@ -232,8 +255,8 @@ def postponed(eligibility, lag):
 def delay_elig(eligibility, lag):
     """``(eligibility, program, value)``: the eligibility of ``lag`` steps ago.
 
-    Where it is a product of a presynaptic and a postsynaptic factor, the neurons delay their factors; else every synapse
-    keeps as many past values.
+    Where it is a product of a presynaptic and a postsynaptic factor, the neurons delay their factors; else every
+    synapse keeps as many past values.
     """
     if not separable(eligibility):
         return eligibility, copies("elig", lag), symbol(f"late{lag}_elig")
@@ -245,7 +268,9 @@ def delay_elig(eligibility, lag):
 
 
 def neuron_plan(net, made, name, synapses, shift):
-    """Programs of all plastic projections onto ``name``, each variable once, what its signal passes on, its parameters."""
+    """Programs of all plastic projections onto ``name``, each variable once, what its signal passes on, its
+    parameters.
+    """
     signals, merged = made.signals, {where: {} for where in ("before", "after", "before_reset")}
     for p in net.plastic:
         if p.post == name:
@@ -254,8 +279,14 @@ def neuron_plan(net, made, name, synapses, shift):
     own = {n: e for p in net.plastic if p.post == name for n, e in synapses[p.name].eligibility.end}
     shift, end = dict(shift), list(own.items())
     lag = signals[name].lag if name in signals else 0
-    for target in sorted({t.variable[6:] for s in signals.values() for t in s.terms
-                          if t.source == name and t.variable.startswith("delta_")}):  # fmt: skip
+    for target in sorted(
+        {
+            t.variable[6:]
+            for s in signals.values()
+            for t in s.terms
+            if t.source == name and t.variable.startswith("delta_")
+        }
+    ):
         before, after = credit(net, name, target)
         merged["before"].update(before)
         merged["after"].update(after)
@@ -300,5 +331,3 @@ def parameter_program(net, made, name, parameter, found):
     if of_trials(made.loss):
         program.append((f"elig_sum_{parameter}", symbol(f"elig_sum_{parameter}") + elig))
     return program
-
-

@@ -1,4 +1,6 @@
-"""Learning rules: every public function here makes a Rule. One file each; rules that differ in one part share a file."""
+"""Learning rules: every public function here makes a Rule. One file each; rules that differ in one part share a
+file.
+"""
 
 from localplast.learning.rule import feedback_alignment as feedback_alignment
 from localplast.rules.bptt import bptt as bptt
@@ -17,6 +19,19 @@ from localplast.rules.spatial import sltt as sltt
 from localplast.rules.superspike import superspike as superspike
 
 __all__ = [
-    "bptt", "decolle", "dendritic", "dfa", "drtp", "eprop", "erbp", "es_d_rtrl", "feedback_alignment", "ostl", "ottt", "rtrl", "s_tllr",
-    "sltt", "superspike",
-]  # fmt: skip
+    "bptt",
+    "decolle",
+    "dendritic",
+    "dfa",
+    "drtp",
+    "eprop",
+    "erbp",
+    "es_d_rtrl",
+    "feedback_alignment",
+    "ostl",
+    "ottt",
+    "rtrl",
+    "s_tllr",
+    "sltt",
+    "superspike",
+]

@@ -25,7 +25,11 @@ def decolle(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424, eqs. 5-9.
     """
     return Rule(
-        "DECOLLE", True, frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
-        eligibility=Derived(adaptation=False), signal=Broadcast(feedback, feedback_std), update=update,
+        "DECOLLE",
+        True,
+        frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
+        eligibility=Derived(adaptation=False),
+        signal=Broadcast(feedback, feedback_std),
+        update=update,
         reference="Kaiser et al. 2020, Front Neurosci 14:424",
-    )  # fmt: skip
+    )

@@ -18,15 +18,21 @@ __all__ = ["Predicted", "dendritic"]
 
 @dataclass(frozen=True)
 class Predicted:
-    """The eligibility that the :class:`~localplast.neuron.mismatch.Mismatch` of the target names: how a weight moves the prediction."""
+    """The eligibility that the :class:`~localplast.neuron.mismatch.Mismatch` of the target names: how a weight moves
+    the prediction.
+    """
 
     def of(self, net, projection):
-        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection, whose ``end`` computes the mismatch."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection, whose ``end`` computes the
+        mismatch.
+        """
         model = net.nodes[projection.post].model
         if projection.target not in model.mismatch:
             raise UnsupportedError(
-                f"projection {projection.name!r} lands on {projection.target!r} of {model.name}, which has no mismatch to learn "
-                f"from (it has {sorted(model.mismatch) or 'none'}); mark the projection plastic=False, or give the model "
+                f"projection {projection.name!r} lands on {projection.target!r} of {model.name}, which has no mismatch "
+                "to learn "
+                f"from (it has {sorted(model.mismatch) or 'none'}); mark the projection plastic=False, or give the "
+                "model "
                 f"mismatch={{{projection.target!r}: Mismatch(...)}}"
             )
         found = model.mismatch[projection.target]
@@ -47,7 +53,9 @@ def of_source(net, p, found, error):
             f"it has {sorted(known) or 'none'}"
         )
     if net.delay_steps(p).any() or p.delay is not None and p.delay.trainable:
-        raise UnsupportedError(f"projection {p.name!r}: what a synapse learns from its presynaptic neuron has no delay; remove the delay")
+        raise UnsupportedError(
+            f"projection {p.name!r}: what a synapse learns from its presynaptic neuron has no delay; remove the delay"
+        )
     return Eligibility((), (), (), (), (("elig", ARRIVED),), (), ARRIVED, "pre", end=error, source=found.pre)
 
 
@@ -91,11 +99,12 @@ class Prediction(Derivation):
 def dendritic(*, update="step"):
     """``dw_ij/dt = rate * error_j * e_ij``: every compartment learns to predict, from its own neuron alone, always on.
 
-    What the error of a compartment is, and what the synapse remembers, says the model (``NeuronModel(mismatch=...)``): the gap
-    between the rate of the soma and what the dendrite alone would make of it (Urbanczik & Senn 2014, Neuron 81:521, eq. 2), an
-    apical potential away from rest (Sacramento et al. 2018, NeurIPS, eqs. 7-9), bursts beyond their expected number (Payeur et
-    al. 2021, Nat Neurosci 24:1010, eq. 1), the error of a prospective neuron (Haider et al. 2021, NeurIPS, eq. 7). Parameters
-    learn from errors of their own. The loss is reported and not used. Inputs of a teacher are heard.
+    What the error of a compartment is, and what the synapse remembers, says the model
+    (``NeuronModel(mismatch=...)``): the gap between the rate of the soma and what the dendrite alone would make of it
+    (Urbanczik & Senn 2014, Neuron 81:521, eq. 2), an apical potential away from rest (Sacramento et al. 2018,
+    NeurIPS, eqs. 7-9), bursts beyond their expected number (Payeur et al. 2021, Nat Neurosci 24:1010, eq. 1), the
+    error of a prospective neuron (Haider et al. 2021, NeurIPS, eq. 7). Parameters learn from errors of their own. The
+    loss is reported and not used. Inputs of a teacher are heard.
 
     Other arguments
     ---------------
@@ -103,6 +112,11 @@ def dendritic(*, update="step"):
         ``'step'``, ``'trial'`` or a time.
     """
     return Rule(
-        "dendritic", True, eligibility=Predicted(), filter=Immediate(), signal=Own(), update=update,
+        "dendritic",
+        True,
+        eligibility=Predicted(),
+        filter=Immediate(),
+        signal=Own(),
+        update=update,
         reference="Urbanczik & Senn 2014, Neuron 81:521; Sacramento et al. 2018, NeurIPS",
-    )  # fmt: skip
+    )

@@ -21,15 +21,22 @@ def dfa(*, feedback="random", feedback_std=1.0, update="trial"):
     update : str or Quantity
     """
     return Rule(
-        "DFA", True, CUT, Derived(adaptation=False), Immediate(), Broadcast(feedback, feedback_std), update, "Nokland 2016, NeurIPS 29"
+        "DFA",
+        True,
+        CUT,
+        Derived(adaptation=False),
+        Immediate(),
+        Broadcast(feedback, feedback_std),
+        update,
+        "Nokland 2016, NeurIPS 29",
     )
 
 
 def drtp(*, feedback_std=1.0, update="trial"):
     """Direct random target projection: as :func:`dfa`, with the target in place of the error.
 
-    ``delta_j = -psi_j sum_k B_jk y*_k``: layers need not wait for the output. Frenkel, Lefebvre & Bol 2021, Front Neurosci
-    15:629892. The readout itself learns from its error.
+    ``delta_j = -psi_j sum_k B_jk y*_k``: layers need not wait for the output. Frenkel, Lefebvre & Bol 2021, Front
+    Neurosci 15:629892. The readout itself learns from its error.
 
     Other arguments
     ---------------
@@ -45,9 +52,10 @@ def drtp(*, feedback_std=1.0, update="trial"):
 def erbp(*, feedback_std=1.0, update="trial"):
     """Event-driven random backpropagation: a presynaptic spike moves the weight by the error its target has heard.
 
-    ``dw_ij = -rate * psi_j(t) sum_k B_jk error_k(t)`` in the step in which a spike of i moves j, and no other: no trace. Give the neurons
-    ``surrogate=boxcar(...)``, the window of the published rule, and the network a leaky readout, whose error is then the
-    low-passed difference of prediction and label that the error neurons hold. Neftci et al. 2017, Front Neurosci 11:324.
+    ``dw_ij = -rate * psi_j(t) sum_k B_jk error_k(t)`` in the step in which a spike of i moves j, and no other: no
+    trace. Give the neurons ``surrogate=boxcar(...)``, the window of the published rule, and the network a leaky
+    readout, whose error is then the low-passed difference of prediction and label that the error neurons hold. Neftci
+    et al. 2017, Front Neurosci 11:324.
 
     Other arguments
     ---------------
@@ -57,4 +65,6 @@ def erbp(*, feedback_std=1.0, update="trial"):
     """
     signal = Broadcast("random", feedback_std)
     reference = "Neftci et al. 2017, Front Neurosci 11:324"
-    return Rule("eRBP", True, CUT | {"leak"}, Derived(adaptation=False, memory=False), Immediate(), signal, update, reference)
+    return Rule(
+        "eRBP", True, CUT | {"leak"}, Derived(adaptation=False, memory=False), Immediate(), signal, update, reference
+    )

@@ -1,4 +1,6 @@
-"""e-prop: eligibility traces derived from the neuron, smoothed as the readout does, times a broadcast learning signal."""
+"""e-prop: eligibility traces derived from the neuron, smoothed as the readout does, times a broadcast learning
+signal.
+"""
 
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, LowPass
@@ -14,8 +16,8 @@ def eprop(
     """``dE/dw_ij ~ sum_t L_j(t) filter(elig_ij)(t)``, ``L_j = sum_k B_jk dE/dy_k``.
 
     Equal to BPTT with the edges ``recurrent``, ``feedforward`` and ``reset`` cut: what a neuron's spikes do to other
-    neurons is ignored, what they do to its own adaptation is kept. With ``kappa``, or with ``wiped=False`` where a reset
-    overwrites, no cut of BPTT gives the same.
+    neurons is ignored, what they do to its own adaptation is kept. With ``kappa``, or with ``wiped=False`` where a
+    reset overwrites, no cut of BPTT gives the same.
 
     Other arguments
     ---------------
@@ -31,7 +33,8 @@ def eprop(
     wiped : bool
         A reset to a value (``v = v_reset``) ends the trace of the membrane. False: the trace goes on through it.
     kappa : float or Quantity, optional
-        Smooth the eligibility by this factor per step, or with this time constant; default: as the readout remembers a spike.
+        Smooth the eligibility by this factor per step, or with this time constant; default: as the readout remembers
+        a spike.
     update : str or Quantity
         ``'trial'``, ``'step'`` or a time.
 
@@ -39,8 +42,12 @@ def eprop(
     """
     eligibility = Derived(reset=reset, adaptation=adaptation, wiped=wiped)
     return Rule(
-        "e-prop", True, frozenset({"recurrent", "feedforward"} | ({"reset", "adaptation"} - eligibility.keep)),
-        eligibility=eligibility, filter=AsReadout() if kappa is None else LowPass(kappa),
-        signal=Broadcast(feedback, feedback_std), update=update,
+        "e-prop",
+        True,
+        frozenset({"recurrent", "feedforward"} | ({"reset", "adaptation"} - eligibility.keep)),
+        eligibility=eligibility,
+        filter=AsReadout() if kappa is None else LowPass(kappa),
+        signal=Broadcast(feedback, feedback_std),
+        update=update,
         reference="Bellec et al. 2020, Nat Commun 11:3625",
-    )  # fmt: skip
+    )

@@ -19,9 +19,9 @@ __all__ = ["Factorised", "TwoTraces", "es_d_rtrl", "s_tllr"]
 class TwoTraces:
     """``elig_ij = a_pre*psi_j*pre_i + a_post*post_j*arrived_i``: what came before a response, and what comes after it.
 
-    ``pre_i`` is a trace of presynaptic spikes, ``post_j`` one of the psi of strictly earlier steps. A spike counts at the
-    step in which it first moves the spike argument x: one step after it has arrived. psi stands for ``psi dx/ds``, the
-    effect of what arrived one step ago, as in :class:`~localplast.learning.signal.Layered`.
+    ``pre_i`` is a trace of presynaptic spikes, ``post_j`` one of the psi of strictly earlier steps. A spike counts at
+    the step in which it first moves the spike argument x: one step after it has arrived. psi stands for
+    ``psi dx/ds``, the effect of what arrived one step ago, as in :class:`~localplast.learning.signal.Layered`.
 
     Parameters
     ----------
@@ -40,7 +40,9 @@ class TwoTraces:
         check_decays(lam_pre=self.lam_pre, lam_post=self.lam_post)
 
     def of(self, net, projection):
-        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its
+        equations.
+        """
         derived = Derived(adaptation=False).of(net, projection)
         target = projection.target
         if not net.nodes[projection.post].model.spiking:
@@ -82,7 +84,9 @@ class Factorised:
         check_decays(decay=self.decay)
 
     def of(self, net, projection):
-        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its equations."""
+        """The :class:`~localplast.learning.eligibility.Eligibility` of one projection; onto a readout, that of its
+        equations.
+        """
         keep = Derived(reset=self.reset)
         derived = keep.of(net, projection)
         if not net.nodes[projection.post].model.spiking:
@@ -96,10 +100,15 @@ class Factorised:
         moved, kicked = found.jump_coefficients()
         if found.named["before_reset"]:
             raise UnsupportedError(
-                f"population {projection.post!r}: the jump of {found.model.name} after a spike depends on its state, which a "
+                f"population {projection.post!r}: the jump of {found.model.name} after a spike depends on its state, "
+                "which a "
                 "factor per neuron cannot follow; use reset=False, or ostl()"
             )
-        parts, target, a = found.components(update, spike, moved, kicked), projection.target, per_step(self.decay, net.dt)
+        parts, target, a = (
+            found.components(update, spike, moved, kicked),
+            projection.target,
+            per_step(self.decay, net.dt),
+        )
         old = {k: symbol(f"kept_{k}_{target}") for k in parts}
         new = {k: symbol(f"eps_f_{k}_{target}") for k in parts}
         effect = PSI * sympy.Add(*[spike[k] * new[k] for k in parts if k in spike])
@@ -111,7 +120,8 @@ class Factorised:
             before=found.program("before", found.jacobian_program),
             after=(
                 *((new[k].name, a * passed[k] + (1 - a) * update.get((k, target), 0)) for k in parts),
-                *found.surrogate(), *found.program("after"),
+                *found.surrogate(),
+                *found.program("after"),
                 *((old[k].name, (left[k] + kicked.get(k, 0) * effect).subs(spiked)) for k in parts),
             ),
             before_reset=(),
@@ -120,7 +130,7 @@ class Factorised:
             state=(),
             value=value,
             arrives="pre",
-        )  # fmt: skip
+        )
 
     def spiked(self, found):
         """Whether the neuron spikes in this step, from its spike argument."""
@@ -131,25 +141,36 @@ class Factorised:
 
 def raise_shared(projection, what):
     raise UnsupportedError(
-        f"projection {projection.name!r}: {what} needs spikes that reach all targets at once; use axonal delays, or none"
+        f"projection {projection.name!r}: {what} needs spikes that reach all targets at once; use axonal delays, or "
+        "none"
     )
 
 
 def s_tllr(
-    *, lam_pre=0.75, lam_post=0.2, a_pre=1.0, a_post=-1.0, feedback="symmetric", feedback_std=1.0, direct=False, update="trial"
+    *,
+    lam_pre=0.75,
+    lam_post=0.2,
+    a_pre=1.0,
+    a_post=-1.0,
+    feedback="symmetric",
+    feedback_std=1.0,
+    direct=False,
+    update="trial",
 ):
     """S-TLLR, after spike-timing-dependent plasticity: causal and non-causal order both count.
 
-    ``dw_ij = sum_t L_j [ a_pre*psi_j*pre_i + a_post*post_j*x_i ]`` with ``pre_i = lam_pre*pre_i + x_i`` and, of strictly
-    earlier steps, ``post_j = lam_post*post_j + psi_j``. The learning signal comes from layer to layer within the moment, or
-    straight from the readout. For a LIF neuron ``a_post = 0`` and ``lam_pre = exp(-dt/tau_mem)`` is :func:`ottt`. Learning in
-    the last steps of a trial only, as published, is a matter of the loss: ``Trials(..., weight=...)``.
+    ``dw_ij = sum_t L_j [ a_pre*psi_j*pre_i + a_post*post_j*x_i ]`` with ``pre_i = lam_pre*pre_i + x_i`` and, of
+    strictly earlier steps, ``post_j = lam_post*post_j + psi_j``. The learning signal comes from layer to layer within
+    the moment, or straight from the readout. For a LIF neuron ``a_post = 0`` and ``lam_pre = exp(-dt/tau_mem)`` is
+    :func:`ottt`. Learning in the last steps of a trial only, as published, is a matter of the loss:
+    ``Trials(..., weight=...)``.
 
     Other arguments
     ---------------
     lam_pre, lam_post : float or Quantity
-        Decay of the traces, a factor per step or a time constant. Published (lam_post, lam_pre, a_post, a_pre): DVS gesture
-        (0.2, 0.75, -1, 1), CIFAR10-DVS (0.2, 0.5, -1, 1), SHD (0.5, 1, 1, 1), with the surrogate ``1/(100|x| + 1)^2``.
+        Decay of the traces, a factor per step or a time constant. Published (lam_post, lam_pre, a_post, a_pre): DVS
+        gesture (0.2, 0.75, -1, 1), CIFAR10-DVS (0.2, 0.5, -1, 1), SHD (0.5, 1, 1, 1), with the surrogate
+        ``1/(100|x| + 1)^2``.
     a_pre, a_post : float
     feedback, feedback_std : as for :func:`~localplast.learning.rule.feedback_alignment`
     direct : bool
@@ -160,18 +181,24 @@ def s_tllr(
     """
     signal = (Broadcast if direct else Layered)(feedback, feedback_std)
     return Rule(
-        "S-TLLR", True, frozenset({"recurrent", "reset", "adaptation", "leak", "readout"}),
-        TwoTraces(lam_pre, lam_post, a_pre, a_post), Immediate(), signal, update, "Apolinario & Roy 2025, TMLR",
-    )  # fmt: skip
+        "S-TLLR",
+        True,
+        frozenset({"recurrent", "reset", "adaptation", "leak", "readout"}),
+        TwoTraces(lam_pre, lam_post, a_pre, a_post),
+        Immediate(),
+        signal,
+        update,
+        "Apolinario & Roy 2025, TMLR",
+    )
 
 
 def es_d_rtrl(*, decay=0.9, reset=True, feedback="symmetric", feedback_std=1.0, update="trial"):
     """ES-D-RTRL: the traces of D-RTRL (:func:`ostl`) as a product of two exponentially smoothed vectors.
 
-    ``eps_ij ~ eps_f_j eps_x_i`` with ``eps_x = decay*eps_x + x`` and ``eps_f = decay*D eps_f + (1 - decay)*D_f``: ``D`` is how
-    the neuron's state follows its state one step earlier, ``D_f`` how it follows what arrives. Where the neuron has several
-    states, ``eps_f`` has as many components and ``D`` is their Jacobian. BrainTrace's code also divides ``eps_f`` by
-    ``1 - decay**t``; that is left out, as in the paper.
+    ``eps_ij ~ eps_f_j eps_x_i`` with ``eps_x = decay*eps_x + x`` and ``eps_f = decay*D eps_f + (1 - decay)*D_f``:
+    ``D`` is how the neuron's state follows its state one step earlier, ``D_f`` how it follows what arrives. Where the
+    neuron has several states, ``eps_f`` has as many components and ``D`` is their Jacobian. BrainTrace's code also
+    divides ``eps_f`` by ``1 - decay**t``; that is left out, as in the paper.
 
     Other arguments
     ---------------
@@ -185,6 +212,12 @@ def es_d_rtrl(*, decay=0.9, reset=True, feedback="symmetric", feedback_std=1.0, 
     Wang et al. 2026, Nat Commun 17:1745.
     """
     return Rule(
-        "ES-D-RTRL", True, frozenset({"recurrent", "readout"} | (set() if reset else {"reset"})), Factorised(decay, reset),
-        Immediate(), Layered(feedback, feedback_std), update, "Wang et al. 2026, Nat Commun 17:1745",
-    )  # fmt: skip
+        "ES-D-RTRL",
+        True,
+        frozenset({"recurrent", "readout"} | (set() if reset else {"reset"})),
+        Factorised(decay, reset),
+        Immediate(),
+        Layered(feedback, feedback_std),
+        update,
+        "Wang et al. 2026, Nat Commun 17:1745",
+    )

@@ -8,8 +8,8 @@ __all__ = ["rtrl"]
 def rtrl(*, cut=()):
     """``dE/dp = sum_t dE/dy(t) dy(t)/dp``, where ``P = ds/dp`` obeys ``P' = F_s P + F_p`` from step to step.
 
-    Equal to ``bptt(cut=...)``. P holds every state of the network (spikes in flight included) times every parameter: memory
-    does not grow with the length of a trial, but with the third power of the number of neurons.
+    Equal to ``bptt(cut=...)``. P holds every state of the network (spikes in flight included) times every parameter:
+    memory does not grow with the length of a trial, but with the third power of the number of neurons.
 
     Parameters
     ----------

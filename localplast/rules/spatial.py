@@ -11,8 +11,8 @@ __all__ = ["ostl", "ottt", "sltt"]
 def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     """Online training through time: ``dw_ij = sum_t delta_j(t) a_i(t)``, ``a`` the trace of presynaptic spikes.
 
-    ``delta`` travels back from layer to layer without memory. For weights onto the last hidden layer it equals BPTT with
-    ``reset``, ``recurrent`` and the readout's memory cut; below, the leak of all layers above is cut too.
+    ``delta`` travels back from layer to layer without memory. For weights onto the last hidden layer it equals BPTT
+    with ``reset``, ``recurrent`` and the readout's memory cut; below, the leak of all layers above is cut too.
     Xiao et al. 2022, NeurIPS 35, eqs. 5-8.
 
     Other arguments
@@ -26,9 +26,10 @@ def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 def ostl(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     """Online spatio-temporal learning: a layer's own memory is followed exactly, that of all others is cut.
 
-    The eligibility follows leak, reset and adaptation of the neuron itself, the error travels back without memory. This is
-    also diagonal real-time recurrent learning (D-RTRL; Wang et al. 2026, Nat Commun 17:1745), whose diagonal is that of the
-    neuron's own step: BrainTrace leaves recurrent weights out of it, autapses too. Bohnstingl et al. 2022, IEEE Trans Neural Netw Learn Syst 34:8894.
+    The eligibility follows leak, reset and adaptation of the neuron itself, the error travels back without memory.
+    This is also diagonal real-time recurrent learning (D-RTRL; Wang et al. 2026, Nat Commun 17:1745), whose diagonal
+    is that of the neuron's own step: BrainTrace leaves recurrent weights out of it, autapses too. Bohnstingl et al.
+    2022, IEEE Trans Neural Netw Learn Syst 34:8894.
 
     Other arguments
     ---------------
@@ -52,5 +53,12 @@ def sltt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 
 
 def spatial(name, eligibility, feedback, feedback_std, update, reference):
-    cut = {"recurrent", "readout", *({"reset", "adaptation"} - eligibility.keep), *(() if eligibility.memory else ("leak",))}
-    return Rule(name, True, frozenset(cut), eligibility, Immediate(), Layered(feedback, feedback_std), update, reference)
+    cut = {
+        "recurrent",
+        "readout",
+        *({"reset", "adaptation"} - eligibility.keep),
+        *(() if eligibility.memory else ("leak",)),
+    }
+    return Rule(
+        name, True, frozenset(cut), eligibility, Immediate(), Layered(feedback, feedback_std), update, reference
+    )

@@ -12,8 +12,8 @@ def superspike(*, feedback="symmetric", feedback_std=1.0, update="trial"):
 
     For networks whose spiking outputs are compared with target spikes by a
     :func:`~localplast.models.van_rossum_readout`: its equations are ``a``, and the filter of the eligibility is derived
-    from them. ``P_i`` is the postsynaptic potential of a unit weight: reset and refractoriness are ignored. Output neurons
-    hear their own errors, hidden ones those of the output neurons, without their psi.
+    from them. ``P_i`` is the postsynaptic potential of a unit weight: reset and refractoriness are ignored. Output
+    neurons hear their own errors, hidden ones those of the output neurons, without their psi.
 
     Other arguments
     ---------------
@@ -31,7 +31,11 @@ def superspike(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     else:
         signal = Broadcast(feedback, feedback_std, judged=True)
     return Rule(
-        "SuperSpike", True, frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
-        eligibility=Derived(adaptation=False, free=True), signal=signal, update=update,
+        "SuperSpike",
+        True,
+        frozenset({"recurrent", "feedforward", "reset", "adaptation"}),
+        eligibility=Derived(adaptation=False, free=True),
+        signal=signal,
+        update=update,
         reference="Zenke & Ganguli 2018, Neural Comput 30:1514",
-    )  # fmt: skip
+    )

@@ -47,13 +47,42 @@ def rolls_dice(net, example):
 
 
 def fit(
-    net, task, values, request, backend, *, rule, optimiser, loss, batch, updates, test, test_every, seed, path, resume,
-    show, target, dtype, threads, device,
+    net,
+    task,
+    values,
+    request,
+    backend,
+    *,
+    rule,
+    optimiser,
+    loss,
+    batch,
+    updates,
+    test,
+    test_every,
+    seed,
+    path,
+    resume,
+    show,
+    target,
+    dtype,
+    threads,
+    device,
 ):
     """Let ``net`` learn ``task``; the arguments are those of :func:`localplast.run`."""
     options = dict(
-        loss=loss, backend=backend, batch=batch, updates=updates, test=test, test_every=test_every, seed=seed, target=target,
-        dtype=dtype, threads=threads, device=device, started=reached(path).done if resume else 0,
+        loss=loss,
+        backend=backend,
+        batch=batch,
+        updates=updates,
+        test=test,
+        test_every=test_every,
+        seed=seed,
+        target=target,
+        dtype=dtype,
+        threads=threads,
+        device=device,
+        started=reached(path).done if resume else 0,
         kept_every=list(request.weights.values()),
     )
     try:
@@ -70,8 +99,26 @@ class Fit:
     """One training run; :meth:`restart` reuses what was compiled for another seed."""
 
     def __init__(
-        self, net, task, values, rule, optimiser, *, loss=None, backend="brian2", batch=1, updates=1, test=0,
-        test_every=None, seed=0, target=None, dtype="float64", threads=1, device="cpu", kept_every=(), started=0,
+        self,
+        net,
+        task,
+        values,
+        rule,
+        optimiser,
+        *,
+        loss=None,
+        backend="brian2",
+        batch=1,
+        updates=1,
+        test=0,
+        test_every=None,
+        seed=0,
+        target=None,
+        dtype="float64",
+        threads=1,
+        device="cpu",
+        kept_every=(),
+        started=0,
     ):
         if backend == "brian2" and test:
             need_torch("testing a network that learns in Brian2")
@@ -93,12 +140,30 @@ class Fit:
         self.optimiser, self.values = optimiser, values
         options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
         self.learner = make_learner(
-            net, values, rule, self.loss, optimiser, example, backend=backend, updates_per_block=self.per_block, **options
+            net,
+            values,
+            rule,
+            self.loss,
+            optimiser,
+            example,
+            backend=backend,
+            updates_per_block=self.per_block,
+            **options,
         )
         self.judge = self.learner
-        if backend == "brian2" and test:  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+        if (
+            backend == "brian2" and test
+        ):  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             self.judge = make_learner(
-                net, values, bptt(cut={"spike"}), self.judged_loss, optimiser, example, backend="torch", updates_per_block=1, **options
+                net,
+                values,
+                bptt(cut={"spike"}),
+                self.judged_loss,
+                optimiser,
+                example,
+                backend="torch",
+                updates_per_block=1,
+                **options,
             )
         self.begin()
 
@@ -189,7 +254,9 @@ class Fit:
     def end(self, recorder, path):
         """Save a last time, with the last weights of those kept along the way, and mark the record as complete."""
         with deferred(), writing(path):
-            self.keep_along(recorder, [name for name in recorder.request.weights if recorder.last.get(name) != self.done])
+            self.keep_along(
+                recorder, [name for name in recorder.request.weights if recorder.last.get(name) != self.done]
+            )
             self.keep_place(recorder)
             self.save(recorder, path)
             recorder.close()
@@ -275,14 +342,17 @@ class Fit:
             recorder.set_learned(name, value)
 
     def open_record(self, request, path, resume, probed=None):
-        """The record to write into: a new one, or that of the run to go on with; the learner then stands where that does."""
+        """The record to write into: a new one, or that of the run to go on with; the learner then stands where that
+        does.
+        """
         self.identity = {**identity(self), "probes": probed} if path else None
         if path and resume and checkpoint_of(path).exists():
             return self.open_again(request, path)
         with writing(path):
             if path and begun(path) and resume:
                 raise LocalplastError(
-                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start anew at "
+                    f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start "
+                    "anew at "
                     "another path"
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
@@ -356,14 +426,17 @@ def regular(rows, request, done):
 
 def drawn_by(net, values, seed):
     """Whether ``seed`` draws all numbers but weights and what learns beside them."""
-    drawn, fixed = net.draw(seed), {*net.projections, *(f"{n}.{k}" for n, p in net.populations.items() for k in p.values)}
+    drawn, fixed = (
+        net.draw(seed),
+        {*net.projections, *(f"{n}.{k}" for n, p in net.populations.items() for k in p.values)},
+    )
     names = [f"{name}.delay" if name in net.projections else name for name in fixed]
     return all(np.array_equal(values.other(n), drawn.other(n)) for n in names if n not in net.trainable)
 
 
 def encode_rule(rule):
     """A rule as JSON data; matrices of feedback by their shape only, times as text."""
-    feedback = rule.feedback if isinstance(rule.feedback, str) else {k: list(np.shape(b)) for k, b in rule.feedback.items()}
+    feedback = (
+        rule.feedback if isinstance(rule.feedback, str) else {k: list(np.shape(b)) for k, b in rule.feedback.items()}
+    )
     return {"name": rule.name, "cut": sorted(rule.cut), "feedback": feedback, "update": str(rule.update)}
-
-

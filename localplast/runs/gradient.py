@@ -18,7 +18,18 @@ __all__ = ["gradient"]
 
 
 def gradient(
-    net, trials, rule, *, loss=None, backend="torch", seed=0, values=None, target=None, trainable=(), form=None, dtype="float64",
+    net,
+    trials,
+    rule,
+    *,
+    loss=None,
+    backend="torch",
+    seed=0,
+    values=None,
+    target=None,
+    trainable=(),
+    form=None,
+    dtype="float64",
     device="cpu",
 ):
     """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
@@ -45,8 +56,8 @@ def gradient(
     Returns
     -------
     xarray.DataTree
-        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per population for its
-        trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
+        One node per projection with ``gradient`` ``(pre, post)`` (or the shape of a kernel, or of a delay), one per
+        population for its trainable parameters; ``attrs`` hold the rule, the loss and the accuracy.
     """
     check_kind("net", net, Network)
     check_kind("trials", trials, Trials)
@@ -74,7 +85,9 @@ def gradient(
         from localplast.backends.torch.learner import single_thread
 
         with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
-            grads, info = found(net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options)
+            grads, info = found(
+                net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options
+            )
     nodes = {}
     for name, array in grads.items():
         part, variable = name.split(".")

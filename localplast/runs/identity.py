@@ -29,10 +29,17 @@ def identity(fit):
     """The identity of a :class:`~localplast.runs.fit.Fit`, by what a person would call each part: JSON data."""
     values, tests = fit.values, min(fit.test, LOOKED_AT)
     parts = {
-        "network": short(fit.net.encoded()), "rule": short(encode(fit.rule)), "optimiser": short(encode(fit.optimiser)),
-        "loss": short(encode(fit.loss)), "task": fit.task.name, "seed": fit.seed, "batch": fit.batch, "test": fit.test,
-        "backend": fit.backend, **fit.numerics,
-    }  # fmt: skip
+        "network": short(fit.net.encoded()),
+        "rule": short(encode(fit.rule)),
+        "optimiser": short(encode(fit.optimiser)),
+        "loss": short(encode(fit.loss)),
+        "task": fit.task.name,
+        "seed": fit.seed,
+        "batch": fit.batch,
+        "test": fit.test,
+        "backend": fit.backend,
+        **fit.numerics,
+    }
     found = (
         [values.weights, values.masks, values.delays, values.parameters],
         content(fit.task.training(0, fit.batch, fit.seed)),

@@ -17,7 +17,9 @@ def handled(handler, requests):
     """
     alone = threading.current_thread() is threading.main_thread()
     before = {each: signal.getsignal(each) for each in requests if alone}
-    known = {each: answer for each, answer in before.items() if answer is not None}  # None: set by C, not to be restored
+    known = {
+        each: answer for each, answer in before.items() if answer is not None
+    }  # None: set by C, not to be restored
     try:
         for each in known:
             signal.signal(each, handler)
@@ -41,7 +43,9 @@ def deferred():
 
 @contextlib.contextmanager
 def undisguised():
-    """Ctrl-C is heard by the main thread; Brian2 would take it for a wish to end whatever it runs, in whatever thread."""
+    """Ctrl-C is heard by the main thread; Brian2 would take it for a wish to end whatever it runs, in whatever
+    thread.
+    """
     present = signal.getsignal(signal.SIGINT)
     with handled(getattr(present, "previous_handler", present), (signal.SIGINT,)):
         yield

@@ -17,7 +17,21 @@ BLOCK_NUMBERS = 8_000_000
 
 
 def make_learner(
-    net, values, rule, loss, optimiser, example, *, backend, batch, seed, target, dtype, threads, updates_per_block, device="cpu"
+    net,
+    values,
+    rule,
+    loss,
+    optimiser,
+    example,
+    *,
+    backend,
+    batch,
+    seed,
+    target,
+    dtype,
+    threads,
+    updates_per_block,
+    device="cpu",
 ):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
     if backend == "torch":
@@ -27,13 +41,29 @@ def make_learner(
         from localplast.backends.torch.learner import TorchLearner
 
         return TorchLearner(
-            net, values, rule, loss, optimiser, batch=batch, seed=seed, dtype=getattr(torch, dtype), threads=threads,
+            net,
+            values,
+            rule,
+            loss,
+            optimiser,
+            batch=batch,
+            seed=seed,
+            dtype=getattr(torch, dtype),
+            threads=threads,
             device=device,
         )
     from localplast.backends.brian2.learner import Brian2Learner
 
     return Brian2Learner(
-        net, values, rule, loss, optimiser, example, batch=batch, seed=seed, target=target,
+        net,
+        values,
+        rule,
+        loss,
+        optimiser,
+        example,
+        batch=batch,
+        seed=seed,
+        target=target,
         updates_per_block=updates_per_block,
     )
 

@@ -1,4 +1,6 @@
-"""A network that is watched while it learns: its states and its weights, step by step, within one presentation of some trials."""
+"""A network that is watched while it learns: its states and its weights, step by step, within one presentation of
+some trials.
+"""
 
 from dataclasses import replace
 
@@ -25,7 +27,8 @@ __all__ = ["live"]
 
 
 def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=None, seed=0):
-    """Let a network learn from some trials, presented once, side by side, and keep what it does meanwhile (Torch, plain step).
+    """Let a network learn from some trials, presented once, side by side, and keep what it does meanwhile (Torch,
+    plain step).
 
     Parameters
     ----------
@@ -47,8 +50,8 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     Returns
     -------
     xarray.DataTree
-        States at the end of a step, before the weights change: dims (trial, time, neuron). Weights after the change: dims
-        (update, pre, post), ``update`` the number of the step from 1, the last one included.
+        States at the end of a step, before the weights change: dims (trial, time, neuron). Weights after the change:
+        dims (update, pre, post), ``update`` the number of the step from 1, the last one included.
 
     Raises
     ------
@@ -60,7 +63,9 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     check_learner(net, rule, optimiser, loss)
     _, values = check_options(net, "torch", None, "cpu", "float64", seed, values)
     if not rule.local or rule.update == "trial":
-        raise UnsupportedError(f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)")
+        raise UnsupportedError(
+            f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)"
+        )
     check_trials(net, trials)
     check_start(net, values, optimiser)
     check_delays(net, values, trials.steps)

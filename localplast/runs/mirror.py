@@ -3,11 +3,13 @@
 .. math::  B \\leftarrow B + learning\\_rate \\, <xi_i r_j> - decay \\, B
 
 In the mirror phase one layer emits zero-mean noise ``xi``, the next responds with ``r``, and the synapse that carries
-feedback from j to i correlates the two (Akrout et al. 2019, NeurIPS 32, eqs. 7-9). For a linear response ``<xi r^T> = sigma^2
-W``, so that ``B -> learning_rate*sigma^2/decay * W``: the forward weights are mirrored, nothing carries them across.
+feedback from j to i correlates the two (Akrout et al. 2019, NeurIPS 32, eqs. 7-9). For a linear response
+``<xi r^T> = sigma^2 W``, so that ``B -> learning_rate*sigma^2/decay * W``: the forward weights are mirrored, nothing
+carries them across.
 
-The phase is an ordinary run: noise drives the responding neurons through copies of the forward synapses, and ``<xi r>`` is
-what :func:`localplast.gradient` finds for synapses of weight zero onto a readout of the responses that has no target.
+The phase is an ordinary run: noise drives the responding neurons through copies of the forward synapses, and
+``<xi r>`` is what :func:`localplast.gradient` finds for synapses of weight zero onto a readout of the responses that
+has no target.
 """
 
 from dataclasses import replace
@@ -36,9 +38,24 @@ CORRELATION = Rule("weight mirror", True, reference="Akrout et al. 2019, NeurIPS
 
 
 def mirror(
-    net, paths=None, *, values=None, start=None, presentations=50, trials=4, steps=500, learning_rate=1.0, decay=0.1,
-    rate=50 * Hz, gain=1.0, tau=5 * ms, emit=None, backend="torch", seed=0, **options
-):  # fmt: skip
+    net,
+    paths=None,
+    *,
+    values=None,
+    start=None,
+    presentations=50,
+    trials=4,
+    steps=500,
+    learning_rate=1.0,
+    decay=0.1,
+    rate=50 * Hz,
+    gain=1.0,
+    tau=5 * ms,
+    emit=None,
+    backend="torch",
+    seed=0,
+    **options,
+):
     """Feedback matrices ``(pre, post)`` by projection, learned in a mirror phase; use them as ``eprop(feedback=...)``.
 
     Parameters
@@ -71,46 +88,66 @@ def mirror(
     paths = carriers(net) if paths is None else [checked(net, path) for path in paths]
     return {
         path: phase(
-            mirror_network(net, path, values, gain=gain, tau=tau), values.parameters[net.projections[path].post],
-            values.masks[path], (start or {}).get(path),
-            presentations=presentations, shape=(trials, steps), learning_rate=learning_rate, decay=decay,
-            emit=emit or (lambda rng, shape: noise(rng, shape, float(rate * net.dt))), backend=backend, seed=[seed, number], options=options,
+            mirror_network(net, path, values, gain=gain, tau=tau),
+            values.parameters[net.projections[path].post],
+            values.masks[path],
+            (start or {}).get(path),
+            presentations=presentations,
+            shape=(trials, steps),
+            learning_rate=learning_rate,
+            decay=decay,
+            emit=emit or (lambda rng, shape: noise(rng, shape, float(rate * net.dt))),
+            backend=backend,
+            seed=[seed, number],
+            options=options,
         )
         for number, path in enumerate(paths)
-    }  # fmt: skip
+    }
 
 
 def carriers(net):
     """Projections that carry errors back."""
     edges = projection_edges(net)
     spiking = {k for k, p in net.populations.items() if p.model.spiking}
-    return [k for k, p in net.projections.items() if p.pre in spiking and p.transmission == "event" and "recurrent" not in edges[k]]
+    return [
+        k
+        for k, p in net.projections.items()
+        if p.pre in spiking and p.transmission == "event" and "recurrent" not in edges[k]
+    ]
 
 
 def checked(net, path):
     """``path``, if it is one that a mirror can stand for."""
     if path not in net.projections:
-        raise LocalplastError(f"there is no projection {path!r} to mirror; the network has {', '.join(net.projections)}")
+        raise LocalplastError(
+            f"there is no projection {path!r} to mirror; the network has {', '.join(net.projections)}"
+        )
     if net.projections[path].transmission != "event":
-        raise UnsupportedError(f"projection {path!r} is graded: a mirror correlates spikes of noise, so it mirrors event projections")
+        raise UnsupportedError(
+            f"projection {path!r} is graded: a mirror correlates spikes of noise, so it mirrors event projections"
+        )
     if form_of(net.projections, net.projections[path]):
-        raise UnsupportedError(f"projection {path!r} is a convolution: a mirror learns every synapse by itself; give dense weights")
+        raise UnsupportedError(
+            f"projection {path!r} is a convolution: a mirror learns every synapse by itself; give dense weights"
+        )
     return path
 
 
 def mirror_network(net, path, values, *, gain=1.0, tau=5 * ms):
     """The network of the mirror phase of one projection.
 
-    Positive and negative noise spikes reach a copy of the postsynaptic population through the forward weights and delays.
-    Its spikes, low-passed by a leaky readout, are the response, which noise spikes reach as well: with weight zero, one step
-    later than the copy, for that is when they begin to act there. A population without threshold is its own response, and
-    what is correlated with it is noise as it has reached its output.
+    Positive and negative noise spikes reach a copy of the postsynaptic population through the forward weights and
+    delays. Its spikes, low-passed by a leaky readout, are the response, which noise spikes reach as well: with weight
+    zero, one step later than the copy, for that is when they begin to act there. A population without threshold is
+    its own response, and what is correlated with it is noise as it has reached its output.
     """
     p = net.projections[checked(net, path)]
     copied = net.nodes[p.post]
     spiking, delay = copied.model.spiking, p.delay and replace(p.delay, trainable=False)
     weight, size = gain * values.weights[path], copied.size
-    nodes = dict.fromkeys(NOISE, Input(net.size(p.pre))) | {"copy": Population(size, copied.model, copied.parameters, copied.initial)}
+    nodes = dict.fromkeys(NOISE, Input(net.size(p.pre))) | {
+        "copy": Population(size, copied.model, copied.parameters, copied.initial)
+    }
     links = [
         Projection(name, "copy", weight=sign * weight, delay=delay, target=p.target, plastic=not spiking)
         for name, sign in zip(NOISE, (1, -1), strict=True)
@@ -125,18 +162,24 @@ def mirror_network(net, path, values, *, gain=1.0, tau=5 * ms):
 def later(net, p):
     """The delay of ``p`` and one step more."""
     if p.delay is not None and isinstance(p.delay.value, Random):
-        raise UnsupportedError(f"projection {p.name!r}: a mirror needs to know its delays; give times that are not drawn")
+        raise UnsupportedError(
+            f"projection {p.name!r}: a mirror needs to know its delays; give times that are not drawn"
+        )
     steps = (net.delay_steps(p) + 1) * net.dt
     return axonal(steps) if p.delay is None else replace(p.delay, value=steps, trainable=False)
 
 
 def noise(rng, shape, probability):
-    """Positive and negative spikes, ``shape`` each, independent and equally probable in every step: their mean is zero."""
+    """Positive and negative spikes, ``shape`` each, independent and equally probable in every step: their mean is
+    zero.
+    """
     return rng.random(shape) < probability, rng.random(shape) < probability
 
 
 def phase(net, numbers, mask, start, *, presentations, shape, learning_rate, decay, emit, backend, seed, options):
-    """The mirror phase of one projection; returns ``(pre, post)``. ``numbers`` are the parameters of the copied neurons."""
+    """The mirror phase of one projection; returns ``(pre, post)``. ``numbers`` are the parameters of the copied
+    neurons.
+    """
     readout, pre = net.readouts[0], net.size(NOISE[0])
     feedback = np.zeros(mask.shape) if start is None else np.array(start, float)
     values = net.draw(0)

@@ -7,7 +7,9 @@ __all__ = ["check_options"]
 
 
 def check_options(net, backend, target, device, dtype, seed, values):
-    """Check where and with what numbers to run; returns the name of the ``dtype``, and :class:`Values` to start from."""
+    """Check where and with what numbers to run; returns the name of the ``dtype``, and :class:`Values` to start
+    from.
+    """
     check_backend(backend, target)
     check_device(device, backend)
     check_seed(seed)

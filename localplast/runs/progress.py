@@ -1,4 +1,6 @@
-"""What a person sees while runs go on: on a terminal a bar each, with speed and accuracy; elsewhere a line now and then."""
+"""What a person sees while runs go on: on a terminal a bar each, with speed and accuracy; elsewhere a line now and
+then.
+"""
 
 import contextlib
 import logging
@@ -112,9 +114,14 @@ def make_display():
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-        TextColumn("{task.fields[metrics]}"), TimeRemainingColumn(), console=Console(stderr=True),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[metrics]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def to_stderr(text):

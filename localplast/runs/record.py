@@ -212,7 +212,8 @@ class Recorder:
         self._append_update("metrics", update)
 
     def set_weights(self, name, array, update=None):
-        """Keep the weights ``(pre, post)`` (or the kernel) of a projection: the latest, or with ``update`` one more along training.
+        """Keep the weights ``(pre, post)`` (or the kernel) of a projection: the latest, or with ``update`` one more
+        along training.
 
         A kill during a flush may leave the latest weights one flush newer than the rest.
         """
@@ -234,7 +235,9 @@ class Recorder:
             self._append_update(name, update)
 
     def set_learned(self, name, array):
-        """Keep the latest value of a parameter or delay that learns, ``'rec.tau_mem'``, in SI units (delays in steps)."""
+        """Keep the latest value of a parameter or delay that learns, ``'rec.tau_mem'``, in SI units (delays in
+        steps).
+        """
         owner, key = name.split(".")
         rows = np.atleast_1d(plain(array, name)[0])
         dims = tuple(f"{owner}_{key}_{axis}" for axis in range(rows.ndim))

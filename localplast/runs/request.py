@@ -83,7 +83,11 @@ class Request:
         """
         in_steps("states", every, net.dt)
         wanted = [wanted] if isinstance(wanted, str) else wanted
-        options = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
+        options = (
+            wanted
+            if isinstance(wanted, Mapping)
+            else dict.fromkeys(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
+        )
         entries = [parse_entry(net, name, own or {}, every, neurons) for name, own in options.items()]
         return cls(tuple(share_axes(entries)))
 
@@ -101,8 +105,10 @@ class Request:
         for entry in self.entries:
             if entry.variable != "weight":
                 raise UnsupportedError(
-                    f"cannot record {entry.name!r} while a task is learned; weights can be kept: watch one presentation with "
-                    "localplast.runs.live(...), or simulate what was learned with run(net, trials, values=net.values_from(record), ...)"
+                    f"cannot record {entry.name!r} while a task is learned; weights can be kept: watch one "
+                    "presentation with "
+                    "localplast.runs.live(...), or simulate what was learned with run(net, trials, "
+                    "values=net.values_from(record), ...)"
                 )
         return self
 
@@ -146,7 +152,9 @@ def parse_entry(net, name, own, every, neurons):
     events = variable in ("spikes", "raster")
     every = own.get("every", 1 if events or variable == "weight" else every)
     if variable == "weight" and isinstance(every, Quantity):
-        raise NetworkError(f"cannot record {name!r}: every={every!r}; weights are kept each so many updates, give a number")
+        raise NetworkError(
+            f"cannot record {name!r}: every={every!r}; weights are kept each so many updates, give a number"
+        )
     every = in_steps(name, every, net.dt)
     if events and every != 1:
         raise NetworkError(f"cannot record {name!r}: every={every} would lose spikes; leave it out")

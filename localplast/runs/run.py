@@ -2,14 +2,7 @@
 
 import numpy as np
 
-from localplast.arguments import (
-    check_kind,
-    check_named,
-    check_path,
-    check_schedule,
-    check_simulating,
-    check_threads,
-)  # fmt: skip
+from localplast.arguments import check_kind, check_named, check_path, check_schedule, check_simulating, check_threads
 from localplast.errors import LocalplastError, NetworkError
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
@@ -27,9 +20,28 @@ __all__ = ["run"]
 
 
 def run(
-    net, what, *, backend="brian2", rule=None, optimiser=None, loss=None, record=(), every=1, seed=0, values=None,
-    batch=1, updates=None, test=0, test_every=None, path=None, resume=False, target=None, dtype="float64", threads=None,
-    device="cpu", show=None,
+    net,
+    what,
+    *,
+    backend="brian2",
+    rule=None,
+    optimiser=None,
+    loss=None,
+    record=(),
+    every=1,
+    seed=0,
+    values=None,
+    batch=1,
+    updates=None,
+    test=0,
+    test_every=None,
+    path=None,
+    resume=False,
+    target=None,
+    dtype="float64",
+    threads=None,
+    device="cpu",
+    show=None,
 ):
     """Simulate a network, or let it learn.
 
@@ -47,8 +59,9 @@ def run(
         What learns, how weights change, what is minimised (default: cross entropy of labels, half squared error of
         trajectories).
     record : sequence of str, or mapping of str to options
-        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense). While a task is learned weights alone can be kept:
-        ``'cues_rec.weight'`` after every update, ``{'cues_rec.weight': {'every': 5}}`` after each so many and the last. See
+        ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense). While a task is learned weights alone can be
+        kept: ``'cues_rec.weight'`` after every update, ``{'cues_rec.weight': {'every': 5}}`` after each so many and
+        the last. See
         :func:`localplast.runs.live` for what else happens then.
     every : int or Quantity
         Keep each so many steps of state variables, or one value in such a time.
@@ -59,8 +72,8 @@ def run(
     batch, updates : int
         Trials per update, and how many updates.
     test, test_every : int
-        Number of test trials, and after how many updates they are presented (default: at the end). What is tested is the
-        network with its learned delays rounded to whole steps (``values.rounded(net)``), and without its teachers.
+        Number of test trials, and after how many updates they are presented (default: at the end). What is tested is
+        the network with its learned delays rounded to whole steps (``values.rounded(net)``), and without its teachers.
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
@@ -76,7 +89,8 @@ def run(
     device : str
         Of Torch: ``'cpu'``, where generated kernels run, or ``'cuda'`` (``'cuda:1'``), where the plain step does.
     show : bool, optional
-        A progress bar, or lines where there is no terminal. Default: a bar on a terminal, else lines in the log (level INFO).
+        A progress bar, or lines where there is no terminal. Default: a bar on a terminal, else lines in the log
+        (level INFO).
 
     Returns
     -------
@@ -107,8 +121,20 @@ def run(
     from localplast.runs.fit import fit
 
     return fit(
-        net, what, values, request.along_learning(), backend, rule=rule, optimiser=optimiser, loss=loss, batch=batch, updates=updates,
-        test=test, test_every=test_every, resume=resume, **options,
+        net,
+        what,
+        values,
+        request.along_learning(),
+        backend,
+        rule=rule,
+        optimiser=optimiser,
+        loss=loss,
+        batch=batch,
+        updates=updates,
+        test=test,
+        test_every=test_every,
+        resume=resume,
+        **options,
     )
 
 

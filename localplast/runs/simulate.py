@@ -104,12 +104,16 @@ def torch_player(net, values, request, *, seed, target, dtype, device):
 
 def traced(net, request):
     """What a Torch twin must be asked for in every step, of the states and spikes that are to be recorded: names."""
-    wanted = {(e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"}
+    wanted = {
+        (e.node, "spikes" if e.variable == "raster" else e.variable) for e in request.entries if e.variable != "weight"
+    }
     return [f"{node}.{variable}" for node, variable in sorted(wanted) if node in net.populations]
 
 
 def seen(rasters, traces):
-    """The ``arrays`` and ``spikes`` of :func:`keep`, from inputs ``(trial, time, neuron)`` and tensors ``(time, trial, neuron)``."""
+    """The ``arrays`` and ``spikes`` of :func:`keep`, from inputs ``(trial, time, neuron)`` and tensors
+    ``(time, trial, neuron)``.
+    """
     traces = {name: trace.transpose(0, 1).cpu().numpy() for name, trace in traces.items()}
 
     def arrays(node, variable):

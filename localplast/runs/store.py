@@ -79,9 +79,16 @@ class Series:
         rows = self.pending(n)
         if self.array is None:
             self.array = root.create_array(
-                key, shape=(0, *self.tail), dtype=self.dtype, chunks=self.chunks(),
-                dimension_names=self.dims, attributes=self.attrs, overwrite=True, config=WHOLE,
-                compressors=COMPRESSED, fill_value=np.nan if self.dtype.kind == "f" else 0,
+                key,
+                shape=(0, *self.tail),
+                dtype=self.dtype,
+                chunks=self.chunks(),
+                dimension_names=self.dims,
+                attributes=self.attrs,
+                overwrite=True,
+                config=WHOLE,
+                compressors=COMPRESSED,
+                fill_value=np.nan if self.dtype.kind == "f" else 0,
             )
         if len(rows):
             if self.array.shape[0] < n:
@@ -126,7 +133,9 @@ def begun(path):
 
 
 def check_free(path):
-    """Raise unless a record can begin at ``path``: there is nothing, or what a kill left before the first file was whole."""
+    """Raise unless a record can begin at ``path``: there is nothing, or what a kill left before the first file was
+    whole.
+    """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(each.suffix != ".partial" for each in path.iterdir())):
         text = f"{path} exists; remove it, give another path, or go on with it by resume=True (--resume)"

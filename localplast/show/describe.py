@@ -1,4 +1,6 @@
-"""What a rule does to a network, for a person: derived equations, where each value is stored, what it costs, what it reads."""
+"""What a rule does to a network, for a person: derived equations, where each value is stored, what it costs, what it
+reads.
+"""
 
 import re
 
@@ -21,9 +23,12 @@ ERRORS = {
     "cross_entropy": ("exp(y_k)/sum_l exp(y_l) - target_k", r"\frac{e^{y_k}}{\sum_l e^{y_l}} - y^{*}_k"),
 }
 MOMENTS = {
-    "shift": "first of all in a step", "before": "before the update", "after": "after the update, before the reset",
-    "before_reset": "at the reset", "end": "once the learning signal is known",
-}  # fmt: skip
+    "shift": "first of all in a step",
+    "before": "before the update",
+    "after": "after the update, before the reset",
+    "before_reset": "at the reset",
+    "end": "once the learning signal is known",
+}
 MATRICES = {
     "weight": ("w_{}", "the forward weights of {}, transposed (weight transport)"),
     "sign": ("sign(w_{})", "the signs of the forward weights of {}, transposed (weight transport)"),
@@ -41,7 +46,9 @@ ROLES = {
 
 
 def describe_model(model):
-    """A model as a :class:`~localplast.show.page.Description`: its step as Brian2 integrates it, and the step's derivatives."""
+    """A model as a :class:`~localplast.show.page.Description`: its step as Brian2 integrates it, and the step's
+    derivatives.
+    """
     step, found = lower(model), jacobian(lower(model))
     body = list(assignments(found.program, {}))
     for (row, column), e in found.entries.items():
@@ -88,9 +95,13 @@ def describe(rule, net, loss=None, *, optimiser=None):
         sections.append(Section(f"update ({optimiser.name}), per synapse", tuple(assignments(program, names))))
     sections.append(locality_section(found))
     return Description(
-        title, (composition(rule), cut), tuple(sections), {n: storage(made, net, n) for n in made.synapses},
-        {n: reads(made, net, n) for n in made.synapses}, found,
-    )  # fmt: skip
+        title,
+        (composition(rule), cut),
+        tuple(sections),
+        {n: storage(made, net, n) for n in made.synapses},
+        {n: reads(made, net, n) for n in made.synapses},
+        found,
+    )
 
 
 def kind(rule):
@@ -100,9 +111,12 @@ def kind(rule):
 
 def composition(rule):
     """The four parts of a rule in one sentence."""
-    when = {"trial": "at the end of a trial", "step": "in every step"}.get(rule.update if isinstance(rule.update, str) else "")
+    when = {"trial": "at the end of a trial", "step": "in every step"}.get(
+        rule.update if isinstance(rule.update, str) else ""
+    )
     return (
-        f"eligibility {rule.eligibility!r}, filter {rule.filter!r}, signal {type(rule.signal).__name__} ({kind(rule)}); "
+        f"eligibility {rule.eligibility!r}, filter {rule.filter!r}, signal {type(rule.signal).__name__} "
+        f"({kind(rule)}); "
         f"weights change {when or f'every {rule.update}'}"
     )
 
@@ -112,9 +126,14 @@ def composition(rule):
 
 def error_section(made):
     text, tex = ERRORS.get(made.loss.kind, ("d loss / d y_k", r"\partial \ell / \partial y_k"))
-    body = [Equation(f"error_k = {text}", "E_k", tex), "times the weight of the step in the loss; y is the readout's output"]
+    body = [
+        Equation(f"error_k = {text}", "E_k", tex),
+        "times the weight of the step in the loss; y is the readout's output",
+    ]
     if made.loss.regulariser and not getattr(made.loss.regulariser, "window", None):
-        body.append("rates are regularised: at the end of a trial the gradient takes in elig_sum times the error of the rate")
+        body.append(
+            "rates are regularised: at the end of a trial the gradient takes in elig_sum times the error of the rate"
+        )
     return Section(f"error of {', '.join(made.readouts)} ({made.loss.kind}), per output neuron k", tuple(body))
 
 
@@ -128,10 +147,16 @@ def signal_section(made, net, name):
         letter = "B" if matrix.startswith("B") else "w"
         factor = rf"\mathrm{{sign}}\left({letter}_{{jk}}\right)" if term.form == "sign" else f"{letter}_{{jk}}"
         formulas.append(rf"\sum_k {factor}\, {math_name(term.variable, 'k')}")
-        size = "" if term.matrix is None or term.form == "sign" else f" (standard deviation {float(np.std(term.matrix)):.3g})"
+        size = (
+            ""
+            if term.matrix is None or term.form == "sign"
+            else f" (standard deviation {float(np.std(term.matrix)):.3g})"
+        )
         body.append(f"{matrix.format('jk')}: {words.format(term.path)}{size}; {term.variable}: of {term.source}")
     body.insert(0, Equation(f"L_j = {' + '.join(texts)}", "L_j", " + ".join(formulas)))
-    body.append(f"lag: {signal.lag} steps; it meets the eligibility of that many steps ago" if signal.lag else "lag: 0 steps")
+    body.append(
+        f"lag: {signal.lag} steps; it meets the eligibility of that many steps ago" if signal.lag else "lag: 0 steps"
+    )
     return Section(f"learning signal of {name}, per neuron j", tuple(body))
 
 
@@ -159,7 +184,9 @@ def neuron_section(made, net, name):
             body += [f"{MOMENTS[slot]}:", *assignments(program, indices)]
     if made.parameters.get(name):
         kept = [n for n in (*made.neurons[name].past, *made.neurons[name].sums) if of_parameter(made, name, n)]
-        body.append(f"parameters that learn: {', '.join(made.parameters[name])}; stored for them: {listed(kept)} per neuron")
+        body.append(
+            f"parameters that learn: {', '.join(made.parameters[name])}; stored for them: {listed(kept)} per neuron"
+        )
     return Section(f"per postsynaptic neuron j of {name}", tuple(body))
 
 
@@ -181,9 +208,11 @@ def listed(names):
 
 
 def cost_lines(kept, p):
-    yield f"stored beyond the weight: {listed(kept.synapse)} per synapse; besides it: gradient sum {listed(kept.sums)}" + (
-        f", optimiser {listed(kept.optimiser)}" if kept.optimiser else ""
-    ) + (f", learned feedback {listed(kept.feedback)}" if kept.feedback else "")
+    yield (
+        f"stored beyond the weight: {listed(kept.synapse)} per synapse; besides it: gradient sum {listed(kept.sums)}"
+        + (f", optimiser {listed(kept.optimiser)}" if kept.optimiser else "")
+        + (f", learned feedback {listed(kept.feedback)}" if kept.feedback else "")
+    )
     for name in kept.synapse:
         yield f"  {name}: {role(name)}"
     yield f"  per presynaptic neuron {listed(kept.pre)}, per postsynaptic neuron {listed(kept.post)}"
@@ -204,9 +233,13 @@ def reads_lines(found, p):
     yield "every synapse reads"
     third = "error of its output neuron" if "error" in found.third else "learning signal"
     for title, names in (
-        ("its own state", found.own), (f"its presynaptic neuron ({p.pre})", found.pre), (f"its postsynaptic neuron ({p.post})", found.post),
-        (f"third factor ({third})", found.third), ("constants", found.constants), ("NOT LOCAL", found.foreign),
-    ):  # fmt: skip
+        ("its own state", found.own),
+        (f"its presynaptic neuron ({p.pre})", found.pre),
+        (f"its postsynaptic neuron ({p.post})", found.post),
+        (f"third factor ({third})", found.third),
+        ("constants", found.constants),
+        ("NOT LOCAL", found.foreign),
+    ):
         if names or title != "NOT LOCAL":
             yield f"  {title}: {', '.join(names) or 'nothing'}"
 
@@ -241,12 +274,14 @@ def needs(rule, net):
         return Section("P = ds/dw carried forward with the whole network (real-time recurrent learning)", body)
     body = (
         Equation(
-            "delta = delta_next*F_s + error*dy/ds", r"\delta_{t}",
+            "delta = delta_next*F_s + error*dy/ds",
+            r"\delta_{t}",
             r"\delta_{t+1} \frac{\partial F}{\partial s} + E_t \frac{\partial y}{\partial s}",
         ),
         Equation("gradient = sum_t delta*F_w", "g", r"\sum_t \delta_t \frac{\partial F}{\partial w}"),
         f"stored: the history of every neuron, {states} numbers per step and trial, until the trial has ended",
         "  nothing per synapse but the gradient",
-        "every synapse reads: the errors of all later steps, through all weights between it and the readout; neither local nor causal",
-    )  # fmt: skip
+        "every synapse reads: the errors of all later steps, through all weights between it and the readout; neither "
+        "local nor causal",
+    )
     return Section("backwards through the whole trial (automatic differentiation)", body)

@@ -25,22 +25,31 @@ def sample(kind="recurrent"):
         return dendrites()
     if kind == "recurrent":
         return Network(
-            dt=1 * ms, cues=Input(4), rec=Population(5, alif()), out=Population(2, leaky_readout()),
+            dt=1 * ms,
+            cues=Input(4),
+            rec=Population(5, alif()),
+            out=Population(2, leaky_readout()),
             projections=[Projection("cues", "rec"), Projection("rec", "rec"), Projection("rec", "out")],
-        )  # fmt: skip
+        )
     if kind == "spikes":
         return Network(
-            dt=1 * ms, cues=Input(4), target=Input(5), out=Population(5, lif()), judge=Population(5, van_rossum_readout()),
+            dt=1 * ms,
+            cues=Input(4),
+            target=Input(5),
+            out=Population(5, lif()),
+            judge=Population(5, van_rossum_readout()),
             projections=[
                 Projection("cues", "out"),
                 Projection("out", "judge", weight=1.0, mask=np.eye(5, dtype=bool), plastic=False),
                 Projection("target", "judge", weight=-1.0, mask=np.eye(5, dtype=bool), plastic=False),
             ],
-        )  # fmt: skip
+        )
     layers = {"cues": Input(4), "a": Population(5, lif()), "b": Population(5, lif())}
     links = [Projection("cues", "a"), Projection("a", "b")]
     if kind == "deep":
-        return Network(dt=1 * ms, **layers, out=Population(2, leaky_readout()), projections=[*links, Projection("b", "out")])
+        return Network(
+            dt=1 * ms, **layers, out=Population(2, leaky_readout()), projections=[*links, Projection("b", "out")]
+        )
     readouts = {f"out_{n}": Population(2, instant_readout()) for n in "ab"}
     fixed = [Projection(n, f"out_{n}", plastic=False) for n in "ab"]
     return Network(dt=1 * ms, **layers, **readouts, projections=[*links, *fixed])
@@ -51,12 +60,19 @@ def dendrites():
     from localplast.models import graded_readout, sacramento_output, sacramento_pyramidal
 
     return Network(
-        dt=0.1 * ms, cues=Input(4, "currents"), target=Input(2, "currents", teacher=True), teaching=Input(1, "currents", teacher=True),
-        rec=Population(5, sacramento_pyramidal()), top=Population(2, sacramento_output()), out=Population(2, graded_readout()),
+        dt=0.1 * ms,
+        cues=Input(4, "currents"),
+        target=Input(2, "currents", teacher=True),
+        teaching=Input(1, "currents", teacher=True),
+        rec=Population(5, sacramento_pyramidal()),
+        top=Population(2, sacramento_output()),
+        out=Population(2, graded_readout()),
         projections=[
-            Projection("cues", "rec"), Projection("rec", "top"), Projection("top", "rec", target="v_api"),
+            Projection("cues", "rec"),
+            Projection("rec", "top"),
+            Projection("top", "rec", target="v_api"),
             Projection("target", "top", target="u_target", weight=np.eye(2), plastic=False),
             Projection("teaching", "top", target="teach", weight=1.0, plastic=False),
             Projection("top", "out", weight=np.eye(2), plastic=False),
         ],
-    )  # fmt: skip
+    )

@@ -12,21 +12,62 @@ from localplast.equations.text import to_text
 __all__ = ["escape", "math_name", "math_text", "plain_text"]
 
 GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "rho", "sigma", "tau", "phi", "psi",
-    "chi", "omega",
-}  # fmt: skip
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "eta",
+    "theta",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+    "psi",
+    "chi",
+    "omega",
+}
 #: Names that learning adds; what follows the underscore is the state variable, or the parameter, that it belongs to.
 WHOLE = {
-    "elig": "e", "elig_sum": r"\Sigma_{e}", "gradient": "g", "error": "E", "lure": "E^{*}", "dt": r"\Delta t", "arrived": "z",
-    "not_refractory": r"\mathrm{ready}", "past_arrived": r"\left[z\right]_{t-1}", "spike_count": "n", "learning_rate": r"\eta",
+    "elig": "e",
+    "elig_sum": r"\Sigma_{e}",
+    "gradient": "g",
+    "error": "E",
+    "lure": "E^{*}",
+    "dt": r"\Delta t",
+    "arrived": "z",
+    "not_refractory": r"\mathrm{ready}",
+    "past_arrived": r"\left[z\right]_{t-1}",
+    "spike_count": "n",
+    "learning_rate": r"\eta",
 }
 PREFIX = {
-    "eps": r"\varepsilon", "last_eps": r"\hat{\varepsilon}", "primed": r"\tilde{\varepsilon}", "filtered": r"\bar{e}",
-    "faded": r"\tilde{e}", "credit": "c", "delta": r"\delta", "d": "J", "gradient": "g", "elig": "e",
+    "eps": r"\varepsilon",
+    "last_eps": r"\hat{\varepsilon}",
+    "primed": r"\tilde{\varepsilon}",
+    "filtered": r"\bar{e}",
+    "faded": r"\tilde{e}",
+    "credit": "c",
+    "delta": r"\delta",
+    "d": "J",
+    "gradient": "g",
+    "elig": "e",
 }
 SPECIAL = {
-    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-    "^": r"\^{}", "~": r"\~{}",
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\^{}",
+    "~": r"\~{}",
 }
 
 

@@ -33,7 +33,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Description:
-    """What ``rule.describe(net)`` returns: ``str()`` for a terminal, ``.latex()`` for a paper, and itself in a notebook.
+    """What ``rule.describe(net)`` returns: ``str()`` for a terminal, ``.latex()`` for a paper, and itself in a
+    notebook.
 
     Attributes
     ----------

@@ -5,8 +5,19 @@ import itertools
 import numpy as np
 
 __all__ = [
-    "activity", "alignment", "comparison", "delay_groups", "delays", "details", "feedback_angle", "learning_curves", "memory_cost",
-    "raster", "retention", "spectrum", "time_cost",
+    "activity",
+    "alignment",
+    "comparison",
+    "delay_groups",
+    "delays",
+    "details",
+    "feedback_angle",
+    "learning_curves",
+    "memory_cost",
+    "raster",
+    "retention",
+    "spectrum",
+    "time_cost",
 ]
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#6f4e7c", "#9c755f")
@@ -14,9 +25,12 @@ LINES = ("-", "--", ":", "-.")
 #: How many points a curve of training batches is averaged to, at most.
 POINTS = 60
 LABELS = {
-    "relative_error": "relative error", "cosine": "cosine", "angle": "angle (degrees)", "norm_ratio": "norm ratio",
+    "relative_error": "relative error",
+    "cosine": "cosine",
+    "angle": "angle (degrees)",
+    "norm_ratio": "norm ratio",
     "sign_agreement": "sign agreement",
-}  # fmt: skip
+}
 #: What a panel shows at least.
 RANGES = {"cosine": (0.0, 1.05), "angle": (-3.0, 95.0), "norm_ratio": (0.0, 1.1), "sign_agreement": (0.0, 1.05)}
 
@@ -32,13 +46,17 @@ def legend(ax, **where):
 
 
 def coloured(rules):
-    """Every rule with its colour and line, the same in all panels; after six the colours come again with other lines."""
+    """Every rule with its colour and line, the same in all panels; after six the colours come again with other
+    lines.
+    """
     looks = itertools.cycle((colour, line) for line in LINES for colour in COLOURS)
     return [(str(rule), *look) for rule, look in zip(rules, looks, strict=False)]
 
 
 def band(ax, x, values, label, colour, line="-", **more):
-    """Mean over seeds with a band of one standard deviation; ``values`` ``(seed, x)``, gaps where no seed has a value."""
+    """Mean over seeds with a band of one standard deviation; ``values`` ``(seed, x)``, gaps where no seed has a
+    value.
+    """
     seeds = np.isfinite(values).sum(0)
     mean = np.nansum(values, 0) / np.where(seeds, seeds, np.nan)
     squares = np.nansum((values - mean) ** 2, 0)
@@ -48,7 +66,8 @@ def band(ax, x, values, label, colour, line="-", **more):
 
 
 def learning_curves(tree, ax, *, metric="accuracy"):
-    """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or loss.
+    """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or
+    loss.
 
     Dotted: the accuracies that the protocol's ``references`` reach.
     """
@@ -66,7 +85,9 @@ def learning_curves(tree, ax, *, metric="accuracy"):
         for agent in tree["references"]["accuracy"]:
             ax.axhline(100 * float(agent), color="0.6", lw=0.8, ls=":", label=str(agent["agent"].values))
     legend(ax)
-    return style(ax, "learning (mean, band: sd over seeds)", "update", "accuracy (%)" if metric == "accuracy" else "loss")
+    return style(
+        ax, "learning (mean, band: sd over seeds)", "update", "accuracy (%)" if metric == "accuracy" else "loss"
+    )
 
 
 def alignment(tree, ax, *, metric="cosine", projection=None):
@@ -103,12 +124,21 @@ def feedback_angle(tree, ax):
 
 
 def bars(ax, rules, groups, title, unit):
-    """Horizontal bars, one row per rule; ``groups`` maps a label to mean and deviation ``(rule,)``. Missing ones stay out."""
+    """Horizontal bars, one row per rule; ``groups`` maps a label to mean and deviation ``(rule,)``. Missing ones stay
+    out.
+    """
     height, rows = 0.8 / len(groups), np.arange(len(rules))
     for number, ((label, (mean, deviation)), colour) in enumerate(zip(groups.items(), COLOURS, strict=False)):
         there = np.isfinite(mean)
         where = rows[there] + (number - (len(groups) - 1) / 2) * height
-        ax.barh(where, mean[there], height, xerr=deviation[there] if deviation is not None else None, color=colour, label=label)
+        ax.barh(
+            where,
+            mean[there],
+            height,
+            xerr=deviation[there] if deviation is not None else None,
+            color=colour,
+            label=label,
+        )
     ax.set_yticks(rows, rules)
     ax.invert_yaxis()
     ax.set_xscale("log")
@@ -121,7 +151,8 @@ def time_cost(tree, ax):
     found = 1e3 * tree["cost"].to_dataset()["seconds_per_trial"]
     deviation = found.std("seed", ddof=1) if found.sizes["seed"] > 1 else 0 * found.isel(seed=0)
     groups = {
-        str(b): (found.sel(backend=b).mean("seed").values, deviation.sel(backend=b).values) for b in found["backend"].values
+        str(b): (found.sel(backend=b).mean("seed").values, deviation.sel(backend=b).values)
+        for b in found["backend"].values
     }
     return bars(ax, found["rule"].values, groups, "time", "time per trial (ms)")
 
@@ -148,8 +179,9 @@ def quantity(name, units):
 def retention(curves, ax, *, reference=None):
     """Accuracy of networks that learn no more against what was varied, with error bars of one standard error.
 
-    ``curves``: label to what :func:`localplast.analysis.retention.accuracy_against` returned, along one variable. ``reference``:
-    label to accuracies ``(value,)`` at the same values, such as those of an agent that remembers the last k cues.
+    ``curves``: label to what :func:`localplast.analysis.retention.accuracy_against` returned, along one variable.
+    ``reference``: label to accuracies ``(value,)`` at the same values, such as those of an agent that remembers the
+    last k cues.
     """
     for (label, colour, line), curve in zip(coloured(curves), curves.values(), strict=True):
         (name,) = curve["accuracy"].dims
@@ -164,7 +196,8 @@ def retention(curves, ax, *, reference=None):
 def spectrum(power, ax, *, lines=None):
     """A spectrum of the population rate, the level of independent neurons, and where delays should show.
 
-    ``power`` is made by :func:`localplast.analysis.dynamics.rate_spectrum`, ``lines`` by :func:`localplast.analysis.dynamics.delay_lines`.
+    ``power`` is made by :func:`localplast.analysis.dynamics.rate_spectrum`, ``lines`` by
+    :func:`localplast.analysis.dynamics.delay_lines`.
     """
     frequency = power["frequency"].values
     ax.semilogy(frequency[1:], power.values[1:], color="0.2", lw=0.8)  # the mean was taken out
@@ -189,7 +222,9 @@ def delay_groups(times, neurons, steps, ax, *, dt, title="spikes by delay"):
     row, groups = np.argsort(np.argsort(steps, kind="stable")), np.unique(steps)
     for delay, (_, colour, _) in zip(groups, coloured(groups), strict=True):
         mine = steps[neurons] == delay
-        ax.plot(1e3 * times[mine], row[neurons[mine]], "|", ms=3, color=colour, label=f"{1e3 * float(dt) * delay:.4g} ms")
+        ax.plot(
+            1e3 * times[mine], row[neurons[mine]], "|", ms=3, color=colour, label=f"{1e3 * float(dt) * delay:.4g} ms"
+        )
     legend(ax, loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)  # beside the spikes, which are everywhere
     return style(ax, title, "time (ms)", "neuron, sorted by delay")
 
@@ -205,7 +240,9 @@ def delays(before, after, ax, *, dt, bins=20):
 
 
 def activity(shown, axes):
-    """Membranes, thresholds, eligibility traces and spikes of one trial; ``shown`` is made by ``localplast.analysis.inside.trial``."""
+    """Membranes, thresholds, eligibility traces and spikes of one trial; ``shown`` is made by
+    ``localplast.analysis.inside.trial``.
+    """
     time = 1e3 * shown["time"].values
     for number, colour in zip(range(shown.sizes["neuron"]), COLOURS, strict=False):
         neuron = shown.isel(neuron=number)

@@ -13,10 +13,23 @@ from localplast.files import atomic_write
 __all__ = ["Column", "Table", "check_table_path", "spread"]
 
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "−": r"$-$", "\n": " ",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "\n": " ",
+}
 
 
 def latex(text):
@@ -25,7 +38,9 @@ def latex(text):
 
 
 def spread(values, digits):
-    """Mean ± sample standard deviation; of a single seed its value alone; says how many seeds have a value if not all do."""
+    """Mean ± sample standard deviation; of a single seed its value alone; says how many seeds have a value if not all
+    do.
+    """
     values = np.atleast_1d(np.asarray(values, float))
     finite = values[np.isfinite(values)]
     if not len(finite):
@@ -74,7 +89,9 @@ class Column:
         values = np.atleast_1d(np.asarray(self.values[row], float))
         finite = values[np.isfinite(values)]
         return [
-            float(finite.mean()) if len(finite) else None, float(finite.std(ddof=1)) if len(finite) > 1 else None, len(finite),
+            float(finite.mean()) if len(finite) else None,
+            float(finite.std(ddof=1)) if len(finite) > 1 else None,
+            len(finite),
         ]
 
 
@@ -103,7 +120,9 @@ class Table:
     def to_markdown(self):
         """The header as a paragraph, then a pipe table."""
         lines = [self.titles, ["---"] * len(self.columns), *self.rows]
-        table = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+        table = [
+            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+        ]
         return "\n".join([*(f"{line}  " for line in self.header[:-1]), *self.header[-1:], "", *table]) + "\n"
 
     def to_csv(self):
@@ -124,11 +143,25 @@ class Table:
         """A ``table`` in booktabs style (``\\usepackage{booktabs}``), the header as its caption."""
         body = [" & ".join(map(latex, row)) + r" \\" for row in self.rows]
         shape = "".join("l" if column.digits is None else "r" for column in self.columns)
-        return "\n".join([
-            r"\begin{table}", r"\centering", r"\footnotesize", rf"\caption{{{latex('; '.join(self.header))}}}",
-            rf"\begin{{tabular}}{{{shape}}}", r"\toprule", " & ".join(map(latex, self.titles)) + r" \\", r"\midrule",
-            *body, r"\bottomrule", r"\end{tabular}", r"\end{table}",
-        ]) + "\n"  # fmt: skip
+        return (
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    r"\footnotesize",
+                    rf"\caption{{{latex('; '.join(self.header))}}}",
+                    rf"\begin{{tabular}}{{{shape}}}",
+                    r"\toprule",
+                    " & ".join(map(latex, self.titles)) + r" \\",
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+            + "\n"
+        )
 
     def write(self, path):
         """Write to ``path``, whole or not at all, in the format of its suffix: ``.csv``, ``.md`` or ``.tex``.
@@ -147,6 +180,7 @@ FORMATS = {".csv": Table.to_csv, ".md": Table.to_markdown, ".tex": Table.to_late
 def check_table_path(path):
     """``path``, if a table can be written there."""
     if Path(path).suffix not in FORMATS:
-        raise LocalplastError(f"a table is written as {', '.join(FORMATS)}; the suffix of {str(path)!r} is none of these")
+        raise LocalplastError(
+            f"a table is written as {', '.join(FORMATS)}; the suffix of {str(path)!r} is none of these"
+        )
     return Path(path)
-

@@ -17,13 +17,15 @@ def gradient_measures(net, values, trials, rule, loss, hidden, seed):
     Returns
     -------
     dict of str to float
-        ``cosine.rec_rec``, ``cosine.rec_rec.delay``, ``cosine.rec.tau_mem`` and so on for everything that learns; ``cosine``
-        and so on for all weights onto ``hidden``, those of feedback left out, taken as one vector. See
+        ``cosine.rec_rec``, ``cosine.rec_rec.delay``, ``cosine.rec.tau_mem`` and so on for everything that learns;
+        ``cosine`` and so on for all weights onto ``hidden``, those of feedback left out, taken as one vector. See
         :func:`localplast.analysis.distance.measures`.
     """
     estimate, exact = (gradient(net, trials, r, loss=loss, seed=seed, values=values) for r in (rule, bptt()))
     apart = distance(estimate, exact).drop_vars("angle")
-    single = {f"{k}.{name}": float(v.sel(projection=name)) for k, v in apart.items() for name in apart["projection"].values}
+    single = {
+        f"{k}.{name}": float(v.sel(projection=name)) for k, v in apart.items() for name in apart["projection"].values
+    }
     onto = [p.name for p in net.plastic if p.post == hidden and p.target != "feedback"]
     return {**single, **measures(joined(estimate, onto), joined(exact, onto))}
 
@@ -45,7 +47,9 @@ def feedback_cosines(net, values, rule, seed):
 
 
 def returning(net, values):
-    """Feedback that is a projection of its own, onto a variable called ``feedback``, by the forward projection it answers."""
+    """Feedback that is a projection of its own, onto a variable called ``feedback``, by the forward projection it
+    answers.
+    """
     pairs = {(p.pre, p.post): p.name for p in net.projections.values() if p.target != "feedback"}
     down = [p for p in net.projections.values() if p.target == "feedback" and (p.post, p.pre) in pairs]
     found = {pairs[p.post, p.pre]: values.weights[p.name] for p in down}
@@ -62,5 +66,10 @@ def feedback(net, values, rule, seed):
     readouts = net.readouts
     if not rule.local:
         return backward_matrices(net, rule.signal, readouts, seed)
-    terms = [t for signal in rule.signal.of(net, readouts, seed).values() for t in signal.terms if t.path and t.form != "weight"]
+    terms = [
+        t
+        for signal in rule.signal.of(net, readouts, seed).values()
+        for t in signal.terms
+        if t.path and t.form != "weight"
+    ]
     return {t.path: t.matrix * np.sign(values.weights[t.path]) if t.form == "sign" else t.matrix for t in terms}

@@ -95,7 +95,9 @@ class Contender:
 
 
 def evenly(updates, probes):
-    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over them."""
+    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over
+    them.
+    """
     probes = max(probes, 1)
     every = max(updates // probes, 1)
     return {"updates": every * probes, "test_every": every}
@@ -108,7 +110,9 @@ def as_contender(rule):
 
 
 def usual(net, *, feedback_std=1.0):
-    """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights frozen."""
+    """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights
+    frozen.
+    """
     hidden = tuple(p.name for p in net.plastic if p.post not in net.readouts)
     return {
         "BPTT": bptt(),
@@ -134,6 +138,7 @@ def tuned(rules, rates, updates, *, made=adam):
     made : callable
         Makes an optimiser from a rate.
     """
+
     def at(own, rate, halvings):
         optimiser = made(rate)
         return replace(own, optimiser=optimiser.halved((own.updates or updates) / halvings) if halvings else optimiser)
@@ -142,15 +147,23 @@ def tuned(rules, rates, updates, *, made=adam):
 
 
 def check_contender(name, other, net, hidden):
-    """Raise unless the network ``other`` of contender ``name`` can be shown and judged by the same trials as ``net``."""
+    """Raise unless the network ``other`` of contender ``name`` can be shown and judged by the same trials as
+    ``net``.
+    """
+
     def outside(network):
-        return {"dt": float(network.dt), "inputs": network.inputs, "readouts": {n: network.size(n) for n in network.readouts}}
+        return {
+            "dt": float(network.dt),
+            "inputs": network.inputs,
+            "readouts": {n: network.size(n) for n in network.readouts},
+        }
 
     wanted, found = outside(net), outside(other)
     for what in wanted:
         if wanted[what] != found[what]:
             raise NetworkError(
-                f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared ({wanted[what]}); they "
+                f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared "
+                f"({wanted[what]}); they "
                 "must be the same"
             )
     if hidden not in other.populations:
@@ -167,7 +180,9 @@ def check_comparison(net, task, rules, optimiser, loss, seeds, *, probes, worker
     if loss is not None:
         check_kind("loss", loss, Loss)
     if not isinstance(rules, dict) or not rules or not all(isinstance(name, str) for name in rules):
-        raise LocalplastError(f"rules is a dict by name, such as {{'e-prop': eprop(), 'BPTT': bptt()}}; given {rules!r:.80}")
+        raise LocalplastError(
+            f"rules is a dict by name, such as {{'e-prop': eprop(), 'BPTT': bptt()}}; given {rules!r:.80}"
+        )
     if not isinstance(seeds, (list, tuple, range)) or not len(seeds) or len(set(seeds)) < len(seeds):
         raise LocalplastError(f"seeds is a list of different whole numbers, such as (0, 1, 2); given {seeds!r:.80}")
     for seed in seeds:
@@ -195,8 +210,23 @@ def sketch(net):
 
 
 def compare(
-    net, task, rules, *, optimiser, loss=None, seeds=(0,), batch=32, updates=100, test=200, probes=5, hidden=None,
-    path=None, resume=False, target=None, workers=1, show=None,
+    net,
+    task,
+    rules,
+    *,
+    optimiser,
+    loss=None,
+    seeds=(0,),
+    batch=32,
+    updates=100,
+    test=200,
+    probes=5,
+    hidden=None,
+    path=None,
+    resume=False,
+    target=None,
+    workers=1,
+    show=None,
 ):
     """Train ``net`` on ``task`` under every rule and seed, and measure each against BPTT along the way.
 
@@ -208,11 +238,11 @@ def compare(
     Other arguments
     ---------------
     optimiser : Optimiser
-        The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers would
-        be compared.
+        The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers
+        would be compared.
     probes : int
-        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights; not more
-        than there are updates.
+        At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights;
+        not more than there are updates.
     hidden : str, optional
         The population whose incoming weights are also compared as one vector; default: the first spiking one.
     path : path, optional
@@ -228,14 +258,14 @@ def compare(
         ``/curves`` (rule, seed, update): test accuracy, loss and spikes per neuron and trial.
         ``/training`` (rule, seed, update): accuracy, loss and rate (Hz) of every training batch, before its update.
         ``/alignment`` (rule, seed, update, projection): relative error, cosine, angle (degrees), norm ratio and sign
-        agreement of the gradient with BPTT's on the same network, NaN where there is none; :mod:`localplast.analysis.distance`
-        defines them. ``projection`` names everything that learns: weights, delays as ``'rec_rec.delay'``, parameters as
-        ``'rec.tau_mem'``.
+        agreement of the gradient with BPTT's on the same network, NaN where there is none;
+        :mod:`localplast.analysis.distance` defines them. ``projection`` names everything that learns: weights, delays
+        as ``'rec_rec.delay'``, parameters as ``'rec.tau_mem'``.
         ``/hidden`` (rule, seed, update): the same of all weights onto ``hidden`` as one vector.
         ``/feedback`` (rule, seed, update, projection): cosine and angle (degrees) between feedback and the forward
         weights it stands for; NaN where feedback is those weights.
-        ``update`` holds every moment at which a rule was tested: where updates differ, NaN stands for those that were not.
-        ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
+        ``update`` holds every moment at which a rule was tested: where updates differ, NaN stands for those that were
+        not. ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
         compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
         ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
@@ -257,8 +287,18 @@ def compare(
         own = contenders[name]
         with lock:  # Brian2 generates code for one network at a time
             fit = Fit(
-                own.network, task, own.network.draw(seeds[0]), own.rule, own.optimiser, loss=own.loss, backend=own.backend,
-                batch=batch, **course[name], test=test, seed=seeds[0], target=target,
+                own.network,
+                task,
+                own.network.draw(seeds[0]),
+                own.rule,
+                own.optimiser,
+                loss=own.loss,
+                backend=own.backend,
+                batch=batch,
+                **course[name],
+                test=test,
+                seed=seeds[0],
+                target=target,
                 started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
             )
             fits.append(fit)
@@ -330,7 +370,9 @@ def costs(fits, runs, peaks, seeds):
         seconds_per_trial=(("rule", "seed", "backend"), np.array(speed), timed),
         peak_memory=(("rule", "backend"), np.array(peak), {"units": "byte", "comment": HOW_MEMORY}),
     ).assign_coords(
-        seed=seeds, backend=strings(BACKENDS), trained_on=("rule", strings([fit.backend for fit in fits.values()])),
+        seed=seeds,
+        backend=strings(BACKENDS),
+        trained_on=("rule", strings([fit.backend for fit in fits.values()])),
         network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
         optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
         updates=("rule", [fit.updates for fit in fits.values()]),
@@ -367,19 +409,22 @@ def assemble(nets, runs, seeds, spent, every, attrs):
         }
         return with_angle(xr.Dataset(data, {**coords(probed), "projection": strings(projections)}))
 
-    return xr.DataTree.from_dict({
-        "/": xr.Dataset(attrs={**attrs, "dt": float(nets[0].dt), "seeds": seeds, **where()}),
-        "/curves": single(CURVES, probed),
-        "/training": single(TRAINING, trained),
-        "/alignment": by_projection({k: k for k in MEASURES}, learning),
-        "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
-        "/feedback": by_projection({"feedback_cosine": "cosine"}, backwards),
-        "/cost": spent,
-    })
+    return xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs={**attrs, "dt": float(nets[0].dt), "seeds": seeds, **where()}),
+            "/curves": single(CURVES, probed),
+            "/training": single(TRAINING, trained),
+            "/alignment": by_projection({k: k for k in MEASURES}, learning),
+            "/hidden": with_angle(single(dict.fromkeys(MEASURES, "1"), probed)),
+            "/feedback": by_projection({"feedback_cosine": "cosine"}, backwards),
+            "/cost": spent,
+        }
+    )
 
 
 def gather(runs, key, at):
     """One metric of all runs ``(rule, seed, update)`` at some updates; NaN where a run has none."""
+
     def of(metrics):
         return metrics[key].reindex(update=at).values if key in metrics else np.full(len(at), np.nan)
 

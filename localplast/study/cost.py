@@ -21,12 +21,14 @@ __all__ = ["machine", "memory", "peak_memory", "processor", "seconds_per_trial",
 HOW_MEMORY = (
     "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process held "
     "before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the trials "
-    "themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as an adjoint "
+    "themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as an "
+    "adjoint "
     "with a history where the two are equal, not as traces. Linux only"
 )
 HOW_STATE = (
     "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradients and the "
-    "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation keeps "
+    "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation "
+    "keeps "
     "a history, see peak_memory"
 )
 #: Seconds between two looks at the programs that a piece of work has started.
@@ -50,8 +52,19 @@ def twin(fit, seed, updates):
     """A Torch learner of the rule that ``fit`` trains, and batches for it."""
     batches = [fit.task.training(k, fit.batch, seed) for k in range(updates)]
     learner = make_learner(
-        fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, batches[0], backend="torch", batch=fit.batch, seed=seed,
-        target=None, dtype="float64", threads=1, updates_per_block=1,
+        fit.net,
+        fit.values,
+        fit.rule,
+        fit.loss,
+        fit.optimiser,
+        batches[0],
+        backend="torch",
+        batch=fit.batch,
+        seed=seed,
+        target=None,
+        dtype="float64",
+        threads=1,
+        updates_per_block=1,
     )
     return learner, batches
 
@@ -153,9 +166,9 @@ def state_bytes(net, rules, loss, optimiser, *, number=8):
     Returns
     -------
     xarray.Dataset
-        ``bytes_per_synapse`` (rule, projection), plastic projections; ``bytes_per_neuron`` (rule, node), traces that all
-        synapses of a presynaptic neuron or input share, and what belongs to delays and parameters of a neuron, NaN where a
-        rule is not local.
+        ``bytes_per_synapse`` (rule, projection), plastic projections; ``bytes_per_neuron`` (rule, node), traces that
+        all synapses of a presynaptic neuron or input share, and what belongs to delays and parameters of a neuron,
+        NaN where a rule is not local.
     """
     projections, nodes = [p.name for p in net.plastic], [*net.inputs, *net.populations]
     counts = [stored(net, rule, loss, optimiser) for rule in rules.values()]
@@ -175,22 +188,36 @@ def stored(net, rule, loss, optimiser):
     """How many numbers are stored per synapse, by projection, and per neuron, by population or input."""
     kept, others = len(optimiser.state), learned_beside_weights(net)
     if not rule.local:
-        return {p.name: (1 + kept) * (1 + others[p.name]) for p in net.plastic}, {}  # the summed gradient, and the optimiser's own
-    planned, neurons = plan(net, rule, loss, optimiser), {name: kept * others[name] for name in (*net.inputs, *net.populations)}
+        return {
+            p.name: (1 + kept) * (1 + others[p.name]) for p in net.plastic
+        }, {}  # the summed gradient, and the optimiser's own
+    planned, neurons = (
+        plan(net, rule, loss, optimiser),
+        {name: kept * others[name] for name in (*net.inputs, *net.populations)},
+    )
     for name, synapse in planned.synapses.items():
         neurons[net.projections[name].pre] += len(synapse.eligibility.pre)
     for name, neuron in planned.neurons.items():
         neurons[name] += len(neuron.past) + len(neuron.sums)
     synapses = {
-        name: len(s.state) + len(s.sums) + s.learned + kept * (1 + s.learned + others[name])  # learned: B, its optimiser
+        name: len(s.state)
+        + len(s.sums)
+        + s.learned
+        + kept * (1 + s.learned + others[name])  # learned: B, its optimiser
         for name, s in planned.synapses.items()
     }
     return synapses, neurons
 
 
 def learned_beside_weights(net):
-    """How many delays and parameters of its own learn in every neuron of a node, every synapse of a projection: by their name."""
+    """How many delays and parameters of its own learn in every neuron of a node, every synapse of a projection: by
+    their name.
+    """
     parameters = [name for name, p in net.populations.items() for key in p.trainable if np.ndim(p.values[key])]
     delayed = [net.projections[name] for name in net.learned_delays]
-    owners = [{"axonal": p.pre, "dendritic": p.post, "synaptic": p.name}[p.delay.kind] for p in delayed if net.delay_steps(p).ndim]
+    owners = [
+        {"axonal": p.pre, "dendritic": p.post, "synaptic": p.name}[p.delay.kind]
+        for p in delayed
+        if net.delay_steps(p).ndim
+    ]
     return Counter([*parameters, *owners])

@@ -1,6 +1,8 @@
-"""A phenomenon: something that a neuron does, measured in a scan, drawn, and held against the literature. Nothing learns.
+"""A phenomenon: something that a neuron does, measured in a scan, drawn, and held against the literature. Nothing
+learns.
 
-The sibling of :class:`~localplast.study.protocol.Protocol`: a module in ``protocols/`` defines one of the two as ``protocol``.
+The sibling of :class:`~localplast.study.protocol.Protocol`: a module in ``protocols/`` defines one of the two as
+``protocol``.
 """
 
 from collections.abc import Callable
@@ -40,8 +42,8 @@ class Phenomenon:
     presets : dict of str to callable
         ``'quick'`` and ``'paper'``: each builds what :attr:`scanned` takes, the conditions of the scan.
     scanned : callable ``(conditions, run) -> dict of str to xarray.Dataset``
-        Simulates all conditions at once with ``run(net, trials, record=...)``, which is :func:`localplast.run` on the chosen
-        backend; every variable has named dims and ``attrs["units"]``.
+        Simulates all conditions at once with ``run(net, trials, record=...)``, which is :func:`localplast.run` on the
+        chosen backend; every variable has named dims and ``attrs["units"]``.
     drawn : callable ``(record) -> matplotlib.figure.Figure``
         With the values of the literature in it.
     found : callable ``(record) -> sequence of Finding``
@@ -69,7 +71,9 @@ class Phenomenon:
         attrs = {package: version(package) for package in ("localplast", "brian2", "torch", "numpy")}
         attrs |= {"phenomenon": self.name, "preset": preset if isinstance(preset, str) else "own", "backend": backend}
         attrs |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "reference": self.reference}
-        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **{f"/{name}": part for name, part in parts.items()}})
+        return xr.DataTree.from_dict(
+            {"/": xr.Dataset(attrs=attrs), **{f"/{name}": part for name, part in parts.items()}}
+        )
 
     def figure(self, record):
         """The figure of a record, with the values of the literature in it."""
@@ -82,7 +86,9 @@ class Phenomenon:
         attrs = record.attrs
         versions = f"localplast {attrs['localplast']}, Brian2 {attrs['brian2']}"
         header = f"{self.name}, preset {attrs['preset']}, {attrs['backend']}; {versions}"
-        return Table((header,), tuple(Column(title, [written(getattr(f, key)) for f in found]) for title, key in columns.items()))
+        return Table(
+            (header,), tuple(Column(title, [written(getattr(f, key)) for f in found]) for title, key in columns.items())
+        )
 
     def report(self, record):
         """:meth:`table` as Markdown, with the summary above and the reference below."""
@@ -90,8 +96,12 @@ class Phenomenon:
 
 
 def labelled(**variables):
-    """An :class:`xarray.Dataset` of ``name=(dims, values, unit)``; values in SI, a name that is a dim becomes its coordinate."""
-    return xr.Dataset({name: (dims, np.asarray(values), {"units": unit}) for name, (dims, values, unit) in variables.items()})
+    """An :class:`xarray.Dataset` of ``name=(dims, values, unit)``; values in SI, a name that is a dim becomes its
+    coordinate.
+    """
+    return xr.Dataset(
+        {name: (dims, np.asarray(values), {"units": unit}) for name, (dims, values, unit) in variables.items()}
+    )
 
 
 def written(value):
@@ -100,7 +110,8 @@ def written(value):
 
 
 def write_record(record, path):
-    """Write a record of plain numbers to a Zarr store that :func:`localplast.runs.record.open_record` reads, whole or not at all.
+    """Write a record of plain numbers to a Zarr store that :func:`localplast.runs.record.open_record` reads, whole or
+    not at all.
 
     An older record at ``path`` is replaced.
 

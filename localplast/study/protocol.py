@@ -37,7 +37,8 @@ class Preset:
     rules : dict of str to Rule or Contender, optional
         What ``localplast compare`` compares, by name. Default: e-prop with both kinds of feedback, BPTT and a control.
     references : dict of str to float
-        Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the report.
+        Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the
+        report.
     """
 
     network: Network
@@ -65,11 +66,12 @@ class Preset:
 class Protocol:
     """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
 
-    ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)`` gives a
-    figure of what the network did before learning and does after it (two :class:`~localplast.network.network.Values`);
-    ``told(net, trials, after)`` says in words what it has learned, where the loss does not. ``course(net, record)`` gives a
-    figure of how it learned, from the record of :func:`localplast.run` with the weights that ``recorded`` asks for, such as
-    ``{"rec_out.weight": {"every": 5}}``. ``overview(tree)`` gives a figure of what :func:`localplast.compare` returned.
+    ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)``
+    gives a figure of what the network did before learning and does after it (two
+    :class:`~localplast.network.network.Values`); ``told(net, trials, after)`` says in words what it has learned,
+    where the loss does not. ``course(net, record)`` gives a figure of how it learned, from the record of
+    :func:`localplast.run` with the weights that ``recorded`` asks for, such as ``{"rec_out.weight": {"every": 5}}``.
+    ``overview(tree)`` gives a figure of what :func:`localplast.compare` returned.
     """
 
     name: str

@@ -34,7 +34,8 @@ def rules_of(preset):
 
 
 def table(tree):
-    """The comparison as a :class:`~localplast.show.table.Table`, a row for every rule; columns without a number are left out.
+    """The comparison as a :class:`~localplast.show.table.Table`, a row for every rule; columns without a number are
+    left out.
 
     Accuracy, loss and spikes are those of the last test; relative error and cosine those of the hidden gradient against
     BPTT's, averaged along training (the start left out); bytes per synapse those of the costliest projection.
@@ -58,8 +59,14 @@ def table(tree):
         Column("relative error", list(along["relative_error"].values), 3),
         Column("cosine", list(along["cosine"].values), 3),
         Column("spikes per neuron", list(last["test_spikes"].values), 1),
-        *(Column(f"{b}: s per 1000 trials", list(1e3 * cost["seconds_per_trial"].sel(backend=b).values), 2) for b in BACKENDS),
-        *(Column(f"{b}: peak memory (MB)", list(1e-6 * cost["peak_memory"].sel(backend=b).values), 1) for b in BACKENDS),
+        *(
+            Column(f"{b}: s per 1000 trials", list(1e3 * cost["seconds_per_trial"].sel(backend=b).values), 2)
+            for b in BACKENDS
+        ),
+        *(
+            Column(f"{b}: peak memory (MB)", list(1e-6 * cost["peak_memory"].sel(backend=b).values), 1)
+            for b in BACKENDS
+        ),
         Column("bytes per synapse", list(cost["bytes_per_synapse"].max("projection").values), 0),
     ]
     return Table(header(tree.attrs), tuple(column for column in columns if not column.empty))
@@ -67,19 +74,27 @@ def table(tree):
 
 def at_the_end(curves):
     """The last test of every rule, ``(rule, seed)``; rules may differ in their number of updates."""
-    last = [curves.sel(rule=[rule]).dropna("update", how="all").isel(update=-1, drop=True) for rule in curves["rule"].values]
+    last = [
+        curves.sel(rule=[rule]).dropna("update", how="all").isel(update=-1, drop=True) for rule in curves["rule"].values
+    ]
     return xr.concat(last, "rule", coords="minimal")
 
 
 def alignment_table(tree):
     """The five measures against BPTT of every rule and all that learns, averaged along training (the start left out).
 
-    Without the rows that have no number for any seed: what a contender's network does not have, or where BPTT's gradient is zero.
+    Without the rows that have no number for any seed: what a contender's network does not have, or where BPTT's
+    gradient is zero.
     """
     along = tree["alignment"].to_dataset().isel(update=slice(1, None)).mean("update")
     there = np.isfinite(along["norm_ratio"]).any("seed")
-    pairs = [(r, p) for r in along["rule"].values for p in along["projection"].values if there.sel(rule=r, projection=p)]
-    columns = [Column("rule", [rule for rule, _ in pairs]), Column("projection", [projection for _, projection in pairs])]
+    pairs = [
+        (r, p) for r in along["rule"].values for p in along["projection"].values if there.sel(rule=r, projection=p)
+    ]
+    columns = [
+        Column("rule", [rule for rule, _ in pairs]),
+        Column("projection", [projection for _, projection in pairs]),
+    ]
     for name, unit in UNITS.items():
         title = name.replace("_", " ") + (" (degrees)" if unit == "degree" else "")
         values = [along[name].sel(rule=rule, projection=projection).values for rule, projection in pairs]
@@ -101,23 +116,47 @@ def header(attrs):
 
 
 def report(
-    protocol, built, *, preset, seeds, folder, backend=None, target=None, updates, resume=False, command=None, tables=(),
+    protocol,
+    built,
+    *,
+    preset,
+    seeds,
+    folder,
+    backend=None,
+    target=None,
+    updates,
+    resume=False,
+    command=None,
+    tables=(),
     figure=None,
 ):
     """Run the comparison and write what it found; return the text that says so.
 
-    ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every path of
-    ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png`` and ``overview.png`` where
-    the protocol draws what its network has learned, or what came of all rules.
+    ``comparison.zarr``, ``comparison.png``, ``details.png`` and ``table.md`` go to ``folder``, and with them every
+    path of ``tables`` (``.csv``, ``.md``, ``.tex``) and ``figure`` (``.png``, ``.pdf``, ``.svg``); ``learned.png``
+    and ``overview.png`` where the protocol draws what its network has learned, or what came of all rules.
     """
     tree = compare(
-        built.network, built.task, contenders(built, backend), optimiser=built.optimiser, loss=built.loss, seeds=list(seeds),
-        batch=built.batch, updates=updates, test=built.test, hidden=built.hidden, path=folder / "runs", resume=resume,
-        target=target, workers=2,
+        built.network,
+        built.task,
+        contenders(built, backend),
+        optimiser=built.optimiser,
+        loss=built.loss,
+        seeds=list(seeds),
+        batch=built.batch,
+        updates=updates,
+        test=built.test,
+        hidden=built.hidden,
+        path=folder / "runs",
+        resume=resume,
+        target=target,
+        workers=2,
     )
     if built.references:
         agents = ("agent", strings(list(built.references)))
-        tree["references"] = xr.DataTree(xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents}))
+        tree["references"] = xr.DataTree(
+            xr.Dataset({"accuracy": ("agent", list(built.references.values()))}, {"agent": agents})
+        )
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     with replacement(folder / "comparison.zarr") as whole:
         tree.to_zarr(whole, consolidated=False)
@@ -147,12 +186,16 @@ def report(
 def check_figure_path(path):
     """``path``, if a figure can be written there."""
     if Path(path).suffix not in FIGURES:
-        raise LocalplastError(f"a figure is written as {', '.join(FIGURES)}; the suffix of {str(path)!r} is none of these")
+        raise LocalplastError(
+            f"a figure is written as {', '.join(FIGURES)}; the suffix of {str(path)!r} is none of these"
+        )
     return Path(path)
 
 
 def write_figure(figure, path):
-    """Write a Matplotlib figure to ``path``, whole or not at all, in the format of its suffix; pyplot then forgets it."""
+    """Write a Matplotlib figure to ``path``, whole or not at all, in the format of its suffix; pyplot then forgets
+    it.
+    """
     import matplotlib.pyplot as plt
 
     stream = io.BytesIO()

@@ -20,7 +20,17 @@ from localplast.network.network import Network
 from localplast.network.nodes import Input, Population, Projection
 from localplast.task.trials import Trials
 
-__all__ = ["Drive", "double_exponential", "events", "pulses", "scan", "spike_counts", "spike_trains", "threshold", "traces"]
+__all__ = [
+    "Drive",
+    "double_exponential",
+    "events",
+    "pulses",
+    "scan",
+    "spike_counts",
+    "spike_trains",
+    "threshold",
+    "traces",
+]
 
 CELLS = "cells"
 
@@ -61,7 +71,8 @@ class Drive:
     Parameters
     ----------
     weights : dict of str to Quantity or array ``(condition,)``
-        By variable of the model: what one unit of the waveform, or one spike, adds up to; a single number is the same for all.
+        By variable of the model: what one unit of the waveform, or one spike, adds up to; a single number is the same
+        for all.
     waves : array ``(time,)`` or ``(time, wave)``
         Waveforms (float, graded), or spikes (bool).
     wave : int array ``(condition,)``
@@ -82,7 +93,9 @@ class Drive:
         count = self.columns.shape[1]
         chosen = np.broadcast_to(self.wave, size)
         if chosen.min() < 0 or chosen.max() >= count:
-            raise LocalplastError(f"drive of {target!r}: wave {chosen.max()} was asked for; there are {count}, from 0 on")
+            raise LocalplastError(
+                f"drive of {target!r}: wave {chosen.max()} was asked for; there are {count}, from 0 on"
+            )
         there = np.arange(count)[:, None] == chosen
         return there * np.broadcast_to(np.asarray(self.weights[target], float), size), there
 
@@ -113,10 +126,18 @@ def scan(model, size, drives, *, dt, parameters=None, initial=None):
         inputs[name] = drive.columns[None]
         for target in drive.weights:
             weight, there = drive.matrix(target, size)
-            links.append(Projection(
-                name, CELLS, weight=weight, mask=there, target=target, transmission="event" if spikes else "graded",
-                plastic=False, name=f"{name}_{target}",
-            ))  # fmt: skip
+            links.append(
+                Projection(
+                    name,
+                    CELLS,
+                    weight=weight,
+                    mask=there,
+                    target=target,
+                    transmission="event" if spikes else "graded",
+                    plastic=False,
+                    name=f"{name}_{target}",
+                )
+            )
     cells = Population(size, model, parameters or {}, initial or {})
     return Network(dt=dt, **nodes, **{CELLS: cells}, projections=links), Trials(inputs)
 

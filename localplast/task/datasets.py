@@ -1,4 +1,5 @@
-"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, SuperSpike's patterns, MNIST-1D and N-MNIST from files.
+"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, SuperSpike's patterns, MNIST-1D and
+N-MNIST from files.
 
 Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
 once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
@@ -20,11 +21,23 @@ import pooch
 
 from localplast.errors import DatasetError
 
-__all__ = ["Events", "fashion_mnist", "mackey_glass", "mnist", "mnist1d", "nmnist_small", "oxford", "pooled", "yin_yang"]
+__all__ = [
+    "Events",
+    "fashion_mnist",
+    "mackey_glass",
+    "mnist",
+    "mnist1d",
+    "nmnist_small",
+    "oxford",
+    "pooled",
+    "yin_yang",
+]
 
 IDX_FILES = (
-    "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
 )
 
 
@@ -77,8 +90,9 @@ def distance(x, y, x0, y0):
 def mackey_glass(past, duration, *, tau=17.0, per_delay=85, beta=0.2, gamma=0.1, n=10):
     """Solutions of ``dx/dt = beta x(t - tau)/(1 + x(t - tau)**n) - gamma x(t)``: Mackey & Glass 1977, Science 197:287.
 
-    Chaotic with the usual numbers, where neighbours part by a factor e in about 197 (NeuroBench); at ``tau = 10`` a limit cycle.
-    Runge-Kutta of order 4 in ``per_delay`` steps per delay; delayed values between two steps by cubic Hermite interpolation.
+    Chaotic with the usual numbers, where neighbours part by a factor e in about 197 (NeuroBench); at ``tau = 10`` a
+    limit cycle. Runge-Kutta of order 4 in ``per_delay`` steps per delay; delayed values between two steps by cubic
+    Hermite interpolation.
 
     Parameters
     ----------
@@ -134,7 +148,9 @@ def mnist():
 
 
 def pooled(images, width=1):
-    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to ``(image, (28/width)**2)``."""
+    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to
+    ``(image, (28/width)**2)``.
+    """
     side = 28 // width
     return images.reshape(len(images), side, width, side, width).mean((2, 4)).reshape(len(images), -1) / 255
 
@@ -258,7 +274,9 @@ class Events:
         Channel ``polarity*n**2 + (y//pool)*n + x//pool``, with ``n = size/pool``.
         """
         if self.size % pool:
-            raise ValueError(f"squares of {pool} by {pool} pixels do not tile the picture; pool must divide {self.size}")
+            raise ValueError(
+                f"squares of {pool} by {pool} pixels do not tile the picture; pool must divide {self.size}"
+            )
         side = self.size // pool
         recording = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         step = np.floor(self.t * (1e-6 / float(dt)) + 1e-6).astype(int)  # an event at k*dt is in step k
@@ -299,14 +317,14 @@ def nmnist_small():
 def mnist1d():
     """MNIST-1D, digits drawn as short noisy sequences: Greydanus & Kobak 2024, ICML, arXiv:2011.14439.
 
-    The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared, and sampled
-    at 40 points. Mean 0 and standard deviation 1 over all 5000.
+    The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared,
+    and sampled at 40 points. Mean 0 and standard deviation 1 over all 5000.
 
     Returns
     -------
     train, test : pairs ``(samples, labels)``
-        ``samples`` float64 ``(4000, 40)`` and ``(1000, 40)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The arrays are
-        shared between calls, and read-only.
+        ``samples`` float64 ``(4000, 40)`` and ``(1000, 40)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The
+        arrays are shared between calls, and read-only.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Losses on a readout: what both backends minimise, defined once.
 
-The loss of a trial is ``sum_t weight[t] * l(y[t], target[t])``, summed over the network's readouts; the loss of a batch is
-the mean over its trials, plus the regularisers. ``error = dl/dy`` is also given as Brian2 text, so that the same loss runs
-online.
+The loss of a trial is ``sum_t weight[t] * l(y[t], target[t])``, summed over the network's readouts; the loss of a
+batch is the mean over its trials, plus the regularisers. ``error = dl/dy`` is also given as Brian2 text, so that the
+same loss runs online.
 """
 
 from dataclasses import dataclass, replace
@@ -15,9 +15,20 @@ from localplast.arguments import as_number, check_choice
 from localplast.errors import NetworkError
 
 __all__ = [
-    "Branching", "Loss", "RateRegulariser", "Reward", "branching", "cross_entropy", "default_loss", "gumbel", "mse",
-    "of_trials", "rate", "reward", "smooth_l1",
-]  # fmt: skip
+    "Branching",
+    "Loss",
+    "RateRegulariser",
+    "Reward",
+    "branching",
+    "cross_entropy",
+    "default_loss",
+    "gumbel",
+    "mse",
+    "of_trials",
+    "rate",
+    "reward",
+    "smooth_l1",
+]
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,17 @@ def of_trials(loss):
 def rate(target, strength, *, window=None):
     """Keep every spiking neuron near ``target`` (a frequency, or hertz as a number); add it to a loss.
 
-    Without ``window`` the rate is that of a whole trial, and the penalty is paid once, at its end (Bellec et al. 2020, Nat
-    Commun 11:3625, methods, "firing rate regularization"). With a time as ``window`` it is a running average that fades
-    with this time constant, and the penalty is ``strength/2 * integral (f_j(t) - target)**2 dt``: known in every step, so that
-    it goes with weights that change within a trial. It then acts through local rules only, and is not part of the
-    reported loss.
+    Without ``window`` the rate is that of a whole trial, and the penalty is paid once, at its end (Bellec et al.
+    2020, Nat Commun 11:3625, methods, "firing rate regularization"). With a time as ``window`` it is a running
+    average that fades with this time constant, and the penalty is ``strength/2 * integral (f_j(t) - target)**2 dt``:
+    known in every step, so that it goes with weights that change within a trial. It then acts through local rules
+    only, and is not part of the reported loss.
     """
     fading = 0.0 if window is None else as_number("the window of rate()", window, 0, dimension=second.dim, above=True)
     return RateRegulariser(
-        as_number("the target of rate()", target, 0, dimension=Hz.dim), as_number("the strength of rate()", strength, 0), fading
+        as_number("the target of rate()", target, 0, dimension=Hz.dim),
+        as_number("the strength of rate()", strength, 0),
+        fading,
     )
 
 
@@ -57,7 +70,9 @@ class Branching:
     batch: bool = False
 
     def penalty(self, spikes):
-        """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the batch."""
+        """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the
+        batch.
+        """
         spikes = spikes.sum(1) if self.batch else spikes
         return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).sum(0) / max(len(spikes) - 1, 1)
 
@@ -65,12 +80,12 @@ class Branching:
 def branching(strength, *, batch=False):
     """Let every step have as many spikes as the one before it; add it to a loss.
 
-    The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a branching
-    factor near one, neither dying out nor exploding (Balafrej et al. 2025, Neuromorph Comput Eng, doi
+    The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a
+    branching factor near one, neither dying out nor exploding (Balafrej et al. 2025, Neuromorph Comput Eng, doi
     10.1088/2634-4386/add293, "branching factor"). Every spiking population is penalised, each by its own number.
 
-    No synapse knows the spikes of a whole population, let alone those of the coming step: only automatic differentiation
-    (``bptt()``) follows it.
+    No synapse knows the spikes of a whole population, let alone those of the coming step: only automatic
+    differentiation (``bptt()``) follows it.
 
     Other arguments
     ---------------
@@ -124,7 +139,9 @@ class Loss:
         """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
         trials.check_target(outputs)
         if self.kind == "cross_entropy" and np.min(trials.target) < 0:
-            raise NetworkError(f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}")
+            raise NetworkError(
+                f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}"
+            )
 
     def error(self, y, target):
         """``dl/dy``, shape as ``y``."""
@@ -177,25 +194,30 @@ class Reward(Loss):
     def check(self, trials, outputs, dt):
         weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
         if np.ndim(trials.target) != 1:
-            raise NetworkError(f"a reward needs the right choice of every trial: int labels (trial,) from 0 to {outputs - 1} as target")
+            raise NetworkError(
+                f"a reward needs the right choice of every trial: int labels (trial,) from 0 to {outputs - 1} as target"
+            )
         trials.check_target(outputs)
         counted, wait = np.flatnonzero(weight), self.steps(dt)
         if not len(counted):
             raise NetworkError("a reward needs steps in which choices are made; the weight of every step is zero")
         if counted[-1] + wait > trials.steps - 2:
             raise NetworkError(
-                f"the reward comes {wait} steps after the last choice, in step {counted[-1] + wait}; a trial has {trials.steps} steps, "
-                f"and the critic must see one after the reward: make trials at least {counted[-1] + wait + 2} steps long"
+                f"the reward comes {wait} steps after the last choice, in step {counted[-1] + wait}; a trial has "
+                f"{trials.steps} steps, "
+                f"and the critic must see one after the reward: make trials at least {counted[-1] + wait + 2} steps "
+                "long"
             )
 
 
 def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="value", dice="dice"):
     """Learn from reward: in every step that counts a choice is drawn from the softmax of the policy readout.
 
-    A right choice (the label) earns the weight of its step, a wrong one costs as much; all of it is paid at once, ``delay``
-    after the last choice, and before the trial's last step. With ``delta(t) = r(t) + discount*V(t+1) - V(t)`` the gradient is
-    ``sum_t delta(t) F(L trace)(t)``, ``F`` a filter that fades by ``discount`` per step, with the errors ``pi - chosen`` of the
-    policy and ``-value_cost`` of the value readout. The reported loss is minus the reward.
+    A right choice (the label) earns the weight of its step, a wrong one costs as much; all of it is paid at once,
+    ``delay`` after the last choice, and before the trial's last step. With
+    ``delta(t) = r(t) + discount*V(t+1) - V(t)`` the gradient is ``sum_t delta(t) F(L trace)(t)``, ``F`` a filter that
+    fades by ``discount`` per step, with the errors ``pi - chosen`` of the policy and ``-value_cost`` of the value
+    readout. The reported loss is minus the reward.
 
     Parameters
     ----------
@@ -212,9 +234,10 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
     Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45 (reward-based e-prop).
     """
     numbers = dict(
-        discount=as_number("discount", discount, 0, 1), value_cost=as_number("value_cost", value_cost, 0),
+        discount=as_number("discount", discount, 0, 1),
+        value_cost=as_number("value_cost", value_cost, 0),
         delay=as_number("the delay of a reward", delay, 0, dimension=second.dim),
-    )  # fmt: skip
+    )
     return Reward("reward", policy=policy, value=value, dice=dice, **numbers)
 
 

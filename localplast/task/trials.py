@@ -55,7 +55,8 @@ class Poisson:
             )
         if isinstance(self.segment, bool) or not isinstance(self.segment, (int, np.integer)) or self.segment < 1:
             raise NetworkError(
-                f"Poisson(..., segment={self.segment!r}): give a positive whole number of steps, such as round(10*ms/dt)"
+                f"Poisson(..., segment={self.segment!r}): give a positive whole number of steps, such as "
+                "round(10*ms/dt)"
             )
         object.__setattr__(self, "rates", np.asarray(rates, float))
 
@@ -82,7 +83,8 @@ class Poisson:
         low, high = self.rates.min(initial=0.0), self.rates.max(initial=0.0)
         if low < 0 or high * dt > 1 + 1e-9:
             raise NetworkError(
-                f"the rate of {what} is {low if low < 0 else high:g} Hz; in time steps of {dt * 1e3:g} ms rates lie between 0 and "
+                f"the rate of {what} is {low if low < 0 else high:g} Hz; in time steps of {dt * 1e3:g} ms rates lie "
+                "between 0 and "
                 f"{1 / dt:g} Hz: lower them, or shorten the time step"
             )
 
@@ -96,9 +98,9 @@ class Trials:
     inputs : dict of str to array ``(trial, time, neuron)`` or :class:`Poisson`
         For every :class:`~localplast.network.network.Input`: bool for spikes, float (SI) for currents.
     target : array, optional
-        What the readout should do: class labels, int or bool ``(trial,)``, or a trajectory, float ``(trial, time, readout)``,
-        with the unit of the readout's output or without. For cross entropy a trajectory holds the share of every class, and
-        need not sum to one: a step of zeros has no label.
+        What the readout should do: class labels, int or bool ``(trial,)``, or a trajectory, float
+        ``(trial, time, readout)``, with the unit of the readout's output or without. For cross entropy a trajectory
+        holds the share of every class, and need not sum to one: a step of zeros has no label.
     weight : array ``(time,)``, optional
         How much each step counts in the loss, and in the choice that accuracy judges: 0 outside the window in which the
         readout is judged.
@@ -110,7 +112,9 @@ class Trials:
 
     def __post_init__(self):
         if not isinstance(self.inputs, dict) or not self.inputs:
-            raise NetworkError(f"Trials(inputs) is a dict with an array for every Input of the network, not {self.inputs!r:.100}")
+            raise NetworkError(
+                f"Trials(inputs) is a dict with an array for every Input of the network, not {self.inputs!r:.100}"
+            )
         made = {k: v if isinstance(v, Poisson) else as_array(f"input {k!r}", v) for k, v in self.inputs.items()}
         for name, array in made.items():
             if len(array.shape) != 3:
@@ -142,10 +146,14 @@ class Trials:
 
     def without(self, names):
         """The same trials with some inputs silent: those of a teacher, where nobody listens to it."""
-        return replace(self, inputs={k: silent(v) if k in names else v for k, v in self.inputs.items()}) if names else self
+        return (
+            replace(self, inputs={k: silent(v) if k in names else v for k, v in self.inputs.items()}) if names else self
+        )
 
     def check(self, net):
-        """Raise a :class:`NetworkError` where these trials do not fit the inputs of ``net``, or hold impossible numbers."""
+        """Raise a :class:`NetworkError` where these trials do not fit the inputs of ``net``, or hold impossible
+        numbers.
+        """
         if set(self.inputs) != set(net.inputs):
             raise NetworkError(f"the trials give inputs {sorted(self.inputs)}; the network has {sorted(net.inputs)}")
         if not len(self) or not self.steps:
@@ -154,7 +162,8 @@ class Trials:
         for name, array in self.inputs.items():
             if tuple(array.shape) != (*shape, net.size(name)):
                 raise NetworkError(
-                    f"input {name!r} has shape {tuple(array.shape)}; (trial, time, neuron) is {(*shape, net.size(name))}"
+                    f"input {name!r} has shape {tuple(array.shape)}; (trial, time, neuron) is "
+                    f"{(*shape, net.size(name))}"
                 )
             check_input(name, net.inputs[name].kind, array, float(net.dt))
         self.check_weight()
@@ -167,13 +176,17 @@ class Trials:
             raise NetworkError(f"the weight of the steps has shape {self.weight.shape}; (time,) is {(self.steps,)}")
         check_finite_numbers("the weight of the steps", self.weight)
         if np.any(np.asarray(self.weight) < 0):
-            raise NetworkError(f"the weight of a step is {np.min(self.weight)}; a step counts nothing (0) or more, never less")
+            raise NetworkError(
+                f"the weight of a step is {np.min(self.weight)}; a step counts nothing (0) or more, never less"
+            )
 
     def check_target(self, outputs):
         """Raise unless the target is one label per trial, below ``outputs``, or a trajectory of each output."""
         target = self.target
         if target is None:
-            raise NetworkError("these trials have no target, so nothing can be learned from them: give Trials(..., target=...)")
+            raise NetworkError(
+                "these trials have no target, so nothing can be learned from them: give Trials(..., target=...)"
+            )
         labels, trajectory = (len(self),), (len(self), self.steps, outputs)
         if target.shape not in (labels, trajectory):
             raise NetworkError(
@@ -184,10 +197,14 @@ class Trials:
         if target.ndim > 1:
             return
         if target.dtype.kind not in "iu":
-            raise NetworkError(f"the labels of a target are {target.dtype}; whole numbers are needed: give target.astype(int)")
+            raise NetworkError(
+                f"the labels of a target are {target.dtype}; whole numbers are needed: give target.astype(int)"
+            )
         if target.min() < 0 or target.max() >= outputs:
             wrong = target.min() if target.min() < 0 else target.max()
-            raise NetworkError(f"the target holds the label {wrong}; with {outputs} readouts labels go from 0 to {outputs - 1}")
+            raise NetworkError(
+                f"the target holds the label {wrong}; with {outputs} readouts labels go from 0 to {outputs - 1}"
+            )
 
 
 def silent(array):
@@ -201,7 +218,9 @@ def check_input(name, kind, array, dt):
     if kind == "spikes" and not drawn and array.dtype != bool:
         raise NetworkError(f"input {name!r} carries spikes: give a bool raster, not {array.dtype}")
     if kind == "currents" and (drawn or array.dtype.kind != "f"):
-        raise NetworkError(f"input {name!r} carries currents: give a float array, not {'Poisson' if drawn else array.dtype}")
+        raise NetworkError(
+            f"input {name!r} carries currents: give a float array, not {'Poisson' if drawn else array.dtype}"
+        )
     if drawn:
         array.check(f"input {name!r}", dt)
         return
@@ -234,12 +253,17 @@ class Task:
 
     @classmethod
     def generated(cls, name, generate):
-        """A task whose trials are drawn by ``generate(rng, n) -> Trials``; test and validation trials come from other streams."""
+        """A task whose trials are drawn by ``generate(rng, n) -> Trials``; test and validation trials come from other
+        streams.
+        """
         return cls.drawn(name, lambda rng, n, seed: generate(rng, n))
 
     @classmethod
     def drawn(cls, name, draw, test=None):
-        """As :meth:`generated`, by ``draw(rng, n, seed)``; what is tested by ``test`` of the same arguments where it differs."""
+        """As :meth:`generated`, by ``draw(rng, n, seed)``; what is tested by ``test`` of the same arguments where it
+        differs.
+        """
+
         def training(update, batch, seed):
             return draw(np.random.default_rng([seed, 0, update]), batch, seed)
 
@@ -260,8 +284,8 @@ class Task:
         learned : int, optional
             Of the training samples the first so many are learned from; default all.
         held : int or pair, optional
-            What ``validation`` tests: so many of the last training samples, which it does not learn from (default a tenth
-            of all), or samples of their own.
+            What ``validation`` tests: so many of the last training samples, which it does not learn from (default a
+            tenth of all), or samples of their own.
         """
         samples, labels = train
         held = len(labels) // 10 if held is None else held
@@ -278,7 +302,9 @@ class Task:
 
         def training(update, batch, seed):
             position = np.arange(update * batch, (update + 1) * batch)
-            epochs = {e: np.random.default_rng([seed, 2, e]).permutation(len(labels)) for e in set(position // len(labels))}
+            epochs = {
+                e: np.random.default_rng([seed, 2, e]).permutation(len(labels)) for e in set(position // len(labels))
+            }
             chosen = np.array([epochs[p // len(labels)][p % len(labels)] for p in position])
             return present(samples[chosen], labels[chosen], np.random.default_rng([seed, 0, update]))
 
@@ -297,7 +323,9 @@ def concatenate(parts):
     if len(parts) == 1:
         return parts[0]
     if any(not np.array_equal(part.weight, parts[0].weight) for part in parts):
-        raise LocalplastError("the weight of the steps differs between updates of this task; it must be the same for all trials")
+        raise LocalplastError(
+            "the weight of the steps differs between updates of this task; it must be the same for all trials"
+        )
     inputs = {}
     for name, first in parts[0].inputs.items():
         arrays = [part.inputs[name] for part in parts]

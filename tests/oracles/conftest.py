@@ -1,4 +1,5 @@
-"""What the oracles of layered rules share: a stack of layers written out in plain Torch, and how gradients are compared.
+"""What the oracles of layered rules share: a stack of layers written out in plain Torch, and how gradients are
+compared.
 
 Nothing of localplast computes here, except the numbers (weights, delays) that a network draws.
 """
@@ -24,7 +25,9 @@ ALPHA, RHO, KAPPA = np.exp(-1 / 20), np.exp(-1 / 60), np.exp(-1 / 15)
 
 
 def stack(*, skip=False, loop=False, delay=0, readout=None, fixed=(), surrogate=None):
-    """cues -> low -> top -> out; ``skip``: low -> out too; ``loop``: low -> low; ``fixed``: projections that do not learn."""
+    """cues -> low -> top -> out; ``skip``: low -> out too; ``loop``: low -> low; ``fixed``: projections that do not
+    learn.
+    """
     neuron = alif(tau_adapt=60 * ms, tau_ref=TAU_REF * ms, surrogate=surrogate)
     made = {n: Population(k, neuron, {"beta": BETA[n]}, {"v": START[n]}) for n, k in SIZES.items()}
     path = axonal(delay * ms) if delay else None
@@ -38,7 +41,11 @@ def stack(*, skip=False, loop=False, delay=0, readout=None, fixed=(), surrogate=
     if loop:
         links.append(Projection("low", "low", weight=normal(1.0)))
     return Network(
-        dt=1 * ms, cues=Input(N_IN), **made, out=Population(N_OUT, readout or leaky_readout(tau_out=15 * ms)), projections=links
+        dt=1 * ms,
+        cues=Input(N_IN),
+        **made,
+        out=Population(N_OUT, readout or leaky_readout(tau_out=15 * ms)),
+        projections=links,
     )
 
 
@@ -169,11 +176,18 @@ def equal(net, values, given, rule, expected, loss=None, *, seed=0):
 def layered():
     """The functions of this file, for the oracles."""
     return SimpleNamespace(
-        Stack=Stack, stack=stack, trials=trials, error=error, estimates=estimates, autograd=autograd, equal=equal, sizes=SIZES
+        Stack=Stack,
+        stack=stack,
+        trials=trials,
+        error=error,
+        estimates=estimates,
+        autograd=autograd,
+        equal=equal,
+        sizes=SIZES,
     )
 
 
-# --- latent equilibrium, written out ------------------------------------------------------------------------------------
+# --- latent equilibrium, written out ----------------------------------------------------------------------------------
 
 #: Rates and their slopes, by name.
 PHI = {
@@ -192,11 +206,11 @@ def equilibrium(
 ):  # fmt: skip
     """Latent equilibrium in plain numpy, of the first trial, learning in every step; linear outputs.
 
-    A step: what left at the end of the last one arrives, ``I = W r`` and ``W^T delta`` (unless ``feedback`` is symmetric,
-    ``down delta``, of the layer above or, if it is direct, of the output); then
-    ``delta = phi'(u_breve_old) * feedback``, ``u_breve = I + b + delta``; then weights and biases move by ``rates`` times the
-    product of ``delta`` and the rate that made ``I``. ``late``: steps that rates take on top. ``mixed``: errors are
-    ``u_breve - I - b`` with the two of different steps. ``error``: stands in for ``target - answer``.
+    A step: what left at the end of the last one arrives, ``I = W r`` and ``W^T delta`` (unless ``feedback`` is
+    symmetric, ``down delta``, of the layer above or, if it is direct, of the output); then
+    ``delta = phi'(u_breve_old) * feedback``, ``u_breve = I + b + delta``; then weights and biases move by ``rates``
+    times the product of ``delta`` and the rate that made ``I``. ``late``: steps that rates take on top. ``mixed``:
+    errors are ``u_breve - I - b`` with the two of different steps. ``error``: stands in for ``target - answer``.
 
     Returns the learned ``weights`` and, per layer, ``u_breve`` and ``delta`` ``(time, neuron)``.
     """

@@ -1,4 +1,6 @@
-"""The branching regulariser against numpy, its gradient against automatic differentiation written out; the norm of the gradient."""
+"""The branching regulariser against numpy, its gradient against automatic differentiation written out; the norm of
+the gradient.
+"""
 
 import numpy as np
 import pytest
@@ -54,7 +56,9 @@ def found(batch, rule=None):
 def test_value_and_gradient(batch):
     penalty, expected, s = written(batch)
     tree = found(batch)
-    by_hand = STRENGTH * np.mean([np.mean([(s[t, b] - s[t - 1, b]) ** 2 for t in range(1, STEPS)]) for b in range(s.shape[1])])
+    by_hand = STRENGTH * np.mean(
+        [np.mean([(s[t, b] - s[t - 1, b]) ** 2 for t in range(1, STEPS)]) for b in range(s.shape[1])]
+    )
     assert penalty == pytest.approx(by_hand, rel=1e-12) and penalty > 0.01
     assert tree.attrs["loss"] == pytest.approx(penalty, rel=1e-12)
     for name, grad in zip(("cues_rec", "rec_rec"), expected, strict=True):
@@ -86,7 +90,9 @@ def test_no_strength():
 def test_it_evens_out_the_population():
     """Learning from the regulariser alone lowers what it measures."""
     task = Task("alike", training=lambda update, batch, seed: TRIALS, testing=lambda n, seed: TRIALS)
-    options = dict(rule=bptt(), optimiser=adam(0.02), loss=mse() + branching(STRENGTH), backend="torch", batch=4, show=False)
+    options = dict(
+        rule=bptt(), optimiser=adam(0.02), loss=mse() + branching(STRENGTH), backend="torch", batch=4, show=False
+    )
     losses = lp.run(NET, task, updates=30, values=VALUES, **options)["metrics"]["loss"].values
     assert losses[-1] < 0.7 * losses[0]
 
@@ -113,7 +119,9 @@ def test_norm_in_units_of_the_rate():
     grads = {"w": np.array([3.0]), "rec.tau_mem": np.array([4000.0])}
     assert sgd(1.0).norm_clipped(1.0).with_rates(**{"rec.tau_mem": 1e-3}).share(grads) == pytest.approx(1 / 5)
     assert sgd(1.0).norm_clipped(1.0).share(grads) == pytest.approx(1 / 4000, rel=1e-4)
-    assert sgd(1.0).norm_clipped(1.0).with_rates(w=0, **{"rec.tau_mem": 0}).share(grads) == 1.0  # what is frozen does not count
+    assert (
+        sgd(1.0).norm_clipped(1.0).with_rates(w=0, **{"rec.tau_mem": 0}).share(grads) == 1.0
+    )  # what is frozen does not count
 
 
 def test_learning_with_a_norm():
@@ -147,7 +155,9 @@ def test_a_run_whose_gradient_is_not_finite_stops():
     trials = Trials(TRIALS.inputs, TRIALS.target, np.ones(STEPS))
     task = Task("alike", training=lambda update, batch, seed: trials, testing=lambda n, seed: trials)
     broken = VALUES.replace_weights({"rec_out": VALUES.weights["rec_out"] * 1e200})
-    with pytest.raises(RunawayError, match="gradient of 'cues_rec' is not finite at update 1 of bptt; lower the") as caught:
+    with pytest.raises(
+        RunawayError, match="gradient of 'cues_rec' is not finite at update 1 of bptt; lower the"
+    ) as caught:
         lp.run(
             NET, task, rule=bptt(), optimiser=sgd(0.5).norm_clipped(1e-3), loss=mse(), backend="torch", batch=4, updates=1,
             values=broken, show=False,

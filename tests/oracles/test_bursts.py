@@ -24,7 +24,8 @@ def driven(model, inputs, dt, n=1, **population):
     return net, Trials({f"to_{name}": np.asarray(x, float)[None] for name, x in inputs.items()})
 
 
-# ----------------------------------------------------------------------------------- events and bursts of trains made by hand
+# ----------------------------------------------------------------------------------- events and bursts of trains made
+# by hand
 
 #: Spike times in ms, and what each is: Event, second spike of a Burst, or a later one of it.
 TRAIN = {
@@ -68,7 +69,8 @@ def test_intervals_of_the_longest_kind_are_bursts_at_every_step(twins):
         assert (found["it.event"].sum(), found["it.burst"].sum()) == (1, 1), dt
 
 
-# ----------------------------------------------------------------------------------------- what the dendrite does, and only it
+# ----------------------------------------------------------------------------------------- what the dendrite does, and
+# only it
 
 LEVELS = np.array([-300, 0, 200, 500]) * 1e-12
 CELLS, STEPS, HALF = 120, 1250, 500  # steps of 2 ms
@@ -83,7 +85,8 @@ def burst_probability(current, model):
 
 @pytest.fixture(scope="module")
 def levels():
-    """Cells at every dendritic current of LEVELS for 2.5 s; in two more groups it steps up or down after 1 s, from 200 pA.
+    """Cells at every dendritic current of LEVELS for 2.5 s; in two more groups it steps up or down after 1 s, from
+    200 pA.
 
     Arrays ``(time, group, cell)``; averages start from what they tend to.
     """
@@ -130,9 +133,13 @@ def test_nothing_is_learned_where_bursts_are_as_expected(levels):
 
 
 def test_a_step_of_the_dendritic_current_has_its_sign(levels):
-    """Payeur et al. 2021, fig. 2E at reduced length: up potentiates, down depresses, until the averages have followed."""
+    """Payeur et al. 2021, fig. 2E at reduced length: up potentiates, down depresses, until the averages have
+    followed.
+    """
     for group, sign in ((len(LEVELS), 1), (len(LEVELS) + 1, -1)):
-        before, after, late = (surplus(levels, group, steps) for steps in (slice(200, HALF), slice(HALF, 850), slice(850, None)))
+        before, after, late = (
+            surplus(levels, group, steps) for steps in (slice(200, HALF), slice(HALF, 850), slice(850, None))
+        )
         assert abs(before[0]) < 4 * before[1]
         assert sign * after[0] > 4 * after[1]
         assert abs(late[0]) < abs(after[0])
@@ -140,7 +147,9 @@ def test_a_step_of_the_dendritic_current_has_its_sign(levels):
 
 @pytest.mark.thorough
 def test_the_cell_with_a_regenerative_dendrite_does_the_same():
-    """Burst fraction grows with the dendritic current, the rate of events hardly; the noise is outside, 2 ms correlated."""
+    """Burst fraction grows with the dendritic current, the rate of events hardly; the noise is outside, 2 ms
+    correlated.
+    """
     currents, n, steps = np.array([-200, 0, 100, 200, 300]) * 1e-12, 40, 4000
     rng, kept = np.random.default_rng(0), np.exp(-0.5 / 2)
     noise = rng.standard_normal((2, steps, len(currents) * n))
@@ -155,14 +164,17 @@ def test_the_cell_with_a_regenerative_dendrite_does_the_same():
     assert np.ptp(event) < 0.3 * event.mean() and 1 < event.mean() / n / 2 < 5
 
 
-# ------------------------------------------------------------------------------------------- learning, written out in numpy
+# ------------------------------------------------------------------------------------------- learning, written out in
+# numpy
 
 N, RATE, LENGTH = 4, 0.02, 600
 FIRST = np.array([20.0, 5.0, 5.0, 2.0])  # event rates that `top` starts from: too high, within the range, soon too low
 
 
 def two_layers():
-    """``low`` excites the somata of ``top`` by depressing synapses that learn, ``top`` its dendrites by facilitating ones."""
+    """``low`` excites the somata of ``top`` by depressing synapses that learn, ``top`` its dendrites by facilitating
+    ones.
+    """
     one, model = dict(plastic=False, weight=1.0, mask=np.eye(N, dtype=bool)), burst_poisson(tau_avg=0.2 * second)
     names = ("low", "top")
     return Network(
@@ -190,7 +202,10 @@ def taught(update=0, batch=1, seed=0):
     step = np.where(np.arange(LENGTH) < LENGTH // 2, 0.0, 500e-12)[:, None] * np.array([1, -1, 1, -1])
     inputs, drop = {}, np.array([0, 0, 0, 600e-12])
     for name in ("low", "top"):
-        inputs |= {f"die_{name}": rng.random((LENGTH, N)), f"soma_{name}": np.full((LENGTH, N), 900e-12) - drop * (name == "top")}
+        inputs |= {
+            f"die_{name}": rng.random((LENGTH, N)),
+            f"soma_{name}": np.full((LENGTH, N), 900e-12) - drop * (name == "top"),
+        }
         inputs[f"dendrite_{name}"] = 300e-12 + step * (name == "top")
     return Trials({k: v[None] for k, v in inputs.items()}, np.zeros((1, LENGTH, N)), np.full(LENGTH, 1 / LENGTH))
 
@@ -215,8 +230,10 @@ class Cells:
         p, dt = self.v, self.dt
         v_s = self.membrane(self.v_s, self.g, self.w_s + self.I_s, p["tau_s"], p["C_s"])
         w_d = p["a"] * (self.v_d - p["E_L"])
-        self.w_d, v_d = w_d + (self.w_d - w_d) * np.exp(-dt / p["tau_wd"]), self.membrane(
-            self.v_d, self.g_d, self.w_d + self.I_d, p["tau_d"], p["C_d"])
+        self.w_d, v_d = (
+            w_d + (self.w_d - w_d) * np.exp(-dt / p["tau_wd"]),
+            self.membrane(self.v_d, self.g_d, self.w_d + self.I_d, p["tau_d"], p["C_d"]),
+        )
         self.v_s, self.v_d, self.w_s = v_s, v_d, self.w_s * np.exp(-dt / p["tau_ws"])
         self.g, self.g_d = self.g * np.exp(-dt / p["tau_exc"]), self.g_d * np.exp(-dt / p["tau_exc"])
         self.trace = self.trace * np.exp(-dt / p["tau_trace"]) + self.event
@@ -250,7 +267,9 @@ class Cells:
 
 
 def learned_by_hand(rate=RATE, error=Cells.error):
-    """The weights ``(pre, post)`` after one trial, changed in every step, and how many events and bursts ``top`` had."""
+    """The weights ``(pre, post)`` after one trial, changed in every step, and how many events and bursts ``top``
+    had.
+    """
     given, cells, w = taught().inputs, {"low": Cells(), "top": Cells(FIRST)}, forward_weight()
     x, u, counts = np.ones(N), np.full(N, 0.05), np.zeros(2)
     for t in range(LENGTH):
@@ -276,7 +295,9 @@ def test_the_rule_is_the_recursion_by_hand():
     assert counts[0] > 20 and counts[1] > 5
     for backend in ("torch", "brian2"):
         target = {"target": "numpy"} if backend == "brian2" else {}
-        found = lp.run(two_layers(), task, rule=dendritic(), optimiser=sgd(RATE), loss=mse(), updates=1, backend=backend, **target)
+        found = lp.run(
+            two_layers(), task, rule=dendritic(), optimiser=sgd(RATE), loss=mse(), updates=1, backend=backend, **target
+        )
         np.testing.assert_allclose(found["low_top"]["weight"].values, expected, rtol=1e-8, atol=1e-10)
     assert np.abs(expected - forward_weight()).max() > 0.05
     for wrong in (lambda c: c.burst, lambda c: c.error() - c.too_low(), lambda c: c.error() + c.too_high()):
@@ -291,12 +312,15 @@ def test_both_backends_have_the_same_bursts(twins):
     twins.compare(one, other)
 
 
-# -------------------------------------------------------------------------------------------------------------- burst-sign
+# --------------------------------------------------------------------------------------------------------------
+# burst-sign
 
 
 @pytest.mark.thorough
 def test_the_course_of_a_weight_is_the_sum_of_surplus_times_trace():
-    """Read off replicas that stop learning one after the other; weights hardly move, so that spikes are those of a simulation."""
+    """Read off replicas that stop learning one after the other; weights hardly move, so that spikes are those of a
+    simulation.
+    """
     c = burst_sign.Conditions(200 * ms, 100 * ms, looks=5, pre=6, post=4, rate=1e-9)
     net, given = burst_sign.network(c), burst_sign.trials(c)
     task = Task("burst-sign", lambda update, batch, seed: given, lambda n, seed: given)
@@ -316,7 +340,8 @@ def test_steps_of_current_up_and_down_potentiate_and_depress():
     assert abs(rest) < 0.3 * min(abs(up), abs(down)) and up > 1e-3 and back < -1e-3 and down < -1e-3 and again > 1e-3
 
 
-# --------------------------------------------------------------------------------------------------------------- burst-xor
+# ---------------------------------------------------------------------------------------------------------------
+# burst-xor
 
 
 def test_an_example_of_xor_says_its_bits_its_answer_and_when_to_learn():
@@ -330,10 +355,14 @@ def test_an_example_of_xor_says_its_bits_its_answer_and_when_to_learn():
 
 @pytest.mark.slow
 def test_xor_is_learned_by_bursts():
-    """Both inputs at once excite the output most before learning; after 400 examples least of the three that excite it."""
+    """Both inputs at once excite the output most before learning; after 400 examples least of the three that excite
+    it.
+    """
     preset = burst_xor.protocol.presets["quick"]()
     net, given = preset.network, preset.task.testing(8, 0)
-    fit = lp.run(net, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates)
+    fit = lp.run(
+        net, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates
+    )
     margins = []
     for values in (net.draw(0), net.values_from(fit)):
         rates = burst_xor.event_rates(net, given, values, backend="torch").reshape(-1, 4).mean(0)
@@ -341,11 +370,14 @@ def test_xor_is_learned_by_bursts():
     assert margins[0] < -2 and margins[1] > 2  # hertz
 
 
-# ---------------------------------------------------------------------------------------------------- what the parts promise
+# ---------------------------------------------------------------------------------------------------- what the parts
+# promise
 
 
 def test_a_teacher_wants_an_event_rate(twins):
-    """The dendrite of a cell that has fewer events than wanted is driven, and of one that is not taught is left alone."""
+    """The dendrite of a cell that has fewer events than wanted is driven, and of one that is not taught is left
+    alone.
+    """
     wanted = np.tile([0.0, 9.0, 1.0], (50, 1))
     net, trials = driven(burst_poisson(), {"wanted": wanted}, 1 * ms, 3)
     v_d = twins.torch(net, trials, ["it.v_d"])["it.v_d"][0, -1]

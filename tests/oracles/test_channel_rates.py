@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from brian2 import ms, mV, nS, pF
 from localplast.channels import Channel, ampa
-from localplast.task.loss import mse
 
 import localplast as lp
 from localplast import Compartment, cell
 from localplast.models import leaky_readout
 from localplast.rules import bptt, eprop
+from localplast.task.loss import mse
 
 STEPS, DT = 40, 0.05 * ms
 GATES = ["n", pytest.param("m", marks=pytest.mark.thorough)]

@@ -1,7 +1,7 @@
 """e-prop is BPTT with named edges cut: every row of the credit table as an equality, and every negative row too.
 
-The gradient by autograd comes from a network written out in this file, with ``detach()`` where an edge is cut; nothing of
-localplast computes it. Edges: R spike to other neurons, S spike to own reset, A spike to own adaptation.
+The gradient by autograd comes from a network written out in this file, with ``detach()`` where an edge is cut;
+nothing of localplast computes it. Edges: R spike to other neurons, S spike to own reset, A spike to own adaptation.
 Bellec et al. 2020, Nat Commun 11:3625.
 """
 
@@ -344,7 +344,9 @@ def test_a_planted_error_is_caught(constant, planted):
         assert cosine > 0.999, where
 
 
-@pytest.mark.parametrize("rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"])
+@pytest.mark.parametrize(
+    "rule", [bptt(), bptt(cut={"reset"}), eprop(feedback="random")], ids=["bptt", "reset cut", "e-prop"]
+)
 def test_long_trials_run_on_the_generated_adjoint(rule, monkeypatch):
     """The same gradient, by the kernel where the history would be large; another cut is seen."""
     net, given = network(), trials(50)

@@ -1,7 +1,9 @@
-"""DECOLLE against autograd of a network written out by hand (Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424, eqs. 1-9).
+"""DECOLLE against autograd of a network written out by hand (Kaiser, Mostafa & Neftci 2020, Front Neurosci 14:424,
+eqs. 1-9).
 
-Each layer has a loss of its own, ``Y[t] = G S[t]`` judged in every step, so that with spikes between layers and the refractory
-trace R detached, ``dL/dW = sum_t (G^T dL/dY) psi P^T``: P and Q of a layer hold presynaptic spikes only, no weight of it.
+Each layer has a loss of its own, ``Y[t] = G S[t]`` judged in every step, so that with spikes between layers and the
+refractory trace R detached, ``dL/dW = sum_t (G^T dL/dY) psi P^T``: P and Q of a layer hold presynaptic spikes only,
+no weight of it.
 """
 
 import numpy as np
@@ -106,7 +108,12 @@ def test_presynaptic_traces_may_be_detached(layered):
     attached, detached = (Written(net, given, cut).gradients() for cut in ("FR", "FRP"))
     for name in NAMES:
         assert layered.error(attached[name], detached[name]) < 1e-12, name
-    assert layered.error(Written(net, given, "R").gradients()["cues_one"], Written(net, given, "RP").gradients()["cues_one"]) > 0.01
+    assert (
+        layered.error(
+            Written(net, given, "R").gradients()["cues_one"], Written(net, given, "RP").gradients()["cues_one"]
+        )
+        > 0.01
+    )
 
 
 def test_the_refractory_trace_makes_a_difference(layered):
@@ -134,7 +141,9 @@ def test_feedback_through_other_weights(kind, layered):
     net, given, rule = network(), trials(), decolle(feedback=kind, feedback_std=0.7)
     forward = [net.draw(0).weights[k] for k in ("one_say_one", "two_say_two")]
     fixed = plan(net, rule, mse()).fixed
-    matrices = [0.7 * np.sign(w) for w in forward] if kind == "sign" else [fixed["one", "say_one"], fixed["two", "say_two"]]
+    matrices = (
+        [0.7 * np.sign(w) for w in forward] if kind == "sign" else [fixed["one", "say_one"], fixed["two", "say_two"]]
+    )
     expected = Written(net, given, feedback=matrices).gradients()
     found = layered.equal(net, net.draw(0), given, rule, expected)
     assert layered.error(found["torch"]["cues_one"], Written(net, given).gradients()["cues_one"]) > 0.1

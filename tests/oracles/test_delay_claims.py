@@ -26,7 +26,9 @@ SLOW = dict(network=memoryless(neurons=64, recurrent=False, dt=5 * ms), optimise
 
 def trained(preset, name, seed, **changes):
     """Network and record of the contender ``name`` after training; ``changes`` to what it is made of."""
-    entry = replace(as_contender(preset.rules[name]), **changes).completed(preset.network, preset.optimiser, preset.loss)
+    entry = replace(as_contender(preset.rules[name]), **changes).completed(
+        preset.network, preset.optimiser, preset.loss
+    )
     fit = lp.run(
         entry.network, preset.task, rule=entry.rule, optimiser=entry.optimiser, loss=entry.loss, batch=preset.batch,
         updates=preset.updates, test=preset.test, seed=seed, backend="torch", dtype="float32", threads=1,
@@ -53,7 +55,7 @@ def one_wait(name):
     return [trained(preset, name, seed) for seed in range(5)]
 
 
-# --- delays are needed, recurrence is not --------------------------------------------------------------------------------
+# --- delays are needed, recurrence is not -----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -65,7 +67,9 @@ def test_delays_solve_what_the_same_network_without_them_leaves_at_chance():
 
 @pytest.mark.slow
 def test_membranes_of_two_seconds_need_no_recurrence_and_fast_ones_fail_with_it():
-    """Fig. 5 of the paper. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k membranes_of_two_seconds``"""
+    """Fig. 5 of the paper.
+    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k membranes_of_two_seconds``
+    """
     quick = evidence_accumulation.quick()
     alone = memoryless(neurons=60, tau_mem=20 * ms, recurrent=False)
     slow, fast, feedforward = (
@@ -75,7 +79,7 @@ def test_membranes_of_two_seconds_need_no_recurrence_and_fast_ones_fail_with_it(
     assert slow.min() >= 0.95 and fast.max() <= 0.62 and feedforward.max() <= 0.62
 
 
-# --- how long, how many --------------------------------------------------------------------------------------------------
+# --- how long, how many -----------------------------------------------------------------------------------------------
 
 
 def after(run, wait, cues=3):
@@ -95,8 +99,8 @@ def after(run, wait, cues=3):
 def test_what_was_learned_from_drawn_waits_lasts(name):
     """Fig. 9a: flat in the wait, to three times the longest that was learned a hundred time constants of a membrane.
 
-    The cues are in which neurons go on firing, round after round, and no round differs from the one before. The paper finds
-    chance without the branching term, the authors' later table no need of it until waits are long; here, none.
+    The cues are in which neurons go on firing, round after round, and no round differs from the one before. The paper
+    finds chance without the branching term, the authors' later table no need of it until waits are long; here, none.
     ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k lasts``
     """
     for run in drawn_waits(name):
@@ -105,10 +109,12 @@ def test_what_was_learned_from_drawn_waits_lasts(name):
 
 @pytest.mark.slow
 def test_one_wait_alone_teaches_no_waiting():
-    """Five seeds. Trained on 600 ms alone, some are right then and wrong later, or learn nothing; others wait as long as any.
+    """Five seeds. Trained on 600 ms alone, some are right then and wrong later, or learn nothing; others wait as long
+    as any.
 
-    Activity goes round, and what it stands for with it: nothing in such trials tells a state that lasts from one that is in the
-    right phase when it is asked. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k no_waiting``
+    Activity goes round, and what it stands for with it: nothing in such trials tells a state that lasts from one that
+    is in the right phase when it is asked.
+    ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k no_waiting``
     """
     then, later = np.array([[after(run, wait) for wait in (0.6, 1.2)] for run in one_wait("DelayNet")]).T
     assert (then >= 0.95).sum() >= 3 and (later <= 0.65).any()
@@ -136,15 +142,17 @@ def test_slow_membranes_count_on_but_forget():
         assert all(after(run, 0.6, cues) > last_k_accuracy(cues, 3) for cues in (5, 7))
 
 
-# --- what a local rule learns --------------------------------------------------------------------------------------------
+# --- what a local rule learns -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_eprop_learns_to_wait_where_some_silences_are_short():
-    """From drawn silences every seed learns the shortest, about half (4 of 8) all; from 450 ms always, 7 of 8 learn nothing.
+    """From drawn silences every seed learns the shortest, about half (4 of 8) all; from 450 ms always, 7 of 8 learn
+    nothing.
 
-    A membrane has forgotten a cue after some 50 ms; half a second later it lives in spikes on their way round. Credit for these
-    crosses the recurrent edge, the one that e-prop cuts. Among drawn silences some are short enough for a membrane and one round.
+    A membrane has forgotten a cue after some 50 ms; half a second later it lives in spikes on their way round. Credit
+    for these crosses the recurrent edge, the one that e-prop cuts. Among drawn silences some are short enough for a
+    membrane and one round.
     ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k some_silences``
     """
     runs = drawn_waits("e-prop", range(5))
@@ -192,4 +200,6 @@ def test_bptt_without_the_reset_is_eprop_where_nothing_is_recurrent(gain):
     local = lp.gradient(net, trials, eprop(), form="traces", **options)["cues_det"]
     for name in ("gradient", "gradient_delay"):
         size = np.abs(cut[name].values).max()
-        assert np.abs(local[name] - cut[name]).max() < 1e-10 * size < 0.05 * size < np.abs(whole[name] - cut[name]).max()
+        assert (
+            np.abs(local[name] - cut[name]).max() < 1e-10 * size < 0.05 * size < np.abs(whole[name] - cut[name]).max()
+        )

@@ -59,7 +59,10 @@ def relay(kind):
 def arriving(raster, weight, delays, kind, late=0):
     """``(trial, time, post)``: every spike at its time, one by one."""
     steps = {"axonal": delays[:, None], "dendritic": delays[None, :], "synaptic": delays}[kind[:9]]
-    steps, total = np.broadcast_to(steps, weight.shape).astype(int) + late, np.zeros((*raster.shape[:2], weight.shape[1]))
+    steps, total = (
+        np.broadcast_to(steps, weight.shape).astype(int) + late,
+        np.zeros((*raster.shape[:2], weight.shape[1])),
+    )
     for trial, t, i in np.argwhere(raster):
         for j in range(weight.shape[1]):
             if t + steps[i, j] < raster.shape[1]:
@@ -97,7 +100,11 @@ def test_a_spike_arrives_after_its_delay(kind, backend):
 def shares(delay, kernel, width, longest=400):
     """The shares of all steps, by hand."""
     n = np.arange(longest)
-    height = np.maximum(0, 1 + width - abs(n - delay)) if kernel == "triangle" else np.exp(-((n - delay) ** 2) / (2 * width**2))
+    height = (
+        np.maximum(0, 1 + width - abs(n - delay))
+        if kernel == "triangle"
+        else np.exp(-((n - delay) ** 2) / (2 * width**2))
+    )
     return height / height.sum()
 
 
@@ -114,7 +121,9 @@ def test_kernels_sum_to_one(kernel):
             assert np.abs(total - shares(delay + 0.1, kernel, width)).max() > 1e-4
 
 
-@pytest.mark.parametrize("kernel, width", [("triangle", 0.0), ("triangle", 1e-13), ("gaussian", 0.0), ("gaussian", 1e-3)])
+@pytest.mark.parametrize(
+    "kernel, width", [("triangle", 0.0), ("triangle", 1e-13), ("gaussian", 0.0), ("gaussian", 1e-3)]
+)
 def test_no_width_and_whole_delays_are_a_shifted_train(kernel, width):
     delays, train = torch.tensor([0.0, 1, 3, 19]), torch.rand(20, 2, 4, dtype=torch.float64)
     expected = torch.zeros_like(train)
@@ -150,6 +159,7 @@ CURRENT = NeuronModel(
 
 def smooth(kind, kernel):
     """No threshold anywhere: delays of spikes that are given, and of graded signals."""
+
     def delay(pre, post):
         drawn = np.random.default_rng(pre).uniform(0.1, 8, shape_of(kind, pre, post))
         return MAKE[kind](drawn * ms, trainable=True, kernel=kernel)
@@ -199,7 +209,8 @@ def test_traces_know_the_kernel(kind, kernel):
 
     given = Trials({"cues": rng.random((2, 40, N_IN)) < 0.4}, rng.standard_normal((2, 40, N_OUT)))
     traces, adjoint, other = (
-        lp.gradient(net(width), given, eprop(), form=form) for width, form in ((1.5, "traces"), (1.5, "adjoint"), (0.6, "adjoint"))
+        lp.gradient(net(width), given, eprop(), form=form)
+        for width, form in ((1.5, "traces"), (1.5, "adjoint"), (0.6, "adjoint"))
     )
     for name in ("cues_rec", "rec_rec"):
         for what in ("gradient", "gradient_delay"):
@@ -233,7 +244,10 @@ def outcome(net, *, step_by_step=False, **options):
     found = simulate(twin, tensors_of(trials(100, 2)), ["out.output", "rec.spikes"])
     assert 0.02 < found["rec.spikes"].detach().mean() < 0.5
     aim = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None, None]
-    return [found["out.output"], *torch.autograd.grad(((found["out.output"] - aim) ** 2).mean(), [tensors[n] for n in names])]
+    return [
+        found["out.output"],
+        *torch.autograd.grad(((found["out.output"] - aim) ** 2).mean(), [tensors[n] for n in names]),
+    ]
 
 
 def apart(one, other):
@@ -250,7 +264,9 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", MAKE)
 def test_blocks_are_steps(kind, form):
-    """The same numbers and gradients in blocks, step by step, and with products at arrival; shorter delays are others."""
+    """The same numbers and gradients in blocks, step by step, and with products at arrival; shorter delays are
+    others.
+    """
     net, options = recurrent(kind), FORMS[form]
     whole = outcome(net, **options)
     assert apart(whole, outcome(net, step_by_step=True, **options)) < 1e-12
@@ -283,7 +299,11 @@ def test_products_do_not_grow_with_distinct_delays(kind, monkeypatch):
     counts = []
     for values in ([50.0], [1.0, 50], np.arange(1.0, 51), np.arange(51.0)):
         net, made[:] = recurrent_of(kind, values), []
-        simulate(Twin(net, leaves(net, net.draw(0)), net.draw(0).masks), {"cues": torch.ones(100, 1, 1, dtype=torch.float64)}, [])
+        simulate(
+            Twin(net, leaves(net, net.draw(0)), net.draw(0).masks),
+            {"cues": torch.ones(100, 1, 1, dtype=torch.float64)},
+            [],
+        )
         counts.append(len(made) / 100)
     assert max(counts) < 2, counts
 
@@ -317,7 +337,9 @@ def test_rounded_delays_run_on_brian2(kind):
     assert set(np.unique(values.delays["rec_rec"])) <= {0.0, 3, 9, 31}
 
     def spikes(backend, values):
-        return lp.run(net, given, backend=backend, values=values, record=["rec.raster"], show=False)["rec"]["spikes"].values
+        return lp.run(net, given, backend=backend, values=values, record=["rec.raster"], show=False)["rec"][
+            "spikes"
+        ].values
 
     one = spikes("torch", values)
     assert one.mean() > 0.05 and np.array_equal(one, spikes("brian2", values))

@@ -51,7 +51,10 @@ def biased(net):
     """The same network with biases that matter."""
     rng = np.random.default_rng(5)
     parameters = {"rec": rng.uniform(-2, 4, N), "out": rng.uniform(-3, 3, 2)}
-    nodes = {n: replace(p, parameters={"bias": parameters[n] / second}) if n in parameters else p for n, p in net.nodes.items()}
+    nodes = {
+        n: replace(p, parameters={"bias": parameters[n] / second}) if n in parameters else p
+        for n, p in net.nodes.items()
+    }
     return Network(dt=net.dt, projections=net.projections.values(), **nodes)
 
 
@@ -105,7 +108,9 @@ def test_a_radius_needs_a_loop():
 
 
 def test_the_ramp():
-    """``clip(x + 1, 0, 1)``: 1 from the threshold on, 0 one unit below it, whatever the threshold; in units of a width."""
+    """``clip(x + 1, 0, 1)``: 1 from the threshold on, 0 one unit below it, whatever the threshold; in units of a
+    width.
+    """
     psi = Tape((("psi", to_sympy(ramp().expression)),), {})
     assert psi({"x": np.array([-9, -1, -0.75, -0.25, 0, 0.5, 9.0])})["psi"].tolist() == [0, 0, 0.25, 0.75, 1, 1, 1]
     wide = Tape((("psi", to_sympy(ramp(2.0, gamma=0.5).expression)),), {})
@@ -126,7 +131,9 @@ def test_everything_that_the_paper_trains_learns():
 
 
 def test_eprop_learns_online_through_delays():
-    """Where every neuron has its own time constant and threshold, Brian2 follows e-prop as Torch does; shared ones it refuses."""
+    """Where every neuron has its own time constant and threshold, Brian2 follows e-prop as Torch does; shared ones it
+    refuses.
+    """
     task = delaynet.task(cues=1, silence=(0 * ms, 50 * ms), dt=5 * ms)
     settings = dict(rule=eprop(), loss=lp.losses.cross_entropy(), batch=2, updates=2)
 

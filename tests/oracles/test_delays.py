@@ -1,7 +1,8 @@
 """Delays learn from traces: against autograd through linear interpolation, against a closed form, and in a task.
 
-For a current-based neuron whose unit postsynaptic potential is p (tau_mem p' = s - p, tau_syn s' = -s), the potential moves with
-a delay as ``dv/dd = -w p'(t) = -w (s - p)/tau_mem``: both traces are at the synapse. Learned delays: Hammouamri et al. 2024, ICLR.
+For a current-based neuron whose unit postsynaptic potential is p (tau_mem p' = s - p, tau_syn s' = -s), the potential
+moves with a delay as ``dv/dd = -w p'(t) = -w (s - p)/tau_mem``: both traces are at the synapse. Learned delays:
+Hammouamri et al. 2024, ICLR.
 """
 
 import numpy as np
@@ -47,11 +48,17 @@ def network(kind, *, whole):
 
 def trials(steps=STEPS, count=3):
     rng = np.random.default_rng([7, steps])
-    return Trials({"cues": rng.random((count, steps, N_IN)) < 0.4}, rng.standard_normal((count, steps, N_OUT)), np.linspace(0.2, 1, steps))
+    return Trials(
+        {"cues": rng.random((count, steps, N_IN)) < 0.4},
+        rng.standard_normal((count, steps, N_OUT)),
+        np.linspace(0.2, 1, steps),
+    )
 
 
 class Written:
-    """The network of this file in plain Torch. Edges in ``cut``: R recurrent, S reset, A adaptation, M memory of the readout."""
+    """The network of this file in plain Torch. Edges in ``cut``: R recurrent, S reset, A adaptation, M memory of the
+    readout.
+    """
 
     def __init__(self, net, values, given, *, cut="RS", regulariser=None, side=0):
         self.d = {n: torch.tensor(values.delays[n], requires_grad=True) for n in ("cues_rec", "rec_rec")}
@@ -171,7 +178,9 @@ def test_closed_form(backend):
         )  # fmt: skip
         weight = np.zeros(400)
         weight[at] = 1.0
-        v = lp.run(net, Trials({"cues": spikes}), backend="torch", record=["out.v"], show=False)["out"]["v"].values[0, at, 0]
+        v = lp.run(net, Trials({"cues": spikes}), backend="torch", record=["out.v"], show=False)["out"]["v"].values[
+            0, at, 0
+        ]
         given = Trials({"cues": spikes}, np.full((1, 400, 1), v - 1.0), weight)  # error 1 where it counts
         return lp.gradient(net, given, eprop(), loss=mse(), backend=backend)["cues_out"]["gradient_delay"].item() / dt
 
@@ -218,7 +227,16 @@ def detectors(trainable=True, kernel=None):
 
 def learn(net, *, learning=1.0, updates=40, optimiser=lp.adam(0.1), **options):
     optimiser = optimiser.with_rates(**{"cues_det": 0, "det_out": 0, "cues_det.delay": learning})
-    options = {"rule": eprop(), "backend": "torch", "loss": cross_entropy(), "batch": 8, "test": 40, "seed": 1, "show": False, **options}
+    options = {
+        "rule": eprop(),
+        "backend": "torch",
+        "loss": cross_entropy(),
+        "batch": 8,
+        "test": 40,
+        "seed": 1,
+        "show": False,
+        **options,
+    }
     return lp.run(net, TASK, optimiser=optimiser, updates=updates, **options)
 
 
@@ -226,7 +244,9 @@ def learn(net, *, learning=1.0, updates=40, optimiser=lp.adam(0.1), **options):
 @pytest.mark.parametrize("kernel", [None, triangle(3 * ms, halving=10)], ids=["linear", "triangle"])
 @pytest.mark.parametrize("rule", [eprop(), bptt()], ids=["local", "bptt"])
 def test_coincidence(rule, kernel):
-    """The difference of a detector's delays becomes the difference of the spikes' times; with fixed delays it is guessing."""
+    """The difference of a detector's delays becomes the difference of the spikes' times; with fixed delays it is
+    guessing.
+    """
     net = detectors(kernel=kernel)
     fit, fixed = learn(net, rule=rule), learn(net, rule=rule, learning=0.0)
     found = fit["learned"]["cues_det.delay"].values
@@ -243,7 +263,10 @@ def test_what_is_learned_goes_on_from_its_record(tmp_path):
     assert np.array_equal(values.delays["cues_det"], whole["learned"]["cues_det.delay"].values)
     assert np.abs(values.delays["cues_det"] - start.delays["cues_det"]).max() > 0.2
     given = TASK.testing(20, 0)
-    grads = {form: lp.gradient(net, given, eprop(), values=values, form=form)["cues_det"]["gradient_delay"].values for form in ("traces", "adjoint")}
+    grads = {
+        form: lp.gradient(net, given, eprop(), values=values, form=form)["cues_det"]["gradient_delay"].values
+        for form in ("traces", "adjoint")
+    }
     assert error(grads["traces"], grads["adjoint"]) < 1e-10
 
 
@@ -265,17 +288,27 @@ def test_coincidence_online():
 
 
 def test_brian2():
-    """Delays run as they are, longer than those the network was written with too; those that learn need an upper bound."""
+    """Delays run as they are, longer than those the network was written with too; those that learn need an upper
+    bound.
+    """
     net = detectors()
     with pytest.raises(UnsupportedError, match="needs an upper bound, such as trainable="):
         learn(net, backend="brian2", target="numpy", updates=1)
-    values, given = net.draw(1).replace_weights({}, {"cues_det.delay": np.array([[41.0, 3], [35, 40]])}), TASK.testing(6, 0)
-    one, other = (lp.run(net, given, backend=b, values=values, record=["det.v"], show=False)["det"]["v"].values for b in ("torch", "brian2"))
+    values, given = (
+        net.draw(1).replace_weights({}, {"cues_det.delay": np.array([[41.0, 3], [35, 40]])}),
+        TASK.testing(6, 0),
+    )
+    one, other = (
+        lp.run(net, given, backend=b, values=values, record=["det.v"], show=False)["det"]["v"].values
+        for b in ("torch", "brian2")
+    )
     assert error(other, one) < 1e-12  # and what is still in flight at the end of a trial is not seen by the next
 
 
 def test_layers_that_hear_late():
-    """A layered signal must know how late it is, and a filter how a spike reaches the readout: these delays cannot learn."""
+    """A layered signal must know how late it is, and a filter how a spike reaches the readout: these delays cannot
+    learn.
+    """
     late = axonal(2 * ms, trainable=True)
     net = Network(
         dt=1 * ms, cues=Input(2), low=Population(3, lif()), top=Population(3, lif()), out=Population(2, leaky_readout()),

@@ -1,7 +1,7 @@
 """Delays between two steps, and delays that learn, in Brian2: the twin of what Torch interpolates.
 
-Brian2 knows whole delays, fixed during a run. A delay between two steps is two pathways, a delay that learns changes between two
-runs: membranes, gradients and what is learned must be those of Torch, where a delay is a real number.
+Brian2 knows whole delays, fixed during a run. A delay between two steps is two pathways, a delay that learns changes
+between two runs: membranes, gradients and what is learned must be those of Torch, where a delay is a real number.
 """
 
 import shutil
@@ -31,7 +31,11 @@ from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy, mse, rate
 
 N_IN, N, N_OUT, STEPS = 4, 5, 2, 30
-SHAPES = {"axonal": lambda pre, post: (pre,), "dendritic": lambda pre, post: (post,), "synaptic": lambda pre, post: (pre, post)}
+SHAPES = {
+    "axonal": lambda pre, post: (pre,),
+    "dendritic": lambda pre, post: (post,),
+    "synaptic": lambda pre, post: (pre, post),
+}
 MAKE = {"axonal": axonal, "dendritic": dendritic, "synaptic": synaptic}
 BOUNDS = (0.5 * ms, 6 * ms)
 PLASTIC, LEARNED = ["cues_rec", "rec_rec", "rec_out"], ["cues_rec.delay", "rec_rec.delay"]
@@ -73,7 +77,9 @@ def error(found, expected):
 
 
 def membranes(backend, net, values, given):
-    return lp.run(net, given, backend=backend, values=values, record=["rec.v", "rec.spikes"], show=False)["rec"]["v"].values
+    return lp.run(net, given, backend=backend, values=values, record=["rec.v", "rec.spikes"], show=False)["rec"][
+        "v"
+    ].values
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -106,7 +112,9 @@ def test_planted_errors_show(wrong, monkeypatch):
 
 @pytest.mark.parametrize("steps", [0, 1, 9, 41])
 def test_arrival(steps):
-    """A spike at t arrives at t + d; between two steps its share arrives at each, also in the trial after it was late for."""
+    """A spike at t arrives at t + d; between two steps its share arrives at each, also in the trial after it was late
+    for.
+    """
     weight, delay = 0.3, synaptic(np.full((1, 1), steps) * ms, trainable=True)
     link = Projection("cues", "rec", weight=np.full((1, 1), weight), delay=delay)
     net = Network(dt=1 * ms, cues=Input(1), rec=Population(1, lif()), projections=[link])
@@ -128,7 +136,9 @@ def test_traces_that_miss_the_late_share_show(kind, monkeypatch):
     net, given = network(kind), trials()
     values = net.draw(3)
     monkeypatch.setattr("localplast.backends.brian2.learning.between_steps", lambda plan: plan)
-    one, other = (lp.gradient(net, given, eprop(), loss=mse(), backend=b, values=values)["rec_rec"] for b in ("torch", "brian2"))
+    one, other = (
+        lp.gradient(net, given, eprop(), loss=mse(), backend=b, values=values)["rec_rec"] for b in ("torch", "brian2")
+    )
     assert error(other["gradient"].values, one["gradient"].values) > 0.01
 
 
@@ -162,7 +172,9 @@ LONG = [(kind, batch, 12) for kind in MAKE for batch in (1, 4)]
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize(("kind", "batch", "updates"), [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in LONG)])
+@pytest.mark.parametrize(
+    ("kind", "batch", "updates"), [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in LONG)]
+)
 def test_learning(kind, batch, updates):
     one, other = learners(kind, batch)
     start = one.parameters()
@@ -252,7 +264,9 @@ def test_cheats_in_the_equations_of_delays(kind, name):
 
 # --- runs, and what cannot be -----------------------------------------------------------------------------------------
 
-PAIRS = Task.generated("pairs", lambda rng, n: Trials({"cues": rng.random((n, 20, 2)) < 0.3}, np.zeros((n, 20, 2)), np.ones(20)))
+PAIRS = Task.generated(
+    "pairs", lambda rng, n: Trials({"cues": rng.random((n, 20, 2)) < 0.3}, np.zeros((n, 20, 2)), np.ones(20))
+)
 TASK = Task.generated("noise", lambda rng, n: trials(n, seed=int(rng.integers(1000))))
 
 
@@ -262,7 +276,9 @@ def fitted(net, updates, **options):
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):
-    """Delays and what the optimiser knows of them are in the checkpoint; the test trials see the delays of the moment."""
+    """Delays and what the optimiser knows of them are in the checkpoint; the test trials see the delays of the
+    moment.
+    """
     net = network("axonal")
     whole = fitted(net, 2, test=3, test_every=1)
     fitted(net, 1, path=tmp_path / "a.zarr", test=3, test_every=1)
@@ -278,25 +294,35 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_frozen_delay_is_not_spread():
-    """A kernel serves learning: what is frozen lies between two steps, on both backends, here without a spiking population."""
+    """A kernel serves learning: what is frozen lies between two steps, on both backends, here without a spiking
+    population.
+    """
     net = detector(trainable=BOUNDS, value=[1.3, 4] * ms, kernel=triangle(3 * ms))
     found = [run_frozen(net, backend) for backend in ("torch", "brian2")]
     assert np.abs(found[0] - found[1]).max() < 1e-12 and np.abs(found[0] - net.draw(3).weights["cues_out"]).max() > 1e-3
 
 
 def run_frozen(net, backend):
-    options = dict(rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**{"cues_out.delay": 0}), loss=mse(), batch=2, updates=2, seed=3)
-    return net.values_from(lp.run(net, PAIRS, backend=backend, target="numpy", show=False, **options)).weights["cues_out"]
+    options = dict(
+        rule=eprop(), optimiser=lp.sgd(1e-2).with_rates(**{"cues_out.delay": 0}), loss=mse(), batch=2, updates=2, seed=3
+    )
+    return net.values_from(lp.run(net, PAIRS, backend=backend, target="numpy", show=False, **options)).weights[
+        "cues_out"
+    ]
 
 
 @pytest.mark.parametrize(("backend", "kernel"), [("brian2", None), ("torch", triangle(4 * ms, halving=1))])
 def test_what_falls_goes_on_falling(backend, kernel, tmp_path):
-    """The width of a kernel and a learning rate that halves, after a run was taken up again; and they do make a difference."""
+    """The width of a kernel and a learning rate that halves, after a run was taken up again; and they do make a
+    difference.
+    """
     net = detector(trainable=BOUNDS, value=[1.3, 4] * ms, kernel=kernel)
     falling = lp.sgd(1e-2).with_rates(**{"cues_out.delay": 30.0})
 
     def learned(updates, optimiser=falling.halved(1), **options):
-        options = dict(backend=backend, rule=eprop(), loss=mse(), batch=2, target="numpy", test_every=1, show=False, **options)
+        options = dict(
+            backend=backend, rule=eprop(), loss=mse(), batch=2, target="numpy", test_every=1, show=False, **options
+        )
         return lp.run(net, PAIRS, optimiser=optimiser, updates=updates, **options)["learned"]["cues_out.delay"].values
 
     whole = learned(3)
@@ -313,10 +339,16 @@ def detector(**options):
 
 
 REFUSED = {
-    "for ever longer": ({"trainable": True}, "needs an upper bound, such as trainable=.0.*ms, 50.*ms.; or use backend='torch'"),
+    "for ever longer": (
+        {"trainable": True},
+        "needs an upper bound, such as trainable=.0.*ms, 50.*ms.; or use backend='torch'",
+    ),
     "from below only": ({"trainable": (1 * ms, None)}, "needs an upper bound"),
     "one for all": ({"trainable": BOUNDS, "value": 2 * ms}, "one number for all synapses, so learning it is not local"),
-    "spread": ({"trainable": BOUNDS, "kernel": triangle(3 * ms)}, "not spread by a triangle; use kernel=None, or backend='torch'"),
+    "spread": (
+        {"trainable": BOUNDS, "kernel": triangle(3 * ms)},
+        "not spread by a triangle; use kernel=None, or backend='torch'",
+    ),
 }
 
 
@@ -332,7 +364,9 @@ def test_what_brian2_refuses_to_learn(row):
 def test_what_a_learner_was_not_built_for():
     net, optimiser = detector(trainable=BOUNDS), lp.sgd(0.1).with_rates(**{"cues_out.delay": 1})
     given, values = Trials({"cues": np.ones((1, 5, 2), bool)}, np.array([0])), net.draw(0)
-    with pytest.raises(LocalplastError, match="cues_out.delay changes between two runs of Brian2; use updates_per_block=1, not 2"):
+    with pytest.raises(
+        LocalplastError, match="cues_out.delay changes between two runs of Brian2; use updates_per_block=1, not 2"
+    ):
         Brian2Learner(net, values, eprop(), cross_entropy(), optimiser, given, updates_per_block=2)
     far = values.replace_weights({}, {"cues_out.delay": np.array([2.0, 7])})
     with pytest.raises(NetworkError, match="not within their bounds"):

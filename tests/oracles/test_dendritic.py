@@ -26,7 +26,9 @@ STEPS = 80
 
 def cell(of="w_den*v_den", error="(z - dt*phi_star)*gain", **changes):
     """A soma that spikes, a dendrite with a filter that the soma does not reach, and a memory of spikes."""
-    parameters = dict(tau_d=7 * ms, tau_s=3 * ms, tau_m=9 * ms, g_d=0.2 * Hz * 1000, w_den=0.7, gain=1.3, v_th=0.4, tau_e=20 * ms)
+    parameters = dict(
+        tau_d=7 * ms, tau_s=3 * ms, tau_m=9 * ms, g_d=0.2 * Hz * 1000, w_den=0.7, gain=1.3, v_th=0.4, tau_e=20 * ms
+    )
     return NeuronModel(
         name="cell",
         equations="""
@@ -86,7 +88,9 @@ def delayed(kind):
 
 
 def by_autograd(net, values, given, names, of):
-    """``-sum_t error*d of/d weight`` by automatic differentiation through the trajectory, errors and spikes held as they are."""
+    """``-sum_t error*d of/d weight`` by automatic differentiation through the trajectory, errors and spikes held as
+    they are.
+    """
     tensors = leaves(net, values, trainable=[f"{n}.weight" for n in names])
     twin = Twin(net, tensors, values.masks, cut={"spike", "a_b", "loop"})
     inputs = {k: torch.as_tensor(v).transpose(0, 1).double() for k, v in given.inputs.items()}
@@ -123,7 +127,9 @@ def test_a_soma_that_reaches_back_into_its_dendrite_is_followed():
     values = net.draw(1)
     expected = by_autograd(net, values, given, ["cues_a"], lambda s: s["u"])["cues_a"]
     for backend in ("torch", "brian2"):
-        found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["cues_a"]["gradient"].values
+        found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["cues_a"][
+            "gradient"
+        ].values
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
 
 
@@ -140,7 +146,9 @@ def test_what_the_presynaptic_neuron_remembers():
         total -= s.state["memory"].unsqueeze(2) * (0.001 * s.z - 2e-4 * s.state["memory"]).unsqueeze(1)
     expected = total.mean(0).numpy() * values.masks["loop"]
     for backend in ("torch", "brian2"):
-        found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["loop"]["gradient"].values
+        found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["loop"][
+            "gradient"
+        ].values
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
     assert np.abs(expected).max() > 1e-2
     assert "arrived: memory of the presynaptic neuron" in str(rule().describe(net))
@@ -177,7 +185,18 @@ def test_only_the_taught_hear_a_teacher():
     deaf = {gradient(bptt(cut="spike"), t).attrs["loss"] for t in (given, silent)}
     assert deaf == {unheard} and heard != unheard
     task = Task("noise", lambda update, batch, seed: given[:batch], lambda n, seed: given[:n])
-    fit = lp.run(net, task, backend="torch", rule=rule(), optimiser=sgd(0.0), loss=mse(), updates=1, batch=2, test=2, values=net.draw(1))
+    fit = lp.run(
+        net,
+        task,
+        backend="torch",
+        rule=rule(),
+        optimiser=sgd(0.0),
+        loss=mse(),
+        updates=1,
+        batch=2,
+        test=2,
+        values=net.draw(1),
+    )
     training, tested = float(fit["metrics"]["loss"][-1]), float(fit["metrics"]["test_loss"][-1])
     assert tested == pytest.approx(unheard) and training == pytest.approx(heard)
 
@@ -209,16 +228,36 @@ def test_the_presynaptic_neuron_must_have_what_is_learned_from():
 
 def test_weights_that_begin_as_others_do():
     def made(*more):
-        nodes = dict(cues=Input(3, "currents"), a=Population(3, cell()), b=Population(2, cell()), out=Population(2, graded_readout()))
-        projections = [Projection("cues", "a", target="extra"), Projection("a", "b"), *more, Projection("b", "out", output="u")]
+        nodes = dict(
+            cues=Input(3, "currents"),
+            a=Population(3, cell()),
+            b=Population(2, cell()),
+            out=Population(2, graded_readout()),
+        )
+        projections = [
+            Projection("cues", "a", target="extra"),
+            Projection("a", "b"),
+            *more,
+            Projection("b", "out", output="u"),
+        ]
         return Network(dt=1 * ms, projections=projections, **nodes)
 
     net = made(Projection("b", "a", weight=same_as("a_b", times=-2, transposed=True)))
     values = net.draw(4)
     np.testing.assert_array_equal(values.weights["b_a"], -2 * values.weights["a_b"].T)
-    assert list(values.weights) == list(net.projections) and net.draw(5).weights["b_a"][0, 0] != values.weights["b_a"][0, 0]
-    again = made(Projection("b", "a", weight=same_as("a_b", transposed=True)), Projection("a", "b", weight=same_as("b_a", times=3, transposed=True), name="more"))
+    assert (
+        list(values.weights) == list(net.projections)
+        and net.draw(5).weights["b_a"][0, 0] != values.weights["b_a"][0, 0]
+    )
+    again = made(
+        Projection("b", "a", weight=same_as("a_b", transposed=True)),
+        Projection("a", "b", weight=same_as("b_a", times=3, transposed=True), name="more"),
+    )
     np.testing.assert_array_equal(again.draw(4).weights["more"], 3 * values.weights["a_b"])
-    for wrong, message in ((same_as("b_a"), "no weights to begin as"), (same_as("nobody"), "no weights to begin as"), (same_as("a_b"), "transposed")):
+    for wrong, message in (
+        (same_as("b_a"), "no weights to begin as"),
+        (same_as("nobody"), "no weights to begin as"),
+        (same_as("a_b"), "transposed"),
+    ):
         with pytest.raises(NetworkError, match=message):
             made(Projection("b", "a", weight=wrong))

@@ -1,7 +1,8 @@
-"""Neurons whose text is drawn at random: plain Brian2, both backends, and every way to a gradient give the same numbers.
+"""Neurons whose text is drawn at random: plain Brian2, both backends, and every way to a gradient give the same
+numbers.
 
-Resets and updates of several statements that read what the ones before them wrote, in the whole language: ``int``, ``%``,
-``clip``, ``exprel``, ``sign``, ``abs``, conditions, subexpressions, and literals with units.
+Resets and updates of several statements that read what the ones before them wrote, in the whole language: ``int``,
+``%``, ``clip``, ``exprel``, ``sign``, ``abs``, conditions, subexpressions, and literals with units.
 """
 
 import brian2 as b2
@@ -36,7 +37,8 @@ def expression(rng, names, depth=2):
 def block(rng, count):
     """Statements that are drawn, ``count`` of them."""
     return "\n".join(
-        str(rng.choice(STATEMENTS)).format(rng.choice(VARIABLES), expression(rng, (*VARIABLES, "s"))) for _ in range(count)
+        str(rng.choice(STATEMENTS)).format(rng.choice(VARIABLES), expression(rng, (*VARIABLES, "s")))
+        for _ in range(count)
     )
 
 
@@ -72,7 +74,9 @@ def plain_brian2(text, weight, raster):
 
 
 def compared(seed, script=plain_brian2):
-    """Trajectories on both backends against a ``script``, and gradients against each other; how many spikes there were."""
+    """Trajectories on both backends against a ``script``, and gradients against each other; how many spikes there
+    were.
+    """
     rng = np.random.default_rng(seed)
     text = drawn(rng)
     model = lp.NeuronModel("m", parameters={"tau": 10 * ms}, method="euler", surrogate=triangle(1.0), **text)
@@ -84,7 +88,9 @@ def compared(seed, script=plain_brian2):
     trials = lp.Trials({"cues": raster}, rng.standard_normal((TRIALS, STEPS, 2)))
     expected = [script(text, values.weights["cues_it"], each) for each in raster]
     for backend in ("brian2", "torch"):
-        found = lp.run(net, trials, backend=backend, values=values, record=[f"it.{n}" for n in VARIABLES] + ["it.raster"])["it"]
+        found = lp.run(
+            net, trials, backend=backend, values=values, record=[f"it.{n}" for n in VARIABLES] + ["it.raster"]
+        )["it"]
         for name in VARIABLES:
             wanted = np.array([each[name] for each in expected])
             np.testing.assert_allclose(found[name], wanted, rtol=0, atol=1e-9, err_msg=f"{backend}: {name} of {text}")
@@ -103,10 +109,14 @@ def same_gradients(net, trials, values, text):
     for rule, options in ways.items():
         first, *others = (gradient(rule, **each) for each in options)
         for other in others:
-            np.testing.assert_allclose(other, first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"{rule.name} of {text}")
+            np.testing.assert_allclose(
+                other, first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"{rule.name} of {text}"
+            )
     with pytest.MonkeyPatch.context() as patch:  # the last first is that of BPTT by automatic differentiation
         patch.setattr(torch_backend, "WORTH_FUSING", 0)
-        np.testing.assert_allclose(gradient(bptt()), first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"C of {text}")
+        np.testing.assert_allclose(
+            gradient(bptt()), first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"C of {text}"
+        )
 
 
 @pytest.mark.thorough

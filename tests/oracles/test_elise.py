@@ -1,4 +1,6 @@
-"""ELiSe (Kriener et al. 2024, arXiv:2402.16763) against the authors' unit numbers, its identities, and a recursion by hand."""
+"""ELiSe (Kriener et al. 2024, arXiv:2402.16763) against the authors' unit numbers, its identities, and a recursion by
+hand.
+"""
 
 from dataclasses import replace
 
@@ -50,7 +52,9 @@ class TestUnitNumbers:
                 lp.Projection("cells", "out", weight=np.eye(5), plastic=False),
             ],
         )  # fmt: skip
-        return lp.run(net, lp.Trials({"tones": np.zeros((1, 1, 5))}), record=["out.shown", "after.I_den"], backend="torch")
+        return lp.run(
+            net, lp.Trials({"tones": np.zeros((1, 1, 5))}), record=["out.shown", "after.I_den"], backend="torch"
+        )
 
     def clamping(self):
         """Dendritic potentials at which the somata rest where they are, for a moment."""
@@ -84,7 +88,9 @@ def pair(weight=0.0, *, model=None):
 def constant(steps, *, drive=1.0, tones=0.0, nudging=0.0, target=0.0):
     """``nudging`` is the share lam of the target; 0: no teacher."""
     odds = nudging / (1 - nudging)
-    inputs = {name: np.full((1, steps, 1), value) for name, value in (("drive", drive), ("tones", tones), ("nudging", odds))}
+    inputs = {
+        name: np.full((1, steps, 1), value) for name, value in (("drive", drive), ("tones", tones), ("nudging", odds))
+    }
     return lp.Trials(inputs, np.full((1, steps, 1), target), np.ones(steps))
 
 
@@ -110,7 +116,9 @@ def test_nudging_the_wrong_way_is_noticed(sign):
 
 
 def test_no_teacher_no_nudging():
-    """With zeros from the teacher, and nothing on the soma, the dendrite is right about it: nothing is left to learn."""
+    """With zeros from the teacher, and nothing on the soma, the dendrite is right about it: nothing is left to
+    learn.
+    """
     u, v = simulate(pair(0.7), constant(300), backend="torch")
     np.testing.assert_allclose(phi(u[-1]) - phi(prediction(v[-1])), 0, atol=1e-12)
     assert u[-1] > E_L + 5
@@ -121,7 +129,14 @@ def learned(net, trials, rates, *, backend="torch", rule=None, **options):
     task = lp.Task("stream", lambda update, batch, seed: trials, lambda n, seed: trials)
     optimiser = lp.sgd(1.0).with_rates(**rates)
     return lp.run(
-        net, task, rule=rule or dendritic(), optimiser=optimiser, backend=backend, updates=1, loss=lp.losses.mse(), **options
+        net,
+        task,
+        rule=rule or dendritic(),
+        optimiser=optimiser,
+        backend=backend,
+        updates=1,
+        loss=lp.losses.mse(),
+        **options,
     )
 
 
@@ -139,7 +154,8 @@ def test_constant_teacher_is_learned_exponentially():
 
 
 def by_hand(net, values, trials, rates):
-    """The stream of the first trial, cell by cell as in the paper, with exponential Euler; weights (pA) after it, and ``u``.
+    """The stream of the first trial, cell by cell as in the paper, with exponential Euler; weights (pA) after it, and
+    ``u``.
 
     In every step: membranes (with what arrived one step ago), rates, what arrives after its delay, weights.
     """
@@ -200,9 +216,9 @@ def assert_as_by_hand(steps, rule=None, **options):
         np.testing.assert_allclose(record[name]["weight"].values / 1e-12, weight, rtol=0, atol=1e-8 * moved)
 
 
-@pytest.mark.parametrize("backend, target", [
-    ("torch", None), ("brian2", "numpy"), pytest.param("brian2", "cpp", marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    "backend, target", [("torch", None), ("brian2", "numpy"), pytest.param("brian2", "cpp", marks=pytest.mark.slow)]
+)
 @pytest.mark.sampled(2)
 def test_weights_that_change_in_every_step_are_those_by_hand(backend, target):
     assert_as_by_hand(1000, backend=backend, target=target)
@@ -240,11 +256,19 @@ QUICK = protocols.load("elise").presets["quick"]()
 
 
 def replayed(net, updates):
-    """Replay without a teacher of a two-tone loop, after updates of 25 cycles: correlations along it, and the values learned."""
+    """Replay without a teacher of a two-tone loop, after updates of 25 cycles: correlations along it, and the values
+    learned.
+    """
     values = net.draw(0)
     if updates:
         record = lp.run(
-            net, QUICK.task, rule=dendritic(), optimiser=QUICK.optimiser, loss=QUICK.loss, backend="brian2", target="numpy",
+            net,
+            QUICK.task,
+            rule=dendritic(),
+            optimiser=QUICK.optimiser,
+            loss=QUICK.loss,
+            backend="brian2",
+            target="numpy",
             updates=updates,
         )
         values = net.values_from(record)
@@ -280,7 +304,9 @@ def test_nothing_is_played_after_a_teacher_of_the_wrong_sign():
 
 def test_replay_recovers_from_disturbances(two_tones):
     found = protocol.recovery(QUICK.network, two_tones[1], QUICK.task.meta["cycle"])
-    means = {part: found["correlation"].where(found["part"] == part, drop=True) for part in ("before", "during", "after")}
+    means = {
+        part: found["correlation"].where(found["part"] == part, drop=True) for part in ("before", "during", "after")
+    }
     assert means["before"].min() > 0.9 and means["after"].min() > 0.9
     assert means["during"].sel(replay="silenced").min() < 0.9 < means["during"].sel(replay="undisturbed").min()
     ahead = (found["phase"].sel(replay="shifted") - found["phase"].sel(replay="undisturbed")).values / 40 % 1
@@ -298,7 +324,12 @@ def test_twelve_tones_are_played_without_the_teacher(seed):
     """The first notes of Für Elise, in which the same tone goes on to different ones."""
     preset = protocol.sequence(seed)
     record = lp.run(
-        preset.network, preset.task, rule=dendritic(), optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates,
+        preset.network,
+        preset.task,
+        rule=dendritic(),
+        optimiser=preset.optimiser,
+        loss=preset.loss,
+        updates=preset.updates,
         seed=seed,
     )
     found = protocol.recovery(preset.network, preset.network.values_from(record), preset.task.meta["cycle"])

@@ -37,7 +37,9 @@ def test_chunks_do_not_show(monkeypatch):
 
 def test_waits_are_drawn_per_trial():
     """Cues end 500 to 1500 ms before the recall window, which ends every trial; before them there is noise alone."""
-    trials = evidence_trials(np.random.default_rng(1), 400, cues=3, duration=2.2 * second, silence=(500 * ms, 1500 * ms))
+    trials = evidence_trials(
+        np.random.default_rng(1), 400, cues=3, duration=2.2 * second, silence=(500 * ms, 1500 * ms)
+    )
     raster = rasters(trials)
     cued = raster[:, :, :2].any((2, 3))
     first, last = cued.argmax(1), 2199 - cued[:, ::-1].argmax(1)
@@ -63,7 +65,9 @@ def test_a_wait_to_the_step(wait):
 
 def test_any_odd_number_of_cues_and_labels():
     for cues in (1, 9, 21):
-        trials = evidence_trials(np.random.default_rng(cues), 300, cues=cues, duration=(cues * 150 + 150) * ms, dt=5 * ms)
+        trials = evidence_trials(
+            np.random.default_rng(cues), 300, cues=cues, duration=(cues * 150 + 150) * ms, dt=5 * ms
+        )
         windows = rasters(trials)[:, : cues * 30].reshape(300, cues, 30, 4, 10)[:, :, 10:]
         right = windows[:, :, :, 1].sum((2, 3)) > windows[:, :, :, 0].sum((2, 3))
         assert np.array_equal(trials.target, right.sum(1) > cues / 2)
@@ -80,7 +84,9 @@ def test_half_a_minute_is_drawn_in_little_memory():
     tracemalloc.stop()
     size = trials.inputs["cues"].nbytes
     assert trials.steps == 31050 and size == 16 * 31050 * 40
-    assert peak - size < 80e6 < 4 * size + 4 * size  # two arrays of single precision for all trials would be twice as much
+    assert (
+        peak - size < 80e6 < 4 * size + 4 * size
+    )  # two arrays of single precision for all trials would be twice as much
 
 
 def test_judged_at_the_end():

@@ -1,7 +1,7 @@
 """S-TLLR and ES-D-RTRL against their published recursions, written out here in numpy for two layers.
 
-The papers' neurons feel a spike in the step in which it arrives, localplast's in the next: ``x_i[t]`` of the papers, which
-meets ``psi_j[t]``, is here what arrived at t-1, and it has decayed once (:func:`Written.fresh`, ``ALPHA``).
+The papers' neurons feel a spike in the step in which it arrives, localplast's in the next: ``x_i[t]`` of the papers,
+which meets ``psi_j[t]``, is here what arrived at t-1, and it has decayed once (:func:`Written.fresh`, ``ALPHA``).
 Apolinario & Roy 2025, TMLR, eqs. 10-11; Wang et al. 2026, Nat Commun 17:1745.
 """
 
@@ -72,7 +72,9 @@ class Written:
         return {"top": top, "low": np.concatenate([passed[late:], np.zeros_like(passed[:late])])}
 
     def gradients(self, eligibility, direct=None):
-        """``sum_t L_j elig_ij`` of all projections between spikes; ``eligibility(layer, x)`` gives ``(time, trial, pre, post)``."""
+        """``sum_t L_j elig_ij`` of all projections between spikes; ``eligibility(layer, x)`` gives
+        ``(time, trial, pre, post)``.
+        """
         signal, found = self.signals(direct), {}
         for name in sorted(self.w.keys() - {"top_out"}):
             layer = name.split("_")[1]
@@ -83,7 +85,9 @@ class Written:
 
 
 def two_traces(written, layer, name, *, lam_pre=0.75, lam_post=0.2, a_pre=1.0, a_post=-1.0, early=False, lead=0):
-    """``early``: the trace of psi takes in the psi of the same step; ``lead``: x that many steps early. Both are wrong."""
+    """``early``: the trace of psi takes in the psi of the same step; ``lead``: x that many steps early. Both are
+    wrong.
+    """
     pre, post, found = 0.0, np.zeros_like(written.psi[layer][0]), []
     for psi, x in zip(written.psi[layer], written.fresh(name, lead), strict=True):
         pre = lam_pre * pre + x

@@ -1,9 +1,10 @@
-"""How errors travel back: direct, layer by layer, random, learned. Each against autograd of a network written out by hand.
+"""How errors travel back: direct, layer by layer, random, learned. Each against autograd of a network written out by
+hand.
 
 Broadcast (e-prop in depth, DFA, DRTP, eRBP): layer l hears ``B_l e``, so that its gradient is that of the twin loss
-``sum_t <B_l sg(e[t]), s[t]>``, with ``s`` what the readout would remember of the layer's spikes (e-prop) or the spikes of that
-step (the others), and with spikes between layers and onto themselves detached. For ``e = W_out^T dE/dy`` of a readout that
-the layer projects to, that is autograd of the loss itself.
+``sum_t <B_l sg(e[t]), s[t]>``, with ``s`` what the readout would remember of the layer's spikes (e-prop) or the
+spikes of that step (the others), and with spikes between layers and onto themselves detached. For
+``e = W_out^T dE/dy`` of a readout that the layer projects to, that is autograd of the loss itself.
 """
 
 import numpy as np
@@ -115,15 +116,19 @@ def test_deep_eprop_through_the_readouts_own_weights(layered):
     written = layered.Stack(net, net.draw(3), given, cut={*RESETS, "low_top", "loop"}).alive()
     expected = {k: written.gradient(k) for k in written.w}
     layered.equal(net, net.draw(3), given, eprop(), expected)
-    for name, grad in layered.autograd(net, net.draw(3), given, bptt(cut={"reset", "feedforward", "recurrent"})).items():
+    for name, grad in layered.autograd(
+        net, net.draw(3), given, bptt(cut={"reset", "feedforward", "recurrent"})
+    ).items():
         assert layered.error(grad, expected[name]) < 1e-10
     kept = layered.Stack(net, net.draw(3), given, cut={*RESETS, "loop"}).gradient("cues_low")
     assert layered.error(expected["cues_low"], kept) > 0.01
     memoryless = layered.Stack(net, net.draw(3), given, cut={*SELF, "low_top", "loop", "memory"})
-    layered.equal(net, net.draw(3), given, dfa(feedback="symmetric"), {k: memoryless.gradient(k) for k in ONTO.values()})
+    layered.equal(
+        net, net.draw(3), given, dfa(feedback="symmetric"), {k: memoryless.gradient(k) for k in ONTO.values()}
+    )
 
 
-# --- feedback alignment: other matrices in the backward pass, layer by layer -------------------------------------------
+# --- feedback alignment: other matrices in the backward pass, layer by layer ------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["random", "matrices"])
@@ -165,7 +170,11 @@ def test_transposed_weights_make_it_symmetric_eprop():
     """F1 for one hidden layer, on both backends."""
     net, given = shallow(), teacher_trials(np.random.default_rng(0), 1, 40)
     same = eprop(feedback={"rec": net.draw(0).weights["rec_out"]})
-    for backend, form in ((torch_backend, {"form": "traces"}), (torch_backend, {"form": "adjoint"}), (brian2_backend, {})):
+    for backend, form in (
+        (torch_backend, {"form": "traces"}),
+        (torch_backend, {"form": "adjoint"}),
+        (brian2_backend, {}),
+    ):
         one, other = (backend.gradient(net, net.draw(0), given, r, mse(), **form)[0] for r in (same, eprop()))
         for name, grad in one.items():
             assert grad.any() and np.abs(grad - other[name]).max() < 1e-12 * np.abs(grad).max(), (backend, name)
@@ -193,14 +202,16 @@ def test_direct_feedback_knows_no_layers_in_between(make, layered):
     moved = (layered.Stack(net, other, given).y - layered.Stack(net, values, given).y).detach().numpy()
     assert np.abs(moved).max() > 0.1
     same_error = given if make is drtp else Trials(given.inputs, given.target + moved, given.weight)
-    pairs = zip(layered.estimates(net, values, given, make()), layered.estimates(net, other, same_error, make()), strict=True)
+    pairs = zip(
+        layered.estimates(net, values, given, make()), layered.estimates(net, other, same_error, make()), strict=True
+    )
     for (where, _, one), (_, _, two) in pairs:
         assert layered.error(two["cues_low"], one["cues_low"]) < 1e-12, where
     one, two = (next(layered.estimates(net, v, g, ottt()))[2] for v, g in ((values, given), (other, same_error)))
     assert layered.error(two["cues_low"], one["cues_low"]) > 0.1
 
 
-# --- feedback and learning ---------------------------------------------------------------------------------------------
+# --- feedback and learning --------------------------------------------------------------------------------------------
 
 N_IN, N_REC, N_OUT = 10, 20, 3
 
@@ -228,8 +239,8 @@ def angle(one, other):
 
 
 def test_weights_align_with_random_feedback():
-    """F3: with random B the angle between ``B e`` and ``W^T e`` falls, because the weights come round; without learning in the
-    hidden layer it does not."""
+    """F3: with random B the angle between ``B e`` and ``W^T e`` falls, because the weights come round; without
+    learning in the hidden layer it does not."""
     net = shallow()
     errors = np.random.default_rng(1).standard_normal((N_OUT, 200))
 

@@ -1,4 +1,5 @@
-"""Generalised latent equilibrium against its published recursion, the same while everything learns, and latent equilibrium.
+"""Generalised latent equilibrium against its published recursion, the same while everything learns, and latent
+equilibrium.
 
 Ellenberger et al. 2024, arXiv:2403.16933.
 """
@@ -59,7 +60,9 @@ def published(values, trials, loss="mse"):
     below = [np.zeros(n) for n in SIZES[:-1]]
     kept, gradients = {f"{n}.{x}": [] for n in LAYERS for x in ("u", "v", "delta", "u_breve", "rate")}, {}
     for t in range(-1, trials.steps):
-        x, target, teach = (trials.inputs[k][0, t] if t >= 0 else 0 * trials.inputs[k][0, 0] for k in ("sense", "target", "teach"))
+        x, target, teach = (
+            trials.inputs[k][0, t] if t >= 0 else 0 * trials.inputs[k][0, 0] for k in ("sense", "target", "teach")
+        )
         answer = softmax(r[2]) if loss == "cross_entropy" else r[2]
         down = [below[1], below[2], BETA * teach * (target - answer)]
         inputs, new_r = [x, r[0], r[1]], []
@@ -106,7 +109,9 @@ class TestPublishedRecursion:
     def test_what_is_learned_from(self, loss, backend, tolerance):
         net, trials = network(loss), moving(200)
         _, expected = published(net.draw(1), trials, loss)
-        gradients = found(lp.gradient(net, trials, dendritic(), loss=lp.losses.mse(), values=net.draw(1), backend=backend))
+        gradients = found(
+            lp.gradient(net, trials, dendritic(), loss=lp.losses.mse(), values=net.draw(1), backend=backend)
+        )
         assert set(gradients) == set(expected)
         for name, gradient in gradients.items():
             assert np.abs(gradient - expected[name]).max() < tolerance * np.abs(expected[name]).max(), name
@@ -173,7 +178,9 @@ class TestOnline:
     @functools.cache
     def learned(backend):
         net, optimiser = network(), lp.sgd(TestOnline.RATES["weight"])
-        factors = {f"{n}.{key}": TestOnline.RATES[key] / TestOnline.RATES["weight"] for n in LAYERS for key in ("b", "tau_m")}
+        factors = {
+            f"{n}.{key}": TestOnline.RATES[key] / TestOnline.RATES["weight"] for n in LAYERS for key in ("b", "tau_m")
+        }
         task = lp.Task("moving", lambda update, batch, seed: moving(1000), None)
         fit = lp.run(
             net, task, rule=dendritic(), backend=backend, target="numpy", updates=1, loss=lp.losses.mse(), seed=3,
@@ -216,7 +223,9 @@ class TestLatentEquilibrium:
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_to_rounding(self, twins, backend):
         tau = {name: {"tau": TAU_M[name] * second, "b": BIAS[name]} for name in LAYERS}
-        both = {name: {"tau_m": TAU_M[name] * second, "tau_r": TAU_M[name] * second, "b": BIAS[name]} for name in LAYERS}
+        both = {
+            name: {"tau_m": TAU_M[name] * second, "tau_r": TAU_M[name] * second, "b": BIAS[name]} for name in LAYERS
+        }
         one = layered(SIZES, gle(), gle_output(activation="tanh", beta=0.1), parameters=both, dt=DT * second)
         other = layered(
             SIZES, latent_equilibrium(activation="tanh"), latent_equilibrium_output(activation="tanh", beta=0.1), parameters=tau,

@@ -1,4 +1,5 @@
-"""Gradients of generalised latent equilibrium beside exact ones: closed forms of its operators, measured ratios, what is learned.
+"""Gradients of generalised latent equilibrium beside exact ones: closed forms of its operators, measured ratios, what
+is learned.
 
 Ellenberger et al. 2024, arXiv:2403.16933.
 """
@@ -33,7 +34,8 @@ def circle(frequency, dt):
 
 
 def responses(frequency, tau_m=SLOW, tau_r=QUICK, dt=DT, neuron=None):
-    """Gain and phase, as complex numbers, of the error neuron and of the exact adjoint of rates, measured in the simulated model.
+    """Gain and phase, as complex numbers, of the error neuron and of the exact adjoint of rates, measured in the
+    simulated model.
 
     Two trials, cosine and sine, are the two parts of one complex wave; the adjoint runs backwards, from the end.
     """
@@ -118,9 +120,13 @@ class TestTeacherOfSines:
         forward = ratio(z, DT, QUICK, SLOW)
         target = (1.5 * forward * z ** (n - 1)).real[None, :, None]  # of a teacher whose weight is 1.5
         judged = ((n >= 500) & (n < 500 + period)).astype(float)
-        trials = lp.Trials({"sense": (z**n).real[None, :, None], "teach": judged[None, :, None], "target": target}, target, judged)
+        trials = lp.Trials(
+            {"sense": (z**n).real[None, :, None], "teach": judged[None, :, None], "target": target}, target, judged
+        )
         options = {"values": values, "loss": lp.losses.mse()}
-        local, exact = (lp.gradient(net, trials, rule, **options)["up1"]["gradient"].item() for rule in (dendritic(), bptt()))
+        local, exact = (
+            lp.gradient(net, trials, rule, **options)["up1"]["gradient"].item() for rule in (dendritic(), bptt())
+        )
         assert exact == pytest.approx(-(1.5 - 0.4) * abs(forward) ** 2 * period / 2, rel=1e-9)
         assert local / exact == pytest.approx(z.real / abs(forward) ** 2, rel=1e-9)  # the error is late by one step
         w = 2 * np.pi / (period * DT)
@@ -184,15 +190,18 @@ WAVES = {"sine of 0.2 rad/s": sine(0.2, 24), "sine of 3 rad/s": sine(3.0, 48), "
 def stationary(wave):
     """Trials of a stationary stream, in which one step is judged (of noise: 3 s), long after the beginning.
 
-    The teacher speaks only then. With all phases in one batch, what is learned is the gradient per step. The network compares its
-    answer with the rate of the teacher in this step, as in the reference; the loss judges a rate when it is shown, a step later.
+    The teacher speaks only then. With all phases in one batch, what is learned is the gradient per step. The network
+    compares its answer with the rate of the teacher in this step, as in the reference; the loss judges a rate when it
+    is shown, a step later.
     """
     step = np.arange(-3000, SETTLED + LINGER)
     sense = WAVES[wave](step)
     rates = chain(sense, *TEACHER)[:, 2999:, None]
     judged = (step[3000:] <= SETTLED) & (step[3000:] > SETTLED - (300 if wave == "noise" else 1))
     teach = np.tile(judged.astype(float)[:, None], (len(sense), 1, 1))
-    return lp.Trials({"sense": sense[:, 3000:, None], "teach": teach, "target": rates[:, 1:]}, rates[:, :-1], judged.astype(float))
+    return lp.Trials(
+        {"sense": sense[:, 3000:, None], "teach": teach, "target": rates[:, 1:]}, rates[:, :-1], judged.astype(float)
+    )
 
 
 @functools.cache
@@ -225,7 +234,6 @@ class TestMeasuredRatios:
         found = learned_by_the_student("square", dendritic, "instantaneous") / learned_by_the_student("square", bptt)
         assert np.all(np.abs(found - [0.21, 0.97, -1.3, 43.8]) < [0.01, 0.01, 0.1, 0.1]), found
 
-
     @pytest.mark.slow
     def test_of_noise(self):
         """Measured for one realisation: 1.42, 1.01, 12.7, 1.26, and -28.8 for tau0 with instantaneous errors."""
@@ -240,7 +248,9 @@ class TestProtocols:
         for module in (gle_lag_line, gle_lag_net):
             preset = module.quick()
             trials = preset.task.testing(2, 0)
-            found = lp.run(preset.network, trials, values=module.teacher(preset.network), backend="torch", record=["said.shown"])
+            found = lp.run(
+                preset.network, trials, values=module.teacher(preset.network), backend="torch", record=["said.shown"]
+            )
             late = np.flatnonzero(trials.weight)[-20:]  # both begin from rest
             assert np.abs(found["said"]["shown"].values - trials.target)[:, late].max() < 1e-3
             assert np.ptp(trials.target) > 0.2

@@ -98,7 +98,11 @@ class TestMackeyGlass:
     def test_it_is_learned_online_and_better_than_without_one_thing_or_another(self):
         """Normalised errors after 240 stretches, means over three seeds: 0.1 to 0.2 with GLE."""
         preset = mackey_glass.quick()
-        rivals = {n: c.completed(preset.network, preset.optimiser, preset.loss) for n, c in preset.rules.items() if n != "BPTT"}
+        rivals = {
+            n: c.completed(preset.network, preset.optimiser, preset.loss)
+            for n, c in preset.rules.items()
+            if n != "BPTT"
+        }
         errors = {name: np.mean([self.learned(preset, c, seed) for seed in range(3)]) for name, c in rivals.items()}
         assert errors["GLE"] < 0.2
         assert errors["GLE"] < 0.8 * errors["instantaneous errors"]

@@ -1,4 +1,6 @@
-"""Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has it."""
+"""Every function, operator and condition of Brian2's language, wherever text may stand: on all engines, as Brian2 has
+it.
+"""
 
 import ctypes
 import re
@@ -134,8 +136,10 @@ class TestValues:
 
 #: One word of each kind, smooth and not, around a variable ``{}`` that stays between -2 and 3.
 CHORUS = (
-    "0.1*(exp(-{0}**2) + tanh({0}) + sqrt({0}**2 + 1) + log1p({0}**2) + abs({0}) + clip({0}, -0.5, 0.5)*{0} + int({0} > 0.2)*{0}"
-    " + int(not ({0} > 0.3 and {0} < 2) or {0} == 7)*sin({0}) + sign({0})*{0} + ({0} % 0.7) + ({0}*3 // 1)*{0} + int(2.3*{0})*{0}"
+    "0.1*(exp(-{0}**2) + tanh({0}) + sqrt({0}**2 + 1) + log1p({0}**2) + abs({0}) + clip({0}, -0.5, 0.5)*{0} + int({0} "
+    "> 0.2)*{0}"
+    " + int(not ({0} > 0.3 and {0} < 2) or {0} == 7)*sin({0}) + sign({0})*{0} + ({0} % 0.7) + ({0}*3 // 1)*{0} + "
+    "int(2.3*{0})*{0}"
     " + floor({0}) + ceil({0})*{0} + exprel({0} + 3) + arctan({0}) + (2 + {0}**2)**(0.3*{0}) + e**{0}/10 + pi*{0}**3/50"
     " + timestep(0.3*ms, dt)*{0})"
 )
@@ -213,7 +217,9 @@ class TestPlaces:
     @pytest.mark.sampled(2)
     @pytest.mark.parametrize("place", PLACES)
     def test_learning_is_the_same_everywhere(self, place):
-        """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut network."""
+        """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut
+        network.
+        """
         net, rule = around(neuron(place)), eprop(reset=True)
         learned = [f"it.{key}" for key in net.nodes["it"].values]
         adjoint = numbers(lp.gradient(net, some_trials(), rule, trainable=learned))
@@ -327,7 +333,12 @@ class TestSequence:
                 name="m", equations="dv/dt = 0*v/second : 1\ndu/dt = 0*u/second : 1\nq = 2*v : 1", method="euler",
                 initial={"v": 2.25, "u": 0.5}, threshold="v > 1", surrogate=triangle(1.0), **{block: reset},
             )  # fmt: skip
-            net = lp.Network(dt=1 * ms, cues=lp.Input(1), it=lp.Population(1, model), projections=[lp.Projection("cues", "it", weight=0.0)])
+            net = lp.Network(
+                dt=1 * ms,
+                cues=lp.Input(1),
+                it=lp.Population(1, model),
+                projections=[lp.Projection("cues", "it", weight=0.0)],
+            )
             trials = lp.Trials({"cues": np.zeros((1, 1, 1), bool)})
             for backend in ("brian2", "torch"):
                 found = lp.run(net, trials, backend=backend, record=["it.v", "it.u"])["it"]

@@ -1,7 +1,7 @@
 """Latent equilibrium against the recursion written by hand, backpropagation by autograd, and its own energy.
 
-Haider et al. 2021, NeurIPS, arXiv:2110.14549. The dendritic microcircuit with the same prospective cells, whose apical potentials
-are the errors here, has its oracles in test_microcircuit.py.
+Haider et al. 2021, NeurIPS, arXiv:2110.14549. The dendritic microcircuit with the same prospective cells, whose
+apical potentials are the errors here, has its oracles in test_microcircuit.py.
 """
 
 import functools
@@ -28,7 +28,9 @@ LAYERS = ("hidden1", "hidden2", "out")
 UPS = ("up1", "up2", "up3")
 
 
-def network(sizes=SIZES, *, activation="tanh", prospective=True, answer="linear", target="rate", parameters=None, **options):
+def network(
+    sizes=SIZES, *, activation="tanh", prospective=True, answer="linear", target="rate", parameters=None, **options
+):
     hidden = latent_equilibrium(activation=activation, prospective=prospective)
     output = latent_equilibrium_output(activation=answer, prospective=prospective, target=target)
     return layered(sizes, hidden, output, parameters=parameters, **options)
@@ -43,7 +45,9 @@ def patterns(count=5, steps=8, *, seed=0, sizes=SIZES):
 def seen(net, given, values, backend="torch", what=("u_breve", "delta"), layers=LAYERS):
     """``{variable: [(time, neuron) of every layer]}`` of the first trial."""
     target = {"target": "numpy"} if backend == "brian2" else {}
-    found = lp.run(net, given, values=values, backend=backend, record=[f"{n}.{v}" for n in layers for v in what], **target)
+    found = lp.run(
+        net, given, values=values, backend=backend, record=[f"{n}.{v}" for n in layers for v in what], **target
+    )
     return {v: [found[n][v].values[0] for n in layers] for v in what}
 
 
@@ -51,8 +55,17 @@ def learned(net, given, backend, optimiser, values=None):
     """The numbers that learning through ``given`` once, in every step, ends with."""
     task = lp.Task("stream", lambda *_: given, None)
     fit = lp.run(
-        net, task, rule=dendritic(), backend=backend, target="numpy", updates=1, batch=len(given), loss=lp.losses.mse(), seed=1,
-        optimiser=optimiser, values=values,
+        net,
+        task,
+        rule=dendritic(),
+        backend=backend,
+        target="numpy",
+        updates=1,
+        batch=len(given),
+        loss=lp.losses.mse(),
+        seed=1,
+        optimiser=optimiser,
+        values=values,
     )
     return net.values_from(fit)
 
@@ -107,13 +120,19 @@ class TestRecursion:
     @pytest.mark.parametrize("steps", [1, 10, 100, 1001])
     def test_a_thousand_steps_with_weights_and_biases(self, steps, by_hand):
         """Brian2, Torch and the recursion, through inputs that change every 7 steps, learning all the time."""
-        free, start = {n: {"b": (None, None)} for n in LAYERS}, {n: {"b": 0 * b} for n, b in zip(LAYERS, BIASES, strict=True)}
+        free, start = (
+            {n: {"b": (None, None)} for n in LAYERS},
+            {n: {"b": 0 * b} for n, b in zip(LAYERS, BIASES, strict=True)},
+        )
         net, given = network(trainable=free, parameters=start), cut(patterns(143, 7), steps)
         optimiser = sgd(0.05).with_rates(**{f"{n}.b": 1.0 for n in LAYERS})
         ends = {backend: learned(net, given, backend, optimiser) for backend in ("torch", "brian2")}
         expected, _ = by_hand(net.draw(1).weights, given, rates=dict.fromkeys((*UPS, "b1", "b2", "b3"), 0.05))
         for k, (name, up) in enumerate(zip(LAYERS, UPS, strict=True), 1):
-            assert steps < 1001 or min(np.abs(expected[up] - net.draw(1).weights[up]).max(), np.abs(expected[f"b{k}"]).max()) > 0.01
+            assert (
+                steps < 1001
+                or min(np.abs(expected[up] - net.draw(1).weights[up]).max(), np.abs(expected[f"b{k}"]).max()) > 0.01
+            )
             assert np.abs(ends["brian2"].weights[up] - ends["torch"].weights[up]).max() < 1e-8, name
             for backend, end in ends.items():
                 found = {up: end.weights[up], f"b{k}": end.parameters[name]["b"]}
@@ -130,7 +149,12 @@ class TestRecursion:
         states = [seen(net, given, values, backend) for backend in ("torch", "brian2")]
         for found in states:
             assert largest(found["u_breve"], expected["u_breve"]) < 1e-9
-        assert largest(states[0]["u_breve"], by_hand(values.weights, given, late=late - 1, feedback=feedback)[1]["u_breve"]) > 0.1
+        assert (
+            largest(
+                states[0]["u_breve"], by_hand(values.weights, given, late=late - 1, feedback=feedback)[1]["u_breve"]
+            )
+            > 0.1
+        )
         expected, _ = by_hand(values.weights, given, late=late, feedback=feedback, rates=dict.fromkeys(UPS, 0.1))
         for backend in ("torch", "brian2"):
             end = learned(net, given, backend, sgd(0.1)).weights
@@ -152,7 +176,9 @@ class TestTimeConstants:
         net = network(prospective=prospective, parameters=parameters, dt=dt * ms)
         return seen(net, patterns(), net.draw(1), what=(what,))[what]
 
-    @pytest.mark.parametrize("slow", [(200 * ms, 0.01), (np.array([11.0, 500.0, 0.1]) * ms, 0.1)], ids=["other", "per neuron"])
+    @pytest.mark.parametrize(
+        "slow", [(200 * ms, 0.01), (np.array([11.0, 500.0, 0.1]) * ms, 0.1)], ids=["other", "per neuron"]
+    )
     def test_rates_do_not_depend_on_them(self, slow):
         tau, dt = slow
         per_layer = {n: {"tau": np.resize(np.asarray(tau), SIZES[k + 1]) * 1000 * ms} for k, n in enumerate(LAYERS)}
@@ -177,8 +203,14 @@ class TestTimeConstants:
         """Steps by which the output of a chain follows a step of its input: the area between the two."""
         names = [*(f"hidden{k}" for k in range(1, depth)), "out"]
         net = network(
-            (1,) * (depth + 1), activation=activation, prospective=prospective, feedback="random", weight=1.0, down=0.0,
-            parameters={n: {"tau": tau * ms} for n, tau in zip(names, taus, strict=True)}, dt=1 * ms,
+            (1,) * (depth + 1),
+            activation=activation,
+            prospective=prospective,
+            feedback="random",
+            weight=1.0,
+            down=0.0,
+            parameters={n: {"tau": tau * ms} for n, tau in zip(names, taus, strict=True)},
+            dt=1 * ms,
         )
         ones = np.full((1, 1, 1), height)
         given = stream(ones, ones, steps=700).without(net.teachers)
@@ -279,7 +311,9 @@ class TestBackpropagation:
 
 
 def cut(given, steps):
-    return replace(given, inputs={k: x[:, :steps] for k, x in given.inputs.items()}, target=given.target[:, :steps], weight=None)
+    return replace(
+        given, inputs={k: x[:, :steps] for k, x in given.inputs.items()}, target=given.target[:, :steps], weight=None
+    )
 
 
 def cosines(updates, exact):
@@ -316,7 +350,9 @@ class TestDivergence:
     """Facts 0.6, 12: where errors and inputs are of different steps they feed each other."""
 
     def setting(self, model=None, beta=0.1):
-        net = layered((4, 10, 8, 3), model or latent_equilibrium(activation="linear"), latent_equilibrium_output(beta=beta))
+        net = layered(
+            (4, 10, 8, 3), model or latent_equilibrium(activation="linear"), latent_equilibrium_output(beta=beta)
+        )
         return net, net.draw(0), patterns(20, 20, sizes=(4, 10, 8, 3))
 
     def test_mismatch_and_input_of_one_step_stay_bounded(self, by_hand):
@@ -330,7 +366,9 @@ class TestDivergence:
         hidden, output = latent_equilibrium(activation="linear"), latent_equilibrium_output()
         right, wrong = "delta = slope*feedback", "delta = past - I - b"
         assert right in hidden.equations and right in output.equations
-        net = layered((4, 10, 8, 3), *(replace(m, equations=m.equations.replace(right, wrong)) for m in (hidden, output)))
+        net = layered(
+            (4, 10, 8, 3), *(replace(m, equations=m.equations.replace(right, wrong)) for m in (hidden, output))
+        )
         _, values, given = self.setting()
         _, expected = by_hand(values.weights, given, activation="linear", mixed=True)
         found = seen(net, cut(given, 40), values)["u_breve"]
@@ -344,11 +382,16 @@ class TestDivergence:
     def test_nudging_that_is_too_strong_diverges_too(self, backend):
         """And is stopped: the message names population and step."""
         net, values, _ = self.setting(beta=1.0)
-        with pytest.raises(RunawayError, match="population 'out' is not finite from step 55[0-9] on"), np.errstate(all="ignore"):
+        with (
+            pytest.raises(RunawayError, match="population 'out' is not finite from step 55[0-9] on"),
+            np.errstate(all="ignore"),
+        ):
             learned(net, patterns(30, 20, sizes=(4, 10, 8, 3)), backend, sgd(0.0), values)
 
 
-@pytest.mark.parametrize(("feedback", "local"), [("random", True), ("learned", True), ("direct", True), ("symmetric", False)])
+@pytest.mark.parametrize(
+    ("feedback", "local"), [("random", True), ("learned", True), ("direct", True), ("symmetric", False)]
+)
 def test_every_synapse_reads_its_own_two_neurons_only(feedback, local):
     """But for symmetric feedback, which is another synapse's weight."""
     net = network(feedback=feedback)
@@ -407,7 +450,10 @@ class TestErrorsOfUse:
         [
             ({"sizes": (4,)}, r"sizes=\(4,\) needs two"),
             ({"feedback": "back"}, "no feedback 'back'; there is symmetric, random"),
-            ({"parameters": {"hidden3": {"b": 1.0}}}, r"parameters of \['hidden3'\]: the layers are hidden1, hidden2, out"),
+            (
+                {"parameters": {"hidden3": {"b": 1.0}}},
+                r"parameters of \['hidden3'\]: the layers are hidden1, hidden2, out",
+            ),
             ({"weight": [normal(), normal()]}, "weight has 2 entries for 3 layers"),
         ],
     )
@@ -431,4 +477,6 @@ class TestErrorsOfUse:
         net = network()
         projections = [replace(p, plastic=True) if n == "wanted" else p for n, p in net.projections.items()]
         with pytest.raises(LocalplastError, match="wanted.*target.*no mismatch"):
-            lp.gradient(Network(dt=net.dt, projections=projections, **net.nodes), patterns(), dendritic(), loss=lp.losses.mse())
+            lp.gradient(
+                Network(dt=net.dt, projections=projections, **net.nodes), patterns(), dendritic(), loss=lp.losses.mse()
+            )

@@ -77,8 +77,16 @@ def test_kernels_learn_digits_and_errors_that_come_back_help():
     preset, found = load("latent-equilibrium-cnn").presets["quick"](), {}
     for name in ("LE, symmetric", "LE, hidden frozen"):
         own = preset.rules[name].completed(preset.network, preset.optimiser, preset.loss)
-        course = {"batch": preset.batch, "updates": preset.updates, "test": preset.test, "dtype": "float32", "show": False}
-        fit = lp.run(own.network, preset.task, rule=own.rule, optimiser=own.optimiser, loss=own.loss, backend="torch", **course)
+        course = {
+            "batch": preset.batch,
+            "updates": preset.updates,
+            "test": preset.test,
+            "dtype": "float32",
+            "show": False,
+        }
+        fit = lp.run(
+            own.network, preset.task, rule=own.rule, optimiser=own.optimiser, loss=own.loss, backend="torch", **course
+        )
         found[name] = float(fit["metrics"]["test_accuracy"][-1])
     assert found["LE, symmetric"] > 0.84
     assert found["LE, symmetric"] > found["LE, hidden frozen"] + 0.05

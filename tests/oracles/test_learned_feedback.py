@@ -1,7 +1,9 @@
-"""Feedback in always-on networks of rate neurons: given, random, direct, learned by Kolen and Pollack's rule or a weight mirror.
+"""Feedback in always-on networks of rate neurons: given, random, direct, learned by Kolen and Pollack's rule or a
+weight mirror.
 
-What concerns errors of trials and of spiking layers is in test_feedback.py and test_weight_mirror.py. Here errors and feedback
-weights live in one network with latent equilibrium, and everything that learns does so by ``dendritic``, in every step.
+What concerns errors of trials and of spiking layers is in test_feedback.py and test_weight_mirror.py. Here errors and
+feedback weights live in one network with latent equilibrium, and everything that learns does so by ``dendritic``, in
+every step.
 """
 
 from dataclasses import replace
@@ -23,12 +25,16 @@ SIZES = (4, 6, 5, 3)
 
 
 def network(sizes=SIZES, *, activation="tanh", beta=0.1, hidden=None, **options):
-    return layered(sizes, hidden or latent_equilibrium(activation=activation), latent_equilibrium_output(beta=beta), **options)
+    return layered(
+        sizes, hidden or latent_equilibrium(activation=activation), latent_equilibrium_output(beta=beta), **options
+    )
 
 
 def patterns(count=5, steps=8, *, seed=0, sizes=SIZES, trials=1):
     rng = np.random.default_rng(seed)
-    return stream(rng.uniform(-1, 1, (trials, count, sizes[0])), rng.uniform(-1, 1, (trials, count, sizes[-1])), steps=steps)
+    return stream(
+        rng.uniform(-1, 1, (trials, count, sizes[0])), rng.uniform(-1, 1, (trials, count, sizes[-1])), steps=steps
+    )
 
 
 def gradients(net, given, values, backend="torch"):
@@ -39,8 +45,16 @@ def gradients(net, given, values, backend="torch"):
 def learned(net, given, values, optimiser, backend="torch"):
     task = lp.Task("stream", lambda *_: given, None)
     fit = lp.run(
-        net, task, rule=dendritic(), backend=backend, target="numpy", updates=1, batch=len(given), loss=lp.losses.mse(),
-        optimiser=optimiser, values=values,
+        net,
+        task,
+        rule=dendritic(),
+        backend=backend,
+        target="numpy",
+        updates=1,
+        batch=len(given),
+        loss=lp.losses.mse(),
+        optimiser=optimiser,
+        values=values,
     )
     return net.values_from(fit)
 
@@ -56,7 +70,9 @@ def apart(one, other):
 
 class TestGivenFeedback:
     def both(self, sizes, activation, backend, off=0.0):
-        """What is learned with matrices that are given, the forward weights ``off`` by so much, and with the forward weights."""
+        """What is learned with matrices that are given, the forward weights ``off`` by so much, and with the forward
+        weights.
+        """
         symmetric = network(sizes, activation=activation)
         values, given = symmetric.draw(1), patterns(sizes=sizes)
         down = [values.weights[f"up{k}"].T + off for k in range(2, len(sizes))]
@@ -65,16 +81,22 @@ class TestGivenFeedback:
 
     @pytest.mark.sampled(2)
     @pytest.mark.parametrize("backend", BACKENDS)
-    @pytest.mark.parametrize(("sizes", "activation"), [((4, 6, 3), "linear"), (SIZES, "tanh")], ids=["two layers", "deeper"])
+    @pytest.mark.parametrize(
+        ("sizes", "activation"), [((4, 6, 3), "linear"), (SIZES, "tanh")], ids=["two layers", "deeper"]
+    )
     def test_transposed_weights_make_it_backpropagation(self, sizes, activation, backend):
-        """F1, to rounding: linear algebra adds up the products of a matrix and of its transpose in an order of its own."""
+        """F1, to rounding: linear algebra adds up the products of a matrix and of its transpose in an order of its
+        own.
+        """
         given, own = self.both(sizes, activation, backend)
         assert all(own[name].any() and apart(given[name], own[name]) < 1e-12 for name in own)
         given, own = self.both(sizes, activation, backend, off=1e-9)
         assert apart(given["up1"], own["up1"]) > 1e-11
 
     def test_the_output_learns_alike_whatever_the_feedback(self):
-        """F2: as the nudging becomes weak. Feedback moves rates, and with them what the output learns, in proportion to it."""
+        """F2: as the nudging becomes weak. Feedback moves rates, and with them what the output learns, in proportion
+        to it.
+        """
         differences = {}
         for beta in (1e-2, 1e-3, 1e-4):
             nets = [network(beta=beta, feedback=feedback) for feedback in ("symmetric", "random", "direct")]
@@ -91,8 +113,12 @@ class TestAlignment:
     SIZES = (10, 20, 3)
 
     def angles(self, feedback="random", **rates):
-        """Between the two, for random errors, after every 100 patterns; and the size of errors at first and in the end."""
-        net = network(self.SIZES, activation="linear", weight=[normal(0.3), normal(0.1)], down=normal(0.5), feedback=feedback)
+        """Between the two, for random errors, after every 100 patterns; and the size of errors at first and in the
+        end.
+        """
+        net = network(
+            self.SIZES, activation="linear", weight=[normal(0.3), normal(0.1)], down=normal(0.5), feedback=feedback
+        )
         values, errors, rng = net.draw(2), np.random.default_rng(1).standard_normal((200, 3)), np.random.default_rng(3)
         teacher, found, losses = rng.standard_normal((10, 3)) / np.sqrt(10), [], []
         for _ in range(5):
@@ -162,7 +188,9 @@ class TestKolenPollack:
 
 
 class TestWeightMirror:
-    """F5: noise that a layer emits comes back in the rates above it, and feedback weights find the forward weights there."""
+    """F5: noise that a layer emits comes back in the rates above it, and feedback weights find the forward weights
+    there.
+    """
 
     SIGMA, RATE, DECAY = 0.5, 0.02, 5e-3
 
@@ -185,7 +213,12 @@ class TestWeightMirror:
         found, expected, weights = self.mirrored(self.network())
         for k in (1, 2):
             assert apart(found[f"down{k}"], expected[f"down{k}"]) < 0.05
-            assert angle(found[f"down{k}"], weights[f"up{k + 1}"].T) < 5 < 45 < angle(weights[f"down{k}"], weights[f"up{k + 1}"].T)
+            assert (
+                angle(found[f"down{k}"], weights[f"up{k + 1}"].T)
+                < 5
+                < 45
+                < angle(weights[f"down{k}"], weights[f"up{k + 1}"].T)
+            )
 
     @pytest.mark.thorough
     def test_on_brian2_too(self):
@@ -211,11 +244,15 @@ class TestWeightMirror:
 
 
 class TestDirectFeedback:
-    """F6: other weights above the first hidden layer, the same error of the output: the same gradient, if feedback is direct."""
+    """F6: other weights above the first hidden layer, the same error of the output: the same gradient, if feedback is
+    direct.
+    """
 
     @staticmethod
     def first_layer(feedback, seed, by_hand, backend="torch"):
-        """Gradient of up1 where the weights above are of this seed and the target is always 0.3, -0.2, 0.5 from the answer."""
+        """Gradient of up1 where the weights above are of this seed and the target is always 0.3, -0.2, 0.5 from the
+        answer.
+        """
         net, given = network(feedback=feedback, down=[normal(), normal()]), patterns()
         own, other = net.draw(1), net.draw(seed)
         values = own.replace_weights({name: other.weights[name] for name in ("up2", "up3")})

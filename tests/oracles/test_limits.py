@@ -1,4 +1,6 @@
-"""e-prop where the answer is known by other means: difference quotients of the readout (E2), adaptation in its limits (E3, E4)."""
+"""e-prop where the answer is known by other means: difference quotients of the readout (E2), adaptation in its limits
+(E3, E4).
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ def network(model):
         Projection("cues", "rec", weight=normal(1.5, mean=0.4)), Projection("rec", "rec", weight=normal(0.8)),
         Projection("rec", "out", weight=normal(1.5)),
     ]  # fmt: skip
-    return Network(dt=1 * ms, cues=Input(N_IN), rec=Population(N, model), out=Population(N_OUT, leaky_readout()), projections=links)
+    return Network(
+        dt=1 * ms, cues=Input(N_IN), rec=Population(N, model), out=Population(N_OUT, leaky_readout()), projections=links
+    )
 
 
 def trials(labels=False):
@@ -34,7 +38,9 @@ def trials(labels=False):
 def gradients(net, rule=None, loss=None, given=None, values=None, form="traces"):
     """The gradients and what was seen on the way; the network has to spike."""
     loss, given, rule = loss or mse(), given or trials(), rule or eprop()
-    grads, info = torch_backend.gradient(net, values or net.draw(1), given, rule, loss, form=form if rule.local else None)
+    grads, info = torch_backend.gradient(
+        net, values or net.draw(1), given, rule, loss, form=form if rule.local else None
+    )
     counts = info["counts"]["rec"]
     assert 1 < counts.mean() < STEPS / 3 and (counts.sum(0) > 0).mean() > 0.6, counts
     return grads, info
@@ -49,7 +55,7 @@ def error(found, expected):
     return max(np.abs(found[k] - e).max() / scales[k] for k, e in expected.items())
 
 
-# --- E2: the readout is smooth, so that difference quotients of the loss say what its gradient is ----------------------
+# --- E2: the readout is smooth, so that difference quotients of the loss say what its gradient is ---------------------
 
 
 def differences(net, name, loss, given, step=1e-4):
@@ -95,7 +101,7 @@ def test_hidden_weights_have_no_difference_quotient():
     assert np.abs(gradients(net)[0]["cues_rec.weight"]).max() > 1e-3
 
 
-# --- E3, E4: adaptation of no strength, or gone within a step, is none -------------------------------------------------
+# --- E3, E4: adaptation of no strength, or gone within a step, is none ------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", [eprop(), eprop(reset=True), bptt()], ids=["e-prop", "reset followed", "bptt"])
@@ -122,9 +128,13 @@ def test_fast_adaptation_approaches_none():
     assert found[-1] / left[-1] > 0.01
 
 
-@pytest.mark.parametrize("gone", [alif(beta=0.0), alif(beta=0.3, tau_adapt=1e-3 * ms)], ids=["no strength", "gone within a step"])
+@pytest.mark.parametrize(
+    "gone", [alif(beta=0.0), alif(beta=0.3, tau_adapt=1e-3 * ms)], ids=["no strength", "gone within a step"]
+)
 def test_on_brian2(gone):
-    estimates = [brian2_backend.gradient(n, n.draw(1), trials(), eprop(), mse())[0] for n in (network(gone), network(lif()))]
+    estimates = [
+        brian2_backend.gradient(n, n.draw(1), trials(), eprop(), mse())[0] for n in (network(gone), network(lif()))
+    ]
     assert error(*estimates) < 1e-10
 
 

@@ -34,7 +34,9 @@ def with_literals(model):
     def literal(text):
         return pattern.sub(lambda found: words[found[1]], text) if text else text
 
-    surrogate = model.surrogate and replace(model.surrogate, expression=literal(model.surrogate.expression), parameters={})
+    surrogate = model.surrogate and replace(
+        model.surrogate, expression=literal(model.surrogate.expression), parameters={}
+    )
     blocks = {name: literal(getattr(model, name)) for name in ("threshold", "reset", "adaptation", "update", "output")}
     learns = model.mismatch.items()
     mismatch = {name: replace(each, error=literal(each.error), of=literal(each.of)) for name, each in learns}

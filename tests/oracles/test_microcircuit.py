@@ -34,6 +34,7 @@ def logistic(u):
 
 def shown(steps, *, sense, target=None):
     """Trials that hold ``sense`` ``(trial, 4)`` and what the teacher says, if anything, for so many steps."""
+
     def hold(x):
         return np.repeat(np.asarray(x, float)[:, None], steps, axis=1)
 
@@ -115,7 +116,9 @@ class TestSelfPrediction:
         assert after < 0.05 * before
 
     def falling(self, net, values, task):
-        found = lp.run(net, task.testing(5, 1), values=values, backend="torch", record=["hidden1.v_api"])["hidden1"]["v_api"]
+        found = lp.run(net, task.testing(5, 1), values=values, backend="torch", record=["hidden1.v_api"])["hidden1"][
+            "v_api"
+        ]
         return float(np.abs(found[:, 9::10]).mean())  # after ten steps of each input
 
 
@@ -133,7 +136,9 @@ class TestErrors:
     @staticmethod
     @functools.cache
     def setting(strength=1.0):
-        """Net, values, forward weights as leaves, rates, and targets 0.2 to 0.3 away from what is said without a teacher."""
+        """Net, values, forward weights as leaves, rates, and targets 0.2 to 0.3 away from what is said without a
+        teacher.
+        """
         net = circuit(SIZES, activation="logistic", parameters={"g_som": strength * G_SOM / ms})
         values = symmetric(net)
         weights = [torch.tensor(values.weights[f"up{k}"], requires_grad=True) for k in (1, 2, 3)]
@@ -151,7 +156,9 @@ class TestErrors:
         return {f"{n}.{v}": found[n][v].values[0, -1] for n, v in (name.split(".") for name in names)}
 
     def test_feedback_gains(self):
-        """g_som/(g_l + g_b + g_som), g_som/(g_l + g_d + g_som), g_a/(g_l + g_b + g_a): 0.316 of each error is passed on."""
+        """g_som/(g_l + g_b + g_som), g_som/(g_l + g_d + g_som), g_a/(g_l + g_b + g_a): 0.316 of each error is passed
+        on.
+        """
         rest, target = self.at_rest(), self.setting()[-1]
         out, inter = G_B / TOTALS[2] * rest["out.v_bas"], G_D / (G_L + G_D) * rest["inter2.v_den"]
         gains = [
@@ -185,7 +192,10 @@ class TestErrors:
             for trials in (shown(steps, sense=SENSE[:1], target=target) for steps in (length, length - 1))
         ]
         updates = [(ends[1][f"up{k}"]["gradient"] - ends[0][f"up{k}"]["gradient"]).values for k in (1, 2, 3)]
-        return [float((u * e.numpy()).sum() / np.linalg.norm(u) / np.linalg.norm(e)) for u, e in zip(updates, exact, strict=True)]
+        return [
+            float((u * e.numpy()).sum() / np.linalg.norm(u) / np.linalg.norm(e))
+            for u, e in zip(updates, exact, strict=True)
+        ]
 
     def test_weights_move_along_the_gradient_of_backpropagation(self):
         """A replication with these conductances had 0.99996, 0.99996, 0.99992; with a tenth of the nudging 1.00000."""
@@ -196,11 +206,17 @@ class TestErrors:
 
     @pytest.mark.parametrize(("feedback", "low", "high"), [("symmetric", 0.98, 1.0), ("random", -0.9, 0.9)])
     def test_cosine_with_bptt_on_the_same_circuit(self, feedback, low, high):
-        """BPTT through every step of the whole circuit, the teacher silent, of a loss whose slope is the teacher's pull."""
+        """BPTT through every step of the whole circuit, the teacher silent, of a loss whose slope is the teacher's
+        pull.
+        """
         down = same_as("up2", transposed=True) if feedback == "symmetric" else None
-        net = circuit((4, 10, 3), weight=uniform(0.5, fan_in=False), down=down, plastic=("up", "ip"), targets=(0.0, 1.0))
+        net = circuit(
+            (4, 10, 3), weight=uniform(0.5, fan_in=False), down=down, plastic=("up", "ip"), targets=(0.0, 1.0)
+        )
         values, sense, steps = net.draw(5), np.abs(SENSE), 200
-        said = lp.run(net, shown(steps, sense=sense), values=values, backend="torch", record=["said.shown"])["said"]["shown"]
+        said = lp.run(net, shown(steps, sense=sense), values=values, backend="torch", record=["said.shown"])["said"][
+            "shown"
+        ]
         target = said.values[:, -1] + 0.3 * np.random.default_rng(6).standard_normal((3, 3))
         trials = replace(shown(steps, sense=sense, target=target), target=target[:, None].repeat(steps, axis=1))
         options = {"values": values, "loss": lp.losses.mse()}
@@ -216,8 +232,8 @@ class TestErrors:
 def by_hand(values, trials, rates, smoothing=0.0):
     """The recursion of a 4-5-2 logistic circuit in plain numpy, learning in every step.
 
-    Order of a step: cells follow the inputs of the step before, rates leave, dendrites take what arrives, weights change.
-    ``rates`` per step, by projection; ``smoothing`` the share of its last change that a change keeps.
+    Order of a step: cells follow the inputs of the step before, rates leave, dendrites take what arrives, weights
+    change. ``rates`` per step, by projection; ``smoothing`` the share of its last change that a change keeps.
     """
     w = {name: array.copy() for name, array in values.weights.items()}
     change = {name: 0.0 for name in rates}
@@ -249,7 +265,9 @@ def by_hand(values, trials, rates, smoothing=0.0):
 
 
 class TestOnline:
-    """Weights that change in every step take the same course on both backends and by hand, through 1000 steps of moving input."""
+    """Weights that change in every step take the same course on both backends and by hand, through 1000 steps of
+    moving input.
+    """
 
     RATES = {"up1": 0.05, "up2": 0.01, "ip1": 0.02, "pi1": 0.01}
 
@@ -268,7 +286,14 @@ class TestOnline:
         task = lp.Task("moving", lambda update, batch, seed: self.trials(), None)
         rates = {k: v / 0.05 for k, v in self.RATES.items()}
         fit = lp.run(
-            net, task, rule=dendritic(), backend=backend, target="numpy", updates=1, loss=lp.losses.mse(), seed=3,
+            net,
+            task,
+            rule=dendritic(),
+            backend=backend,
+            target="numpy",
+            updates=1,
+            loss=lp.losses.mse(),
+            seed=3,
             optimiser=optimiser.with_rates(**rates),
         )
         return net.draw(3), net.values_from(fit)
@@ -283,7 +308,9 @@ class TestOnline:
             expected = by_hand(start, self.trials(), self.RATES, smoothing)
             for name in self.RATES:
                 assert np.abs(expected[name] - start.weights[name]).max() > 0.03  # it learns
-                np.testing.assert_allclose(end.weights[name], expected[name], rtol=0, atol=1e-8, err_msg=f"{backend} {name}")
+                np.testing.assert_allclose(
+                    end.weights[name], expected[name], rtol=0, atol=1e-8, err_msg=f"{backend} {name}"
+                )
 
     def test_an_apical_conductance_one_percent_off_is_noticed(self):
         net = self.network(parameters={"g_a": 1.01 * G_A / ms})
@@ -305,10 +332,14 @@ class TestLatency:
         net = circuit(SIZES, activation="logistic", prospective=prospective)
         values = self_predicting(net, net.draw(1))
         if not feedback:
-            values = values.replace_weights({name: 0 * w for name, w in values.weights.items() if name[:2] in ("do", "pi")})
+            values = values.replace_weights(
+                {name: 0 * w for name, w in values.weights.items() if name[:2] in ("do", "pi")}
+            )
         n = 30 if prospective else 1500
         sense = np.concatenate([np.repeat(SENSE[None, :1], n, axis=1) * sign for sign in (1.0, -1.0)], axis=1)
-        said = lp.run(net, still(sense, 3), values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[0, n:]
+        said = lp.run(net, still(sense, 3), values=values, backend="torch", record=["said.shown"])["said"][
+            "shown"
+        ].values[0, n:]
         late = np.abs(said - said[-1]).max(-1) > 1e-3 * np.abs(said[-1] - said[0]).max()
         return int(np.flatnonzero(late).max()) + 1
 
@@ -343,19 +374,33 @@ class TestProtocols:
     def test_the_teacher_of_a_student_is_a_circuit_at_rest(self):
         net = microcircuit_teacher.network()
         values, sense = net.draw(0), np.random.default_rng(0).uniform(-1, 1, (2, 30))
-        held = lp.Trials({"sense": sense[:, None].repeat(80, 1), "teach": np.zeros((2, 80, 1)), "target": np.zeros((2, 80, 10))})
+        held = lp.Trials(
+            {"sense": sense[:, None].repeat(80, 1), "teach": np.zeros((2, 80, 1)), "target": np.zeros((2, 80, 10))}
+        )
         said = lp.run(net, held, values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[:, -1]
-        np.testing.assert_allclose(said, microcircuit_teacher.undisturbed(net, values.weights, sense), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            said, microcircuit_teacher.undisturbed(net, values.weights, sense), rtol=0, atol=1e-12
+        )
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("prospective", "accuracy", "low", "high"), [(True, 1.0, 0.0, 0.03), (False, 0.375, 0.4, 0.6)])
+    @pytest.mark.parametrize(
+        ("prospective", "accuracy", "low", "high"), [(True, 1.0, 0.0, 0.03), (False, 0.375, 0.4, 0.6)]
+    )
     def test_bars_of_one_millisecond(self, prospective, accuracy, low, high):
-        """Haider et al. 2021, fig. 3: bars shown for a fifth of a time constant are learned by prospective cells only."""
+        """Haider et al. 2021, fig. 3: bars shown for a fifth of a time constant are learned by prospective cells
+        only.
+        """
         net = circuit((9, 30, 3), prospective=prospective, plastic=("up", "ip"))
         optimiser = sgd(0.6).with_rates(up1=0.05, up2=0.01, ip1=0.02)
         fit = lp.run(
-            net, bars_task(steps=10, shown=1000), rule=dendritic(), backend="brian2", optimiser=optimiser, loss=lp.losses.mse(),
-            updates=800, test=8,
+            net,
+            bars_task(steps=10, shown=1000),
+            rule=dendritic(),
+            backend="brian2",
+            optimiser=optimiser,
+            loss=lp.losses.mse(),
+            updates=800,
+            test=8,
         )
         found = fit["metrics"].to_dataset().isel(update=-1)
         assert float(found["test_accuracy"]) == accuracy

@@ -36,7 +36,9 @@ TARGET_RATE = 10.0
 
 
 def regulariser(c_reg, window=1):
-    """NEST measures rates in spikes per step of 1 ms, and may divide the gradient by the steps of the learning window."""
+    """NEST measures rates in spikes per step of 1 ms, and may divide the gradient by the steps of the learning
+    window.
+    """
     return rate(TARGET_RATE, c_reg * 1e-3**2 / window)
 
 
@@ -133,7 +135,9 @@ def test_classification_on_torch(updates):
 
 @pytest.mark.parametrize("make", [regression, classification])
 def test_learner(make):
-    """The learner behind ``run`` (the generated kernel where there is a compiler): losses seen without the regulariser."""
+    """The learner behind ``run`` (the generated kernel where there is a compiler): losses seen without the
+    regulariser.
+    """
     case, losses = make(), []
     learner = TorchLearner(case.net, case.values, case.rule, case.loss, case.optimiser)
     judge = TorchLearner(case.net, case.values, case.rule, type(case.loss)(case.loss.kind), case.optimiser)
@@ -161,7 +165,9 @@ def test_online_on_brian2(make, updates):
 
 
 def drawn(batch, iterations=5):
-    """The weights, input spikes ``(trial, time, channel)`` and labels of NEST's classification test: numpy's old generator."""
+    """The weights, input spikes ``(trial, time, channel)`` and labels of NEST's classification test: numpy's old
+    generator.
+    """
     rng, limit = np.random.RandomState(1), np.sqrt(3 / ((100 + 2) / 2))
     weights = {"w_in_rec": rng.randn(40, 100).T / np.sqrt(40), "w_rec_rec": rng.randn(100, 100).T / np.sqrt(100),
                "w_rec_out": rng.uniform(-limit, limit, (100, 2)).T, "w_out_rec": rng.randn(100, 2)}  # fmt: skip
@@ -283,7 +289,9 @@ def test_recursions(tau_ref, scaled_input):
         np.testing.assert_allclose(found["v"], v, rtol=0, atol=1e-12 * np.abs(v).max())
         np.testing.assert_allclose(found["a"], a, rtol=0, atol=1e-12 * a.max())
         np.testing.assert_allclose((1 - KAPPA) * record["out"]["v"].values[0], y, rtol=0, atol=1e-12 * np.abs(y).max())
-    estimates = {form: torch_backend.gradient(net, values, trials, rule, loss, form=form)[0] for form in ("traces", "adjoint")}
+    estimates = {
+        form: torch_backend.gradient(net, values, trials, rule, loss, form=form)[0] for form in ("traces", "adjoint")
+    }
     estimates["brian2"] = brian2_backend.gradient(net, values, trials, rule, loss)[0]
     for where, estimate in estimates.items():
         for name, expected in grads.items():
@@ -292,7 +300,7 @@ def test_recursions(tau_ref, scaled_input):
             assert error < 1e-10, (where, name, error)
 
 
-# --- what NEST's online family does otherwise: a filter of its own, a trace that a hard reset does not end -------------
+# --- what NEST's online family does otherwise: a filter of its own, a trace that a hard reset does not end ------------
 
 TAU, V_RESET, OWN = 20 * ms, -0.3, 0.8
 
@@ -316,7 +324,9 @@ def online(tau_out=30 * ms):
 
 
 def followed(net, trials, feedback, *, wiped=False, kappa=OWN):
-    """One trial by hand, in the order of our step: gradients ``(pre, post)``, that of tau_mem, and how often neurons spike."""
+    """One trial by hand, in the order of our step: gradients ``(pre, post)``, that of tau_mem, and how often neurons
+    spike.
+    """
     w_in, w_rec, w_out = (net.draw(0).weights[k] for k in ("cues_rec", "rec_rec", "rec_out"))
     slope = ALPHA * 1e-3 / float(TAU) ** 2  # of alpha in tau_mem
     v, a, y, zb_out, count = np.zeros(N), np.zeros(N), np.zeros(N_OUT), np.zeros(N), 0
@@ -367,7 +377,9 @@ def test_a_filter_of_its_own_and_a_trace_that_outlives_a_hard_reset(backend):
 
 
 def test_the_filters_meet_where_their_factors_do():
-    """With the readout's factor, or its time constant, the readout's own; with 0 none. A reset that subtracts ends no trace."""
+    """With the readout's factor, or its time constant, the readout's own; with 0 none. A reset that subtracts ends no
+    trace.
+    """
     net, trials, _ = online()
     given = net.draw(0), trials
 
@@ -381,7 +393,9 @@ def test_the_filters_meet_where_their_factors_do():
     assert differ(gradient(eprop(kappa=KAPPA)), own) < 1e-12 > differ(gradient(eprop(kappa=30 * ms)), own)
     assert differ(gradient(eprop(kappa=0.0)), none) < 1e-12 and differ(none, own) > 0.1
     subtracting = replace(net.nodes["rec"], model=alif(tau_adapt=100 * ms, v_th=V_TH))
-    soft = Network(dt=net.dt, cues=net.nodes["cues"], rec=subtracting, out=net.nodes["out"], projections=net.projections.values())
+    soft = Network(
+        dt=net.dt, cues=net.nodes["cues"], rec=subtracting, out=net.nodes["out"], projections=net.projections.values()
+    )
     assert differ(gradient(eprop(wiped=False), soft), gradient(eprop(), soft)) == 0
     assert differ(gradient(eprop(wiped=False)), own) > 0.1
 
@@ -389,7 +403,9 @@ def test_the_filters_meet_where_their_factors_do():
 def test_both_backends_learn_with_them_in_every_step():
     net, trials, feedback = online()
     still = replace(net.nodes["rec"], trainable={})
-    net = Network(dt=net.dt, cues=net.nodes["cues"], rec=still, out=net.nodes["out"], projections=net.projections.values())
+    net = Network(
+        dt=net.dt, cues=net.nodes["cues"], rec=still, out=net.nodes["out"], projections=net.projections.values()
+    )
     task = Task("same", lambda update, batch, seed: trials, lambda n, seed: trials)
     rule = eprop(feedback={"rec": feedback}, wiped=False, kappa=OWN, update="step")
     options = dict(optimiser=sgd(1e-3), loss=mse(), updates=2, target="numpy")

@@ -1,4 +1,6 @@
-"""NMDA bistability: knees, ranges and critical slopes from the static solver, and hysteresis in simulation on both backends."""
+"""NMDA bistability: knees, ranges and critical slopes from the static solver, and hysteresis in simulation on both
+backends.
+"""
 
 from dataclasses import replace
 
@@ -44,7 +46,9 @@ def test_the_gate_of_jahr_and_stevens_has_no_knees_and_the_default_gate_has():
     assert Branch().gate is HIPPOCAMPAL and len(Branch().knees) == 2
 
 
-@pytest.mark.parametrize("shift, slopes", [(0, (0.0617, 0.0658, 0.0705, 0.0759)), (10, (0.0666, 0.0715, 0.0771, 0.0837))])
+@pytest.mark.parametrize(
+    "shift, slopes", [(0, (0.0617, 0.0658, 0.0705, 0.0759)), (10, (0.0666, 0.0715, 0.0771, 0.0837))]
+)
 def test_critical_slopes(shift, slopes):
     found = [float(critical_slope(gamma=shift * mV, E_leak=leak * mV) * mV) for leak in (-80, -75, -70, -65)]
     assert np.round(found, 4).tolist() == list(slopes)
@@ -96,13 +100,17 @@ def ends(backend, model, drives):
     size = 2 * len(drives)
     start = np.tile([-70, -5], len(drives)) * mV
     silent = Drive({"s_nmda_branch": 0.0}, events([] * ms, duration=300 * ms, dt=STEP))
-    net, trials = scan(model, size, [silent], dt=STEP, initial={"v_branch": start, "s_nmda_branch": np.repeat(drives, 2)})
+    net, trials = scan(
+        model, size, [silent], dt=STEP, initial={"v_branch": start, "s_nmda_branch": np.repeat(drives, 2)}
+    )
     v = traces(lp.run(net, trials, backend=backend, record=["cells.v_branch"], every=100, show=False), "v_branch")
     return 1e3 * v[:, -1].reshape(-1, 2)
 
 
 def check_hysteresis(backend, model, found):
-    """Raise unless the branch has two end states inside the range of ``found`` and one outside, where the solver says."""
+    """Raise unless the branch has two end states inside the range of ``found`` and one outside, where the solver
+    says.
+    """
     low, high = found.drives
     drives = np.array([0.97 * low, 1.03 * low, 0.97 * high, 1.03 * high])
     states = ends(backend, model, drives)

@@ -18,7 +18,9 @@ TAU, DT, SIGMA = 5.0, 0.5, 0.3  # ms
 
 
 def noisy(equations="dv/dt = (drive - v)/tau + sigma*sqrt(2/tau)*xi : 1\ndrive : 1", method="euler"):
-    return lp.NeuronModel("noisy", equations, {"tau": TAU * ms, "sigma": SIGMA}, method=method, receives="drive", output="v")
+    return lp.NeuronModel(
+        "noisy", equations, {"tau": TAU * ms, "sigma": SIGMA}, method=method, receives="drive", output="v"
+    )
 
 
 def network(size=40, model=None):
@@ -72,6 +74,7 @@ def test_gradients_flow_past_noise():
 
 def test_learning_with_noise_is_the_same_again():
     task = Task("still", lambda update, batch, seed: trials(batch, 20), lambda n, seed: trials(n, 20))
+
     def losses(rate, seed=0):
         net = network(5)
         options = dict(backend="torch", rule=bptt(), optimiser=sgd(rate), loss=mse(), updates=3, batch=2)

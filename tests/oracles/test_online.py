@@ -1,6 +1,8 @@
-"""Learning online: weights that change in every step, or every few, take the same course on both backends, for every local rule.
+"""Learning online: weights that change in every step, or every few, take the same course on both backends, for every
+local rule.
 
-A step's update changes the spikes of the next, so that an error of order or of timing anywhere would grow over the steps.
+A step's update changes the spikes of the next, so that an error of order or of timing anywhere would grow over the
+steps.
 """
 
 import brian2 as b2
@@ -34,7 +36,9 @@ def local_rules():
 
 
 def network(rule, layered):
-    """Two layers, a loop, adaptation and delays; where the rule allows, the lower layer projects to the readout as well."""
+    """Two layers, a loop, adaptation and delays; where the rule allows, the lower layer projects to the readout as
+    well.
+    """
     options = {"loop": True, "delay": 1}
     try:
         net = layered.stack(skip=True, **options)
@@ -79,7 +83,9 @@ def in_brian2(net, rule, trials, rate):
     found = {}
     for name, monitor in monitors.items():
         found[name] = np.zeros((trials.steps, *learner.masks[name].shape))
-        found[name][:, learner.masks[name]] = np.asarray(monitor.w_).T[: trials.steps]  # behind it lies the gap for delays
+        found[name][:, learner.masks[name]] = np.asarray(monitor.w_).T[
+            : trials.steps
+        ]  # behind it lies the gap for delays
         assert np.array_equal(found[name][-1], learner.numbers()[name])
     learner.close()
     return found

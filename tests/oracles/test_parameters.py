@@ -1,9 +1,9 @@
 """Time constants, thresholds and adaptation learn by the same derivation as weights, on both backends.
 
-The expected gradients come from autograd through a network written out in this file, whose parameters are tensors and whose
-edges are detached where the rule cuts them: R spike to other neurons, S spike to own reset, A spike to own adaptation,
-M memory of the readout. Bellec et al. 2020, Nat Commun 11:3625 (eq. 1, with a parameter in place of a weight); Yin et al. 2021,
-Nat Mach Intell 3:905 (learned time constants).
+The expected gradients come from autograd through a network written out in this file, whose parameters are tensors and
+whose edges are detached where the rule cuts them: R spike to other neurons, S spike to own reset, A spike to own
+adaptation, M memory of the readout. Bellec et al. 2020, Nat Commun 11:3625 (eq. 1, with a parameter in place of a
+weight); Yin et al. 2021, Nat Mach Intell 3:905 (learned time constants).
 """
 
 import dataclasses
@@ -31,7 +31,12 @@ REGULARISER = rate(10 * Hz, 1e-4)
 def network(*, spread=True, trainable=None, learned_out=None, spreading_out=False):
     """``spread``: one value per neuron; else one number for all of them."""
     more = np.linspace(0.8, 1.3, N) if spread else 1.0
-    parameters = {"tau_mem": 20 * ms * more, "tau_adapt": 60 * ms * more, "beta": BETA if spread else 0.7, "v_th": 1.1 * more}
+    parameters = {
+        "tau_mem": 20 * ms * more,
+        "tau_adapt": 60 * ms * more,
+        "beta": BETA if spread else 0.7,
+        "v_th": 1.1 * more,
+    }
     out = {"tau_out": np.array([15.0, 22.0]) * ms} if spreading_out else {}
     return Network(
         dt=1 * ms, cues=Input(N_IN),
@@ -56,7 +61,9 @@ class Written:
     def __init__(self, net, values, given, *, cut="", regulariser=None):
         self.w = {k: torch.tensor(w) for k, w in values.weights.items()}
         self.p = {
-            f"{n}.{k}": torch.tensor(v, requires_grad=True) for n, found in values.parameters.items() for k, v in found.items()
+            f"{n}.{k}": torch.tensor(v, requires_grad=True)
+            for n, found in values.parameters.items()
+            for k, v in found.items()
         }
         self.cut = cut
         y = self.run(torch.tensor(given.inputs["cues"]).double())
@@ -125,7 +132,9 @@ NAMES = [f"rec.{k}" for k in OF_NEURONS]
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("spread, regulariser", [(True, REGULARISER), (False, None)], ids=["per neuron, rates", "one for all"])
+@pytest.mark.parametrize(
+    "spread, regulariser", [(True, REGULARISER), (False, None)], ids=["per neuron, rates", "one for all"]
+)
 @pytest.mark.parametrize("row", EQUAL)
 def test_equal(row, regulariser, spread):
     rule, cut = EQUAL[row]
@@ -179,7 +188,8 @@ def test_readout(rule):
     for where, tolerance, grads in estimates(net, values, given, rule, mse(), [name]):
         assert error(grads[name], expected) < tolerance, where
     up, down = (
-        lp.gradient(net, given, bptt(), loss=mse(), values=values.replace_weights({}, {name: 15e-3 + d})).attrs["loss"] for d in (h, -h)
+        lp.gradient(net, given, bptt(), loss=mse(), values=values.replace_weights({}, {name: 15e-3 + d})).attrs["loss"]
+        for d in (h, -h)
     )
     assert (up - down) / (2 * h) == pytest.approx(float(expected), rel=1e-5)
 
@@ -245,7 +255,12 @@ def test_synaptic_currents(spread, reset):
     """With units: time constants of membrane and synapse, threshold and rest of a neuron with a hard reset."""
     more = np.linspace(0.9, 1.3, N) if spread else 1.0
     names = ["tau_mem", "tau_syn", "v_th", "v_rest"]
-    parameters = {"tau_mem": 10 * ms * more, "tau_syn": 5 * ms * more, "v_th": -60 * mV + 10 * mV * more, "v_rest": -60 * mV + 0 * mV * more}
+    parameters = {
+        "tau_mem": 10 * ms * more,
+        "tau_syn": 5 * ms * more,
+        "v_th": -60 * mV + 10 * mV * more,
+        "v_rest": -60 * mV + 0 * mV * more,
+    }
     net = Network(
         dt=1 * ms, cues=Input(N_IN), hid=Population(N, cuba_lif(tau_ref=3 * ms), parameters), out=Population(N_OUT, leaky_readout(tau_out=15 * ms)),
         projections=[Projection("cues", "hid", weight=normal(30 * mV, mean=12 * mV)), Projection("hid", "out", weight=normal(2.0))],
@@ -253,7 +268,9 @@ def test_synaptic_currents(spread, reset):
     values, given = net.draw(3), trials()
     written = Currents(net, values, given, reset=reset)
     assert 0.02 < written.spikes / (TRIALS * STEPS * N) < 0.3
-    for where, tolerance, grads in estimates(net, values, given, eprop(reset=reset), mse(), [f"hid.{k}" for k in names]):
+    for where, tolerance, grads in estimates(
+        net, values, given, eprop(reset=reset), mse(), [f"hid.{k}" for k in names]
+    ):
         for name, grad in grads.items():
             assert error(grad, written.gradient(name[4:])) < tolerance, (where, name)
 
@@ -269,7 +286,18 @@ def learn(net, backend, *, rule=None, rates=RATES, updates=4, **options):
     target = {"target": "numpy"} if backend == "brian2" else {}
     optimiser = lp.adam(0.02).with_rates(**rates)
     return lp.run(
-        net, TASK, rule=rule or eprop(), optimiser=optimiser, loss=mse() + REGULARISER, backend=backend, batch=2, updates=updates, seed=1, show=False, **target, **options
+        net,
+        TASK,
+        rule=rule or eprop(),
+        optimiser=optimiser,
+        loss=mse() + REGULARISER,
+        backend=backend,
+        batch=2,
+        updates=updates,
+        seed=1,
+        show=False,
+        **target,
+        **options,
     )
 
 
@@ -305,7 +333,10 @@ def test_resume_and_values_from(backend, tmp_path):
         return TASK.training(update, batch, seed)
 
     half = dataclasses.replace(TASK, training=stopped)
-    path, options = tmp_path / "half.zarr", dict(rule=eprop(), loss=mse() + REGULARISER, backend=backend, batch=2, seed=1, show=False)
+    path, options = (
+        tmp_path / "half.zarr",
+        dict(rule=eprop(), loss=mse() + REGULARISER, backend=backend, batch=2, seed=1, show=False),
+    )
     options |= dict(optimiser=lp.adam(0.02).with_rates(**RATES), path=path, updates=4, test=1, test_every=1)
     options |= {"target": "numpy"} if backend == "brian2" else {}
     with pytest.raises(KeyboardInterrupt):
@@ -355,9 +386,19 @@ def test_refused(backend):
         learn(net, backend, rates={"rec.tau_mem": 1.0, "rec.v_th": 1.0})
     with pytest.raises(UnsupportedError, match="changes rec.tau_mem at the end of trials only; use update='trial'"):
         lp.run(
-            net, TASK, rule=eprop(update="step"), optimiser=lp.adam(0.02).with_rates(**RATES), loss=mse(), backend=backend, updates=1, target="numpy"
+            net,
+            TASK,
+            rule=eprop(update="step"),
+            optimiser=lp.adam(0.02).with_rates(**RATES),
+            loss=mse(),
+            backend=backend,
+            updates=1,
+            target="numpy",
         )
-    for rule in (s_tllr(), dataclasses.replace(decolle(), eligibility=dataclasses.replace(decolle().eligibility, memory=False))):
+    for rule in (
+        s_tllr(),
+        dataclasses.replace(decolle(), eligibility=dataclasses.replace(decolle().eligibility, memory=False)),
+    ):
         with pytest.raises(UnsupportedError, match="has no trace of rec.tau_mem"):
             learn(net, backend, rule=rule)
 

@@ -1,6 +1,7 @@
 """The reduced pyramidal cell against its equations written out in numpy, and against what they were measured to do.
 
-The numbers come from Brian2 (forward Euler, dt 0.05 ms) with the equations written by hand; thresholds are those of the grid.
+The numbers come from Brian2 (forward Euler, dt 0.05 ms) with the equations written by hand; thresholds are those of
+the grid.
 """
 
 from dataclasses import replace
@@ -61,7 +62,9 @@ def by_hand(soma, apical, synapses, coupled, boxes=(BOX,)):
             -ws / 100, (-wd - 13 * (vd + 70)) / 30, -ampa / 2, -nmda / 60,
         ]  # fmt: skip
         rates[0] = np.where(since < 60, 0, rates[0])  # refractory for 3 ms
-        vs, vd, vb, ws, wd, ampa, nmda = (x + 0.05 * rate for x, rate in zip((vs, vd, vb, ws, wd, ampa, nmda), rates, strict=True))
+        vs, vd, vb, ws, wd, ampa, nmda = (
+            x + 0.05 * rate for x, rate in zip((vs, vd, vb, ws, wd, ampa, nmda), rates, strict=True)
+        )
         z = (vs > -50) & (since >= 60)
         ampa, nmda = ampa + synapses[n], nmda + synapses[n]
         vs, ws, last, count = np.where(z, -70, vs), ws - 200 * z, np.where(z, n, last), count + z
@@ -69,9 +72,13 @@ def by_hand(soma, apical, synapses, coupled, boxes=(BOX,)):
     return v, spikes
 
 
-#: Conditions of the comparison: the triplet, trains of 80 and 90 Hz, a volley of synapses, and pulses near the rheobase.
+#: Conditions of the comparison: the triplet, trains of 80 and 90 Hz, a volley of synapses, and pulses near the
+#: rheobase.
 CLOCK = dict(duration=150 * ms, dt=DT)
-SOMA_WAVES = [pulses(50 * ms, 5 * ms, **CLOCK), *(pulses(50 * ms + np.arange(5) / f, 2 * ms, **CLOCK) for f in (80 * Hz, 90 * Hz))]
+SOMA_WAVES = [
+    pulses(50 * ms, 5 * ms, **CLOCK),
+    *(pulses(50 * ms + np.arange(5) / f, 2 * ms, **CLOCK) for f in (80 * Hz, 90 * Hz)),
+]
 SOMA = np.array([2000, 0, 2000, 5000, 5000, 0, 0, 0, 1600, 1500, 1800.0])
 SOMA_WAVE = np.array([0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0])
 APICAL = np.array([0, 900, 900, 0, 0, 0, 0, 0, 0, 0, 0.0])
@@ -172,7 +179,8 @@ class TestBacFiring:
 
 
 def test_why_the_dendrite_was_measured_half_a_millivolt_higher():
-    """``t - lastspike <= 2.5*ms`` is decided by rounding errors: the box has 40 steps after the first spike, 41 after the second.
+    """``t - lastspike <= 2.5*ms`` is decided by rounding errors: the box has 40 steps after the first spike, 41 after
+    the second.
 
     So were +4.7 mV measured in the triplet. Here 2 ms are 40 steps after every spike.
     """
@@ -216,7 +224,9 @@ TABLE = {
 
 class TestNmdaTable:
     def measured(self, **parameters):
-        conditions = replace(nmda_plateau.quick(), synapses=tuple(TABLE), model=pyramidal().with_parameters(**parameters))
+        conditions = replace(
+            nmda_plateau.quick(), synapses=tuple(TABLE), model=pyramidal().with_parameters(**parameters)
+        )
         return nmda_plateau.scanned(conditions, partial(lp.run, show=False))["synapses"].isel(gate=0)
 
     def check(self, found):
@@ -247,13 +257,22 @@ class TestNmdaTable:
 def test_spikes_are_the_same_on_torch_near_thresholds():
     """Amplitudes on both sides of the threshold, at offsets on both sides of the best one."""
     amplitudes, offsets, clock = np.array([500, 550, 600, 650, 700, 750]), (-2, 4, 7), dict(duration=100 * ms, dt=DT)
-    waves = np.stack([double_exponential((50 + offset) * ms, rise=0.5 * ms, decay=5 * ms, **clock) for offset in offsets], 1)
+    waves = np.stack(
+        [double_exponential((50 + offset) * ms, rise=0.5 * ms, decay=5 * ms, **clock) for offset in offsets], 1
+    )
     size = len(offsets) * len(amplitudes)
     drives = [
         Drive({"I_soma": 2 * nA}, pulses(50 * ms, 5 * ms, **clock)),
-        Drive({"I_apical": np.tile(amplitudes, len(offsets)) * pA}, waves, np.repeat(np.arange(len(offsets)), len(amplitudes))),
+        Drive(
+            {"I_apical": np.tile(amplitudes, len(offsets)) * pA},
+            waves,
+            np.repeat(np.arange(len(offsets)), len(amplitudes)),
+        ),
     ]
     net, trials = scan(pyramidal(), size, drives, dt=DT, parameters={"g_soma_basal": 0 * nS})
-    trains = [spike_trains(lp.run(net, trials, backend=b, record=["cells.spikes"], show=False), size) for b in ("brian2", "torch")]
+    trains = [
+        spike_trains(lp.run(net, trials, backend=b, record=["cells.spikes"], show=False), size)
+        for b in ("brian2", "torch")
+    ]
     assert {len(train) for train in trains[0]} == {1, 2}
     assert all(np.array_equal(a, b) for a, b in zip(*trains, strict=True))

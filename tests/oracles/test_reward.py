@@ -1,8 +1,8 @@
 """Reward-based learning: what runs forward in time is the forward view of actor and critic, on both backends.
 
-The expected gradient comes from a network and an actor-critic loss written out in this file (R spike to other neurons and S spike
-to own reset are detached): every choice is weighted with all temporal difference errors to come, discounted. Online the same
-sum is made of eligibilities that fade and meet the temporal difference error of one step.
+The expected gradient comes from a network and an actor-critic loss written out in this file (R spike to other neurons
+and S spike to own reset are detached): every choice is weighted with all temporal difference errors to come,
+discounted. Online the same sum is made of eligibilities that fade and meet the temporal difference error of one step.
 Bellec et al. 2020, Nat Commun 11:3625, eqs. 5 and 35-45; Williams 1992, Mach Learn 8:229.
 """
 
@@ -47,7 +47,9 @@ def trials(count=4, seed=5):
     weight = np.zeros(STEPS)
     weight[15:28] = np.linspace(0.5, 1.5, 13)
     spikes = rng.random((count, STEPS, N_IN)) < 0.4
-    return Trials({"cues": spikes, "dice": gumbel(rng, (count, STEPS, CHOICES))}, rng.integers(0, CHOICES, count), weight)
+    return Trials(
+        {"cues": spikes, "dice": gumbel(rng, (count, STEPS, CHOICES))}, rng.integers(0, CHOICES, count), weight
+    )
 
 
 class Written:
@@ -93,7 +95,9 @@ class Written:
         paid[:, 27 + WAIT] = self.reward
         delta = paid[:, :-1] + discount * value[:, 1:].detach() - value[:, :-1].detach()
         delta = torch.nn.functional.pad(delta, (0, late))[:, late:]  # wrong unless late is 0
-        ahead = torch.stack([(delta[:, t:] * discount ** torch.arange(delta.shape[1] - t).double()).sum(1) for t in range(STEPS - 1)], 1)
+        ahead = torch.stack(
+            [(delta[:, t:] * discount ** torch.arange(delta.shape[1] - t).double()).sum(1) for t in range(STEPS - 1)], 1
+        )
         self.ahead = torch.nn.functional.pad(ahead, (0, 1))
         surprise = -y.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
         return (self.ahead * (weight * surprise - COST * value)).sum(1).mean()
@@ -114,8 +118,14 @@ def error(found, expected):
 
 def estimates(net, values, given, rule, loss=LOSS, *, seed=0):
     """``(where, tolerance, gradients)``: traces on both backends, and the adjoint."""
-    for where, tolerance, options in (("torch", 1e-10, {"form": "traces"}), ("torch", 1e-10, {"form": "adjoint"}), ("brian2", 1e-8, {})):
-        tree = lp.gradient(net, given, rule, loss=loss, backend=where, values=values, trainable=["rec.tau_mem"], seed=seed, **options)
+    for where, tolerance, options in (
+        ("torch", 1e-10, {"form": "traces"}),
+        ("torch", 1e-10, {"form": "adjoint"}),
+        ("brian2", 1e-8, {}),
+    ):
+        tree = lp.gradient(
+            net, given, rule, loss=loss, backend=where, values=values, trainable=["rec.tau_mem"], seed=seed, **options
+        )
         grads = {n: tree[n]["gradient"].values for n in WEIGHTS} | {"tau_mem": tree["rec"]["gradient_tau_mem"].values}
         yield f"{where} {options}", tolerance, grads, tree.attrs["loss"]
 
@@ -162,7 +172,9 @@ def test_full_bptt():
         assert error(tree[name]["gradient"].values, Written(net, values, given, cut="").gradients()[name]) < 1e-10
 
 
-@pytest.mark.parametrize("wrong", [{"discount": 1.0}, {"late": 1}, {"cut": ""}], ids=["no discount", "error of the next step", "BPTT"])
+@pytest.mark.parametrize(
+    "wrong", [{"discount": 1.0}, {"late": 1}, {"cut": ""}], ids=["no discount", "error of the next step", "BPTT"]
+)
 def test_different(wrong):
     net, given = network(), trials()
     values = net.draw(3)
@@ -174,12 +186,18 @@ def test_different(wrong):
 @pytest.mark.parametrize("make", [axonal, dendritic])
 def test_delays_learn_from_reward(make):
     base, given = network(), trials()
-    links = [dataclasses.replace(p, delay=make(3 * np.ones(N_IN if make is axonal else N) * ms, trainable=True)) if p.pre == "cues" else p
-             for p in base.projections.values()]
+    links = [
+        dataclasses.replace(p, delay=make(3 * np.ones(N_IN if make is axonal else N) * ms, trainable=True))
+        if p.pre == "cues"
+        else p
+        for p in base.projections.values()
+    ]
     net = Network(dt=base.dt, **base.nodes, projections=links)
     values, loss = net.draw(3), LOSS + rate(10 * Hz, 1e-4)
     grads = [
-        lp.gradient(net, given, eprop(), loss=loss, values=values, backend=b, **options)["cues_rec"]["gradient_delay"].values
+        lp.gradient(net, given, eprop(), loss=loss, values=values, backend=b, **options)["cues_rec"][
+            "gradient_delay"
+        ].values
         for b, options in (("torch", {"form": "adjoint"}), ("torch", {"form": "traces"}), ("brian2", {}))
     ]
     assert error(grads[1], grads[0]) < 1e-10 and error(grads[2], grads[0]) < 1e-8
@@ -191,9 +209,19 @@ def test_learning_is_the_same_on_both_backends(rule):
     net = network(trainable={"tau_mem": (5 * ms, 50 * ms)})
     task = Task.generated("noise", lambda rng, n: trials(n, int(rng.integers(1 << 30))))
     options = dict(
-        rule=rule, optimiser=lp.adam(0.01).with_rates(**{"rec.tau_mem": 0.05}), loss=LOSS + rate(10 * Hz, 1e-4), batch=2, updates=4, test=4, seed=1, show=False
+        rule=rule,
+        optimiser=lp.adam(0.01).with_rates(**{"rec.tau_mem": 0.05}),
+        loss=LOSS + rate(10 * Hz, 1e-4),
+        batch=2,
+        updates=4,
+        test=4,
+        seed=1,
+        show=False,
     )
-    one, other = lp.run(net, task, backend="torch", **options), lp.run(net, task, backend="brian2", target="numpy", **options)
+    one, other = (
+        lp.run(net, task, backend="torch", **options),
+        lp.run(net, task, backend="brian2", target="numpy", **options),
+    )
     for name in WEIGHTS:
         assert error(other[name]["weight"].values, one[name]["weight"].values) < 1e-10, name
         assert error(one[name]["weight"].values, net.draw(1).weights[name]) > 1e-3, name
@@ -203,7 +231,9 @@ def test_learning_is_the_same_on_both_backends(rule):
 
 
 def test_unbiased():
-    """On a bandit the mean over the dice is the gradient of the expected reward, discounted; a critic adds noise, no bias."""
+    """On a bandit the mean over the dice is the gradient of the expected reward, discounted; a critic adds noise, no
+    bias.
+    """
     count, wait, discount = 20000, 2, 0.8
     logits = np.array([0.4, -0.3, 0.1])
     net = Network(
@@ -265,4 +295,6 @@ def test_trials_without_reward(change, message, backend):
         lp.gradient(net, given, eprop(), loss=LOSS, backend=backend)
     task = Task("bad", lambda update, batch, seed: given, lambda n, seed: given)
     with pytest.raises(NetworkError, match=message):  # before anything is compiled
-        lp.run(net, task, rule=eprop(), optimiser=lp.adam(1e-3), loss=LOSS, backend=backend, batch=4, updates=1, show=False)
+        lp.run(
+            net, task, rule=eprop(), optimiser=lp.adam(1e-3), loss=LOSS, backend=backend, batch=4, updates=1, show=False
+        )

@@ -55,7 +55,13 @@ def graded():
                           parameters={"tau_out": 10 * ms})  # fmt: skip
     pairs = [("cues", "rec", None), ("rec", "rec", axonal((np.arange(N) + FRACTIONS[0]) * ms)), ("rec", "out", None)]
     links = [Projection(pre, post, weight=normal(1.5), delay=delay) for pre, post, delay in pairs]
-    return Network(dt=1 * ms, cues=Input(N_IN, "currents"), rec=Population(N, model), out=Population(N_OUT, readout), projections=links)
+    return Network(
+        dt=1 * ms,
+        cues=Input(N_IN, "currents"),
+        rec=Population(N, model),
+        out=Population(N_OUT, readout),
+        projections=links,
+    )
 
 
 SPREAD = {"tau_mem": np.linspace(10, 30, N) * ms}
@@ -181,7 +187,9 @@ def test_large_networks_are_refused():
     )  # fmt: skip
     given = Trials({"cues": np.zeros((4, 10, 100), bool)}, np.zeros((4, 10, 2)))
     size = f"{4 * 202 * (100 * 200 + 200 * 200 + 200 * 2) * 8:,}"
-    message = f"rtrl carries the derivative of 202 states .* 60400 parameters for 4 trials: {size} bytes, more than .* bptt"
+    message = (
+        f"rtrl carries the derivative of 202 states .* 60400 parameters for 4 trials: {size} bytes, more than .* bptt"
+    )
     with pytest.raises(UnsupportedError, match=message):
         lp.gradient(net, given, rtrl(), backend="torch")
 

@@ -1,4 +1,6 @@
-"""The regulariser of running rates is the gradient of ``strength/2 * integral (f - target)**2 dt``, edges cut as e-prop does."""
+"""The regulariser of running rates is the gradient of ``strength/2 * integral (f - target)**2 dt``, edges cut as
+e-prop does.
+"""
 
 import numpy as np
 import pytest
@@ -38,7 +40,10 @@ def penalty_gradient(rule, *, window=WINDOW):
     for z in traces["rec.spikes"]:
         f = keep * f + (1 - keep) * z / 1e-3
         total = total + 0.5 * STRENGTH * 1e-3 * ((f - TARGET) ** 2).sum(-1)
-    return {n: g.numpy() * VALUES.masks[n[:-7]] for n, g in zip(names, torch.autograd.grad(total.mean(), [tensors[n] for n in names]), strict=True)}
+    return {
+        n: g.numpy() * VALUES.masks[n[:-7]]
+        for n, g in zip(names, torch.autograd.grad(total.mean(), [tensors[n] for n in names]), strict=True)
+    }
 
 
 def apart(one, other):
@@ -65,7 +70,12 @@ def test_another_window_or_rule_differs():
 
 def test_rates_come_near_the_target_while_weights_change_in_every_step():
     task = Task("noise", lambda update, batch, seed: TRIALS[:1], lambda n, seed: TRIALS)
-    options = {"rule": eprop(update="step"), "optimiser": lp.sgd(1e-4), "loss": mse() + rate(TARGET, 1.0, window=WINDOW), "updates": 30}
+    options = {
+        "rule": eprop(update="step"),
+        "optimiser": lp.sgd(1e-4),
+        "loss": mse() + rate(TARGET, 1.0, window=WINDOW),
+        "updates": 30,
+    }
     torch_run = lp.run(NET, task, backend="torch", **options)
     rates = torch_run["metrics"]["rate"].values
     assert abs(rates[-5:].mean() - TARGET) < 0.5 * abs(rates[0] - TARGET)

@@ -36,7 +36,11 @@ def by_hand(spikes, found):
         if last is not None:
             gap = (t - last) * DT
             x = 1 - (1 - x) * np.exp(-gap / float(found.tau_rec)) if found.tau_rec is not None else 1.0
-            u = found.U + (u - found.U) * np.exp(-gap / float(found.tau_facil)) if found.tau_facil is not None else found.U
+            u = (
+                found.U + (u - found.U) * np.exp(-gap / float(found.tau_facil))
+                if found.tau_facil is not None
+                else found.U
+            )
         released[t], last = u * x, t
         x, u = x * (1 - u), u + jump * (1 - u)
     return released
@@ -45,10 +49,15 @@ def by_hand(spikes, found):
 def one_synapse(found, relay=False):
     """What a synapse of weight 1.7 delivers is the output of ``out``; the spikes come from outside or from a neuron."""
     nodes, source = dict(cues=Input(2), out=Population(2, instant_readout())), "cues"
-    links = [Projection("cues", "out", weight=1.7 * np.eye(2), mask=np.eye(2, dtype=bool), short_term=found, name="synapse")]
+    links = [
+        Projection("cues", "out", weight=1.7 * np.eye(2), mask=np.eye(2, dtype=bool), short_term=found, name="synapse")
+    ]
     if relay:
         nodes["relay"], source = Population(2, lif(v_th=0.8, tau_mem=5 * ms)), "relay"
-        links = [Projection("cues", "relay", weight=np.eye(2)), Projection(source, "out", weight=1.7 * np.eye(2), short_term=found)]
+        links = [
+            Projection("cues", "relay", weight=np.eye(2)),
+            Projection(source, "out", weight=1.7 * np.eye(2), short_term=found),
+        ]
     return Network(dt=DT * 1000 * ms, projections=links, **nodes)
 
 
@@ -137,7 +146,9 @@ def test_the_gradient_is_that_of_differences():
     found = lp.gradient(net, trials, bptt(), loss=mse(), values=values, backend="torch")["a_out"]["gradient"].values
 
     def loss(weight):
-        record = lp.run(net, trials, values=values.replace_weights({"a_out": weight}), backend="torch", record=["out.v"])
+        record = lp.run(
+            net, trials, values=values.replace_weights({"a_out": weight}), backend="torch", record=["out.v"]
+        )
         return 0.5 * ((record["out"]["v"].values - trials.target) ** 2).mean(1).sum() / len(trials)
 
     for i, j in [(0, 0), (2, 1), (5, 2)]:
@@ -149,7 +160,9 @@ def test_the_gradient_is_that_of_differences():
 
 
 def test_a_spike_is_felt_in_what_later_spikes_release(twins):
-    """The derivative of all that is delivered with respect to one spike, by a recursion by hand with spikes of any size."""
+    """The derivative of all that is delivered with respect to one spike, by a recursion by hand with spikes of any
+    size.
+    """
     found, spikes = KINDS["depression"], np.zeros(60)
     spikes[[5, 20, 40]] = 1.0
     net = one_synapse(found)
@@ -191,7 +204,12 @@ def test_a_network_with_it_is_written_and_read(tmp_path):
 )
 def test_what_cannot_be_is_refused_by_name(options, told):
     with pytest.raises(NetworkError, match=f"projection 'cues_out': .*{told}"):
-        Network(dt=1 * ms, cues=Input(2), out=Population(1, leaky_readout()), projections=[Projection("cues", "out", **options)])
+        Network(
+            dt=1 * ms,
+            cues=Input(2),
+            out=Population(1, leaky_readout()),
+            projections=[Projection("cues", "out", **options)],
+        )
 
 
 def test_graded_values_have_none():

@@ -1,11 +1,11 @@
 """OTTT, OSTL and SLTT: errors travel from layer to layer within the moment, memory stays within a layer.
 
-What each of them cuts is cut in a network written out by hand (:mod:`conftest`), layer by layer: the gradient of the weights
-onto layer l comes from a graph in which the *other* layers have lost their memory.
+What each of them cuts is cut in a network written out by hand (:mod:`conftest`), layer by layer: the gradient of the
+weights onto layer l comes from a graph in which the *other* layers have lost their memory.
 
-Why it is exact: with ``u[t] = alpha*u[t-1] + w z_pre[t]`` and the reset cut, ``du[t]/dw = a[t]``, the trace of presynaptic
-spikes, so that all that is missing in ``sum_t delta[t] a[t]`` is what ``delta`` owes to the memory of the layers above
-(Xiao et al. 2022, NeurIPS, OTTT; Meng et al. 2023, ICCV, SLTT; Bohnstingl et al. 2022, OSTL).
+Why it is exact: with ``u[t] = alpha*u[t-1] + w z_pre[t]`` and the reset cut, ``du[t]/dw = a[t]``, the trace of
+presynaptic spikes, so that all that is missing in ``sum_t delta[t] a[t]`` is what ``delta`` owes to the memory of the
+layers above (Xiao et al. 2022, NeurIPS, OTTT; Meng et al. 2023, ICCV, SLTT; Bohnstingl et al. 2022, OSTL).
 """
 
 import numpy as np
@@ -85,7 +85,9 @@ def test_random_feedback(row, layered):
     found = layered.equal(net, values, given, make(feedback=matrices), wanted)
     symmetric = expected(layered, net, values, given, cuts)
     assert layered.error(found["brian2"]["cues_low"], symmetric["cues_low"]) > 0.1
-    given_by_hand = layered.equal(net, values, given, make(feedback={"top": matrices["top_out"], "low": matrices["low_top"]}), wanted)
+    given_by_hand = layered.equal(
+        net, values, given, make(feedback={"top": matrices["top_out"], "low": matrices["low_top"]}), wanted
+    )
     for where, grads in given_by_hand.items():
         assert layered.error(grads["cues_low"], found[where]["cues_low"]) < 1e-12, where
 
@@ -103,7 +105,9 @@ def test_signs_and_uniform_feedback(kind, layered):
 def test_learned_feedback_starts_as_random(layered):
     net, given = layered.stack(), layered.trials()
     values = net.draw(3)
-    for one, other in zip(*(layered.estimates(net, values, given, ottt(feedback=f)) for f in ("random", "learned")), strict=True):
+    for one, other in zip(
+        *(layered.estimates(net, values, given, ottt(feedback=f)) for f in ("random", "learned")), strict=True
+    ):
         for name, grad in one[2].items():
             assert layered.error(other[2][name], grad) < 1e-13, (one[0], name)
 
@@ -120,7 +124,13 @@ def test_the_last_hidden_layer_is_bptt_with_a_few_edges_cut(layered):
 
 
 #: Rules of one hidden layer, and whether their cut is that of the readout's own weights too.
-ONE_LAYER = {"e-prop": (eprop, True), "DECOLLE": (decolle, True), "SLTT": (sltt, True), "OTTT": (ottt, False), "OSTL": (ostl, False)}
+ONE_LAYER = {
+    "e-prop": (eprop, True),
+    "DECOLLE": (decolle, True),
+    "SLTT": (sltt, True),
+    "OTTT": (ottt, False),
+    "OSTL": (ostl, False),
+}
 
 
 @pytest.mark.parametrize("row", ONE_LAYER)
@@ -135,8 +145,12 @@ def test_weights_onto_the_readout_keep_its_memory(row, backend):
     )  # fmt: skip
     trials = lp.Trials({"cues": rng.random((2, 80, 6)) < 0.25}, rng.standard_normal((2, 80, 2)))
     found = lp.gradient(net, trials, rule, backend=backend)
-    cut, whole = (lp.distance(found, lp.gradient(net, trials, bptt(cut=edges)))["relative_error"] for edges in (rule.cut, ()))
-    onto = {name: (float(cut.sel(projection=name)), float(whole.sel(projection=name))) for name in ("cues_rec", "rec_out")}
+    cut, whole = (
+        lp.distance(found, lp.gradient(net, trials, bptt(cut=edges)))["relative_error"] for edges in (rule.cut, ())
+    )
+    onto = {
+        name: (float(cut.sel(projection=name)), float(whole.sel(projection=name))) for name in ("cues_rec", "rec_out")
+    }
     assert onto["cues_rec"][0] < 1e-8 and onto["cues_rec"][1] > 0.01
     if alike:
         assert onto["rec_out"][0] < 1e-8 and (onto["rec_out"][1] < 1e-8) == ("readout" not in rule.cut)

@@ -1,11 +1,11 @@
 """SuperSpike against autograd of the van Rossum distance, on a network written out by hand.
 
-Output layer: with the filter a linear, ``dL/dw = sum_t (a*(S - S*))(t) (a * dS/dw)(t)`` and ``dS/dw = psi (P - what resets
-do)``; without the last term, the rule's double-filtered ``psi P`` (facts 14.3). Hidden layer: the twin loss
-``sum_t <a*(B sg(S - S*)), a*S_hidden>`` holds the output neurons as they are.
+Output layer: with the filter a linear, ``dL/dw = sum_t (a*(S - S*))(t) (a * dS/dw)(t)`` and
+``dS/dw = psi (P - what resets do)``; without the last term, the rule's double-filtered ``psi P`` (facts 14.3). Hidden
+layer: the twin loss ``sum_t <a*(B sg(S - S*)), a*S_hidden>`` holds the output neurons as they are.
 
-Published (Zenke & Ganguli 2018, Neural Comput 30:1514; code of the authors): P belongs to the presynaptic neuron, so neither
-reset nor refractoriness touch it, and psi is read off the membrane whatever the neuron does.
+Published (Zenke & Ganguli 2018, Neural Comput 30:1514; code of the authors): P belongs to the presynaptic neuron, so
+neither reset nor refractoriness touch it, and psi is read off the membrane whatever the neuron does.
 """
 
 import numpy as np
@@ -62,7 +62,9 @@ class Layer:
         self.since = torch.full(shape, 10**6)
 
     def fire(self):
-        """One step up to the threshold: ``u`` is the potential that no spike ever reset, in the graph; ``v`` the true one."""
+        """One step up to the threshold: ``u`` is the potential that no spike ever reset, in the graph; ``v`` the true
+        one.
+        """
         self.since = self.since + 1
         ready = (self.since >= round(TAU_REF / DT)).double()
         self.v = self.v + ready * DT / TAU_MEM * (REST - self.v + self.current)
@@ -111,7 +113,10 @@ class Written:
         for spikes in self.layers:
             spikes = spikes.detach().numpy()
             gaps = [np.diff(np.flatnonzero(row)) for trial in spikes for row in trial.T]
-            assert 0.003 < spikes.mean() < 0.8 * DT / TAU_REF and min(g.min(initial=999) for g in gaps) <= 1.5 * TAU_REF / DT, spikes.mean()
+            assert (
+                0.003 < spikes.mean() < 0.8 * DT / TAU_REF
+                and min(g.min(initial=999) for g in gaps) <= 1.5 * TAU_REF / DT
+            ), spikes.mean()
         return self
 
     def distance(self):
@@ -160,7 +165,9 @@ def test_hidden_layer(kind, layered):
     if kind == "random":
         assert 0.3 < matrix.std() < 0.7 and len(np.unique(matrix)) == matrix.size
         layered.equal(net, net.draw(0), given, superspike(feedback={"hid": matrix}), {"cues_hid": expected})
-    other = written.gradient(written.hidden(matrix_of("uniform" if kind == "symmetric" else "symmetric", net)), "cues_hid")
+    other = written.gradient(
+        written.hidden(matrix_of("uniform" if kind == "symmetric" else "symmetric", net)), "cues_hid"
+    )
     assert layered.error(expected, other * np.abs(expected).max() / np.abs(other).max()) > 0.1
 
 

@@ -40,7 +40,11 @@ TARGETS = {
     "labels": np.array([2, 0]), "bools": RNG.random((2, STEPS, CLASSES)) < 0.3, "rows of three": shares(6.0),
     "zeros": np.zeros((2, STEPS, CLASSES)), "path": RNG.normal(size=(2, STEPS, CLASSES)) * 2,
 }  # fmt: skip
-LOSSES = {"cross_entropy": ("labels", "bools", "rows of three", "zeros"), "mse": ("labels", "path"), "smooth_l1": ("bools", "path")}
+LOSSES = {
+    "cross_entropy": ("labels", "bools", "rows of three", "zeros"),
+    "mse": ("labels", "path"),
+    "smooth_l1": ("bools", "path"),
+}
 CASES = [(kind, name) for kind, targets in LOSSES.items() for name in targets]
 
 
@@ -67,7 +71,9 @@ def outputs():
 
     def of(weights):
         changed = values.replace_weights({"rec_out": weights})
-        return lp.run(net, lp.Trials({"cues": RASTER}), backend="torch", record=["out.v"], values=changed)["out"]["v"].values
+        return lp.run(net, lp.Trials({"cues": RASTER}), backend="torch", record=["out.v"], values=changed)["out"][
+            "v"
+        ].values
 
     start = values.weights["rec_out"]
     moved = np.eye(start.size).reshape(-1, *start.shape) * STEP
@@ -118,7 +124,9 @@ def check(kind, name, engine, outputs):
     target = TARGETS[name]
     loss, found = engine(lp.Trials({"cues": RASTER}, target, FRACTIONS), getattr(lp.losses, kind)())
     assert loss == pytest.approx(by_hand(kind, outputs[0], target, FRACTIONS), rel=1e-12)
-    slope = [by_hand(kind, more, target, FRACTIONS) - by_hand(kind, less, target, FRACTIONS) for more, less in outputs[1]]
+    slope = [
+        by_hand(kind, more, target, FRACTIONS) - by_hand(kind, less, target, FRACTIONS) for more, less in outputs[1]
+    ]
     slope = np.reshape(slope, found.shape) / (2 * STEP)
     assert np.any(slope) == (name != "zeros")
     assert np.abs(found - slope).max() <= 1e-7 * max(np.abs(slope).max(), 1e-9)
@@ -179,13 +187,18 @@ def test_accuracy_is_judged_within_the_window_on_both_backends():
 
 
 def test_bool_labels_are_zero_and_one():
-    found = [lp.gradient(network(), lp.Trials({"cues": RASTER}, target), bptt()) for target in ([False, True], [0, 1], [1, 1])]
+    found = [
+        lp.gradient(network(), lp.Trials({"cues": RASTER}, target), bptt())
+        for target in ([False, True], [0, 1], [1, 1])
+    ]
     assert found[0].attrs["loss"] == found[1].attrs["loss"] != found[2].attrs["loss"]
     np.testing.assert_array_equal(found[0]["rec_out"]["gradient"], found[1]["rec_out"]["gradient"])
 
 
 def test_float32_takes_the_same_slope(outputs):
     trials = lp.Trials({"cues": RASTER}, TARGETS["rows of three"], FRACTIONS)
-    single, double = (asked(eprop(), form="traces", dtype=t)(trials, lp.losses.cross_entropy()) for t in ("float32", torch.float64))
+    single, double = (
+        asked(eprop(), form="traces", dtype=t)(trials, lp.losses.cross_entropy()) for t in ("float32", torch.float64)
+    )
     assert single[0] == pytest.approx(double[0], rel=1e-5)
     np.testing.assert_allclose(single[1], double[1], rtol=1e-3, atol=1e-4)

@@ -1,7 +1,7 @@
 """Learning per unit of time does not hang on the time step once psi is a rate (E5), and does where it is not.
 
-Spikes that do not depend on the step make this a test of the rule alone: strong inputs that do not learn (``kicks``) set
-every spike of the neurons, weak ones (``cues``) learn below threshold.
+Spikes that do not depend on the step make this a test of the rule alone: strong inputs that do not learn (``kicks``)
+set every spike of the neurons, weak ones (``cues``) learn below threshold.
 """
 
 import dataclasses
@@ -116,7 +116,9 @@ def test_without_it_learning_grows_as_one_over_dt():
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["adaptation", "adaptation and reset"])
 def test_without_it_feedback_has_another_limit(name):
-    """A trace that feeds on psi itself does not grow without bound, it goes elsewhere: psi of one ms is spent in each step."""
+    """A trace that feeds on psi itself does not grow without bound, it goes elsewhere: psi of one ms is spent in each
+    step.
+    """
     at, limit = sweep(name, False)
     timed, right = sweep(name, True)
     np.testing.assert_allclose(timed[1.0], at[1.0], rtol=1e-12)  # at the reference step nothing changes
@@ -126,11 +128,12 @@ def test_without_it_feedback_has_another_limit(name):
     assert errors(scaled, right)[0.1] > 0.4
 
 
-# --- the limit, from the differential equations themselves -------------------------------------------------------------
+# --- the limit, from the differential equations themselves ------------------------------------------------------------
 
 
 def continuous(h=0.01, reset=False):
-    """``sum_t`` becomes an integral: eps, the filtered eligibility and the loss by Euler in steps of ``h`` ms, spikes at the kicks.
+    """``sum_t`` becomes an integral: eps, the filtered eligibility and the loss by Euler in steps of ``h`` ms, spikes
+    at the kicks.
 
     ``d eps_v/dt = -eps_v/tau_mem`` (+1 per input spike), ``e = psi/ms (eps_v - beta eps_a)``,
     ``d eps_a/dt = -eps_a/tau_adapt + e``; with the reset kept, ``d eps_v/dt`` has ``-v_th e`` too.
@@ -162,7 +165,7 @@ def test_the_limit_is_that_of_the_differential_equations(name):
     assert errors({0.01: other}, limit)[0.01] > 0.1
 
 
-# --- the regulariser, updates in every step, Brian2 --------------------------------------------------------------------
+# --- the regulariser, updates in every step, Brian2 -------------------------------------------------------------------
 
 
 def test_the_regulariser():
@@ -206,7 +209,7 @@ def test_brian2(dt):
     assert errors({dt: grads["cues_rec.weight"]}, gradient(dt, surrogate, eprop()))[dt] < 1e-8
 
 
-# --- the wrapper -------------------------------------------------------------------------------------------------------
+# --- the wrapper ------------------------------------------------------------------------------------------------------
 
 
 def test_the_reference_step():
@@ -225,7 +228,9 @@ def test_units_and_text():
     with pytest.raises(ModelError, match="unit"):
         dataclasses.replace(cuba_lif(), surrogate=per_time(fast_sigmoid("tau_mem")))
     for wrong in (1.0, 0 * second, -1 * ms):
-        with pytest.raises(ModelError, match=r"^per_time: the reference step .* is not a time; write for example 1\*ms$"):
+        with pytest.raises(
+            ModelError, match=r"^per_time: the reference step .* is not a time; write for example 1\*ms$"
+        ):
             per_time(triangle(), reference=wrong)
 
 

@@ -1,4 +1,6 @@
-"""Dendritic prediction of somatic spiking (Urbanczik & Senn 2014): a recursion by hand, likelihoods, and what must be learned."""
+"""Dendritic prediction of somatic spiking (Urbanczik & Senn 2014): a recursion by hand, likelihoods, and what must be
+learned.
+"""
 
 from dataclasses import replace
 
@@ -37,8 +39,8 @@ def h(u):
 def by_hand(trials, weight, dt, *, form="spikes", rate=0.0, memory=0.0):
     """The first trial as the equations say, by exponential Euler, SI units; ``weight`` is ``(pre,)``.
 
-    Weights learn at ``rate`` in every step, through a low-pass filter that keeps the share ``memory``. A dict of series ``(time,)``
-    or ``(time, pre)``: of weights, those after the step.
+    Weights learn at ``rate`` in every step, through a low-pass filter that keeps the share ``memory``. A dict of
+    series ``(time,)`` or ``(time, pre)``: of weights, those after the step.
     """
     pattern, dice, g_exc, g_inh = (trials.inputs[k][0].astype(float) for k in ("pattern", "dice", "exc", "inh"))
     w, held, kept = weight.copy(), np.zeros(len(weight)), []
@@ -66,7 +68,9 @@ def by_hand(trials, weight, dt, *, form="spikes", rate=0.0, memory=0.0):
 
 
 def some(form="spikes", dt=0.25 * ms, n=1):
-    """The network of the protocol, its weights made unequal, and trials of 250 ms: 1000 steps unless ``dt`` says otherwise."""
+    """The network of the protocol, its weights made unequal, and trials of 250 ms: 1000 steps unless ``dt`` says
+    otherwise.
+    """
     net = protocol.network(form=form, dt=dt)
     weight = np.random.default_rng(5).uniform(20e-12, 160e-12, (200, 1))
     values = net.draw(0).replace_weights({"pattern_cell": weight})
@@ -125,7 +129,8 @@ def test_both_backends_learn_as_the_recursion_by_hand(form):
 
 
 def steady(form="spikes", *, teacher=0.0, n=1, steps=200, model=None):
-    """Constant input to a soma that has settled where its dendrite says: ``v_star = u`` in every step, unless a teacher pulls.
+    """Constant input to a soma that has settled where its dendrite says: ``v_star = u`` in every step, unless a
+    teacher pulls.
 
     ``teacher`` is an excitatory conductance, in siemens. Returns network, trials, values, and ``v_star`` in volts.
     """
@@ -151,14 +156,18 @@ def test_rates_teach_nothing_where_the_prediction_is_right(backend):
 
 
 def deviations(found, star, n, steps=200):
-    """A mean gradient over ``n`` trials of :func:`steady`, in units of its standard error where spikes come as predicted."""
+    """A mean gradient over ``n`` trials of :func:`steady`, in units of its standard error where spikes come as
+    predicted.
+    """
     leak, fade = np.exp(-0.5e-3 * G_L / C), np.exp(-0.5e-3 / TAU_SYN)
     eps_v = eps_current = square = 0.0
     for _ in range(steps):
         eps_v, eps_current = eps_v * leak + eps_current / G_L * (1 - leak), eps_current * fade + 1
         square += (h(star) * eps_v * G_D / (G_L + G_D)) ** 2
     p = phi(star) * 0.5e-3
-    return found / np.sqrt(square * p * (1 - p) / n)  # errors of different steps do not correlate, refractory ones are zero
+    return found / np.sqrt(
+        square * p * (1 - p) / n
+    )  # errors of different steps do not correlate, refractory ones are zero
 
 
 def test_spikes_teach_nothing_on_average_where_the_prediction_is_right():
@@ -215,18 +224,26 @@ def spoken():
 
 
 def test_the_rule_is_the_gradient_of_the_likelihood_of_the_spikes(spoken):
-    """In every step: of a point process with the predicted hazard, ``z log phi(v_star) - phi(v_star) dt`` where it is ready."""
+    """In every step: of a point process with the predicted hazard, ``z log phi(v_star) - phi(v_star) dt`` where it is
+    ready.
+    """
     net, trials, values, seen, weight, rate = spoken
     z, ready = torch.tensor(seen["z"]), torch.tensor(seen["ready"])
     expected = slopes(z * torch.log(rate) - ready * rate * 0.5e-3, weight)
     assert relative(seen["error"][:, None] * seen["trace"], expected) < 1e-10
-    for backend, steps in (("torch", 137), ("torch", 500), ("brian2", 500)):  # the sum up to some step, with the sign of a loss
+    for backend, steps in (
+        ("torch", 137),
+        ("torch", 500),
+        ("brian2", 500),
+    ):  # the sum up to some step, with the sign of a loss
         part = Trials({k: v[:, :steps] for k, v in trials.inputs.items()}, trials.target[:, :steps])
         assert relative(gradient(net, part, values, backend=backend), -expected[:steps].sum(0)) < 1e-10
 
 
 def test_the_likelihood_of_bernoulli_draws_differs_by_the_chance_of_a_spike(spoken):
-    """One draw per step with the chance ``p = phi dt``: its gradient is the rule's over ``1 - p``, so the same as dt shrinks."""
+    """One draw per step with the chance ``p = phi dt``: its gradient is the rule's over ``1 - p``, so the same as dt
+    shrinks.
+    """
     *_, seen, weight, rate = spoken
     z, ready, p = torch.tensor(seen["z"]), torch.tensor(seen["ready"]), rate * 0.5e-3
     expected = slopes(ready * (z * torch.log(p) + (1 - z) * torch.log(1 - p)), weight)
@@ -293,7 +310,9 @@ def test_the_teacher_is_as_strong_as_in_the_published_example():
 
 
 def three_cells(dt=1 * ms):
-    """Cells of the protocol with one pattern: one is taught, one is taught with its conductances swapped, one is not taught."""
+    """Cells of the protocol with one pattern: one is taught, one is taught with its conductances swapped, one is not
+    taught.
+    """
     base = protocol.network(dt=dt)
     only = np.eye(3)
     nodes = {**base.nodes, "cell": Population(3, urbanczik_senn()), "out": Population(3, graded_readout())}
@@ -318,7 +337,9 @@ def test_the_prediction_learns_the_matching_potential_and_keeps_it_without_the_t
         trials = protocol.taught_trials(0, np.random.default_rng(noise), n, dt=dt)
         return replace(trials, target=np.repeat(trials.target, 3, axis=2))
 
-    task = Task("three cells", lambda update, batch, seed: shown([seed, 0, update], batch), lambda n, seed: shown([seed, 1], n))
+    task = Task(
+        "three cells", lambda update, batch, seed: shown([seed, 0, update], batch), lambda n, seed: shown([seed, 1], n)
+    )
     fit = lp.run(
         net, task, rule=dendritic(), optimiser=protocol.low_pass(12_000e-24, dt), loss=mse(), updates=24, backend="brian2",
         target="numpy",
@@ -363,4 +384,9 @@ def test_the_whole_protocol(form, seed):
     options = dict(optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates, seed=seed)
     fit = lp.run(net, preset.task, rule=dendritic(), **options)
     trials = preset.task.testing(1, seed)
-    assert protocol.correlation(net, trials, net.values_from(fit)) > 0.93 > 0.7 > protocol.correlation(net, trials, net.draw(seed))
+    assert (
+        protocol.correlation(net, trials, net.values_from(fit))
+        > 0.93
+        > 0.7
+        > protocol.correlation(net, trials, net.draw(seed))
+    )

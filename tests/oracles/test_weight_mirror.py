@@ -1,6 +1,7 @@
 """Weight mirrors: where the feedback of a mirror phase goes, in closed form, step by step, and as an angle.
 
-For a linear response ``dB = rate*xi r^T - decay*B`` leads to ``B = rate*sigma^2/decay * W``. Akrout et al. 2019, NeurIPS.
+For a linear response ``dB = rate*xi r^T - decay*B`` leads to ``B = rate*sigma^2/decay * W``. Akrout et al. 2019,
+NeurIPS.
 """
 
 from dataclasses import replace
@@ -65,7 +66,9 @@ def test_linear_fixed_point(backend, tolerance):
     expected = 0.5 * variance / 0.2 * (1 - 0.8**n) * values.weights["top_out"]
     assert np.abs(expected).max() > 0.1
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
-    further = mirror(net, ["top_out"], values=values, presentations=1, start={"top_out": found}, backend=backend, **settings)
+    further = mirror(
+        net, ["top_out"], values=values, presentations=1, start={"top_out": found}, backend=backend, **settings
+    )
     expected *= (1 - 0.8 ** (n + 1)) / (1 - 0.8**n)
     assert np.abs(further["top_out"] - expected).max() < tolerance * np.abs(expected).max()
 
@@ -73,7 +76,9 @@ def test_linear_fixed_point(backend, tolerance):
 @pytest.mark.parametrize(("backend", "tolerance"), BACKENDS)
 def test_without_noise_feedback_decays(backend, tolerance):
     net, start = network(), np.random.default_rng(1).standard_normal((N_HID, N_TOP))
-    found = mirror(net, ["hid_top"], start={"hid_top": start}, presentations=2, steps=5, decay=0.3, emit=silence, backend=backend)
+    found = mirror(
+        net, ["hid_top"], start={"hid_top": start}, presentations=2, steps=5, decay=0.3, emit=silence, backend=backend
+    )
     assert np.abs(found["hid_top"] - 0.7**2 * start).max() < tolerance
 
 
@@ -100,13 +105,23 @@ def correlation(net, values, positive, negative, *, delay, gain):
 @pytest.mark.parametrize(("backend", "tolerance"), BACKENDS)
 @pytest.mark.parametrize("delay", [0, 3])
 def test_spiking_response_step_by_step(delay, backend, tolerance):
-    """One presentation is the correlation of noise with low-passed spikes, computed by hand; a step later it is another."""
+    """One presentation is the correlation of noise with low-passed spikes, computed by hand; a step later it is
+    another.
+    """
     net = network(delay=axonal(delay * ms))
     values, shape = net.draw(3), (2, 150, N_HID)
     rng = np.random.default_rng(2)
     spikes = rng.random(shape) < 0.08, rng.random(shape) < 0.08
     found = mirror(
-        net, ["hid_top"], values=values, presentations=1, trials=2, steps=150, gain=2.0, emit=lambda *_: spikes, backend=backend
+        net,
+        ["hid_top"],
+        values=values,
+        presentations=1,
+        trials=2,
+        steps=150,
+        gain=2.0,
+        emit=lambda *_: spikes,
+        backend=backend,
     )["hid_top"]
     expected = correlation(net, values, *spikes, delay=delay, gain=2.0)
     scale = np.abs(expected).max()
@@ -146,7 +161,8 @@ def test_a_rule_takes_the_mirrored_feedback(backend, learned):
     given = Trials({"cues": rng.random((2, 60, 5)) < 0.4}, rng.standard_normal((2, 60, N_OUT)))
     rules = {"symmetric": ottt(), "mirrored": ottt(feedback=learned), "random": ottt(feedback="random")}
     lowest = {
-        k: gradient(net, given, rule, loss=mse(), values=values, backend=backend)["cues_hid"]["gradient"].values for k, rule in rules.items()
+        k: gradient(net, given, rule, loss=mse(), values=values, backend=backend)["cues_hid"]["gradient"].values
+        for k, rule in rules.items()
     }
     assert degrees(lowest["mirrored"], lowest["symmetric"]) < 25
     assert degrees(lowest["random"], lowest["symmetric"]) > 45

@@ -1,7 +1,9 @@
-"""The locality of the text that Brian2 runs: every name in it must belong to the synapse, to its two neurons, or to none.
+"""The locality of the text that Brian2 runs: every name in it must belong to the synapse, to its two neurons, or to
+none.
 
-:func:`localplast.program.locality.audit` judges the plan; this judges what was made of it. Brian2 says of every variable whose it is
-and by which index it is read: a synapse reads its own at its own index, its neurons' at theirs, and nothing else.
+:func:`localplast.program.locality.audit` judges the plan; this judges what was made of it. Brian2 says of every
+variable whose it is and by which index it is read: a synapse reads its own at its own index, its neurons' at theirs,
+and nothing else.
 """
 
 import brian2 as b2
@@ -32,9 +34,13 @@ INDICES = ("_synaptic_pre", "_synaptic_post", "_presynaptic_idx", "_postsynaptic
 def example_trials(net, steps=5):
     """Silence, in the shape of one trial."""
     return Trials(
-        {n: np.zeros((1, steps, node.size), bool if node.kind == "spikes" else float) for n, node in net.inputs.items()},
-        np.zeros((1, steps, net.size(net.readouts[0]))), weight=np.ones(steps),
-    )  # fmt: skip
+        {
+            n: np.zeros((1, steps, node.size), bool if node.kind == "spikes" else float)
+            for n, node in net.inputs.items()
+        },
+        np.zeros((1, steps, net.size(net.readouts[0]))),
+        weight=np.ones(steps),
+    )
 
 
 def audit_text(net, plan, values=None):
@@ -95,12 +101,16 @@ def synapse_names(net, plan, learning, name):
     p = net.projections[name]
     pre = {f"{key}_{name}_pre" for key, _ in learning.plan.synapses[name].eligibility.pre}
     pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {"signal_pre", f"{learning.carried_name(p)}_pre"}
-    post = neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
+    post = (
+        neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
+    )
     return pre | {f"{n}_post" for n in post}
 
 
 def signal_names(plan, learning, name):
-    """What a sum over the synapses of ``name`` may read: its own weight, and the one variable that its term declares."""
+    """What a sum over the synapses of ``name`` may read: its own weight, and the one variable that its term
+    declares.
+    """
     if name in plan.synapses or name in learning.net.projections:
         term = learning.signals.carried(learning.net.projections[name])
         return {"w", "B", "gain", f"{term.variable}_post"} if term else set()

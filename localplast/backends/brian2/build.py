@@ -92,7 +92,9 @@ class Built:
 
 
 def longest_delay(delays):
-    """Steps that the slowest spike is in flight; ``delays`` are those of :class:`~localplast.network.network.Values`."""
+    """Steps that the slowest spike is in flight; ``delays`` are those of
+    :class:`~localplast.network.network.Values`.
+    """
     return max([0, *(int(np.ceil(np.max(steps))) for steps in delays.values())])
 
 
@@ -166,14 +168,18 @@ def build_input(built, name, node, example, learning, clock):
         timed_array(built, f"signal_{name}", block.length, node.size, built.net.dt)
         signal = f"signal_{name}({block.clock}, i)"
     equations = Equations([*lines, *short_term_lines(built.net, name), parameter("r", DIMENSIONLESS)])
-    code = [*(learning.before_update(name) if learning else []), f"r = {signal}", *between_spikes(built.net, name, block)]
+    code = [
+        *(learning.before_update(name) if learning else []),
+        f"r = {signal}",
+        *between_spikes(built.net, name, block),
+    ]
     if learning and node.kind == "spikes":
         code += learning.after_update(name, "r")
     after, spiking = "\n".join(after_spikes(built.net, name)), {}
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
-        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name, **spiking,
+        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name, **spiking
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
@@ -186,7 +192,11 @@ def build_population(built, name, population, values, learning, clock):
     for target, parts in graded.items():
         dimension = model.dimensions[target]
         lines += [parameter(part, dimension) for part in parts]
-        lines.append(SingleEquation("subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))))
+        lines.append(
+            SingleEquation(
+                "subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))
+            )
+        )
     arrays = values.parameters[name]
     for key in model.parameters:
         learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
@@ -194,13 +204,18 @@ def build_population(built, name, population, values, learning, clock):
         lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
-    lines += [parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant") for k, v in started.items()]
+    lines += [
+        parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant")
+        for k, v in started.items()
+    ]
     lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
     if learning:
         kept, shared = learning.parameters.variables(name)
         lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
         lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
-    apart = learning is None and not block.gap  # the restart costs nothing in all other steps, and one object more to compile
+    apart = (
+        learning is None and not block.gap
+    )  # the restart costs nothing in all other steps, and one object more to compile
     code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
@@ -211,9 +226,13 @@ def build_population(built, name, population, values, learning, clock):
     code += [*sent_code(built.net, name, firing(model, block)), *between_spikes(built.net, name, block)]
     after = [*assignments(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
     group = b2.NeuronGroup(
-        population.size, Equations(lines), threshold=threshold,
+        population.size,
+        Equations(lines),
+        threshold=threshold,
         reset="\n".join(after) if model.spiking else None,
-        refractory=model.refractory or False, clock=clock, name=name,
+        refractory=model.refractory or False,
+        clock=clock,
+        name=name,
         method=(lambda *_: "\n".join(code)) if model.odes else None,
         events=learning.events(name) if learning else None,
         namespace={},
@@ -245,7 +264,11 @@ def firing(model, block):
     left, right, strict = split_threshold(model)
     unit = unit_of(parse_expression_dimensions(f"({left}) - ({right})", namespace(model)))
     zero = f"0*{unit}" if unit else "0"
-    conditions = [f"_argument {'>' if strict else '>='} {zero}", block.active, "not_refractory" if model.refractory else ""]
+    conditions = [
+        f"_argument {'>' if strict else '>='} {zero}",
+        block.active,
+        "not_refractory" if model.refractory else "",
+    ]
     return "*".join(f"int({condition})" for condition in conditions if condition)
 
 
@@ -280,20 +303,25 @@ def check_projection(net, p, values):
     mask, steps = values.masks[p.name], values.delays[p.name]
     if not mask.any():
         raise UnsupportedError(
-            f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; leave it out, "
+            f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; "
+            "leave it out, "
             "change its mask or the seed, or use backend='torch'"
         )
     if p.transmission == "event" and p.target in graded_parts(net, p.post):
         raise UnsupportedError(
-            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded projections "
+            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded "
+            "projections "
             "set; give the model another variable for one of them, or use backend='torch'"
         )
     if p.transmission == "graded" and np.any(steps != np.floor(steps)):
-        raise UnsupportedError(f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'")
+        raise UnsupportedError(
+            f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'"
+        )
     pair = [p, net.projections[p.weight.projection]] if p.name in net.tied else []
     if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
         raise UnsupportedError(
-            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal delays in Brian2; use "
+            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal "
+            "delays in Brian2; use "
             "those, same_as(..., transposed=True), or backend='torch'"
         )
 
@@ -316,8 +344,13 @@ def build_projection(built, p, values, learning):
         arguments["on_pre"]["deliver"] += learning.on_arrival(p)
         arguments.update(learning.pathways(p))
     synapses = b2.Synapses(
-        built.objects[p.pre], built.objects[p.post], Equations(lines), name=p.name, namespace={"second": b2.second},
-        clock=built.objects[p.post].clock, **arguments,
+        built.objects[p.pre],
+        built.objects[p.post],
+        Equations(lines),
+        name=p.name,
+        namespace={"second": b2.second},
+        clock=built.objects[p.post].clock,
+        **arguments,
     )
     pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)

@@ -1,8 +1,9 @@
 """Delays between two steps in Brian2, and delays that learn.
 
-Brian2 delays spikes by whole steps, and reads the delays when a run starts. A delay of d steps is two pathways of every synapse:
-``deliver`` takes floor(d) steps and carries the share ``1 - fraction`` of the weight, ``late`` takes one step more and carries the
-share ``fraction``, which is the linear interpolation of the Torch backend. Delays that learn are changed between two runs.
+Brian2 delays spikes by whole steps, and reads the delays when a run starts. A delay of d steps is two pathways of
+every synapse: ``deliver`` takes floor(d) steps and carries the share ``1 - fraction`` of the weight, ``late`` takes
+one step more and carries the share ``fraction``, which is the linear interpolation of the Torch backend. Delays that
+learn are changed between two runs.
 """
 
 import numpy as np
@@ -38,7 +39,10 @@ def settings(net, p, steps, mask, gathered=False):
     ``gathered``: hoisted traces count arrivals per presynaptic neuron.
     """
     dt, whole = float(net.dt), np.floor(steps)
-    found = {(p.name, "flight"): per_synapse(p, whole, mask) * dt, (p.name, "fraction"): per_synapse(p, steps - whole, mask)}
+    found = {
+        (p.name, "flight"): per_synapse(p, whole, mask) * dt,
+        (p.name, "fraction"): per_synapse(p, steps - whole, mask),
+    }
     if gathered:
         found[f"arrivals_{p.name}", "flight"] = np.broadcast_to(whole, net.size(p.pre)) * dt
         found[p.pre, f"fraction_{p.name}"] = np.broadcast_to(steps - whole, net.size(p.pre))
@@ -50,11 +54,17 @@ def flights(built):
     for synapses in built.objects.values():
         for pathway in getattr(synapses, "_pathways", ()):
             if pathway.objname in LATER and "flight" in synapses.variables:
-                yield pathway.variables["delay"], synapses.variables["flight"], LATER[pathway.objname] * float(built.net.dt)
+                yield (
+                    pathway.variables["delay"],
+                    synapses.variables["flight"],
+                    LATER[pathway.objname] * float(built.net.dt),
+                )
 
 
 def with_room(net, values, optimiser):
-    """``values`` with delays as long as they may become, and the step after: what the gap between two trials must hold."""
+    """``values`` with delays as long as they may become, and the step after: what the gap between two trials must
+    hold.
+    """
     return values.replace_weights({}, {n: np.array(np.floor(net.limits(n)[1]) + 1) for n in moving(net, optimiser)})
 
 
@@ -64,7 +74,8 @@ def check_spread(net, names):
         kernel = net.projections[name.split(".")[0]].delay.kernel
         if kernel is not None:
             raise UnsupportedError(
-                f"projection {name.split('.')[0]!r}: in Brian2 a delay that learns is shared by two steps, not spread by a "
+                f"projection {name.split('.')[0]!r}: in Brian2 a delay that learns is shared by two steps, not spread "
+                "by a "
                 f"{kernel.kind}; use kernel=None, or backend='torch'"
             )
 
@@ -83,19 +94,23 @@ class DelayLearner:
         check_spread(net, self.names)
         for name in self.names:
             self.check(name, net.projections[name.split(".")[0]].delay, values.other(name))
-        self.tapes = {n: Tape(optimiser.program(projection=n), {"learning_rate": optimiser.rate(n)}) for n in self.names}
+        self.tapes = {
+            n: Tape(optimiser.program(projection=n), {"learning_rate": optimiser.rate(n)}) for n in self.names
+        }
 
     def check(self, name, delay, steps):
         label = f"projection {name.split('.')[0]!r}"
         if not np.ndim(steps):
             raise UnsupportedError(
-                f"{label}: its delay is one number for all synapses, so learning it is not local; give every neuron or synapse "
+                f"{label}: its delay is one number for all synapses, so learning it is not local; give every neuron or "
+                "synapse "
                 "its own (an array), or use backend='torch'"
             )
         bounds = delay.trainable if isinstance(delay.trainable, (tuple, list)) else (None, None)
         if bounds[1] is None:
             raise UnsupportedError(
-                f"{label}: in Brian2 a silent gap as long as the longest delay follows every trial, so a delay that learns needs "
+                f"{label}: in Brian2 a silent gap as long as the longest delay follows every trial, so a delay that "
+                "learns needs "
                 "an upper bound, such as trainable=(0*ms, 50*ms); or use backend='torch'"
             )
 
@@ -105,7 +120,8 @@ class DelayLearner:
             steps, (low, high) = values.other(name), self.net.limits(name)
             if np.min(steps) < low or np.max(steps) > high:
                 raise UnsupportedError(
-                    f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} steps, not "
+                    f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} "
+                    "steps, not "
                     f"within their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
                 )
 

@@ -1,7 +1,7 @@
 """Graded transmission in Brian2: summed variables, read from a delay line where the signal takes time.
 
-Brian2 delays events, not values. A delay line is a group with one cell per source neuron and step of delay: in every step
-each cell takes over its neighbour's value, so that the cell ``d`` steps along holds the output of ``d`` steps ago.
+Brian2 delays events, not values. A delay line is a group with one cell per source neuron and step of delay: in every
+step each cell takes over its neighbour's value, so that the cell ``d`` steps along holds the output of ``d`` steps ago.
 """
 
 import brian2 as b2
@@ -21,7 +21,16 @@ from localplast.neuron.check import with_spike
 from localplast.neuron.namespace import namespace
 from localplast.neuron.step import prospective
 
-__all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sends_spikes", "sent_code", "sent_early", "sent_lines"]
+__all__ = [
+    "build_graded",
+    "graded_parts",
+    "output_name",
+    "is_late",
+    "sends_spikes",
+    "sent_code",
+    "sent_early",
+    "sent_lines",
+]
 
 
 def graded_parts(net, name):
@@ -34,7 +43,9 @@ def graded_parts(net, name):
 
 
 def build_graded(built, p, values, learning=None):
-    """The Synapses of a graded projection; a delay line before it, if it has delays. Where it learns, ``learning`` adds how."""
+    """The Synapses of a graded projection; a delay line before it, if it has delays. Where it learns, ``learning``
+    adds how.
+    """
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
     source, output = built.objects[p.pre], f"{output_name(net, p)}_pre"
     pre, post = np.nonzero(mask)
@@ -54,7 +65,13 @@ def build_graded(built, p, values, learning=None):
     lines = learning.synapse_lines(p) if learning else []
     pathways = learning.pathways(p) if learning else {}
     synapses = b2.Synapses(
-        source, group, Equations([weight, total, *back, *lines]), name=p.name, clock=group.clock, namespace={"second": b2.second}, **pathways
+        source,
+        group,
+        Equations([weight, total, *back, *lines]),
+        name=p.name,
+        clock=group.clock,
+        namespace={"second": b2.second},
+        **pathways,
     )
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
@@ -71,12 +88,20 @@ def tied_to(net, p):
 
 
 def is_late(net, p, values):
-    """Whether a neuron keeps what it sends by ``p`` until it arrives: synapses that are read both ways need it there."""
-    return bool(np.any(values.delays[p.name])) and p.transmission == "graded" and (p.name in net.tied or bool(tied_to(net, p)))
+    """Whether a neuron keeps what it sends by ``p`` until it arrives: synapses that are read both ways need it
+    there.
+    """
+    return (
+        bool(np.any(values.delays[p.name]))
+        and p.transmission == "graded"
+        and (p.name in net.tied or bool(tied_to(net, p)))
+    )
 
 
 def arriving(built, p, values):
-    """The variable of the presynaptic group that holds what arrives through ``p``, read from its delay line if it has delays."""
+    """The variable of the presynaptic group that holds what arrives through ``p``, read from its delay line if it has
+    delays.
+    """
     if not is_late(built.net, p, values):
         return output_name(built.net, p)
     steps = np.broadcast_to(values.delays[p.name], (built.net.size(p.pre),)).astype(int)
@@ -84,7 +109,9 @@ def arriving(built, p, values):
     index = np.arange(len(steps)) * (longest + 1) + cell(steps, longest)
     group, name = built.objects[p.pre], f"sent_late_{p.name}"
     setattr(group, f"{name}_line", b2.linked_var(line, "signal", index=index))
-    group.run_regularly(f"{name} = {name}_line", when="before_synapses", order=-1, name=f"{p.name}_arrives")  # synapses see no links
+    group.run_regularly(
+        f"{name} = {name}_line", when="before_synapses", order=-1, name=f"{p.name}_arrives"
+    )  # synapses see no links
     return name
 
 
@@ -133,14 +160,20 @@ def output_name(net, p):
 
 
 def sent_lines(net, name, values):
-    """The variables that hold what leaves a population: all projections read the same moment of a step; and what is late."""
+    """The variables that hold what leaves a population: all projections read the same moment of a step; and what is
+    late.
+    """
     model = net.nodes[name].model
     known, sent = with_spike(namespace(model)), sent_texts(net, name)
-    lines = [SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent.items()]
+    lines = [
+        SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent.items()
+    ]
     late = [p for p in net.projections.values() if p.pre == name and is_late(net, p, values)]
     dimensions = {p.name: parse_expression_dimensions(sent_text(p, model), known) for p in late}
     lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
-    return lines + [SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()]
+    return lines + [
+        SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()
+    ]
 
 
 def sent_early(net, name):

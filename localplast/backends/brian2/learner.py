@@ -21,7 +21,9 @@ __all__ = ["Brian2Learner", "block_for", "gradient"]
 
 def block_for(net, trials, values=None):
     """The :class:`Block` that holds these trials; gaps are whole segments of inputs given as rates."""
-    gap = longest_delay({name: net.delay_steps(p) for name, p in net.projections.items()} if values is None else values.delays)
+    gap = longest_delay(
+        {name: net.delay_steps(p) for name, p in net.projections.items()} if values is None else values.delays
+    )
     for array in trials.inputs.values():
         if isinstance(array, Poisson):
             gap = -(-gap // array.segment) * array.segment
@@ -30,7 +32,11 @@ def block_for(net, trials, values=None):
 
 def check_local(rule):
     if not rule.local:
-        why = "carries the derivatives of the whole network" if rule.form == "forward" else "differentiates through the whole trial"
+        why = (
+            "carries the derivatives of the whole network"
+            if rule.form == "forward"
+            else "differentiates through the whole trial"
+        )
         raise UnsupportedError(f"{rule.name} {why}; use backend='torch'")
 
 
@@ -57,8 +63,12 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
         if has_torch():
             from localplast.backends.torch.gradient import gradient as in_torch
 
-            in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)  # says where it diverges, if there it does too
-        raise RunawayError(f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise")
+            in_torch(
+                net, values, trials, rule, loss, seed=seed, trainable=trainable
+            )  # says where it diverges, if there it does too
+        raise RunawayError(
+            f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise"
+        )
     check_states(states)
     check_found(rule, grads, info["loss"])
     return grads, info
@@ -92,7 +102,8 @@ def check_trainable(net, optimiser, values):
     for name in net.trainable:
         if name.split(".")[0] in net.populations and not np.ndim(values.other(name)):
             raise UnsupportedError(
-                f"{name} is one number for the whole population, so learning it is not local; give every neuron its own "
+                f"{name} is one number for the whole population, so learning it is not local; give every neuron its "
+                "own "
                 "(an array), or use backend='torch'"
             )
 
@@ -118,7 +129,9 @@ def trial_metrics(net, learned, results, trials):
     loss, counts = trial_losses(net, learned, results, trials.steps * float(net.dt))
     accuracy = float("nan")
     if judged(trials):
-        accuracy = float((results.ledger(judged_readout(net, learned.loss), "score").argmax(-1) == trials.target).mean())
+        accuracy = float(
+            (results.ledger(judged_readout(net, learned.loss), "score").argmax(-1) == trials.target).mean()
+        )
     return {"loss": float(loss.mean()), "accuracy": accuracy, "counts": counts}
 
 
@@ -135,7 +148,9 @@ class Brian2Learner:
 
     backend = "brian2"
 
-    def __init__(self, net, values, rule, loss, optimiser, example, *, batch=1, seed=0, target="numpy", updates_per_block=1):
+    def __init__(
+        self, net, values, rule, loss, optimiser, example, *, batch=1, seed=0, target="numpy", updates_per_block=1
+    ):
         check_local(rule)
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
         self.batch, self.per_block, self.target = batch, updates_per_block, target
@@ -144,7 +159,8 @@ class Brian2Learner:
         self.delays = DelayLearner(net, optimiser, values)
         if self.delays.names and updates_per_block > 1:
             raise LocalplastError(
-                f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not {updates_per_block}"
+                f"{self.delays.names[0]} changes between two runs of Brian2; use updates_per_block=1, not "
+                f"{updates_per_block}"
             )
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         check_trials(net, example, loss)
@@ -162,7 +178,9 @@ class Brian2Learner:
         self.delays.check_start(values)
         fixed = {n: d for n, d in values.delays.items() if f"{n}.delay" not in self.delays.names}
         if any(not np.array_equal(d, self.built_delays[n]) for n, d in fixed.items()):
-            raise UnsupportedError("delays that do not learn differ from those this learner was built with: build a new learner")
+            raise UnsupportedError(
+                "delays that do not learn differ from those this learner was built with: build a new learner"
+            )
         values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0
         self.weights = dict(values.weights)
@@ -192,10 +210,14 @@ class Brian2Learner:
 
     def check_block(self, trials):
         """Raise where these trials are not like those that the program was made for."""
-        found, made = (len(trials), trials.steps, np.ndim(trials.target)), (self.block.trials, self.block.steps, self.dims)
+        found, made = (
+            (len(trials), trials.steps, np.ndim(trials.target)),
+            (self.block.trials, self.block.steps, self.dims),
+        )
         if found != made:
             raise LocalplastError(
-                f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the program was made; "
+                f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the "
+                "program was made; "
                 "a task must give trials of one form"
             )
 
@@ -205,7 +227,9 @@ class Brian2Learner:
             return
         from localplast.backends.torch.learner import TorchLearner
 
-        TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(trials)
+        TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(
+            trials
+        )
 
     @property
     def inside(self):
@@ -219,7 +243,10 @@ class Brian2Learner:
         for name in self.inside:
             owner, end = self.place(name)
             variables |= {(owner, k + end): x for k, x in self.state[name].items()}
-            variables |= {(owner, f"updates{end}"): float(self.updates), (owner, f"learning_rate{end}"): self.optimiser.rate(name)}
+            variables |= {
+                (owner, f"updates{end}"): float(self.updates),
+                (owner, f"learning_rate{end}"): self.optimiser.rate(name),
+            }
         variables |= {tuple(name.split(".")): x for name, x in self.others.items() if name in self.inside}
         for name in self.delays.names:
             variables |= self.delay_settings(name)
@@ -254,7 +281,9 @@ class Brian2Learner:
         self.others[name], self.state[name] = self.delays.step(name, steps, gradient, self.state[name], self.updates)
 
     def place(self, name):
-        """The Brian2 object that holds the optimiser's numbers of a projection or a parameter, and how their names end."""
+        """The Brian2 object that holds the optimiser's numbers of a projection or a parameter, and how their names
+        end.
+        """
         owner, _, key = name.partition(".")
         return owner, f"_{key}" if key else ""
 
@@ -284,7 +313,9 @@ class Brian2Learner:
         return {n: np.array(x, float) for n, x in self.others.items()}
 
     def arrays(self):
-        """Everything that a checkpoint must hold, by name: between blocks no spike is in flight and no trace is left."""
+        """Everything that a checkpoint must hold, by name: between blocks no spike is in flight and no trace is
+        left.
+        """
         kept = {f"weight.{n}": w for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s for n, state in self.state.items() for k, s in state.items()})
         kept.update({f"feedback.{n}": b for n, b in self.feedback.items()})

@@ -43,7 +43,9 @@ __all__ = ["Learning"]
 
 
 def statements(program, dimensions, rename=lambda name: name):
-    """A program as lines of Brian2 text, names replaced by ``rename``; ``dimensions`` are those of the names it does not make."""
+    """A program as lines of Brian2 text, names replaced by ``rename``; ``dimensions`` are those of the names it does
+    not make.
+    """
     known, lines = dict(dimensions), []
     for name, expression in program:
         known[name] = known.get(name) or measured(sympy.sympify(expression), known)[1]
@@ -76,7 +78,11 @@ class Learning:
         result = {}
         if not isinstance(self.net.nodes[name], Input):
             own = self.net.nodes[name].model.dimensions
-            result = {n: d for n, d in self.known[name].items() if n not in own and not n.startswith("_") and n not in ("x", "dt")}
+            result = {
+                n: d
+                for n, d in self.known[name].items()
+                if n not in own and not n.startswith("_") and n not in ("x", "dt")
+            }
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             for key, _ in eligibility.pre:
@@ -132,9 +138,13 @@ class Learning:
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
             source = f"arrived_{p.name}" if self.gathers(p) else self.carried_name(p)
-            rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {"arrived": source}
+            rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {
+                "arrived": source
+            }
             # the parameters of the postsynaptic model are not those of this population: put in their numbers
-            numbers = {symbol(k): sympy.Float(float(v)) for k, v in self.values.parameters[p.post].items() if not v.ndim}
+            numbers = {
+                symbol(k): sympy.Float(float(v)) for k, v in self.values.parameters[p.post].items() if not v.ndim
+            }
             program = [(key, expression.xreplace(numbers)) for key, expression in eligibility.pre]
             code += statements(program, self.trace_dimensions(p), lambda n, r=rename: r.get(n, n))
             restart += [rename[key] for key, _ in eligibility.pre]
@@ -203,9 +213,13 @@ class Learning:
     def synapse_dimensions(self, p):
         """Dimensions of what a synapse of ``p`` stores: a trace is something per weight, a gradient loss per weight."""
         weight, states = weight_dimension(self.net, p), self.net.nodes[p.post].model.dimensions
-        dimensions = {f"{start}eps_{name}": dimension / weight for name, dimension in states.items() for start in ("", "drift_")}
+        dimensions = {
+            f"{start}eps_{name}": dimension / weight for name, dimension in states.items() for start in ("", "drift_")
+        }
         dimensions["past_arrived"] = DIMENSIONLESS
-        dimensions |= {name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions}
+        dimensions |= {
+            name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions
+        }
         signals = self.signals
         if self.plan.rule.taught:
             return {**dimensions, "gradient": self.mismatch_dimension(p)}
@@ -382,11 +396,17 @@ class Learning:
     def build_arrivals(self, built, p):
         """Delayed copies of spikes for the hoisted traces: one synapse per presynaptic neuron."""
         group, steps = built.objects[p.pre], self.values.delays[p.name]
-        lines = [SingleEquation(PARAMETER, "flight", b2.second.dim, flags=["constant"])] if p.name in self.shared else []
+        lines = (
+            [SingleEquation(PARAMETER, "flight", b2.second.dim, flags=["constant"])] if p.name in self.shared else []
+        )
         synapses = b2.Synapses(
-            group, group, Equations(lines), on_pre={"deliver": f"arrived_{p.name}_post += 1"}, name=f"arrivals_{p.name}",
+            group,
+            group,
+            Equations(lines),
+            on_pre={"deliver": f"arrived_{p.name}_post += 1"},
+            name=f"arrivals_{p.name}",
             clock=group.clock,
-        )  # fmt: skip
+        )
         synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
         if p.name not in self.shared:
             synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
@@ -394,7 +414,8 @@ class Learning:
 
 
 def telling(program):
-    """``program`` in an order in which each line reads known names only, for its dimension: what is not known yet is zero.
+    """``program`` in an order in which each line reads known names only, for its dimension: what is not known yet is
+    zero.
 
     A name that reads its own past, or that of a later one, is a sum whose other terms have the same dimension.
     """

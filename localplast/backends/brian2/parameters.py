@@ -1,4 +1,6 @@
-"""Parameters of neurons that learn, as Brian2 text: what every neuron keeps, and the optimiser at the end of a batch."""
+"""Parameters of neurons that learn, as Brian2 text: what every neuron keeps, and the optimiser at the end of a
+batch.
+"""
 
 from dataclasses import replace
 
@@ -81,7 +83,9 @@ class Parameters:
         return kept, shared
 
     def dimension(self, name, key):
-        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per parameter."""
+        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per
+        parameter.
+        """
         model, signals = self.net.nodes[name].model, self.signals
         for parameter in self.plan.parameters[name]:
             per, readout = model.dimensions[parameter], name in self.plan.readouts
@@ -91,9 +95,15 @@ class Parameters:
             if key == f"gradient_{parameter}" and self.plan.rule.taught:
                 return parse_expression_dimensions(model.mismatch[parameter].error, with_spike(namespace(model)))
             if key == f"gradient_{parameter}":
-                return (signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension) / per
+                return (
+                    signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension
+                ) / per
             if key == f"fading_{parameter}":
                 return self.dimension(name, f"gradient_{parameter}")
-            if key.endswith(f"_{parameter}") and key.split("_")[0] in ("elig", "filtered", "faded") or key.endswith(f"_elig_{parameter}"):
+            if (
+                key.endswith(f"_{parameter}")
+                and key.split("_")[0] in ("elig", "filtered", "faded")
+                or key.endswith(f"_elig_{parameter}")
+            ):
                 return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
         return None

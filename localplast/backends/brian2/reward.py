@@ -9,7 +9,8 @@ from localplast.errors import UnsupportedError
 
 __all__ = ["REWARD_VARIABLES", "build_reward"]
 
-#: Of the policy: how many choices beat this one, whether it is chosen, what it earns. Of the value: what is owed, and paid.
+#: Of the policy: how many choices beat this one, whether it is chosen, what it earns. Of the value: what is owed, and
+#: paid.
 REWARD_VARIABLES = {"policy": ("beaten", "roll", "earned"), "value": ("purse", "income", "paid", "value_before")}
 
 
@@ -29,7 +30,9 @@ def build_reward(signals, built):
     value.namespace.update(names)
     step = f"(t_in_timesteps % {block.period})*dt"
 
-    policy.run_regularly(f"roll = {outputs[loss.policy]} + dice({block.clock}, i)", when="end", order=SOFTMAX - 1, name="roll_dice")
+    policy.run_regularly(
+        f"roll = {outputs[loss.policy]} + dice({block.clock}, i)", when="end", order=SOFTMAX - 1, name="roll_dice"
+    )
     y = [suffixed(net.nodes[loss.policy].model, outputs[loss.policy], end) for end in ("_pre", "_post")]
     sums = {
         "normaliser_post": (DIMENSIONLESS, f"exp({y[0]} - ({y[1]}))"),
@@ -37,16 +40,25 @@ def build_reward(signals, built):
     }
     built.objects["choice"] = gather(built, "choice", loss.policy, loss.policy, sums, SOFTMAX)
     code = [
-        f"_weight = step_weight({step})", "_chosen = int(beaten < 0.5)", f"teacher = target({block.clock}, i)",
-        "error = _weight*(1.0/normaliser - _chosen)", "earned = _weight*_chosen*(2*teacher - 1)",
+        f"_weight = step_weight({step})",
+        "_chosen = int(beaten < 0.5)",
+        f"teacher = target({block.clock}, i)",
+        "error = _weight*(1.0/normaliser - _chosen)",
+        "earned = _weight*_chosen*(2*teacher - 1)",
         f"score += _weight*({outputs[loss.policy]})",
     ]
     policy.run_regularly("\n".join(code), when="end", order=ERROR, name="choose")
-    built.objects["income"] = gather(built, "income_sum", loss.policy, loss.value, {"income_post": (DIMENSIONLESS, "earned_pre")}, PURSE)
+    built.objects["income"] = gather(
+        built, "income_sum", loss.policy, loss.value, {"income_post": (DIMENSIONLESS, "earned_pre")}, PURSE
+    )
     active = f"int({block.active})*" if block.active else ""
     code = [
-        "purse += income", f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
-        f"paid = purse*pay({step})", f"value_before = {outputs[loss.value]}", f"error = -{loss.value_cost!r}", "loss -= paid",
+        "purse += income",
+        f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
+        f"paid = purse*pay({step})",
+        f"value_before = {outputs[loss.value]}",
+        f"error = -{loss.value_cost!r}",
+        "loss -= paid",
     ]
     value.run_regularly("\n".join(code), when="end", order=PAID, name="be_paid")
     for name in net.populations:

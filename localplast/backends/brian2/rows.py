@@ -11,7 +11,8 @@ from jinja2 import ChoiceLoader, DictLoader
 
 __all__ = ["by_rows"]
 
-#: Takes the place of Brian2's ``stateupdate.cpp``. Where pieces are short (sparse random networks), it is Brian2's loop.
+#: Takes the place of Brian2's ``stateupdate.cpp``. Where pieces are short (sparse random networks), it is Brian2's
+#: loop.
 TEMPLATE = """
 {# USES_VARIABLES { N, _synaptic_pre, _synaptic_post } #}
 {# ALLOWS_SCALAR_WRITE #}
@@ -66,7 +67,9 @@ class RowCodeObject(CPPStandaloneCodeObject):
     templater = CPPStandaloneCodeObject.templater.derive("brian2.devices.cpp_standalone")
 
 
-RowCodeObject.templater.env.loader = ChoiceLoader([DictLoader({"stateupdate.cpp": TEMPLATE}), RowCodeObject.templater.env.loader])
+RowCodeObject.templater.env.loader = ChoiceLoader(
+    [DictLoader({"stateupdate.cpp": TEMPLATE}), RowCodeObject.templater.env.loader]
+)
 
 
 def by_rows():

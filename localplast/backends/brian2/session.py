@@ -154,7 +154,9 @@ class Runtime:
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
-        if round(float(self.network.t / self.built.net.dt)) != self.start:  # on Ctrl-C Brian2 ends early, and says nothing
+        if (
+            round(float(self.network.t / self.built.net.dt)) != self.start
+        ):  # on Ctrl-C Brian2 ends early, and says nothing
             raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 
@@ -192,7 +194,9 @@ class Standalone:
             device.activate(build_on_run=False)
             self.built = build(net, values, block, trials, **options)
             network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
-            reseed = 'for (auto& g : brian::_random_generators) g.seed((unsigned long)atol(std::getenv("LOCALPLAST_SEED")));'
+            reseed = (
+                'for (auto& g : brian::_random_generators) g.seed((unsigned long)atol(std::getenv("LOCALPLAST_SEED")));'
+            )
             device.insert_code("after_start", reseed)
             device.apply_run_args()  # before the queues of spikes are made, which read the delays
             device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
@@ -277,9 +281,20 @@ def copied(device, delay, flight, later):
 
 #: What every file of a Brian2 program includes.
 HEADERS = (
-    '"objects.h"', '"brianlib/common_math.h"', '"brianlib/stdint_compat.h"', "<algorithm>", "<climits>", "<cmath>", "<ctime>",
-    "<fstream>", "<iostream>", "<map>", "<random>", "<string>", "<vector>",
-)  # fmt: skip
+    '"objects.h"',
+    '"brianlib/common_math.h"',
+    '"brianlib/stdint_compat.h"',
+    "<algorithm>",
+    "<climits>",
+    "<cmath>",
+    "<ctime>",
+    "<fstream>",
+    "<iostream>",
+    "<map>",
+    "<random>",
+    "<string>",
+    "<vector>",
+)
 PRECOMPILE = """
 all.h.gch: all.h
 \t$(CXX) -Wno-write-strings $(OPTIMISATIONS) -I. -x c++-header all.h -o all.h.gch
@@ -296,7 +311,9 @@ def share_headers(directory):
 
 
 def compile_cached(directory):
-    """Compile the C++ project in ``directory``, or take the program from the cache where its sources were seen before."""
+    """Compile the C++ project in ``directory``, or take the program from the cache where its sources were seen
+    before.
+    """
     said = subprocess.run(["g++", "--version"], capture_output=True, stdin=subprocess.DEVNULL).stdout
     digest = hashlib.sha256(processor().encode() + said)
     for path in sorted(p for p in directory.rglob("*") if p.suffix in (".cpp", ".h") or p.name == "makefile"):

@@ -42,7 +42,9 @@ def between_spikes(net, name, block):
 
 def after_spikes(net, name):
     """Statements of a reset."""
-    return [f"{CALLED[k]}_{p.name} = {text(p, value)}" for p in out_of(net, name) for k, value in p.short_term.after.items()]
+    return [
+        f"{CALLED[k]}_{p.name} = {text(p, value)}" for p in out_of(net, name) for k, value in p.short_term.after.items()
+    ]
 
 
 def released(p):

@@ -17,13 +17,16 @@ from localplast.task.loss import Reward
 
 __all__ = ["Signals", "feedback_name"]
 
+
 def feedback_name(population, source):
     """What the Brian2 object of fixed feedback is called."""
     return f"feedback_{population}_from_{source}"
 
 
 class Signals:
-    """Of one :class:`~localplast.program.learn.Plan`: dimensions, equations and objects of errors and learning signals."""
+    """Of one :class:`~localplast.program.learn.Plan`: dimensions, equations and objects of errors and learning
+    signals.
+    """
 
     def __init__(self, net, block, plan):
         self.net, self.block, self.plan = net, block, plan
@@ -65,7 +68,10 @@ class Signals:
         """Dimensions of what signals add to the neurons of ``name``."""
         result = {}
         if name in self.plan.signals:
-            result = {target: self.dimension for target in {"L", *(self.target(name, t) for t in self.plan.signals[name].terms)}}
+            result = {
+                target: self.dimension
+                for target in {"L", *(self.target(name, t) for t in self.plan.signals[name].terms)}
+            }
         if name in self.plan.readouts:
             error, output = self.error_dimension(name), self.output_dimension(name)
             result |= {"error": error, "loss": error**2, "score": output, "teacher": output, "lure": error}
@@ -151,11 +157,17 @@ class Signals:
         output = self.output_text(readout)
         unit = unit_of(self.output_dimension(readout))
         one = f"*{unit}" if unit else ""
-        code = [f"_weight = step_weight((t_in_timesteps % {block.period})*dt)", f"teacher = target({block.clock}, i){one}"]
+        code = [
+            f"_weight = step_weight((t_in_timesteps % {block.period})*dt)",
+            f"teacher = target({block.clock}, i){one}",
+        ]
         if loss.kind == "cross_entropy":
             self.build_softmax(built, readout, output)
             group.namespace["target_sum"] = built.timed["target_sum"]
-            code += [f"error = _weight*(target_sum({block.clock})/normaliser - teacher)", "loss += _weight*teacher*log(normaliser)"]
+            code += [
+                f"error = _weight*(target_sum({block.clock})/normaliser - teacher)",
+                "loss += _weight*teacher*log(normaliser)",
+            ]
         else:
             code.append(f"_gap = {output} - teacher")
         if loss.kind == "mse":

@@ -1,4 +1,6 @@
-"""Small pieces of Brian2 text, sums over all pairs of two groups, and the order of what happens at the end of a step."""
+"""Small pieces of Brian2 text, sums over all pairs of two groups, and the order of what happens at the end of a
+step.
+"""
 
 import re
 
@@ -8,11 +10,26 @@ from brian2.equations.codestrings import Expression
 from brian2.equations.equations import Equations, SingleEquation
 
 __all__ = [
-    "END_OF_TRIAL", "ERROR", "LEARN", "MONITOR", "PAID", "PURSE", "SIGNAL", "SOFTMAX", "SURPRISE", "UPDATE", "gated",
-    "gather", "replace_word", "replace_words", "suffixed", "updates_so_far",
-]  # fmt: skip
+    "END_OF_TRIAL",
+    "ERROR",
+    "LEARN",
+    "MONITOR",
+    "PAID",
+    "PURSE",
+    "SIGNAL",
+    "SOFTMAX",
+    "SURPRISE",
+    "UPDATE",
+    "gated",
+    "gather",
+    "replace_word",
+    "replace_words",
+    "suffixed",
+    "updates_so_far",
+]
 
-#: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by population.
+#: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by
+#: population.
 SOFTMAX, ERROR, PURSE, PAID, SURPRISE, SIGNAL = range(6)
 #: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
 LEARN = 1000
@@ -34,7 +51,9 @@ def suffixed(model, text, end):
 
 
 def gather(built, key, source, target, sums, order, namespace=None):
-    """Synapses between all pairs that sum expressions into variables of ``target``: ``{variable: (dimension, text)}``."""
+    """Synapses between all pairs that sum expressions into variables of ``target``:
+    ``{variable: (dimension, text)}``.
+    """
     groups = built.objects[source], built.objects[target]
     lines = [SingleEquation("subexpression", n, d, expr=Expression(e), flags=["summed"]) for n, (d, e) in sums.items()]
     synapses = b2.Synapses(*groups, Equations(lines), name=key, clock=groups[1].clock, namespace=namespace or {})
@@ -63,4 +82,7 @@ def gated(lines, block, interval):
         return lines
     pairs = [line.split(" = ", 1) for line in lines]
     new = ("" if re.fullmatch(r"0(\*.*)?", text) else f"_on*({text}) + " for _, text in pairs)
-    return [f"_on = int({condition})", *(f"{name} = {part}(1 - _on)*{name}" for (name, _), part in zip(pairs, new, strict=True))]
+    return [
+        f"_on = int({condition})",
+        *(f"{name} = {part}(1 - _on)*{name}" for (name, _), part in zip(pairs, new, strict=True)),
+    ]

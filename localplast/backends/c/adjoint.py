@@ -1,8 +1,9 @@
 """The C text of the adjoint scan, derived from the step map: no neuron model is named here.
 
-``g`` holds dloss/dstate at the end of a step; then, the reset undone, dloss/d(state before the reset). Projections add to
-that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps it for as long as their delays are.
-``grad`` sums what each neuron's parameters have done: in the output, the jump at a spike, the spike argument, the update.
+``g`` holds dloss/dstate at the end of a step; then, the reset undone, dloss/d(state before the reset). Projections
+add to that state, so ``g`` is also the gradient of whatever they brought; ``mu`` keeps it for as long as their delays
+are. ``grad`` sums what each neuron's parameters have done: in the output, the jump at a spike, the spike argument,
+the update.
 """
 
 from localplast.backends.c.expression import Writer
@@ -76,7 +77,9 @@ def take_output(n, kept):
 
 
 def spike_gradient(n, kept):
-    """gz starts with the gradients of the spike count, of the jump at the reset, and of the population's sum in this step."""
+    """gz starts with the gradients of the spike count, of the jump at the reset, and of the population's sum in this
+    step.
+    """
     writer = Writer(n.constants, reader(n, "met", kept))
     terms = [f"w->gcount{n.number}[o]"]
     terms += [f"g_{v}[o] * {writer(jump(n.step, v, value))}" for v, value, live in n.jumps() if live]
@@ -126,8 +129,13 @@ def by_parameter(jumps, parameter, writer):
 
 def keep_mu(n):
     slot = f"(t % w->ring{n.number}) * S * N"
-    return indent((f"memcpy(w->mu{n.number}_{v} + {slot}, g_{v}, S * N * sizeof(real));"
-                   for v in sorted({target for target, _ in n.boxes})), 4)  # fmt: skip
+    return indent(
+        (
+            f"memcpy(w->mu{n.number}_{v} + {slot}, g_{v}, S * N * sizeof(real));"
+            for v in sorted({target for target, _ in n.boxes})
+        ),
+        4,
+    )
 
 
 def back_link(k):
@@ -159,7 +167,9 @@ def mu_row(delay):
 
 
 def seen_mu(k):
-    """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target; its ``slope``."""
+    """``seen``: the gradient at the time at which what is sent now arrives, where that is one time per target; its
+    ``slope``.
+    """
     if k.kind == "shared" and not k.between:
         return "    const real *restrict seen = mu + wrap(here + delay[0], ring) * S * N;"
     if k.kind not in ("shared", "dendritic"):
@@ -174,7 +184,7 @@ def seen_mu(k):
     return f"""    real *restrict seen = w->seen{k.number}, *restrict slope = w->slope{k.number};
     {places}
     for (int s = 0; s < S; s++)
-        for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(lines)} }}"""
+        for (int j = 0; j < {k.post.size}; j++) {{ {" ".join(lines)} }}"""
 
 
 def learn(k):
@@ -190,7 +200,9 @@ def delay_place(k):
 
 
 def learn_one(k, to, rows, given):
-    """Add, for every event of this step, the row of ``rows``, or the ``given`` [(delay, factor)] rows of mu, to ``to``."""
+    """Add, for every event of this step, the row of ``rows``, or the ``given`` [(delay, factor)] rows of mu, to
+    ``to``.
+    """
     if k.dense:
         return f"""    if ({to}) {{
         const real *data = (const real *)p[P_data{k.pre.number}] + (t * w->B + w->first) * {k.pre.size};
@@ -254,7 +266,9 @@ def close_step(n, kept):
         kept[n.number, f"psi{n.number}"] = True
         lines.append(f"const real gx = gz[o] * w->psi{n.number}[h + o];")
         after = {v: f"gx * {writer(e)}" for v, e in n.sensitivity().items()}
-    gathered = {v: total([*([] if n.forgets(v) else [f"g_{v}[o]"]), *([after[v]] if v in after else [])]) for v in n.variables}
+    gathered = {
+        v: total([*([] if n.forgets(v) else [f"g_{v}[o]"]), *([after[v]] if v in after else [])]) for v in n.variables
+    }
     sums = [f"const real a_{v} = {text};" for v, text in gathered.items()]
     results = step_back(n, kept, writer, after)
     if any("ready" in line for line in writer.lines):
@@ -299,8 +313,10 @@ def back(plan):
     begin = []
     for n in plan.cells:
         begin += [f"memset(w->g{n.number}_{v}, 0, S * {n.padded} * sizeof(real));" for v in n.variables]
-        begin += [f"memset(w->mu{n.number}_{v}, 0, w->ring{n.number} * S * {n.padded} * sizeof(real));"
-                  for v in sorted({target for target, _ in n.boxes})]  # fmt: skip
+        begin += [
+            f"memset(w->mu{n.number}_{v}, 0, w->ring{n.number} * S * {n.padded} * sizeof(real));"
+            for v in sorted({target for target, _ in n.boxes})
+        ]
         begin += [f"memset(w->grad{n.number}_{v}, 0, S * {n.padded} * sizeof(real));" for v in n.learned]
         if n.spiking:
             begin += [
@@ -308,14 +324,20 @@ def back(plan):
                 f"for (int s = 0; s < w->live; s++) memcpy(w->gcount{n.number} + s * {n.padded}, "
                 f"(const real *)p[P_d_count{n.number}] + (w->first + s) * {n.size}, {n.size} * sizeof(real));",
             ]
-    begin += [f"memset(w->early{k.number}, 0, (longest[{k.number}] + 1) * S * {k.pre.padded} * sizeof(real));"
-              for k in plan.links if k.kind == "axonal" and k.passes]  # fmt: skip
+    begin += [
+        f"memset(w->early{k.number}, 0, (longest[{k.number}] + 1) * S * {k.pre.padded} * sizeof(real));"
+        for k in plan.links
+        if k.kind == "axonal" and k.passes
+    ]
     calls = [f"open{n.number}(w, p, t);" for n in plan.cells]
     calls += [f"back{k.number}(w, p, t);" for k in plan.links]
     calls += [f"close{n.number}(w, p, t);" for n in plan.cells]
-    ends = [f"if (p[P_d{n.number}_{v}]) for (int s = 0; s < w->live; s++) "
-            f"add_row(p[P_d{n.number}_{v}], w->grad{n.number}_{v} + s * {n.padded}, {n.padded});"
-            for n in plan.cells for v in n.learned]  # fmt: skip
+    ends = [
+        f"if (p[P_d{n.number}_{v}]) for (int s = 0; s < w->live; s++) "
+        f"add_row(p[P_d{n.number}_{v}], w->grad{n.number}_{v} + s * {n.padded}, {n.padded});"
+        for n in plan.cells
+        for v in n.learned
+    ]
     return f"""
 static void back(struct space *w, void **p, long T)
 {{

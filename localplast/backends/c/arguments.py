@@ -1,7 +1,8 @@
 """What kernels are handed: pointers, each to an array of the size and type that the C text counts on.
 
-Every kernel declares its arguments once, as ``{slot: (type in C, shape)}``. The enum of its C text is made of these slots,
-and every call is checked against these shapes: C itself would read on past the end, and learn from whatever lies there.
+Every kernel declares its arguments once, as ``{slot: (type in C, shape)}``. The enum of its C text is made of these
+slots, and every call is checked against these shapes: C itself would read on past the end, and learn from whatever
+lies there.
 """
 
 import ctypes
@@ -14,8 +15,12 @@ from localplast.errors import NetworkError
 __all__ = ["delay_shape", "numbers_of", "pointers"]
 
 TYPES = {
-    "unsigned char": torch.bool, "unsigned": torch.int32, "int": torch.int32, "long": torch.int64, "long long": torch.int64,
-}  # fmt: skip
+    "unsigned char": torch.bool,
+    "unsigned": torch.int32,
+    "int": torch.int32,
+    "long": torch.int64,
+    "long long": torch.int64,
+}
 #: What a person calls the arrays that come from outside.
 SHOWN = {"target": "the target", "step_weight": "the weight of the steps"}
 

@@ -1,8 +1,8 @@
 """Compiled programs on disk: kept by key, each with its length and digest beside it, trusted only where these match.
 
-Files are written under temporary names, synced and renamed; processes may make the same program at once. The folder must
-be the user's own and closed to the writing of others. Temporary folders carry the number of their process: those of
-killed runs are swept.
+Files are written under temporary names, synced and renamed; processes may make the same program at once. The folder
+must be the user's own and closed to the writing of others. Temporary folders carry the number of their process: those
+of killed runs are swept.
 """
 
 import atexit

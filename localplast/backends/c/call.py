@@ -60,8 +60,8 @@ class Fused:
 
     Notes
     -----
-    Calls of one object share a workspace: make one object per thread of your own. Where ``threads`` > 1, let Torch itself
-    run on one thread (``torch.set_num_threads(1)``): its idle threads spin, and take the cores from the kernel.
+    Calls of one object share a workspace: make one object per thread of your own. Where ``threads`` > 1, let Torch
+    itself run on one thread (``torch.set_num_threads(1)``): its idle threads spin, and take the cores from the kernel.
     """
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1):
@@ -87,14 +87,15 @@ class Fused:
             By projection name.
         inputs : dict of str to bool or float tensor ``(time, trial, channel)``
         others : dict of str to tensor
-            Parameters (``'rec.tau_mem'``, SI units) and delays (``'rec_rec.delay'``, steps) in place of those in ``tensors``,
-            shaped as there; differentiable. Their values may change from call to call.
+            Parameters (``'rec.tau_mem'``, SI units) and delays (``'rec_rec.delay'``, steps) in place of those in
+            ``tensors``, shaped as there; differentiable. Their values may change from call to call.
 
         Returns
         -------
         dict of str to tensor
-            ``'out.output'`` ``(time, trial, neuron)`` of every readout, and ``'rec.count'`` ``(trial, neuron)``, the number
-            of spikes, of every spiking population; with ``sums`` also ``'rec.sum'`` ``(time, trial)``, those of all its neurons.
+            ``'out.output'`` ``(time, trial, neuron)`` of every readout, and ``'rec.count'`` ``(trial, neuron)``, the
+            number of spikes, of every spiking population; with ``sums`` also ``'rec.sum'`` ``(time, trial)``, those
+            of all its neurons.
         """
         others = {k: x.to(self.like) for k, x in (others or {}).items()}
         check_inputs(self.net, inputs)
@@ -132,7 +133,9 @@ class Fused:
         key = block, bits, learned
         if key not in self.kernels:
             self.check(learned)
-            plan = make_plan(self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense, learned=learned)
+            plan = make_plan(
+                self.net, self.tensors, cut=self.cut, block=block, bits=bits, dense=self.dense, learned=learned
+            )
             self.kernels[key] = Kernel(plan, self.net, self.tensors, self.threads, self.sums)
         return self.kernels[key]
 
@@ -146,7 +149,8 @@ def check_numbers(net, tensors):
         steps = tensors[f"{name}.delay"]
         if not bool(((steps >= 0) & (steps <= MAX_DELAY_STEPS)).all()):
             raise NetworkError(
-                f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must lie between "
+                f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must "
+                "lie between "
                 f"0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
             )
 
@@ -290,7 +294,9 @@ class Call:
         return {**self.numbers, **data, **self.kernel.weights(weights)}
 
     def backward_weights(self, weights):
-        """What carries gradients back: the weights transposed ``(post, pre)``, or the feedback matrix in their place."""
+        """What carries gradients back: the weights transposed ``(post, pre)``, or the feedback matrix in their
+        place.
+        """
         result, pad = {}, self.kernel.pad
         for k, weight in zip(self.kernel.plan.links, weights, strict=True):
             if k.passes:
@@ -306,8 +312,10 @@ class Call:
         links += [("d_share", k) for k in plan.delayed if f"{k.name}.delay" in needed]
         shapes = {f"{what}{k.number}": (k.pre.size, k.post.padded) for what, k in links}
         shapes |= {f"d{n.number}_{p}": (n.padded,) for n in plan.cells for p in n.learned if f"{n.name}.{p}" in needed}
-        return [{slot: torch.zeros(shape, dtype=self.kernel.dtype) for slot, shape in shapes.items()}
-                for _ in range(self.kernel.threads)]  # fmt: skip
+        return [
+            {slot: torch.zeros(shape, dtype=self.kernel.dtype) for slot, shape in shapes.items()}
+            for _ in range(self.kernel.threads)
+        ]
 
     def of_weights(self, total):
         """dloss/dweight, by link."""
@@ -325,7 +333,9 @@ class Call:
         return found
 
     def of_delays(self, total, given):
-        """dloss/ddelay, by name: what each share does, times what it passes through, summed over all whom a delay serves."""
+        """dloss/ddelay, by name: what each share does, times what it passes through, summed over all whom a delay
+        serves.
+        """
         found = {}
         for k in self.kernel.plan.delayed:
             if (slot := f"d_share{k.number}") in total:

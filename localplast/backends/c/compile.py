@@ -1,8 +1,8 @@
 """Compile C text with the system's compiler, keep the result on disk, load it.
 
-A kernel is found by the hash of its text, its flags, the compiler and the features of the processor, and loaded where it
-is whole (:mod:`localplast.backends.c.cache`). ``LOCALPLAST_CFLAGS`` adds flags, such as ``-march=x86-64-v2`` or those
-of sanitizers.
+A kernel is found by the hash of its text, its flags, the compiler and the features of the processor, and loaded where
+it is whole (:mod:`localplast.backends.c.cache`). ``LOCALPLAST_CFLAGS`` adds flags, such as ``-march=x86-64-v2`` or
+those of sanitizers.
 """
 
 import ctypes
@@ -23,9 +23,19 @@ __all__ = ["build", "cache_folder", "compiler", "missing", "processor"]
 #: No contraction: a fused multiply-add in the forward pass would round unlike Torch, and move spikes that tie.
 #: -O2 with the vectoriser runs as fast as -O3 here, and compiles in half the time.
 FLAGS = (
-    "-std=gnu11", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-march=native", "-fPIC", "-shared",
-    "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-w", "-Werror=implicit-function-declaration",
-)  # fmt: skip
+    "-std=gnu11",
+    "-O2",
+    "-ftree-vectorize",
+    "-fvect-cost-model=dynamic",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-w",
+    "-Werror=implicit-function-declaration",
+)
 NO_COMPILER = (
     "no C compiler found (looked for $CC, cc, gcc and clang); running the plain Torch step, slower. "
     "Install gcc or clang, or set CC, for the fused kernel"

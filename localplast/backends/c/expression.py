@@ -1,4 +1,5 @@
-"""sympy to C: statements in the operation order of :class:`~localplast.equations.expressions.Tape`, and their constants.
+"""sympy to C: statements in the operation order of :class:`~localplast.equations.expressions.Tape`, and their
+constants.
 
 Whatever depends on parameters and ``dt`` alone is computed once, in Torch, by the same Tape that the interpreted step
 uses, and handed to the kernel as a number: C and Torch then start from the same bits.
@@ -17,20 +18,39 @@ __all__ = ["Constants", "Writer", "check_c_form"]
 
 READY = symbol("not_refractory")
 FUNCTIONS = {
-    sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tan: "tan", sympy.sinh: "sinh",
-    sympy.cosh: "cosh", sympy.tanh: "tanh", sympy.asin: "asin", sympy.acos: "acos", sympy.atan: "atan",
-    sympy.Abs: "fabs", absolute: "fabs", floor: "floor", ceil: "ceil",
-}  # fmt: skip
+    sympy.exp: "exp",
+    sympy.log: "log",
+    sympy.sin: "sin",
+    sympy.cos: "cos",
+    sympy.tan: "tan",
+    sympy.sinh: "sinh",
+    sympy.cosh: "cosh",
+    sympy.tanh: "tanh",
+    sympy.asin: "asin",
+    sympy.acos: "acos",
+    sympy.atan: "atan",
+    sympy.Abs: "fabs",
+    absolute: "fabs",
+    floor: "floor",
+    ceil: "ceil",
+}
 BY_NAME = {"expm1": "expm1", "log1p": "log1p", "log10": "log10"}
 #: What more than one operation computes; functions that are not of libm are in :mod:`~localplast.backends.c.runtime`.
 FORMS = {
-    clip: "smaller(larger({0}, {1}), {2})", sign: "({0} > 0) - ({0} < 0)", mod: "modulo({0}, {1})",
-    floordiv: "floor_divide({0}, {1})", timestep: "M(trunc)(({0} + R(1e-3) * {1}) / {1})",
-}  # fmt: skip
+    clip: "smaller(larger({0}, {1}), {2})",
+    sign: "({0} > 0) - ({0} < 0)",
+    mod: "modulo({0}, {1})",
+    floordiv: "floor_divide({0}, {1})",
+    timestep: "M(trunc)(({0} + R(1e-3) * {1}) / {1})",
+}
 RELATIONS = {
-    sympy.StrictGreaterThan: ">", sympy.GreaterThan: ">=", sympy.StrictLessThan: "<", sympy.LessThan: "<=",
-    sympy.Equality: "==", sympy.Unequality: "!=",
-}  # fmt: skip
+    sympy.StrictGreaterThan: ">",
+    sympy.GreaterThan: ">=",
+    sympy.StrictLessThan: "<",
+    sympy.LessThan: "<=",
+    sympy.Equality: "==",
+    sympy.Unequality: "!=",
+}
 LOGIC = {sympy.And: " & ", sympy.Or: " | "}
 SMALL_POWERS = {-1: "R(1.0) / {0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -2: "R(1.0) / ({0} * {0})"}
 

@@ -1,8 +1,8 @@
 """The C text of a kernel: memory, the forward scan, and the two functions that are called.
 
 One pass runs a block of ``S`` trials side by side over all time steps. Arrays are ``[S][N]``, neurons contiguous and
-padded; spikes are lists of neuron numbers per (step, trial). In every function ``w`` is the workspace, ``p`` what Python
-hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and ``o = s*N + i``.
+padded; spikes are lists of neuron numbers per (step, trial). In every function ``w`` is the workspace, ``p`` what
+Python hands over, ``t`` the step, ``s`` the trial of the block, ``i`` the neuron and ``o = s*N + i``.
 """
 
 from localplast.backends.c.adjoint import adjoint_text
@@ -108,11 +108,14 @@ def workspace(plan, kept):
     )
     rings = "\n".join(
         f"    long ring{n.number} = 1;"
-        + "".join(f" if (longest[{k.number}] >= ring{n.number}) ring{n.number} = longest[{k.number}] + 1;"
-                  for k in plan.links if k.post is n)
+        + "".join(
+            f" if (longest[{k.number}] >= ring{n.number}) ring{n.number} = longest[{k.number}] + 1;"
+            for k in plan.links
+            if k.post is n
+        )
         + f" w->ring{n.number} = ring{n.number};"
         for n in plan.cells
-    )  # fmt: skip
+    )
     counts = "\n".join(f"    long ring{n.number};" for n in plan.cells)
     return f"""
 struct space {{
@@ -144,8 +147,11 @@ def pointers(n, kept, *stages):
 def keep(n, kept, stage):
     """Statements that keep the variables of one stage."""
     prefix = f"{stage}{n.number}_"
-    return [f"if (keep) {h}[o] = x_{h.removeprefix(prefix)}[o];" for number, h in kept
-            if number == n.number and h.startswith(prefix)]  # fmt: skip
+    return [
+        f"if (keep) {h}[o] = x_{h.removeprefix(prefix)}[o];"
+        for number, h in kept
+        if number == n.number and h.startswith(prefix)
+    ]
 
 
 def update(n, kept):
@@ -229,12 +235,16 @@ def arrive(n, kept):
             values = {v: writer(e) for v, e in block.items()}
             assigned = [f"x_{v}[o] = {text};" for v, text in values.items()]
             jumps += indent(["{", *writer.lines, *assigned, "}"], 12) + "\n"
-    spikes = f"""
+    spikes = (
+        f"""
     for (int s = 0; s < S; s++)
         for (long e = w->start{n.number}[t * S + s]; e < w->start{n.number}[t * S + s + 1]; e++) {{
             const long i = w->list{n.number}[e], o = s * N + i;
             if (!keep && s < w->live) ((real *)p[P_count{n.number}])[(w->first + s) * {n.size} + i] += 1;
-{jumps}        }}""" if n.spiking else ""
+{jumps}        }}"""
+        if n.spiking
+        else ""
+    )
     return f"""
 INLINE void arrive{n.number}(struct space *w, void **p, long t, const int keep)
 {{
@@ -277,8 +287,11 @@ def step(plan):
         boxes += [f"memset(w->in{n.number}_{v}_{how}, 0, S * {n.padded} * sizeof(real));" for v, how in n.boxes]
     begin += [f"w->start{n.number}[0] = 0;" for n in plan.nodes if isinstance(n, Channels) or n.spiking]
     begin += [f"memset(w->rows{n.number}, 0, S * {n.size} * sizeof(real));" for n in plan.channels]
-    begin += [f"memset(w->late{k.number}, 0, (longest[{k.number}] + 1) * S * {k.post.padded} * sizeof(real));"
-              for k in plan.links if k.kind != "shared"]  # fmt: skip
+    begin += [
+        f"memset(w->late{k.number}, 0, (longest[{k.number}] + 1) * S * {k.post.padded} * sizeof(real));"
+        for k in plan.links
+        if k.kind != "shared"
+    ]
     calls = [f"update{n.number}(w, p, t, keep);" for n in plan.cells]
     calls += [f"gather{n.number}(w, p, t);" for n in plan.channels if lists_needed(plan, n)] + boxes
     calls += [f"send{k.number}(w, p, t);" for k in plan.links]
@@ -307,15 +320,18 @@ def entries(plan):
     """
     checks = [
         f"for (int s = 0; s < w->live; s++) if (broken(w->x{n.number}_{v} + s * {n.padded}, {n.size})) return {place};"
-        for place, n in enumerate(plan.cells) for v in n.variables
-    ]  # fmt: skip
-    return f"""
+        for place, n in enumerate(plan.cells)
+        for v in n.variables
+    ]
+    return (
+        f"""
 static long diverged(struct space *w)
 {{
 {indent(checks, 4)}
     return -1;
 }}
-""" + """
+"""
+        + """
 size_t space(long T, const long *longest, int keep)
 {
     struct space w;
@@ -356,3 +372,4 @@ long adjoint(void **p, char *memory, long T, long B, long first, long last)
     return -1;
 }
 """
+    )

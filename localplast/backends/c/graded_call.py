@@ -1,7 +1,7 @@
 """Networks of graded populations in generated C: the fast form of the plain step, and of learning in it.
 
-The kernel is made from network and plan (:mod:`localplast.backends.c.graded_step`). All trials of a batch run side by side;
-weights and parameters may change while they do.
+The kernel is made from network and plan (:mod:`localplast.backends.c.graded_step`). All trials of a batch run side by
+side; weights and parameters may change while they do.
 """
 
 import ctypes
@@ -79,7 +79,9 @@ def why_no_plan(net, plan, optimiser):
         if found is None:
             return f"synapses of projection {name!r} remember something themselves"
     neurons = [e for n in plan.neurons.values() for e in (*n.shift, *n.before, *n.after, *n.before_reset, *n.end)]
-    expressions = [e for _, e in neurons] + [e for s in plan.synapses.values() for _, e in (*s.eligibility.pre, *s.program)]
+    expressions = [e for _, e in neurons] + [
+        e for s in plan.synapses.values() for _, e in (*s.eligibility.pre, *s.program)
+    ]
     if optimiser:
         expressions += [e for name in (*plan.synapses, *net.trainable) for _, e in optimiser.program(projection=name)]
     return check_c_form(expressions)
@@ -103,7 +105,8 @@ class GradedKernel:
 
     Notes
     -----
-    Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your own.
+    Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your
+    own.
     """
 
     def __init__(self, net, plan, tensors, masks, optimiser=None, *, threads=1):
@@ -118,7 +121,9 @@ class GradedKernel:
             if a.node:
                 del a.node.constants.values[a.parameter]  # no longer a constant
         delays = {name: int(np.asarray(tensors[f"{name}.delay"]).max()) for name in net.projections}
-        diagonal = frozenset(n for n, p in net.projections.items() if not p.plastic and n not in net.tied and is_diagonal(masks[n]))
+        diagonal = frozenset(
+            n for n, p in net.projections.items() if not p.plastic and n not in net.tied and is_diagonal(masks[n])
+        )
         self.graded = Graded(net, body, plan, adaptations, delays, diagonal, self.interval)
         self.fields = list(fields(self.graded))
         self.library = build(source(self.graded))
@@ -142,7 +147,9 @@ class GradedKernel:
             n, shared = self.cells[owner], self.tensors[name].ndim == 0
             limits = () if optimiser.frozen(name) else self.net.limits(name)
             bounds = tuple(np.full(n.size, bound) for bound in limits)
-            yield Adaptation(f"{n.number}_{parameter}", name, 1, n.size, n.padded, optimiser, bounds, shared=shared, node=n)
+            yield Adaptation(
+                f"{n.number}_{parameter}", name, 1, n.size, n.padded, optimiser, bounds, shared=shared, node=n
+            )
 
     def limits(self):
         """Bounds and masks, by slot."""
@@ -175,13 +182,20 @@ class GradedKernel:
         """Everything that lives within a block of trials, kept from call to call."""
         key = stride, thread
         if key not in self.memories:
-            counts = {slot: int(np.prod([stride if d == "trial" else d for d in shape])) for slot, shape in self.fields if shape}
+            counts = {
+                slot: int(np.prod([stride if d == "trial" else d for d in shape]))
+                for slot, shape in self.fields
+                if shape
+            }
             self.memories[key] = {slot: torch.zeros(count + SLACK, dtype=self.dtype) for slot, count in counts.items()}
         return self.memories[key]
 
     def weights(self, numbers):
         """All weights by slot, zero where there is no synapse, and parameters that change."""
-        found = {f"weight{k.number}": self.padded(numbers[k.name] * self.masks[k.name], k.post.padded) for k in self.body.links}
+        found = {
+            f"weight{k.number}": self.padded(numbers[k.name] * self.masks[k.name], k.post.padded)
+            for k in self.body.links
+        }
         for a in self.graded.adaptations:
             if a.node:
                 found[f"weight{a.label}"] = self.row(numbers[a.name], a)
@@ -192,7 +206,10 @@ class GradedKernel:
         g = self.graded
         shapes = {f"gradient{k.number}": (k.pre.size, k.post.padded) for k in g.plastic()}
         shapes |= {f"gradient{n.number}_{name}": (1, n.padded) for n in self.body.cells for name in g.parameters(n)}
-        return {slot: torch.zeros((threads, rows + 8, columns), dtype=self.dtype) for slot, (rows, columns) in shapes.items()}
+        return {
+            slot: torch.zeros((threads, rows + 8, columns), dtype=self.dtype)
+            for slot, (rows, columns) in shapes.items()
+        }
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +232,8 @@ class GradedKernel:
         -------
         outputs : tensor ``(time, trial, readout)``
         counts : dict, empty
-        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their shape
+        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their
+        shape
 
         Raises
         ------
@@ -257,7 +275,10 @@ class GradedKernel:
         threads = max(1, min(self.threads, trials // 8))
         arrays, many = self.weights(numbers) | self.sums(threads), -(-steps // self.interval)
         for a in self.graded.adaptations:
-            arrays |= {f"state{a.label}_{n}": self.padded(m.expand(a.rows, a.columns), a.padded) for n, m in state[a.name].items()}
+            arrays |= {
+                f"state{a.label}_{n}": self.padded(m.expand(a.rows, a.columns), a.padded)
+                for n, m in state[a.name].items()
+            }
             arrays[f"schedule{a.label}"] = torch.as_tensor(a.schedule(updates + 1, many)).to(self.dtype).contiguous()
         found = self.run(arrays, [{}] * threads, inputs, 1 / trials, seed)
         numbers, state = dict(numbers), dict(state)
@@ -288,7 +309,9 @@ class GradedKernel:
 
     def given(self, inputs):
         """Inputs by slot, ``(trial, time, channel)``: as they were before they became tensors, mostly."""
-        return {f"data{n.number}": inputs[n.name].to(self.dtype).transpose(0, 1).contiguous() for n in self.body.channels}
+        return {
+            f"data{n.number}": inputs[n.name].to(self.dtype).transpose(0, 1).contiguous() for n in self.body.channels
+        }
 
     def share_out(self, blocks, given, private, shape, span, options, wrong):
         """Call C for blocks of trials, dealt out to threads; what goes ``wrong`` is collected."""
@@ -301,8 +324,10 @@ class GradedKernel:
         steps, trials = shape
         sizes = {"T": steps, "B": trials, "stretch": span[1] - span[0], "team": team}
         sizes["U"] = -(-steps // (self.interval or steps))
-        tables = [pointers(self.arguments, {**given, **memory, **mine}, self.dtype, sizes)
-                  for memory, mine in zip(memories, private, strict=True)]  # fmt: skip
+        tables = [
+            pointers(self.arguments, {**given, **memory, **mine}, self.dtype, sizes)
+            for memory, mine in zip(memories, private, strict=True)
+        ]
 
         def work(number):
             table, place = tables[number], (number, team) if team > 1 else (0, 1)

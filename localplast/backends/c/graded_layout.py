@@ -69,7 +69,10 @@ class Graded:
 
     def ring(self, n, text=None):
         """Steps for which what leaves a node is kept; of a population by expression."""
-        return max([self.delays[k.name] for k in self.body.links if k.pre is n and self.text_sent(k) == text], default=0) + 1
+        return (
+            max([self.delays[k.name] for k in self.body.links if k.pre is n and self.text_sent(k) == text], default=0)
+            + 1
+        )
 
     @functools.cached_property
     def factors(self):
@@ -94,12 +97,16 @@ class Graded:
         if not self.learned:
             return set()
         early = {name for name, _ in self.program(n, "shift", "before", "after")}
-        late = [e for _, e in self.program(n, "before_reset", "end")] + [resolved(n.step.model, e) for e in self.products[n]]
+        late = [e for _, e in self.program(n, "before_reset", "end")] + [
+            resolved(n.step.model, e) for e in self.products[n]
+        ]
         read = {s.name for e in late for s in e.free_symbols}
         return {*self.plan(n).past, *self.plan(n).sums} | (early & read)
 
     def source(self, k):
-        """The variable or subexpression of the presynaptic neurons that a link learns from, where that is not what it carries."""
+        """The variable or subexpression of the presynaptic neurons that a link learns from, where that is not what it
+        carries.
+        """
         return self.learned.synapses[k.name].eligibility.source
 
     def seen(self, n):
@@ -121,7 +128,9 @@ def width(node):
 
 
 def fields(g):
-    """``(slot, shape)`` of every array; ``'trial'`` stands for the trials of a block, None for those of :func:`given`."""
+    """``(slot, shape)`` of every array; ``'trial'`` stands for the trials of a block, None for those of
+    :func:`given`.
+    """
     for n in g.body.channels:
         yield f"data{n.number}", None
         yield f"e{n.number}", (g.ring(n), "trial", n.size)
@@ -149,8 +158,8 @@ def fields(g):
 def given(g):
     """The arrays that the caller gives (:mod:`localplast.backends.c.arguments`).
 
-    They are of ``T`` steps, ``B`` trials and ``U`` updates, noise of ``stretch`` steps. Matrices have some rows more than
-    the network has neurons.
+    They are of ``T`` steps, ``B`` trials and ``U`` updates, noise of ``stretch`` steps. Matrices have some rows more
+    than the network has neurons.
     """
     found = {f"data{n.number}": ("B", "T", n.size) for n in g.body.channels}
     found |= {f"weight{k.number}": (k.pre.size + 8, k.post.padded) for k in g.body.links}

@@ -37,7 +37,8 @@ def factors(plan):
 
 @dataclass(frozen=True, eq=False)
 class Adaptation:
-    """The optimiser of one array of numbers that change within a trial: weights ``(pre, post)`` or a parameter ``(1, neuron)``.
+    """The optimiser of one array of numbers that change within a trial: weights ``(pre, post)`` or a parameter
+    ``(1, neuron)``.
 
     Attributes
     ----------
@@ -98,7 +99,10 @@ class Adaptation:
         return found
 
     def text(self):
-        """C functions: one update of some rows, whose gradient ``g`` is zero after that; the same of a thread's share of rows."""
+        """C functions: one update of some rows, whose gradient ``g`` is zero after that; the same of a thread's share
+        of rows.
+        """
+
         def domain(name):
             return "step" if name in SHARED else "synapse"
 
@@ -115,7 +119,9 @@ class Adaptation:
         w = writer.product(w, "exists[i]") if self.masked else w
         new = {f"s_{n}": writer(symbol(f"opt_{n}")) for n in self.optimiser.state} | {"w": w, "g": "R(0.0)"}
         arrays = {"w": f"weight{self.label}"} | ({"exists": f"mask{self.label}"} if self.masked else {})
-        arrays |= {f"s_{n}": f"state{self.label}_{n}" for n in self.optimiser.state} | {n: f"{n}{self.label}" for n in self.limits}
+        arrays |= {f"s_{n}": f"state{self.label}_{n}" for n in self.optimiser.state} | {
+            n: f"{n}{self.label}" for n in self.limits
+        }
         rows = [f"real *restrict {name} = (real *)p[P_{slot}] + h * N;" for name, slot in arrays.items()]
         return f"""
 MULTIPLY_ADD void adapt{self.label}(void **p, real *restrict g, long low, long high, const real *now)
@@ -149,6 +155,9 @@ static void share{self.label}(void **p, const real *now, long me, long team)
 
     def schedule(self, first, count):
         """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""
-        tape = Tape([(f"n{m}", node) for m, node in enumerate(self.steps)], {"opt_learning_rate": self.optimiser.rate(self.name)})
+        tape = Tape(
+            [(f"n{m}", node) for m, node in enumerate(self.steps)],
+            {"opt_learning_rate": self.optimiser.rate(self.name)},
+        )
         columns = tape({"opt_k": np.arange(first, first + count, dtype=float)}).values()
         return np.stack([np.broadcast_to(c, (count,)) for c in columns], -1) if columns else np.zeros((count, 0))

@@ -6,7 +6,8 @@ __all__ = ["HEAD"]
 WIDE = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "expm1", "log1p", "log10")
 
 #: Vector functions, loops over neurons in trials, whether numbers are finite, and the one product of matrices.
-HEAD = f"""
+HEAD = (
+    f"""
 #include <sched.h>
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
 #if __GLIBC_PREREQ(2, 35)
@@ -14,7 +15,8 @@ HEAD = f"""
 __attribute__((simd("notinbranch"))) real M(pow)(real, real);
 #endif
 #endif
-""" + r"""
+"""
+    + r"""
 #define TRIALS for (long b = 0; b < live; b++)
 #define EVERY _Pragma("GCC ivdep") for (long i = 0; i < N; i++)
 #define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST) /* beyond it squares, and so losses, are infinite */
@@ -61,3 +63,4 @@ static void add_product(const real *a, long row, long step, long rows, long n, c
     for (; n > 0; a += DEPTH * step, b += DEPTH * m, n -= DEPTH) part(a, row, step, rows, n < DEPTH ? n : DEPTH, b, m, y);
 }
 """
+)

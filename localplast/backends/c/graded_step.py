@@ -3,8 +3,8 @@
 Semantics are those of :class:`~localplast.backends.torch.traces.OnlineLearner`. All trials of a block run side by side:
 arrays are ``(trial, neuron)``, rows padded to whole vectors. Per step every population has one loop before the products
 (what leaves, the integration) and one after them (outputs, mismatches); ``b`` is the trial, ``i`` the neuron and
-``o = b*N + i``. In every function ``p`` holds the arrays by slot, ``t`` is the step; the block are ``live`` trials of ``B``,
-from ``first``, in arrays for ``stride`` of them.
+``o = b*N + i``. In every function ``p`` holds the arrays by slot, ``t`` is the step; the block are ``live`` trials of
+``B``, from ``first``, in arrays for ``stride`` of them.
 """
 
 from localplast.backends.c.expression import Writer
@@ -166,7 +166,9 @@ def send(g, k):
     """What a link adds to its target in a step."""
     body = f"add_product(a, {width(k.pre)}, 1, live, {k.pre.size}, w, N, x);"
     if k.name in g.diagonal:
-        body = f"TRIALS for (long i = 0; i < {k.pre.size}; i++) x[b * N + i] += a[b * {width(k.pre)} + i] * w[i * N + i];"
+        body = (
+            f"TRIALS for (long i = 0; i < {k.pre.size}; i++) x[b * N + i] += a[b * {width(k.pre)} + i] * w[i * N + i];"
+        )
     return f"""
 INLINE void send{k.number}(SPAN)
 {{
@@ -180,11 +182,14 @@ INLINE void send{k.number}(SPAN)
 def teach(g, k):
     """Add what a step says about some rows of weights, ``count`` from ``low``, to their gradient ``g``."""
     plan = g.learned.synapses[k.name]
-    sources = {"arrived": arriving(g, k)} | {name: f"(const real *)p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre}
+    sources = {"arrived": arriving(g, k)} | {
+        name: f"(const real *)p[P_e{k.number}_of_{name}]" for name, _ in plan.eligibility.pre
+    }
     sums = [
-        f"add_product({sources[pre]} + low, 1, {width(k.pre)}, count, live, p[P_m{k.post.number}_{place}], {k.post.padded}, g);"
+        f"add_product({sources[pre]} + low, 1, {width(k.pre)}, count, live, p[P_m{k.post.number}_{place}], "
+        f"{k.post.padded}, g);"
         for pre, place in g.factors[k]
-    ]  # fmt: skip
+    ]
     return f"""
 INLINE void teach{k.number}(SPAN, long low, long count, real *g)
 {{
@@ -247,7 +252,9 @@ def begin(g):
     for n in g.body.cells:
         for at, v in enumerate(n.variables):
             start = f"(const real *)p[P_initial{n.number}] + {at * n.padded}"
-            lines.append(f"TRIALS memcpy((real *)p[P_x{n.number}_{v}] + b * {n.padded}, {start}, {n.padded} * sizeof(real));")
+            lines.append(
+                f"TRIALS memcpy((real *)p[P_x{n.number}_{v}] + b * {n.padded}, {start}, {n.padded} * sizeof(real));"
+            )
     for slot, shape in fields(g):
         if shape is not None and not slot.startswith("x"):
             count = " * ".join("stride" if d == "trial" else str(d) for d in shape)
@@ -268,13 +275,17 @@ def entry(g):
     boxes = sorted({(k.post.number, k.target, k.post.padded) for k in body.links if k.transmission == "graded"})
     calls = [f"gather{n.number}(GIVEN);" for n in body.channels]
     calls += [f"update{n.number}(GIVEN);" for n in body.cells]
-    calls += [f"memset(p[P_x{number}_{target}], 0, live * {padded} * sizeof(real));" for number, target, padded in boxes]
+    calls += [
+        f"memset(p[P_x{number}_{target}], 0, live * {padded} * sizeof(real));" for number, target, padded in boxes
+    ]
     calls += [f"send{k.number}(GIVEN);" for k in body.links]
     for place, n in enumerate(body.cells):
         calls.append(f"if (finish{n.number}(GIVEN, share) && wrong < 0) wrong = t * {len(body.cells)} + {place};")
     own = "(real *)p[P_gradient{}] + me * {}"  # of each thread
-    teaching = [f"teach{k.number}(GIVEN, 0, {k.pre.size}, {own.format(k.number, (k.pre.size + 8) * k.post.padded)});"
-                for k in g.plastic()]  # fmt: skip
+    teaching = [
+        f"teach{k.number}(GIVEN, 0, {k.pre.size}, {own.format(k.number, (k.pre.size + 8) * k.post.padded)});"
+        for k in g.plastic()
+    ]
     calls += [f"if ({at_once(g)}) {{", *teaching, "}"]
     hoists = [f"hoist{k.number}(GIVEN);" for k in g.plastic() if g.hoisted(k)]
     summed = [(n, name) for n in body.cells for name in g.parameters(n) if not g.adaptations]
@@ -302,12 +313,16 @@ long run(void **p, long T, long B, long first, long live, long stride, long from
 
 
 def at_once(g):
-    """C condition: all gradients are summed before any weight changes; else rows are taught and changed in turn, in the cache."""
+    """C condition: all gradients are summed before any weight changes; else rows are taught and changed in turn, in
+    the cache.
+    """
     return "team > 1" if g.interval == 1 else "1"
 
 
 def moves(g):
-    """C statements that change weights and parameters, each thread some of their rows; a thread that went wrong stops all."""
+    """C statements that change weights and parameters, each thread some of their rows; a thread that went wrong stops
+    all.
+    """
     if not g.adaptations:
         return []
     ties = [f"tie{k.number}(p, me, team);" for k in g.body.links if k.name in g.net.tied]

@@ -161,7 +161,9 @@ class Plan:
 
 
 def make_plan(net, tensors, *, cut, block, bits=(), dense=(), learned=()):
-    """The :class:`Plan` of a network; ``bits`` and ``dense`` name inputs (:class:`Channels`), ``learned`` parameters and delays."""
+    """The :class:`Plan` of a network; ``bits`` and ``dense`` name inputs (:class:`Channels`), ``learned`` parameters
+    and delays.
+    """
     cut, edges = check_cut(net, cut), projection_edges(net)
     double = next(iter(tensors.values())).dtype == torch.float64
     nodes = {}

@@ -56,7 +56,8 @@ class OnlineKernel:
 
     Notes
     -----
-    Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your own.
+    Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your
+    own.
     """
 
     def __init__(self, net, plan, tensors, masks, optimiser=None, *, threads=1):
@@ -65,7 +66,9 @@ class OnlineKernel:
         optimiser = optimiser if self.interval else None
         masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
         bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}
-        self.online = Online(body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval)
+        self.online = Online(
+            body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval
+        )
         self.dtype = torch.float64 if body.double else torch.float32
         self.library = build(source(self.online))
         self.library.learn.restype = ctypes.c_long
@@ -99,9 +102,12 @@ class OnlineKernel:
     def feedback(self):
         """Feedback that does not learn: fixed matrices, and the gains of signs."""
         return {
-            matrix_slot(self.online, name, t): self.pad(torch.as_tensor(t.matrix), self.online.population(t.source).padded)
-            for name, t in self.online.terms if t.form in ("fixed", "sign")
-        }  # fmt: skip
+            matrix_slot(self.online, name, t): self.pad(
+                torch.as_tensor(t.matrix), self.online.population(t.source).padded
+            )
+            for name, t in self.online.terms
+            if t.form in ("fixed", "sign")
+        }
 
     def learned(self, feedback):
         """Feedback that learns, given by projection ``(pre, post)``."""
@@ -114,7 +120,9 @@ class OnlineKernel:
         made = {}
         for slot, kind, shape, life in self.fields:
             if life != "given":
-                made[slot] = torch.zeros([d if isinstance(d, int) else self.lengths[d[1]] for d in shape], dtype=types[kind])
+                made[slot] = torch.zeros(
+                    [d if isinstance(d, int) else self.lengths[d[1]] for d in shape], dtype=types[kind]
+                )
         return made
 
     def pad(self, matrix, columns):
@@ -141,15 +149,20 @@ class OnlineKernel:
         -------
         outputs : tensor ``(time, trial, readout)``
         counts : dict of str to tensor ``(trial, neuron)``
-        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their shape
+        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their
+        shape
         """
         trials = next(iter(inputs.values())).shape[1]
-        sums = [(f"q{n.number}_{name}", (n.padded,)) for n in self.online.body.cells for name in self.online.neurons(n).sums]
+        sums = [
+            (f"q{n.number}_{name}", (n.padded,)) for n in self.online.body.cells for name in self.online.neurons(n).sums
+        ]
         sums += [(f"s{k.number}_gradient", (k.pre.size, k.post.padded)) for k in self.online.plastic()]
         private = [{slot: torch.zeros(shape, dtype=self.dtype) for slot, shape in sums} for _ in self.memories]
         found = self.run(self.padded(weights) | self.learned(feedback), private, inputs, target, weight)
         total = {slot: sum(mine[slot] for mine in private) / trials for slot, _ in sums}
-        gradients = {k.name: total[f"s{k.number}_gradient"][:, : k.post.size] * self.masks[k.name] for k in self.online.plastic()}
+        gradients = {
+            k.name: total[f"s{k.number}_gradient"][:, : k.post.size] * self.masks[k.name] for k in self.online.plastic()
+        }
         return *found, gradients | self.of_parameters(total)
 
     def of_parameters(self, total):

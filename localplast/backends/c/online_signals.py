@@ -50,7 +50,9 @@ def signal_fields(plan):
 
 
 def matrix_slot(plan, name, term):
-    """Where the feedback matrix of a term lies, the gains of its signs for ``'sign'``; rows are padded as the source is."""
+    """Where the feedback matrix of a term lies, the gains of its signs for ``'sign'``; rows are padded as the source
+    is.
+    """
     if term.form == "fixed":
         return f"feedback{plan.population(name).number}_{plan.population(term.source).number}"
     number = next(k.number for k in plan.body.links if k.name == term.path)
@@ -117,7 +119,11 @@ INLINE void judge(void **p, long t, long B, long b, long rows, long last)
 
 def judge_reward(plan):
     """Choose, be paid, and let everybody know the temporal difference error of the step before."""
-    loss, policy, value = plan.learned.loss, plan.population(plan.learned.loss.policy), plan.population(plan.learned.loss.value)
+    loss, policy, value = (
+        plan.learned.loss,
+        plan.population(plan.learned.loss.policy),
+        plan.population(plan.learned.loss.value),
+    )
     dice = next(c for c in plan.body.channels if c.name == loss.dice)
     lines = [
         f"enum {{ K = {policy.size} }};",

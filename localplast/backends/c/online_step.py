@@ -114,7 +114,8 @@ def unwritten(program):
 
 
 def fields(plan):
-    """``(slot, type, shape, life)`` of every array; a shape may hold ``('ring', node or link)`` for the length of a ring.
+    """``(slot, type, shape, life)`` of every array; a shape may hold ``('ring', node or link)`` for the length of a
+    ring.
 
     What is given is of ``T`` steps, ``B`` trials, ``U`` updates within a trial and targets of ``rows`` steps
     (:mod:`localplast.backends.c.arguments`); shapes of constants are known once the C text is written.
@@ -168,7 +169,7 @@ def source(plan):
         "enum { S = 1 };",
         HELPERS,
         DOT,
-        "#define EVERY _Pragma(\"GCC ivdep\") for (long i = 0; i < N; i++)",
+        '#define EVERY _Pragma("GCC ivdep") for (long i = 0; i < N; i++)',
         f"enum {{ {', '.join('P_' + slot for slot, *_ in fields(plan))} }};",
         *(update(plan, n) for n in body.cells),
         *(gather(plan, n) for n in body.channels),
@@ -255,7 +256,9 @@ INLINE void update{n.number}(void **p, long t)
 
 
 def gather(plan, n):
-    """The channels of an input that are not zero at step t: of a raster ``(trial, time, channel)``, or of numbers, time first."""
+    """The channels of an input that are not zero at step t: of a raster ``(trial, time, channel)``, or of numbers,
+    time first.
+    """
     return f"""
 /* {n.name} */
 INLINE void gather{n.number}(void **p, long t, long T, long B, long b)
@@ -328,12 +331,19 @@ def begin(plan):
             count = " * ".join(str(d) if isinstance(d, int) else ring(plan, d[1]) for d in shape)
             lines.append(f"memset(p[P_{slot}], 0, {count} * sizeof({kind}));")
     for n in plan.body.cells:
-        lines += [f"memcpy(p[P_x{n.number}_{v}], (const real *)p[P_initial{n.number}] + {at} * {n.padded}, "
-                  f"{n.padded} * sizeof(real));" for at, v in enumerate(n.variables)]  # fmt: skip
-        lines += [f"for (long i = 0; i < {n.padded}; i++) ((real *)p[P_since{n.number}])[i] = R(1e9);"] if n.spiking else []
+        lines += [
+            f"memcpy(p[P_x{n.number}_{v}], (const real *)p[P_initial{n.number}] + {at} * {n.padded}, "
+            f"{n.padded} * sizeof(real));"
+            for at, v in enumerate(n.variables)
+        ]
+        lines += (
+            [f"for (long i = 0; i < {n.padded}; i++) ((real *)p[P_since{n.number}])[i] = R(1e9);"] if n.spiking else []
+        )
     for k in plan.body.links:
         if plan.whole(k):
-            lines.append(f"for (long h = 0; h < {k.pre.size}; h++) ((long *)p[P_age{k.number}])[h] = {ring(plan, k)} + 1;")
+            lines.append(
+                f"for (long h = 0; h < {k.pre.size}; h++) ((long *)p[P_age{k.number}])[h] = {ring(plan, k)} + 1;"
+            )
     return f"""
 static void begin(void **p)
 {{
@@ -349,7 +359,9 @@ def entry(plan):
     body, last = plan.body, "t <= last" if plan.lazy and all(s.ends for s in plan.synapses) else "1"
     calls = [f"update{n.number}(p, t);" for n in body.cells]
     calls += [f"gather{n.number}(p, t, T, B, b);" for n in body.channels if any(k.pre is n for k in body.links)]
-    calls += [f"memset(p[P_in{n.number}_{v}_{how}], 0, {n.padded} * sizeof(real));" for n in body.cells for v, how in n.boxes]
+    calls += [
+        f"memset(p[P_in{n.number}_{v}_{how}], 0, {n.padded} * sizeof(real));" for n in body.cells for v, how in n.boxes
+    ]
     calls += [f"send{k.number}(p, t);" for k in body.links]
     calls += [f"arrive{n.number}(p, t, b);" for n in body.cells]
     calls += [f"say{n.number}(p, t, B, b);" for n in plan.readouts]
@@ -370,8 +382,11 @@ def entry(plan):
         *(call for s in plan.synapses for call in s.now_and_then()),
     ]
     ends = [call for s in plan.synapses for call in s.at_end()] + regularise(plan)
-    ends += [f"if (wrong < 0 && broken(p[P_x{n.number}_{v}], {n.size})) wrong = {place};"
-             for place, n in enumerate(body.cells) for v in n.variables]  # fmt: skip
+    ends += [
+        f"if (wrong < 0 && broken(p[P_x{n.number}_{v}], {n.size})) wrong = {place};"
+        for place, n in enumerate(body.cells)
+        for v in n.variables
+    ]
     return f"""
 long learn(void **p, long T, long B, long rows, long first, long end)
 {{

@@ -15,8 +15,8 @@ from localplast.equations.tape import Tape
 
 __all__ = ["SynapseText"]
 
-#: Names of an optimiser's program that are one number for all synapses. Here its names begin with ``opt_``, for a neuron
-#: may have a parameter called k, or w.
+#: Names of an optimiser's program that are one number for all synapses. Here its names begin with ``opt_``, for a
+#: neuron may have a parameter called k, or w.
 SHARED = {"opt_k", "opt_learning_rate"}
 
 
@@ -132,6 +132,7 @@ class SynapseText:
 
     def optimisation(self):
         """The optimiser's program under its names here, and again for feedback that learns beside the weight."""
+
         def renamed(e, back=()):
             return e.subs({s: symbol(back[s.name] if s.name in back else f"opt_{s.name}") for s in e.free_symbols})
 
@@ -148,7 +149,9 @@ class SynapseText:
         return {n for n in read if self.domain(n) == "post" and n not in self.link.post.constants.values}
 
     def limits(self):
-        """Bounds of the weights by slot, where any is finite: ``(pre, post)``, or ``(pre, 1)`` if all neurons share them."""
+        """Bounds of the weights by slot, where any is finite: ``(pre, post)``, or ``(pre, 1)`` if all neurons share
+        them.
+        """
         named = zip(("low", "high"), self.plan.bounds.get(self.link.name, ()), strict=False)
         finite = {f"{name}{self.link.number}": bound for name, bound in named if np.isfinite(bound).any()}
         return {slot: bound[:, :1] if (bound == bound[:, :1]).all() else bound for slot, bound in finite.items()}
@@ -221,7 +224,9 @@ class SynapseText:
         names = sorted({s.name for _, e in self.program for s in e.free_symbols if self.domain(s.name) == "pre"})
         values = {}
         for name, e in self.program:
-            values[name] = e.subs({symbol(n): 0 for n in (*names, "gradient")} | {symbol(n): v for n, v in values.items()})
+            values[name] = e.subs(
+                {symbol(n): 0 for n in (*names, "gradient")} | {symbol(n): v for n, v in values.items()}
+            )
         still = not self.learned.state and self.idle and values["opt_g" if self.fused else "gradient"] == 0
         return names if still else []
 
@@ -278,7 +283,11 @@ class SynapseText:
             rows.append(f"const real *restrict exists = (const real *)p[P_mask{k.number}] + h * N;")
         for slot, bound in self.limits().items() if "opt_w" in values else ():
             start, short = f"(const real *)p[P_{slot}] + h", slot.rstrip("0123456789")
-            rows.append(f"const real {short} = *({start});" if bound.shape[1] == 1 else f"const real *restrict {short} = {start} * N;")
+            rows.append(
+                f"const real {short} = *({start});"
+                if bound.shape[1] == 1
+                else f"const real *restrict {short} = {start} * N;"
+            )
         return f"""
 MULTIPLY_ADD void {name}{k.number}(void **p, const real *now)
 {{
@@ -344,14 +353,16 @@ INLINE void hoist{k.number}(void **p)
         if not self.learned.regularised:
             return []
         k, r = self.link, self.plan.learned.loss.regulariser
-        return [f"""{{
+        return [
+            f"""{{
     const real *count = (const real *)p[P_count{k.post.number}] + b * {k.post.size};
     const double duration = T * {self.plan.dt!r};
     for (long h = 0; h < {k.pre.size}; h++) for (long i = 0; i < {k.post.size}; i++)
         ((real *)p[P_s{k.number}_gradient])[h * {k.post.padded} + i] +=
             (real)({r.strength!r} / duration * (count[i] / duration - {r.target!r}))
             * ((const real *)p[P_s{k.number}_elig_sum])[h * {k.post.padded} + i];
-}}"""]
+}}"""
+        ]
 
     def schedule(self, first, count):
         """Numbers that depend on the update's number alone, ``(count, number)``, for updates from ``first``."""

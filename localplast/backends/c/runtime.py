@@ -57,7 +57,11 @@ static int broken(const real *x, long n)
 static inline real where_finite(real x, real y) { return y - y == 0 ? x : 0; }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 """
-HELPERS += divided_exp.ENGINES.c_text + "\n" + matrix_exp.ENGINES.c_text + r"""
+HELPERS += (
+    divided_exp.ENGINES.c_text
+    + "\n"
+    + matrix_exp.ENGINES.c_text
+    + r"""
 
 /* Of numpy: the remainder has the sign of the divisor, and the quotient is that without the remainder. */
 static inline real modulo(real a, real b)
@@ -198,6 +202,7 @@ INLINE long collect_bytes(const unsigned char *row, const int n, unsigned *list,
     return count;
 }
 """
+)
 
 
 def indent(lines, by=8):
@@ -224,7 +229,8 @@ def add(link, to, row, share=None):
 
 
 def taps(link, at):
-    """``[(delay in steps, share of the weight, d share / d delay)]`` as C text; ``at`` is the place in the table of delays.
+    """``[(delay in steps, share of the weight, d share / d delay)]`` as C text; ``at`` is the place in the table of
+    delays.
 
     A delay between two steps is shared by both (linear interpolation); a whole one needs one tap, and no share.
     """
@@ -246,8 +252,8 @@ def weighted(terms):
 def gather_each(link, rows, place):
     """How each target j reads, in trial s, its own step of a ring of ``rows``.
 
-    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}`` standing for
-    the delay. It is looked up once for all trials.
+    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}``
+    standing for the delay. It is looked up once for all trials.
     """
     found = list(enumerate(taps(link, "j")))
     names = ", ".join(f"at{n}[N]" for n, _ in found)

@@ -42,12 +42,17 @@ def scatter(k):
     """C loop that puts every synapse of neuron i where it will arrive."""
     sized = " * x" if k.sized else ""
     at = f"i * {k.post.size} + j"
-    adds = (f"({late_row(d)})[j] += weight[i * N + j]{f' * {share}' if share else ''}{sized};" for d, share, _ in taps(k, at))
+    adds = (
+        f"({late_row(d)})[j] += weight[i * N + j]{f' * {share}' if share else ''}{sized};"
+        for d, share, _ in taps(k, at)
+    )
     return f"for (int j = 0; j < {k.post.size}; j++) {{ {' '.join(adds)} }}"
 
 
 def send_at_once(k):
-    """What all spikes of a step bring is added up as they leave; each target reads the sum of as long ago as its delay."""
+    """What all spikes of a step bring is added up as they leave; each target reads the sum of as long ago as its
+    delay.
+    """
     lines, reads = gather_each(k, "late", "here + ring - {}")
     return f"""memset(late + here * S * N, 0, S * N * sizeof(real));
     {events(k, "t", add(k, "late + (here * S + s) * N", "weight + i * N"))}
@@ -59,7 +64,10 @@ def send_at_once(k):
 def send_dense(k):
     many = f"w->live * {k.pre.size}"
     data = f"(const real *)p[P_data{k.pre.number}] + ((t - {{0}}) * w->B + w->first) * {k.pre.size}"
-    lines = [f"if (t >= {d}) add_scaled(rows, {data.format(d)}, {share or 'R(1.0)'}, {many});" for d, share, _ in taps(k, "0")]
+    lines = [
+        f"if (t >= {d}) add_scaled(rows, {data.format(d)}, {share or 'R(1.0)'}, {many});"
+        for d, share, _ in taps(k, "0")
+    ]
     return f"""if (t < delay[0]) return;
     real *rows = w->rows{k.pre.number};
     memset(rows, 0, {many} * sizeof(real));

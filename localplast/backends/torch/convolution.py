@@ -10,7 +10,10 @@ __all__ = ["ConvolutionLink", "convolved", "kernel_gradient"]
 
 def convolved(signal, kernel, form):
     """What a ``signal`` ``(..., pre)`` makes through the ``kernel``, ``(..., post)``; ``form`` is the Convolution."""
-    images, options = signal.reshape(-1, *form.ends[0]), {"stride": form.stride, "padding": form.padding, "groups": form.groups}
+    images, options = (
+        signal.reshape(-1, *form.ends[0]),
+        {"stride": form.stride, "padding": form.padding, "groups": form.groups},
+    )
     if form.transposed:
         made = torch.nn.functional.conv_transpose2d(images, kernel, output_padding=form.left_over, **options)
     else:
@@ -21,17 +24,24 @@ def convolved(signal, kernel, form):
 def kernel_gradient(pre, post, form):
     """``sum pre * post`` over trials and over all pairs of neurons that share a weight, in the shape of the kernel.
 
-    ``pre`` ``(trial, pre)`` is what arrives, ``post`` ``(trial, post)`` what it meets: of a dense projection, ``pre.T @ post``.
+    ``pre`` ``(trial, pre)`` is what arrives, ``post`` ``(trial, post)`` what it meets: of a dense projection,
+    ``pre.T @ post``.
     """
     image, made = (post, pre) if form.transposed else (pre, post)
     return torch.nn.grad.conv2d_weight(
-        image.reshape(-1, *form.image), form.shape, made.reshape(-1, *form.made), stride=form.stride, padding=form.padding,
+        image.reshape(-1, *form.image),
+        form.shape,
+        made.reshape(-1, *form.made),
+        stride=form.stride,
+        padding=form.padding,
         groups=form.groups,
-    )  # fmt: skip
+    )
 
 
 class ConvolutionLink:
-    """One convolutional projection, as :class:`~localplast.backends.torch.step.Link` is a dense one; it has no delay."""
+    """One convolutional projection, as :class:`~localplast.backends.torch.step.Link` is a dense one; it has no
+    delay.
+    """
 
     def __init__(self, projection, form, weight, cut):
         self.projection, self.form, self.weight, self.cut = projection, form, weight, cut

@@ -1,8 +1,8 @@
 """Delay lines in Torch: a ring with the signals of the last steps, and what of them arrives now.
 
-What arrives in the next k steps is known where delays are at least k - 1 steps: it is read, and multiplied by the weights, as
-one block. Channels are sorted by their delays into a few levels, each with its k: the number of products per step does not
-depend on the number of distinct delays.
+What arrives in the next k steps is known where delays are at least k - 1 steps: it is read, and multiplied by the
+weights, as one block. Channels are sorted by their delays into a few levels, each with its k: the number of products
+per step does not depend on the number of distinct delays.
 
 Shapes: signals ``(trial, channel)``, blocks ``(trial, step, channel)``, delays and shares ``(tap, channel)``.
 """
@@ -43,10 +43,12 @@ def product(signal, weight, feedback=None):
 
 
 def taps_of(delays, kind="triangle", width=0.0):
-    """Delays as short filters: the whole steps from which signals come, and their shares; both ``(tap, *delays.shape)``.
+    """Delays as short filters: the whole steps from which signals come, and their shares; both
+    ``(tap, *delays.shape)``.
 
-    A delay between two steps, or one that learns, is shared by the steps around it (:class:`localplast.delay.Kernel`), so that
-    its gradient flows through the shares. They are None where delays are whole and nothing is spread.
+    A delay between two steps, or one that learns, is shared by the steps around it
+    (:class:`localplast.delay.Kernel`), so that its gradient flows through the shares. They are None where delays are
+    whole and nothing is spread.
     """
     whole = delays.detach().floor()
     if width == 0 and not delays.requires_grad and bool((delays == whole).all()):
@@ -150,7 +152,9 @@ class Level:
         self.shares = None if shares is None else shares[:, members]
         self.shortest, self.longest = int(self.steps.min()), int(self.steps.max())
         self.block = self.shortest + 1
-        everybody = len(self.columns) == width and bool((self.columns == torch.arange(width, device=columns.device)).all())
+        everybody = len(self.columns) == width and bool(
+            (self.columns == torch.arange(width, device=columns.device)).all()
+        )
         self.weight = self.feedback = None
         self.plain = shares is None and self.shortest == self.longest and everybody
         self.places, self.ways_back, self.ready = {}, {}, []
@@ -163,7 +167,9 @@ class Level:
         return self.places[tap, steps]
 
     def way_back(self, tap, steps, size):
-        """Which numbers of a block come from each position of ``recent``: ``(at most so many, position)``, the last + 1 if none."""
+        """Which numbers of a block come from each position of ``recent``: ``(at most so many, position)``, the last +
+        1 if none.
+        """
         if (tap, steps) not in self.ways_back:
             self.ways_back[tap, steps] = transpose(self.place(tap, steps), size)
         return self.ways_back[tap, steps]
@@ -193,7 +199,9 @@ class Level:
         return total
 
     def start(self, weight, feedback):
-        """Nothing has been read ahead; ``weight`` ``(channel, post)`` of the whole line, None to read the signals themselves."""
+        """Nothing has been read ahead; ``weight`` ``(channel, post)`` of the whole line, None to read the signals
+        themselves.
+        """
         self.weight = None if weight is None else weight[self.members]
         self.feedback = None if feedback is None else feedback[self.members]
         self.ready = []
@@ -212,7 +220,9 @@ class Level:
 
 
 def transpose(place, size):
-    """For every position below ``size``, where it occurs in ``place``: ``(times, size)``, ``len(place)`` for nowhere."""
+    """For every position below ``size``, where it occurs in ``place``: ``(times, size)``, ``len(place)`` for
+    nowhere.
+    """
     found, order = place.sort(stable=True)
     rank = torch.arange(len(found), device=place.device) - torch.searchsorted(found, found)
     result = place.new_full((int(rank.max()) + 1, size), len(place))
@@ -246,7 +256,9 @@ class Line:
         return Level(members, self.steps, self.columns, self.shares, self.width)
 
     def start(self, steps=math.inf, weight=None, feedback=None):
-        """Silence, before a trial of so many steps; with ``weight`` ``(channel, post)``, fixed, products are what arrives."""
+        """Silence, before a trial of so many steps; with ``weight`` ``(channel, post)``, fixed, products are what
+        arrives.
+        """
         self.ring, self.age, self.left = deque(maxlen=self.longest + 1), 0, steps
         for level in self.levels:
             level.start(weight, feedback)

@@ -12,7 +12,9 @@ LARGEST = {torch.float64: 2.0**511, torch.float32: 2.0**63}
 
 
 class Guard:
-    """Looks at the neurons of a :class:`~localplast.backends.torch.step.Twin` after every step; nothing is read until the end."""
+    """Looks at the neurons of a :class:`~localplast.backends.torch.step.Twin` after every step; nothing is read until
+    the end.
+    """
 
     def __init__(self, twin):
         self.neurons, self.seen = twin.neurons, []

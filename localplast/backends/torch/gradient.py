@@ -43,7 +43,9 @@ def denormals_flushed():
 
 
 def prepare(net, trials, loss, *, rng, dtype, device="cpu"):
-    """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight ``(time,)``."""
+    """Trials as tensors, time first: inputs (spikes stay bool), target ``(time or 1, trial, readout)``, weight
+    ``(time,)``.
+    """
     check_trials(net, trials, loss)
     rasters = trials.rasters(rng, float(net.dt))
     inputs = {k: torch.as_tensor(v, device=device).transpose(0, 1) for k, v in rasters.items()}
@@ -126,8 +128,10 @@ def check_surrogates(net, rule):
         model = net.nodes[p.post].model
         if model.spiking and lower(model).psi is None and "spike" not in rule.cut:
             raise UnsupportedError(
-                f"population {p.post!r}: {model.name} spikes but has no surrogate, so projection {p.name!r} cannot learn; "
-                "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection plastic=False"
+                f"population {p.post!r}: {model.name} spikes but has no surrogate, so projection {p.name!r} cannot "
+                "learn; "
+                "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection "
+                "plastic=False"
             )
 
 
@@ -140,10 +144,15 @@ def backward_matrices(net, signal, readouts, seed):
     """Matrices ``(pre, post)`` that stand in for weights in the backward pass, by projection."""
     if signal.feedback == "symmetric":
         return {}
-    check_dense(net, f"{signal.feedback!r} feedback" if isinstance(signal.feedback, str) else "feedback by matrices", "use dendritic()")
+    check_dense(
+        net,
+        f"{signal.feedback!r} feedback" if isinstance(signal.feedback, str) else "feedback by matrices",
+        "use dendritic()",
+    )
     if signal.feedback in ("sign", "learned"):
         raise UnsupportedError(
-            f"automatic differentiation goes through fixed matrices, not {signal.feedback!r} feedback; use a layered local rule such as "
+            f"automatic differentiation goes through fixed matrices, not {signal.feedback!r} feedback; use a layered "
+            "local rule such as "
             "ottt(), or give matrices"
         )
     edges = projection_edges(net)
@@ -152,7 +161,9 @@ def backward_matrices(net, signal, readouts, seed):
     if isinstance(signal.feedback, dict):
         known = {name for p in paths for name in (p.name, p.pre)}
         if unknown := set(signal.feedback) - known:
-            raise NetworkError(f"feedback names {sorted(unknown)}; errors come back along {', '.join(p.name for p in paths)}")
+            raise NetworkError(
+                f"feedback names {sorted(unknown)}; errors come back along {', '.join(p.name for p in paths)}"
+            )
         paths = [p for p in paths if {p.name, p.pre} & set(signal.feedback)]
     return {p.name: signal.matrix(net, p.pre, p.post, p, seed) for p in paths}
 
@@ -211,7 +222,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         numbers, state per neuron only), ``'forward'`` carries the derivative of the whole state forward, with the same
         edges cut. Default: that of the rule, else adjoint where it exists.
     trainable : sequence of str
-        More than the plastic weights and what the network marks as trainable, such as ``'rec.tau_mem'`` (delays in steps).
+        More than the plastic weights and what the network marks as trainable, such as ``'rec.tau_mem'`` (delays in
+        steps).
 
     Returns
     -------
@@ -230,13 +242,21 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
         check_branching(loss, rule, form)
         if form in ("adjoint", "forward"):
             if adjoint is None:
-                raise UnsupportedError(f"no cut of the credit graph equals {rule.name} on this network; use form='traces'")
+                raise UnsupportedError(
+                    f"no cut of the credit graph equals {rule.name} on this network; use form='traces'"
+                )
             tensors = leaves(net, values, dtype=dtype, device=device, trainable=names)
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
             many = loss.branching is not None
-            forward = run_fused if worth_fusing(net, trials, names, feedback, device) else partial(run_forward, seed=[seed, 3])
-            outputs, counts, sums = forward(net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many)
+            forward = (
+                run_fused
+                if worth_fusing(net, trials, names, feedback, device)
+                else partial(run_forward, seed=[seed, 3])
+            )
+            outputs, counts, sums = forward(
+                net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many
+            )
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}
@@ -246,7 +266,9 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
         else:
             tensors = leaves(net, values, dtype=dtype, device=device)
-            learner = OnlineLearner(net, plan(net, rule, loss, seed=seed, trainable=trainable, values=values), tensors, values.masks)
+            learner = OnlineLearner(
+                net, plan(net, rule, loss, seed=seed, trainable=trainable, values=values), tensors, values.masks
+            )
             outputs, counts = learner.run(inputs, target, weight, seed=[seed, 3])
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
             grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)

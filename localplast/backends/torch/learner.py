@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class SingleThread:
     """One Torch thread while anybody is inside: the products of a time step are too small to share.
 
-    Batches are split between threads instead. The setting is global to the process, so that runs side by side must count:
-    the first one in changes it, the last one out restores it.
+    Batches are split between threads instead. The setting is global to the process, so that runs side by side must
+    count: the first one in changes it, the last one out restores it.
     """
 
     def __init__(self):
@@ -106,10 +106,15 @@ def elsewhere(device):
 def check_filters(net, rule, optimiser):
     """Raise where traces are smoothed with a memory that would itself change."""
     for name in net.trainable:
-        smoothed = name.split(".")[0] in net.readouts and rule.filter == AsReadout() and len(net.populations) > len(net.readouts)
+        smoothed = (
+            name.split(".")[0] in net.readouts
+            and rule.filter == AsReadout()
+            and len(net.populations) > len(net.readouts)
+        )
         if smoothed and not optimiser.frozen(name):
             raise UnsupportedError(
-                f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), or a rule that "
+                f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), "
+                "or a rule that "
                 "automatic differentiation can compute, such as eprop()"
             )
 
@@ -141,7 +146,9 @@ class TorchLearner:
 
     backend = "torch"
 
-    def __init__(self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1, device="cpu"):
+    def __init__(
+        self, net, values, rule, loss, optimiser, *, batch=1, seed=0, dtype=torch.float64, threads=1, device="cpu"
+    ):
         self.net, self.rule, self.loss, self.optimiser = net, rule, loss, optimiser
         self.batch, self.seed, self.dtype, self.threads, self.device = batch, seed, dtype, threads, device
         self.restart(values, seed)
@@ -189,7 +196,14 @@ class TorchLearner:
         self.feedback = {k: self.tensor(b) * self.mask(k) for k, b in starts.items()}
         sums = self.loss.branching is not None
         self.forward = Forward(
-            net, self.tensors, values.masks, cut=cut, feedback=feedback, sums=sums, threads=self.threads, device=self.device
+            net,
+            self.tensors,
+            values.masks,
+            cut=cut,
+            feedback=feedback,
+            sums=sums,
+            threads=self.threads,
+            device=self.device,
         )
 
     def tensor(self, array):
@@ -215,7 +229,9 @@ class TorchLearner:
     def widths(self):
         """Of the kernels of delays at this update, by projection: what does not learn is not spread."""
         learn = moving(self.net, self.optimiser)
-        return {n: width if f"{n}.delay" in learn else 0.0 for n, width in kernel_widths(self.net, self.updates).items()}
+        return {
+            n: width if f"{n}.delay" in learn else 0.0 for n, width in kernel_widths(self.net, self.updates).items()
+        }
 
     def prepare(self, trials):
         rng = np.random.default_rng([self.seed, 3, self.updates])
@@ -300,7 +316,9 @@ class TorchLearner:
         online.learned = self.feedback
         interval = self.rule.interval(self.net.dt)
         if not interval:
-            return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(self.tensors)
+            return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(
+                self.tensors
+            )
 
         def now_and_then(learner, t):
             if (t + 1) % interval and t + 1 < len(weight):
@@ -331,13 +349,16 @@ class TorchLearner:
         if self.rule.update == "trial":
             self.online.refresh(self.tensors)
             return self.online.gradients(self.weights, inputs, noise)
-        *found, numbers, self.state = self.online.learn(self.weights | self.others, self.state, inputs, self.updates, noise)
+        *found, numbers, self.state = self.online.learn(
+            self.weights | self.others, self.state, inputs, self.updates, noise
+        )
         self.adopt({n: numbers[n] for n in self.weights}, {n: numbers[n] for n in self.others})
         self.updates += self.rule.updates(len(found[0]), self.net.dt)
         return *found, {}
 
     def evaluate(self, trials, part=0):
-        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole steps.
+        """Loss, accuracy and spikes per neuron on trials, learning nothing; delays that learn are rounded to whole
+        steps.
 
         Each ``part`` of a test has dice of its own, the same in every test.
         """

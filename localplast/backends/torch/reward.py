@@ -20,8 +20,8 @@ def rewarded(net, loss, outputs, target, weight, dice):
     """``(errors, reward)`` of trials.
 
     The eligibility of a step is multiplied with all temporal difference errors to come, each discounted:
-    ``G(t) = sum_{s >= t} discount**(s - t) delta(s)`` (Bellec et al. 2020, Nat Commun 11:3625, eq. 5, seen forwards), so
-    the errors are ``G weight (pi - chosen)`` of the policy and ``-G cost`` of the value.
+    ``G(t) = sum_{s >= t} discount**(s - t) delta(s)`` (Bellec et al. 2020, Nat Commun 11:3625, eq. 5, seen forwards),
+    so the errors are ``G weight (pi - chosen)`` of the policy and ``-G cost`` of the value.
 
     Parameters
     ----------

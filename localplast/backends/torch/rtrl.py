@@ -1,12 +1,12 @@
 """Real-time recurrent learning: the exact gradient, carried forward with the network instead of backward through time.
 
-With ``s' = F(s, p)`` one step of the whole network (every state of every population, and every spike in flight) and ``p``
-its parameters, the influence ``P = ds/dp`` obeys
+With ``s' = F(s, p)`` one step of the whole network (every state of every population, and every spike in flight) and
+``p`` its parameters, the influence ``P = ds/dp`` obeys
 
 .. math::  P' = F_s P + F_p,\\quad dE/dp = \\sum_t dE/dy(t)\\, (y_s P + y_p)
 
-Williams & Zipser 1989, Neural Comput 1:270. F is the Torch twin, so that any neuron, delay or cut edge has its influence;
-``F_s`` and ``F_p`` are derivatives of a single step. No graph is kept from one step to the next.
+Williams & Zipser 1989, Neural Comput 1:270. F is the Torch twin, so that any neuron, delay or cut edge has its
+influence; ``F_s`` and ``F_p`` are derivatives of a single step. No graph is kept from one step to the next.
 """
 
 import torch
@@ -40,9 +40,13 @@ class Influence:
 
     def __init__(self, net, tensors, masks, loss, *, cut=(), feedback=None):
         if isinstance(loss, Reward):
-            raise UnsupportedError("the derivatives of the whole network, carried forward, do not meet late reward; use eprop() or bptt()")
+            raise UnsupportedError(
+                "the derivatives of the whole network, carried forward, do not meet late reward; use eprop() or bptt()"
+            )
         if changing := [name for name, p in net.projections.items() if p.short_term is not None]:
-            raise UnsupportedError(f"projection {changing[0]!r} has short-term plasticity, which is not carried forward; use bptt()")
+            raise UnsupportedError(
+                f"projection {changing[0]!r} has short-term plasticity, which is not carried forward; use bptt()"
+            )
         check_dense(net, "the derivative of the whole network, carried forward,", "use bptt()")
         self.net, self.loss, self.readouts = net, loss, the_readouts(net)
         self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
@@ -107,7 +111,8 @@ class Influence:
         needed = trials * size * parameters * self.twin.like.element_size()
         if needed > LIMIT:
             raise UnsupportedError(
-                f"rtrl carries the derivative of {size} states with respect to {parameters} parameters for {trials} trials: "
+                f"rtrl carries the derivative of {size} states with respect to {parameters} parameters for {trials} "
+                "trials: "
                 f"{needed:,} bytes, more than {LIMIT:,}; it is a reference for small networks, use bptt() here"
             )
 
@@ -124,7 +129,9 @@ class Influence:
         values = torch.cat([*after, *watched.values()], 1)
         total = torch.einsum("bnm,bmp->bnp", self.jacobian(values, before), self.influence)
         total = total + self.derivative(values, self.parameters.values())
-        self.influence, *derivatives = total.split([sum(p.shape[1] for p in after), *(w.shape[1] for w in watched.values())], 1)
+        self.influence, *derivatives = total.split(
+            [sum(p.shape[1] for p in after), *(w.shape[1] for w in watched.values())], 1
+        )
         seen = {name: (neurons[name].z.detach(), None) for name in self.spiking}
         seen.update({name: (w.detach(), d) for (name, w), d in zip(watched.items(), derivatives, strict=True)})
         self.resume([part.detach() for part in after])

@@ -1,4 +1,6 @@
-"""Short-term plasticity in Torch, differentiable: spikes through what they use up, weights through what they deliver."""
+"""Short-term plasticity in Torch, differentiable: spikes through what they use up, weights through what they
+deliver.
+"""
 
 import torch
 

@@ -80,8 +80,8 @@ def noise_dice(seed, device="cpu"):
 class Link:
     """One projection: turns the presynaptic signal of this step into what arrives at the target in this step.
 
-    Where weights are ``fixed``, products are made for as many steps at once as delays allow; signals with dendritic delays
-    are multiplied as they leave. ``width`` is that of the kernel of a delay that learns, in steps.
+    Where weights are ``fixed``, products are made for as many steps at once as delays allow; signals with dendritic
+    delays are multiplied as they leave. ``width`` is that of the kernel of a delay that learns, in steps.
     """
 
     def __init__(self, projection, tensors, cut, edges, feedback, mask, *, dt, fixed=True, width=0.0):
@@ -155,7 +155,8 @@ class Neurons:
         self.clamped = population.model.clamped
         if drawn := self.step.draws(*(expanded(self.model, text) for text in sends)):
             raise UnsupportedError(
-                f"population {name!r}: {self.model.name} draws {'() and '.join(drawn)}(), and the torch backend draws normal numbers in "
+                f"population {name!r}: {self.model.name} draws {'() and '.join(drawn)}(), and the torch backend draws "
+                "normal numbers in "
                 "equations and update only (xi, randn()); use backend='brian2'"
             )
         constants = {k: tensors[f"{name}.{k}"] for k in population.values}
@@ -201,7 +202,12 @@ class Neurons:
             values["not_refractory"] = (self.since >= self.silent).to(self.since.dtype)
             self.ready = values["not_refractory"]
         like = next(iter(state.values()))
-        values.update({n: torch.randn(like.shape, generator=self.dice, dtype=like.dtype, device=like.device) for n in self.step.noise})
+        values.update(
+            {
+                n: torch.randn(like.shape, generator=self.dice, dtype=like.dtype, device=like.device)
+                for n in self.step.noise
+            }
+        )
         new = self.update_tape(values)
         if self.model.spiking and torch.is_grad_enabled():
             new = self.without_overflow(new, values)
@@ -317,13 +323,23 @@ class Twin:
             name: ConvolutionLink(p, form, tensors[f"{name}.weight"] * masks[name], bool(edges[name] & cut))
             if (form := form_of(net.projections, p))
             else Link(
-                p, tensors, cut, edges[name], feedback.get(name), masks[name], dt=float(net.dt), fixed=hoist, width=widths[name]
+                p,
+                tensors,
+                cut,
+                edges[name],
+                feedback.get(name),
+                masks[name],
+                dt=float(net.dt),
+                fixed=hoist,
+                width=widths[name],
             )
             for name, p in net.projections.items()
         }
 
     def start(self, inputs, seed=0):
-        """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``; ``seed`` (one or several) is that of noise."""
+        """Begin trials with ``inputs``, a dict of tensors ``(time, trial, channel)``; ``seed`` (one or several) is
+        that of noise.
+        """
         dice = None
         if any(n.step.noise for n in self.neurons.values()):
             dice = noise_dice(seed, self.like.device)

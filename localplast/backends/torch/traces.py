@@ -57,7 +57,11 @@ class Synapses:
         steps = tensors[f"{projection.name}.delay"].detach()
         shape = net.size(projection.pre), net.size(projection.post)
         self.whole = eligibility.arrives == "synapse"
-        along = steps.unsqueeze(1) if self.whole and getattr(projection.delay, "kind", None) == "axonal" and steps.ndim else steps
+        along = (
+            steps.unsqueeze(1)
+            if self.whole and getattr(projection.delay, "kind", None) == "axonal" and steps.ndim
+            else steps
+        )
         steps = along.expand(shape).flatten() if self.whole else steps.expand(shape[:1])
         columns = torch.arange(shape[0], device=steps.device).repeat_interleave(shape[1] if self.whole else 1)
         kernel = kernel_kind(projection.delay), width
@@ -117,7 +121,9 @@ class Synapses:
 
 
 class Outer(Synapses):
-    """Synapses that remember nothing: all trials' gradients in one product of what arrives and what the neurons get wrong."""
+    """Synapses that remember nothing: all trials' gradients in one product of what arrives and what the neurons get
+    wrong.
+    """
 
     @staticmethod
     def suits(plan):
@@ -151,7 +157,8 @@ def kind_of(net, name, plan):
     if form_of(net.projections, net.projections[name]):
         post = net.projections[name].post
         raise UnsupportedError(
-            f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {post!r}, and "
+            f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {post!r}, "
+            "and "
             f"here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense weights"
         )
     return Synapses
@@ -188,7 +195,8 @@ class OnlineLearner:
         self.masks = {name: torch.as_tensor(masks[name]).to(self.twin.like) for name in plan.synapses}
         self.neurons = {name: NeuronTraces(net, name, p, tensors) for name, p in plan.neurons.items()}
         self.synapses = {
-            name: kind_of(net, name, s)(net, net.projections[name], s, tensors, widths[name]) for name, s in plan.synapses.items()
+            name: kind_of(net, name, s)(net, net.projections[name], s, tensors, widths[name])
+            for name, s in plan.synapses.items()
         }
         self.others = {n: tensors[n] for n in net.trainable}
         self.fixed = {k: torch.as_tensor(b).to(self.twin.like) for k, b in plan.fixed.items()}
@@ -324,7 +332,8 @@ class OnlineLearner:
         if not of_trials(self.plan.loss):
             return
         factors = {
-            name: regulariser.strength / duration * (count / duration - regulariser.target) for name, count in self.counts.items()
+            name: regulariser.strength / duration * (count / duration - regulariser.target)
+            for name, count in self.counts.items()
         }
         for s in self.synapses.values():
             if s.plan.regularised:
@@ -349,7 +358,9 @@ class OnlineLearner:
         for name, s in self.synapses.items():
             if "gradient_delay" in s.stored:
                 each = s.stored["gradient_delay"].mean(0) * self.masks[name]
-                found[f"{name}.delay"] = summed_over_shared(each, s.p.delay and s.p.delay.kind, tensors[f"{name}.delay"].ndim)
+                found[f"{name}.delay"] = summed_over_shared(
+                    each, s.p.delay and s.p.delay.kind, tensors[f"{name}.delay"].ndim
+                )
         return found
 
     def follow(self, weights, others):
