@@ -55,7 +55,7 @@ def distinct(quick, count):
     found = rounds(__file__, jobs, count)
     by_case = {case: [f for job, f in zip(jobs, found, strict=True) if job["case"] == case] for case in CASES}
     rows = [[c, *(f.get("error") or span(f["cpu"], 1e6 / steps) for f in each)] for c, each in by_case.items()]
-    title = f"CPU µs per time step, forward and backward, batch 64, 1 thread, {steps} steps: number of distinct axonal delays"
+    title = f"CPU µs per time step, forward and backward, batch 64, 1 thread, {steps} steps: distinct axonal delays"
     return table(title, ["", *map(str, numbers)], rows)
 
 

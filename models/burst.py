@@ -121,7 +121,8 @@ def naud_sprekeler(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
         name="naud_sprekeler",
         equations=f"""
             dv_s/dt = (E_L - v_s + g_exc*(E_e - v_s) + g_inh*(E_i - v_s))/tau_s + (g_s*f_d + w_s + I_s)/C_s : volt
-            dv_d/dt = (E_L - v_d + g_exc_d*(E_e - v_d) + g_inh_d*(E_i - v_d))/tau_d + (g_d*f_d + w_d + c_bap*bap + I_d)/C_d : volt
+            dv_d/dt = (E_L - v_d + g_exc_d*(E_e - v_d) + g_inh_d*(E_i - v_d))/tau_d \
+                     + (g_d*f_d + w_d + c_bap*bap + I_d)/C_d : volt
             dw_s/dt = -w_s/tau_ws : amp
             dw_d/dt = (a*(v_d - E_L) - w_d)/tau_wd : amp
             dtheta/dt = -theta/tau_th : volt

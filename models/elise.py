@@ -45,7 +45,8 @@ def elise(
         name="elise",
         equations="""
             dv/dt = (g_l*(E_l - v) + I_den)/C : volt
-            du/dt = (g_l*(E_l - u) + g_den*(v - u) + g_exc*(E_exc - u) + g_inh*(E_inh - u) + g_nudge*(u_target - u))/C : volt
+            du/dt = (g_l*(E_l - u) + g_den*(v - u) + g_exc*(E_exc - u) + g_inh*(E_inh - u) \
+                     + g_nudge*(u_target - u))/C : volt
             v_star = (g_l*E_l + g_den*v)/(g_l + g_den) : volt
             rate = 1/(1 + exp(slope*(u_half - u))) : 1
             predicted_rate = 1/(1 + exp(slope*(u_half - v_star))) : 1

@@ -197,7 +197,7 @@ def paper():
 
 protocol = Phenomenon(
     name="burst-sign",
-    summary="More bursts than expected potentiate, fewer depress: steps of dendritic current, and what weights make of them.",
+    summary="More bursts than expected potentiate, fewer depress: steps of dendritic current, and what weights do.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 2E",
     presets={"quick": quick, "paper": paper},
     scanned=scanned,

@@ -173,7 +173,7 @@ def paper():
 
 protocol = Protocol(
     name="burst-xor",
-    summary="XOR: spiking populations that send events up and bursts, which say what was wrong, back down to dendrites.",
+    summary="XOR: spiking populations send events up, and bursts, which say what was wrong, down to dendrites.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 4",
     presets={"quick": quick, "paper": paper},
     published={"fig. 4": "XOR learned by 5 populations of 500 neurons in 2000 examples of 8 s"},

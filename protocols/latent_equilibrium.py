@@ -217,7 +217,7 @@ def preset(sizes, *, steps, images, shown, train, rate, factors, decay, batch, u
 
 protocol = Protocol(
     name="latent-equilibrium",
-    summary="MNIST as a stream of images that change faster than the membranes: prospective neurons answer and learn at once.",
+    summary="MNIST as a stream of images faster than the membranes: prospective neurons answer and learn at once.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
     published={

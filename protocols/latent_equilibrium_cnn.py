@@ -156,7 +156,7 @@ def preset(made, shown, *, rate, offline, **course):
 
 protocol = Protocol(
     name="latent-equilibrium-cnn",
-    summary="MNIST in a convolutional network in latent equilibrium: kernels learn online, errors come back through them.",
+    summary="MNIST in a convolutional latent equilibrium: kernels learn online, errors come back through them.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; LeCun et al. 1998, Proc IEEE 86:2278",
     presets={"quick": quick, "paper": paper},
     published={

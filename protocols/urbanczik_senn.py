@@ -219,7 +219,7 @@ def preset(*, dt, rate):
 
 protocol = Protocol(
     name="urbanczik-senn",
-    summary="A dendrite learns to predict its soma: a frozen spike pattern, and a teacher that nudges with conductances.",
+    summary="A dendrite learns to predict its soma: a frozen spike pattern, a teacher that nudges by conductances.",
     reference="Urbanczik & Senn 2014, Neuron 81:521, fig. 1B",
     presets={"quick": quick, "paper": paper},
     published={

@@ -320,7 +320,10 @@ def reasons(plan, net):
             yield f"the kernel of {name} learns from a sum over all places that share it, {places} (weight sharing)"
     for name, same in net.tied.items():
         if net.projections[same.projection].plastic:
-            yield f"what {name} carries back goes through the weights of {same.projection}, read backwards (weight transport)"
+            yield (
+                f"what {name} carries back goes through the weights of {same.projection}, read backwards "
+                "(weight transport)"
+            )
     for name, signal in plan.signals.items():
         for term in signal.terms:
             if term.form in TRANSPORT and net.projections[term.path].plastic:
@@ -334,9 +337,15 @@ def notes(plan, net):
     for name, signal in plan.signals.items():
         for term in signal.terms:
             if term.form in TRANSPORT and not net.projections[term.path].plastic:
-                yield f"the signal of {name} is carried by the weights of {term.path}, which never learn: a fixed copy serves"
+                yield (
+                    f"the signal of {name} is carried by the weights of {term.path}, which never learn: a fixed copy "
+                    "serves"
+                )
             if term.form == "learned":
-                yield f"the feedback to {name} learns by the same product of its two neurons as the weights of {term.path} do"
+                yield (
+                    f"the feedback to {name} learns by the same product of its two neurons as the weights of "
+                    f"{term.path} do"
+                )
             if term.form == "fixed" and term.variable == "lure":
                 yield f"{name} hears the targets of {term.source}, not its error"
     if plan.loss.regulariser:

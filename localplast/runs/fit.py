@@ -324,7 +324,8 @@ class Fit:
         elif not math.isfinite(metrics["loss"]):
             problem = f"the loss of {self.rule.name} is {metrics['loss']} at update {update}"
         elif metrics["rate"] * float(self.net.dt) > RUNAWAY:
-            problem = f"runaway activity at update {update} of {self.rule.name}: {metrics['rate']:.0f} spikes per second and neuron"
+            rate = f"{metrics['rate']:.0f} spikes per second and neuron"
+            problem = f"runaway activity at update {update} of {self.rule.name}: {rate}"
         if problem:
             self.check_began(began, trials, recorder, broken or not math.isfinite(metrics["loss"]))
             raise self.runaway(problem, recorder)
