@@ -55,7 +55,7 @@ def two_compartment(
     Other arguments
     ---------------
     gate : mapping, optional
-        Of the NMDA channel, such as ``localplast.channels.JAHR_STEVENS``.
+        Of the NMDA channel, such as ``localplast.neuron.channels.JAHR_STEVENS``.
     channels : mapping of str to sequence of Channel, optional
         More channels, by compartment.
 

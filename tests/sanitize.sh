@@ -12,4 +12,4 @@ export LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-f
 export OMP_NUM_THREADS=1
 # -s: what pytest captures would end with the process, and the report with it
 
-exec "${PYTHON:-python}" -m pytest -n 0 -q -s -p no:cacheprovider tests/test_kernel_shapes.py tests/test_exact_loops.py "$@"
+exec "${PYTHON:-python}" -m pytest -n 0 -q -s -p no:cacheprovider tests/backends/c/test_shapes.py tests/neuron/test_exact_loops.py "$@"

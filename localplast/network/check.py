@@ -17,7 +17,7 @@ from localplast.memory import check_memory
 from localplast.names import check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
-from localplast.network.delays import Delay, Kernel, warn_merged
+from localplast.network.delays import check_delay, delay_shapes
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
@@ -28,10 +28,7 @@ from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.namespace import namespace
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "synapses", "weight_dimension"]
-
-#: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
-MAX_DELAY_STEPS = 100_000
+__all__ = ["check_network", "synapses", "weight_dimension"]
 
 
 def check_network(net, projections):
@@ -72,8 +69,7 @@ def check_same(net, p, projections):
     if shapes[0] != (shapes[1][::-1] if p.weight.transposed else shapes[1]):
         raise NetworkError(
             f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is "
-            f"{shapes[1]}; "
-            "use transposed=True, or not"
+            f"{shapes[1]}; use transposed=True, or not"
         )
     if p.weight.always:
         check_tied(net, p, other)
@@ -89,8 +85,7 @@ def check_tied(net, p, other):
     if own:
         raise NetworkError(
             f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give "
-            "plastic=False and "
-            "no mask or bounds, or let it begin with same_as(..., transposed=True)"
+            "plastic=False and no mask or bounds, or let it begin with same_as(..., transposed=True)"
         )
     if "event" in (p.transmission, other.transmission):
         raise NetworkError(
@@ -258,8 +253,7 @@ def check_output(label, p, pre):
     if p.transmission == "graded" and isinstance(pre, Population) and sent_text(p, pre.model) is None:
         raise NetworkError(
             f"{label}: {pre.model.name} has no graded output; give the model output='...', or say which of its "
-            "variables travels: "
-            "Projection(..., output='...')"
+            "variables travels: Projection(..., output='...')"
         )
     if p.output is not None:
         check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
@@ -282,8 +276,7 @@ def check_target(net, label, p):
     if p.transmission == "graded" and p.target in written:
         raise NetworkError(
             f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} "
-            "itself; "
-            "let it receive by another variable"
+            "itself; let it receive by another variable"
         )
     check_weight(net, label, p)
 
@@ -349,108 +342,3 @@ def synapses(p, shape):
     """Where a projection may have synapses: a bool array of ``shape``."""
     mask = np.asarray(p.mask, bool) if np.ndim(p.mask) else np.ones(shape, bool)
     return mask & ~np.eye(shape[0], dtype=bool) if p.pre == p.post and not p.autapses else mask
-
-
-def check_delay(label, delay, shapes, dt):
-    """A delay has a kind, and the times that go with it."""
-    if not isinstance(delay, Delay):
-        raise NetworkError(
-            f"{label}: the delay {delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)"
-        )
-    if delay.kind not in shapes:
-        raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {delay.kind!r}")
-    check = check_drawn_delay if isinstance(delay.value, Random) else check_given_delay
-    check(label, delay, shapes[delay.kind], dt)
-    check_learned_delay(label, delay)
-    check_kernel(label, delay)
-
-
-def check_given_delay(label, delay, shape, dt):
-    """Delays that are given are times of the right shape, not below zero."""
-    if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
-        raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
-    if np.shape(delay.value) not in ((), shape):
-        raise NetworkError(
-            f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}"
-        )
-    steps = np.asarray(delay.value, float) / float(dt)
-    if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
-        raise NetworkError(
-            f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {dt}, "
-            f"these range from {steps.min():g} to {steps.max():g} steps"
-        )
-    warn_merged(label, delay, dt)
-
-
-def delay_shapes(n_pre, n_post):
-    """Shapes of delays that differ, by kind."""
-    return {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
-
-
-def check_drawn_delay(label, delay, shape, dt):
-    """Delays to be drawn are times around a time."""
-    drawn = delay.value
-    if (
-        any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread))
-        or drawn.fan_in
-        or drawn.radius is not None
-    ):
-        raise NetworkError(
-            f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not "
-            f"{drawn!r}"
-        )
-
-
-def check_learned_delay(label, delay):
-    """Bounds of a delay that learns: two times, not below zero, with the delay itself between them."""
-    if isinstance(delay.trainable, (bool, np.bool_)):
-        return
-    bounds = delay.trainable
-    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-        raise NetworkError(
-            f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}"
-        )
-    for bound in bounds:
-        if bound is not None and (
-            not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0
-        ):
-            raise NetworkError(
-                f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms"
-            )
-    low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
-    if low > high:
-        raise NetworkError(f"{label}: no delay lies within the bounds {bounds!r}; the shortest comes first")
-    if isinstance(delay.value, Random):
-        return  # what is drawn is put within the bounds
-    value = np.asarray(delay.value, float)
-    if np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
-        raise NetworkError(
-            f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}"
-        )
-
-
-def check_kernel(label, delay):
-    """The kernel of a delay: only of one that learns, with widths that are times."""
-    kernel = delay.kernel
-    if kernel is None:
-        return
-    if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
-        raise NetworkError(
-            f"{label}: {kernel!r} is no kernel of a delay; write lp.delay.triangle(...) or gaussian(...)"
-        )
-    if not delay.trainable:
-        raise NetworkError(
-            f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True"
-        )
-    for what, width in (("width", kernel.width), ("final width", kernel.final)):
-        if width is not None and (
-            not is_real(width)
-            or np.ndim(width)
-            or get_dimensions(width) != second.dim
-            or not 0 <= float(width) < np.inf
-        ):
-            raise NetworkError(
-                f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms"
-            )
-    if not is_real(kernel.halving) or not float(kernel.halving) > 0:
-        raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

@@ -11,9 +11,9 @@ from localplast.arguments import check_seed
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import Data, encode, read_json, write_json
 from localplast.network.bounds import as_arrays, as_limits, dale
-from localplast.network.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
+from localplast.network.check import check_network, synapses, weight_dimension
 from localplast.network.convolution import Convolution, convolution, form_of, pooling, weight_shape
-from localplast.network.delays import Delay, Kernel, axonal, dendritic, synaptic
+from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, axonal, delay_shapes, dendritic, synaptic
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
 from localplast.network.values import Values
@@ -246,8 +246,7 @@ class Network(Data):
         if not record.attrs.get("drawn", True):
             raise NetworkError(
                 "the record began from values whose delays or parameters are not those of its seed, "
-                f"{record.attrs['seed']}; use "
-                "values.replace_weights(...) on those values"
+                f"{record.attrs['seed']}; use values.replace_weights(...) on those values"
             )
         check_seed(record.attrs.get("seed"))
         values, weights = self.draw(record.attrs["seed"]), {}
@@ -281,8 +280,7 @@ class Network(Data):
                     have = f"have shape {tuple(np.shape(found[name]))}" if name in found else "are missing"
                     raise NetworkError(
                         f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were "
-                        "drawn for "
-                        "another network; use net.draw(seed)"
+                        "drawn for another network; use net.draw(seed)"
                     )
         for name, population in self.populations.items():
             for key in population.values:

@@ -38,7 +38,7 @@ class Compartment:
     C, g_leak, E_leak : Quantity
         Capacitance (farad), leak (siemens) and resting potential (volt): all three, or ``equations``.
     channels : sequence of Channel
-        :mod:`localplast.channels`.
+        :mod:`localplast.neuron.channels`.
     clamped : bool
         Whether the membrane is held while the neuron is refractory.
     equations : str

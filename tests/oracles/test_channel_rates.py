@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from brian2 import ms, mV, nS, pF
-from localplast.channels import Channel, ampa
 
 import localplast as lp
 from localplast import Compartment, cell
 from localplast.models import leaky_readout
+from localplast.neuron.channels import Channel, ampa
 from localplast.rules import bptt, eprop
 from localplast.task.loss import mse
 

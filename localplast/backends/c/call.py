@@ -17,8 +17,7 @@ from localplast.backends.c.compile import build
 from localplast.backends.c.forward import arguments, source
 from localplast.backends.c.layout import make_plan, silent_steps, why_not
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.check import MAX_DELAY_STEPS
-from localplast.network.delays import summed_over_shared
+from localplast.network.delays import MAX_DELAY_STEPS, summed_over_shared
 from localplast.neuron.step import check_integration, lower
 from localplast.program.finite import Unexplained
 
@@ -150,8 +149,8 @@ def check_numbers(net, tensors):
         if not bool(((steps >= 0) & (steps <= MAX_DELAY_STEPS)).all()):
             raise NetworkError(
                 f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must "
-                "lie between "
-                f"0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
+                f"lie between 0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, "
+                "100*ms))"
             )
 
 

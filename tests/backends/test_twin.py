@@ -1,0 +1,647 @@
+"""One network, two backends, the same trajectories: for every model, for random networks, and for Brian2 itself."""
+
+import shutil
+import warnings
+from dataclasses import replace
+
+import brian2 as b2
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from brian2 import ms, volt
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity
+
+import localplast.models
+from localplast.backends.brian2.learner import block_for
+from localplast.backends.brian2.session import codegen, session
+from localplast.backends.c.layout import why_not
+from localplast.errors import UnsupportedError
+from localplast.learning.eligibility import derive
+from localplast.models import cuba_lif, leaky_readout, lif
+from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.neuron import NeuronModel
+from localplast.neuron.step import jacobian, lower
+from localplast.task import Trials
+
+STEPS, LONGEST = 500, 20  # of a run, and of a delay
+
+
+def follower():
+    """A LIF neuron driven by a graded variable: what graded projections need to land on."""
+    return NeuronModel(
+        name="follower", equations="dv/dt = (-v + I)/tau_mem : 1 (unless refractory)\n I : 1", threshold="v > v_th",
+        reset="v -= v_th", refractory="tau_ref", output="v**2", receives="I",
+        parameters={"tau_mem": 10 * ms, "v_th": 0.3, "tau_ref": 3 * ms},
+    )  # fmt: skip
+
+
+def spikes(rng, trials, steps, channels, probability=0.1):
+    return rng.random((trials, steps, channels)) < probability
+
+
+# ---------------------------------------------------------------------------------------------- every model
+
+
+def surrounded(model, scale, rng):
+    """``model`` in a network with recurrence, the three kinds of delay, and event and graded projections.
+
+    ``scale`` is the size of the weights onto ``model``, in the SI unit of the variable that it receives by.
+    """
+    unit = Quantity(scale, dim=model.dimensions[model.receives])
+    graded = model.receives in lower(model).inputs
+
+    def steps(*shape):
+        return rng.integers(0, LONGEST + 1, shape) * ms
+
+    def onto(pre, size, kind, shape, name=None):
+        """A projection onto ``model``: mostly excitatory, so that it spikes for some ``scale``."""
+        weight = (0.4 + rng.standard_normal((size, 6))) * unit
+        return Projection(pre, "it", weight=weight, delay=None if graded else Delay(kind, steps(*shape)), name=name)
+
+    quick = {"tau_ref": 3 * ms} if "tau_ref" in model.parameters else {}
+    quick |= {key: 2 * ms for key in model.at_least_dt if model.parameters[key] < 1 * ms}
+    projections = [
+        onto("drive" if graded else "cues", 10, "dendritic", (6,)),
+        Projection("cues", "out", delay=synaptic(steps(10, 3))),
+        Projection("out", "follower", weight=normal(2.0), delay=synaptic(steps(3, 5))),
+        Projection("drive", "follower", weight=normal(1.0, mean=0.1)),
+        Projection("follower", "out", delay=axonal(steps(5))),
+    ]
+    for name in lower(model).inputs:
+        if name != model.receives:  # faint, for some are conductances, which must not turn negative
+            # dice: the scale is that of another quantity
+            bare = model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]
+            weight = Quantity(
+                (0.3 if bare else 0.01 * scale) * rng.standard_normal((10, 6)), dim=model.dimensions[name]
+            )
+            projections.append(Projection("drive", "it", weight=weight, target=name, name=f"drive_{name}"))
+    for name in waiting(model):
+        weight = Quantity(0.1 * scale * np.abs(rng.standard_normal((10, 6))), dim=model.dimensions[name])
+        projections.append(Projection("cues", "it", weight=weight, target=name, name=f"cues_{name}"))
+    if model.spiking:
+        projections.append(Projection("it", "out", delay=axonal(steps(6))))
+    if model.output:
+        projections.append(Projection("it", "follower", weight=1.0, transmission="graded", delay=dendritic(steps(5))))
+    if model.spiking and not graded:
+        projections.append(onto("it", 6, "synaptic", (6, 6)))
+        projections.append(onto("it", 6, "axonal", (6,), name="again"))
+        projections.append(onto("follower", 5, "dendritic", (6,)))
+    nodes = {
+        "it": Population(6, model, quick),
+        "out": Population(3, leaky_readout()),
+        "follower": Population(5, follower()),
+    }
+    return Network(dt=1 * ms, cues=Input(10), drive=Input(10, "currents"), projections=projections, **nodes)
+
+
+def waiting(model):
+    """Variables besides ``receives`` that only spikes from outside can move: synaptic conductances."""
+    step = lower(model)
+    pushed = {row for row, column in jacobian(step).entries if row != column} | {
+        *step.reset,
+        *step.adaptation,
+        *model.initial,
+    }
+    return [name for name in model.odes if name not in pushed and name != model.receives]
+
+
+def some_trials(rng, trials, steps):
+    """Spikes for ``cues`` and slow currents for ``drive``."""
+    drive = np.cumsum(rng.standard_normal((trials, steps, 10)), axis=1) / 10
+    return Trials({"cues": spikes(rng, trials, steps, 10), "drive": drive})
+
+
+def lively(model, twins):
+    """The network around ``model`` whose weights make it spike at 15 to 150 Hz, found by bisection."""
+    low, high = 1e-14, 1e4
+    for _ in range(30):
+        scale = np.sqrt(low * high)
+        net = surrounded(model, scale, np.random.default_rng(0))
+        if not model.spiking:
+            return silent(model, twins)
+        kept = twins.torch(net, some_trials(np.random.default_rng(1), 1, 150))
+        rate = kept["it.spikes"].mean() / 1e-3 if plausible(model, kept) else np.inf
+        if 15 <= rate <= 150:
+            return net
+        low, high = (scale, high) if rate < 15 else (low, scale)
+    raise AssertionError(f"{model.name} cannot be made to spike at 15 to 150 Hz")
+
+
+def silent(model, twins):
+    """The network around a ``model`` without spikes, with the largest weights that leave potentials plausible."""
+    for scale in 10.0 ** -np.arange(0, 15, 3):
+        net = surrounded(model, scale, np.random.default_rng(0))
+        trials = some_trials(np.random.default_rng(1), 1, STEPS)
+        if not potentials(model) or plausible(model, twins.torch(net, trials)):
+            return net
+    raise AssertionError(f"{model.name} has no plausible potentials with weights down to 1e-12")
+
+
+def potentials(model):
+    """The state variables of ``model`` that are measured in volts."""
+    return [n for n in lower(model).state if model.dimensions[n] == volt.dim]
+
+
+def plausible(model, kept):
+    """Whether no potential of a neuron with units leaves the range of volts: escape noise makes spikes at any drive."""
+    return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials(model))
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", localplast.models.__all__)
+def test_every_model_is_the_same_on_both_backends(name, twins):
+    model = getattr(localplast.models, name)()
+    if lower(model).noise:
+        pytest.skip("each backend draws noise of its own (oracles/test_noise.py)")
+    net = lively(model, twins)
+    trials = some_trials(np.random.default_rng(1), 1, STEPS)
+    one, other = twins.both(net, trials)
+    constant = {f"it.{n}" for n, e in lower(model).updated.items() if e.is_Number}  # the slope of what is linear
+    twins.live(net, {key: array for key, array in one.items() if key not in constant})
+    twins.compare(one, other)
+
+
+@pytest.fixture(scope="module")
+def example(twins):
+    """A network of two models with every kind of connection, and its trials and trajectories."""
+    net = lively(cuba_lif(), twins)
+    trials = some_trials(np.random.default_rng(2), 2, 150)
+    return net, trials, twins.brian2(net, trials)
+
+
+# ---------------------------------------------------------------------------------------------- planted errors
+
+
+def with_delay(net, name, change):
+    """``net`` with the delays of one projection changed."""
+    projections = dict(net.projections)
+    delay = projections[name].delay
+    projections[name] = replace(projections[name], delay=replace(delay, value=change(delay.value)))
+    return Network(dt=net.dt, projections=list(projections.values()), **net.nodes)
+
+
+@pytest.mark.parametrize("name", ["cues_it", "it_it", "again", "it_out"])
+def test_a_delay_off_by_one_step_is_noticed(name, example, twins):
+    net, trials, expected = example
+    twins.compare(expected, twins.torch(net, trials))
+    later = with_delay(net, name, lambda delay: delay + net.dt)
+    with pytest.raises(AssertionError, match="differ"):
+        twins.compare(expected, twins.torch(later, trials))
+
+
+def test_one_synapse_delayed_by_one_step_more_is_noticed(example, twins):
+    net, trials, expected = example
+    delays = np.array(net.projections["cues_out"].delay.value) * b2.second
+    delays[3, 1] += net.dt
+    with pytest.raises(AssertionError, match="relative difference"):
+        twins.compare(expected, twins.torch(with_delay(net, "cues_out", lambda _: delays), trials))
+
+
+@pytest.mark.parametrize("method", ["euler", "exponential_euler", "rk2", "rk4"])
+def test_another_integration_method_is_noticed(method, example, twins):
+    net, trials, expected = example
+    nodes = {**net.nodes, "it": replace(net.nodes["it"], model=replace(net.nodes["it"].model, method=method))}
+    other = Network(dt=net.dt, projections=list(net.projections.values()), **nodes)
+    with pytest.raises(AssertionError, match="differ"):
+        twins.compare(expected, twins.torch(other, trials))
+
+
+def test_recording_before_the_reset_is_noticed(example, twins):
+    net, trials, expected = example
+    with pytest.raises(AssertionError, match="relative difference"):
+        twins.compare(expected, twins.torch(net, trials, before_reset=True))
+
+
+def test_another_refractory_period_is_noticed(example, twins):
+    net, trials, expected = example
+    nodes = {**net.nodes, "it": replace(net.nodes["it"], parameters={"tau_ref": 4 * ms})}
+    with pytest.raises(AssertionError, match="differ"):
+        twins.compare(
+            expected, twins.torch(Network(dt=net.dt, projections=list(net.projections.values()), **nodes), trials)
+        )
+
+
+def test_silent_and_runaway_networks_are_noticed(example, twins):
+    net, _, expected = example
+    for raster in (np.zeros((1, 100, 6), bool), np.ones((1, 100, 6), bool)):
+        with pytest.raises(AssertionError, match="Hz is outside"):
+            twins.live(net, {**expected, "it.spikes": raster})
+    with pytest.raises(AssertionError, match="never moves"):
+        twins.live(net, {"it.v": np.ones((1, 100, 6))})
+
+
+# ---------------------------------------------------------------------------------------------- Brian2 itself
+
+
+def native_lif(net, values, raster):
+    """The network of :func:`test_brian2_itself_agrees`, written by hand for Brian2: voltages and spike rasters."""
+    b2.start_scope()
+    clock = b2.Clock(dt=net.dt)
+    step, channel = np.nonzero(raster)
+    cues = b2.SpikeGeneratorGroup(raster.shape[1], channel, step * net.dt, clock=clock)
+    lif_equations = "dv/dt = (v_rest - v + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt"
+    model = net.nodes["rec"].model
+    rec = b2.NeuronGroup(
+        8,
+        lif_equations,
+        threshold="v > v_th",
+        reset="v = v_rest",
+        refractory="tau_ref",
+        method="exact",
+        clock=clock,
+        namespace=model.parameters,
+    )
+    rec.v = model.parameters["v_rest"]
+    out = b2.NeuronGroup(2, "dv/dt = -v/tau_out : 1", method="exact", clock=clock, namespace={"tau_out": 20 * ms})
+    objects = [cues, rec, out]
+    pairs = (
+        (cues, rec, "cues_rec", "I_post += w"),
+        (rec, rec, "rec_rec", "I_post += w"),
+        (rec, out, "rec_out", "v_post += w"),
+    )
+    for pre, post, name, code in pairs:
+        unit = "1" if post is out else "volt"
+        synapses = b2.Synapses(pre, post, f"w : {unit}", on_pre=code, clock=clock, name=name)
+        i, j = np.nonzero(values.masks[name])
+        synapses.connect(i=i, j=j)
+        synapses.w_ = values.weights[name][i, j]
+        synapses.delay = np.broadcast_to(net.projections[name].delay.value, values.masks[name].shape)[i, j] * b2.second
+        objects.append(synapses)
+    states = {
+        n: b2.StateMonitor(g, True, record=True, when="end", clock=clock) for n, g in (("rec", rec), ("out", out))
+    }
+    fired = b2.SpikeMonitor(rec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        b2.Network(*objects, *states.values(), fired).run(len(raster) * net.dt, namespace={})
+    result = np.zeros((len(raster), 8), bool)
+    result[np.round(fired.t / net.dt).astype(int), fired.i] = True
+    return {"rec.v": states["rec"].v_.T, "rec.I": states["rec"].I_.T, "out.v": states["out"].v_.T, "rec.spikes": result}
+
+
+def test_brian2_itself_agrees(twins):
+    """A hand-written Brian2 script, with Brian2's own state updater and inputs, gives the same spikes, and numbers to
+    rounding.
+    """
+    rng = np.random.default_rng(3)
+    net = Network(
+        dt=1 * ms, cues=Input(10), rec=Population(8, cuba_lif()), out=Population(2, leaky_readout()),
+        projections=[
+            Projection("cues", "rec", weight=normal(12 * b2.mV, mean=3 * b2.mV), delay=dendritic(rng.integers(0, 9, 8) * ms)),
+            Projection("rec", "rec", weight=normal(12 * b2.mV), delay=synaptic(rng.integers(0, 21, (8, 8)) * ms)),
+            Projection("rec", "out", delay=dendritic(rng.integers(0, 5, 2) * ms)),
+        ],
+    )  # fmt: skip
+    values, raster = net.draw(0), spikes(rng, 1, 500, 10)
+    record = ["rec.v", "rec.I", "out.v", "rec.spikes"]
+    ours, torch_ = twins.both(net, Trials({"cues": raster}), record, values=values)
+    with codegen("numpy"):  # from the start: making synapses is code too, and the default compiles it
+        native = {name: array[None] for name, array in native_lif(net, values, raster[0]).items()}
+    twins.live(net, native)
+    twins.compare(ours, native, 1e-12)
+    twins.compare(native, torch_)
+
+
+# ---------------------------------------------------------------------------------------------- details
+
+
+def driven(model, **options):
+    """One neuron of ``model`` under a train of spikes, weight 0.8, for 40 steps."""
+    net = Network(
+        dt=1 * ms, cues=Input(1), it=Population(1, model), projections=[Projection("cues", "it", weight=0.8, **options)]
+    )
+    return net, Trials({"cues": np.ones((1, 40, 1), bool)})
+
+
+def clamped_model(**options):
+    """A membrane clamped in its refractory period, driven through a current that is not."""
+    return NeuronModel(**{
+        "name": "clamped", "equations": "dv/dt = (-v + 2*I)/tau : 1 (unless refractory)\n dI/dt = -I/tau_I : 1",
+        "threshold": "v > 1", "reset": "v = -0.5", "refractory": "tau_ref", "receives": "I",
+        "parameters": {"tau": 10 * ms, "tau_I": 7 * ms, "tau_ref": 4 * ms}, **options,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["exact", "exponential_euler", "euler", "rk2", "rk4", "heun"])
+def test_clamped_neurons_stay_numbers(method, twins):
+    """Exponential Euler divides by ``int(not_refractory)``; Brian2 hides the NaN, the twin must not have one."""
+    net, trials = driven(clamped_model(method=method))
+    one, other = twins.both(net, trials)
+    twins.live(net, one)
+    twins.compare(one, other)
+
+
+def test_the_discrete_map_does_not_move_clamped_variables(twins):
+    net, trials = driven(clamped_model(update="v = 0.9*v + 0.3*I"))
+    one, other = twins.both(net, trials)
+    twins.live(net, one)
+    twins.compare(one, other)
+
+
+def test_spikes_do_not_move_clamped_variables(twins):
+    net, trials = driven(clamped_model(receives="v"))
+    twins.compare(*twins.both(net, trials))
+
+
+def test_what_cannot_follow_clamped_variables_says_so():
+    net, _ = driven(clamped_model(receives="v"))
+    projection = next(p for p in net.projections.values() if p.target == "v")
+    with pytest.raises(UnsupportedError, match="let spikes land on a synaptic current"):
+        derive(net, projection)
+    assert "clamped while refractory" in why_not(net)
+
+
+def test_int_of_a_condition_keeps_double_precision(twins):
+    model = NeuronModel(
+        name="step", equations="dv/dt = (-v + gain*int(v > 0.1))/tau : 1", threshold="v > 1", reset="v = 0", method="euler",
+        parameters={"tau": 10 * ms, "gain": 0.123456789012345},
+    )  # fmt: skip
+    net, trials = driven(model)
+    one, other = twins.both(net, trials)
+    twins.compare(one, other, 1e-14)
+
+
+# ---------------------------------------------------------------------------------------------- generated code
+
+
+def small():
+    """Eight neurons with delays of each kind."""
+    rng = np.random.default_rng(5)
+    net = Network(
+        dt=1 * ms, cues=Input(6), rec=Population(8, lif(tau_ref=2 * ms)), out=Population(2, leaky_readout()),
+        projections=[
+            Projection("cues", "rec", weight=normal(1.5, mean=0.2), delay=dendritic(rng.integers(0, 9, 8) * ms)),
+            Projection("rec", "rec", weight=normal(0.8), delay=synaptic(rng.integers(0, 21, (8, 8)) * ms)),
+            Projection("rec", "out", delay=axonal(rng.integers(0, 5, 8) * ms)),
+        ],
+    )  # fmt: skip
+    return net, Trials({"cues": spikes(rng, 2, 100, 6)})
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
+def test_a_cpp_program_does_the_same(twins):
+    net, trials = small()
+    running = session(
+        "cpp", net, net.draw(0), block_for(net, trials), trials, request=[("rec", "v"), ("rec", "spikes")]
+    )
+    try:
+        for block in (trials, trials[[1, 0]], trials):  # compiled once, run again and again
+            ours = twins.collect(running.run(block), net, ["rec.v", "rec.spikes"])
+            twins.compare(ours, twins.torch(net, block, ["rec.v", "rec.spikes"]))
+            twins.live(net, ours)
+    finally:
+        running.close()
+
+
+@pytest.mark.slow
+def test_cython_does_the_same(twins):
+    net, trials = small()
+    ours = twins.brian2(net, trials, target="cython")
+    twins.live(net, ours)
+    twins.compare(ours, twins.torch(net, trials))
+
+
+# ---------------------------------------------------------------------------------------------- random networks
+
+UNITS = {"1": 1.0, "volt": 1e-2, "amp": 1e-9, "siemens": 1e-8}
+BOUNDED = (  # |f| <= 1, so that no choice of coefficients runs away
+    "tanh({x})", "sin({x})", "cos({x})", "clip({x}, -0.5, 0.5)", "exp(-({x})**2)", "1/(1 + exp(-{x}))",
+    "abs({x})/(1 + abs({x}))", "int({x} > 0.3)",
+)  # fmt: skip
+
+
+class Writer:
+    """Writes a random neuron: names, units and numbers are kept together, so that the text always has the right
+    units.
+    """
+
+    def __init__(self, draw, rng, most):
+        self.draw, self.rng, self.parameters = draw, rng, {}
+        count = draw(st.integers(1, most))
+        self.names = ["v", "u", "s", "q"][:count]
+        self.units = {name: draw(st.sampled_from(sorted(UNITS))) for name in self.names}
+
+    def quantity(self, value, *units):
+        """``value`` with the unit of the first variable over those of the others; the value is in typical sizes."""
+        over, *under = [
+            Quantity(UNITS[u], dim=b2.get_dimensions(b2.Unit(1) if u == "1" else getattr(b2, u))) for u in units
+        ]
+        for unit in under:
+            over = over / unit
+        return value * over
+
+    def parameter(self, name, value, *units):
+        self.parameters[name] = self.quantity(value, *units) if units else value
+        return name
+
+    def scaled(self, name):
+        """``name`` without unit."""
+        return f"{name}/{self.parameter(f'{name}_size', 1.0, self.units[name])}"
+
+    def coupling(self, name, others, functions):
+        """A term of the equation of ``name``, linear or bounded, of size 0.3 at most."""
+        other, size = self.draw(st.sampled_from(others)), self.rng.uniform(-0.3, 0.3)
+        text = self.draw(st.sampled_from(["{x}", *functions]))
+        key = f"c_{name}_{other}"
+        if text == "{x}" and other != name:
+            return f"{self.parameter(key, size, self.units[name], self.units[other])}*{other}"
+        text = functions[0] if text == "{x}" and functions else text
+        if text == "{x}":
+            return "0*" + name  # exact integration of one variable: nothing to couple to
+        return f"{self.parameter(key + '_f', size, self.units[name])}*({text.format(x=self.scaled(other))})"
+
+    def equation(self, name, method, flagged):
+        """``d name/dt``: a leak, couplings to other variables, and what projections deliver to the first of them."""
+        number = self.names.index(name)
+        others = (
+            self.names[:number]
+            if method == "exact"
+            else [n for n in self.names if n != name or method != "exponential_euler"]
+        )
+        functions = () if method == "exact" else BOUNDED
+        terms = [f"-{name}"]
+        if others:
+            terms += [self.coupling(name, others, functions) for _ in range(self.draw(st.integers(0, 2)))]
+        if name == "v":
+            terms.append("drive + current")
+        # all different: exact needs it
+        tau = self.parameter(f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms)
+        return f"d{name}/dt = ({' + '.join(terms)})/{tau} : {self.units[name]}{flagged}"
+
+
+#: How many variables a method takes before its symbolic update becomes too long to be quick.
+MOST = {"exact": 3, "exponential_euler": 4, "euler": 4, "rk2": 3, "rk4": 2, "heun": 4}
+
+
+@st.composite
+def neurons(draw):
+    """A random neuron whose subthreshold dynamics are stable by construction.
+
+    Spikes arrive at ``current`` and at variables that are not clamped, graded values at ``drive``.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    method = draw(st.sampled_from(sorted(MOST)))
+    write = Writer(draw, rng, MOST[method])
+    refractory = draw(st.sampled_from([None, 0.0, 1.0, 3.5, 7.0]))
+    flags = {n: " (unless refractory)" if refractory is not None and draw(st.booleans()) else "" for n in write.names}
+    lines = [write.equation(name, method, flags[name]) for name in write.names]
+    last, v_unit = write.names[-1], write.units["v"]
+    lines.append(f"dcurrent/dt = -current/{write.parameter('tau_current', 4 * ms)} : {v_unit}")
+    lines.append(f"drive : {v_unit}")
+    if refractory is not None:
+        write.parameter("tau_ref", refractory * ms)
+    theta = write.parameter("theta", 1.0, v_unit)
+    threshold = draw(st.sampled_from([f"v > {theta}", f"v >= {theta}", f"{theta} < v"]))
+    if last != "v" and draw(st.booleans()):
+        threshold = f"v > {theta} + {write.parameter('rise', 0.2, v_unit, write.units[last])}*{last}"
+    reset = draw(st.sampled_from([f"v -= {theta}", f"v = {write.parameter('v_reset', -0.3, v_unit)}", "v *= 0.1"]))
+    adaptation = ""
+    if last != "v":
+        adaptation = draw(
+            st.sampled_from(["", f"{last} += {write.parameter('jump', 0.5, write.units[last])}", f"{last} *= 0.5"])
+        )
+    update = ""
+    if draw(st.booleans()):
+        update = (
+            f"{last} = 0.9*{last} + 0.05*{write.parameter('pull', 1.0, write.units[last])}*tanh({write.scaled(last)})"
+        )
+    return NeuronModel(
+        name="random", equations="\n".join(lines), threshold=threshold, reset=reset, adaptation=adaptation, update=update,
+        refractory="tau_ref" if refractory is not None else None, method=method, parameters=write.parameters,
+        initial={"v": write.quantity(0.2, v_unit)}, output=draw(st.sampled_from(["v", f"tanh({write.scaled('v')})"])),
+        receives="current",
+    )  # fmt: skip
+
+
+@st.composite
+def delays(draw, pre, post, dt):
+    """No delay, or one of the three kinds, of 0 to 20 steps, all off a whole number of them by the same part of a
+    step.
+    """
+    kind = draw(st.sampled_from([None, "axonal", "dendritic", "synaptic"]))
+    if kind is None:
+        return None
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = {"axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[kind]
+    shape = () if kind != "synaptic" and draw(st.booleans()) else shape
+    steps = rng.integers(0, draw(st.integers(1, LONGEST)) + 1, shape) + rng.uniform(-0.4, 0.4)
+    return Delay(kind, np.clip(steps, 0, LONGEST) * dt)
+
+
+@st.composite
+def networks(draw):
+    """Two random populations, driven by spikes and currents, connected by events and graded values; and its trials."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dt = draw(st.sampled_from([1.0, 0.5])) * ms
+    sizes = {"cues": 6, "a": 4, "b": 3}
+    models = {"a": draw(neurons()), "b": draw(neurons())}
+    projections = []
+
+    def event(pre, post, target, mean, spread, name):
+        unit = Quantity(UNITS[unit_of(models[post], target)], dim=models[post].dimensions[target])
+        weight = (mean + spread * rng.standard_normal((sizes[pre], sizes[post]))) * unit
+        delay = draw(delays(sizes[pre], sizes[post], dt))
+        projections.append(
+            Projection(pre, post, weight=weight, delay=delay, target=target, mask=0.8, transmission="event", name=name)
+        )
+
+    def graded(pre, post, name):
+        target = models[post].dimensions["drive"]
+        size = UNITS[unit_of(models[post], "v")] / (1 if pre == "drive" else output_size(models[pre]))
+        dim = target if pre == "drive" else target / output_dimension(models[pre])
+        weight = Quantity(size * 0.1 * rng.standard_normal((2 if pre == "drive" else sizes[pre], sizes[post])), dim=dim)
+        delay = draw(delays(len(weight), sizes[post], dt))
+        projections.append(
+            Projection(pre, post, weight=weight, delay=delay, target="drive", transmission="graded", name=name)
+        )
+
+    for post in ("a", "b"):
+        event("cues", post, "current", 0.8, 0.4, f"cues_{post}")
+    links = draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "b_b"]), unique=True, min_size=1))
+    for number, link in enumerate(links):
+        pre, post = link.split("_")
+        target = draw(st.sampled_from([n for n in models[post].odes if not clamped(models[post], n)]))
+        event(pre, post, target, 0.0, 0.2, f"event{number}")
+    for number, link in enumerate(
+        draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "drive_a", "drive_b"]), unique=True))
+    ):
+        graded(*link.split("_"), f"graded{number}")
+    thresholds = models["a"].parameters["theta"] * (1 + 0.1 * rng.random(4))
+    parameters = {"theta": thresholds} if draw(st.booleans()) else {}
+    net = Network(
+        dt=dt, cues=Input(6), drive=Input(2, "currents"), a=Population(4, models["a"], parameters),
+        b=Population(3, models["b"]), projections=projections,
+    )  # fmt: skip
+    drive = np.cumsum(rng.standard_normal((2, 150, 2)), axis=1) / 5
+    return net, Trials({"cues": spikes(rng, 2, 150, 6, 80 * float(dt)), "drive": drive})
+
+
+def unit_of(model, name):
+    """The unit of a variable as it is written in the equations."""
+    return (
+        next(line for line in model.equations.splitlines() if line.startswith((f"d{name}/", f"{name} :")))
+        .split(":")[1]
+        .split()[0]
+    )
+
+
+def clamped(model, name):
+    return "unless refractory" in model.parsed[name].flags
+
+
+def output_size(model):
+    return UNITS[unit_of(model, "v")] if model.output == "v" else 1.0
+
+
+def output_dimension(model):
+    return model.dimensions["v"] if model.output == "v" else b2.get_dimensions(1)
+
+
+def check_random(case, twins, tally):
+    """Compare one random network; those that hang on a rounding error or are silent are drawn again, and counted."""
+    net, trials = case
+    margin = []
+    other = twins.torch(net, trials, margin=margin)
+    if margin[0] < 1e-9:
+        tally["within rounding of a threshold"] = tally.get("within rounding of a threshold", 0) + 1
+        hypothesis.event("resampled: within rounding of a threshold")
+        hypothesis.assume(False)
+    rates = [other[f"{name}.spikes"].mean() / float(net.dt) for name in net.populations]
+    if not all(0.5 <= rate <= 400 for rate in rates):
+        tally["silent or racing"] = tally.get("silent or racing", 0) + 1
+        hypothesis.event("resampled: silent or racing")
+        hypothesis.assume(False)
+    one = twins.brian2(net, trials)
+    twins.compare(one, other)
+    tally["compared"] = tally.get("compared", 0) + 1
+
+
+SETTINGS = {  # nothing is shrunk: each network takes a second, and the first that fails says enough
+    "deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(hypothesis.HealthCheck),
+    "phases": [hypothesis.Phase.generate],
+}  # fmt: skip
+
+
+def random_networks(examples, twins):
+    """Run ``examples`` comparisons and say how many networks were drawn for them."""
+    tally = {}
+
+    @hypothesis.settings(max_examples=examples, **SETTINGS)
+    @hypothesis.given(networks())
+    def run(case):
+        check_random(case, twins, tally)
+
+    run()
+    print(f"random networks: {tally}")
+    assert tally["compared"] >= examples
+
+
+def test_random_networks_are_the_same_on_both_backends(twins):
+    random_networks(8, twins)
+
+
+@pytest.mark.slow
+def test_many_random_networks_are_the_same_on_both_backends(twins):
+    random_networks(200, twins)
