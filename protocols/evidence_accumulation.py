@@ -202,31 +202,16 @@ def task(**options):
     return Task.generated("evidence-accumulation", lambda rng, n: evidence_trials(rng, n, **options))
 
 
-def quick():
-    """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
-    delays = delaynet.contender(delaynet.network(neurons=64), **delaynet.QUICK)
-    return preset(
-        cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays=delays, updates=120, batch=32, test=200
-    )
-
-
-def paper():
-    """The published network and task."""
-    delays = delaynet.contender(delaynet.network(radius=delaynet.LASTING), **delaynet.PAPER)
-    return preset(
-        cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, delays=delays, updates=500, batch=64, test=512
-    )
-
-
-def preset(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test):
+def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, learning_rate=5e-3):
+    """``delays`` names the preset of DelayNet that is compared, too."""
     net = network(neurons=neurons, tau_adapt=tau_adapt)
     return Preset(
         network=net,
-        rules=usual(net) | families(neurons, delays),
+        rules=usual(net) | families(neurons, delaynet.contender(delays)),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
-        learning_rate=5e-3,
+        learning_rate=learning_rate,
         batch=batch,
         updates=updates,
         test=test,
@@ -239,7 +224,24 @@ protocol = Protocol(
     name="evidence-accumulation",
     summary="Cues on two sides, a silent wait, then: which side had more? Needs memory over seconds.",
     reference="Bellec et al. 2020, Nat Commun 11:3625, fig. 3",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task.
+        "quick": dict(
+            cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays="quick", updates=120, batch=32, test=200
+        ),
+        # The published network and task.
+        "paper": dict(
+            cues=7,
+            duration=2250 * ms,
+            neurons=100,
+            tau_adapt=2000 * ms,
+            delays="paper",
+            updates=500,
+            batch=64,
+            test=512,
+        ),
+    },
     published={
         "e-prop, random feedback": "validation error below 7 % after 200 to 500 updates of 32 trials (authors' code)"
     },

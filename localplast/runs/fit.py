@@ -382,7 +382,7 @@ class Fit:
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
-        return {**provenance(self.backend, self.seed, self.target), **rest}
+        return {**provenance(self.backend, self.seed, self.target), **rest, **self.task.attrs}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.

@@ -322,6 +322,7 @@ def compare(
     runs = {name: found for name, (_, found) in done.items()}
     made = evenly(updates, probes)["updates"]
     attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
+    attrs |= task.attrs
     spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
     spent.attrs["workers"] = workers
     every = {name: own["test_every"] for name, own in course.items()}

@@ -53,6 +53,17 @@ def test_every_protocol_module_defines_a_protocol_of_its_name(name):
     assert {"quick", "paper"} <= set(protocol.presets)
 
 
+@pytest.mark.parametrize("name", protocols.names())
+def test_presets_differ_in_data_alone(name):
+    """One builder, numbers for it; what every protocol lets one set."""
+    protocol = protocols.load(name)
+    assert all(numbers.build is protocol.build for numbers in protocol.presets.values())
+    every = [value for numbers in protocol.presets.values() for value in numbers.data.values()]
+    assert all(isinstance(v, (bool, int, float, str, tuple, np.ndarray, type(None))) for v in every)  # quantities too
+    if name in LEARNED:
+        assert {"updates", "batch", "test"} <= set(protocol.presets["quick"].examples)
+
+
 def test_presets_fit_together(preset):
     assert isinstance(preset.network, Network) and isinstance(preset.loss, Loss)
     assert preset.hidden in preset.network.populations
