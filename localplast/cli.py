@@ -51,7 +51,7 @@ def main():
     import sys
 
     from localplast.errors import LocalplastError
-    from localplast.runs.interrupt import terminable
+    from localplast.interrupt import terminable
 
     say_once()
     try:
@@ -183,6 +183,7 @@ def compare(
     figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
+    import shlex
     from dataclasses import replace
 
     import matplotlib
@@ -216,7 +217,7 @@ def compare(
         target=target or None,
         updates=updates or built.updates,
         resume=resume,
-        command=f"localplast compare {' '.join(map(str, words))}",
+        command=f"localplast compare {shlex.join(map(str, words))}",
         tables=table,
         figure=figure,
     )

@@ -141,6 +141,6 @@ protocol = Protocol(
         ),
     },
     published={
-        "BPTT, LIF, rate code": "98.06 % with 100 spiking outputs in place of the readout here (De Geeter et al., table 2)"
+        "BPTT, LIF, rate code": "98.06 % with 100 spiking outputs in place of this readout (De Geeter et al., table 2)"
     },
 )

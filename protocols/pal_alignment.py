@@ -15,7 +15,7 @@ from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 
@@ -191,7 +191,7 @@ protocol = Protocol(
         "paper": dict(steps=100, up=1.0, tau=100 * ms),
     },
     published={
-        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"
+        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number)"
     },
     rule="dendritic",
     told=told,

@@ -108,7 +108,8 @@ protocol = Protocol(
         "paper": dict(steps=100, patterns=100, batch=1, updates=4000),
     },
     published={
-        "separability": "of their bottleneck, at the end: backprop 0.35 to 0.40, PAL 0.31 to 0.35, feedback alignment 0.14 to 0.21",
+        "separability": "of their bottleneck, at the end: backprop 0.35 to 0.40, PAL 0.31 to 0.35, feedback alignment "
+        "0.14 to 0.21",
         "angle": "69, 22 and 31 degrees by layer",
     },
     rule="dendritic",

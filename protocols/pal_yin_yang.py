@@ -79,7 +79,8 @@ def build(*, sigma, up, ip, pi, down, alpha, tau, halving, steps, stream, batch,
 protocol = Protocol(
     name="pal-yin-yang",
     summary="Yin-Yang in a microcircuit whose feedback weights align with its forward weights.",
-    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, arXiv:2102.08211",
+    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, "
+    "arXiv:2102.08211",
     build=build,
     presets={
         # 32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly

@@ -16,6 +16,7 @@ import xarray as xr
 
 from localplast.errors import LocalplastError
 from localplast.runs.record import open_record, version
+from localplast.runs.run import run
 from localplast.runs.store import Series, create_store, replacement
 from localplast.show.table import Column, Table
 from localplast.study.numbers import chosen, presets, said
@@ -71,8 +72,6 @@ class Phenomenon:
         ``preset`` is the name of one, in which ``settings`` (a dict) are set otherwise, or conditions of your own; the
         rest is that of :func:`localplast.run`.
         """
-        from localplast.runs.run import run
-
         if settings and not isinstance(preset, str):
             raise LocalplastError(f"{self.name}: settings are those of a preset; change your own conditions themselves")
         named = chosen(self.name, self.presets, preset).changed(settings or {}) if isinstance(preset, str) else None

@@ -17,7 +17,7 @@ from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
 from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
 from localplast.rules import bptt, eprop
-from localplast.study.compare import as_contender
+from localplast.study.contenders import as_contender
 
 SEEDS = range(3)
 #: Membranes of two seconds instead of delay lines.
@@ -183,7 +183,9 @@ def test_delays_learned_locally_beat_delays_drawn_at_random(strongest, seeds):
 @pytest.mark.slow
 def test_without_delays_patterns_stay_untold():
     """Chance is 1/6. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k untold``"""
-    alike = accuracies([trained(temporal_patterns.protocol.presets["quick"](), "BPTT, no delays", seed) for seed in range(5)])
+    alike = accuracies(
+        [trained(temporal_patterns.protocol.presets["quick"](), "BPTT, no delays", seed) for seed in range(5)]
+    )
     assert alike.mean() < 0.35
 
 

@@ -225,7 +225,9 @@ TABLE = {
 class TestNmdaTable:
     def measured(self, **parameters):
         conditions = replace(
-            nmda_plateau.protocol.presets["quick"](), synapses=tuple(TABLE), model=pyramidal().with_parameters(**parameters)
+            nmda_plateau.protocol.presets["quick"](),
+            synapses=tuple(TABLE),
+            model=pyramidal().with_parameters(**parameters),
         )
         return nmda_plateau.scanned(conditions, partial(lp.run, show=False))["synapses"].isel(gate=0)
 
