@@ -18,12 +18,12 @@ from localplast.learning.optimise import adam
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
 from localplast.network.space import from_centre, lattice, shells
-from localplast.protocols import evidence_accumulation as evidence
 from localplast.rules import bptt, eprop
 from localplast.study.contenders import Contender
 from localplast.study.numbers import chosen
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.evidence import CUE, GAP, GROUP, RECALL, evidence_trials, last_k_accuracy
 from localplast.task.loss import branching, cross_entropy
 
 __all__ = ["delays", "network", "optimiser", "protocol"]
@@ -78,7 +78,7 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms,
     cell, readout = biased_lif(tau_mem=tau, v_th=v_th), biased_readout(tau_out=tau)
     return Network(
         dt=dt,
-        cues=Input(4 * evidence.GROUP),
+        cues=Input(4 * GROUP),
         rec=Population(
             neurons,
             cell,
@@ -135,7 +135,7 @@ def build(*, neurons, dt, radius, cues, longest, updates, test, learning_rate, h
         updates=updates,
         test=test,
         hidden="rec",
-        references={"remembers only the last cue": evidence.last_k_accuracy(cues, 1)},
+        references={"remembers only the last cue": last_k_accuracy(cues, 1)},
         rules={
             "DelayNet": Contender(bptt(), "torch"),
             "without delays": Contender(bptt(), "torch", network=plain),
@@ -150,9 +150,9 @@ def task(*, cues, silence, dt):
 
     Published: 1050 ms always. What is learned then is often right at that moment only (see docs/results.md).
     """
-    duration = cues * (evidence.GAP + evidence.CUE) + silence[1] + evidence.RECALL
+    duration = cues * (GAP + CUE) + silence[1] + RECALL
     options = dict(cues=cues, duration=duration, silence=silence, judged=dt, dt=dt)
-    return Task.generated("delaynet", lambda rng, n: evidence.evidence_trials(rng, n, **options))
+    return Task.generated("delaynet", lambda rng, n: evidence_trials(rng, n, **options))
 
 
 protocol = Protocol(

@@ -12,9 +12,9 @@ import numpy as np
 from brian2 import ms
 
 from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.protocols import evidence_accumulation as evidence
+from localplast.protocols import evidence_accumulation
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task, Trials
+from localplast.task import Task, Trials, evidence
 from localplast.task.loss import gumbel, rate, reward
 
 __all__ = ["maze_trials", "network", "protocol"]
@@ -60,7 +60,7 @@ def network(**options):
 
     The readouts are ``policy`` and ``value``; ``dice`` projects nowhere, it makes the turns random.
     """
-    base = evidence.network(**options)
+    base = evidence_accumulation.network(**options)
     nodes = {name: node for name, node in base.nodes.items() if name != "out"}
     leaky = base.nodes["out"].model
     kept = [p for p in base.projections.values() if p.post != "out"]

@@ -15,9 +15,10 @@ import localplast as lp
 from localplast.analysis.retention import accuracy_against
 from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
-from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
+from localplast.protocols.evidence_accumulation import memoryless
 from localplast.rules import bptt, eprop
 from localplast.study.contenders import as_contender
+from localplast.task.evidence import evidence_trials, last_k_accuracy
 
 SEEDS = range(3)
 #: Membranes of two seconds instead of delay lines.

@@ -14,8 +14,8 @@ from localplast.models import biased_lif
 from localplast.network import Network, axonal, dendritic
 from localplast.neuron.surrogate import ramp
 from localplast.protocols import delaynet
-from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.rules import bptt, eprop
+from localplast.task.evidence import evidence_trials
 
 STEPS, N = 210, 64
 TIMES = np.array([5, 60, 80]) * ms

@@ -16,7 +16,6 @@ from localplast.learning.optimise import Optimiser, adam
 from localplast.network import Network
 from localplast.protocols import decolle_nmnist, superspike_oxford, t_maze, temporal_xor
 from localplast.protocols import superspike_single as single
-from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
@@ -24,6 +23,7 @@ from localplast.rules import bptt, decolle, superspike
 from localplast.study.phenomenon import Phenomenon
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.evidence import evidence_trials
 from localplast.task.loss import Loss
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
