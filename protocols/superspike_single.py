@@ -109,25 +109,15 @@ def task(**options):
     return Task("superspike-single", training, testing=lambda n, seed: training(0, n, seed), meta={"frozen": True})
 
 
-def quick():
-    """Steps of 0.5 ms."""
-    return preset(dt=0.5 * ms, updates=400)
-
-
-def paper():
-    """The published step of 0.1 ms."""
-    return preset(dt=0.1 * ms, updates=2000)
-
-
-def preset(*, dt, updates):
+def build(*, dt, updates, rate=2e-4, batch=1, test=1):
     return Preset(
         network=network(dt=dt),
         task=task(dt=dt),
         loss=mse(),
-        optimiser=published_optimiser(2e-4, 500 * ms),
-        batch=1,
+        optimiser=published_optimiser(rate, 500 * ms),
+        batch=batch,
         updates=updates,
-        test=1,
+        test=test,
         hidden="out",
         rules={"BPTT": bptt(), "BPTT, reset cut": bptt(cut={"reset"}), "SuperSpike": superspike()},
     )
@@ -137,5 +127,11 @@ protocol = Protocol(
     name="superspike-single",
     summary="One neuron, 100 frozen Poisson inputs, five target spikes in half a second.",
     reference="Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 0.5 ms.
+        "quick": dict(dt=0.5 * ms, updates=400),
+        # The published step of 0.1 ms.
+        "paper": dict(dt=0.1 * ms, updates=2000),
+    },
 )

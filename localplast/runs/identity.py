@@ -36,6 +36,7 @@ def identity(fit):
         "optimiser": short(encode(fit.optimiser)),
         "loss": short(encode(fit.loss)),
         "task": fit.task.name,
+        "settings": fit.task.attrs.get("settings"),
         "seed": fit.seed,
         "batch": fit.batch,
         "test": fit.test,
