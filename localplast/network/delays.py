@@ -34,6 +34,9 @@ __all__ = [
     "warn_merged",
 ]
 
+#: Lowest and highest time of a delay that learns; None where there is none.
+Limits = tuple[Quantity | None, Quantity | None]
+
 #: Width in steps at which a Gaussian stops to narrow, where no other is given (Hammouamri et al. 2024, code).
 NARROWEST_GAUSSIAN = 0.23
 #: Different delays above which they are taken for drawn numbers, if most of them differ.
@@ -53,20 +56,20 @@ class Kernel:
     halving: float
     final: Quantity | None
 
-    def steps(self, dt, updates=0):
+    def steps(self, dt: Quantity, updates: int = 0) -> float:
         """The width in steps of ``dt`` after so many updates."""
         final = NARROWEST_GAUSSIAN if self.final is None else float(self.final) / float(dt)
         return max(float(self.width) / float(dt) * 0.5 ** (updates / float(self.halving)), final)
 
 
-def triangle(width, *, halving=100, final=0 * ms):
+def triangle(width: Quantity, *, halving: float = 100, final: Quantity = 0 * ms) -> Kernel:
     """``h(n) ~ max(0, 1 + s - |n - d|)``, n >= 0: with no width linear interpolation (Queant et al. 2025,
     arXiv:2509.24852).
     """
     return Kernel("triangle", width, halving, final)
 
 
-def gaussian(width, *, halving=100, final=None):
+def gaussian(width: Quantity, *, halving: float = 100, final: Quantity | None = None) -> Kernel:
     """``h(n) ~ exp(-(n - d)^2 / (2 s^2))``, n >= 0 (Hammouamri et al. 2024, ICLR, arXiv:2306.17670)."""
     return Kernel("gaussian", width, halving, final)
 
@@ -173,16 +176,16 @@ class Delay(Data):
     kernel: Kernel | None = None
 
 
-def axonal(value, *, trainable=False, kernel=None):
+def axonal(value: Quantity | Random, *, trainable: bool | Limits = False, kernel: Kernel | None = None) -> Delay:
     """One delay per presynaptic neuron, ``value`` a time or an array ``(pre,)``; see :class:`Delay`."""
     return Delay("axonal", value, trainable, kernel)
 
 
-def dendritic(value, *, trainable=False, kernel=None):
+def dendritic(value: Quantity | Random, *, trainable: bool | Limits = False, kernel: Kernel | None = None) -> Delay:
     """One delay per postsynaptic neuron, ``value`` a time or an array ``(post,)``; see :class:`Delay`."""
     return Delay("dendritic", value, trainable, kernel)
 
 
-def synaptic(value, *, trainable=False, kernel=None):
+def synaptic(value: Quantity | Random, *, trainable: bool | Limits = False, kernel: Kernel | None = None) -> Delay:
     """One delay per synapse, ``value`` an array ``(pre, post)``; see :class:`Delay`."""
     return Delay("synaptic", value, trainable, kernel)

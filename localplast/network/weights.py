@@ -1,5 +1,6 @@
 """Weights that are drawn when a network is given numbers, or taken from another projection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,7 @@ class Random:
         if is_real(self.spread) and np.any(np.asarray(self.spread) < 0):
             raise NetworkError(f"weights cannot be spread by {self.spread!r} around their mean: give 0 or more")
 
-    def draw(self, rng, shape, mask=True):
+    def draw(self, rng: np.random.Generator, shape: Sequence[int], mask: np.ndarray | bool = True) -> np.ndarray:
         """An array of ``shape`` ``(pre, post)`` in SI units, zero where ``mask`` says that there is no synapse."""
         spread = float(self.spread) / (np.sqrt(shape[0]) if self.fan_in else 1.0)
         standard = rng.standard_normal(shape) if self.kind == "normal" else rng.uniform(-1.0, 1.0, shape)
@@ -41,7 +42,7 @@ class Random:
             )
         return weight * (self.radius / present)
 
-    def scaled(self, radius):
+    def scaled(self, radius: float) -> "Random":
         """The same, multiplied by what makes ``radius`` the spectral radius of the absolute weights of one population.
 
         What activity comes to does then not hang on the size of the population (Balafrej et al. 2023,
@@ -50,17 +51,17 @@ class Random:
         return replace(self, radius=radius)
 
 
-def largest_eigenvalue(matrix):
+def largest_eigenvalue(matrix: np.ndarray) -> float:
     """The spectral radius of a square matrix: the magnitude of its largest eigenvalue."""
     return np.abs(np.linalg.eigvals(matrix)).max()
 
 
-def normal(std=1.0, *, mean=0.0, fan_in=True):
+def normal(std: float = 1.0, *, mean: float = 0.0, fan_in: bool = True) -> Random:
     """Gaussian weights; with ``fan_in`` the standard deviation is ``std / sqrt(pre)``."""
     return Random("normal", mean, std, fan_in)
 
 
-def uniform(limit=1.0, *, mean=0.0, fan_in=True):
+def uniform(limit: float = 1.0, *, mean: float = 0.0, fan_in: bool = True) -> Random:
     """Uniform weights in ``mean ± limit``; with ``fan_in`` the limit is divided by ``sqrt(pre)``."""
     return Random("uniform", mean, limit, fan_in)
 
@@ -76,18 +77,18 @@ class SameAs:
     transposed: bool = False
     always: bool = False
 
-    def of(self, weights):
+    def of(self, weights: np.ndarray) -> np.ndarray:
         """The weights, from those of the other projection."""
         return self.times * self.turned(weights)
 
-    def turned(self, array):
+    def turned(self, array: np.ndarray) -> np.ndarray:
         """An array of the other projection as one of this: a kernel is itself, for its projection is what runs
         backwards.
         """
         return array.T if self.transposed and array.ndim == 2 else array
 
 
-def same_as(projection, *, times=1.0, transposed=False):
+def same_as(projection: str, *, times: float = 1.0, transposed: bool = False) -> SameAs:
     """Weights that begin as those of another projection, ``times`` a number (in SI units), or as their transpose.
 
     Only the beginning: while the network learns each projection has weights of its own.
@@ -95,7 +96,7 @@ def same_as(projection, *, times=1.0, transposed=False):
     return SameAs(projection, as_number("times", times), transposed)
 
 
-def transposed(projection, *, times=1.0):
+def transposed(projection: str, *, times: float = 1.0) -> SameAs:
     """The weights of another projection, backwards and at every moment: what goes forward through them comes back.
 
     Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No
