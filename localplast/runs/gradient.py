@@ -81,11 +81,11 @@ def gradient(
         need_torch("a gradient with backend='torch'")
         import torch
 
-        from localplast.backends.torch.gradient import gradient as found
+        from localplast.backends.torch.gradient import gradient as followed
         from localplast.backends.torch.learner import single_thread
 
         with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
-            grads, info = found(
+            grads, info = followed(
                 net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options
             )
     nodes = {}

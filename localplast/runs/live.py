@@ -79,7 +79,8 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     with recorder:
         learner.train(trials)
         traces = {name: torch.stack(values) for name, values in watch.states.items()}
-        keep(recorder, states, *seen(trials.inputs, traces), (len(trials), trials.steps))
+        arrays, spikes = seen(trials.inputs, traces)
+        keep(recorder, states, arrays, spikes, (len(trials), trials.steps))
         keep_learned(recorder, learner, watch)
     return recorder.tree()
 
