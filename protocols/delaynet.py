@@ -20,7 +20,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, u
 from localplast.network.space import from_centre, lattice, shells
 from localplast.protocols import evidence_accumulation as evidence
 from localplast.rules import bptt, eprop
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.loss import branching, cross_entropy

@@ -14,7 +14,7 @@ from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.protocols import delaynet
 from localplast.rules import bptt
-from localplast.study.compare import Contender, usual
+from localplast.study.contenders import Contender, usual
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy, rate

@@ -15,7 +15,7 @@ from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 

@@ -120,8 +120,7 @@ def check_delays(net, values, steps):
         if wrong.size:
             raise NetworkError(
                 f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie "
-                "between "
-                f"{low:g} and {high:g} steps of {net.dt}"
+                f"between {low:g} and {high:g} steps of {net.dt}"
             )
         warn_late(net, p, values, steps)
 

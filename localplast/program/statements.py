@@ -227,8 +227,7 @@ def shared_smoothing(net, rule, signal):
         if rule.filter.of(net, other, path) != found:
             raise UnsupportedError(
                 f"readouts {signal.readout!r} and {other!r} remember spikes differently, so that {rule.name} would "
-                "need a trace for "
-                "each; give them the same time constants"
+                "need a trace for each; give them the same time constants"
             )
     return found
 

@@ -15,7 +15,8 @@ from localplast.runs.record import open_record
 from localplast.runs.store import replacement
 from localplast.show.plot import comparison, details
 from localplast.show.table import Column, Table
-from localplast.study.compare import as_contender, compare, store_of, strings, usual
+from localplast.study.compare import compare, store_of, strings
+from localplast.study.contenders import as_contender, usual
 
 __all__ = ["alignment_table", "check_figure_path", "contenders", "report", "table", "write_figure"]
 
@@ -216,7 +217,7 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
-    from localplast.analysis.inside import trial  # imports Torch, which figures of phenomena do without
+    from localplast.analysis.inside import trial  # needs Torch, which figures of phenomena do without
 
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 

@@ -304,14 +304,12 @@ def check_projection(net, p, values):
     if not mask.any():
         raise UnsupportedError(
             f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; "
-            "leave it out, "
-            "change its mask or the seed, or use backend='torch'"
+            "leave it out, change its mask or the seed, or use backend='torch'"
         )
     if p.transmission == "event" and p.target in graded_parts(net, p.post):
         raise UnsupportedError(
             f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded "
-            "projections "
-            "set; give the model another variable for one of them, or use backend='torch'"
+            "projections set; give the model another variable for one of them, or use backend='torch'"
         )
     if p.transmission == "graded" and np.any(steps != np.floor(steps)):
         raise UnsupportedError(
@@ -321,8 +319,7 @@ def check_projection(net, p, values):
     if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
         raise UnsupportedError(
             f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal "
-            "delays in Brian2; use "
-            "those, same_as(..., transposed=True), or backend='torch'"
+            "delays in Brian2; use those, same_as(..., transposed=True), or backend='torch'"
         )
 
 
