@@ -197,7 +197,7 @@ protocol = Protocol(
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 3",
     presets={"quick": quick, "paper": paper},
     published={
-        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"
+        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number)"
     },
     rule="dendritic",
     told=told,

@@ -165,8 +165,8 @@ class Delay(Data):
     ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for
     every seed, such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A
     ``trainable`` delay is a real number of steps, shared by the two steps around it (linear interpolation) or by
-    those in its ``kernel`` (:mod:`localplast.network.delays`); rules may change it, from the lowest to the highest time where
-    ``trainable`` is such a pair (either may be None).
+    those in its ``kernel`` (:mod:`localplast.network.delays`); rules may change it, from the lowest to the highest
+    time where ``trainable`` is such a pair (either may be None).
     """
 
     kind: str

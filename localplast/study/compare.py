@@ -243,8 +243,8 @@ def costs(fits, runs, peaks, seeds):
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     timed = {
         "units": "s",
-        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange "
-        "of files with the compiled program; workers other than 1 ran side by side",
+        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the "
+        "exchange of files with the compiled program; workers other than 1 ran side by side",
     }
     peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
     states = [state_bytes(fit.net, {name: fit.rule}, fit.loss, fit.optimiser) for name, fit in fits.items()]
