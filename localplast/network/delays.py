@@ -7,6 +7,7 @@ A spike reaches its target in several steps, with shares that sum to one. They n
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
@@ -15,6 +16,14 @@ from brian2.units.stdunits import ms
 from localplast.errors import LocalplastWarning, NetworkError
 from localplast.files import Data
 from localplast.network.weights import Random
+
+if TYPE_CHECKING:
+    import torch
+
+    from localplast.learning.optimise import Optimiser
+    from localplast.network.network import Network
+    from localplast.network.nodes import Projection
+    from localplast.network.values import Values
 
 __all__ = [
     "Delay",
@@ -74,41 +83,41 @@ def gaussian(width: Quantity, *, halving: float = 100, final: Quantity | None = 
     return Kernel("gaussian", width, halving, final)
 
 
-def kernel_widths(net, updates=0):
+def kernel_widths(net: "Network", updates: int = 0) -> dict[str, float]:
     """Widths of the kernels of all delays, in steps, after so many updates, by projection; zero where there is none."""
     kernels = {name: p.delay.kernel if p.delay else None for name, p in net.projections.items()}
     return {name: kernel.steps(net.dt, updates) if kernel else 0.0 for name, kernel in kernels.items()}
 
 
-def unspread(net):
+def unspread(net: "Network") -> dict[str, float]:
     """Widths where nothing learns: every delay is read as it is, between two steps by linear interpolation."""
     return dict.fromkeys(net.projections, 0.0)
 
 
-def kernel_kind(delay):
+def kernel_kind(delay: "Delay | None") -> str:
     """How a delay is spread; without a kernel it is a triangle without width, the linear interpolation."""
     return delay.kernel.kind if delay is not None and delay.kernel is not None else "triangle"
 
 
-def moving(net, optimiser):
+def moving(net: "Network", optimiser: "Optimiser") -> list[str]:
     """Names of the delays that ``optimiser`` changes, such as ``'rec_rec.delay'``."""
     return [f"{name}.delay" for name in net.learned_delays if not optimiser.frozen(f"{name}.delay")]
 
 
-def per_synapse(p, numbers, mask):
+def per_synapse(p: "Projection", numbers: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """``numbers`` in the shape of the delays of ``p``, one for every synapse that exists."""
     axonal = np.ndim(numbers) == 1 and p.delay.kind == "axonal"
     return np.broadcast_to(numbers[:, None] if axonal else numbers, mask.shape)[mask]
 
 
-def summed_over_shared(gradient, kind, ndim):
+def summed_over_shared(gradient: "np.ndarray | torch.Tensor", kind: str, ndim: int) -> "np.ndarray | torch.Tensor":
     """The gradient of delays of ``ndim`` dimensions from that of every synapse ``(pre, post)``; arrays or tensors."""
     if ndim == 0:  # one for all, whatever its kind
         return gradient.sum()
     return gradient if kind == "synaptic" else gradient.sum(1 if kind == "axonal" else 0)
 
 
-def check_delays(net, values, steps):
+def check_delays(net: "Network", values: "Values", steps: int) -> None:
     """Raise where ``values`` hold delays that cannot be; warn of those longer than a trial of so many steps.
 
     A delay that learns may lie outside its bounds by what rounding to whole steps changes.
@@ -125,7 +134,7 @@ def check_delays(net, values, steps):
         warn_late(net, p, values, steps)
 
 
-def warn_late(net, p, values, steps):
+def warn_late(net: "Network", p: "Projection", values: "Values", steps: int) -> None:
     """Warn of synapses from which nothing arrives within a trial."""
     travel = per_synapse(p, np.asarray(values.delays[p.name], float), values.masks[p.name])
     late = travel >= steps
@@ -136,12 +145,13 @@ def warn_late(net, p, values, steps):
         )
 
 
-def warn_merged(label, delay, dt):
+def warn_merged(label: str, delay: "Delay", dt: Quantity) -> None:
     """Warn where the time step makes different delays equal, unless they are drawn: of many numbers some must be
     alike.
     """
-    times = np.unique(np.asarray(delay.value, float) / float(dt))
-    drawn = len(times) > max(MANY, np.size(delay.value) / 2)
+    given = np.asarray(delay.value, float)
+    times = np.unique(given / float(dt))
+    drawn = len(times) > max(MANY, given.size / 2)
     if delay.trainable or drawn:
         return
     times = times[np.append(True, np.diff(times) > 1e-6)]
@@ -154,7 +164,7 @@ def warn_merged(label, delay, dt):
         )
 
 
-def warn(text):
+def warn(text: str) -> None:
     warnings.warn(text, LocalplastWarning, stacklevel=2)
 
 

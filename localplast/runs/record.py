@@ -8,6 +8,7 @@ import json
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
+from os import PathLike
 
 import numpy as np
 import xarray as xr
@@ -373,7 +374,7 @@ def build_tree(attrs, groups):
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **{f"/{name}": each for name, each in groups.items()}})
 
 
-def open_record(path):
+def open_record(path: str | PathLike) -> xr.DataTree:
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
     Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store
