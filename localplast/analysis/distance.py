@@ -71,7 +71,7 @@ def distance(estimate: xr.DataTree, exact: xr.DataTree, *, variable: str | None 
 
 def gradients(*trees: xr.DataTree) -> list[tuple[str, str]]:
     """``(node, variable)`` of every gradient that one of the trees holds, in order, each once: weights first."""
-    held = [(name, str(key)) for tree in trees for name, node in tree.children.items() for key in node.data_vars]
+    held = [(name, key) for tree in trees for name, node in tree.children.items() for key in node.data_vars]
     kept = dict.fromkeys(pair for pair in held if pair[1].startswith("gradient"))
     return sorted(kept, key=lambda pair: pair[1] != "gradient")
 
@@ -83,7 +83,7 @@ def label(node: str, variable: str) -> str:
 
 def found(tree: xr.DataTree, name: str, variable: str) -> np.ndarray | None:
     """One array of one node, None where there is none."""
-    return np.asarray(tree[name][variable]) if name in tree.children and variable in tree[name].data_vars else None
+    return tree[name][variable].values if name in tree.children and variable in tree[name].data_vars else None
 
 
 def measured(name: str, estimate: np.ndarray | None, exact: np.ndarray | None) -> dict[str, float]:
@@ -149,4 +149,4 @@ def with_angle(data: xr.Dataset) -> xr.Dataset:
 
 def joined(tree: xr.DataTree, names: Iterable[str], variable: str = "gradient") -> np.ndarray:
     """The arrays of some projections as one vector."""
-    return np.concatenate([np.ravel(np.asarray(tree[name][variable])) for name in names])
+    return np.concatenate([np.ravel(tree[name][variable].values) for name in names])

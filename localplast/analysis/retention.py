@@ -4,7 +4,6 @@ can hold.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ import xarray as xr
 from brian2.units.fundamentalunits import Quantity
 from numpy.typing import ArrayLike
 
-from localplast.arguments import check_dtype, check_kind, check_seed, check_whole
+from localplast.arguments import Dtype, check_dtype, check_kind, check_seed, check_whole
 from localplast.backends.torch.gradient import denormals_flushed, prepare, score
 from localplast.backends.torch.learner import Forward, single_thread
 from localplast.backends.torch.step import leaves
@@ -38,7 +37,7 @@ def accuracy_against(
     seed: int = 0,
     loss: Loss | None = None,
     at_once: int = 32,
-    dtype: Literal["float64", "float32"] = "float64",
+    dtype: Dtype = "float64",
     threads: int = 1,
 ) -> xr.Dataset:
     """Accuracy of a network that learns no more, where something about the task varies: the wait, the number of cues.

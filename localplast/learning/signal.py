@@ -7,7 +7,7 @@ learns beside it (``'learned'``), or a fixed one.
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -27,10 +27,12 @@ __all__ = [
     "feedback_matrix",
 ]
 
-#: How errors travel back: one of :data:`KINDS`, or matrices by population or projection.
-FeedbackKind = Literal["symmetric", "random", "uniform", "sign", "learned"] | dict[str, np.ndarray]
+#: The names of feedback.
+Kind = Literal["symmetric", "random", "uniform", "sign", "learned"]
+#: How errors travel back: by name, or through matrices by population or projection.
+FeedbackKind = Kind | dict[str, np.ndarray]
 
-KINDS = ("symmetric", "random", "uniform", "sign", "learned")
+KINDS = get_args(Kind)
 FORMS = {"symmetric": "weight", "sign": "sign", "learned": "learned"}
 
 

@@ -76,7 +76,7 @@ class Convolution(Data):
         if not isinstance(self.weight, Random):
             return np.broadcast_to(np.asarray(self.weight, float), self.shape)
         narrow = np.sqrt(self.fan_in) if self.weight.fan_in else 1.0
-        return replace(self.weight, spread=self.weight.spread / narrow, fan_in=False).draw(rng, self.shape)
+        return replace(self.weight, spread=float(self.weight.spread) / narrow, fan_in=False).draw(rng, self.shape)
 
 
 def convolution(

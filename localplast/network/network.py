@@ -20,7 +20,7 @@ from localplast.network.delays import Delay, Kernel, axonal, dendritic, synaptic
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
 from localplast.network.values import Values
-from localplast.network.weights import Random, SameAs, normal, same_as, transposed, uniform
+from localplast.network.weights import Array, Random, SameAs, normal, same_as, transposed, uniform
 from localplast.neuron.integration import check_numbers
 from localplast.neuron.mismatch import Mismatch
 from localplast.neuron.model import NeuronModel
@@ -125,7 +125,7 @@ class Network(Data):
         """The projections whose weights are at every moment those of another one, by name."""
         return {n: p.weight for n, p in self.projections.items() if isinstance(p.weight, SameAs) and p.weight.always}
 
-    def tie(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def tie(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """``weights`` by projection (arrays or tensors), with those of :attr:`tied` projections as they have to be."""
         return {**weights, **{name: same.of(weights[same.projection]) for name, same in self.tied.items()}}
 
@@ -201,7 +201,7 @@ class Network(Data):
         """Number of neurons or channels of the node ``name``."""
         return self.nodes[name].size
 
-    def delay_steps(self, projection: Projection, seed: int = 0) -> np.ndarray:
+    def delay_steps(self, projection: Projection, seed: int = 0) -> np.ndarray | np.floating:
         """Delay of a projection in (real) steps of dt, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``.
 
         ``seed`` is that of delays to be drawn.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from brian2.units.fundamentalunits import Quantity
 
 from localplast.files import Data
 from localplast.network.convolution import Convolution
@@ -48,7 +47,7 @@ class Population(Data):
     trainable: dict = field(default_factory=dict)
 
     @property
-    def values(self) -> dict[str, Quantity | float]:
+    def values(self) -> dict[str, np.ndarray | float]:
         """Every parameter of the model, overridden where this population says so."""
         return {**self.model.parameters, **self.parameters}
 

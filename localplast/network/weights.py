@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.arguments import as_number, check_choice, is_real
 from localplast.errors import NetworkError
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Random", "SameAs", "normal", "same_as", "transposed", "uniform"]
+
+#: Weights of numpy, or of Torch.
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -18,8 +26,8 @@ class Random:
     """
 
     kind: str
-    mean: float
-    spread: float
+    mean: float | Quantity
+    spread: float | Quantity
     fan_in: bool
     radius: float | None = None
 
@@ -56,12 +64,12 @@ def largest_eigenvalue(matrix: np.ndarray) -> float:
     return np.abs(np.linalg.eigvals(matrix)).max()
 
 
-def normal(std: float = 1.0, *, mean: float = 0.0, fan_in: bool = True) -> Random:
+def normal(std: float | Quantity = 1.0, *, mean: float | Quantity = 0.0, fan_in: bool = True) -> Random:
     """Gaussian weights; with ``fan_in`` the standard deviation is ``std / sqrt(pre)``."""
     return Random("normal", mean, std, fan_in)
 
 
-def uniform(limit: float = 1.0, *, mean: float = 0.0, fan_in: bool = True) -> Random:
+def uniform(limit: float | Quantity = 1.0, *, mean: float | Quantity = 0.0, fan_in: bool = True) -> Random:
     """Uniform weights in ``mean ± limit``; with ``fan_in`` the limit is divided by ``sqrt(pre)``."""
     return Random("uniform", mean, limit, fan_in)
 
@@ -77,11 +85,11 @@ class SameAs:
     transposed: bool = False
     always: bool = False
 
-    def of(self, weights: np.ndarray) -> np.ndarray:
+    def of(self, weights: Array) -> Array:
         """The weights, from those of the other projection."""
         return self.times * self.turned(weights)
 
-    def turned(self, array: np.ndarray) -> np.ndarray:
+    def turned(self, array: Array) -> Array:
         """An array of the other projection as one of this: a kernel is itself, for its projection is what runs
         backwards.
         """

@@ -96,7 +96,7 @@ def learning_curves(tree: xr.DataTree, ax: Axes, *, metric: Literal["accuracy", 
         band(ax, tested["update"].values, scale * tested.values, rule, colour, line, marker=".")
     ax.plot([], [], color="0.5", lw=0.6, label="training batches")
     if metric == "accuracy" and "references" in tree.children:
-        for agent in tree["references"].to_dataset()["accuracy"]:
+        for agent in tree["references"]["accuracy"]:
             ax.axhline(100 * float(agent), color="0.6", lw=0.8, ls=":", label=str(agent["agent"].values))
     legend(ax)
     return style(
@@ -282,7 +282,7 @@ def comparison(tree: xr.DataTree, shown: xr.Dataset | None = None) -> Figure:
 
     rows = 2 if shown is not None else 1
     figure, axes = plt.subplots(rows, 3, figsize=(12, 3.4 * rows), squeeze=False, constrained_layout=True)
-    labelled = np.isfinite(tree["curves"].to_dataset()["test_accuracy"].values).any()  # trajectories have no accuracy
+    labelled = np.isfinite(tree["curves"]["test_accuracy"].values).any()  # trajectories have no accuracy
     learning_curves(tree, axes[0, 0], metric="accuracy" if labelled else "loss")
     alignment(tree, axes[0, 1])
     alignment(tree, axes[0, 2], metric="relative_error")
@@ -295,7 +295,7 @@ def details(tree: xr.DataTree, *, metric: Measure = "angle") -> Figure:
     """The rest of a comparison: loss, feedback, time, memory; then the alignment of every projection."""
     import matplotlib.pyplot as plt
 
-    projections = tree["alignment"].to_dataset()["projection"].values
+    projections = tree["alignment"]["projection"].values
     rows = 1 + -(-len(projections) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(16, 3.4 * rows), squeeze=False, constrained_layout=True)
     learning_curves(tree, axes[0, 0], metric="loss")
