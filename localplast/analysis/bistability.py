@@ -102,11 +102,11 @@ class Branch:
         low, high = float(self.E_leak), float(self.E)
         return low, high - EDGE * (high - low)
 
-    def open(self, v: ArrayLike) -> np.ndarray:
+    def open(self, v: ArrayLike) -> np.ndarray | np.floating:
         """The fraction ``B`` of the NMDA conductance that is not blocked at the potential ``v`` (Quantity or volts)."""
         return self._at("B", v)
 
-    def drive(self, v: ArrayLike) -> np.ndarray:
+    def drive(self, v: ArrayLike) -> np.ndarray | np.floating:
         """``r = g_nmda/g_tot`` that holds the branch at the potential ``v`` (Quantity or volts), stable or not."""
         return self._at("drive", v)
 

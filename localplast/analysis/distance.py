@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from localplast.errors import LocalplastError
 
@@ -97,7 +98,7 @@ def measured(name: str, estimate: np.ndarray | None, exact: np.ndarray | None) -
     return measures(estimate, exact)
 
 
-def measures(estimate: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+def measures(estimate: ArrayLike, exact: ArrayLike) -> dict[str, float]:
     """The four :data:`MEASURES` of two arrays of the same shape, as a dict of numbers.
 
     Synapses where both are zero (masked ones, silent neurons) have no say in ``sign_agreement``.
@@ -125,7 +126,7 @@ def norm(vector: np.ndarray) -> float:
     return float(largest * np.linalg.norm(vector / largest))
 
 
-def cosine_of(one: np.ndarray, other: np.ndarray) -> float:
+def cosine_of(one: ArrayLike, other: ArrayLike) -> float:
     """The cosine of the angle between two arrays, from -1 to 1; NaN where one is zero or not finite."""
     lengths = norm(np.ravel(one)), norm(np.ravel(other))
     if not all(np.isfinite(lengths)) or not all(lengths):

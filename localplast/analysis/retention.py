@@ -134,7 +134,7 @@ class Judge:
             return score(self.net, loss, outputs, weight, trials.target)
 
 
-def leak_limit(tau: Quantity | float, bits: ArrayLike) -> Quantity | np.ndarray:
+def leak_limit(tau: Quantity | float, bits: ArrayLike) -> Quantity | np.ndarray | np.floating:
     """The longest time that a leaking membrane bridges if its value is known to so many bits: ``tau*ln(2**bits - 1)``.
 
     A register of n bits tells ``2**n`` levels apart, 0 to ``2**n - 1`` in units of the smallest. No two states differ

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -265,7 +266,7 @@ class Events:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int | slice | np.ndarray) -> "Events":
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Events":
         chosen = np.atleast_1d(np.arange(len(self))[index])
         lengths = np.diff(self.offsets)[chosen]
         events = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen] or [np.zeros(0, int)])

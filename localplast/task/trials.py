@@ -70,7 +70,7 @@ class Poisson:
     def __len__(self) -> int:
         return len(self.rates)
 
-    def __getitem__(self, index: int | slice | np.ndarray) -> "Poisson":
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Poisson":
         return Poisson(self.rates[index], self.segment)
 
     @property
@@ -135,7 +135,7 @@ class Trials:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def __getitem__(self, index: int | slice | np.ndarray) -> "Trials":
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Trials":
         if isinstance(index, (int, np.integer)):
             index = slice(index, index + 1)
         target = None if self.target is None else self.target[index]
