@@ -2,10 +2,13 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import typer.core
+
+if TYPE_CHECKING:
+    from localplast.learning.signal import FeedbackKind
 
 
 class Stopped(Exception):
@@ -74,9 +77,9 @@ def say_once():
     """Print every warning once, however many runs it holds for."""
     import logging
 
-    said = set()
+    said: dict[str, logging.LogRecord] = {}
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
     logging.getLogger("localplast").addHandler(handler)
     logging.getLogger("localplast.runs.progress").setLevel(logging.INFO)
 
@@ -267,7 +270,7 @@ def run(
     rule = rule or chosen.rule
     made = getattr(rules, rule)()
     if feedback:
-        made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
+        made = rules.feedback_alignment(made, cast("FeedbackKind", feedback), std=built.feedback_std)
     side_by_side = built.batch > 1 and made.update != "trial"  # weights change within trials: Brian2 has no batch then
     backend = backend or ("brian2" if made.local and device == "cpu" and not side_by_side else "torch")
     out.mkdir(parents=True, exist_ok=True)
