@@ -83,7 +83,12 @@ def plateau_cell(
     calcium = plateau(**held, theta=theta_ca, duration=T_ca, tau_ref=T_ca + 10 * ms, name="ca")
     times = {"rise": 1.2 * ms, "pause": 0.2 * ms, "fall": 2.4 * ms, "tau_ref": 5 * ms}
     sodium = na_spike(g_rise=g_rise, g_fall=g_fall, E_rise=70 * mV, E_fall=-89 * mV, theta=theta_na, **times)
-    firing = {"threshold": "v_soma > v_th", "reset": "v_soma = v_reset", "refractory": "tau_ref", "method": method}
+    firing: dict[str, Any] = {
+        "threshold": "v_soma > v_th",
+        "reset": "v_soma = v_reset",
+        "refractory": "tau_ref",
+        "method": method,
+    }
     return cell(
         "plateau_cell",
         Compartment("soma", C=C_soma, g_leak=g_leak_soma, E_leak=v_rest, clamped=True),

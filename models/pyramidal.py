@@ -85,14 +85,20 @@ def pyramidal(
     Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat
     Neurosci 24:1010, and a refractory period in place of their moving threshold.
     """
-    rest, current = {"E_leak": v_rest}, adaptation(b=b, tau=tau_adapt)
+    rest: dict[str, Any] = {"E_leak": v_rest}
+    current = adaptation(b=b, tau=tau_adapt)
     zone = [
         calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
         bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
     ]
     synapses = [ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))]
     joined = [coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")]
-    firing = {"threshold": "v_soma > v_th", "reset": "v_soma = E_leak_soma", "refractory": "tau_ref", "method": method}
+    firing: dict[str, Any] = {
+        "threshold": "v_soma > v_th",
+        "reset": "v_soma = E_leak_soma",
+        "refractory": "tau_ref",
+        "method": method,
+    }
     return cell(
         "pyramidal",
         Compartment("soma", C=C_soma, g_leak=Quantity(C_soma / tau_soma), clamped=True, channels=[current], **rest),
