@@ -217,7 +217,7 @@ SAID = {
     },
     "superspike-oxford": spikes("pattern_hidden1 hidden1_out"),
     "superspike-single": {
-        "BPTT": Says("bptt", "pattern_out"), "BPTT, reset cut": Says("bptt -reset", "pattern_out"),
+        "BPTT": Says("bptt", "pattern_out", own_optimiser=True), "BPTT, reset cut": Says("bptt -reset", "pattern_out"),
         "SuperSpike": Says("SuperSpike symmetric", "pattern_out"),
     },
     "t-maze": usual("cues_rec rec_rec", "rec_policy rec_value"),
