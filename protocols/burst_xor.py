@@ -15,7 +15,7 @@ from localplast.models import burst_poisson, graded_readout
 from localplast.network import Input, Network, Population, Projection, depression, facilitation
 from localplast.rules import dendritic
 from localplast.runs.run import run
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy

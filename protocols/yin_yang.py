@@ -12,7 +12,7 @@ from brian2 import ms
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron.surrogate import triangle
-from localplast.study.compare import tuned, usual
+from localplast.study.contenders import tuned, usual
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import yin_yang

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: From the ground up; rooms of one floor do not import each other.
 FLOORS = (
-    ("errors", "packages"),
+    ("errors", "interrupt", "packages"),
     ("names", "files", "arguments", "equations"),
     ("neuron", "task"),
     ("network", "surrogate"),

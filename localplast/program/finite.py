@@ -1,4 +1,4 @@
-"""What is not finite when an engine is done: it looks at the end of its trials, for a number that has become NaN stays so.
+"""What is not finite when an engine is done: it looks at the end of its trials, for what has become NaN stays so.
 
 Where that began, :mod:`localplast.runs.guard` finds out.
 """

@@ -38,7 +38,7 @@ def identity(fit):
         "batch": fit.batch,
         "test": fit.test,
         "backend": fit.backend,
-        **fit.numerics,
+        **fit.options.numerics,
     }
     found = (
         [values.weights, values.masks, values.delays, values.parameters],

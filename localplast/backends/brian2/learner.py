@@ -102,8 +102,7 @@ def check_trainable(net, optimiser, values):
         if name.split(".")[0] in net.populations and not np.ndim(values.other(name)):
             raise UnsupportedError(
                 f"{name} is one number for the whole population, so learning it is not local; give every neuron its "
-                "own "
-                "(an array), or use backend='torch'"
+                "own (an array), or use backend='torch'"
             )
 
 
@@ -216,8 +215,7 @@ class Brian2Learner:
         if found != made:
             raise LocalplastError(
                 f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the "
-                "program was made; "
-                "a task must give trials of one form"
+                "program was made; a task must give trials of one form"
             )
 
     def find_failure(self, values, trials):

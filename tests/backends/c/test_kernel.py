@@ -28,35 +28,54 @@ def quadratic():
     """A quadratic neuron in volts, by rk4: the Jacobian depends on the state, and on refractoriness; so does the
     reset.
     """
+    # fmt: skip
     return NeuronModel(
         name="quadratic",
         equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
-        threshold="v > 2*v_th", reset="v = v_drop*(tanh(v/v_th) - 2)", refractory="tau_ref", method="rk4", receives="I",
+        threshold="v > 2*v_th",
+        reset="v = v_drop*(tanh(v/v_th) - 2)",
+        refractory="tau_ref",
+        method="rk4",
+        receives="I",
         parameters={
-            "tau_mem": 10 * ms, "tau_syn": 5 * ms, "v_th": 5 * mV, "v_scale": 5 * mV, "v_drop": 2 * mV, "tau_ref": 3 * ms,
+            "tau_mem": 10 * ms,
+            "tau_syn": 5 * ms,
+            "v_th": 5 * mV,
+            "v_scale": 5 * mV,
+            "v_drop": 2 * mV,
+            "tau_ref": 3 * ms,
         },
         surrogate=arctan("v_th"),
-    )  # fmt: skip
+    )
 
 
 def fitzhugh_nagumo():
     """An oscillator by rk4 whose spike bends both variables: reset and adaptation are nonlinear."""
+    # fmt: skip
     return NeuronModel(
         name="fitzhugh_nagumo",
         equations="dv/dt = (v - v**3/3 - y + drive)/tau : 1\n dy/dt = (v + a - b*y)/(5*tau) : 1",
-        threshold="v + 0.1*v**2 > v_th", reset="v = v_reset + 0.1*tanh(v)", adaptation="y += 0.3*cos(y)", method="rk4",
+        threshold="v + 0.1*v**2 > v_th",
+        reset="v = v_reset + 0.1*tanh(v)",
+        adaptation="y += 0.3*cos(y)",
+        method="rk4",
         initial={"v": -1.0, "y": -0.5},
         parameters={"tau": 3 * ms, "a": 0.7, "b": 0.8, "v_th": 1.0, "v_reset": -1.2, "drive": 0.5},
         surrogate=exponential("v_th"),
-    )  # fmt: skip
+    )
 
 
 def follower():
     """A neuron driven by a graded variable, and a nonlinear output: what currents and readouts may look like."""
+    # fmt: skip
     return NeuronModel(
-        name="follower", equations="dv/dt = (-v + I)/tau_mem : 1\n I : 1", threshold="v > v_th", reset="v -= v_th",
-        parameters={"tau_mem": 10 * ms, "v_th": 1.0}, surrogate=boxcar(),
-    )  # fmt: skip
+        name="follower",
+        equations="dv/dt = (-v + I)/tau_mem : 1\n I : 1",
+        threshold="v > v_th",
+        reset="v -= v_th",
+        parameters={"tau_mem": 10 * ms, "v_th": 1.0},
+        surrogate=boxcar(),
+    )
 
 
 def squared_readout():

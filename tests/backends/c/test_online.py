@@ -32,15 +32,25 @@ def quadratic():
     """A quadratic neuron by rk4: the decay of its traces depends on the state, and on refractoriness; so does its
     reset.
     """
+    # fmt: skip
     return NeuronModel(
         name="quadratic",
         equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
-        threshold="v > 2*v_th", reset="v = v_drop*(tanh(v/v_th) - 2)", refractory="tau_ref", method="rk4", receives="I",
+        threshold="v > 2*v_th",
+        reset="v = v_drop*(tanh(v/v_th) - 2)",
+        refractory="tau_ref",
+        method="rk4",
+        receives="I",
         parameters={
-            "tau_mem": 10 * ms, "tau_syn": 5 * ms, "v_th": 5 * mV, "v_scale": 5 * mV, "v_drop": 2 * mV, "tau_ref": 3 * ms,
+            "tau_mem": 10 * ms,
+            "tau_syn": 5 * ms,
+            "v_th": 5 * mV,
+            "v_scale": 5 * mV,
+            "v_drop": 2 * mV,
+            "tau_ref": 3 * ms,
         },
         surrogate=arctan("v_th"),
-    )  # fmt: skip
+    )
 
 
 MODELS = {
@@ -55,14 +65,18 @@ MODELS = {
 def recurrent(model, strength, *, delay=None, mask=None, **population):
     """One recurrent population between five channels and a readout; delays on the way into the population only."""
     drive = uniform(strength, mean=0.4 * strength / np.sqrt(5))
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(5), rec=Population(SIZE, model, **population), out=Population(OUTPUTS, leaky_readout()),
+        dt=1 * ms,
+        cues=Input(5),
+        rec=Population(SIZE, model, **population),
+        out=Population(OUTPUTS, leaky_readout()),
         projections=[
             Projection("cues", "rec", weight=drive, delay=delay and delay(5, SIZE), mask=mask),
             Projection("rec", "rec", weight=normal(0.6 * strength), delay=delay and delay(SIZE, SIZE), mask=mask),
             Projection("rec", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 def layers():
@@ -72,12 +86,19 @@ def layers():
     tau = np.linspace(5, 30, 6) * ms
     adapting = {"beta": np.array([0.0, 0.0, 0.5, 1.0]), "tau_ref": np.array([0, 3, 0, 2]) * ms}
     hidden = [("cues", "one"), ("one", "two"), ("two", "one")]
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(5), one=Population(6, lif(), {"tau_mem": tau}, {"v": np.linspace(-0.5, 0.9, 6)}),
-        two=Population(4, alif(), adapting), out=Population(OUTPUTS, leaky_readout()),
-        projections=[*(Projection(*ends, weight=normal(4.0), plastic=ends[0] != "two") for ends in hidden),
-                     Projection("two", "out"), Projection("cues", "out")],
-    )  # fmt: skip
+        dt=1 * ms,
+        cues=Input(5),
+        one=Population(6, lif(), {"tau_mem": tau}, {"v": np.linspace(-0.5, 0.9, 6)}),
+        two=Population(4, alif(), adapting),
+        out=Population(OUTPUTS, leaky_readout()),
+        projections=[
+            *(Projection(*ends, weight=normal(4.0), plastic=ends[0] != "two") for ends in hidden),
+            Projection("two", "out"),
+            Projection("cues", "out"),
+        ],
+    )
 
 
 def trials_for(loss, count=1, steps=STEPS, silent=0):
@@ -188,11 +209,17 @@ def test_populations_that_do_not_reach_the_readout():
 
 
 def test_a_neuron_may_use_the_names_of_an_optimiser():
+    # fmt: skip
     model = NeuronModel(
-        name="letters", equations="dv/dt = -k*v + m*u : 1\n du/dt = -g*s*u : 1", threshold="v > 1", reset="v -= 1",
-        parameters={"k": 0.05 / ms, "m": 0.1 / ms, "g": 0.5, "s": 0.2 / ms}, receives="u", surrogate=triangle("1"),
+        name="letters",
+        equations="dv/dt = -k*v + m*u : 1\n du/dt = -g*s*u : 1",
+        threshold="v > 1",
+        reset="v -= 1",
+        parameters={"k": 0.05 / ms, "m": 0.1 / ms, "g": 0.5, "s": 0.2 / ms},
+        receives="u",
+        surrogate=triangle("1"),
         method="exponential_euler",
-    )  # fmt: skip
+    )
     same_gradients(recurrent(model, 4.0), eprop(), mse(), trials_for(mse(), 2))
     same_weights(recurrent(model, 4.0), mse(), adam(0.01), trials_for(mse(), 2))
 

@@ -32,23 +32,39 @@ STEPS, TRIALS, SIZE = 60, 5, 7
 
 def biased(method="exact"):
     """A LIF neuron with a constant drive, and a threshold whose square counts."""
+    # fmt: skip
     return NeuronModel(
-        name="biased", equations="dv/dt = (bias - v)/tau_mem : 1", threshold="v > v_th**2", reset="v -= v_th*rest",
-        parameters={"tau_mem": 10 * ms, "v_th": 1.0, "bias": 0.3, "rest": 0.7}, surrogate=triangle("v_th"), method=method,
-    )  # fmt: skip
+        name="biased",
+        equations="dv/dt = (bias - v)/tau_mem : 1",
+        threshold="v > v_th**2",
+        reset="v -= v_th*rest",
+        parameters={"tau_mem": 10 * ms, "v_th": 1.0, "bias": 0.3, "rest": 0.7},
+        surrogate=triangle("v_th"),
+        method=method,
+    )
 
 
 def quadratic():
     """A refractory neuron in volts, by rk4, whose reset bends: every derivative depends on the state."""
+    # fmt: skip
     return NeuronModel(
         name="quadratic",
         equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
-        threshold="v > 2*v_th", reset="v = v_drop*(tanh(v/v_th) - 2)", refractory="tau_ref", method="rk4", receives="I",
+        threshold="v > 2*v_th",
+        reset="v = v_drop*(tanh(v/v_th) - 2)",
+        refractory="tau_ref",
+        method="rk4",
+        receives="I",
         parameters={
-            "tau_mem": 10 * ms, "tau_syn": 5 * ms, "v_th": 5 * mV, "v_scale": 5 * mV, "v_drop": 2 * mV, "tau_ref": 3 * ms,
+            "tau_mem": 10 * ms,
+            "tau_syn": 5 * ms,
+            "v_th": 5 * mV,
+            "v_scale": 5 * mV,
+            "v_drop": 2 * mV,
+            "tau_ref": 3 * ms,
         },
         surrogate=arctan("v_th"),
-    )  # fmt: skip
+    )
 
 
 def scaled_readout():
