@@ -13,7 +13,7 @@ from localplast.learning.optimise import rmaxprop
 from localplast.models import superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, superspike
-from localplast.study.compare import tuned
+from localplast.study.contenders import tuned
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse
