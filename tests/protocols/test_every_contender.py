@@ -168,6 +168,9 @@ SAID = {
     "elise": {"ELiSe": Says("dendritic", "among_visible others", delayed="among_visible others g_exc g_inh")},
     "evidence-accumulation": {
         **usual("cues_rec rec_rec", "rec_out"),
+        "BPTT": Says("bptt", "cues_rec rec_rec rec_out", own_optimiser={"quick": True, "paper": False}),
+        "BPTT, converged": Says("bptt", "cues_rec rec_rec rec_out", own_optimiser=True, times=3),
+        "BPTT, hidden frozen": Says("bptt", "rec_out", own_optimiser={"quick": True, "paper": False}),
         "DelayNet": Says(
             "bptt", DELAYNET[1], loss="cross_entropy branching", delayed="rec_rec", own_optimiser=True,
             apart="rec.size rec.model rec.parameters.beta rec.parameters.bias rec.trainable out.model "
