@@ -58,6 +58,7 @@ def around(model):
     )  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SPIKING)
 def test_literals_learn_as_parameters_do(name):
     model = getattr(localplast.models, name)()
@@ -90,6 +91,7 @@ def assert_equal_gradients(net, sibling, trials, rule, backends=("torch", "brian
             np.testing.assert_allclose(found[name]["gradient"], value, rtol=1e-9, atol=1e-12 * np.abs(value).max())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"])
 def test_so_do_errors_of_readouts_whose_memory_is_a_literal(name):
     """Traces are smoothed as the readout smooths."""
@@ -128,6 +130,7 @@ def test_so_do_dendrites(name):
     assert_equal_gradients(net, with_siblings(net, "it"), trials, rule, backends)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["gle", "latent_equilibrium"])
 def test_so_do_prospective_neurons(name):
     hidden, output = (getattr(localplast.models, f"{name}{end}")() for end in ("", "_output"))
