@@ -53,9 +53,8 @@ def torch_case(rule, batch, steps, threads, repeats, *, plain=False):
     net, values, trials = problem(rule, batch, steps)
     options = {"batch": batch, "dtype": torch.float32, "threads": threads}
     learner = TorchLearner(net, values, *learning(rule, "step" if batch == 1 else "trial"), **options)
-    learned = plan(
-        net, learner.rule, learner.loss
-    )  # DECOLLE by the batch would be differentiated: here traces are timed
+    # DECOLLE by the batch would be differentiated: here traces are timed
+    learned = plan(net, learner.rule, learner.loss)
     slow = OnlineLearner(net, learned, learner.tensors, values.masks) if plain else None
     learner.online = slow or learner.online_learner(learned)
     return per_step(measure(lambda: learner.train(trials), repeats=repeats), steps)

@@ -40,9 +40,8 @@ def problem(given, steps, readout=False):
     links = [
         Projection("cues", "cells", weight=1.0, mask=given.contacts, target=t, name=t, plastic=readout) for t in targets
     ]
-    raster = (
-        given.spikes if given.spikes is not None else np.zeros((steps, 1), bool)
-    )  # a trial has some input, heard or not
+    # a trial has some input, heard or not
+    raster = given.spikes if given.spikes is not None else np.zeros((steps, 1), bool)
     nodes = {"cues": Input(raster.shape[1]), "cells": cells}
     if readout:
         nodes["out"] = Population(10, leaky_readout())

@@ -247,8 +247,7 @@ def agreement(directory):
         loss, rates = np.abs(nest["loss"] / ours["loss"] - 1).max(), (float(nest["rate"]), ours["rate"].mean())
         said.append(
             f"Losses of {BLOCK} trials in NEST and in the generated Brian2 program differ by {loss:.1e} at most "
-            "(relative); "
-            f"rates: {rates[0]:.6g} and {rates[1]:.6g} Hz."
+            f"(relative); rates: {rates[0]:.6g} and {rates[1]:.6g} Hz."
         )
     if {"handwritten", "generated_trial"} <= set(found):
         apart = changes("generated_trial", "handwritten")

@@ -98,9 +98,8 @@ def build(numbers, directory):
         s.w = numbers.weights[s.name][mask(s.name, numbers.weights)]
     synapses[-1].B = numbers.feedback.ravel()
     network = b2.Network(cues, rec, out, *synapses)
-    network.run(
-        trials * duration + 1 * ms, namespace={}
-    )  # the last update comes with the first step after the last trial
+    # the last update comes with the first step after the last trial
+    network.run(trials * duration + 1 * ms, namespace={})
     b2.device.build(directory=str(directory), run=False, with_output=False)
     return synapses
 

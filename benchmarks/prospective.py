@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 from timing import case_main, memory, reset_peak, rounds, span, table
@@ -74,7 +75,7 @@ def backprop_case(batch, threads, repeats):
     import torch
 
     torch.set_num_threads(threads)
-    layers = [torch.nn.Linear(a, b) for a, b in zip(SIZES, SIZES[1:])]
+    layers = [torch.nn.Linear(a, b) for a, b in pairwise(SIZES)]
     x, y = torch.rand(batch, SIZES[0]), torch.nn.functional.one_hot(torch.arange(batch) % 10, 10).float()
     optimiser = torch.optim.SGD([p for layer in layers for p in layer.parameters()], lr=1e-3)
 
@@ -97,7 +98,7 @@ def floor_case(batch, threads, repeats, sizes=SIZES):
 
     def operands():
         rates = [torch.rand(live, n) for n in sizes]
-        weights = [torch.rand(a, b) for a, b in zip(sizes, sizes[1:])]
+        weights = [torch.rand(a, b) for a, b in pairwise(sizes)]
         return rates, weights, [torch.empty_like(r) for r in rates], [torch.empty_like(w) for w in weights]
 
     each = [operands() for _ in range(threads)]

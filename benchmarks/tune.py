@@ -19,7 +19,7 @@ import localplast as lp
 from localplast.errors import RunawayError
 from localplast.protocols import load
 from localplast.show.table import Column, Table
-from localplast.study.compare import evenly
+from localplast.study.contenders import evenly
 from localplast.study.report import contenders
 
 

@@ -52,7 +52,8 @@ _DEFINED_IN = {
     "localplast.runs.gradient": ("gradient",),
     "localplast.runs.live": ("live",),
     "localplast.runs.run": ("run",),
-    "localplast.study.compare": ("Contender", "compare"),
+    "localplast.study.compare": ("compare",),
+    "localplast.study.contenders": ("Contender",),
     "localplast.task": ("Poisson", "Task", "Trials"),
 }
 _HOME = {name: module for module, names in _DEFINED_IN.items() for name in names}

@@ -151,8 +151,7 @@ def check_device(device, backend):
     if int(number or 0) >= found:
         raise LocalplastError(
             f"device {device!r}: this Torch ({torch.__version__}) finds {found} CUDA devices; use device='cpu', or "
-            "install a "
-            "CUDA build of Torch where there is such a device"
+            "install a CUDA build of Torch where there is such a device"
         )
 
 

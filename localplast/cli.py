@@ -43,7 +43,7 @@ def main():
     import sys
 
     from localplast.errors import LocalplastError
-    from localplast.runs.interrupt import terminable
+    from localplast.interrupt import terminable
 
     say_once()
     try:

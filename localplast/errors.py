@@ -73,6 +73,5 @@ def not_finite(population, step):
     """The error of a loop that diverges while a network runs or learns."""
     return RunawayError(
         f"population {population!r} is not finite from step {step} on; look at the learning rate, the weights, the "
-        "time step and the "
-        "strength of feedback"
+        "time step and the strength of feedback"
     )

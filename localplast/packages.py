@@ -17,6 +17,6 @@ def need_torch(what):
     if not has_torch():
         raise UnsupportedError(
             f"{what} needs Torch, which is not installed: pip install torch (a CPU build is enough). Without it Brian2 "
-            "runs networks, "
-            "gives the gradients of local rules (backend='brian2'), and learns what is not tested (test=0)"
+            "runs networks, gives the gradients of local rules (backend='brian2'), and learns what is not tested "
+            "(test=0)"
         )

@@ -120,7 +120,11 @@ def in_turn(given, count, what):
 def forward(layers, weight, plastic):
     """The projections from each layer to the next."""
     each = zip(
-        layers, layers[1:], in_turn(weight, len(layers) - 1, "weight"), in_turn(plastic, len(layers) - 1, "plastic")
+        layers,
+        layers[1:],
+        in_turn(weight, len(layers) - 1, "weight"),
+        in_turn(plastic, len(layers) - 1, "plastic"),
+        strict=False,
     )
     return [
         Projection(pre, post, weight=w, plastic=learns, name=f"up{k}")

@@ -41,7 +41,8 @@ def pyramidal(
 ):
     """Soma and apical dendrite, joined by active currents, and a basal branch, joined by a conductance::
 
-        dv_soma/dt   = (C_soma/tau_soma*(v_rest - v_soma) + I_ca_soma*f + w + I_soma + g_basal*(v_basal - v_soma))/C_soma
+        dv_soma/dt   = (C_soma/tau_soma*(v_rest - v_soma) + I_ca_soma*f + w + I_soma
+                        + g_basal*(v_basal - v_soma))/C_soma
         dv_apical/dt = (C_apical/tau_apical*(v_rest - v_apical) + I_ca*f + w_ca + I_bap*K + I_apical)/C_apical
         dv_basal/dt  = (g_leak_basal*(v_rest - v_basal) + g_basal*(v_soma - v_basal) + AMPA + NMDA + I_basal)/C_basal
         f            = 1/(1 + exp((v_ca - v_apical)/slope_ca))        tau_ca dw_ca/dt = a_ca*(v_apical - v_rest) - w_ca

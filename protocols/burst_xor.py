@@ -14,7 +14,8 @@ from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, graded_readout
 from localplast.network import Input, Network, Population, Projection, depression, facilitation
 from localplast.rules import dendritic
-from localplast.study.compare import Contender
+from localplast.runs.run import run
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy
@@ -128,8 +129,6 @@ def event_rates(net, trials, values, **options):
     """Event rate of the output population in the judged steps, without the teacher, in hertz ``(trial,)``; options:
     of ``run``.
     """
-    from localplast.runs.run import run
-
     shown = run(net, trials.without(net.teachers), values=values, record=["out.shown"], **options)["out"][
         "shown"
     ].values

@@ -13,7 +13,7 @@ from brian2 import ms
 from localplast.models import decolle_lif, instant_readout
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.rules import bptt, decolle
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import nmnist_small

@@ -20,7 +20,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, u
 from localplast.network.space import from_centre, lattice, shells
 from localplast.protocols import evidence_accumulation as evidence
 from localplast.rules import bptt, eprop
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.loss import branching, cross_entropy
@@ -71,9 +71,8 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms,
     """
     decay = float(np.exp(-dt / tau))
     recurrent = uniform(np.sqrt(6) / decay)
-    delay = (
-        None if times is None else travel(np.maximum(delays(neurons, times) - dt, 0 * ms))
-    )  # arrival counts as one step
+    # arrival counts as one step
+    delay = None if times is None else travel(np.maximum(delays(neurons, times) - dt, 0 * ms))
     own = {} if shared else {"tau_mem": tau * np.ones(neurons), "v_th": v_th * np.ones(neurons)}
     cell, readout = biased_lif(tau_mem=tau, v_th=v_th), biased_readout(tau_out=tau)
     return Network(

@@ -14,7 +14,7 @@ from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.protocols import delaynet
 from localplast.rules import bptt
-from localplast.study.compare import Contender, usual
+from localplast.study.contenders import Contender, usual
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy, rate
@@ -126,9 +126,8 @@ def last_k_accuracy(cues, k):
     if k >= cues:
         return 1.0
     seen, unseen = np.arange(k + 1), cues - k
-    more = binom.sf(
-        cues // 2 - seen, unseen, 1 - MINORITY
-    )  # the side that is favoured has most, given how many it has here
+    # the side that is favoured has most, given how many it has here
+    more = binom.sf(cues // 2 - seen, unseen, 1 - MINORITY)
     agrees = np.where(2 * seen > k, more, np.where(2 * seen < k, 1 - more, 0.5))
     return float(binom.pmf(seen, k, 1 - MINORITY) @ agrees)
 

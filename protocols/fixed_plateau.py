@@ -174,7 +174,7 @@ def found(record):
         one = found.isel(event=number)
         there, counts = one["duration"].values > 0, one["synapses"].values
         lengths = [1e3 * one[name].values[there] for name in ("duration", "above")]
-        lasting = ["{:.2f} to {:.2f}".format(each.min(), each.max()) if there.any() else "-" for each in lengths]
+        lasting = [f"{each.min():.2f} to {each.max():.2f}" if there.any() else "-" for each in lengths]
         timer = f"{1e3 * float(one['nominal']):.2f}"
         yield Finding(f"{name}: its current flows, over all inputs above threshold (ms)", lasting[0], timer, source)
         yield Finding(f"{name}: membrane above threshold (ms)", lasting[1], "-")

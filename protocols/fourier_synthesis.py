@@ -16,7 +16,7 @@ from localplast.network import normal
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse
@@ -56,9 +56,8 @@ def task(dt):
     def training(update, batch, seed):
         return pieces(update * batch % TAUGHT, batch, dt=dt)
 
-    def tested(
-        after, validation=None
-    ):  # its validation is the end of what is learned: it shows pieces that were trained on
+    # its validation is the end of what is learned: it shows pieces that were trained on
+    def tested(after, validation=None):
         return Task("fourier-synthesis", training, lambda n, seed: pieces(after, n, dt=dt), {"given": True}, validation)
 
     return tested(TAUGHT, tested(TAUGHT - SILENT))
@@ -132,7 +131,7 @@ protocol = Protocol(
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
     presets={"quick": quick, "paper": paper},
     published={
-        "Fourier synthesis": "the output follows the sawtooth after 400 ms, and goes on to without the teacher (no number)"
+        "Fourier synthesis": "the output follows the sawtooth after 400 ms, also without the teacher (no number)"
     },
     rule="dendritic",
     drawn=figure,

@@ -18,7 +18,7 @@ from localplast.network import uniform
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse

@@ -16,7 +16,7 @@ from localplast.network import uniform
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import mackey_glass
@@ -149,9 +149,8 @@ def overview(tree):
     import matplotlib.pyplot as plt
 
     drawn, axis = plt.subplots(figsize=(5.5, 3.6), constrained_layout=True)
-    error = np.sqrt(
-        2 * tree["curves"]["test_loss"]
-    )  # of a series with variance 1, half of whose squared error is the loss
+    # of a series with variance 1, half of whose squared error is the loss
+    error = np.sqrt(2 * tree["curves"]["test_loss"])
     for colour, rule in zip(COLOURS, error["rule"].values, strict=False):
         axis.plot(error["trials"], error.sel(rule=rule).mean("seed"), color=colour, label=str(rule))
     axis.axhline(

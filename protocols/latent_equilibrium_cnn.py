@@ -19,7 +19,7 @@ from localplast.models.layers import layered
 from localplast.network import convolution, normal, pooling, transposed
 from localplast.protocols.latent_equilibrium import BETA, digits
 from localplast.rules import bptt, dendritic
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 

@@ -120,6 +120,6 @@ protocol = Protocol(
     reference="LeCun et al. 1998, Proc IEEE 86:2278; De Geeter et al. 2023, arXiv:2306.03623",
     presets={"quick": quick, "paper": paper},
     published={
-        "BPTT, LIF, rate code": "98.06 % with 100 spiking outputs in place of the readout here (De Geeter et al., table 2)"
+        "BPTT, LIF, rate code": "98.06 % with 100 spiking outputs in place of this readout (De Geeter et al., table 2)"
     },
 )

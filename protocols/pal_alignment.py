@@ -15,7 +15,7 @@ from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 
@@ -197,7 +197,7 @@ protocol = Protocol(
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 3",
     presets={"quick": quick, "paper": paper},
     published={
-        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number to check)"
+        "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number)"
     },
     rule="dendritic",
     told=told,

@@ -112,7 +112,8 @@ protocol = Protocol(
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249",
     presets={"quick": quick, "paper": paper},
     published={
-        "separability": "of their bottleneck, at the end: backprop 0.35 to 0.40, PAL 0.31 to 0.35, feedback alignment 0.14 to 0.21",
+        "separability": "of their bottleneck, at the end: backprop 0.35 to 0.40, PAL 0.31 to 0.35, feedback alignment "
+        "0.14 to 0.21",
         "angle": "69, 22 and 31 degrees by layer",
     },
     rule="dendritic",

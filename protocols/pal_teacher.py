@@ -14,6 +14,7 @@ from localplast.network import uniform
 from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
+from localplast.show.plot import COLOURS, legend, style
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 
@@ -38,8 +39,6 @@ def told(net, trials, after):
 def course(net, record):
     """The three weights of the chain along training."""
     import matplotlib.pyplot as plt
-
-    from localplast.show.plot import COLOURS, legend, style
 
     drawn, ax = plt.subplots(figsize=(5, 3.2), constrained_layout=True)
     first = net.draw(record.attrs["seed"]).weights

@@ -93,7 +93,8 @@ def preset(net, optimiser, *, steps, stream, batch, updates):
 protocol = Protocol(
     name="pal-yin-yang",
     summary="Yin-Yang in a microcircuit whose feedback weights align with its forward weights.",
-    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, arXiv:2102.08211",
+    reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, "
+    "arXiv:2102.08211",
     presets={"quick": quick, "paper": paper},
     published={"Yin-Yang": "4-30-3, 400 epochs of 2000 points, 10 seeds (accuracies are in a figure, not checked)"},
     rule="dendritic",

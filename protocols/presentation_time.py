@@ -18,7 +18,7 @@ from localplast.network import normal
 from localplast.protocols.microcircuit import bars_task
 from localplast.rules import dendritic
 from localplast.show.plot import COLOURS, legend, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 

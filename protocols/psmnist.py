@@ -17,7 +17,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, u
 from localplast.packages import need_torch
 from localplast.protocols.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays, optimiser
 from localplast.rules import bptt
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import mnist, pooled

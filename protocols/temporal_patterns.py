@@ -15,7 +15,7 @@ from localplast.learning.optimise import adam
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, synaptic, uniform
 from localplast.rules import bptt, eprop
-from localplast.study.compare import Contender, tuned
+from localplast.study.contenders import Contender, tuned
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import cross_entropy, rate

@@ -15,7 +15,7 @@ from localplast.network import Input, Network, Population, Projection
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, style
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse

@@ -12,8 +12,7 @@ from brian2 import ms
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron.surrogate import triangle
-from localplast.rules import bptt
-from localplast.study.compare import Contender, tuned, usual
+from localplast.study.contenders import tuned, usual
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import yin_yang
@@ -93,15 +92,6 @@ RATES = {
 }
 
 
-def contenders(net, updates):
-    """What is compared everywhere, each at its own rate; and BPTT with twice the updates, after which nothing is
-    gained.
-    """
-    rules = usual(net, feedback_std=0.03)
-    longer = {"BPTT": rules.pop("BPTT"), "BPTT, converged": Contender(bptt(), "torch", updates=2 * updates)}
-    return tuned({**longer, **rules}, RATES, updates)
-
-
 def quick():
     """About 26 epochs, some three minutes for five contenders and three seeds on two cores."""
     return preset(dt=1 * ms, updates=2000)
@@ -117,7 +107,7 @@ def paper():
 
 def preset(*, dt, updates):
     net = network(dt=dt)
-    rules = contenders(net, updates)
+    rules = tuned(usual(net, feedback_std=0.03, converged=2 * updates), RATES, updates)
     return Preset(
         network=net,
         task=points_task("yin-yang", dt),

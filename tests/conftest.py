@@ -37,9 +37,8 @@ FILES = {
 
 
 def pytest_configure():
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # as in a job in the background of a script: tests press Ctrl-C
+    # as in a job in the background of a script: tests press Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # two threads are slower than one on matrices as small as these
     logging.getLogger("brian2").setLevel(logging.ERROR)  # it would write thousands of lines, to its file as well

@@ -11,8 +11,8 @@ of a knee is
 
     fold(v) = B'(v)/B(v)*(v - E_leak)*(E - v) - (E - E_leak) = 0.
 
-B is the gate of :func:`localplast.neuron.channels.nmda`, and B' its derivative. B'/B = alpha*(1 - B) and the product beside
-it are log-concave, so that fold has one maximum: there are two knees or none.
+B is the gate of :func:`localplast.neuron.channels.nmda`, and B' its derivative. B'/B = alpha*(1 - B) and the product
+beside it are log-concave, so that fold has one maximum: there are two knees or none.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,8 @@ class Branch:
     Parameters
     ----------
     gate : mapping
-        ``alpha``, ``beta`` and ``gamma`` of the magnesium block; default :data:`localplast.neuron.channels.HIPPOCAMPAL`.
+        ``alpha``, ``beta`` and ``gamma`` of the magnesium block; default
+        :data:`localplast.neuron.channels.HIPPOCAMPAL`.
     E_leak : Quantity
         Reversal potential of all linear conductances together.
     E, Mg : Quantity, float

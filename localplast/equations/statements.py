@@ -27,8 +27,7 @@ def parse_statement(line):
     if not found:
         raise ModelError(
             f"the statement {line!r} is not an assignment; write one per line, such as 'v = v_reset' or 'v -= v_th', "
-            "with =, +=, -=, "
-            "*=, /=, //=, %= or **="
+            "with =, +=, -=, *=, /=, //=, %= or **="
         )
     name, op, text = found.groups()
     return name, f"{name} {op} ({text})" if op else text

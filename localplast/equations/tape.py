@@ -49,7 +49,7 @@ def _sloped(name, function, *args):
     """``function(*args)``; of tensors that carry gradients with a derivative that is a number where its text is not."""
     if all(_module(a) is np for a in args):
         return function(*args)
-    from localplast.equations.torch_slopes import SLOPES, sloped
+    from localplast.equations.torch_slopes import SLOPES, sloped  # needs Torch
 
     return sloped(function, SLOPES[name], *args) if name in SLOPES else function(*args)
 
@@ -57,7 +57,7 @@ def _sloped(name, function, *args):
 def _divided(*points):
     if all(_module(p) is np for p in points):
         return divided.value(np, *points)
-    from localplast.equations.torch_slopes import divided as in_torch
+    from localplast.equations.torch_slopes import divided as in_torch  # needs Torch
 
     return in_torch(*_tensors(*points))
 

@@ -127,9 +127,8 @@ def derive(net, projection, *, keep=("adaptation",), memory=True, free=False, wi
     if model.spiking and lower(model).psi is None:
         raise UnsupportedError(
             f"population {projection.post!r}: {model.name} spikes but has no surrogate, so projection "
-            f"{projection.name!r} cannot learn; "
-            "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection "
-            "plastic=False"
+            f"{projection.name!r} cannot learn; give the model surrogate=triangle() or another one of "
+            "localplast.surrogate, or the projection plastic=False"
         )
     return Derivation(net, projection, frozenset(keep), memory, free, wiped).result()
 
@@ -139,8 +138,8 @@ def check_clamped(model, projection):
     if projection.target in model.clamped:
         raise UnsupportedError(
             f"projection {projection.name!r}: {projection.target!r} of {model.name} is clamped while the neuron is "
-            "refractory, "
-            "and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless refractory)'"
+            "refractory, and so is what a weight does to it; let spikes land on a synaptic current, or drop '(unless "
+            "refractory)'"
         )
 
 
@@ -159,8 +158,8 @@ def check_certain(name, model):
         if e is not None and e.has(Draw):
             raise UnsupportedError(
                 f"population {name!r}: the {where} of {model.name} draws random numbers, others whenever it is read, "
-                "and cannot be "
-                "learned through; let the update draw them into a variable, or add noise (xi) to an equation"
+                "and cannot be learned through; let the update draw them into a variable, or add noise (xi) to an "
+                "equation"
             )
 
 
@@ -378,8 +377,7 @@ def credit(net, name, target):
     if slope == 0:
         raise UnsupportedError(
             f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later "
-            "than "
-            "one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
+            "than one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
         )
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
     return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

@@ -110,9 +110,8 @@ def slope(net, readout, path):
     if output[target] == 0:
         raise UnsupportedError(
             f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its "
-            "own step, so "
-            "a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that filters so, such "
-            "as eprop()"
+            "own step, so a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that "
+            "filters so, such as eprop()"
         )
     return output[target]
 

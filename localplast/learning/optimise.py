@@ -342,13 +342,11 @@ def check_rates(net, optimiser):
         if optimiser.unit not in ("", weight) and not optimiser.frozen(p.name):
             raise LocalplastError(
                 f"the learning rate of {optimiser.name}() is in {optimiser.unit}, the weights of {p.name!r} in "
-                f"{weight}: give "
-                "the rate as a plain number, in SI units"
+                f"{weight}: give the rate as a plain number, in SI units"
             )
     missing = [name for name in net.trainable if name not in optimiser.rates]
     if missing:
         raise LocalplastError(
             f"say how fast {missing[0]} learns beside the weights, as a factor on the learning rate in its own unit "
-            "(delays: "
-            f"steps): optimiser.with_rates(**{{{missing[0]!r}: 1e-3}}); 0 keeps it"
+            f"(delays: steps): optimiser.with_rates(**{{{missing[0]!r}: 1e-3}}); 0 keeps it"
         )

@@ -92,7 +92,7 @@ class Rule:
 
         ``print`` it, show it in a notebook, or take its ``.latex()``: a :class:`~localplast.show.page.Description`.
         """
-        from localplast.show.describe import describe
+        from localplast.show.describe import describe  # what shows a rule stands above it
 
         return describe(self, net, loss, optimiser=optimiser)
 

@@ -117,8 +117,7 @@ class Feedback:
         if len(parallel) > 1:
             raise UnsupportedError(
                 f"projections {', '.join(parallel)}: errors come back from {source!r} to {population!r} along one "
-                "projection only; "
-                "put the weights into one, or use bptt()"
+                "projection only; put the weights into one, or use bptt()"
             )
         if self.judged and path is not None and source in net.readouts:
             return Term(source, variable, "weight", path.name)
@@ -253,8 +252,7 @@ class Layered(Feedback):
         if len(lags) > 1:
             raise UnsupportedError(
                 f"population {population!r}: errors come back to it after {sorted(lags)} steps by its several paths; a "
-                "layered "
-                "signal needs paths of one length"
+                "layered signal needs paths of one length"
             )
         last = paths[0]
         while last.post not in readouts:

@@ -68,8 +68,7 @@ def check_same(net, p, projections):
     if shapes[0] != (shapes[1][::-1] if p.weight.transposed else shapes[1]):
         raise NetworkError(
             f"projection {p.name!r} is {shapes[0]} (pre, post) and cannot begin as {other.name!r}, which is "
-            f"{shapes[1]}; "
-            "use transposed=True, or not"
+            f"{shapes[1]}; use transposed=True, or not"
         )
     if p.weight.always:
         check_tied(net, p, other)
@@ -85,8 +84,7 @@ def check_tied(net, p, other):
     if own:
         raise NetworkError(
             f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give "
-            "plastic=False and "
-            "no mask or bounds, or let it begin with same_as(..., transposed=True)"
+            "plastic=False and no mask or bounds, or let it begin with same_as(..., transposed=True)"
         )
     if "event" in (p.transmission, other.transmission):
         raise NetworkError(
@@ -244,8 +242,7 @@ def check_output(label, p, pre):
     if p.transmission == "graded" and isinstance(pre, Population) and sent_text(p, pre.model) is None:
         raise NetworkError(
             f"{label}: {pre.model.name} has no graded output; give the model output='...', or say which of its "
-            "variables travels: "
-            "Projection(..., output='...')"
+            "variables travels: Projection(..., output='...')"
         )
     if p.output is not None:
         check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
@@ -266,8 +263,7 @@ def check_target(net, label, p):
     if p.transmission == "graded" and p.target in written:
         raise NetworkError(
             f"{label}: a graded projection sets its target in every step, but {model.name} changes {p.target!r} "
-            "itself; "
-            "let it receive by another variable"
+            "itself; let it receive by another variable"
         )
     check_weight(net, label, p)
 

@@ -132,20 +132,17 @@ def check_geometry(found):
     if found.image[0] % found.groups or found.channels % found.groups:
         raise NetworkError(
             f"convolution: {found.groups} groups must divide the channels of the image ({found.image[0]}) and of what "
-            "is made "
-            f"({found.channels})"
+            f"is made ({found.channels})"
         )
     if isinstance(found.weight, (SameAs, Convolution)):
         raise NetworkError(
             f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to "
-            "take those "
-            "of another projection, make that the weight itself"
+            "take those of another projection, make that the weight itself"
         )
     if min(found.made[1:]) < 1:
         raise NetworkError(
             f"convolution: a kernel of {found.size} x {found.size} does not fit in an image of {found.image[1]} x "
-            f"{found.image[2]} "
-            f"with padding {found.padding}; take a smaller one, or more padding"
+            f"{found.image[2]} with padding {found.padding}; take a smaller one, or more padding"
         )
 
 
@@ -189,8 +186,7 @@ def check_convolution(net, label, p, form):
             channels, rows, columns = image
             raise NetworkError(
                 f"{label}: its convolution {which} an image of {channels} x {rows} x {columns} = {np.prod(image)} "
-                "numbers, but "
-                f"{end!r} has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
+                f"numbers, but {end!r} has {net.size(end)}; give {end!r} {np.prod(image)}, or choose another kernel"
             )
     for what, found in (("a delay", p.delay), ("short-term plasticity", p.short_term)):
         if found is not None:

@@ -117,8 +117,7 @@ def check_delays(net, values, steps):
         if wrong.size:
             raise NetworkError(
                 f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie "
-                "between "
-                f"{low:g} and {high:g} steps of {net.dt}"
+                f"between {low:g} and {high:g} steps of {net.dt}"
             )
         warn_late(net, p, values, steps)
 
@@ -163,8 +162,8 @@ class Delay(Data):
     ``value`` is a time, one for all or an array: ``(pre,)``, ``(post,)`` or ``(pre, post)``; or times to be drawn for
     every seed, such as ``uniform(10*ms, mean=10*ms, fan_in=False)``, cut off at the bounds of the delay. A
     ``trainable`` delay is a real number of steps, shared by the two steps around it (linear interpolation) or by
-    those in its ``kernel`` (:mod:`localplast.network.delays`); rules may change it, from the lowest to the highest time where
-    ``trainable`` is such a pair (either may be None).
+    those in its ``kernel`` (:mod:`localplast.network.delays`); rules may change it, from the lowest to the highest
+    time where ``trainable`` is such a pair (either may be None).
     """
 
     kind: str

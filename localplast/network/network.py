@@ -246,8 +246,7 @@ class Network(Data):
         if not record.attrs.get("drawn", True):
             raise NetworkError(
                 "the record began from values whose delays or parameters are not those of its seed, "
-                f"{record.attrs['seed']}; use "
-                "values.replace_weights(...) on those values"
+                f"{record.attrs['seed']}; use values.replace_weights(...) on those values"
             )
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
@@ -280,8 +279,7 @@ class Network(Data):
                     have = f"have shape {tuple(np.shape(found[name]))}" if name in found else "are missing"
                     raise NetworkError(
                         f"projection {name!r} is {allowed[-1]} here, and its {what} in the values {have}: these were "
-                        "drawn for "
-                        "another network; use net.draw(seed)"
+                        "drawn for another network; use net.draw(seed)"
                     )
         for name, population in self.populations.items():
             for key in population.values:

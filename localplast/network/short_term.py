@@ -148,6 +148,6 @@ def check_learnable(net, rule, synapses=()):
     if changing:
         raise UnsupportedError(
             f"projection {changing[0].name!r}: {rule.name} does not follow what its {changing[0].short_term!r} does to "
-            "gradients; "
-            "leave out short_term, or use bptt(), or dendritic() with Mismatch(..., pre='...') or plastic=False"
+            "gradients; leave out short_term, or use bptt(), or dendritic() with Mismatch(..., pre='...') or "
+            "plastic=False"
         )

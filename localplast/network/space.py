@@ -87,7 +87,6 @@ def shells(distance, edges, delays):
         low, high = np.r_[0.0, edges, np.inf][empty : empty + 2]
         raise NetworkError(
             f"no distance lies in shell {empty}, from {low:g} to {high:g}, whose delay is {delays[empty]}; distances "
-            "range from "
-            f"{np.min(distance):g} to {np.max(distance):g}: move the edges, or leave this shell out"
+            f"range from {np.min(distance):g} to {np.max(distance):g}: move the edges, or leave this shell out"
         )
     return Quantity(np.asarray(delays)[shell], dim=second.dim)

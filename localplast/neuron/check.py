@@ -27,9 +27,8 @@ __all__ = []
 #: Names that Brian2 or the learning rules write themselves.
 RESERVED = frozenset(
     "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss "
-    "score "
-    "teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived spike_count "
-    "learning_rate updates signal newest neighbour latest spikes raster output".split()
+    "score teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived "
+    "spike_count learning_rate updates signal newest neighbour latest spikes raster output".split()
 )
 
 
@@ -194,8 +193,7 @@ def check_flags(model, name, equation):
     if equation.var_type != "float":
         raise ModelError(
             f"{model.name}: {name!r} is declared as {equation.var_type}, and variables are real numbers on all "
-            "backends; declare "
-            f"'{name} : 1', and write '{name} > 0.5' where a condition is asked for"
+            f"backends; declare '{name} : 1', and write '{name} > 0.5' where a condition is asked for"
         )
     for flag in equation.flags:
         if flag == HELD:
@@ -290,8 +288,7 @@ def check_mismatch(model, variables):
         if target not in {*model.parsed.names, *model.parameters} or not isinstance(found, Mismatch):
             raise ModelError(
                 f"{model.name}: mismatch={{{target!r}: {found!r}}} needs a variable that weights land on, or a "
-                "parameter, and a "
-                f"Mismatch; the equations define {sorted(model.parsed.names)}, parameters are "
+                f"parameter, and a Mismatch; the equations define {sorted(model.parsed.names)}, parameters are "
                 f"{sorted(model.parameters)}"
             )
         if target in model.parameters and (found.of, found.pre) != (None, None):
@@ -304,8 +301,7 @@ def check_mismatch(model, variables):
         if found.pre is not None and (found.of is not None or not found.pre.isidentifier()):
             raise ModelError(
                 f"{model.name}: the mismatch of {target!r} learns from pre={found.pre!r}; give the name of one "
-                "variable of the "
-                "presynaptic model, and no of="
+                "variable of the presynaptic model, and no of="
             )
 
 
@@ -335,8 +331,7 @@ def check_clock(model):
         if "not_refractory" in used and where in late:
             raise ModelError(
                 f"{model.name}: the {where} read 'not_refractory', which is known while the equations and the update "
-                "run; assign "
-                "int(not_refractory) to a variable in the update"
+                "run; assign int(not_refractory) to a variable in the update"
             )
 
 

@@ -93,9 +93,8 @@ def known_to_integrator(model, variables):
 
 def check_method(model, variables):
     """Raise unless Brian2 knows the method, and it can integrate these equations."""
-    known = sorted(
-        name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl")
-    )  # those write no text
+    # those write no text
+    known = sorted(name for name in StateUpdateMethod.stateupdaters if not name.startswith("gsl"))
     if model.odes and str(model.method).lower() not in known:
         raise ModelError(f"{model.name}: unknown integration method {model.method!r}; Brian2 has {', '.join(known)}")
     try:

@@ -17,7 +17,7 @@ Exponential Euler solves each equation alone, ``x <- exp(a dt) x + dt exprel(a d
 ``(exp(a dt) - 1) b/a``, which is 0/0 where nothing leaks: a conductance that is zero until a spike arrives.
 """
 
-from itertools import product
+from itertools import pairwise, product
 
 import sympy
 from brian2.stateupdaters.base import UnsupportedEquationsException
@@ -113,7 +113,7 @@ def ways(matrix, between, way, end):
 
 def along(matrix, way):
     """What comes through one way."""
-    gains = [matrix[b, a] for a, b in zip(way, way[1:])]
+    gains = [matrix[b, a] for a, b in pairwise(way)]
     return sympy.Mul(*gains) * DT ** len(gains) * divided_exp(*(DT * matrix[i, i] for i in way))
 
 

@@ -340,7 +340,6 @@ def check_integration(name, step, parameters, dt):
     if broken:
         raise ModelError(
             f"population {name!r}: the exact integration of {step.model.name} gives no number for {', '.join(broken)} "
-            "with these "
-            "parameters: a coefficient of the equations is none, or what grows overflows within one step; change them, "
-            "or dt"
+            "with these parameters: a coefficient of the equations is none, or what grows overflows within one step; "
+            "change them, or dt"
         )

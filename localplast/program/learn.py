@@ -121,15 +121,13 @@ def check_reward(net, loss):
     if set(net.readouts) != {loss.policy, loss.value}:
         raise NetworkError(
             f"learning from reward needs two readouts, {loss.policy!r} (the actor) and {loss.value!r} (the critic); "
-            "this network "
-            f"has {list(net.readouts) or 'none'}"
+            f"this network has {list(net.readouts) or 'none'}"
         )
     dice = net.inputs.get(loss.dice)
     if net.size(loss.value) != 1 or dice is None or dice.kind != "currents" or dice.size != net.size(loss.policy):
         raise NetworkError(
             f"learning from reward needs one neuron in {loss.value!r} and an Input({net.size(loss.policy)}, "
-            "'currents') called "
-            f"{loss.dice!r}, whose Gumbel noise draws the choices"
+            f"'currents') called {loss.dice!r}, whose Gumbel noise draws the choices"
         )
 
 
@@ -230,8 +228,7 @@ def check_trainable(net, rule, parameters, delays):
         if silent:
             raise UnsupportedError(
                 f"{name}.{silent[0]}: {net.nodes[name].model.name} does not say what its parameter learns from; give "
-                "the model "
-                f"mismatch={{{silent[0]!r}: Mismatch(...)}}, or use bptt()"
+                f"the model mismatch={{{silent[0]!r}: Mismatch(...)}}, or use bptt()"
             )
         if learned and not derived and not rule.taught:
             raise UnsupportedError(f"{rule.name} has no trace of {name}.{learned[0]}; use eprop(), ottt() or bptt()")
@@ -247,8 +244,7 @@ def check_branching(loss, rule, form="adjoint"):
     if loss.branching and (rule.local or form != "adjoint"):
         raise UnsupportedError(
             f"{rule.name} cannot regularise the branching factor: no synapse knows how many neurons spike, now and in "
-            "the next "
-            "step; use bptt(), or a loss without branching()"
+            "the next step; use bptt(), or a loss without branching()"
         )
 
 
@@ -257,12 +253,11 @@ def check_steps(rule, loss, batch):
     if loss.regulariser and not loss.regulariser.window:
         raise UnsupportedError(
             f"{rule.name} with update={rule.update!r} cannot regularise the rate of a trial, which is known at its "
-            "end; use "
-            "rate(..., window=500*ms), a running average, or update='trial'"
+            "end; use rate(..., window=500*ms), a running average, or update='trial'"
         )
     if batch > 1:
         raise UnsupportedError(
             f"{rule.name} with update={rule.update!r} changes weights within a trial, so trials one after the other "
-            "cannot share an "
-            f"update; use batch=1, not {batch}, or backend='torch', where a batch is presented side by side"
+            f"cannot share an update; use batch=1, not {batch}, or backend='torch', where a batch is presented side by "
+            "side"
         )

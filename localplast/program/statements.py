@@ -3,6 +3,7 @@ synapses.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -227,8 +228,7 @@ def shared_smoothing(net, rule, signal):
         if rule.filter.of(net, other, path) != found:
             raise UnsupportedError(
                 f"readouts {signal.readout!r} and {other!r} remember spikes differently, so that {rule.name} would "
-                "need a trace for "
-                "each; give them the same time constants"
+                "need a trace for each; give them the same time constants"
             )
     return found
 
@@ -236,7 +236,7 @@ def shared_smoothing(net, rule, signal):
 def copies(name, lag):
     """Late copies of ``name``, the latest first, as a program to be run before ``name`` itself is renewed."""
     chain = [name, *(f"late{n}_{name}" for n in range(1, lag + 1))]
-    return [(later, symbol(earlier)) for earlier, later in zip(chain, chain[1:], strict=False)][::-1]
+    return [(later, symbol(earlier)) for earlier, later in pairwise(chain)][::-1]
 
 
 def separable(eligibility):

@@ -30,10 +30,8 @@ class Predicted:
         if projection.target not in model.mismatch:
             raise UnsupportedError(
                 f"projection {projection.name!r} lands on {projection.target!r} of {model.name}, which has no mismatch "
-                "to learn "
-                f"from (it has {sorted(model.mismatch) or 'none'}); mark the projection plastic=False, or give the "
-                "model "
-                f"mismatch={{{projection.target!r}: Mismatch(...)}}"
+                f"to learn from (it has {sorted(model.mismatch) or 'none'}); mark the projection plastic=False, or "
+                f"give the model mismatch={{{projection.target!r}: Mismatch(...)}}"
             )
         found = model.mismatch[projection.target]
         error = ((f"mismatch_{projection.target}", to_sympy(found.error)),)

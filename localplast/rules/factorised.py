@@ -101,8 +101,7 @@ class Factorised:
         if found.named["before_reset"]:
             raise UnsupportedError(
                 f"population {projection.post!r}: the jump of {found.model.name} after a spike depends on its state, "
-                "which a "
-                "factor per neuron cannot follow; use reset=False, or ostl()"
+                "which a factor per neuron cannot follow; use reset=False, or ostl()"
             )
         parts, target, a = (
             found.components(update, spike, moved, kicked),

@@ -11,21 +11,21 @@ import numpy as np
 
 from localplast.arguments import presented
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
+from localplast.interrupt import deferred
 from localplast.network.bounds import check_start
 from localplast.network.delays import check_delays, moving
 from localplast.neuron.step import lower
 from localplast.packages import need_torch
-from localplast.program.finite import Unexplained, first_not_finite
+from localplast.program.finite import Unexplained
 from localplast.program.learn import check_trials
 from localplast.rules import bptt
+from localplast.runs.guard import first_not_finite
 from localplast.runs.identity import check_same, identity, surroundings, warn_of_changes
-from localplast.runs.interrupt import deferred
 from localplast.runs.learners import default_target, make_learner, updates_per_block
 from localplast.runs.lock import only_writer, writing
 from localplast.runs.progress import progress
 from localplast.runs.reached import Reached, checkpoint_of, reached, read_checkpoint, saved_in
 from localplast.runs.record import Recorder
-from localplast.runs.simulate import provenance
 from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
 from localplast.task.loss import default_loss, of_trials
 from localplast.task.trials import Poisson, concatenate, split
@@ -46,51 +46,18 @@ def rolls_dice(net, example):
     return bool(drawn) or any(isinstance(array, Poisson) for array in example.inputs.values())
 
 
-def fit(
-    net,
-    task,
-    values,
-    request,
-    backend,
-    *,
-    rule,
-    optimiser,
-    loss,
-    batch,
-    updates,
-    test,
-    test_every,
-    seed,
-    path,
-    resume,
-    show,
-    target,
-    dtype,
-    threads,
-    device,
-):
+def fit(net, task, values, request, rule, optimiser, loss, schedule, options):
     """Let ``net`` learn ``task``; the arguments are those of :func:`localplast.run`."""
-    options = dict(
-        loss=loss,
-        backend=backend,
-        batch=batch,
-        updates=updates,
-        test=test,
-        test_every=test_every,
-        seed=seed,
-        target=target,
-        dtype=dtype,
-        threads=threads,
-        device=device,
-        started=reached(path).done if resume else 0,
-        kept_every=list(request.weights.values()),
-    )
+    started = reached(options.path).done if options.resume else 0
+    kept_every = list(request.weights.values())
     try:
-        training = Fit(net, task, values, rule, optimiser, **options)
+        training = Fit(
+            net, task, values, rule, optimiser, loss, schedule, options, kept_every=kept_every, started=started
+        )
     except KeyboardInterrupt:
         raise Interrupted("stopped before anything was learned") from None
     try:
-        return training.run(request, path=path, resume=resume, show=show)
+        return training.run(request, path=options.path, resume=options.resume, show=options.show)
     finally:
         training.close()
 
@@ -98,73 +65,39 @@ def fit(
 class Fit:
     """One training run; :meth:`restart` reuses what was compiled for another seed."""
 
-    def __init__(
-        self,
-        net,
-        task,
-        values,
-        rule,
-        optimiser,
-        *,
-        loss=None,
-        backend="brian2",
-        batch=1,
-        updates=1,
-        test=0,
-        test_every=None,
-        seed=0,
-        target=None,
-        dtype="float64",
-        threads=1,
-        device="cpu",
-        kept_every=(),
-        started=0,
-    ):
-        if backend == "brian2" and test:
+    def __init__(self, net, task, values, rule, optimiser, loss, schedule, options, *, kept_every=(), started=0):
+        if options.backend == "brian2" and schedule.test:
             need_torch("testing a network that learns in Brian2")
-        self.net, self.task, self.rule, self.backend, self.batch = net, task, rule, backend, batch
-        self.updates, self.test, self.test_every, self.seed = updates, test, test_every or updates, seed
-        self.target = target or default_target(backend)
-        torch_alone = {"dtype": dtype, "threads": threads, "device": device.partition(":")[0]}
-        self.numerics = torch_alone if backend == "torch" else {"target": self.target}
+        self.net, self.task, self.values, self.rule, self.optimiser = net, task, values, rule, optimiser
+        self.schedule = replace(schedule, test_every=schedule.test_every or schedule.updates)
+        self.options = replace(options, target=options.target or default_target(options.backend))
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
         check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
-        pauses = (updates, self.test_every, *kept_every, started)
+        pauses = (schedule.updates, self.schedule.test_every, *kept_every, started)
         alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
-        self.per_block = updates_per_block(example, pauses, backend, alone)
-        self.optimiser, self.values = optimiser, values
-        options = dict(batch=batch, seed=seed, target=self.target, dtype=dtype, threads=threads, device=device)
-        self.learner = make_learner(
-            net,
-            values,
-            rule,
-            self.loss,
-            optimiser,
-            example,
-            backend=backend,
-            updates_per_block=self.per_block,
-            **options,
-        )
+        self.per_block = updates_per_block(example, pauses, options.backend, alone)
+        self.learner = self.made(rule, self.loss, example, self.options)
         self.judge = self.learner
-        if (
-            backend == "brian2" and test
-        ):  # the twin has the same spikes, presents all test trials at once, and needs no surrogate
-            self.judge = make_learner(
-                net,
-                values,
-                bptt(cut={"spike"}),
-                self.judged_loss,
-                optimiser,
-                example,
-                backend="torch",
-                updates_per_block=1,
-                **options,
-            )
+        if options.backend == "brian2" and schedule.test:
+            # the twin has the same spikes, presents all test trials at once, and needs no surrogate
+            in_torch = replace(self.options, backend="torch")
+            self.judge = self.made(bptt(cut={"spike"}), self.judged_loss, example, in_torch)
         self.begin()
+
+    def made(self, rule, loss, example, options):
+        """A learner of this network."""
+        block = {"batch": self.schedule.batch, "updates_per_block": self.per_block}
+        return make_learner(self.net, self.values, rule, loss, self.optimiser, example, options, **block)
+
+    backend = property(lambda self: self.options.backend)
+    seed = property(lambda self: self.options.seed)
+    batch = property(lambda self: self.schedule.batch)
+    updates = property(lambda self: self.schedule.updates)
+    test = property(lambda self: self.schedule.test)
 
     @property
     def judged_loss(self):
@@ -173,7 +106,7 @@ class Fit:
 
     def restart(self, values, seed):
         """The same run from other numbers."""
-        self.values, self.seed = values, seed
+        self.values, self.options = values, replace(self.options, seed=seed)
         self.learner.restart(values, seed)
         self.begin()
         if self.judge is not self.learner:
@@ -294,7 +227,7 @@ class Fit:
         self.done += self.per_block
         for update, metrics in zip(steps, found, strict=True):
             self.check(update, metrics, recorder, began, trials)
-            tested = self.tested(probe) if update % self.test_every == 0 else {}
+            tested = self.tested(probe) if update % self.schedule.test_every == 0 else {}
             recorder.add_metrics(update=int(update), **metrics, **tested)
         self.keep_along(recorder, [name for name, every in recorder.request.weights.items() if self.done % every == 0])
         self.keep_place(recorder)
@@ -306,7 +239,7 @@ class Fit:
 
     def check_began(self, began, trials, recorder, unexplained=True):
         """Raise where something is not finite with the numbers that a block ``began`` with, and name it."""
-        values, dtype = self.values.replace_weights(*began), self.numerics.get("dtype", "float64")
+        values, dtype = self.values.replace_weights(*began), self.options.dtype
         where = first_not_finite(self.net, values, trials, seed=self.seed, dtype=dtype) if unexplained else None
         if where:
             problem = f"{where}, while {self.rule.name} learned"
@@ -352,8 +285,7 @@ class Fit:
             if path and begun(path) and resume:
                 raise LocalplastError(
                     f"there is no checkpoint {checkpoint_of(path).name} beside {path}, so that run cannot go on; start "
-                    "anew at "
-                    "another path"
+                    "anew at another path"
                 )
             if path:  # before the record: whoever finds one finds a checkpoint too
                 check_free(path)
@@ -382,7 +314,7 @@ class Fit:
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
-        return {**provenance(self.backend, self.seed, self.target), **rest}
+        return {**self.options.provenance, **rest}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.

@@ -8,9 +8,9 @@ from localplast.network.convolution import weight_dims
 from localplast.network.delays import check_delays
 from localplast.network.network import Network
 from localplast.packages import need_torch
-from localplast.program.finite import explained
 from localplast.program.learn import check_trials
-from localplast.runs.options import check_options
+from localplast.runs.guard import explained
+from localplast.runs.options import Options, checked_values
 from localplast.task.loss import Loss, default_loss
 from localplast.task.trials import Trials
 
@@ -64,37 +64,54 @@ def gradient(
     check_kind("rule", rule, Rule)
     if loss is not None:
         check_kind("loss", loss, Loss)
-    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
+    where = dict(backend=backend, target=target, dtype=dtype, device=device, seed=seed)
+    options = Options.checked(simulated=True, **where)
+    values = checked_values(net, values, seed)
     check_form(form, backend)
     trainable = check_trainable(net, trainable)
     trials = trials if rule.taught else trials.without(net.teachers)
     loss = loss or default_loss(trials)
     check_trials(net, trials, loss)
     check_delays(net, values, trials.steps)
-    options = dict(seed=seed, trainable=trainable)
-    if backend == "brian2":
-        from localplast.backends.brian2.learner import gradient as found
+    asked = (net, values, trials, rule, loss)
+    with explained(net, values, trials, seed=seed, dtype=options.dtype):
+        if backend == "brian2":
+            grads, info = in_brian2(*asked, options, trainable=trainable)
+        else:
+            grads, info = in_torch(*asked, options, trainable=trainable, form=form)
+    return labelled_gradients(net, grads, rule, info, options)
 
-        with explained(net, values, trials, seed=seed):
-            grads, info = found(net, values, trials, rule, loss, target=target or "numpy", **options)
-    else:
-        need_torch("a gradient with backend='torch'")
-        import torch
 
-        from localplast.backends.torch.gradient import gradient as found
-        from localplast.backends.torch.learner import single_thread
+def in_brian2(net, values, trials, rule, loss, options, *, trainable):
+    from localplast.backends.brian2.learner import gradient as found  # a backend loads when it is chosen
 
-        with explained(net, values, trials, seed=seed, dtype=dtype), single_thread:
-            grads, info = found(
-                net, values, trials, rule, loss, form=form, dtype=getattr(torch, dtype), device=device, **options
-            )
+    target = options.target or "numpy"
+    return found(net, values, trials, rule, loss, target=target, seed=options.seed, trainable=trainable)
+
+
+def in_torch(net, values, trials, rule, loss, options, *, trainable, form):
+    need_torch("a gradient with backend='torch'")
+    import torch
+
+    # a backend loads when it is chosen
+    from localplast.backends.torch.gradient import gradient as found
+    from localplast.backends.torch.learner import single_thread
+
+    numbers = dict(dtype=getattr(torch, options.dtype), device=options.device, seed=options.seed)
+    with single_thread:
+        return found(net, values, trials, rule, loss, form=form, trainable=trainable, **numbers)
+
+
+def labelled_gradients(net, grads, rule, info, options):
+    """The tree that :func:`gradient` returns."""
     nodes = {}
     for name, array in grads.items():
         part, variable = name.split(".")
         nodes.setdefault(f"/{part}", {})["gradient" if variable == "weight" else f"gradient_{variable}"] = labelled(
             net, part, array
         )
-    attrs = {"rule": rule.name, "backend": backend, "loss": info["loss"], "accuracy": info["accuracy"], "seed": seed}
+    attrs = {"rule": rule.name, "backend": options.backend, "seed": options.seed}
+    attrs |= {"loss": info["loss"], "accuracy": info["accuracy"]}
     datasets = {path: xr.Dataset(variables) for path, variables in nodes.items()}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
 

@@ -6,7 +6,9 @@ they are not part of it. What was tested on an earlier schedule stays in the rec
 
 import hashlib
 import json
+import platform
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from localplast.files import encode
 from localplast.runs.record import version
 from localplast.task.trials import Poisson
 
-__all__ = ["check_same", "identity", "surroundings", "warn_of_changes"]
+__all__ = ["check_same", "identity", "processor", "surroundings", "warn_of_changes"]
 
 #: Test trials that are looked at to tell one task from another.
 LOOKED_AT = 16
@@ -36,7 +38,7 @@ def identity(fit):
         "batch": fit.batch,
         "test": fit.test,
         "backend": fit.backend,
-        **fit.numerics,
+        **fit.options.numerics,
     }
     found = (
         [values.weights, values.masks, values.delays, values.parameters],
@@ -75,7 +77,6 @@ def values(then, now):
 
 def surroundings():
     """What rounding depends on besides: the versions of what computes, and the processor."""
-    from localplast.study.cost import processor
 
     packages = ("localplast", "brian2", "torch", "numpy")
     return {**{package: version(package) for package in packages}, "processor": processor()}
@@ -89,3 +90,10 @@ def warn_of_changes(path, then):
         differ = "the last digits may differ from those of a run never interrupted"
         text = f"{path} began with {'; '.join(changed)}: {differ}"
         warnings.warn(text, LocalplastWarning, stacklevel=5)
+
+
+def processor():
+    """The name of the processor, as far as the system tells."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or "unknown processor"

@@ -16,56 +16,21 @@ logger = logging.getLogger(__name__)
 BLOCK_NUMBERS = 8_000_000
 
 
-def make_learner(
-    net,
-    values,
-    rule,
-    loss,
-    optimiser,
-    example,
-    *,
-    backend,
-    batch,
-    seed,
-    target,
-    dtype,
-    threads,
-    updates_per_block,
-    device="cpu",
-):
+def make_learner(net, values, rule, loss, optimiser, example, options, *, batch, updates_per_block=1):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
-    if backend == "torch":
+    described, common = (net, values, rule, loss, optimiser), {"batch": batch, "seed": options.seed}
+    if options.backend == "torch":
         need_torch("learning with backend='torch'")
         import torch
 
-        from localplast.backends.torch.learner import TorchLearner
+        from localplast.backends.torch.learner import TorchLearner  # a backend loads when it is chosen
 
-        return TorchLearner(
-            net,
-            values,
-            rule,
-            loss,
-            optimiser,
-            batch=batch,
-            seed=seed,
-            dtype=getattr(torch, dtype),
-            threads=threads,
-            device=device,
-        )
-    from localplast.backends.brian2.learner import Brian2Learner
+        numbers = {"dtype": getattr(torch, options.dtype), "threads": options.threads, "device": options.device}
+        return TorchLearner(*described, **common, **numbers)
+    from localplast.backends.brian2.learner import Brian2Learner  # a backend loads when it is chosen
 
-    return Brian2Learner(
-        net,
-        values,
-        rule,
-        loss,
-        optimiser,
-        example,
-        batch=batch,
-        seed=seed,
-        target=target,
-        updates_per_block=updates_per_block,
-    )
+    block = {"target": options.target, "updates_per_block": updates_per_block}
+    return Brian2Learner(*described, example, **common, **block)
 
 
 def default_target(backend):

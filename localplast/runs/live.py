@@ -15,11 +15,11 @@ from localplast.network.bounds import check_start
 from localplast.network.delays import check_delays
 from localplast.network.network import Network
 from localplast.program.learn import check_trials
-from localplast.runs.options import check_options
+from localplast.runs.options import Options, checked_values
 from localplast.runs.record import Recorder
 from localplast.runs.request import Request
 from localplast.runs.run import check_learner
-from localplast.runs.simulate import keep, provenance, seen, traced
+from localplast.runs.simulate import keep, seen, traced
 from localplast.task.loss import default_loss
 from localplast.task.trials import Trials
 
@@ -61,7 +61,8 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     check_kind("net", net, Network)
     check_kind("trials", trials, Trials)
     check_learner(net, rule, optimiser, loss)
-    _, values = check_options(net, "torch", None, "cpu", "float64", seed, values)
+    options = Options.checked(backend="torch", simulated=False, seed=seed)
+    values = checked_values(net, values, seed)
     if not rule.local or rule.update == "trial":
         raise UnsupportedError(
             f"{rule.name} changes weights at the end of a trial: there is nothing to watch; use run(net, task, ...)"
@@ -75,7 +76,7 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))
     watch, loss = Watch(traced(net, states), request.weights, trials.steps), loss or default_loss(trials)
     learner = WatchedLearner(net, values, rule, loss, optimiser, batch=len(trials), seed=seed, watch=watch)
-    recorder = Recorder(net, request, provenance=provenance("torch", seed, "torch"))
+    recorder = Recorder(net, request, provenance=options.provenance)
     with recorder:
         learner.train(trials)
         traces = {name: torch.stack(values) for name, values in watch.states.items()}

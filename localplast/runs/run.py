@@ -1,12 +1,13 @@
 """``localplast.run``: simulate a network, or let it learn."""
 
-from localplast.arguments import check_kind, check_named, check_path, check_schedule, check_simulating, check_threads
+from localplast.arguments import check_kind, check_named, check_simulating
 from localplast.errors import LocalplastError
+from localplast.interrupt import still_deaf
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
-from localplast.runs.interrupt import still_deaf
-from localplast.runs.options import check_options
+from localplast.runs.fit import fit
+from localplast.runs.options import Options, Schedule, checked_values
 from localplast.runs.request import Request
 from localplast.runs.simulate import simulate
 from localplast.task.loss import Loss
@@ -101,38 +102,19 @@ def run(
     """
     check_kind("net", net, Network)
     check_kind("what", what, Trials, Task)
-    simulated, schedule = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
+    simulated, lengths = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
     if simulated:
-        several = {**schedule, "batch": None if batch == 1 else batch, "test": test or None}
+        several = {**lengths, "batch": None if batch == 1 else batch, "test": test or None}
         check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
         check_learner(net, rule, optimiser, loss)
-        check_schedule(**schedule)
-    check_path(path, resume)
-    dtype, values = check_options(net, backend, target, device, dtype, seed, values)
-    threads = check_threads(threads, backend, simulated)
-    request = Request.parse(net, record, every=every)
-    options = dict(seed=seed, path=path, show=show, target=target, dtype=dtype, threads=threads, device=device)
+    schedule = None if simulated else Schedule.checked(**lengths)
+    where = dict(backend=backend, target=target, dtype=dtype, threads=threads, device=device, seed=seed)
+    options = Options.checked(simulated=simulated, **where, path=path, resume=resume, show=show)
+    values, request = checked_values(net, values, seed), Request.parse(net, record, every=every)
     if simulated:
-        return simulate(net, what, values, request, backend, **options)
-    from localplast.runs.fit import fit
-
-    return fit(
-        net,
-        what,
-        values,
-        request.along_learning(),
-        backend,
-        rule=rule,
-        optimiser=optimiser,
-        loss=loss,
-        batch=batch,
-        updates=updates,
-        test=test,
-        test_every=test_every,
-        resume=resume,
-        **options,
-    )
+        return simulate(net, what, values, request, options)
+    return fit(net, what, values, request.along_learning(), rule, optimiser, loss, schedule, options)
 
 
 def check_learner(net, rule, optimiser, loss):

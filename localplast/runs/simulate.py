@@ -1,21 +1,20 @@
 """Trials are presented, and what was asked for is recorded."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from localplast.network.delays import check_delays, unspread
 from localplast.packages import need_torch
-from localplast.program.finite import check_states, explained
+from localplast.program.finite import check_states
 from localplast.program.learn import check_trials
+from localplast.runs.guard import explained
 from localplast.runs.learners import BLOCK_NUMBERS
 from localplast.runs.lock import only_writer, writing
 from localplast.runs.progress import progress
 from localplast.runs.record import Recorder
 
-__all__ = ["provenance", "simulate"]
-
-
-def provenance(backend, seed, target):
-    return {"backend": backend, "codegen": target if backend == "brian2" else "torch", "seed": seed}
+__all__ = ["keep", "seen", "simulate", "traced"]
 
 
 def chunks(trials, numbers):
@@ -25,17 +24,15 @@ def chunks(trials, numbers):
     return [trials[start : start + size] for start in range(0, len(trials), size)]
 
 
-def simulate(net, trials, values, request, backend, *, seed, path, show, target, dtype, threads, device):
+def simulate(net, trials, values, request, options):
     """Present trials, record what was asked for."""
     check_trials(net, trials)
     check_delays(net, values, trials.steps)
-    player = (brian2_player if backend == "brian2" else torch_player)(
-        net, values, request, seed=seed, target=target or "numpy", dtype=dtype, device=device
-    )
-    origin = provenance(backend, seed, target or "numpy")
-    with only_writer(path), writing(path, "start anew at another path"):
-        recorder = Recorder(net, request, path=path, provenance=origin)
-        with progress(backend, len(trials), show=show) as advance, recorder:
+    options = replace(options, target=options.target or "numpy")
+    player = (brian2_player if options.backend == "brian2" else torch_player)(net, values, request, options)
+    with only_writer(options.path), writing(options.path, "start anew at another path"):
+        recorder = Recorder(net, request, path=options.path, provenance=options.provenance)
+        with progress(options.backend, len(trials), show=options.show) as advance, recorder:
             for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
                 player(part, recorder, number)
                 recorder.flush()
@@ -54,14 +51,17 @@ def keep(recorder, request, arrays, spikes, shape):
             recorder.add(entry.node, entry.variable, entry.select(arrays(entry.node, entry.variable)))
 
 
-def brian2_player(net, values, request, *, seed, target, dtype, device):
+def brian2_player(net, values, request, options):
+    """``play(trials, recorder, number)``: some trials are run, and handed to the recorder."""
+    # a backend loads when it is chosen
     from localplast.backends.brian2.learner import block_for, last_states
     from localplast.backends.brian2.session import session
 
-    wanted = [(e.node, e.variable) for e in request.entries if e.variable != "weight"]
+    wanted, seed = [(e.node, e.variable) for e in request.entries if e.variable != "weight"], options.seed
 
     def play(trials, recorder, number):
-        running = session(target, net, values, block_for(net, trials, values), trials, request=wanted, seed=seed)
+        block = block_for(net, trials, values)
+        running = session(options.target, net, values, block, trials, request=wanted, seed=seed)
         try:
             results = running.run(trials, seed=[seed, number])
 
@@ -77,16 +77,19 @@ def brian2_player(net, values, request, *, seed, target, dtype, device):
     return play
 
 
-def torch_player(net, values, request, *, seed, target, dtype, device):
+def torch_player(net, values, request, options):
+    """As :func:`brian2_player`, in plain Torch."""
     need_torch("backend='torch'")
     import torch
 
+    # a backend loads when it is chosen
     from localplast.backends.torch.gradient import denormals_flushed
     from localplast.backends.torch.learner import single_thread
     from localplast.backends.torch.step import Twin, leaves
     from localplast.backends.torch.step import simulate as simulate_twin
 
-    tensors = leaves(net, values, dtype=getattr(torch, dtype), device=device)
+    seed, dtype = options.seed, options.dtype
+    tensors = leaves(net, values, dtype=getattr(torch, dtype), device=options.device)
     twin = Twin(net, tensors, values.masks, widths=unspread(net))
     names = traced(net, request)
 

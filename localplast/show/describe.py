@@ -116,8 +116,7 @@ def composition(rule):
     )
     return (
         f"eligibility {rule.eligibility!r}, filter {rule.filter!r}, signal {type(rule.signal).__name__} "
-        f"({kind(rule)}); "
-        f"weights change {when or f'every {rule.update}'}"
+        f"({kind(rule)}); weights change {when or f'every {rule.update}'}"
     )
 
 

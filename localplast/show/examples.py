@@ -3,6 +3,16 @@
 import numpy as np
 from brian2 import ms
 
+from localplast.models import (
+    alif,
+    graded_readout,
+    instant_readout,
+    leaky_readout,
+    lif,
+    sacramento_output,
+    sacramento_pyramidal,
+    van_rossum_readout,
+)
 from localplast.network.network import Network
 from localplast.network.nodes import Input, Population, Projection
 
@@ -19,8 +29,6 @@ SAMPLES = {
 
 def sample(kind="recurrent"):
     """The :class:`~localplast.network.network.Network` called ``kind``, one of :data:`SAMPLES`."""
-    from localplast.models import alif, instant_readout, leaky_readout, lif, van_rossum_readout
-
     if kind == "dendrites":
         return dendrites()
     if kind == "recurrent":
@@ -57,8 +65,6 @@ def sample(kind="recurrent"):
 
 def dendrites():
     """Pyramidal cells of a dendritic microcircuit, whose apical dendrites receive from the layer above."""
-    from localplast.models import graded_readout, sacramento_output, sacramento_pyramidal
-
     return Network(
         dt=0.1 * ms,
         cues=Input(4, "currents"),

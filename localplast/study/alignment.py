@@ -61,7 +61,7 @@ def feedback(net, values, rule, seed):
 
     The only function here that knows how a rule keeps it.
     """
-    from localplast.backends.torch.gradient import backward_matrices
+    from localplast.backends.torch.gradient import backward_matrices  # needs Torch
 
     readouts = net.readouts
     if not rule.local:

@@ -4,7 +4,7 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,161 +16,34 @@ from localplast.arguments import (
     BACKENDS,
     check_backend,
     check_kind,
-    check_named,
     check_path,
     check_schedule,
     check_seed,
     check_whole,
 )
 from localplast.errors import Interrupted, LocalplastError, NetworkError
-from localplast.learning.optimise import Optimiser, adam
-from localplast.learning.rule import Rule
+from localplast.interrupt import undisguised
+from localplast.learning.optimise import Optimiser
 from localplast.network.credit_graph import projection_edges
 from localplast.network.network import Network
 from localplast.packages import need_torch
-from localplast.rules import bptt, eprop
 from localplast.runs.fit import Fit
-from localplast.runs.interrupt import undisguised
+from localplast.runs.options import Options, Schedule
 from localplast.runs.reached import reached, saved_in
 from localplast.runs.record import version
 from localplast.runs.request import Request
 from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
+from localplast.study.contenders import as_contender, check_contender, evenly
 from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
 from localplast.task.loss import Loss
 from localplast.task.trials import Task
 
-__all__ = ["Contender", "compare", "tuned", "usual"]
+__all__ = ["compare"]
 
 CURVES = {"test_accuracy": "1", "test_loss": "1", "test_spikes": "1"}
 TRAINING = {"accuracy": "1", "loss": "1", "rate": "Hz"}
 #: Trials that a gradient is compared on.
 PROBE_TRIALS = 64
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A rule as it takes part in a comparison.
-
-    Parameters
-    ----------
-    rule : Rule
-    backend : str
-        Where it runs.
-    frozen : tuple of str
-        What stays as it is: projections, and delays and parameters as ``'rec_rec.delay'``, ``'rec.tau_mem'``.
-    network : Network, optional
-        One of its own, with the inputs, readouts and time step of the network that is compared.
-    optimiser : Optimiser, optional
-        One of its own: where other things learn, they need rates.
-    loss : Loss, optional
-        One of its own. What a contender does not bring is that of the comparison.
-    updates : int, optional
-        As many as it needs, where it learns from fewer or more trials than the others.
-    """
-
-    rule: Rule
-    backend: str
-    frozen: tuple = ()
-    network: Network | None = None
-    optimiser: Optimiser | None = None
-    loss: Loss | None = None
-    updates: int | None = None
-
-    def __post_init__(self):
-        check_kind("the rule of a contender", self.rule, Rule)
-        check_backend(self.backend)
-        if self.updates is not None:
-            check_whole("the updates of a contender", self.updates, 1)
-        for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
-            if getattr(self, name) is not None:
-                check_kind(f"the {name} of a contender", getattr(self, name), kind)
-
-    def completed(self, net, optimiser, loss, updates=None):
-        """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
-        check_named("frozen=", self.frozen, self.network or net)
-        chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
-        return replace(
-            self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
-        )
-
-
-def evenly(updates, probes):
-    """How many updates are made, and after how many a test follows, so that ``probes`` tests are evenly spread over
-    them.
-    """
-    probes = max(probes, 1)
-    every = max(updates // probes, 1)
-    return {"updates": every * probes, "test_every": every}
-
-
-def as_contender(rule):
-    """Local rules run online in Brian2, BPTT in Torch, unless a :class:`Contender` says otherwise."""
-    check_kind("each of rules=", rule, Rule, Contender)
-    return rule if isinstance(rule, Contender) else Contender(rule, "brian2" if rule.local else "torch")
-
-
-def usual(net, *, feedback_std=1.0):
-    """What is compared unless a protocol says otherwise: BPTT, e-prop with both kinds of feedback, hidden weights
-    frozen.
-    """
-    hidden = tuple(p.name for p in net.plastic if p.post not in net.readouts)
-    return {
-        "BPTT": bptt(),
-        "e-prop, symmetric": eprop(),
-        "e-prop, random": eprop(feedback="random", feedback_std=feedback_std),
-        "BPTT, hidden frozen": Contender(bptt(), "torch", hidden),
-    }
-
-
-def tuned(rules, rates, updates, *, made=adam):
-    """Contenders with optimisers of their own, at rates that were found for each.
-
-    Parameters
-    ----------
-    rules : dict of str to Rule or Contender
-    rates : dict of str to (float, int)
-        By the same names: a learning rate, and how often it halves, evenly, until the end of training.
-    updates : int
-        How many there are for contenders that do not say so themselves.
-
-    Other arguments
-    ---------------
-    made : callable
-        Makes an optimiser from a rate.
-    """
-
-    def at(own, rate, halvings):
-        optimiser = made(rate)
-        return replace(own, optimiser=optimiser.halved((own.updates or updates) / halvings) if halvings else optimiser)
-
-    return {name: at(as_contender(rule), *rates[name]) for name, rule in rules.items()}
-
-
-def check_contender(name, other, net, hidden):
-    """Raise unless the network ``other`` of contender ``name`` can be shown and judged by the same trials as
-    ``net``.
-    """
-
-    def outside(network):
-        return {
-            "dt": float(network.dt),
-            "inputs": network.inputs,
-            "readouts": {n: network.size(n) for n in network.readouts},
-        }
-
-    wanted, found = outside(net), outside(other)
-    for what in wanted:
-        if wanted[what] != found[what]:
-            raise NetworkError(
-                f"contender {name!r}: its network has other {what} ({found[what]}) than the one compared "
-                f"({wanted[what]}); they "
-                "must be the same"
-            )
-    if hidden not in other.populations:
-        raise NetworkError(
-            f"contender {name!r}: its network has no population {hidden!r}, whose weights are compared; it has "
-            f"{list(other.populations)}: rename one, or choose another hidden="
-        )
 
 
 def check_comparison(net, task, rules, optimiser, loss, seeds, *, probes, workers, hidden):
@@ -281,51 +154,81 @@ def compare(
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
     course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
-    lock, stop, seeds, fits = threading.Lock(), threading.Event(), list(seeds), []
-
-    def train(name):
-        own = contenders[name]
-        with lock:  # Brian2 generates code for one network at a time
-            fit = Fit(
-                own.network,
-                task,
-                own.network.draw(seeds[0]),
-                own.rule,
-                own.optimiser,
-                loss=own.loss,
-                backend=own.backend,
-                batch=batch,
-                **course[name],
-                test=test,
-                seed=seeds[0],
-                target=target,
-                started=math.gcd(*(reached(store_of(path, name, seed)).done for seed in seeds if resume)),
-            )
-            fits.append(fit)
-            release.callback(fit.close)
-        return fit, [one_run(fit, name, hidden, seed, path=path, resume=resume, show=show, stop=stop) for seed in seeds]
-
+    schedules = {name: Schedule(batch=batch, test=test, **own) for name, own in course.items()}
+    options = Options(target=target, path=path, resume=resume, show=show)
+    runs = Runs(task, contenders, schedules, list(seeds), hidden, options)
     with ExitStack() as release:
-        with undisguised(), ThreadPoolExecutor(workers) as pool:
-            futures = {name: pool.submit(train, name) for name in contenders}
-            try:
-                done = {name: future.result() for name, future in futures.items()}
-            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                for fit in list(fits):
-                    fit.interrupt()
-                if isinstance(error, KeyboardInterrupt):
-                    raise Interrupted(f"stopped; {saved_in(path)}") from None
-                raise
-        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, (fit, _) in done.items()}
-    runs = {name: found for name, (_, found) in done.items()}
+        measured = runs.all(workers, release)
+        peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, fit in runs.fits.items()}
     made = evenly(updates, probes)["updates"]
     attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
-    spent = costs({name: fit for name, (fit, _) in done.items()}, runs, peaks, seeds)
+    spent = costs(runs.fits, measured, peaks, runs.seeds)
     spent.attrs["workers"] = workers
     every = {name: own["test_every"] for name, own in course.items()}
-    return assemble([own.network for own in contenders.values()], runs, seeds, spent, every, attrs)
+    return assemble([own.network for own in contenders.values()], measured, runs.seeds, spent, every, attrs)
+
+
+class Runs:
+    """The runs of a comparison: contenders side by side, the seeds of each one after the other, on what was compiled
+    once.
+    """
+
+    def __init__(self, task, contenders, schedules, seeds, hidden, options):
+        self.task, self.contenders, self.schedules = task, contenders, schedules
+        self.seeds, self.hidden, self.options = seeds, hidden, options
+        self.lock, self.stop, self.made = threading.Lock(), threading.Event(), {}
+
+    @property
+    def fits(self):
+        """What was trained, by contender, in their order."""
+        return {name: self.made[name] for name in self.contenders}
+
+    def all(self, workers, release):
+        """Train all; ``{contender: [what one seed measured]}``. What was compiled is freed when ``release`` closes."""
+        with undisguised(), ThreadPoolExecutor(workers) as pool:
+            futures = {name: pool.submit(self.train, name, release) for name in self.contenders}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException as error:  # one run failed, or Ctrl-C: the others save what they have and stop
+                self.stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for fit in list(self.made.values()):
+                    fit.interrupt()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped; {saved_in(self.options.path)}") from None
+                raise
+
+    def train(self, name, release):
+        """All seeds of one contender."""
+        with self.lock:  # Brian2 generates code for one network at a time
+            fit = self.made[name] = self.fit(name)
+            release.callback(fit.close)
+        return [self.one(fit, name, seed) for seed in self.seeds]
+
+    def fit(self, name):
+        own, first = self.contenders[name], self.seeds[0]
+        options = replace(self.options, backend=own.backend, seed=first)
+        stores = [store_of(options.path, name, seed) for seed in self.seeds if options.resume]
+        started = math.gcd(*(reached(store).done for store in stores))
+        described = (own.network, self.task, own.network.draw(first), own.rule, own.optimiser, own.loss)
+        return Fit(*described, self.schedules[name], options, started=started)
+
+    def one(self, fit, name, seed):
+        """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
+        net = fit.net
+        fit.restart(net.draw(seed), seed)
+        trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
+
+        def probe(fit):
+            values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
+            rule = as_it_is(fit.rule, fit.learner.feedback)
+            found = gradient_measures(net, values, trials, rule, fit.loss, self.hidden, seed)
+            return {**found, **feedback_cosines(net, values, rule, seed)}
+
+        store, title = store_of(self.options.path, name, seed), f"{name}, {fit.backend}, seed {seed}"
+        kept = dict(path=store, resume=self.options.resume, show=self.options.show, title=title, stop=self.stop)
+        tree = fit.run(Request(), probe=probe, probed={"hidden": self.hidden}, **kept)
+        return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
 
 
 def store_of(path, name, seed):
@@ -334,33 +237,14 @@ def store_of(path, name, seed):
     return None if path is None else Path(path) / f"{word}-seed{seed}.zarr"
 
 
-def one_run(fit, name, hidden, seed, *, path, resume, show, stop):
-    """Train once; returns what it measured along training, ``metrics``, and its ``speed`` by backend."""
-    net = fit.net
-    fit.restart(net.draw(seed), seed)
-    trials = fit.task.testing(min(PROBE_TRIALS, fit.test), seed)
-
-    def probe(fit):
-        values = fit.values.replace_weights(fit.learner.numbers(), fit.learner.parameters())
-        rule = as_it_is(fit.rule, fit.learner.feedback)
-        found = gradient_measures(net, values, trials, rule, fit.loss, hidden, seed)
-        return {**found, **feedback_cosines(net, values, rule, seed)}
-
-    store = store_of(path, name, seed)
-    title = f"{name}, {fit.backend}, seed {seed}"
-    options = dict(path=store, resume=resume, show=show, title=title, stop=stop)
-    tree = fit.run(Request(), probe=probe, probed={"hidden": hidden}, **options)
-    return {"metrics": tree["metrics"].to_dataset().load(), "speed": seconds_per_trial(fit, seed)}
-
-
 def costs(fits, runs, peaks, seeds):
     """Time, memory and state of every rule as one Dataset."""
     names = list(fits)
     speed = [[[run["speed"].get(b, np.nan) for b in BACKENDS] for run in runs[n]] for n in names]
     timed = {
         "units": "s",
-        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the exchange of "
-        "files with the compiled program; workers other than 1 ran side by side",
+        "comment": "wall clock of training over its trials, without tests and compilation; brian2 includes the "
+        "exchange of files with the compiled program; workers other than 1 ran side by side",
     }
     peak = [[peaks[n].get(b, np.nan) for b in BACKENDS] for n in names]
     states = [state_bytes(fit.net, {name: fit.rule}, fit.loss, fit.optimiser) for name, fit in fits.items()]

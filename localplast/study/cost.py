@@ -12,24 +12,24 @@ import numpy as np
 import xarray as xr
 
 from localplast.program.learn import plan
+from localplast.runs.identity import processor
 from localplast.runs.learners import make_learner
+from localplast.runs.options import Options
 from localplast.task.trials import concatenate
 
-__all__ = ["machine", "memory", "peak_memory", "processor", "seconds_per_trial", "state_bytes"]
+__all__ = ["machine", "memory", "peak_memory", "seconds_per_trial", "state_bytes"]
 
 #: How ``peak_memory`` was measured, for the attributes of a result.
 HOW_MEMORY = (
-    "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process held "
-    "before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the trials "
-    "themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as an "
-    "adjoint "
-    "with a history where the two are equal, not as traces. Linux only"
+    "peak resident memory while one update (torch) or one block of updates (brian2) runs, beyond what the process "
+    "held before: traces, history, copies of the inputs; not the interpreter, its libraries, the weights or the "
+    "trials themselves. With Brian2's C++ target it includes the whole compiled program. Torch runs a local rule as "
+    "an adjoint with a history where the two are equal, not as traces. Linux only"
 )
 HOW_STATE = (
     "numbers that the rule keeps between time steps or updates, as double precision: traces, summed gradients and the "
     "optimiser's state; not the weights, delays and parameters themselves. NaN per neuron: automatic differentiation "
-    "keeps "
-    "a history, see peak_memory"
+    "keeps a history, see peak_memory"
 )
 #: Seconds between two looks at the programs that a piece of work has started.
 LOOK = 0.002
@@ -41,31 +41,11 @@ def machine():
     return f"{processor()}, {cores} cores, {platform.system()} {platform.machine()}"
 
 
-def processor():
-    """The name of the processor, as far as the system tells."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or "unknown processor"
-
-
 def twin(fit, seed, updates):
     """A Torch learner of the rule that ``fit`` trains, and batches for it."""
     batches = [fit.task.training(k, fit.batch, seed) for k in range(updates)]
-    learner = make_learner(
-        fit.net,
-        fit.values,
-        fit.rule,
-        fit.loss,
-        fit.optimiser,
-        batches[0],
-        backend="torch",
-        batch=fit.batch,
-        seed=seed,
-        target=None,
-        dtype="float64",
-        threads=1,
-        updates_per_block=1,
-    )
+    described = (fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, batches[0])
+    learner = make_learner(*described, Options(backend="torch", seed=seed), batch=fit.batch)
     return learner, batches
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from localplast.errors import LocalplastError
 from localplast.runs.record import open_record, version
+from localplast.runs.run import run
 from localplast.runs.store import Series, create_store, replacement
 from localplast.show.table import Column, Table
 
@@ -62,8 +63,6 @@ class Phenomenon:
 
         ``preset`` is the name of one, or conditions of your own; the rest is that of :func:`localplast.run`.
         """
-        from localplast.runs.run import run
-
         if isinstance(preset, str) and preset not in self.presets:
             raise LocalplastError(f"{self.name} has the presets {', '.join(self.presets)}, not {preset!r}")
         conditions = self.presets[preset]() if isinstance(preset, str) else preset

@@ -15,7 +15,8 @@ from localplast.runs.record import open_record
 from localplast.runs.store import replacement
 from localplast.show.plot import comparison, details
 from localplast.show.table import Column, Table
-from localplast.study.compare import as_contender, compare, store_of, strings, usual
+from localplast.study.compare import compare, store_of, strings
+from localplast.study.contenders import as_contender, usual
 
 __all__ = ["alignment_table", "check_figure_path", "contenders", "report", "table", "write_figure"]
 
@@ -160,7 +161,20 @@ def report(
     tree.attrs.update(preset=preset, **({"command": command} if command else {}))
     with replacement(folder / "comparison.zarr") as whole:
         tree.to_zarr(whole, consolidated=False)
-    example = trained(built, folder, list(seeds)[0])
+    own = draw(protocol, built, tree, folder, list(seeds)[0], figure)
+    found = table(tree)
+    for path in tables:
+        found.write(path)
+    text = said(protocol, built, found, alignment_table(tree))
+    atomic_write(Path(folder) / "table.md", text.encode())
+    files = ", ".join(["comparison.zarr", "comparison.png", "details.png", *own, "table.md", "runs/"])
+    written = [f"{folder}/{files}", *map(str, tables)]
+    return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"
+
+
+def draw(protocol, built, tree, folder, seed, figure):
+    """Write all figures of a comparison; returns the names of those that this protocol alone has."""
+    example = trained(built, folder, seed)
     drawn = comparison(tree, None if protocol.drawn or protocol.overview else inside(built, *example))
     if protocol.drawn:
         write_figure(learned(protocol, built, *example), folder / "learned.png")
@@ -169,18 +183,15 @@ def report(
     for path in (folder / "comparison.png", *([figure] if figure else [])):
         write_figure(drawn, path)
     write_figure(details(tree), folder / "details.png")
-    found = table(tree)
-    for path in tables:
-        found.write(path)
+    return ["learned.png"] * bool(protocol.drawn) + ["overview.png"] * bool(protocol.overview)
+
+
+def said(protocol, built, found, apart):
+    """Both tables, and what they are held against."""
     published = "".join(f"\npublished, {what}: {number}" for what, number in protocol.published.items())
     agents = "".join(f"\n{name}: {100 * accuracy:.1f} %" for name, accuracy in built.references.items())
-    apart = alignment_table(tree).to_markdown().partition("\n\n")[2]  # its header is that of the first table
-    text = f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{apart}{agents}{published}\n"
-    atomic_write(Path(folder) / "table.md", text.encode())
-    own = ["learned.png"] * bool(protocol.drawn) + ["overview.png"] * bool(protocol.overview)
-    files = ", ".join(["comparison.zarr", "comparison.png", "details.png", *own, "table.md", "runs/"])
-    written = [f"{folder}/{files}", *map(str, tables)]
-    return f"{text}\nwritten: {', '.join(written + ([str(figure)] if figure else []))}"
+    rows = apart.to_markdown().partition("\n\n")[2]  # its header is that of the first table
+    return f"{found.to_markdown()}\nagainst BPTT, by projection:\n\n{rows}{agents}{published}\n"
 
 
 def check_figure_path(path):
@@ -216,7 +227,7 @@ def inside(built, own, values, seed):
     """One test trial, for :func:`localplast.plot.activity`; None where those who learn do not spike."""
     if not own.network.nodes[built.hidden].model.spiking:
         return None
-    from localplast.analysis.inside import trial  # imports Torch, which figures of phenomena do without
+    from localplast.analysis.inside import trial  # needs Torch, which figures of phenomena do without
 
     return trial(own.network, values, built.task.testing(1, seed), own.rule, own.loss, built.hidden, seed=seed)
 

@@ -204,9 +204,8 @@ class Reward(Loss):
         if counted[-1] + wait > trials.steps - 2:
             raise NetworkError(
                 f"the reward comes {wait} steps after the last choice, in step {counted[-1] + wait}; a trial has "
-                f"{trials.steps} steps, "
-                f"and the critic must see one after the reward: make trials at least {counted[-1] + wait + 2} steps "
-                "long"
+                f"{trials.steps} steps, and the critic must see one after the reward: make trials at least "
+                f"{counted[-1] + wait + 2} steps long"
             )
 
 

@@ -84,8 +84,7 @@ class Poisson:
         if low < 0 or high * dt > 1 + 1e-9:
             raise NetworkError(
                 f"the rate of {what} is {low if low < 0 else high:g} Hz; in time steps of {dt * 1e3:g} ms rates lie "
-                "between 0 and "
-                f"{1 / dt:g} Hz: lower them, or shorten the time step"
+                f"between 0 and {1 / dt:g} Hz: lower them, or shorten the time step"
             )
 
 

@@ -79,13 +79,18 @@ def test_other_shapes_and_other_trees_are_refused():
 
 
 def network(**recurrent):
+    # fmt: skip
     return lp.Network(
-        dt=1 * ms, cues=lp.Input(6), rec=lp.Population(8, lif()), out=lp.Population(2, leaky_readout()),
+        dt=1 * ms,
+        cues=lp.Input(6),
+        rec=lp.Population(8, lif()),
+        out=lp.Population(2, leaky_readout()),
         projections=[
-            lp.Projection("cues", "rec", weight=lp.normal(2.0), mask=0.7), lp.Projection("rec", "rec", **recurrent),
+            lp.Projection("cues", "rec", weight=lp.normal(2.0), mask=0.7),
+            lp.Projection("rec", "rec", **recurrent),
             lp.Projection("rec", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 def test_two_gradients_of_one_network():

@@ -32,14 +32,18 @@ def poisson(rng, rate, *, trials=20, steps=2000, neurons=50):
 
 
 def recurrent(delay, weight=0.0, **more):
+    # fmt: skip
     return lp.Network(
-        dt=1 * ms, cues=lp.Input(2), rec=lp.Population(4, lif()), out=lp.Population(2, leaky_readout()),
+        dt=1 * ms,
+        cues=lp.Input(2),
+        rec=lp.Population(4, lif()),
+        out=lp.Population(2, leaky_readout()),
         projections=[
             lp.Projection("cues", "rec"),
             lp.Projection("rec", "rec", delay=delay, weight=weight, **more),
             lp.Projection("rec", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 # --- rate and spectrum ------------------------------------------------------------------------------------------------
@@ -101,14 +105,18 @@ def test_delay_lines_of_hops_and_harmonics():
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_a_hop_takes_the_delay_and_one_step(backend):
     """One neuron that a single spike keeps alive through its own delay: the line is where the network is."""
+    # fmt: skip
     net = lp.Network(
-        dt=1 * ms, cues=lp.Input(1), rec=lp.Population(1, lif()), out=lp.Population(1, leaky_readout()),
+        dt=1 * ms,
+        cues=lp.Input(1),
+        rec=lp.Population(1, lif()),
+        out=lp.Population(1, leaky_readout()),
         projections=[
             lp.Projection("cues", "rec", weight=1.5),
             lp.Projection("rec", "rec", delay=lp.axonal(19 * ms), weight=1.5, autapses=True),
             lp.Projection("rec", "out"),
         ],
-    )  # fmt: skip
+    )
     spikes = np.zeros((1, 1000, 1), bool)
     spikes[0, 5] = True
     record = lp.run(net, lp.Trials({"cues": spikes}), backend=backend, record=["rec.raster"], show=False)
@@ -210,9 +218,10 @@ def test_synapses_that_do_not_exist_do_not_count():
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
+# fmt: skip
 FEEDFORWARD = lp.Network(
     dt=1 * ms, cues=lp.Input(1), out=lp.Population(1, leaky_readout()), projections=[lp.Projection("cues", "out")]
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("call, words", [

@@ -31,13 +31,17 @@ def cue(rng, n, *, wait, noise=0.0, channels=2):
 
 def remembering(**delay):
     """A neuron and a readout per channel; what is kept of a cue fades with 20 ms, and which was larger does not."""
+    # fmt: skip
     return lp.Network(
-        dt=1 * ms, cues=lp.Input(2), rec=lp.Population(2, lif()), out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
+        dt=1 * ms,
+        cues=lp.Input(2),
+        rec=lp.Population(2, lif()),
+        out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
         projections=[
             lp.Projection("cues", "rec", weight=1.5 * np.eye(2)),
             lp.Projection("rec", "out", weight=np.eye(2), **delay),
         ],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("delay", [{}, {"delay": lp.axonal(3 * ms)}, {"delay": lp.axonal(3 * ms, trainable=True)}])
@@ -95,10 +99,13 @@ def test_learned_delays_are_those_that_are_tested():
     """
 
     def judged(delay):
+        # fmt: skip
         net = lp.Network(
-            dt=1 * ms, cues=lp.Input(2), out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
+            dt=1 * ms,
+            cues=lp.Input(2),
+            out=lp.Population(2, leaky_readout(tau_out=TAU * second)),
             projections=[lp.Projection("cues", "out", weight=np.eye(2), delay=delay)],
-        )  # fmt: skip
+        )
         return accuracy_against(net, net.draw(0), late, {"step": np.arange(2, 9)}, trials=20)["accuracy"].values
 
     def late(rng, n, step):
@@ -180,9 +187,8 @@ def test_the_limit_has_the_unit_of_the_time_constant():
     assert leak_limit(20 * ms, 8) / ms == pytest.approx(20 * np.log(255))
     assert np.allclose(leak_limit(2.0, [1, 2]), [0, 2 * np.log(3)])
     assert np.isclose(leak_limit(1.0, 5000), 5000 * np.log(2))
-    assert (
-        leak_limit(50 * ms, 24) < 1 * second
-    )  # the longest membrane of DelayNet in single precision, for waits of 1.2 s
+    # the longest membrane of DelayNet in single precision, for waits of 1.2 s
+    assert leak_limit(50 * ms, 24) < 1 * second
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from localplast.equations.slopes import FUNCTIONS
 from localplast.errors import LocalplastError
 from localplast.rules import eprop
 from localplast.runs.fit import Fit
+from localplast.runs.options import Options, Schedule
 from localplast.study.protocol import Protocol
 from localplast.study.report import contenders
 
@@ -40,8 +41,8 @@ def learner(contender, preset, backend):
     steps = preset.task.training(0, 1, 0).steps
     within = c.rule.interval(c.network.dt)  # weights change within a trial: one after the other in Brian2
     updates, batch = (c.rule.updates(steps, c.network.dt), 1) if within else (1, TRIALS)
-    options = {"loss": c.loss, "backend": backend, "batch": batch, "updates": updates, "target": "numpy"}
-    return Fit(c.network, preset.task, c.network.draw(0), c.rule, c.optimiser, **options).learner
+    described = (c.network, preset.task, c.network.draw(0), c.rule, c.optimiser, c.loss)
+    return Fit(*described, Schedule(batch=batch, updates=updates), Options(backend=backend, target="numpy")).learner
 
 
 def c_text(contender, preset):

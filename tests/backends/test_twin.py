@@ -70,9 +70,8 @@ def surrounded(model, scale, rng):
     ]
     for name in lower(model).inputs:
         if name != model.receives:  # faint, for some are conductances, which must not turn negative
-            bare = (
-                model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]
-            )  # dice: the scale is that of another quantity
+            # dice: the scale is that of another quantity
+            bare = model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]
             weight = Quantity(
                 (0.3 if bare else 0.01 * scale) * rng.standard_normal((10, 6)), dim=model.dimensions[name]
             )
@@ -468,9 +467,8 @@ class Writer:
             terms += [self.coupling(name, others, functions) for _ in range(self.draw(st.integers(0, 2)))]
         if name == "v":
             terms.append("drive + current")
-        tau = self.parameter(
-            f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms
-        )  # all different: exact needs it
+        # all different: exact needs it
+        tau = self.parameter(f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms)
         return f"d{name}/dt = ({' + '.join(terms)})/{tau} : {self.units[name]}{flagged}"
 
 

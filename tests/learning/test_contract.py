@@ -23,6 +23,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, n
 from localplast.neuron.surrogate import triangle
 from localplast.rules import bptt, dendritic, eprop
 from localplast.runs import fit
+from localplast.runs.options import Options, Schedule
 from localplast.runs.request import Request
 from localplast.study import cost
 from localplast.task import Task, Trials
@@ -242,7 +243,16 @@ def test_seconds_per_trial_are_of_training_alone(monkeypatch):
         return slow
 
     task = Task("slow", lambda update, batch, seed: given, passing(100.0, lambda n, seed: given[:n]))
-    training = fit.Fit(net, task, net.draw(0), bptt(), lp.sgd(0.0), backend="torch", batch=4, updates=3, test=2)
+    training = fit.Fit(
+        net,
+        task,
+        net.draw(0),
+        bptt(),
+        lp.sgd(0.0),
+        None,
+        Schedule(batch=4, updates=3, test=2),
+        Options(backend="torch"),
+    )
     monkeypatch.setattr(training.learner, "train", passing(0.2, training.learner.train))
     monkeypatch.setattr(training.learner, "evaluate", passing(50.0, training.learner.evaluate))
     training.run(Request(), show=False)

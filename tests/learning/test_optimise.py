@@ -170,9 +170,8 @@ def test_madgrad(constants):
     for wrong in ((1.1 * rate, share, epsilon), (rate, 0.95 * share, epsilon), (rate, share, 100 * epsilon)):
         assert np.abs(found / dual_averages(gradients(), *wrong) - 1).max() > 1e-5
     faster = applied(madgrad(rate, momentum=share, epsilon=epsilon).with_rates(any=2), gradients())
-    assert (
-        np.abs((faster - 1) / 2 - (expected - 1)).max() < 1e-12 * np.abs(expected).max()
-    )  # a factor scales every step
+    # a factor scales every step
+    assert np.abs((faster - 1) / 2 - (expected - 1)).max() < 1e-12 * np.abs(expected).max()
 
 
 def test_madgrad_is_its_authors():

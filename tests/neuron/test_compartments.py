@@ -212,9 +212,8 @@ def test_nmda_a_volt_away_is_a_number_on_both_backends(start):
 @pytest.mark.parametrize("length", [20 * ms, 50 * ms])
 def test_a_plateau_has_one_length_and_is_all_or_none(length):
     event = plateau(g=50 * nS, E=-10 * mV, theta=-45 * mV, duration=length, tau_ref=length + 20 * ms)
-    amplitudes = (
-        np.array([50, 118, 119, 150, 300, 600]) * pA
-    )  # 25 mV at 2.5 nS within 15 ms: 62.5 pA/(1 - exp(-15/20)), 118.5 pA
+    # 25 mV at 2.5 nS within 15 ms: 62.5 pA/(1 - exp(-15/20)), 118.5 pA
+    amplitudes = np.array([50, 118, 119, 150, 300, 600]) * pA
     wave = pulses(5 * ms, 15 * ms, duration=90 * ms, dt=DT)
     (v,) = look(cell("it", leaky(channels=[event])), 6, [Drive({"I_soma": amplitudes}, wave)], "v_soma")
     before, given = v[:, :-1], np.asarray(amplitudes)[:, None] * wave[:-1]

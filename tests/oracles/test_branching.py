@@ -119,9 +119,8 @@ def test_norm_in_units_of_the_rate():
     grads = {"w": np.array([3.0]), "rec.tau_mem": np.array([4000.0])}
     assert sgd(1.0).norm_clipped(1.0).with_rates(**{"rec.tau_mem": 1e-3}).share(grads) == pytest.approx(1 / 5)
     assert sgd(1.0).norm_clipped(1.0).share(grads) == pytest.approx(1 / 4000, rel=1e-4)
-    assert (
-        sgd(1.0).norm_clipped(1.0).with_rates(w=0, **{"rec.tau_mem": 0}).share(grads) == 1.0
-    )  # what is frozen does not count
+    # what is frozen does not count
+    assert sgd(1.0).norm_clipped(1.0).with_rates(w=0, **{"rec.tau_mem": 0}).share(grads) == 1.0
 
 
 def test_learning_with_a_norm():

@@ -17,7 +17,7 @@ from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
 from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
 from localplast.rules import bptt, eprop
-from localplast.study.compare import as_contender
+from localplast.study.contenders import as_contender
 
 SEEDS = range(3)
 #: Membranes of two seconds instead of delay lines.

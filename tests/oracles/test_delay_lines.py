@@ -3,6 +3,8 @@
 Triangle: Queant et al. 2025, arXiv:2509.24852. Gaussian: Hammouamri et al. 2024, ICLR, arXiv:2306.17670.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -369,5 +371,5 @@ def test_learning_narrows_and_tests_round(monkeypatch):
     np.testing.assert_array_equal(seen[0][1], np.floor(net.draw(0).delays["rec_rec"] + 0.5))
     assert np.all(seen[1][1] == net.draw(0).delays["rec_rec"]) and len(np.unique(seen[1][1] % 1)) > 3
     learned = [delay for _, delay in seen[1:4]]
-    assert all(np.abs(b - a).max() > 0 for a, b in zip(learned, learned[1:], strict=False))
+    assert all(np.abs(b - a).max() > 0 for a, b in pairwise(learned))
     np.testing.assert_array_equal(seen[4][1], np.floor(fit["learned"]["rec_rec.delay"].values + 0.5))

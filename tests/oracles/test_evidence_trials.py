@@ -84,9 +84,8 @@ def test_half_a_minute_is_drawn_in_little_memory():
     tracemalloc.stop()
     size = trials.inputs["cues"].nbytes
     assert trials.steps == 31050 and size == 16 * 31050 * 40
-    assert (
-        peak - size < 80e6 < 4 * size + 4 * size
-    )  # two arrays of single precision for all trials would be twice as much
+    # two arrays of single precision for all trials would be twice as much
+    assert peak - size < 80e6 < 4 * size + 4 * size
 
 
 def test_judged_at_the_end():

@@ -23,9 +23,9 @@ DT, GAMMA, BETA = 1e-3, 0.3, 0.5
 SIZES = (3, 4, 5, 2)
 LAYERS = ("hidden1", "hidden2", "out")
 RNG = np.random.default_rng(0)
-TAU_M = {name: RNG.uniform(3e-3, 30e-3, n) for name, n in zip(LAYERS, SIZES[1:])}
-TAU_R = {name: RNG.uniform(3e-3, 30e-3, n) for name, n in zip(LAYERS, SIZES[1:])}
-BIAS = {name: RNG.normal(0, 0.3, n) for name, n in zip(LAYERS, SIZES[1:])}
+TAU_M = {name: RNG.uniform(3e-3, 30e-3, n) for name, n in zip(LAYERS, SIZES[1:], strict=False)}
+TAU_R = {name: RNG.uniform(3e-3, 30e-3, n) for name, n in zip(LAYERS, SIZES[1:], strict=False)}
+BIAS = {name: RNG.normal(0, 0.3, n) for name, n in zip(LAYERS, SIZES[1:], strict=False)}
 
 
 def network(loss="mse", **options):
@@ -140,7 +140,7 @@ def by_hand(values, trials, rates):
     """
     w = {k: values.weights[k].copy() for k in ("up1", "up2", "up3")}
     b, tau = ({n: values.parameters[n][key].copy() for n in LAYERS} for key in ("b", "tau_m"))
-    zero = {n: np.zeros(size) for n, size in zip(LAYERS, SIZES[1:])}
+    zero = {n: np.zeros(size) for n, size in zip(LAYERS, SIZES[1:], strict=False)}
     u, v, current, nudge = (dict(zero) for _ in range(4))
 
     def seen(n):
@@ -160,9 +160,12 @@ def by_hand(values, trials, rates):
         down = {"hidden1": w["up2"] @ error["hidden2"], "hidden2": w["up3"] @ error["out"]}
         down["out"] = BETA * teach * (target - rate["out"])
         nudge = {n: (1 - rate[n] ** 2) * down[n] for n in LAYERS}
-        current = {n: rate[below] @ w[f"up{k}"] for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS), 1)}
+        current = {
+            n: rate[below] @ w[f"up{k}"]
+            for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS, strict=False), 1)
+        }
         now = {n: seen(n) for n in LAYERS}
-        for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS), 1):
+        for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS, strict=False), 1):
             delta, drive, _ = now[n]
             slow = rates["tau_m"] * delta * (drive - u[n]) / tau[n]
             w[f"up{k}"] += rates["weight"] * np.outer(rate[below], delta)

@@ -158,7 +158,10 @@ def chain(sense, w0, w1, tau0, tau1, dt=0.01, tau_r=0.1):
 def lag_line(errors="prospective"):
     """The student: two softplus neurons one after the other, with weights and membranes that learn."""
     options = {"activation": "softplus", "errors": errors, "gamma": 0.0}
-    given = {n: {"tau_m": np.array([t]) * second, "tau_r": 100 * ms} for n, t in zip(("hidden1", "out"), STUDENT[2:])}
+    given = {
+        n: {"tau_m": np.array([t]) * second, "tau_r": 100 * ms}
+        for n, t in zip(("hidden1", "out"), STUDENT[2:], strict=False)
+    }
     return layered(
         (1, 1, 1), gle(**options), gle_output(beta=1.0, **options), parameters=given, dt=10 * ms,
         trainable=dict.fromkeys(("hidden1", "out"), {"tau_m": (10 * ms, None)}),

@@ -166,9 +166,8 @@ def deviations(found, star, n, steps=200):
         eps_v, eps_current = eps_v * leak + eps_current / G_L * (1 - leak), eps_current * fade + 1
         square += (h(star) * eps_v * G_D / (G_L + G_D)) ** 2
     p = phi(star) * 0.5e-3
-    return found / np.sqrt(
-        square * p * (1 - p) / n
-    )  # errors of different steps do not correlate, refractory ones are zero
+    # errors of different steps do not correlate, refractory ones are zero
+    return found / np.sqrt(square * p * (1 - p) / n)
 
 
 def test_spikes_teach_nothing_on_average_where_the_prediction_is_right():
@@ -232,11 +231,8 @@ def test_the_rule_is_the_gradient_of_the_likelihood_of_the_spikes(spoken):
     z, ready = torch.tensor(seen["z"]), torch.tensor(seen["ready"])
     expected = slopes(z * torch.log(rate) - ready * rate * 0.5e-3, weight)
     assert relative(seen["error"][:, None] * seen["trace"], expected) < 1e-10
-    for backend, steps in (
-        ("torch", 137),
-        ("torch", 500),
-        ("brian2", 500),
-    ):  # the sum up to some step, with the sign of a loss
+    # the sum up to some step, with the sign of a loss
+    for backend, steps in (("torch", 137), ("torch", 500), ("brian2", 500)):
         part = Trials({k: v[:, :steps] for k, v in trials.inputs.items()}, trials.target[:, :steps])
         assert relative(gradient(net, part, values, backend=backend), -expected[:steps].sum(0)) < 1e-10
 

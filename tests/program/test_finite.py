@@ -13,8 +13,8 @@ from localplast.equations.tape import Tape
 from localplast.errors import RunawayError
 from localplast.models import leaky_readout, lif, pyramidal, urbanczik_senn
 from localplast.neuron.surrogate import Surrogate, arctan, boxcar, exponential, fast_sigmoid, logistic, ramp, triangle
-from localplast.program.finite import first_not_finite
 from localplast.rules import bptt, eprop, rtrl
+from localplast.runs.guard import first_not_finite
 
 TRIALS = lp.Trials({"cues": np.random.default_rng(0).random((4, 40, 6)) < 0.2}, target=np.array([0, 1, 0, 1]))
 WAYS = {

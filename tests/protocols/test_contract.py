@@ -350,7 +350,7 @@ def test_deep_layers_are_not_silent(built):
     quick = built("deep")
     names = [f"hidden{k}" for k in range(1, 6)]
     record = lp.run(quick.network, quick.task.testing(20, 0), backend="torch", record=[f"{n}.raster" for n in names])
-    assert all(0.5 < record[n]["spikes"].values.sum((1)).mean() < 10 for n in names)
+    assert all(0.5 < record[n]["spikes"].values.sum(1).mean() < 10 for n in names)
     assert built("deep", "local").network.readouts == tuple(f"{n}_out" for n in names)
 
 
@@ -457,9 +457,8 @@ def test_the_paper_network_has_the_loss_that_nest_publishes(name, file, spread_o
         reference[key].T.astype(float) * (spread / unit) for (key, unit), spread in zip(published, spreads, strict=True)
     ]
     raster = reference["input_spikes"].reshape(-1, *reference["input_spikes"].shape[-2:])[0]
-    y = forward(
-        network, weights, np.roll(raster, -1, axis=0)
-    )  # published inputs act in their own step, here in the next
+    # published inputs act in their own step, here in the next
+    y = forward(network, weights, np.roll(raster, -1, axis=0))
     if name == "pattern-generation":
         loss = 0.5 * ((y[:, 0] - reference["target"]) ** 2).sum()
     else:

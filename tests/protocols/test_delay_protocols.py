@@ -317,9 +317,8 @@ def test_a_checkpoint_goes_from_one_device_to_another():
     assert furthest(one.arrays(), two.arrays()) == 0
     before = two.arrays()
     one.train(labelled(1))
-    assert (
-        furthest(before, two.arrays()) == 0 and furthest(one.arrays(), two.arrays()) > 1e-4
-    )  # a copy, not the same memory
+    # a copy, not the same memory
+    assert furthest(before, two.arrays()) == 0 and furthest(one.arrays(), two.arrays()) > 1e-4
     two.train(labelled(1))
     assert furthest(one.arrays(), two.arrays()) < 1e-9
 

@@ -21,7 +21,7 @@ from localplast.protocols import latent_equilibrium as images
 from localplast.protocols.microcircuit import bars_task
 from localplast.rules import bptt, dendritic
 from localplast.study.alignment import gradient_measures
-from localplast.study.compare import Contender
+from localplast.study.contenders import Contender
 from localplast.study.report import contenders, inside, report
 from localplast.task.datasets import mnist
 

@@ -16,15 +16,17 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from brian2 import ms
 
 import localplast as lp
+from localplast.backends.torch.learner import single_thread
 from localplast.errors import DiskError, Interrupted
+from localplast.interrupt import still_deaf
 from localplast.models import alif, leaky_readout, lif
 from localplast.rules import bptt, dendritic, eprop, feedback_alignment
 from localplast.runs import fit
-from localplast.runs.interrupt import still_deaf
 from localplast.runs.lock import only_writer
 from localplast.runs.record import Recorder
 from localplast.show.examples import sample
@@ -335,6 +337,25 @@ def interrupted_at_random(kind, folder, number):
 @pytest.mark.parametrize("kind", ["BPTT in C", "online in C", "graded"])
 def test_ctrl_c_at_any_line(kind, tmp_path, often):
     interrupted_at_random(kind, tmp_path, 1)
+
+
+def test_ctrl_c_on_the_way_to_one_thread_or_back_holds_up_no_later_run():
+    def within():
+        with single_thread:
+            return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        counting = Lines(0)
+        assert counting.run(within) == 1
+        for after in range(1, -counting.left):
+            with pytest.raises(KeyboardInterrupt):
+                Lines(after).run(within)
+            assert not single_thread.lock.locked(), after
+            assert within() == 1 and torch.get_num_threads() == 2, after
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -132,9 +132,8 @@ def test_only_feedback_of_its_own_has_an_angle(comparison):
     angles = comparison["feedback"]["angle"].sel(projection="rec_out")
     assert np.isnan(angles.sel(rule=["BPTT", "e-prop", "frozen"])).all()
     random = angles.sel(rule="random")
-    assert (
-        np.isfinite(random).all() and (random.isel(update=0) != random.isel(update=-1)).all()
-    )  # forward weights learn
+    # forward weights learn
+    assert np.isfinite(random).all() and (random.isel(update=0) != random.isel(update=-1)).all()
 
 
 def test_the_angle_of_feedback_to_its_forward_weights():

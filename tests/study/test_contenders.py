@@ -11,7 +11,8 @@ import localplast as lp
 from localplast import cli, plot, protocols
 from localplast.models import alif, leaky_readout, lif
 from localplast.rules import bptt, eprop
-from localplast.study.compare import compare, tuned
+from localplast.study.compare import compare
+from localplast.study.contenders import tuned
 from localplast.study.protocol import Preset, Protocol
 from localplast.study.report import table
 

@@ -86,9 +86,8 @@ def test_parameters_are_counted():
         found = state_bytes(net, {"e-prop": eprop()}, lp.losses.cross_entropy(), lp.adam(1e-3))
         return float(found["bytes_per_neuron"].sel(rule="e-prop", node="rec")) / 8
 
-    assert (
-        counted(trainable={"tau_mem": (5 * ms, 50 * ms)}) - counted() == 2 + 1 + 2
-    )  # its eps, filtered by the readout
+    # its eps, filtered by the readout
+    assert counted(trainable={"tau_mem": (5 * ms, 50 * ms)}) - counted() == 2 + 1 + 2
 
 
 @linux

@@ -119,10 +119,8 @@ class TestFixedPlateau:
 
     @pytest.mark.thorough
     def test_length_is_independent_of_strength_to_one_step(self, record):
-        found, tail = (
-            record["events"].to_dataset(),
-            {0: 0.0, 1: 0.0, 2: 4 * float(DT)},
-        )  # strong input outlasts a short event
+        # strong input outlasts a short event
+        found, tail = (record["events"].to_dataset(), {0: 0.0, 1: 0.0, 2: 4 * float(DT)})
         for number, nominal in enumerate((50, 30, 3.6)):
             event = found["duration"].values[number] > 0
             assert event.any() and not event.all()

@@ -186,36 +186,14 @@ def build_input(built, name, node, example, learning, clock):
 
 
 def build_population(built, name, population, values, learning, clock):
+    """The neurons of one population; what they learn is part of their step."""
     model, step, block = population.model, lower(population.model), built.block
-    graded = graded_parts(built.net, name)
-    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
-    for target, parts in graded.items():
-        dimension = model.dimensions[target]
-        lines += [parameter(part, dimension) for part in parts]
-        lines.append(
-            SingleEquation(
-                "subexpression", target, dimension, expr=b2.equations.codestrings.Expression(" + ".join(parts))
-            )
-        )
-    arrays = values.parameters[name]
-    for key in model.parameters:
-        learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
-        flags = () if learns else ("constant",)
-        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
+    graded, arrays = graded_parts(built.net, name), values.parameters[name]
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
-    lines += [
-        parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant")
-        for k, v in started.items()
-    ]
-    lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
-    if learning:
-        kept, shared = learning.parameters.variables(name)
-        lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
-        lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
-    apart = (
-        learning is None and not block.gap
-    )  # the restart costs nothing in all other steps, and one object more to compile
+    lines = declared(built, name, model, values, started, graded, learning)
+    # the restart costs nothing in all other steps, and one object more to compile
+    apart = learning is None and not block.gap
     code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
@@ -247,6 +225,30 @@ def build_population(built, name, population, values, learning, clock):
     for key, value in started.items():
         setattr(group, f"initial_{key}_", np.asarray(value, float))
     return group
+
+
+def declared(built, name, model, values, started, graded, learning):
+    """The variables of one population, as equations: its model's, what arrives, what it starts from, what it learns."""
+    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
+    for target, parts in graded.items():
+        dimension, total = model.dimensions[target], b2.equations.codestrings.Expression(" + ".join(parts))
+        lines += [parameter(part, dimension) for part in parts]
+        lines.append(SingleEquation("subexpression", target, dimension, expr=total))
+    arrays = values.parameters[name]
+    for key in model.parameters:
+        learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
+        flags = () if learns else ("constant",)
+        lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
+    lines += [
+        parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant")
+        for k, v in started.items()
+    ]
+    lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
+    if learning:
+        kept, shared = learning.parameters.variables(name)
+        lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
+        lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
+    return lines
 
 
 def spike_argument(model):
@@ -304,14 +306,12 @@ def check_projection(net, p, values):
     if not mask.any():
         raise UnsupportedError(
             f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; "
-            "leave it out, "
-            "change its mask or the seed, or use backend='torch'"
+            "leave it out, change its mask or the seed, or use backend='torch'"
         )
     if p.transmission == "event" and p.target in graded_parts(net, p.post):
         raise UnsupportedError(
             f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded "
-            "projections "
-            "set; give the model another variable for one of them, or use backend='torch'"
+            "projections set; give the model another variable for one of them, or use backend='torch'"
         )
     if p.transmission == "graded" and np.any(steps != np.floor(steps)):
         raise UnsupportedError(
@@ -321,8 +321,7 @@ def check_projection(net, p, values):
     if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
         raise UnsupportedError(
             f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal "
-            "delays in Brian2; use "
-            "those, same_as(..., transposed=True), or backend='torch'"
+            "delays in Brian2; use those, same_as(..., transposed=True), or backend='torch'"
         )
 
 

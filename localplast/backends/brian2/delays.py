@@ -75,8 +75,7 @@ def check_spread(net, names):
         if kernel is not None:
             raise UnsupportedError(
                 f"projection {name.split('.')[0]!r}: in Brian2 a delay that learns is shared by two steps, not spread "
-                "by a "
-                f"{kernel.kind}; use kernel=None, or backend='torch'"
+                f"by a {kernel.kind}; use kernel=None, or backend='torch'"
             )
 
 
@@ -103,15 +102,13 @@ class DelayLearner:
         if not np.ndim(steps):
             raise UnsupportedError(
                 f"{label}: its delay is one number for all synapses, so learning it is not local; give every neuron or "
-                "synapse "
-                "its own (an array), or use backend='torch'"
+                "synapse its own (an array), or use backend='torch'"
             )
         bounds = delay.trainable if isinstance(delay.trainable, (tuple, list)) else (None, None)
         if bounds[1] is None:
             raise UnsupportedError(
                 f"{label}: in Brian2 a silent gap as long as the longest delay follows every trial, so a delay that "
-                "learns needs "
-                "an upper bound, such as trainable=(0*ms, 50*ms); or use backend='torch'"
+                "learns needs an upper bound, such as trainable=(0*ms, 50*ms); or use backend='torch'"
             )
 
     def check_start(self, values):
@@ -121,8 +118,7 @@ class DelayLearner:
             if np.min(steps) < low or np.max(steps) > high:
                 raise UnsupportedError(
                     f"projection {name.split('.')[0]!r}: its delays start from {np.min(steps):g} to {np.max(steps):g} "
-                    "steps, not "
-                    f"within their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
+                    f"steps, not within their bounds, {low:g} to {high:g} steps; change these in Delay(trainable=...)"
                 )
 
     def step(self, name, steps, gradient, state, update):

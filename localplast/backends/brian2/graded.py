@@ -109,9 +109,8 @@ def arriving(built, p, values):
     index = np.arange(len(steps)) * (longest + 1) + cell(steps, longest)
     group, name = built.objects[p.pre], f"sent_late_{p.name}"
     setattr(group, f"{name}_line", b2.linked_var(line, "signal", index=index))
-    group.run_regularly(
-        f"{name} = {name}_line", when="before_synapses", order=-1, name=f"{p.name}_arrives"
-    )  # synapses see no links
+    # synapses see no links
+    group.run_regularly(f"{name} = {name}_line", when="before_synapses", order=-1, name=f"{p.name}_arrives")
     return name
 
 

@@ -61,11 +61,10 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
         running.close()
     if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
         if has_torch():
+            # Torch says where it diverges, if there it does too; Brian2 learns without it
             from localplast.backends.torch.gradient import gradient as in_torch
 
-            in_torch(
-                net, values, trials, rule, loss, seed=seed, trainable=trainable
-            )  # says where it diverges, if there it does too
+            in_torch(net, values, trials, rule, loss, seed=seed, trainable=trainable)
         raise RunawayError(
             f"the gradient of {rule.name} is not finite in Brian2; look at the weights, the time step and the noise"
         )
@@ -103,8 +102,7 @@ def check_trainable(net, optimiser, values):
         if name.split(".")[0] in net.populations and not np.ndim(values.other(name)):
             raise UnsupportedError(
                 f"{name} is one number for the whole population, so learning it is not local; give every neuron its "
-                "own "
-                "(an array), or use backend='torch'"
+                "own (an array), or use backend='torch'"
             )
 
 
@@ -217,15 +215,14 @@ class Brian2Learner:
         if found != made:
             raise LocalplastError(
                 f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the "
-                "program was made; "
-                "a task must give trials of one form"
+                "program was made; a task must give trials of one form"
             )
 
     def find_failure(self, values, trials):
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""
         if not has_torch():
             return
-        from localplast.backends.torch.learner import TorchLearner
+        from localplast.backends.torch.learner import TorchLearner  # Brian2 learns without Torch
 
         TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(
             trials

@@ -154,9 +154,8 @@ class Runtime:
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
         self.start += self.block.length
-        if (
-            round(float(self.network.t / self.built.net.dt)) != self.start
-        ):  # on Ctrl-C Brian2 ends early, and says nothing
+        # on Ctrl-C Brian2 ends early, and says nothing
+        if round(float(self.network.t / self.built.net.dt)) != self.start:
             raise KeyboardInterrupt
         return Results(self.block, self.read, self.events, self.states)
 

@@ -150,8 +150,8 @@ def check_numbers(net, tensors):
         if not bool(((steps >= 0) & (steps <= MAX_DELAY_STEPS)).all()):
             raise NetworkError(
                 f"projection {name!r}: impossible delay, {float(steps.min())} to {float(steps.max())} steps; all must "
-                "lie between "
-                f"0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, 100*ms))"
+                f"lie between 0 and {MAX_DELAY_STEPS}: bound delays that learn, as in axonal(..., trainable=(0*ms, "
+                "100*ms))"
             )
 
 

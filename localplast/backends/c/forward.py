@@ -313,25 +313,8 @@ INLINE void scan(struct space *w, void **p, long T, const int keep)
 }}"""
 
 
-def entries(plan):
-    """What Python calls: bytes of workspace; trials ``first`` to ``last`` of ``B``, forward or their adjoint.
-
-    These two return the number of a population whose state is not finite at the end of a trial, or -1.
-    """
-    checks = [
-        f"for (int s = 0; s < w->live; s++) if (broken(w->x{n.number}_{v} + s * {n.padded}, {n.size})) return {place};"
-        for place, n in enumerate(plan.cells)
-        for v in n.variables
-    ]
-    return (
-        f"""
-static long diverged(struct space *w)
-{{
-{indent(checks, 4)}
-    return -1;
-}}
-"""
-        + """
+#: What calls :func:`step`, in blocks of trials.
+BLOCKS = """
 size_t space(long T, const long *longest, int keep)
 {
     struct space w;
@@ -372,4 +355,25 @@ long adjoint(void **p, char *memory, long T, long B, long first, long last)
     return -1;
 }
 """
+
+
+def entries(plan):
+    """What Python calls: bytes of workspace; trials ``first`` to ``last`` of ``B``, forward or their adjoint.
+
+    These two return the number of a population whose state is not finite at the end of a trial, or -1.
+    """
+    checks = [
+        f"for (int s = 0; s < w->live; s++) if (broken(w->x{n.number}_{v} + s * {n.padded}, {n.size})) return {place};"
+        for place, n in enumerate(plan.cells)
+        for v in n.variables
+    ]
+    return (
+        f"""
+static long diverged(struct space *w)
+{{
+{indent(checks, 4)}
+    return -1;
+}}
+"""
+        + BLOCKS
     )

@@ -6,6 +6,7 @@ side; weights and parameters may change while they do.
 
 import ctypes
 import threading
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -373,4 +374,4 @@ def blocks_of(trials, threads, most):
     """``(first, how many)`` of blocks of ``most`` trials or fewer, of about equal size and as many for each thread."""
     count = -(-trials // (most * threads)) * threads
     edges = share(trials, 8, count)
-    return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [(a, b - a) for a, b in pairwise(edges) if b > a]

@@ -47,8 +47,8 @@ def taps_of(delays, kind="triangle", width=0.0):
     ``(tap, *delays.shape)``.
 
     A delay between two steps, or one that learns, is shared by the steps around it
-    (:class:`localplast.network.delays.Kernel`), so that its gradient flows through the shares. They are None where delays are
-    whole and nothing is spread.
+    (:class:`localplast.network.delays.Kernel`), so that its gradient flows through the shares. They are None where
+    delays are whole and nothing is spread.
     """
     whole = delays.detach().floor()
     if width == 0 and not delays.requires_grad and bool((delays == whole).all()):

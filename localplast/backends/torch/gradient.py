@@ -129,8 +129,7 @@ def check_surrogates(net, rule):
         if model.spiking and lower(model).psi is None and "spike" not in rule.cut:
             raise UnsupportedError(
                 f"population {p.post!r}: {model.name} spikes but has no surrogate, so projection {p.name!r} cannot "
-                "learn; "
-                "give the model surrogate=triangle() or another one of localplast.surrogate, or the projection "
+                "learn; give the model surrogate=triangle() or another one of localplast.surrogate, or the projection "
                 "plastic=False"
             )
 
@@ -152,8 +151,7 @@ def backward_matrices(net, signal, readouts, seed):
     if signal.feedback in ("sign", "learned"):
         raise UnsupportedError(
             f"automatic differentiation goes through fixed matrices, not {signal.feedback!r} feedback; use a layered "
-            "local rule such as "
-            "ottt(), or give matrices"
+            "local rule such as ottt(), or give matrices"
         )
     edges = projection_edges(net)
     paths = [p for p in net.projections.values() if p.pre in net.populations and "recurrent" not in edges[p.name]]

@@ -25,6 +25,7 @@ from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
+from localplast.interrupt import deferred
 from localplast.learning.filters import AsReadout
 from localplast.learning.optimise import check_norm, check_rates
 from localplast.network.delays import kernel_widths, moving, unspread
@@ -39,24 +40,25 @@ logger = logging.getLogger(__name__)
 class SingleThread:
     """One Torch thread while anybody is inside: the products of a time step are too small to share.
 
-    Batches are split between threads instead. The setting is global to the process, so that runs side by side must
-    count: the first one in changes it, the last one out restores it.
+    Batches are split between threads instead. The setting is global to the process: of runs side by side the first one
+    in changes it, the last one out restores it. Who is inside is known by the thread it runs in, and nothing is held by
+    a run that Ctrl-C ends on the way in or out: the next one of its thread sets things right.
     """
 
     def __init__(self):
-        self.lock, self.inside, self.before = threading.Lock(), 0, 1
+        self.lock, self.inside, self.before = threading.Lock(), set(), 1
 
     def __enter__(self):
-        with self.lock:
-            if self.inside == 0:
+        with deferred(), self.lock:
+            if not self.inside:
                 self.before = torch.get_num_threads()
                 torch.set_num_threads(1)
-            self.inside += 1
+            self.inside.add(threading.get_ident())
 
     def __exit__(self, *error):
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
+        with deferred(), self.lock:
+            self.inside.discard(threading.get_ident())
+            if not self.inside:
                 torch.set_num_threads(self.before)
 
 
@@ -114,8 +116,7 @@ def check_filters(net, rule, optimiser):
         if smoothed and not optimiser.frozen(name):
             raise UnsupportedError(
                 f"{rule.name} carries traces that are smoothed as the readout does, so {name} must stay; use bptt(), "
-                "or a rule that "
-                "automatic differentiation can compute, such as eprop()"
+                "or a rule that automatic differentiation can compute, such as eprop()"
             )
 
 

@@ -112,8 +112,7 @@ class Influence:
         if needed > LIMIT:
             raise UnsupportedError(
                 f"rtrl carries the derivative of {size} states with respect to {parameters} parameters for {trials} "
-                "trials: "
-                f"{needed:,} bytes, more than {LIMIT:,}; it is a reference for small networks, use bptt() here"
+                f"trials: {needed:,} bytes, more than {LIMIT:,}; it is a reference for small networks, use bptt() here"
             )
 
     def step(self, t):

@@ -156,8 +156,7 @@ class Neurons:
         if drawn := self.step.draws(*(expanded(self.model, text) for text in sends)):
             raise UnsupportedError(
                 f"population {name!r}: {self.model.name} draws {'() and '.join(drawn)}(), and the torch backend draws "
-                "normal numbers in "
-                "equations and update only (xi, randn()); use backend='brian2'"
+                "normal numbers in equations and update only (xi, randn()); use backend='brian2'"
             )
         constants = {k: tensors[f"{name}.{k}"] for k in population.values}
         constants["dt"] = float(dt)

@@ -158,8 +158,8 @@ def kind_of(net, name, plan):
         post = net.projections[name].post
         raise UnsupportedError(
             f"projection {name!r}: places that share a kernel learn from what arrives times a mismatch of {post!r}, "
-            "and "
-            f"here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense weights"
+            f"and here synapses hold traces ({', '.join(plan.state) or 'of their source'}); use bptt(), or dense "
+            "weights"
         )
     return Synapses
 

@@ -22,14 +22,20 @@ def network():
     bounds.
     """
     sparse = np.random.default_rng(4).random((8, SIZE)) < 0.2
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(8), noise=Input(8), rec=Population(SIZE, alif(tau_adapt=30 * ms, tau_ref=2 * ms)),
+        dt=1 * ms,
+        cues=Input(8),
+        noise=Input(8),
+        rec=Population(SIZE, alif(tau_adapt=30 * ms, tau_ref=2 * ms)),
         out=Population(2, leaky_readout()),
         projections=[
-            Projection("cues", "rec", weight=normal(4.0), bounds=dale(SIGNS)), Projection("noise", "rec", weight=normal(4.0), mask=sparse),
-            Projection("rec", "rec", weight=normal(2.0), delay=axonal(3 * ms)), Projection("rec", "out"),
+            Projection("cues", "rec", weight=normal(4.0), bounds=dale(SIGNS)),
+            Projection("noise", "rec", weight=normal(4.0), mask=sparse),
+            Projection("rec", "rec", weight=normal(2.0), delay=axonal(3 * ms)),
+            Projection("rec", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 def learned(target):

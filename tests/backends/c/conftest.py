@@ -42,10 +42,15 @@ def quadratic():
         method="rk4",
         receives="I",
         parameters={
-            "tau_mem": 10 * ms, "tau_syn": 5 * ms, "v_th": 5 * mV, "v_scale": 5 * mV, "v_drop": 2 * mV, "tau_ref": 3 * ms,
+            "tau_mem": 10 * ms,
+            "tau_syn": 5 * ms,
+            "v_th": 5 * mV,
+            "v_scale": 5 * mV,
+            "v_drop": 2 * mV,
+            "tau_ref": 3 * ms,
         },
         surrogate=arctan("v_th"),
-    )  # fmt: skip
+    )
 
 
 #: A neuron, and a size of weights with which a population of it spikes.
@@ -250,9 +255,20 @@ def same_course(net, rule, loss, optimiser, trials):
 def bench():
     """The functions of this file, for the tests of every kernel."""
     return SimpleNamespace(
-        models=MODELS, recurrent=recurrent, of=of,
-        spikes_in=spikes_in, prepare=prepare, gradients=gradients, by_twin=by_twin, by_kernel=by_kernel,
-        distance=distance, agree=agree,
-        trials_for=trials_for, apart=apart, case=case, same_gradients=same_gradients, course=course,
+        models=MODELS,
+        recurrent=recurrent,
+        of=of,
+        spikes_in=spikes_in,
+        prepare=prepare,
+        gradients=gradients,
+        by_twin=by_twin,
+        by_kernel=by_kernel,
+        distance=distance,
+        agree=agree,
+        trials_for=trials_for,
+        apart=apart,
+        case=case,
+        same_gradients=same_gradients,
+        course=course,
         same_course=same_course,
-    )  # fmt: skip
+    )

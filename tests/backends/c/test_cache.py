@@ -156,10 +156,14 @@ def test_an_odd_compiler_means_plain_torch_and_one_warning(cache, monkeypatch, t
     odd.chmod(0o700)
     monkeypatch.setenv("CC", str(odd))
     monkeypatch.setattr(kernel_build, "LONGEST", 0.2)
+    # fmt: skip
     net = lp.Network(
-        dt=1 * ms, cues=lp.Input(2), rec=lp.Population(3, lif()), out=lp.Population(2, leaky_readout()),
+        dt=1 * ms,
+        cues=lp.Input(2),
+        rec=lp.Population(3, lif()),
+        out=lp.Population(2, leaky_readout()),
         projections=[lp.Projection("cues", "rec"), lp.Projection("rec", "out")],
-    )  # fmt: skip
+    )
     with pytest.warns(LocalplastWarning, match="is of no use here") as told:
         assert message in why_not(net) and message in why_not(net)
     assert len(told) == 1

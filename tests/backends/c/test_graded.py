@@ -51,19 +51,29 @@ def mirror():
 
 def lagging():
     """Synapses that learn from a trace of what arrived: what they are told is the target of a leaky potential."""
+    # fmt: skip
     model = lp.NeuronModel(
-        name="leaky", equations="du/dt = (I - u)/tau : 1\n I : 1\n wanted : 1", parameters={"tau": 2 * ms},
-        method="exponential_euler", output="u", receives="I", mismatch={"I": lp.Mismatch("wanted - u", of="u")},
-    )  # fmt: skip
+        name="leaky",
+        equations="du/dt = (I - u)/tau : 1\n I : 1\n wanted : 1",
+        parameters={"tau": 2 * ms},
+        method="exponential_euler",
+        output="u",
+        receives="I",
+        mismatch={"I": lp.Mismatch("wanted - u", of="u")},
+    )
+    # fmt: skip
     return lp.Network(
-        dt=0.1 * ms, sense=lp.Input(5, "currents"), teach=lp.Input(3, "currents", teacher=True), out=lp.Population(3, model),
+        dt=0.1 * ms,
+        sense=lp.Input(5, "currents"),
+        teach=lp.Input(3, "currents", teacher=True),
+        out=lp.Population(3, model),
         said=lp.Population(3, graded_readout()),
         projections=[
             lp.Projection("sense", "out", name="up1"),
             lp.Projection("teach", "out", weight=np.eye(3), target="wanted", plastic=False),
             lp.Projection("out", "said", weight=np.eye(3), plastic=False),
         ],
-    )  # fmt: skip
+    )
 
 
 def changed(net, **projections):

@@ -28,38 +28,55 @@ def fitzhugh_nagumo():
     return NeuronModel(
         name="fitzhugh_nagumo",
         equations="dv/dt = (v - v**3/3 - y + drive)/tau : 1\n dy/dt = (v + a - b*y)/(5*tau) : 1",
-        threshold="v + 0.1*v**2 > v_th", reset="v = v_reset + 0.1*tanh(v)", adaptation="y += 0.3*cos(y)", method="rk4",
+        threshold="v + 0.1*v**2 > v_th",
+        reset="v = v_reset + 0.1*tanh(v)",
+        adaptation="y += 0.3*cos(y)",
+        method="rk4",
         initial={"v": -1.0, "y": -0.5},
         parameters={"tau": 3 * ms, "a": 0.7, "b": 0.8, "v_th": 1.0, "v_reset": -1.2, "drive": 0.5},
         surrogate=exponential("v_th"),
-    )  # fmt: skip
+    )
 
 
 def biased():
     """A LIF neuron with a constant drive, and a threshold whose square counts."""
     return NeuronModel(
-        name="biased", equations="dv/dt = (bias - v)/tau_mem : 1", threshold="v > v_th**2", reset="v -= v_th*rest",
-        parameters={"tau_mem": 10 * ms, "v_th": 1.0, "bias": 0.3, "rest": 0.7}, surrogate=triangle("v_th"), method="exact",
-    )  # fmt: skip
+        name="biased",
+        equations="dv/dt = (bias - v)/tau_mem : 1",
+        threshold="v > v_th**2",
+        reset="v -= v_th*rest",
+        parameters={"tau_mem": 10 * ms, "v_th": 1.0, "bias": 0.3, "rest": 0.7},
+        surrogate=triangle("v_th"),
+        method="exact",
+    )
 
 
 def follower():
     """A neuron driven by a graded variable, and a nonlinear output: what currents and readouts may look like."""
     return NeuronModel(
-        name="follower", equations="dv/dt = (-v + I)/tau_mem : 1\n I : 1", threshold="v > v_th", reset="v -= v_th",
-        parameters={"tau_mem": 10 * ms, "v_th": 1.0}, surrogate=boxcar(),
-    )  # fmt: skip
+        name="follower",
+        equations="dv/dt = (-v + I)/tau_mem : 1\n I : 1",
+        threshold="v > v_th",
+        reset="v -= v_th",
+        parameters={"tau_mem": 10 * ms, "v_th": 1.0},
+        surrogate=boxcar(),
+    )
 
 
 def squared_readout():
-    return NeuronModel(name="squared_readout", equations="dv/dt = -v/tau_out : 1", parameters={"tau_out": 15 * ms},
-                       output="v**2 + v")  # fmt: skip
+    return NeuronModel(
+        name="squared_readout", equations="dv/dt = -v/tau_out : 1", parameters={"tau_out": 15 * ms}, output="v**2 + v"
+    )
 
 
 def scaled_readout():
     """A readout whose output has a parameter of its own."""
-    return NeuronModel(name="scaled_readout", equations="dv/dt = -v/tau_out : 1", parameters={"tau_out": 15 * ms, "gain": 1.3},
-                       output="gain*v**2 + v")  # fmt: skip
+    return NeuronModel(
+        name="scaled_readout",
+        equations="dv/dt = -v/tau_out : 1",
+        parameters={"tau_out": 15 * ms, "gain": 1.3},
+        output="gain*v**2 + v",
+    )
 
 
 def per_neuron(value):

@@ -68,7 +68,7 @@ def kernel_gradients(net, learned, values, tensors, given):
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients(model, feedback, trials_for, bench):
-    net, strength = bench.of(model), bench.models[model][1]
+    net = bench.of(model)
     for loss in (mse(), cross_entropy()):
         bench.same_gradients(net, eprop(feedback=feedback), loss, trials_for(loss, 3))
 
@@ -86,7 +86,7 @@ def test_weights_that_change_in_every_step(model, optimiser, same_weights, trial
 
 @pytest.mark.parametrize("model", ["lif", "alif, refractory", "quadratic"])
 def test_eligibility_that_follows_the_reset(model, trials_for, bench):
-    net, strength = bench.of(model), bench.models[model][1]
+    net = bench.of(model)
     bench.same_gradients(net, eprop(reset=True), mse(), trials_for(mse()))
 
 

@@ -39,46 +39,69 @@ def layers(skip=True):
         Projection("low", "top", weight=normal(2.0, mean=0.3), delay=axonal(2 * ms), mask=0.7),
         Projection("top", "out"),
     ]
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(CHANNELS), low=Population(LOW, neuron, {"beta": BETA["low"]}), out=Population(OUTPUTS, leaky_readout()),
-        top=Population(TOP, neuron, {"beta": BETA["top"]}), projections=links + [Projection("low", "out")] * skip,
-    )  # fmt: skip
+        dt=1 * ms,
+        cues=Input(CHANNELS),
+        low=Population(LOW, neuron, {"beta": BETA["low"]}),
+        out=Population(OUTPUTS, leaky_readout()),
+        top=Population(TOP, neuron, {"beta": BETA["top"]}),
+        projections=links + [Projection("low", "out")] * skip,
+    )
 
 
 def currents():
     """Current-based neurons in volts, in two layers."""
     neuron = cuba_lif(tau_ref=2 * ms)
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(CHANNELS), low=Population(LOW, neuron), top=Population(TOP, neuron),
+        dt=1 * ms,
+        cues=Input(CHANNELS),
+        low=Population(LOW, neuron),
+        top=Population(TOP, neuron),
         out=Population(OUTPUTS, leaky_readout()),
         projections=[
-            Projection("cues", "low", weight=normal(0.02, mean=0.002)), Projection("low", "top", weight=normal(0.04, mean=0.02)),
+            Projection("cues", "low", weight=normal(0.02, mean=0.002)),
+            Projection("low", "top", weight=normal(0.04, mean=0.02)),
             Projection("top", "out"),
         ],
-    )  # fmt: skip
+    )
 
 
 def local():
     """Every layer has a readout without memory of its own."""
     neuron = decolle_lif()
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(CHANNELS), low=Population(LOW, neuron), top=Population(TOP, neuron),
-        say_low=Population(OUTPUTS, instant_readout()), say_top=Population(OUTPUTS, instant_readout()),
+        dt=1 * ms,
+        cues=Input(CHANNELS),
+        low=Population(LOW, neuron),
+        top=Population(TOP, neuron),
+        say_low=Population(OUTPUTS, instant_readout()),
+        say_top=Population(OUTPUTS, instant_readout()),
         projections=[
-            Projection("cues", "low", weight=normal(4.0)), Projection("low", "top", weight=normal(9.0, mean=0.5), mask=0.8),
-            Projection("low", "say_low", plastic=False), Projection("top", "say_top", plastic=False),
+            Projection("cues", "low", weight=normal(4.0)),
+            Projection("low", "top", weight=normal(9.0, mean=0.5), mask=0.8),
+            Projection("low", "say_low", plastic=False),
+            Projection("top", "say_top", plastic=False),
         ],
-    )  # fmt: skip
+    )
 
 
 def every_delay():
     """One layer; every synapse onto it has its delay."""
     drawn = np.random.default_rng(1).integers(0, 7, (CHANNELS, LOW)) * ms
+    # fmt: skip
     return Network(
-        dt=1 * ms, cues=Input(CHANNELS), low=Population(LOW, alif(tau_ref=3 * ms), {"beta": BETA["low"]}),
+        dt=1 * ms,
+        cues=Input(CHANNELS),
+        low=Population(LOW, alif(tau_ref=3 * ms), {"beta": BETA["low"]}),
         out=Population(OUTPUTS, van_rossum_readout()),
-        projections=[Projection("cues", "low", weight=normal(0.9, mean=0.06), delay=synaptic(drawn)), Projection("low", "out")],
-    )  # fmt: skip
+        projections=[
+            Projection("cues", "low", weight=normal(0.9, mean=0.06), delay=synaptic(drawn)),
+            Projection("low", "out"),
+        ],
+    )
 
 
 NETWORKS = {
@@ -125,9 +148,8 @@ def networks(name):
             learned = plan(net, RULES[name](), mse())
         except LocalplastError:
             continue
-        if all(
-            s.eligibility.value != 0 for s in learned.synapses.values()
-        ):  # what does not last may never meet an error
+        # what does not last may never meet an error
+        if all(s.eligibility.value != 0 for s in learned.synapses.values()):
             found[where] = net
     assert found, f"{name} fits no network"
     return found
@@ -210,14 +232,21 @@ def test_batches_learn_in_the_kernel(caplog, trials_for):
 def maze(trials_for):
     """An actor and a critic on one recurrent population, and trials whose reward comes late."""
     leaky = leaky_readout()
+    # fmt: skip
     net = Network(
-        dt=1 * ms, cues=Input(CHANNELS), dice=Input(OUTPUTS, "currents"), low=Population(LOW, alif(), {"beta": BETA["low"]}),
-        policy=Population(OUTPUTS, leaky), value=Population(1, leaky),
+        dt=1 * ms,
+        cues=Input(CHANNELS),
+        dice=Input(OUTPUTS, "currents"),
+        low=Population(LOW, alif(), {"beta": BETA["low"]}),
+        policy=Population(OUTPUTS, leaky),
+        value=Population(1, leaky),
         projections=[
-            Projection("cues", "low", weight=normal(0.9, mean=0.06)), Projection("low", "low", weight=normal(0.8)),
-            Projection("low", "policy"), Projection("low", "value"),
+            Projection("cues", "low", weight=normal(0.9, mean=0.06)),
+            Projection("low", "low", weight=normal(0.8)),
+            Projection("low", "policy"),
+            Projection("low", "value"),
         ],
-    )  # fmt: skip
+    )
     trials = trials_for(cross_entropy(), 3)
     dice = gumbel(np.random.default_rng(0), (3, STEPS, OUTPUTS))
     return net, Trials({**trials.inputs, "dice": dice}, trials.target, trials.weight)
@@ -279,10 +308,15 @@ def test_parameters_change_from_batch_to_batch(monkeypatch, trials_for, bench):
 def test_what_cannot_be_is_refused():
     net, rule = layers(False), rules.ottt(update="step")
     assert "one trial after the other" in why_not_online(net, plan(net, rule, mse()), sgd(0.1), batch=2)
+    # fmt: skip
     late = Network(
-        dt=1 * ms, **net.nodes, projections=[replace(p, delay=axonal(1 * ms, trainable=True)) if p.name == "cues_low" else p
-                                             for p in net.projections.values()],
-    )  # fmt: skip
+        dt=1 * ms,
+        **net.nodes,
+        projections=[
+            replace(p, delay=axonal(1 * ms, trainable=True)) if p.name == "cues_low" else p
+            for p in net.projections.values()
+        ],
+    )
     assert "delays learn" in why_not_online(late, plan(late, rules.ottt(), mse()))
     learned = plan(net, rules.ottt(), mse())
     assert "between two steps" in why_not_online(net, learned, delays={"cues_low": np.array([0.0, 1.5])})
