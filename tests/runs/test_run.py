@@ -120,7 +120,7 @@ def test_a_projection_without_a_delay_has_a_gradient_of_it(trials):
     assert found == pytest.approx(3 * [found[0]], rel=1e-9) and found[0] != 0
 
 
-@pytest.mark.parametrize("backend", ["brian2", "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("brian2", marks=pytest.mark.thorough), "torch"])
 def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monkeypatch):
     from localplast.runs import fit
 
