@@ -97,19 +97,22 @@ RATES = {
 }
 
 
-def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=5e-3):
-    """``delays`` names the preset of DelayNet that is compared, too; ``converged``: how many updates BPTT needs, where
-    that and the rates of the first network were tuned.
+def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=None):
+    """``delays`` names the preset of DelayNet that is compared, too; ``converged``: how many updates BPTT needs.
+
+    ``learning_rate`` is that of all contenders; where it is not given, those of the first network are the tuned ones.
     """
     net = network(neurons=neurons, tau_adapt=tau_adapt)
     rules = usual(net, converged=converged)
+    if learning_rate is None:
+        rules = tuned(rules, RATES, updates)
     return Preset(
         network=net,
-        rules=(tuned(rules, RATES, updates) if converged else rules) | families(neurons, delaynet.contender(delays)),
+        rules=rules | families(neurons, delaynet.contender(delays)),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
-        learning_rate=learning_rate,
+        learning_rate=learning_rate or 5e-3,
         batch=batch,
         updates=updates,
         test=test,
@@ -146,6 +149,7 @@ protocol = Protocol(
             updates=500,
             batch=64,
             test=512,
+            learning_rate=5e-3,
         ),
     },
     published={
