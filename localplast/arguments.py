@@ -98,7 +98,7 @@ def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS,
     With ``above`` it must lie above ``low``.
     """
     fits = is_real(given) and np.ndim(given) == 0 and get_dimensions(given) in (DIMENSIONLESS, dimension)
-    if fits and low <= float(given) <= high and not (above and float(given) == low):
+    if fits and np.isfinite(float(given)) and low <= float(given) <= high and not (above and float(given) == low):
         return float(given)
     unit = "" if dimension is DIMENSIONLESS else f" in {get_unit(dimension)!r}"
     first = f"above {low:g}" if above else f"from {low:g}"
@@ -204,7 +204,7 @@ def check_named(what, names, net):
 
 def check_path(path, resume=False):
     """Raise unless ``path`` is the name of a file or folder, or None where there is nothing to go on with."""
-    if path is not None and not isinstance(path, (str, os.PathLike)):
+    if path is not None and (not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path)):
         raise LocalplastError(f"path names a record, such as 'results/xor.zarr', or is None; given {path!r:.80}")
     if not isinstance(resume, bool):
         raise LocalplastError(f"resume is True or False; given {resume!r:.80}")

@@ -81,17 +81,14 @@ def plateau_cell(
     synapses, held = ampa(g=g_ampa, tau=tau_ampa), {"g": g_plateau, "E": E_plateau}
     nmda = plateau(**held, theta=theta_nmda, duration=T_nmda, tau_ref=T_nmda + 10 * ms, name="nmda")
     calcium = plateau(**held, theta=theta_ca, duration=T_ca, tau_ref=T_ca + 10 * ms, name="ca")
-    sodium = na_spike(
-        g_rise=g_rise,
-        g_fall=g_fall,
-        E_rise=70 * mV,
-        E_fall=-89 * mV,
-        theta=theta_na,
-        rise=1.2 * ms,
-        pause=0.2 * ms,
-        fall=2.4 * ms,
-        tau_ref=5 * ms,
-    )
+    times = {"rise": 1.2 * ms, "pause": 0.2 * ms, "fall": 2.4 * ms, "tau_ref": 5 * ms}
+    sodium = na_spike(g_rise=g_rise, g_fall=g_fall, E_rise=70 * mV, E_fall=-89 * mV, theta=theta_na, **times)
+    firing: dict[str, Any] = {
+        "threshold": "v_soma > v_th",
+        "reset": "v_soma = v_reset",
+        "refractory": "tau_ref",
+        "method": method,
+    }
     return cell(
         "plateau_cell",
         Compartment("soma", C=C_soma, g_leak=g_leak_soma, E_leak=v_rest, clamped=True),
@@ -99,17 +96,12 @@ def plateau_cell(
         Compartment("apical", **passive, channels=[synapses, calcium, bap(I=I_bap, delay=0.5 * ms, duration=2 * ms)]),
         Compartment("oblique", **passive, channels=[synapses, sodium]),
         couplings=[
-            coupling("soma", "basal", g_basal),
-            coupling("soma", "apical", g_apical),
-            coupling("soma", "oblique", g_oblique),
+            coupling("soma", *onto) for onto in (("basal", g_basal), ("apical", g_apical), ("oblique", g_oblique))
         ],
         channels=channels,
-        threshold="v_soma > v_th",
-        reset="v_soma = v_reset",
-        refractory="tau_ref",
         receives="s_ampa_basal",
         parameters={"v_th": v_th, "v_reset": v_reset, "tau_ref": tau_ref, "width": width},
         surrogate=per_time(triangle("width")),
-        method=method,
         reference="Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286",
+        **firing,
     )

@@ -85,43 +85,29 @@ def pyramidal(
     Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat
     Neurosci 24:1010, and a refractory period in place of their moving threshold.
     """
-    soma = Compartment(
-        "soma",
-        C=C_soma,
-        g_leak=Quantity(C_soma / tau_soma),
-        E_leak=v_rest,
-        clamped=True,
-        channels=[adaptation(b=b, tau=tau_adapt)],
-    )
-    apical = Compartment(
-        "apical",
-        C=C_apical,
-        g_leak=Quantity(C_apical / tau_apical),
-        E_leak=v_rest,
-        channels=[
-            calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
-            bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
-        ],
-    )
-    basal = Compartment(
-        "basal",
-        C=C_basal,
-        g_leak=g_leak_basal,
-        E_leak=v_rest,
-        channels=[ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))],
-    )
+    current = adaptation(b=b, tau=tau_adapt)
+    rest: dict[str, Any] = {"E_leak": v_rest}
+    zone = [
+        calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
+        bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
+    ]
+    synapses = [ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))]
+    joined = [coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")]
+    firing: dict[str, Any] = {
+        "threshold": "v_soma > v_th",
+        "reset": "v_soma = E_leak_soma",
+        "refractory": "tau_ref",
+        "method": method,
+    }
     return cell(
         "pyramidal",
-        soma,
-        apical,
-        basal,
-        couplings=[coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")],
+        Compartment("soma", C=C_soma, g_leak=Quantity(C_soma / tau_soma), clamped=True, channels=[current], **rest),
+        Compartment("apical", C=C_apical, g_leak=Quantity(C_apical / tau_apical), channels=zone, **rest),
+        Compartment("basal", C=C_basal, g_leak=g_leak_basal, channels=synapses, **rest),
+        couplings=joined,
         channels=channels,
-        threshold="v_soma > v_th",
-        reset="v_soma = E_leak_soma",
-        refractory="tau_ref",
         parameters={"v_th": v_th, "tau_ref": tau_ref, "width": width},
         surrogate=per_time(triangle("width")),
-        method=method,
         reference="Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010",
+        **firing,
     )

@@ -85,19 +85,10 @@ def urbanczik_senn(
     """
     if form not in ("spikes", "rates"):
         raise ModelError(f"urbanczik_senn: form is 'spikes' or 'rates', not {form!r}")
-    parameters = {
-        "c_m": c_m,
-        "g_l": g_l,
-        "g_d": g_d,
-        "e_l": e_l,
-        "e_exc": e_exc,
-        "e_inh": e_inh,
-        "tau_syn": tau_syn,
-        "phi_max": phi_max,
-        "slope": slope,
-        "beta": beta,
-        "theta": theta,
-    }
+    parameters: dict[str, Quantity | float] = dict(
+        c_m=c_m, g_l=g_l, g_d=g_d, e_l=e_l, e_exc=e_exc, e_inh=e_inh, tau_syn=tau_syn
+    )
+    parameters |= dict(phi_max=phi_max, slope=slope, beta=beta, theta=theta)
     shared: dict[str, Any] = dict(
         name="urbanczik_senn",
         method="exponential_euler",
@@ -117,9 +108,8 @@ def urbanczik_senn(
         threshold="dice > 1 - phi*dt",
         refractory="tau_ref",
         parameters={**parameters, "tau_ref": tau_ref},
-        surrogate=boxcar(
-            4.0, gamma=4.0
-        ),  # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        surrogate=boxcar(4.0, gamma=4.0),
         mismatch={"I_den": Mismatch("(z - ready*phi_star*dt)*h", of="v_star")},
         **shared,
     )

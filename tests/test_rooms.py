@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 #: From the ground up; rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "interrupt", "packages"),
-    ("names", "files", "arguments", "equations"),
+    ("names", "files", "memory", "arguments", "equations"),
     ("neuron", "task"),
     ("network", "surrogate"),
     ("learning", "models"),

@@ -145,7 +145,9 @@ class Branch:
             raise LocalplastError(f"branch: the drive g_nmda/g_tot = {drive!r} is not a finite number from 0 up")
         low, high = self.span
         borders = [low, *np.asarray(self.knees), high]
-        parts = [part for part in zip(borders[:-1], borders[1:], strict=True) if len(set(self.drive(part) > drive)) > 1]
+        parts = [
+            part for part in zip(borders[:-1], borders[1:], strict=True) if np.diff(self.drive(part) > drive).any()
+        ]
         return (
             np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
         )

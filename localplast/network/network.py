@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
 
+from localplast.arguments import check_seed
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import Data, encode, read_json, write_json
-from localplast.network.bounds import as_arrays, dale
-from localplast.network.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
+from localplast.network.bounds import as_arrays, as_limits, dale
+from localplast.network.check import check_network, synapses, weight_dimension
 from localplast.network.convolution import Convolution, convolution, form_of, pooling, weight_shape
-from localplast.network.delays import Delay, Kernel, axonal, dendritic, synaptic
+from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, axonal, delay_shapes, dendritic, synaptic
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
 from localplast.network.values import Values
@@ -112,8 +113,7 @@ class Network(Data):
                 0.0 if low is None else float(low) / dt,
                 float(MAX_DELAY_STEPS) if high is None else float(high) / dt,
             )
-        low, high = self.populations[owner].trainable[key]
-        return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        return as_limits(self.populations[owner].trainable[key])
 
     @property
     def plastic(self) -> tuple[Projection, ...]:
@@ -263,6 +263,7 @@ class Network(Data):
                 "the record began from values whose delays or parameters are not those of its seed, "
                 f"{record.attrs['seed']}; use values.replace_weights(...) on those values"
             )
+        check_seed(record.attrs.get("seed"))
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None

@@ -171,7 +171,7 @@ def ampa(
 
     With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so
     that ``g`` is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
-    ``peak = (tau/rise)**(rise/(tau - rise))``.
+    ``peak = (tau/rise)**(rise/(tau - rise))``; where both are equal the alpha function ``e*t/tau*exp(-t/tau)``.
 
     =========== ============================================ =========
     parameter   meaning                                      unit
@@ -227,15 +227,15 @@ def nmda(
 def synapse(name: str, gate: str, parameters: dict, tau: Quantity, rise: Quantity | None) -> Channel:
     """A conductance that spikes open, through ``gate`` (text that defines ``B``) if there is one."""
     parameters = {**parameters, "tau": tau}
+    # (tau/tau_rise)**(tau_rise/(tau - tau_rise)) and its limit; of a plain exprel(log(x)) Brian2 makes (x - 1)/log(x)
+    peak = "exp(1/exprel(clip(log(tau/tau_rise), -100, 100)))"
     kinetics, opened = "ds/dt = -s/tau : 1", "s"
     if rise is not None:
-        if float(rise) == float(tau):
-            raise ModelError(f"channel {name!r}: rise and tau are both {tau}; change one of them slightly")
         parameters["tau_rise"], opened = rise, "open"
-        kinetics = """
+        kinetics = f"""
             ds/dt = -s/tau_rise : 1
             dopen/dt = peak*s/tau_rise - open/tau : 1
-            peak = (tau/tau_rise)**(tau_rise/(tau - tau_rise)) : 1
+            peak = {peak} : 1
             tau_rise : second
         """
     current = f"I = g*{opened}{'*B' if gate else ''}*(E - v) : amp"

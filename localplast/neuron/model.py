@@ -94,7 +94,7 @@ class NeuronModel:
     reference: str = ""
 
     def __post_init__(self):
-        if self.surrogate is not None and self.surrogate.parameters:
+        if getattr(self.surrogate, "parameters", None):
             object.__setattr__(self, "parameters", {**self.parameters, **self.surrogate.parameters})
         if isinstance(self.refractory, Quantity):
             object.__setattr__(self, "parameters", with_refractory(self))

@@ -19,6 +19,7 @@ from zarr.errors import ZarrUserWarning
 from localplast.equations.units import unit_name
 from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
 from localplast.files import encode
+from localplast.memory import check_memory
 from localplast.network.check import weight_dimension
 from localplast.network.convolution import weight_dims, weight_shape
 from localplast.runs.request import Entry, Request
@@ -125,11 +126,12 @@ class Recorder:
         """
         root, recorder = open_store(path, "r+"), cls(net, request)
         for what in ("nodes", "dt", "request"):
-            if root.attrs[what] != recorder.attrs[what]:
+            if root.attrs.get(what) != recorder.attrs[what]:
                 raise LocalplastError(f"{path} was recorded with other {what}; give the same, or start a new record")
         rewind(root, path, position)
         recorder.path, recorder.root, recorder.attrs = path, root, root_attrs(root)
         for key, n in root.attrs["position"].items():
+            missing_chunks(path, root, key, n)  # raises where something else is in their place
             with zarr.config.set({f"array.{option}": value for option, value in WHOLE.items()}):
                 array = root[key]
             recorder.series[key] = Series(
@@ -389,16 +391,21 @@ def open_record(path: str | PathLike) -> xr.DataTree:
     for key, n in root.attrs["position"].items():
         group, _, name = key.rpartition("/")
         groups.setdefault(group, {})[name] = n
-        if gaps := list(missing_chunks(path, root, key, n)):
+        if gaps := missing_chunks(path, root, key, n):
             lost[key] = gaps
     if lost:
         text = f"{path} is damaged: files of {', '.join(sorted(lost))} are missing; what they held reads as NaN"
         warnings.warn(text, LocalplastWarning, stacklevel=2)
-    return build_tree(root_attrs(root), {group: read_group(path, group, rows, lost) for group, rows in groups.items()})
+    try:
+        found = {group: read_group(path, group, rows, lost) for group, rows in groups.items()}
+        return build_tree(root_attrs(root), found)
+    except (KeyError, TypeError, ValueError) as error:  # axes without names, or of several lengths
+        raise LocalplastError(f"{path} holds no readable record: {error}") from error
 
 
 def with_gaps(variable, gaps):
     """A variable of which some parts are lost."""
+    check_memory("a variable whose files are lost in part", 8 * variable.size)
     values = variable.values.astype(float)
     for gap in gaps:
         values[gap] = np.nan
