@@ -85,8 +85,8 @@ def pyramidal(
     Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat
     Neurosci 24:1010, and a refractory period in place of their moving threshold.
     """
-    current = adaptation(b=b, tau=tau_adapt)
     rest: dict[str, Any] = {"E_leak": v_rest}
+    current = adaptation(b=b, tau=tau_adapt)
     zone = [
         calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
         bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),

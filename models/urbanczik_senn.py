@@ -85,9 +85,7 @@ def urbanczik_senn(
     """
     if form not in ("spikes", "rates"):
         raise ModelError(f"urbanczik_senn: form is 'spikes' or 'rates', not {form!r}")
-    parameters: dict[str, Quantity | float] = dict(
-        c_m=c_m, g_l=g_l, g_d=g_d, e_l=e_l, e_exc=e_exc, e_inh=e_inh, tau_syn=tau_syn
-    )
+    parameters: dict[str, Any] = dict(c_m=c_m, g_l=g_l, g_d=g_d, e_l=e_l, e_exc=e_exc, e_inh=e_inh, tau_syn=tau_syn)
     parameters |= dict(phi_max=phi_max, slope=slope, beta=beta, theta=theta)
     shared: dict[str, Any] = dict(
         name="urbanczik_senn",

@@ -186,21 +186,17 @@ def found(record):
     )
 
 
-def quick():
-    """Segments of 5 s, averages over 1 s."""
-    return Conditions(5 * second, 1 * second, looks=20)
-
-
-def paper():
-    """The published segments of 25 s and averages of 5 s."""
-    return Conditions(25 * second, 5 * second, looks=50)
-
-
 protocol = Phenomenon(
     name="burst-sign",
     summary="More bursts than expected potentiate, fewer depress: steps of dendritic current, and what weights do.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 2E",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # Segments of 5 s, averages over 1 s.
+        "quick": dict(segment=5 * second, tau_avg=1 * second, looks=20),
+        # The published segments of 25 s and averages of 5 s.
+        "paper": dict(segment=25 * second, tau_avg=5 * second, looks=50),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

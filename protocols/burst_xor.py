@@ -147,36 +147,32 @@ def task(size):
     return Task("burst-xor", training, testing)
 
 
-def preset(*, size, updates, slower=1.0):
+def build(*, size, updates, slower=1.0, batch=1, test=16):
     rates = {"sources_hidden": 0.025, "hidden_top": 1.0}
     return Preset(
         network=network(size),
         task=task(size),
         loss=cross_entropy(),
         optimiser=sgd(0.02 * slower).with_rates(**rates),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=16,
+        test=test,
         hidden="hidden",
         rules={"bursts": dendritic(), "bursts, hidden frozen": Contender(dendritic(), "brian2", ("sources_hidden",))},
     )
-
-
-def quick():
-    """50 neurons in a population, 400 examples."""
-    return preset(size=50, updates=400)
-
-
-def paper():
-    """Ten times as many examples of a tenth of the rate; the published network is ten times as large, too."""
-    return preset(size=50, updates=4000, slower=0.1)
 
 
 protocol = Protocol(
     name="burst-xor",
     summary="XOR: spiking populations send events up, and bursts, which say what was wrong, down to dendrites.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 4",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # 50 neurons in a population, 400 examples.
+        "quick": dict(size=50, updates=400),
+        # Ten times as many examples of a tenth of the rate; the published network is ten times as large, too.
+        "paper": dict(size=50, updates=4000, slower=0.1),
+    },
     published={"fig. 4": "XOR learned by 5 populations of 500 neurons in 2000 examples of 8 s"},
     rule="dendritic",
 )

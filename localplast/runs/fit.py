@@ -325,7 +325,7 @@ class Fit:
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
-        return {**self.options.provenance, **rest}
+        return {**self.options.provenance, **rest, **self.task.attrs}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.

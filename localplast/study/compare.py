@@ -166,6 +166,7 @@ def compare(
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, fit in runs.fits.items()}
     made = evenly(updates, probes)["updates"]
     attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
+    attrs |= task.attrs
     spent = costs(runs.fits, measured, peaks, runs.seeds)
     spent.attrs["workers"] = workers
     every = {name: own["test_every"] for name, own in course.items()}

@@ -249,6 +249,8 @@ class Task:
     validation : Task, optional
         The task to tune learning rates on: its test trials are none of ``testing``, and it does not train on them. None
         where what is tested is what was learned, a frozen pattern.
+    meta : dict
+        What else there is to say of it: ``settings``, text that its records repeat, and what a protocol needs.
     """
 
     name: str
@@ -256,6 +258,11 @@ class Task:
     testing: Callable
     meta: dict = field(default_factory=dict)
     validation: "Task | None" = None
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What records repeat of it: its ``settings``, where it has any."""
+        return {key: self.meta[key] for key in ("settings",) if key in self.meta}
 
     @classmethod
     def generated(cls, name: str, generate: Callable[[np.random.Generator, int], Trials]) -> "Task":

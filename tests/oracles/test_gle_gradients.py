@@ -109,7 +109,7 @@ class TestOperators:
 class TestTeacherOfSines:
     """G3: what a weight learns is the gradient times the ratio of the gains."""
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(3, 2)
     @pytest.mark.parametrize("period", [400, 80, 20])
     def test_ratio_of_gradients(self, period):
         """Of one period, long after the beginning, and until its errors have run out."""
@@ -247,9 +247,10 @@ class TestMeasuredRatios:
 
 
 class TestProtocols:
+    @pytest.mark.thorough
     def test_teachers_have_nothing_to_learn(self):
         for module in (gle_lag_line, gle_lag_net):
-            preset = module.quick()
+            preset = module.protocol.presets["quick"]()
             trials = preset.task.testing(2, 0)
             found = lp.run(
                 preset.network, trials, values=module.teacher(preset.network), backend="torch", record=["said.shown"]
@@ -258,9 +259,10 @@ class TestProtocols:
             assert np.abs(found["said"]["shown"].values - trials.target)[:, late].max() < 1e-3
             assert np.ptp(trials.target) > 0.2
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("errors", "found"), [("prospective", True), ("instantaneous", False)])
     def test_errors_that_look_ahead_find_weights_and_membranes(self, errors, found):
-        preset = gle_lag_line.quick()
+        preset = gle_lag_line.protocol.presets["quick"]()
         net = gle_lag_line.network(dt=preset.network.dt, errors=errors)
         fit = lp.run(
             net, preset.task, rule=dendritic(), backend="torch", optimiser=preset.optimiser, loss=preset.loss, batch=preset.batch,
