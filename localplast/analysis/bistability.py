@@ -146,9 +146,7 @@ class Branch:
         low, high = self.span
         borders = [low, *np.asarray(self.knees), high]
         parts = [
-            part
-            for part in zip(borders[:-1], borders[1:], strict=True)
-            if len(set(np.asarray(self.drive(part) > drive).tolist())) > 1
+            part for part in zip(borders[:-1], borders[1:], strict=True) if np.diff(self.drive(part) > drive).any()
         ]
         return (
             np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
