@@ -154,7 +154,9 @@ def one_circuit(k, above, cells, down, lateral, plastic):
     return [
         Projection(here, inter, weight=ip, plastic="ip" in plastic, name=f"ip{k}"),
         Projection(inter, here, weight=pi, target=beside, plastic="pi" in plastic, name=f"pi{k}"),
-        Projection(above, here, weight=down, target=down_here, plastic="down" in plastic, name=f"down{k}"),
+        Projection(
+            above, here, weight=down, target=down_here, plastic="down" in plastic, name=f"down{k}", role="feedback"
+        ),
         one_to_one(above, inter, cells[inter].size, target="u_above", output="u_breve", name=f"nudge{k}"),
     ]
 
