@@ -4,6 +4,7 @@ The verbs call them at their top, and so does the command line; specifications c
 """
 
 import os
+from typing import Literal, get_args
 
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions, get_unit
@@ -33,10 +34,13 @@ __all__ = [
     "presented",
 ]
 
-BACKENDS = ("brian2", "torch")
+Backend = Literal["brian2", "torch"]
 #: What Brian2 turns its equations into.
-TARGETS = ("numpy", "cython", "cpp")
-DTYPES = ("float64", "float32")
+Target = Literal["numpy", "cython", "cpp"]
+Dtype = Literal["float64", "float32"]
+#: How a gradient is found in Torch, where there is a choice.
+Form = Literal["traces", "adjoint", "forward"]
+BACKENDS, TARGETS, DTYPES, FORMS = map(get_args, (Backend, Target, Dtype, Form))
 #: What an argument of a type is, and what makes one.
 MADE = {
     "Network": "a Network, such as Network(dt=1*ms, ...)",
@@ -212,7 +216,7 @@ def check_form(form, backend):
     """Raise unless a gradient can be found in this way."""
     if form is None:
         return
-    check_choice("form", form, ("traces", "adjoint", "forward"))
+    check_choice("form", form, FORMS)
     if backend != "torch":
         raise UnsupportedError(f"Brian2 carries traces forward; form={form!r} is for backend='torch'")
 

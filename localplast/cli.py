@@ -2,10 +2,13 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import typer.core
+
+if TYPE_CHECKING:
+    from localplast.learning.signal import FeedbackKind
 
 
 class Stopped(Exception):
@@ -74,9 +77,9 @@ def say_once():
     """Print every warning once, however many runs it holds for."""
     import logging
 
-    said = set()
+    said: dict[str, logging.LogRecord] = {}
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
     logging.getLogger("localplast").addHandler(handler)
     logging.getLogger("localplast.runs.progress").setLevel(logging.INFO)
 
@@ -201,10 +204,8 @@ def compare(
     wanted = [check_table_path(path) for path in table] + ([check_figure_path(figure)] if figure else [])
     for path in (*wanted, folder / "any"):  # now, not after minutes of training
         path.parent.mkdir(parents=True, exist_ok=True)
-    words = [protocol, "--preset", preset, "--seeds", seeds, *(["--target", target] if target else [])]
-    words += ["--updates", updates] if updates else []
-    words += ["--batch", batch] if batch else []
-    words += ["--backend", backend] if backend else []
+    given = {"preset": preset, "seeds": seeds, "target": target, "updates": updates, "batch": batch, "backend": backend}
+    words = [protocol, *(word for name, value in given.items() if value for word in (f"--{name}", value))]
     words += [word for name, value in settings.items() for word in ("--set", f"{name}={written(value)}")]
     built = replace(built, batch=batch or built.batch)
     text = report(
@@ -245,7 +246,6 @@ def run(
     import localplast as lp
     from localplast import protocols, rules
     from localplast.arguments import check_backend, check_device
-    from localplast.errors import LocalplastError
     from localplast.study.numbers import title
     from localplast.study.phenomenon import Phenomenon
 
@@ -258,16 +258,12 @@ def run(
         training |= {"--device": device != "cpu", "--threads": threads}
         unused = [option for option, given in training.items() if given]
         return measure(chosen, preset, settings, backend or "brian2", out, unused)
-    made_alone = [
-        name for name in rules.__all__ if name != "feedback_alignment"
-    ]  # that changes another rule: see --feedback
-    if rule and rule not in made_alone:
-        raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
+    check_rule(rule)
     chosen, built = load(protocol, preset, settings)
     rule = rule or chosen.rule
     made = getattr(rules, rule)()
     if feedback:
-        made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
+        made = rules.feedback_alignment(made, cast("FeedbackKind", feedback), std=built.feedback_std)
     side_by_side = built.batch > 1 and made.update != "trial"  # weights change within trials: Brian2 has no batch then
     backend = backend or ("brian2" if made.local and device == "cpu" and not side_by_side else "torch")
     out.mkdir(parents=True, exist_ok=True)
@@ -291,6 +287,21 @@ def run(
         threads=threads or (2 if backend == "torch" else None),
         device=device,
     )
+    say(chosen, built, tree, seed, path)
+
+
+def check_rule(word):
+    """Raise unless there is a rule of this name, where one is given."""
+    from localplast import rules
+    from localplast.errors import LocalplastError
+
+    alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # which changes another: see --feedback
+    if word and word not in alone:
+        raise LocalplastError(f"no rule {word!r}; there are {', '.join(alone)}")
+
+
+def say(chosen, built, tree, seed, path):
+    """The last numbers of a run, where its record is, and what its protocol tells and draws."""
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")

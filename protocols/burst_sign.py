@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from brian2 import ms, second
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, instant_readout
@@ -35,8 +36,8 @@ class Conditions:
     weights have come to is the course of the weights of one. ``rate`` is the learning rate.
     """
 
-    segment: object
-    tau_avg: object
+    segment: Quantity
+    tau_avg: Quantity
     looks: int
     pre: int = 40
     post: int = 20

@@ -7,6 +7,8 @@ more bursts than expected potentiate, fewer depress. Payeur et al. 2021, Nat Neu
 its size: 50 neurons in a population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
 """
 
+from typing import Any
+
 import numpy as np
 from brian2 import Hz, amp, ms, pA, second
 
@@ -50,7 +52,7 @@ def network(size=50, seed=0):
     """
     model = burst_poisson(tau_avg=800 * ms, e_min=0.5 * Hz, e_max=20 * Hz, gain=60 * pA / Hz)
     scale = 50 / size
-    up = {"short_term": depression(0.9, 50 * ms)}
+    up: dict[str, Any] = {"short_term": depression(0.9, 50 * ms)}
     down = {"short_term": facilitation(0.01, 30 * ms, tau_rec=100 * ms, jump=0.3)}
 
     def driven(name, onto, target, weight):

@@ -13,7 +13,7 @@ from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.protocols import delaynet
 from localplast.rules import bptt
-from localplast.study.contenders import Contender, usual
+from localplast.study.contenders import Contender, tuned, usual
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.evidence import GROUP, evidence_trials, last_k_accuracy
@@ -87,12 +87,25 @@ def task(**options):
     return Task.generated("evidence-accumulation", lambda rng, n: evidence_trials(rng, n, **options))
 
 
-def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, learning_rate=5e-3):
-    """``delays`` names the preset of DelayNet that is compared, too."""
+#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on validation trials (``benchmarks/tune.py``).
+RATES = {
+    "BPTT": (1e-2, 0),
+    "BPTT, converged": (1e-2, 4),
+    "e-prop, symmetric": (5e-3, 0),
+    "e-prop, random": (5e-3, 0),
+    "BPTT, hidden frozen": (1e-2, 0),
+}
+
+
+def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=5e-3):
+    """``delays`` names the preset of DelayNet that is compared, too; ``converged``: how many updates BPTT needs, where
+    that and the rates of the first network were tuned.
+    """
     net = network(neurons=neurons, tau_adapt=tau_adapt)
+    rules = usual(net, converged=converged)
     return Preset(
         network=net,
-        rules=usual(net) | families(neurons, delaynet.contender(delays)),
+        rules=(tuned(rules, RATES, updates) if converged else rules) | families(neurons, delaynet.contender(delays)),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
@@ -113,7 +126,15 @@ protocol = Protocol(
     presets={
         # Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task.
         "quick": dict(
-            cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays="quick", updates=120, batch=32, test=200
+            cues=3,
+            duration=1050 * ms,
+            neurons=60,
+            tau_adapt=600 * ms,
+            delays="quick",
+            updates=120,
+            converged=360,
+            batch=32,
+            test=200,
         ),
         # The published network and task.
         "paper": dict(

@@ -7,6 +7,7 @@ arXiv:1810.11393): a square of 3 x 3 pixels shows a horizontal, a vertical or a 
 constants per pattern.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from localplast.models import graded_readout, sacramento_interneuron, sacramento
 from localplast.models.layers import classes as layered_classes
 from localplast.models.layers import in_turn, one_to_one
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
+from localplast.neuron import NeuronModel
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, style
@@ -44,7 +46,11 @@ TARGETS = (0.1, 1.0)
 #: Milliseconds per time step: published rates of learning are per ms.
 STEP = 0.1
 #: What makes the cells of a circuit.
-CELLS = {"hidden": sacramento_pyramidal, "inter": sacramento_interneuron, "out": sacramento_output}
+CELLS: dict[str, Callable[..., NeuronModel]] = {
+    "hidden": sacramento_pyramidal,
+    "inter": sacramento_interneuron,
+    "out": sacramento_output,
+}
 
 
 def circuit(

@@ -178,8 +178,10 @@ def found(record):
                 "outside the range, by as much as the ramp is fast",
             )
     for (shift, known), row in zip(KNOWN_SLOPES.items(), record["slope"]["critical"].values, strict=True):
-        text = [" / ".join(f"{value:.4f}" for value in values) for values in (row, known)]
-        yield Finding(f"critical slope (1/mV), shift {shift} mV, leak -80 / -75 / -70 / -65 mV", *text, apart)
+        found, published = (" / ".join(f"{value:.4f}" for value in values) for values in (row, known))
+        yield Finding(
+            f"critical slope (1/mV), shift {shift} mV, leak -80 / -75 / -70 / -65 mV", found, published, apart
+        )
 
 
 protocol = Phenomenon(

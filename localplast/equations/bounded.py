@@ -126,7 +126,11 @@ def terms(node):
     left, right = terms(node.left), terms(node.right)
     if isinstance(node.op, (ast.Add, ast.Sub)):
         found = left + right
-    elif isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
+    elif (
+        isinstance(node.op, ast.Pow)
+        and isinstance(node.right, ast.Constant)
+        and isinstance(node.right.value, (int, float))
+    ):
         found = math.comb(left - 1 + int(abs(node.right.value)), left - 1)
     else:
         found = left * right if isinstance(node.op, ast.Mult) else max(left, right)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+from numpy.typing import ArrayLike
 
 from localplast.arguments import is_real
 from localplast.errors import NetworkError
@@ -9,7 +10,7 @@ from localplast.errors import NetworkError
 __all__ = ["as_arrays", "as_limits", "check_bounds", "check_given", "check_start", "check_within", "dale"]
 
 
-def dale(signs):
+def dale(signs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Bounds that keep the sign of every presynaptic neuron, ``signs`` an array ``(pre,)`` of +1 and -1 (Dale's law).
 
     Weights of excitatory neurons stay in ``(0, inf)``, those of inhibitory ones in ``(-inf, 0)``::

@@ -91,7 +91,7 @@ def asked(node):
         yield "negative", node.args[0]
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
-        if isinstance(exponent, ast.Constant) and exponent.value % 1:
+        if isinstance(exponent, ast.Constant) and isinstance(exponent.value, (int, float)) and exponent.value % 1:
             yield "negative", node.left
 
 

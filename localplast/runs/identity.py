@@ -9,6 +9,7 @@ import json
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ LOOKED_AT = 16
 #: What follows from the others: named only where those agree.
 DERIVED = ("values to start from", "training trials", "test trials")
 #: What the state in a checkpoint says, by type.
-STATE = {"done": int, "seconds": (int, float), "position": dict, "identity": dict, "surroundings": dict}
+STATE: dict[str, Any] = {"done": int, "seconds": (int, float), "position": dict, "identity": dict, "surroundings": dict}
 
 
 def identity(fit):

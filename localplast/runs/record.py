@@ -8,6 +8,7 @@ import json
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
+from os import PathLike
 
 import numpy as np
 import xarray as xr
@@ -185,10 +186,10 @@ class Recorder:
         events = [indices(f"{what} of {entry.name}", values, bounds[what]) for what, values in given]
         if len({len(each) for each in events}) > 1:
             raise NetworkError(f"trial, time_step and neuron of {entry.name} have different lengths")
-        events = np.stack(events)
-        events = events[:, np.isin(events[2], entry.neurons)]
+        stacked = np.stack(events)
+        stacked = stacked[:, np.isin(stacked[2], entry.neurons)]
         # One order whatever the backend, so that equal spikes make equal records.
-        trial, step, neuron = events[:, np.lexsort(events[::-1])]
+        trial, step, neuron = stacked[:, np.lexsort(stacked[::-1])]
         dt, first = float(self.net.dt), self._length(f"{node}/spike_count")
         self._append(f"{node}/spike_time", ("spike",), step * dt, units="s", duration=shape[1] * dt)
         self._append(f"{node}/spike_trial", ("spike",), first + trial, units="1")
@@ -375,7 +376,7 @@ def build_tree(attrs, groups):
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **{f"/{name}": each for name, each in groups.items()}})
 
 
-def open_record(path):
+def open_record(path: str | PathLike) -> xr.DataTree:
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
     Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store

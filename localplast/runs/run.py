@@ -1,13 +1,19 @@
 """``localplast.run``: simulate a network, or let it learn."""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from os import PathLike
 
-from localplast.arguments import check_kind, check_named, check_simulating
+import numpy as np
+import xarray as xr
+from brian2.units.fundamentalunits import Quantity
+
+from localplast.arguments import Backend, Dtype, Target, check_kind, check_named, check_simulating
 from localplast.errors import LocalplastError, NetworkError
 from localplast.interrupt import still_deaf
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.runs.fit import fit
 from localplast.runs.options import Options, Schedule, checked_values
 from localplast.runs.request import Request
@@ -21,29 +27,29 @@ __all__ = ["run"]
 
 
 def run(
-    net,
-    what,
+    net: Network,
+    what: Trials | Task,
     *,
-    backend="brian2",
-    rule=None,
-    optimiser=None,
-    loss=None,
-    record=(),
-    every=1,
-    seed=0,
-    values=None,
-    batch=1,
-    updates=None,
-    test=0,
-    test_every=None,
-    path=None,
-    resume=False,
-    target=None,
-    dtype="float64",
-    threads=None,
-    device="cpu",
-    show=None,
-):
+    backend: Backend = "brian2",
+    rule: Rule | None = None,
+    optimiser: Optimiser | None = None,
+    loss: Loss | None = None,
+    record: Sequence[str] | Mapping[str, Mapping] = (),
+    every: int | Quantity = 1,
+    seed: int = 0,
+    values: Values | None = None,
+    batch: int = 1,
+    updates: int | None = None,
+    test: int = 0,
+    test_every: int | None = None,
+    path: str | PathLike | None = None,
+    resume: bool = False,
+    target: Target | None = None,
+    dtype: Dtype = "float64",
+    threads: int | None = None,
+    device: str = "cpu",
+    show: bool | None = None,
+) -> xr.DataTree:
     """Simulate a network, or let it learn.
 
     Parameters

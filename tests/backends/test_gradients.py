@@ -118,6 +118,7 @@ def test_central_differences(name, method):
     assert error(smooth.gradient(name), smooth.differences(name)) < 1e-6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("delay", [d for d in DELAYS if d != "none"])
 def test_delays_between_steps(delay):
     """Axonal, dendritic and synaptic; the weights behind a delay too."""

@@ -209,6 +209,7 @@ def test_units_must_fit_both_ways():
     assert mV and pA
 
 
+@pytest.mark.sampled(3, 2)
 @pytest.mark.parametrize(
     "there, back", [(2 * ms, None), (None, 3 * ms), (np.array([0, 1, 2, 5]) * ms, np.array([4, 1]) * ms)]
 )
@@ -245,6 +246,7 @@ def test_synapses_that_are_read_both_ways_have_axonal_delays_in_brian2():
     assert lp.run(net, stream(), backend="torch", record=["low.u"])["low"]["u"].shape[1] == STEPS
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("update", ["step", "trial", 5 * ms])
 def test_parameters_learn_from_the_neurons_own_error(update):
     net, trials = network(trainable={"b": (None, None), "tau_m": (2 * ms, None)}), stream()

@@ -148,7 +148,7 @@ def plausible(model, kept):
     return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials(model))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4, 2)
 @pytest.mark.parametrize("name", localplast.models.__all__)
 def test_every_model_is_the_same_on_both_backends(name, twins):
     model = getattr(localplast.models, name)()
@@ -323,6 +323,7 @@ def clamped_model(**options):
     })  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["exact", "exponential_euler", "euler", "rk2", "rk4", "heun"])
 def test_clamped_neurons_stay_numbers(method, twins):
     """Exponential Euler divides by ``int(not_refractory)``; Brian2 hides the NaN, the twin must not have one."""
@@ -638,10 +639,8 @@ def random_networks(examples, twins):
     assert tally["compared"] >= examples
 
 
-def test_random_networks_are_the_same_on_both_backends(twins):
-    random_networks(8, twins)
-
-
-@pytest.mark.slow
-def test_many_random_networks_are_the_same_on_both_backends(twins):
-    random_networks(200, twins)
+@pytest.mark.parametrize(
+    "number", [4, pytest.param(12, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.slow)]
+)
+def test_random_networks_are_the_same_on_both_backends(number, twins):
+    random_networks(number, twins)

@@ -105,6 +105,7 @@ LEARNERS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("optimiser", [lp.adam(0.1), lp.sgd(0.1).decayed(0.01)], ids=["adam", "decay"])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_recurrent_weights_that_are_frozen_stay_and_no_others(learner, optimiser):
@@ -319,7 +320,7 @@ def every_rule():
     yield pytest.param(eprop(reset=True), "errors", id="eprop, reset followed")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("rule, kind", every_rule())
 def test_the_gradient_of_weights_that_cannot_matter_is_zero(rule, kind):
     net, ways, found = with_idle_weights(kind), [{"form": form} for form in (None, "traces", "adjoint", "forward")], 0

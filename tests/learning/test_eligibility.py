@@ -131,6 +131,7 @@ ROW = np.arange(N) % 4 * ms
 SPREAD = np.linspace(10, 30, N) * ms
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", [lif(tau_ref=2 * ms), alif(tau_ref=2 * ms, beta=0.3)], ids=lambda m: m.name)
 def test_hoisting_backs_off(model):
     """Delays per synapse or time constants per neuron: one trace per synapse, the numbers stay right."""
@@ -172,7 +173,7 @@ NEURONS = {
 }
 
 
-@pytest.mark.sampled(2, 1)
+@pytest.mark.sampled(5, 1)
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("name", NEURONS)
 def test_autograd(name, reset):
@@ -183,7 +184,7 @@ def test_autograd(name, reset):
     assert error(traces(net, rule, loss), other) > 0.01  # the reset matters here
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("name", NEURONS)
 def test_brian2(name, reset):

@@ -69,7 +69,7 @@ def hears(found):
     return set(np.flatnonzero(np.abs(found).max(0) > 1e-12))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rule", [name for name in LOCAL if name != "SuperSpike"])  # whose judges are heard as they are
 def test_feedback_that_is_given_reaches_its_neuron(rule, how):
@@ -95,6 +95,7 @@ def test_weights_are_read_backwards(rule, how):
     assert hears(HOW[how](net, values, trials(), LOCAL[rule]())["cues_hid"]) == {1}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("feedback", ["symmetric", "sign", "given"])
 @pytest.mark.parametrize("how", HOW)
 def test_layer_by_layer(how, feedback):

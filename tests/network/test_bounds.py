@@ -133,7 +133,7 @@ def test_weights_that_are_not_numbers_are_not_hidden():
 # --- frozen projections -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3, 1)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("update", ["trial", "step"])
 def test_a_rate_of_zero_keeps_every_bit(path, update):

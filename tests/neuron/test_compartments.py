@@ -79,6 +79,7 @@ def native(model, current):
     return states, np.round(np.asarray(fired.t / ms), 4).tolist()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", [pyramidal, plateau_cell])
 def test_brian2_runs_the_text_as_printed(model):
     wave = pulses(np.array([5, 20]) * ms, 5 * ms, duration=40 * ms, dt=DT)
@@ -316,7 +317,7 @@ def network(model, targets, high, more=(), **nodes):
     return net, rng
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["euler", "rk2", "exponential_euler"])
 def test_every_channel_is_the_same_on_both_backends(method, twins):
     net, rng = network(replace(arbour(spiking=True), method=method), TARGETS, 10.0)
@@ -360,6 +361,7 @@ CELLS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CELLS)
 def test_bptt_reaches_every_compartment_of_a_spiking_cell(name):
     make, channels, targets = CELLS[name]

@@ -156,6 +156,7 @@ def test_a_step_is_the_matrix_exponential_at_every_coupling():
             np.testing.assert_allclose(here, float(expected), rtol=RTOL)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("parameter", ["k", "ta"])
 def test_its_slope_in_a_parameter_is_right_at_every_coupling(parameter):
     step = lower(loop())
@@ -288,7 +289,9 @@ def test_backends_agree_on_states():
         np.testing.assert_allclose(ours[name].values, twin[name].values, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("options", [{}, {"form": "traces"}, {"backend": "brian2"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"form": "traces"}, pytest.param({"backend": "brian2"}, marks=pytest.mark.thorough)]
+)
 def test_gradients_agree_with_those_through_time(options):
     for found, expected in zip(gradients(eprop(), **options), gradients(bptt()), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max())

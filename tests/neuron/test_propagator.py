@@ -159,6 +159,7 @@ def test_the_kernel_and_plain_torch_agree_there():
         np.testing.assert_allclose(here, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_learning_goes_through_the_meeting_point(backend):
     task = lp.Task("meet", lambda update, batch, seed: trials(), lambda n, seed: trials())
@@ -208,7 +209,7 @@ def all_gradients(kind, g, rule=None, **options):
     return np.concatenate([found[n][k].values.ravel() for n in ("cues_rec", "rec") for k in sorted(found[n].data_vars)])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", LEAKS)
 def test_neurons_that_do_not_leak_are_the_limit_of_those_that_do(kind, monkeypatch):
     """Values and gradients, on every way to them; Brian2's own text has 0/0 there, and noise near it."""

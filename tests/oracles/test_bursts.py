@@ -59,6 +59,7 @@ def test_intervals_tell_events_from_bursts(cell, twins):
     assert twins.torch(short, trials, ["it.event"])["it.event"].sum() > list(TRAIN.values()).count("E")
 
 
+@pytest.mark.thorough
 def test_intervals_of_the_longest_kind_are_bursts_at_every_step(twins):
     """Ages are sums of steps; rounding must not tell 16 ms from 16 ms."""
     for dt in (0.05, 0.1, 0.2, 0.5, 1.0):

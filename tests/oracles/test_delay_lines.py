@@ -176,6 +176,7 @@ def smooth(kind, kernel):
     )  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", MAKE)
 def test_gradients_of_delays(kind, kernel):
@@ -199,6 +200,7 @@ def test_gradients_of_delays(kind, kernel):
         assert abs(found - expected) < 1e-6 * grad.abs().sum().item(), name
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kernel", ["triangle", "gaussian"])
 @pytest.mark.parametrize("kind", MAKE)
 def test_traces_know_the_kernel(kind, kernel):
@@ -262,7 +264,7 @@ FORMS = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", MAKE)
 def test_blocks_are_steps(kind, form):
@@ -331,6 +333,7 @@ def test_memory_is_one_ring():
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", MAKE)
 def test_rounded_delays_run_on_brian2(kind):
     """What was learned, rounded, gives the same spikes on both backends; rounded up everywhere, others."""

@@ -121,7 +121,7 @@ def estimates(net, values, given, rule, loss, *, brian2):
 EQUAL = {"e-prop": (eprop(), "RS"), "e-prop, reset followed": (eprop(reset=True), "R"), "OTTT": (ottt(), "RSAM")}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "between steps"])
 @pytest.mark.parametrize("kind", MAKE)
 def test_every_kind(kind, whole):

@@ -275,6 +275,7 @@ def fitted(net, updates, **options):
     return lp.run(net, TASK, updates=updates, loss=mse(), **{"optimiser": OPTIMISER, **options})
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_where_it_stopped(tmp_path):
     """Delays and what the optimiser knows of them are in the checkpoint; the test trials see the delays of the
     moment.

@@ -106,7 +106,7 @@ def by_autograd(net, values, given, names, of):
     return {n: g.numpy() for n, g in zip(names, found, strict=True)}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", DELAYS)
 def test_the_eligibility_is_how_a_weight_moves_the_prediction(kind):
     net, given = delayed(kind), trials()

@@ -302,6 +302,7 @@ def test_nothing_is_played_after_a_teacher_of_the_wrong_sign():
     assert replayed(with_cells(QUICK.network, wrong), updates=2)[0][-8:].max() < 0.5
 
 
+@pytest.mark.thorough
 def test_replay_recovers_from_disturbances(two_tones):
     found = protocol.recovery(QUICK.network, two_tones[1], QUICK.task.meta["cycle"])
     means = {
@@ -313,6 +314,7 @@ def test_replay_recovers_from_disturbances(two_tones):
     assert ahead[0] == 0 and 0.3 < ahead[-1] < 0.7
 
 
+@pytest.mark.thorough
 def test_what_is_reported(two_tones):
     text = protocol.report(QUICK.network, QUICK.task.testing(1, 0), two_tones[1])
     assert text.startswith("replay without the teacher: correlation 0.9") and "first cell silenced" in text

@@ -129,7 +129,7 @@ OPTIONS = {"plain": {}, "delay": {"delay": 2}, "loop": {"loop": True}}
 SHD = {"lam_pre": 1.0, "lam_post": 0.5, "a_post": 1.0}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("rule", "eligibility"), [
     (s_tllr(), two_traces), (s_tllr(**SHD), functools.partial(two_traces, **SHD)),

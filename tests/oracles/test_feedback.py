@@ -68,6 +68,7 @@ DIRECT = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", DIRECT)
 def test_every_layer_hears_the_readout(row, layered):
     rule, filtered, cut, heard = DIRECT[row]

@@ -93,6 +93,7 @@ def found(tree):
 
 
 class TestPublishedRecursion:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
     @pytest.mark.parametrize(("backend", "tolerance"), [("torch", 1e-12), ("brian2", 1e-9)])
     def test_every_step(self, twins, loss, backend, tolerance):

@@ -109,7 +109,7 @@ class TestOperators:
 class TestTeacherOfSines:
     """G3: what a weight learns is the gradient times the ratio of the gains."""
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(3, 2)
     @pytest.mark.parametrize("period", [400, 80, 20])
     def test_ratio_of_gradients(self, period):
         """Of one period, long after the beginning, and until its errors have run out."""
@@ -247,6 +247,7 @@ class TestMeasuredRatios:
 
 
 class TestProtocols:
+    @pytest.mark.thorough
     def test_teachers_have_nothing_to_learn(self):
         for module in (gle_lag_line, gle_lag_net):
             preset = module.protocol.presets["quick"]()
@@ -258,6 +259,7 @@ class TestProtocols:
             assert np.abs(found["said"]["shown"].values - trials.target)[:, late].max() < 1e-3
             assert np.ptp(trials.target) > 0.2
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("errors", "found"), [("prospective", True), ("instantaneous", False)])
     def test_errors_that_look_ahead_find_weights_and_membranes(self, errors, found):
         preset = gle_lag_line.protocol.presets["quick"]()

@@ -214,7 +214,7 @@ class TestPlaces:
         for name in ("v", "u", "q", "spikes"):
             np.testing.assert_allclose(found[1]["it"][name], found[0]["it"][name], rtol=1e-11, atol=1e-13, err_msg=name)
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("place", PLACES)
     def test_learning_is_the_same_everywhere(self, place):
         """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut
@@ -231,7 +231,7 @@ class TestPlaces:
             else:
                 assert_same(numbers(lp.gradient(net, some_trials(), rule, trainable=learned, **options)), adjoint)
 
-    @pytest.mark.sampled(2, 1)
+    @pytest.mark.sampled(4, 1)
     @pytest.mark.parametrize("place", PLACES)
     def test_generated_c_backpropagates_as_automatic_differentiation_does(self, place, monkeypatch):
         net = around(neuron(place))
@@ -326,6 +326,7 @@ RESETS = [
 class TestSequence:
     """A statement reads what those before it have written: in text, in a subexpression, in a name of its own."""
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("block", ["reset", "adaptation", "update"])
     def test_of_statements_is_that_of_python(self, block):
         for reset in RESETS:

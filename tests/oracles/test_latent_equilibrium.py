@@ -99,6 +99,7 @@ class TestRecursion:
             _, expected = by_hand(net.draw(1).weights, given, **other)
             assert largest(found["u_breve"], expected["u_breve"]) > 1e-3, other
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("feedback", ["symmetric", "random", "direct"])
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_learning_in_every_step(self, feedback, backend, by_hand):

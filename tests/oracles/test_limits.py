@@ -104,6 +104,7 @@ def test_hidden_weights_have_no_difference_quotient():
 # --- E3, E4: adaptation of no strength, or gone within a step, is none ------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule", [eprop(), eprop(reset=True), bptt()], ids=["e-prop", "reset followed", "bptt"])
 @pytest.mark.parametrize("gone", [alif(tau_ref=2 * ms, beta=0.0), alif(tau_ref=2 * ms, beta=0.3, tau_adapt=1e-3 * ms)],
                          ids=["no strength", "gone within a step"])  # fmt: skip
@@ -128,6 +129,7 @@ def test_fast_adaptation_approaches_none():
     assert found[-1] / left[-1] > 0.01
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "gone", [alif(beta=0.0), alif(beta=0.3, tau_adapt=1e-3 * ms)], ids=["no strength", "gone within a step"]
 )

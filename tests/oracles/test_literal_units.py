@@ -63,6 +63,7 @@ def around(model):
     )  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SPIKING)
 def test_literals_learn_as_parameters_do(name):
     model = getattr(localplast.models, name)()
@@ -95,6 +96,7 @@ def assert_equal_gradients(net, sibling, trials, rule, backends=("torch", "brian
             np.testing.assert_allclose(found[name]["gradient"], value, rtol=1e-9, atol=1e-12 * np.abs(value).max())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", READOUTS)
 def test_so_do_errors_of_readouts_whose_memory_is_a_literal(name):
     """Traces are smoothed as the readout smooths."""
@@ -133,6 +135,7 @@ def test_so_do_dendrites(name):
     assert_equal_gradients(net, with_siblings(net, "it"), trials, rule, backends)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", PROSPECTIVE[::2])
 def test_so_do_prospective_neurons(name):
     hidden, output = (getattr(localplast.models, f"{name}{end}")() for end in ("", "_output"))

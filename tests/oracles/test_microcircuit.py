@@ -298,6 +298,7 @@ class TestOnline:
         )
         return net.draw(3), net.values_from(fit)
 
+    @pytest.mark.sampled(2, 1)
     @pytest.mark.parametrize("smoothing", [0.0, np.exp(-DT / 30)])
     def test_both_backends_and_the_recursion_by_hand(self, smoothing):
         """``smoothing``: changes low-pass filtered with 30 ms, which is an optimiser with momentum."""

@@ -272,6 +272,7 @@ def written_out(values, x, target, feedback, n_ref, zeta, c_reg):
     return [np.array(series) for series in zip(*kept, strict=True)], {**grads, "rec_out": g_out}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("tau_ref", "scaled_input"), [(0, False), (1, True), (2, False), (5, True), (5, False)])
 def test_recursions(tau_ref, scaled_input):
     """A refractory period of n steps means that n - 1 steps stay silent, as the reference's counter does."""
@@ -359,6 +360,7 @@ def apart(grads, found, net):
     return max(np.abs(one - wanted).max() / np.abs(wanted).max() for one, wanted in pairs)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", [torch_backend, brian2_backend], ids=["torch", "brian2"])
 def test_a_filter_of_its_own_and_a_trace_that_outlives_a_hard_reset(backend):
     """Beside adaptation, which goes on being followed; each part by itself makes another gradient."""

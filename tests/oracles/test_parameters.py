@@ -131,7 +131,7 @@ EQUAL = {
 NAMES = [f"rec.{k}" for k in OF_NEURONS]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "spread, regulariser", [(True, REGULARISER), (False, None)], ids=["per neuron, rates", "one for all"]
 )
@@ -248,7 +248,7 @@ class Currents:
         return torch.autograd.grad(self.loss, self.p[name], retain_graph=True)[0].numpy()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("reset", [False, True], ids=["reset cut", "reset followed"])
 @pytest.mark.parametrize("spread", [True, False], ids=["per neuron", "one for all"])
 def test_synaptic_currents(spread, reset):
@@ -305,6 +305,7 @@ def learned(record):
     return {name: record["learned"][name].values for name in RATES}
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("rule", [eprop(), ottt()], ids=["e-prop", "OTTT"])
 def test_learning_is_the_same_on_both_backends(rule):
     net = network(trainable=LIMITS)

@@ -142,6 +142,7 @@ def test_choices_and_errors_to_come():
     assert torch.allclose(written.ahead[:, t], expected)
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("rule, cut", [(eprop(), "RS"), (eprop(reset=True), "R")], ids=["e-prop", "reset followed"])
 def test_forward_view(rule, cut):
     net, given = network(), trials()
@@ -183,6 +184,7 @@ def test_different(wrong):
         assert error(grads["cues_rec"], expected["cues_rec"]) > 0.01, where
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [axonal, dendritic])
 def test_delays_learn_from_reward(make):
     base, given = network(), trials()

@@ -65,6 +65,7 @@ def trains(steps=600, trials=2, rate=40):
     return np.random.default_rng(4).random((trials, steps, 2)) < rate * DT
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("relay", [False, True], ids=["input", "neuron"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_arrives_is_the_recursion_from_spike_to_spike(kind, relay, twins):
@@ -79,6 +80,7 @@ def test_what_arrives_is_the_recursion_from_spike_to_spike(kind, relay, twins):
     assert np.ptp(expected[expected > 0]) > 0.1  # negative: constant synapses would deliver one size
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("period", [5, 20, 100])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_regular_train_settles_at_the_closed_form(kind, period, twins):

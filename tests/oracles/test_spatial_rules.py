@@ -52,7 +52,7 @@ def expected(layered, net, values, given, cuts, **options):
     return found
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("row", CUTS)
 @pytest.mark.parametrize("options", [{}, {"delay": 2}, {"loop": True}], ids=["plain", "delay", "loop"])
 def test_equal(row, options, layered):
@@ -73,6 +73,7 @@ def test_different(row, layered):
         assert layered.error(grads[name], wrong) > 0.01, where
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", CUTS)
 def test_random_feedback(row, layered):
     """Fixed matrices in place of both weights, in the backward pass only."""
@@ -133,6 +134,7 @@ ONE_LAYER = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", ONE_LAYER)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_weights_onto_the_readout_keep_its_memory(row, backend):

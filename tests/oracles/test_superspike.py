@@ -132,7 +132,7 @@ class Written:
         return torch.autograd.grad(loss, self.w[name], retain_graph=True)[0].numpy()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("hidden", [False, True], ids=["one layer", "two layers"])
 @pytest.mark.parametrize("feedback", ["symmetric", "random", "uniform"])
 def test_output_layer(hidden, feedback, layered):
@@ -154,7 +154,7 @@ def matrix_of(kind, net):
     return plan(net, superspike(feedback=kind, feedback_std=0.5), mse()).fixed["hid", "judge"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["symmetric", "random", "uniform"])
 def test_hidden_layer(kind, layered):
     """T2."""

@@ -90,6 +90,7 @@ def relative(found, expected):
 # ----------------------------------------------------------------------------------------------- the recursion
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_cell_follows_the_recursion_by_hand(form, twins):
     net, trials, values = some(form)

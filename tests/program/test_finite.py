@@ -183,6 +183,7 @@ def test_that_spike_overflows():
     assert max(seen) == np.inf
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("surrogate", [triangle, fast_sigmoid, ramp])
 def test_its_gradient_is_finite_and_the_same_on_every_engine(gradient, surrogate):

@@ -74,7 +74,7 @@ def planned(rule, kind="alif", loss=None, optimiser=None):
 SPECIAL = ("cuba", "local", "spikes", "synaptic")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_local_rule_is_local(kind):
     """On the plan, and (where networks are special) on the text that Brian2 runs."""

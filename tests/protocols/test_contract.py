@@ -27,10 +27,16 @@ from localplast.task.evidence import evidence_trials
 from localplast.task.loss import Loss
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
-PRESETS = [(name, preset) for name in LEARNED for preset in protocols.load(name).presets]
+#: Presets whose trials take seconds to draw; the quick ones of the same protocols draw fewer in the same way.
+LONG = {("gle-lag-line", "paper"), ("gle-lag-net", "paper")}
+PRESETS = [
+    pytest.param((name, size), marks=pytest.mark.thorough if (name, size) in LONG else (), id=f"{name}-{size}")
+    for name in LEARNED
+    for size in protocols.load(name).presets
+]
 
 
-@pytest.fixture(params=PRESETS, ids="-".join, scope="module")
+@pytest.fixture(params=PRESETS, scope="module")
 def preset(request, built):
     """Every preset of every protocol."""
     return built(*request.param)
@@ -391,7 +397,7 @@ class TestTMaze:
         ("deep", bptt(), 0.95),
     ],
 )
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 def test_quick_presets_begin_to_learn(name, rule, fraction, built):
     quick = built(name)
     found = lp.run(

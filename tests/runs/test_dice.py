@@ -72,7 +72,7 @@ def losses(case, seed=0, batch=1, updates=None):
     return found["metrics"]["loss"].values
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("case", CASES)
 def test_every_update_rolls_its_own_dice_and_a_seed_the_same_again(case):
     one, again, other = (losses(case, seed) for seed in (0, 0, 1))
@@ -86,6 +86,7 @@ def test_how_many_updates_run_at_a_stretch_changes_no_dice():
     np.testing.assert_array_equal(one_by_one, in_one_go)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", [name for name in CASES if "Brian2" not in name])  # its trials: see test_trials.py
 def test_every_trial_rolls_its_own_dice(case):
     """Alike trials: were their dice alike too, a batch of them would vary as much as one does."""

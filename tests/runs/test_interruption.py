@@ -150,6 +150,7 @@ def begin(kind, path):
     contrast(path) if kind == "comparison" else learn(kind, path)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_learners_replace_their_arrays(kind, monkeypatch):
     """What was taken between two blocks is what was known then: nothing is written into it afterwards."""
@@ -276,6 +277,7 @@ def killed_at_random(kind, folder, number):
         check(kind, path)
 
 
+@pytest.mark.thorough
 def test_twelve_kills_at_random_moments(tmp_path, often):
     for kind, number in {"an adjoint": 6, "online in C": 6}.items():
         killed_at_random(kind, tmp_path / kind, number)
@@ -341,6 +343,7 @@ def interrupted_at_random(kind, folder, number):
         check(kind, path)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["BPTT in C", "online in C", "graded"])
 def test_ctrl_c_at_any_line(kind, tmp_path, often):
     interrupted_at_random(kind, tmp_path, 1)
@@ -466,6 +469,7 @@ def full():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["an adjoint", "online in C"])
 def test_a_full_disk(kind, tmp_path, writes, often):
     """Every change of a file fails from some moment on: one sentence, a record that can be read, and a run that goes
@@ -563,6 +567,7 @@ def test_training_for_longer(kind, first, every, tmp_path):
     assert list(found["/metrics"]["update"][found["/metrics"]["test_loss"].notnull()]) == sorted({0, first, 4})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("first, every", [(1, 2), (2, 4), (3, 2), (4, 3)])
 def test_weights_along_a_run_that_is_trained_for_longer(first, every, tmp_path):
     """The last weights of the shorter run are none of the longer one's; they come back where that is given up."""

@@ -476,6 +476,7 @@ def test_one_chunk_of_many(net, path, monkeypatch):
 # Going on
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_resumed_record_equals_an_uninterrupted_one(net, path, tmp_path, finished):
     request = Request.parse(net, WANTED)

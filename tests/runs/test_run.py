@@ -120,7 +120,7 @@ def test_a_projection_without_a_delay_has_a_gradient_of_it(trials):
     assert found == pytest.approx(3 * [found[0]], rel=1e-9) and found[0] != 0
 
 
-@pytest.mark.parametrize("backend", ["brian2", "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("brian2", marks=pytest.mark.thorough), "torch"])
 def test_an_interrupted_run_resumes_to_the_same_weights(backend, tmp_path, monkeypatch):
     from localplast.runs import fit
 
@@ -153,7 +153,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import localplast.fit
+        import localplast.runs.fit
         localplast.runs.fit.CHECKPOINT_SECONDS = 0.0
         from test_run import *
         learn("torch", eprop(), path=sys.argv[1], updates=60)

@@ -30,7 +30,12 @@ FEWER = {
 }
 
 
-@pytest.fixture(params=[pytest.param(n, marks=() if n in FEWER else pytest.mark.slow) for n in NAMES], scope="module")
+#: Scans of many conditions; how a phenomenon is measured, drawn and reported shows in the others too.
+THOROUGH = {"bac-firing", "fixed-plateau"}
+MARKS = {n: pytest.mark.thorough if n in THOROUGH else () if n in FEWER else pytest.mark.slow for n in NAMES}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=MARKS[n]) for n in NAMES], scope="module")
 def measured(request):
     """Every phenomenon with a record of it."""
     phenomenon = protocols.load(request.param)

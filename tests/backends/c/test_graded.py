@@ -116,12 +116,6 @@ def learned(net, rule, optimiser, trials, *, dtype=torch.float64, batch=5, threa
     return learner, [*metrics, learner.evaluate(trials)["loss"]], learner.arrays()
 
 
-def distance(one, other):
-    """Largest difference between two sets of arrays, as a share of the largest number of each."""
-    assert one.keys() == other.keys()
-    return max(np.abs(one[k] - other[k]).max() / max(np.abs(other[k]).max(), 1e-300) for k in one)
-
-
 def rates(net, optimiser, rate=0.3):
     return optimiser.with_rates(**{name: 0.01 * rate if "tau" in name else rate for name in net.trainable})
 
@@ -142,7 +136,7 @@ CASES = {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES)
-def test_kernel_learns_what_the_plain_step_learns(case):
+def test_kernel_learns_what_the_plain_step_learns(case, bench):
     made, update, optimiser = CASES[case]
     net = made()
     given = (net, dendritic(update=update), rates(net, optimiser), shown(net))
@@ -151,7 +145,7 @@ def test_kernel_learns_what_the_plain_step_learns(case):
     with plain_step():
         oracle, expected_losses, expected = learned(*given)
     assert isinstance(oracle.online, OnlineLearner)
-    assert distance(found, expected) < 1e-12
+    assert bench.apart(found, expected, alive=False) < 1e-12
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
     begun = net.draw(1).weights
     assert all(np.abs(found[f"weight.{p.name}"] - begun[p.name]).max() > 1e-6 for p in net.plastic)
@@ -183,7 +177,7 @@ def test_other_optimisers_and_times_of_update_learn_something_else():
     assert all(np.abs(one - other).max() > 1e-6 for k, one in enumerate(found) for other in found[:k])
 
 
-def test_single_precision():
+def test_single_precision(bench):
     """As far from double precision as the plain step is, up to the order of sums: a few times its rounding."""
     net = gle_net("symmetric")
     given = (net, dendritic(), rates(net, sgd(1e-2)), shown(net))
@@ -191,22 +185,22 @@ def test_single_precision():
     with plain_step():
         expected = learned(*given, dtype=torch.float32)[2]
     assert found["weight.up2"].dtype == np.float32
-    assert 1e-8 < distance(found, double) < 4 * distance(expected, double) < 1e-3
+    assert 1e-8 < bench.apart(found, double, alive=False) < 4 * bench.apart(expected, double, alive=False) < 1e-3
 
 
-def test_threads_share_a_batch():
+def test_threads_share_a_batch(bench):
     """Three threads that wait for each other at every update; with noise too. One whose numbers break stops all."""
     for net, rule in ((gle_net("symmetric"), dendritic()), (mirror(), dendritic(update=0.7 * ms))):
         given = (net, rule, rates(net, adam(1e-3)), shown(net, trials=28, steps=100))
         alone, shared = (learned(*given, batch=28, threads=threads)[2] for threads in (1, 3))
-        assert distance(shared, alone) < 1e-12
+        assert bench.apart(shared, alone, alive=False) < 1e-12
     net = le(hidden=latent_equilibrium(activation="linear"))
     with pytest.raises(lp.RunawayError):
         learned(net, dendritic(), sgd(3.0), shown(net, trials=28), batch=28, threads=3)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_trials_add_up(threads):
+def test_blocks_of_trials_add_up(threads, bench):
     """75 trials: three or four blocks, the gradients of which are summed; one trial less is something else."""
     net = gle_net("symmetric")
     trials, tensors, values = shown(net, trials=75, steps=60), leaves(net, net.draw(0)), net.draw(0)
@@ -219,9 +213,9 @@ def test_blocks_of_trials_add_up(threads):
     expected_outputs, _ = learner.run(inputs, torch.zeros(1, 75, 3).double(), torch.ones(60).double())
     expected = learner.gradients() | learner.other_gradients(tensors)
     torch.testing.assert_close(outputs, expected_outputs, rtol=1e-12, atol=1e-13)
-    assert distance(found, expected) < 1e-12
+    assert bench.apart(found, expected, alive=False) < 1e-12
     fewer = kernel.gradients(weights, {k: x[:, :-1] for k, x in inputs.items()})[2]
-    assert distance(fewer, expected) > 1e-4
+    assert bench.apart(fewer, expected, alive=False) > 1e-4
 
 
 def test_memory_does_not_grow_with_the_trial():

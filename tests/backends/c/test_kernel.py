@@ -11,47 +11,20 @@ from localplast.backends.c import call as torch_fused
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.call import Fused
 from localplast.backends.c.layout import make_plan, why_not
-from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import arctan, boxcar, exponential, triangle
+from localplast.neuron.surrogate import boxcar, exponential, triangle
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 
-STEPS, TRIALS = 70, 5
+STEPS, TRIALS, SIZE = 50, 5, 7
 READOUT = functools.partial(Population, 3, leaky_readout())
-
-
-def quadratic():
-    """A quadratic neuron in volts, by rk4: the Jacobian depends on the state, and on refractoriness; so does the
-    reset.
-    """
-    # fmt: skip
-    return NeuronModel(
-        name="quadratic",
-        equations="dv/dt = (v*(v - v_th)/v_scale + I)/tau_mem : volt (unless refractory)\n dI/dt = -I/tau_syn : volt",
-        threshold="v > 2*v_th",
-        reset="v = v_drop*(tanh(v/v_th) - 2)",
-        refractory="tau_ref",
-        method="rk4",
-        receives="I",
-        parameters={
-            "tau_mem": 10 * ms,
-            "tau_syn": 5 * ms,
-            "v_th": 5 * mV,
-            "v_scale": 5 * mV,
-            "v_drop": 2 * mV,
-            "tau_ref": 3 * ms,
-        },
-        surrogate=arctan("v_th"),
-    )
 
 
 def fitzhugh_nagumo():
     """An oscillator by rk4 whose spike bends both variables: reset and adaptation are nonlinear."""
-    # fmt: skip
     return NeuronModel(
         name="fitzhugh_nagumo",
         equations="dv/dt = (v - v**3/3 - y + drive)/tau : 1\n dy/dt = (v + a - b*y)/(5*tau) : 1",
@@ -65,9 +38,21 @@ def fitzhugh_nagumo():
     )
 
 
+def biased():
+    """A LIF neuron with a constant drive, and a threshold whose square counts."""
+    return NeuronModel(
+        name="biased",
+        equations="dv/dt = (bias - v)/tau_mem : 1",
+        threshold="v > v_th**2",
+        reset="v -= v_th*rest",
+        parameters={"tau_mem": 10 * ms, "v_th": 1.0, "bias": 0.3, "rest": 0.7},
+        surrogate=triangle("v_th"),
+        method="exact",
+    )
+
+
 def follower():
     """A neuron driven by a graded variable, and a nonlinear output: what currents and readouts may look like."""
-    # fmt: skip
     return NeuronModel(
         name="follower",
         equations="dv/dt = (-v + I)/tau_mem : 1\n I : 1",
@@ -79,35 +64,51 @@ def follower():
 
 
 def squared_readout():
-    return NeuronModel(name="squared_readout", equations="dv/dt = -v/tau_out : 1", parameters={"tau_out": 15 * ms},
-                       output="v**2 + v")  # fmt: skip
+    return NeuronModel(
+        name="squared_readout", equations="dv/dt = -v/tau_out : 1", parameters={"tau_out": 15 * ms}, output="v**2 + v"
+    )
 
 
+def scaled_readout():
+    """A readout whose output has a parameter of its own."""
+    return NeuronModel(
+        name="scaled_readout",
+        equations="dv/dt = -v/tau_out : 1",
+        parameters={"tau_out": 15 * ms, "gain": 1.3},
+        output="gain*v**2 + v",
+    )
+
+
+def per_neuron(value):
+    return np.linspace(0.8, 1.2, SIZE) * value
+
+
+#: Parameters that learn, and values per neuron; a neuron and the size of its weights where they are of this file.
 MODELS = {
-    "lif": (lambda: lif(surrogate=triangle(gamma=0.8)), 4.0),
-    "lif, clamped count": (lambda: lif(tau_ref=4 * ms), 5.0),
-    "alif, bursts and refractoriness": (lambda: alif(tau_ref=2 * ms, beta=0.3, tau_adapt=30 * ms), 8.0),
-    "cuba_lif": (lambda: cuba_lif(width=5 * mV), 0.08),
-    "cuba_lif, never refractory": (lambda: cuba_lif(tau_ref=0 * ms, width=5 * mV), 0.08),
-    "quadratic": (quadratic, 0.05),
-    "fitzhugh_nagumo": (fitzhugh_nagumo, 1.0),
-}
+    "lif": (["tau_mem", "v_th"], {}),
+    "lif, per neuron": (["tau_mem", "v_th"], {"tau_mem": per_neuron(20 * ms), "v_th": per_neuron(1.0)}, lif, 4.0),
+    "lif, refractory": (["tau_mem", "v_th"], {"v_th": per_neuron(1.0)}),
+    "alif, refractory": (["tau_mem", "tau_adapt", "beta", "v_th"], {"beta": per_neuron(0.3)}),
+    "cuba_lif": (["tau_mem", "tau_syn", "v_th"], {"tau_syn": per_neuron(5 * ms)}),
+    "cuba_lif, never refractory": (["tau_mem"], {}, lambda: cuba_lif(tau_ref=0 * ms, width=5 * mV), 0.08),
+    "quadratic": (["tau_mem", "tau_syn", "v_th", "v_scale", "v_drop"], {"v_drop": per_neuron(2 * mV)}),
+    "fitzhugh_nagumo": (["tau", "a", "v_th"], {}, fitzhugh_nagumo, 1.0),
+    "biased": (["tau_mem", "v_th", "bias", "rest"], {"bias": per_neuron(0.3)}, biased, 3.0),
+}  # fmt: skip
 
 
-def recurrent(model, strength, size=7, delay=None, **population):
-    """One recurrent population between five channels and a readout."""
-    cells = Population(size, model, **population)
-    drive = uniform(strength, mean=0.4 * strength / np.sqrt(5))
-    return Network(dt=1 * ms, cues=Input(5), rec=cells, out=READOUT(), projections=[
-        Projection("cues", "rec", weight=drive, delay=delay and delay(5, size)),
-        Projection("rec", "rec", weight=normal(0.6 * strength), delay=delay and delay(size, size)),
-        Projection("rec", "out", delay=delay and delay(size, 3)),
-    ])  # fmt: skip
+@pytest.fixture(scope="module")
+def network(bench):
+    """``network(kind)``: one recurrent population, and what learns there beside weights."""
 
+    @functools.cache
+    def make(kind):
+        learned, values, *own = MODELS[kind]
+        model, strength = own or bench.models[kind]
+        net = bench.recurrent(model(), strength, readout=scaled_readout, parameters=values)
+        return net, (*(f"rec.{k}" for k in learned), "out.tau_out", "out.gain")
 
-@functools.cache
-def lif_net():
-    return recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0)
+    return make
 
 
 def layers():
@@ -122,85 +123,10 @@ def layers():
                                 *(Projection(pre, "out") for pre in ("one", "two", "cues"))])  # fmt: skip
 
 
-def spikes_in(net, trials=TRIALS, steps=STEPS):
-    generator = torch.Generator().manual_seed(3)
-    return {name: torch.rand(steps, trials, node.size, generator=generator) < 0.25 for name, node in net.inputs.items()}
-
-
-def prepare(net, dtype=torch.float64):
-    values = net.draw(1)
-    tensors = leaves(net, values, dtype=dtype, trainable=[f"{name}.weight" for name in net.projections])
-    return tensors, values.masks
-
-
-def loss_of(results):
-    """Some function that is nonlinear in every output and in every spike count."""
-    total = 0.0
-    for name in sorted(results):
-        value = results[name]
-        pull = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).reshape(value.shape).cos()
-        total = total + ((value + 0.1 * value**2) * pull).sum()
-    return total
-
-
-def gradients(results, weights):
-    names = list(weights)
-    found = torch.autograd.grad(loss_of(results), [weights[k] for k in names], allow_unused=True)
-    return dict(zip(names, found, strict=True))
-
-
-def by_twin(net, tensors, masks, inputs, **options):
-    """Results and gradients by plain autograd; the network must be alive for them to mean anything."""
-    weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-    spiking = [name for name, p in net.populations.items() if p.model.spiking]
-    record = [f"{n}.output" for n in net.readouts] + [f"{n}.spikes" for n in spiking]
-    given = {k: x.to(weights[next(iter(weights))]) for k, x in inputs.items()}
-    run = simulate(Twin(net, tensors, masks, **options), given, record)
-    for name in spiking:
-        assert 0.005 < float(run[f"{name}.spikes"].detach().mean()) < 0.6, name  # neither silent nor saturated
-    results = {f"{n}.output": run[f"{n}.output"] for n in net.readouts}
-    results |= {f"{n}.count": run[f"{n}.spikes"].sum(0) for n in spiking}
-    return results, gradients(results, weights)
-
-
-def by_kernel(net, tensors, masks, inputs, threads=1, **options):
-    weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-    results = Fused(net, tensors, masks, threads=threads, **options)(weights, inputs)
-    return results, gradients(results, weights)
-
-
-def distance(a, b):
-    a, b = a.detach(), b.detach()
-    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-300))
-
-
-def agree(net, inputs=None, dead=(), **options):
-    """Assert that kernel and twin agree; ``dead`` names projections that a cut leaves without gradient."""
-    inputs = inputs or spikes_in(net)
-    tensors, masks = prepare(net)
-    results, exact = by_twin(net, tensors, masks, inputs, **options)
-    fused, found = by_kernel(net, tensors, masks, inputs, **options)
-    assert fused.keys() == results.keys()
-    for name, value in results.items():
-        if name.endswith("count"):
-            assert torch.equal(fused[name], value), name
-        else:
-            assert distance(fused[name], value) < 1e-12, name
-    for name, gradient in exact.items():
-        alive = gradient is not None and float(gradient.abs().max()) > 1e-9
-        assert alive == (name not in dead), f"gradient of {name}"
-        assert (
-            distance(found[name], gradient if alive else 0 * found[name] + 1) < 1e-10
-            if alive
-            else not found[name].any()
-        )
-    return found
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_models(model):
-    make, strength = MODELS[model]
-    agree(recurrent(make(), strength))
+@pytest.mark.parametrize("kind", MODELS)
+def test_models(kind, network, bench):
+    """With parameters that learn, and with parameters that are numbers in the text."""
+    bench.agree(*network(kind), fixed=True)
 
 
 def jitter(pre, post):
@@ -219,85 +145,107 @@ DELAYS = {
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cut", [(), ("reset",)])
 @pytest.mark.parametrize("kind", DELAYS)
-def test_delays(kind, cut):
-    agree(recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, delay=DELAYS[kind]), cut=cut)
+def test_delays(kind, cut, bench):
+    bench.agree(bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind]), cut=cut)
 
 
 CUTS = ["leak", "readout", "reset", "adaptation", "spike", "recurrent", "feedforward", "rec_rec", "rec_out", "cues_rec"]
 
 
+@pytest.fixture(scope="module")
+def uncut(network, bench):
+    return bench.agree(*network("alif, refractory"))
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cut", [*([c] for c in CUTS), ["recurrent", "reset"]], ids="+".join)
-def test_cuts(cut):
-    net = recurrent(alif(beta=0.3, tau_adapt=30 * ms), 8.0)
-    before = agree(net)
-    dead = {"cues_rec", "rec_rec"} if cut == ["spike"] else ()
-    after = agree(net, cut=cut, dead=dead)
-    changed = any(distance(after[name], before[name]) > 1e-6 for name in before)
-    assert changed == (cut not in (["feedforward"], ["cues_rec"])), "only edges that carry a gradient may matter"
+def test_cuts(cut, network, uncut, bench):
+    """Each edge carries part of the gradient of some weight and some parameter; what does not go through it stays."""
+    net, learned = network("alif, refractory")
+    dead = {"cues_rec.weight", "rec_rec.weight", *learned} - {"out.tau_out", "out.gain"} if cut == ["spike"] else ()
+    after = bench.agree(net, learned, cut=cut, dead=dead, fixed=True)
+    changed = {name for name in uncut if bench.distance(after[name], uncut[name]) > 1e-6}
+    assert bool(changed) == (cut not in (["feedforward"], ["cues_rec"])), "only edges that carry a gradient may matter"
+    moved = {name for name in learned if bench.distance(after[name], uncut[name]) > 0.01}
+    assert ("out.tau_out" in moved) == (cut == ["readout"])
+    assert moved or not changed
 
 
-def test_each_part_of_a_hard_reset_can_be_cut():
-    net = recurrent(fitzhugh_nagumo(), 1.0)
+def test_a_spike_s_reset_is_part_of_what_a_parameter_does(network, bench):
+    """The three ways of a threshold: spike argument, reset, and through the update what either leaves behind."""
+    net, learned = network("lif")
+    whole = bench.agree(net, learned)
+    for cut in ({"reset"}, {"leak"}, {"recurrent"}):
+        assert bench.distance(bench.agree(net, learned, cut=cut)["rec.v_th"], whole["rec.v_th"]) > 0.01
+
+
+def test_each_part_of_a_hard_reset_can_be_cut(bench):
+    net = bench.recurrent(fitzhugh_nagumo(), 1.0)
     for cut in ([], ["reset"], ["adaptation"], ["reset", "adaptation", "recurrent"]):
-        agree(net, cut=cut)
+        bench.agree(net, cut=cut)
 
 
-def test_layers_with_parameters_per_neuron():
+def test_layers_with_parameters_per_neuron(bench):
     net = layers()
-    whole = agree(net)
-    without = agree(net, cut={"feedforward"})
-    assert distance(without["cues_one"], whole["cues_one"]) > 1e-6
+    whole = bench.agree(net)
+    without = bench.agree(net, cut={"feedforward"})
+    assert bench.distance(without["cues_one.weight"], whole["cues_one.weight"]) > 1e-6
 
 
 @pytest.mark.parametrize("kind", [None, "axonal", "dendritic"])
-def test_feedback_takes_the_place_of_the_weights(kind):
-    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, delay=kind and DELAYS[kind])
+def test_feedback_takes_the_place_of_the_weights(kind, network, bench):
+    net, learned = (bench.of("lif", late=DELAYS[kind]), ()) if kind else network("lif")
     generator = torch.Generator().manual_seed(5)
     feedback = {"rec_out": torch.randn(7, 3, generator=generator, dtype=torch.float64),
                 "rec_rec": 0.3 * torch.randn(7, 7, generator=generator, dtype=torch.float64)}  # fmt: skip
-    assert distance(agree(net, feedback=feedback)["cues_rec"], agree(net)["cues_rec"]) > 1e-3
+    other, own = bench.agree(net, learned, feedback=feedback, fixed=True), bench.agree(net, learned)
+    assert bench.distance(other["cues_rec.weight"], own["cues_rec.weight"]) > 1e-3
+    assert not learned or bench.distance(other["rec.v_th"], own["rec.v_th"]) > 0.01
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("trials", [1, 2, 3, 5, 17])
 @pytest.mark.parametrize("size", [1, 8, 33])
-def test_odd_sizes_and_batches(size, trials):
+def test_odd_sizes_and_batches(size, trials, bench):
     loop = Projection("rec", "rec", weight=normal(0.5), autapses=True)
     net = Network(dt=1 * ms, cues=Input(9), rec=Population(size, lif()), out=READOUT(), projections=[
         Projection("cues", "rec", weight=uniform(2.0, mean=0.2)), loop, Projection("rec", "out")])  # fmt: skip
-    agree(net, spikes_in(net, trials=trials, steps=40))
+    bench.agree(net, inputs=bench.spikes_in(net, trials=trials, steps=40))
 
 
 @pytest.mark.parametrize("trials", [1, 3, 20])
-def test_threads_change_nothing(trials):
-    net = lif_net()
-    tensors, masks = prepare(net)
-    inputs = spikes_in(net, trials=trials)
-    one, g_one = by_kernel(net, tensors, masks, inputs, threads=1)
-    two, g_two = by_kernel(net, tensors, masks, inputs, threads=2)
+def test_threads_change_nothing(trials, bench):
+    net = bench.of("lif")
+    tensors, masks = bench.prepare(net)
+    inputs = bench.spikes_in(net, trials=trials)
+    one, two = (bench.by_kernel(net, tensors, masks, inputs, threads=threads) for threads in (1, 2))
     assert float(one["rec.count"].detach().sum()) > 0
-    assert all(distance(two[k], one[k]) < 1e-12 for k in one)
-    assert all(distance(g_two[k], g_one[k]) < 1e-12 for k in g_one)
+    assert all(bench.distance(two[k], one[k]) < 1e-12 for k in one)
+    assert bench.apart(bench.gradients(two, tensors), bench.gradients(one, tensors)) < 1e-12
 
 
-def test_long_trials_run_fewer_at_a_time(monkeypatch):
-    net = lif_net()
-    tensors, masks = prepare(net)
-    inputs = spikes_in(net)
-    results, wide = by_kernel(net, tensors, masks, inputs)
+@pytest.mark.parametrize("trials, threads", [(1, 1), (11, 2), (17, 1)])
+def test_batches_and_threads_where_parameters_learn(trials, threads, network, bench):
+    net, learned = network("lif, per neuron")
+    bench.agree(net, learned, bench.spikes_in(net, trials=trials, steps=40), threads=threads)
+
+
+def test_long_trials_run_fewer_at_a_time(monkeypatch, bench):
+    net = bench.of("lif")
+    tensors, masks = bench.prepare(net)
+    inputs = bench.spikes_in(net)
+    wide = bench.by_kernel(net, tensors, masks, inputs)
     blocks = []
     monkeypatch.setattr(torch_fused, "MOST_MEMORY", 0)
     monkeypatch.setattr(torch_fused, "make_plan", lambda *a, **k: blocks.append(k["block"]) or make_plan(*a, **k))
-    again, narrow = by_kernel(net, tensors, masks, inputs)
-    assert (
-        float(results["rec.count"].detach().sum()) > 0 and distance(again["out.output"], results["out.output"]) < 1e-12
-    )
-    assert all(distance(narrow[k], wide[k]) < 1e-12 for k in wide)
+    narrow = bench.by_kernel(net, tensors, masks, inputs)
+    assert float(wide["rec.count"].detach().sum()) > 0
+    assert bench.distance(narrow["out.output"], wide["out.output"]) < 1e-12
+    assert bench.apart(bench.gradients(narrow, tensors), bench.gradients(wide, tensors)) < 1e-12
     assert blocks == [8, 4, 2, 1]
 
 
-def test_inputs_may_be_numbers():
+def test_inputs_may_be_numbers(bench):
     """Spikes of any size, and currents, which set their target and run as products."""
     net = Network(dt=1 * ms, cues=Input(5), drive=Input(4, "currents"), rec=Population(7, follower()),
                   out=Population(2, squared_readout()), projections=[
@@ -308,63 +256,63 @@ def test_inputs_may_be_numbers():
     sizes = torch.rand(STEPS, TRIALS, 5, generator=generator, dtype=torch.float64)
     currents = torch.rand(STEPS, TRIALS, 4, generator=generator, dtype=torch.float64)
     inputs = {"cues": torch.where(sizes < 0.2, sizes * 10, 0.0), "drive": currents}
-    agree(net, inputs)
-    agree(net, inputs, cut={"leak"})
+    bench.agree(net, inputs=inputs)
+    bench.agree(net, inputs=inputs, cut={"leak"})
 
 
-def test_dense_spikes_run_as_products():
-    net = recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, delay=DELAYS["shared"])
-    agree(net, {"cues": torch.rand(STEPS, 11, 5, generator=torch.Generator().manual_seed(6)) < 0.7})
+def test_dense_spikes_run_as_products(bench):
+    net = bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, late=DELAYS["shared"])
+    bench.agree(net, inputs={"cues": torch.rand(STEPS, 11, 5, generator=torch.Generator().manual_seed(6)) < 0.7})
 
 
 @pytest.mark.parametrize("shape", [(STEPS, TRIALS, 4), (STEPS, 5)])
-def test_wrong_inputs_are_refused(shape):
-    tensors, masks = prepare(lif_net())
-    weights = {name: tensors[f"{name}.weight"] for name in lif_net().projections}
+def test_wrong_inputs_are_refused(shape, bench):
+    tensors, masks = bench.prepare(bench.of("lif"))
+    weights = {name: tensors[f"{name}.weight"] for name in bench.of("lif").projections}
     with pytest.raises(NetworkError, match="the network takes"):
-        Fused(lif_net(), tensors, masks)(weights, {"cues": torch.zeros(shape)})
+        Fused(bench.of("lif"), tensors, masks)(weights, {"cues": torch.zeros(shape)})
 
 
-def test_single_precision():
-    net = lif_net()
-    tensors, masks = prepare(net, torch.float32)
-    inputs = spikes_in(net)
-    results, exact = by_twin(net, tensors, masks, inputs)
-    fused, found = by_kernel(net, tensors, masks, inputs)
-    assert fused["out.output"].dtype == torch.float32
-    assert torch.equal(fused["rec.count"], results["rec.count"])
-    assert distance(fused["out.output"], results["out.output"]) < 1e-5
-    assert all(distance(found[k], exact[k]) < 1e-4 for k in exact)
+def test_single_precision(network, bench):
+    net, learned = network("lif")
+    tensors, masks = bench.prepare(net, learned, torch.float32)
+    inputs = bench.spikes_in(net)
+    results = bench.by_twin(net, tensors, masks, inputs)
+    found = bench.by_kernel(net, tensors, masks, inputs, learned)
+    assert found["out.output"].dtype == torch.float32
+    assert torch.equal(found["rec.count"], results["rec.count"])
+    assert bench.distance(found["out.output"], results["out.output"]) < 1e-5
+    assert bench.apart(bench.gradients(found, tensors), bench.gradients(results, tensors)) < 1e-4
 
 
-def test_only_wanted_gradients_are_made():
-    net = lif_net()
-    tensors, masks = prepare(net)
+def test_only_wanted_gradients_are_made(bench):
+    net = bench.of("lif")
+    tensors, masks = bench.prepare(net)
     weights = {name: tensors[f"{name}.weight"].detach() for name in net.projections}
     weights["rec_rec"].requires_grad_(True)
-    out = Fused(net, {k: v.detach() for k, v in tensors.items()}, masks)(weights, spikes_in(net))["out.output"]
+    out = Fused(net, {k: v.detach() for k, v in tensors.items()}, masks)(weights, bench.spikes_in(net))["out.output"]
     out.sum().backward()
     assert weights["rec_rec"].grad.abs().max() > 0 and weights["cues_rec"].grad is None
     assert not weights["rec_rec"].grad.diagonal().any(), "autapses do not exist, so they do not learn"
 
 
-def test_why_not_names_what_is_missing():
-    net = lif_net()
+def test_why_not_names_what_is_missing(bench):
+    net = bench.of("lif")
     assert why_not(net, trainable=["rec_rec.weight"], record=["out.output", "rec.count"]) is None
     assert "rec.v" in why_not(net, trainable=["rec.tau_mem", "rec.v"]), (
         "the state that trials start from does not learn"
     )
     assert "rec.v" in why_not(net, record=["rec.v"])
-    synapses = recurrent(lif(), 1.0, delay=DELAYS["synaptic"])
+    synapses = bench.recurrent(lif(), 1.0, late=DELAYS["synaptic"])
     assert "one delay per synapse" in why_not(synapses, feedback=["rec_rec"])
-    tensors, masks = prepare(synapses)
+    tensors, masks = bench.prepare(synapses)
     with pytest.raises(UnsupportedError, match="one delay per synapse"):
         Fused(synapses, tensors, masks, feedback={"rec_rec": torch.ones(7, 7)})
 
 
-def test_without_a_compiler_the_reason_says_what_to_do(monkeypatch):
+def test_without_a_compiler_the_reason_says_what_to_do(monkeypatch, bench):
     monkeypatch.setattr(kernel_build, "compiler", lambda: None)
-    assert "no C compiler found" in why_not(lif_net())
+    assert "no C compiler found" in why_not(bench.of("lif"))
     with pytest.raises(UnsupportedError, match="Install gcc or clang"):
         kernel_build.build("int nothing;")
 

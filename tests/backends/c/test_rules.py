@@ -14,9 +14,7 @@ from localplast import rules
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
-from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import adam, sgd
@@ -28,7 +26,7 @@ from localplast.task.loss import cross_entropy, gumbel, mse, rate, reward, smoot
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 
-STEPS, CHANNELS, LOW, TOP, OUTPUTS, INTERVAL = 63, 6, 9, 5, 3, 5
+STEPS, CHANNELS, LOW, TOP, OUTPUTS, INTERVAL = 45, 6, 9, 5, 3, 5
 BETA = {"low": np.linspace(0, 0.4, LOW), "top": np.linspace(0.2, 0, TOP)}
 
 
@@ -157,79 +155,22 @@ def networks(name):
     return found
 
 
-def trials_for(loss, count=2, steps=STEPS):
-    """Spikes, and errors that count now and then: not at first, and not in the end."""
-    rng = np.random.default_rng([3, steps])
-    weight = rng.uniform(0.5, 1.5, steps) * (rng.random(steps) < 0.6)
-    weight[:8] = weight[-12:] = 0
-    labels = loss.kind == "cross_entropy"
-    target = rng.integers(0, OUTPUTS, count) if labels else 1.5 * rng.standard_normal((count, steps, OUTPUTS))
-    return Trials({"cues": rng.random((count, steps, CHANNELS)) < 0.3}, target, weight)
-
-
-def distance(found, wanted):
-    """Largest relative difference; most of what is wanted must be alive."""
-    assert found.keys() == wanted.keys()
-    scale = {name: float(w.abs().max()) for name, w in wanted.items()}
-    assert all(s > 1e-12 for s in scale.values()), f"nothing to compare: {scale}"
-    return max(float((found[name] - w).abs().max()) / scale[name] for name, w in wanted.items())
-
-
-def alive(counts, steps):
-    for name, count in counts.items():
-        assert 0.01 < float(count.mean()) / steps < 0.6, f"{name} is silent or saturated: {float(count.mean()) / steps}"
-
-
-def same_gradients(net, rule, loss, trials, *, spoil=lambda learned: learned, threads=1):
-    values = net.draw(1)
-    tensors, learned = leaves(net, values), plan(net, rule, loss)
-    given = prepare(net, trials, loss, rng=np.random.default_rng(0), dtype=torch.float64)
-    assert why_not_online(net, learned) is None
-    oracle = OnlineLearner(net, learned, tensors, values.masks)
-    outputs, counts = oracle.run(*given)
-    alive(counts, trials.steps)
-    kernel = OnlineKernel(net, spoil(learned), tensors, values.masks, threads=threads)
-    found = kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given, oracle.learned)
-    assert all(torch.equal(found[1][name], count) for name, count in counts.items())
-    assert float((found[0] - outputs).abs().max()) < 1e-10 * float(outputs.abs().max())
-    wanted = oracle.gradients() | oracle.other_gradients(tensors)
-    assert distance(found[2], wanted) < 1e-10
-    assert all(found[2][name].shape == w.shape for name, w in wanted.items())
-
-
-def course(net, rule, loss, optimiser, trials, *, plain):
-    """What has changed after ``trials``: weights, feedback, the optimiser's memory; and the metrics of each."""
-    with pytest.MonkeyPatch.context() as patch:
-        if plain:
-            patch.setattr(torch_learn, "why_not_online", lambda *args, **options: "the plain step is asked for")
-        learner = TorchLearner(net, net.draw(1), rule, loss, optimiser)
-    assert type(learner.online) is (OnlineLearner if plain else OnlineKernel)
-    before = learner.arrays()
-    metrics, after = learner.train(trials), learner.arrays()
-    frozen = {f"weight.{n}" for n, p in net.projections.items() if not p.plastic} | {"updates"}
-    return {n: torch.as_tensor(after[n] - before[n]) for n in after if n not in frozen}, metrics, learner.updates
-
-
-def same_course(net, rule, loss, optimiser, trials):
-    moved, metrics, updates = course(net, rule, loss, optimiser, trials, plain=False)
-    others = course(net, rule, loss, optimiser, trials, plain=True)
-    assert distance(moved, others[0]) < 1e-10
-    assert metrics == [pytest.approx(m, rel=1e-9, nan_ok=True) for m in others[1]]
-    assert updates == others[2]
-    return updates
+@pytest.fixture(scope="module")
+def trials_for(bench):
+    return functools.partial(bench.trials_for, steps=STEPS, channels=CHANNELS)
 
 
 @pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("name", RULES)
-def test_gradients(name):
+def test_gradients(name, trials_for, bench):
     for where, net in networks(name).items():
         loss = {"layers": smooth_l1(), "currents": cross_entropy()}.get(where, mse())
-        same_gradients(net, RULES[name](), loss, trials_for(loss))
+        bench.same_gradients(net, RULES[name](), loss, trials_for(loss))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", RULES)
-def test_weights_that_change_within_a_trial(name):
+def test_weights_that_change_within_a_trial(name, trials_for, bench):
     """In every step and every few, by two optimisers; networks take turns, where a rule has more than one."""
     known = networks(name)
     for number, (where, net) in enumerate(known.items()):
@@ -237,15 +178,18 @@ def test_weights_that_change_within_a_trial(name):
         optimisers = [sgd(0.02 * scale**2), adam(0.02 * scale)][:: 1 - 2 * (number // 2 % 2)]
         for turn, (update, count) in enumerate([("step", 2 * STEPS), (INTERVAL * ms, 2 * -(-STEPS // INTERVAL))]):
             if turn == number % 2 or len(known) == 1:
-                assert same_course(net, RULES[name](update=update), mse(), optimisers[turn], trials_for(mse())) == count
+                assert (
+                    bench.same_course(net, RULES[name](update=update), mse(), optimisers[turn], trials_for(mse()))
+                    == count
+                )
 
 
-def test_an_interval_of_one_step_and_of_a_whole_trial():
+def test_an_interval_of_one_step_and_of_a_whole_trial(trials_for, bench):
     net, trials, loss = layers(False), trials_for(mse()), mse()
-    stepwise, *_ = course(net, rules.ottt(update="step"), loss, adam(0.02), trials, plain=False)
-    short, *_ = course(net, rules.ottt(update=1 * ms), loss, adam(0.02), trials, plain=False)
-    assert distance(short, stepwise) < 1e-12
-    same_course(net, rules.ottt(update=1000 * ms), loss, sgd(0.02), trials)
+    stepwise, *_ = bench.course(net, rules.ottt(update="step"), loss, adam(0.02), trials, plain=False)
+    short, *_ = bench.course(net, rules.ottt(update=1 * ms), loss, adam(0.02), trials, plain=False)
+    assert bench.apart(short, stepwise) < 1e-12
+    bench.same_course(net, rules.ottt(update=1000 * ms), loss, sgd(0.02), trials)
 
 
 def spoiled(factor):
@@ -267,25 +211,25 @@ def punctual(learned):
 
 
 @pytest.mark.parametrize("spoil", [spoiled(1 + 1e-6), punctual], ids=["size", "time"])
-def test_a_planted_error_is_caught(spoil):
-    same_gradients(layers(False), rules.ottt(), mse(), trials_for(mse()), spoil=spoiled(1))
+def test_a_planted_error_is_caught(spoil, trials_for, bench):
+    bench.same_gradients(layers(False), rules.ottt(), mse(), trials_for(mse()), spoil=spoiled(1))
     with pytest.raises(AssertionError):
-        same_gradients(layers(False), rules.ottt(), mse(), trials_for(mse()), spoil=spoil)
+        bench.same_gradients(layers(False), rules.ottt(), mse(), trials_for(mse()), spoil=spoil)
 
 
-def test_threads_share_the_trials():
+def test_threads_share_the_trials(trials_for, bench):
     for threads in (2, 7):
-        same_gradients(layers(False), rules.ostl(), mse(), trials_for(mse(), 5), threads=threads)
+        bench.same_gradients(layers(False), rules.ostl(), mse(), trials_for(mse(), 5), threads=threads)
 
 
-def test_batches_learn_in_the_kernel(caplog):
+def test_batches_learn_in_the_kernel(caplog, trials_for):
     learner = TorchLearner(layers(False), layers(False).draw(1), rules.ottt(), mse(), adam(0.01), batch=4, threads=2)
     assert isinstance(learner.online, OnlineKernel) and len(learner.online.memories) == 2
     losses = [m["loss"] for _ in range(15) for m in learner.train(trials_for(mse(), 4))]
     assert losses[-1] < losses[0] and "slower" not in caplog.text
 
 
-def maze():
+def maze(trials_for):
     """An actor and a critic on one recurrent population, and trials whose reward comes late."""
     leaky = leaky_readout()
     # fmt: skip
@@ -309,27 +253,27 @@ def maze():
 
 
 @pytest.mark.parametrize("make", [functools.partial(rules.eprop, feedback="random"), rules.ottt], ids=["eprop", "ottt"])
-def test_running_rates(make):
+def test_running_rates(make, trials_for, bench):
     """Weights change in every step, whether it counts or not."""
     loss, trials = mse() + rate(20 * Hz, 1e-2, window=20 * ms), trials_for(mse())
-    same_gradients(layers(False), make(), loss, trials)
+    bench.same_gradients(layers(False), make(), loss, trials)
     with pytest.raises(AssertionError):
-        same_gradients(layers(False), make(), loss, trials, spoil=lambda _: plan(layers(False), make(), mse()))
-    same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
+        bench.same_gradients(layers(False), make(), loss, trials, spoil=lambda _: plan(layers(False), make(), mse()))
+    bench.same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [rules.eprop, rules.ottt])
-def test_reward(make):
-    net, trials = maze()
+def test_reward(make, trials_for, bench):
+    net, trials = maze(trials_for)
     loss = reward(6 * ms, discount=0.9)
-    same_gradients(net, make(), loss, trials)
+    bench.same_gradients(net, make(), loss, trials)
     with pytest.raises(AssertionError):  # discount and delay weigh in
-        same_gradients(
+        bench.same_gradients(
             net, make(), loss, trials, spoil=lambda learned: replace(learned, loss=replace(loss, delay=0.005))
         )
     for update in ("step", INTERVAL * ms):
-        same_course(net, make(update=update), loss, adam(0.01), trials)
+        bench.same_course(net, make(update=update), loss, adam(0.01), trials)
 
 
 def learns(net, *parameters):
@@ -342,12 +286,12 @@ def learns(net, *parameters):
 
 @pytest.mark.parametrize("make", [functools.partial(rules.eprop, feedback="random"), rules.ottt], ids=["eprop", "ottt"])
 @pytest.mark.parametrize("loss", [mse(), mse() + rate(20 * Hz, 1e-3)], ids=["plain", "regularised"])
-def test_parameters(make, loss):
+def test_parameters(make, loss, trials_for, bench):
     net = learns(layers(False), "tau_mem", "beta")
-    same_gradients(net, make(), loss, trials_for(loss))
+    bench.same_gradients(net, make(), loss, trials_for(loss))
 
 
-def test_parameters_change_from_batch_to_batch(monkeypatch):
+def test_parameters_change_from_batch_to_batch(monkeypatch, trials_for, bench):
     net, trials = learns(layers(False), "tau_mem", "beta"), trials_for(mse(), 4)
     optimiser = adam(0.02).with_rates(**{"low.tau_mem": 1e-2, "low.beta": 1.0})
     moved = []
@@ -358,7 +302,7 @@ def test_parameters_change_from_batch_to_batch(monkeypatch):
         assert isinstance(learner.online, kind)
         moved.append({n: torch.as_tensor(x) for n, x in learner.arrays().items() if n != "updates"})
         monkeypatch.setattr(torch_learn, "why_not_online", lambda *args, **options: "this is the oracle")
-    assert distance(*moved) < 1e-10
+    assert bench.apart(*moved) < 1e-10
 
 
 def test_what_cannot_be_is_refused():
