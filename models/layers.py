@@ -151,6 +151,7 @@ def backward(layers, feedback, down):
             output="delta",
             plastic=feedback == "learned",
             name=f"down{k}",
+            role="feedback",
         )
         for k, (layer, w) in enumerate(zip(hidden, drawn, strict=True), 1)
     ]

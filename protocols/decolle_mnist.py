@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from localplast.protocols.decolle_nmnist import network
+from localplast.models.feedforward import locally_read
 from localplast.rules import bptt, decolle
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Poisson, Task, Trials
@@ -41,7 +41,7 @@ def task(train=None, **options):
 
 def build(*, hidden, train, steps, burn_in, batch, updates, test, learning_rate):
     return Preset(
-        network=network(784, hidden),
+        network=locally_read(784, hidden),
         task=task(train, steps=steps, burn_in=burn_in),
         loss=smooth_l1(),
         learning_rate=learning_rate,

@@ -10,8 +10,7 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.models import decolle_lif, instant_readout
-from localplast.network import Input, Network, Population, Projection, normal, uniform
+from localplast.models.feedforward import locally_read
 from localplast.rules import bptt, decolle
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
@@ -19,48 +18,7 @@ from localplast.task import Task, Trials
 from localplast.task.datasets import nmnist_small
 from localplast.task.loss import smooth_l1
 
-__all__ = ["event_trials", "local_readouts", "network", "protocol"]
-
-
-def local_readouts(name, size, outputs, *, reach=0.5):
-    """``(population, projection)`` of a local readout for the population ``name``: fixed weights in
-    ±``reach/sqrt(size)``.
-    """
-    fixed = Projection(name, f"{name}_out", weight=uniform(reach), plastic=False)
-    return Population(outputs, instant_readout()), fixed
-
-
-def network(inputs, hidden, *, outputs=10, weight=normal(5.0), dt=1 * ms):
-    """Layers of DECOLLE's neurons, each with a readout without memory, reached by fixed random weights.
-
-    Parameters
-    ----------
-    inputs : int
-    hidden : sequence of int
-        Sizes of the layers.
-
-    Other arguments
-    ---------------
-    outputs : int
-        Of every readout.
-    weight : Random
-        Of every layer.
-    dt : Quantity
-
-    Returns
-    -------
-    Network
-        Input ``events``; ``hidden1``, ``hidden2``, ... with their readouts ``hidden1_out``, ``hidden2_out``, ... Of the
-        readouts, the last one decides.
-    """
-    nodes, projections, last = {"events": Input(inputs)}, [], "events"
-    for number, size in enumerate(hidden, 1):
-        name = f"hidden{number}"
-        nodes[name] = Population(size, decolle_lif())
-        nodes[f"{name}_out"], fixed = local_readouts(name, size, outputs)
-        projections += [Projection(last, name, weight=weight), fixed]
-        last = name
-    return Network(dt=dt, projections=projections, **nodes)
+__all__ = ["event_trials", "protocol"]
 
 
 def event_trials(events, labels, rng=None, *, steps=300, burn_in=60, pool=1, dt=1 * ms):
@@ -99,7 +57,7 @@ def build(*, hidden, steps, burn_in, pool, batch, updates, learning_rate, conver
     """``converged``: how many updates BPTT makes where it is also compared with as many as it needs."""
     longer = {"BPTT, converged": Contender(bptt(), "torch", updates=converged)} if converged else {}
     return Preset(
-        network=network(2 * (34 // pool) ** 2, hidden),
+        network=locally_read(2 * (34 // pool) ** 2, hidden),
         task=task(steps=steps, burn_in=burn_in, pool=pool),
         loss=smooth_l1(),
         learning_rate=learning_rate,

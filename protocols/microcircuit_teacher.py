@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 
 from localplast.learning.optimise import sgd
+from localplast.models.circuit import STEP, basal_share, circuit
 from localplast.models.layers import stream
-from localplast.protocols.microcircuit import STEP, basal_share, circuit, contenders, figure
+from localplast.protocols.microcircuit import contenders, figure
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.loss import mse

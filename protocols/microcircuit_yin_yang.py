@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 
 from localplast.learning.optimise import sgd
+from localplast.models.circuit import STEP, circuit
 from localplast.network import uniform
-from localplast.protocols.microcircuit import STEP, circuit, classes, contenders, figure
+from localplast.protocols.microcircuit import classes, contenders, figure
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.datasets import yin_yang
@@ -23,7 +24,7 @@ def network(*, hidden=30, **options):
     """Five channels, ``hidden`` pyramidal cells, three outputs; all cells tanh.
 
     Weights onto the hidden layer are large at first, so that it is not linear; those onto the output are small.
-    ``options`` are those of :func:`~localplast.protocols.microcircuit.circuit`.
+    ``options`` are those of :func:`~localplast.models.circuit.circuit`.
     """
     weight = (uniform(3.0, fan_in=False), uniform(0.3, fan_in=False))
     return circuit((5, hidden, 3), activation="tanh", weight=weight, plastic=("up", "ip"), **options)

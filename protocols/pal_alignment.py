@@ -8,10 +8,9 @@ import numpy as np
 from brian2 import ms
 
 from localplast.learning.optimise import momentum
-from localplast.models import pal_output, pal_pyramidal, sacramento_interneuron
+from localplast.models.circuit import aligning
 from localplast.models.layers import in_turn
 from localplast.network import transposed
-from localplast.protocols.microcircuit import circuit
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic
 from localplast.show.plot import COLOURS, legend, style
@@ -19,34 +18,14 @@ from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
 
-__all__ = [
-    "aligning",
-    "angles",
-    "contenders",
-    "course",
-    "figure",
-    "learning",
-    "logistic",
-    "network",
-    "protocol",
-    "told",
-]
+__all__ = ["angles", "contenders", "course", "figure", "learning", "logistic", "network", "protocol", "told"]
 
 SIZES = (5, 20, 10, 20, 5)
-CELLS = {"hidden": pal_pyramidal, "inter": sacramento_interneuron, "out": pal_output}
 
 
 def logistic(u):
     """The rates of potentials."""
     return 1 / (1 + np.exp(-u))
-
-
-def aligning(sizes, *, sigma=0.05, plastic=("up", "ip", "pi", "down"), dt=0.01 * ms, **options):
-    """A microcircuit with noise of strength ``sigma`` in its apical dendrites, whose feedback weights learn.
-
-    ``options`` are those of :func:`~localplast.protocols.microcircuit.circuit`.
-    """
-    return circuit(sizes, cells=CELLS, parameters={"sigma": sigma}, plastic=plastic, dt=dt, **options)
 
 
 def learning(net, *, up, ip, pi, down, alpha, tau=100 * ms):

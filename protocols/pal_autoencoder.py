@@ -8,9 +8,10 @@ import numpy as np
 from brian2 import ms
 
 from localplast.learning.optimise import adam
+from localplast.models.circuit import aligning
 from localplast.models.layers import stream
 from localplast.network import uniform
-from localplast.protocols.pal_alignment import aligning, angles, contenders, course, figure, learning
+from localplast.protocols.pal_alignment import angles, contenders, course, figure, learning
 from localplast.runs.run import run
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task

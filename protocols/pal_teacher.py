@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.models.circuit import aligning
 from localplast.network import uniform
 from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task
-from localplast.protocols.pal_alignment import aligning, contenders, learning, logistic
+from localplast.protocols.pal_alignment import contenders, learning, logistic
 from localplast.show.plot import COLOURS, legend, style
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse

@@ -7,55 +7,17 @@ that a van Rossum readout compares with target spikes, and whose loss is ``mse()
 from functools import partial
 
 import numpy as np
-from brian2 import ms, mV, second
+from brian2 import ms, second
 
 from localplast.learning.optimise import rmaxprop
-from localplast.models import superspike_lif, van_rossum_readout
-from localplast.network import Input, Network, Population, Projection, normal
+from localplast.models.feedforward import judged
 from localplast.rules import bptt, superspike
 from localplast.study.contenders import tuned
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse
 
-__all__ = ["frozen_trial", "hidden_rules", "judged", "judged_trials", "network", "protocol", "published_optimiser"]
-
-
-def judged(sizes, *, dt, weight=normal(50 * mV)):
-    """A feed-forward network of SuperSpike's neurons whose last layer is compared with target spikes.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Of the input, the hidden populations and the output.
-
-    Other arguments
-    ---------------
-    dt : Quantity
-    weight : Random
-        Of every layer, in volts.
-
-    Returns
-    -------
-    Network
-        Inputs ``pattern`` and ``target``; populations ``hidden1``, ``hidden2``, ... and ``out``; the readout ``judge``,
-        whose output is ``a*(S - S*)``.
-    """
-    names = ["pattern", *(f"hidden{k}" for k in range(1, len(sizes) - 1)), "out"]
-    outputs, one_to_one = sizes[-1], np.eye(sizes[-1], dtype=bool)
-    cells = {name: Population(size, superspike_lif()) for name, size in zip(names[1:], sizes[1:], strict=True)}
-    return Network(
-        dt=dt,
-        pattern=Input(sizes[0]),
-        target=Input(outputs),
-        **cells,
-        judge=Population(outputs, van_rossum_readout()),
-        projections=[
-            *(Projection(pre, post, weight=weight) for pre, post in zip(names[:-1], names[1:], strict=True)),
-            Projection("out", "judge", weight=1.0, mask=one_to_one, plastic=False),
-            Projection("target", "judge", weight=-1.0, mask=one_to_one, plastic=False),
-        ],
-    )
+__all__ = ["frozen_trial", "hidden_rules", "judged_trials", "network", "protocol", "published_optimiser"]
 
 
 def judged_trials(pattern, target, dt):

@@ -261,6 +261,9 @@ NETWORKS = {
         r"^two parts are called 'cues_rec'; give the projection another name=$",
     ),
     "name of a projection": (lambda: cues_rec(name="a b"), r"^projection 'a b': 'a b' cannot name a projection"),
+    "role": (
+        lambda: cues_rec(role="back"), r"^projection 'cues_rec': role is 'forward' or 'feedback', not 'back'$",
+    ),
     "transmission": (
         lambda: cues_rec(transmission="spikes"), r"^projection 'cues_rec': transmission is 'event' or 'graded', not 'spikes'$",
     ),

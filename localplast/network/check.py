@@ -18,7 +18,7 @@ from localplast.names import check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
 from localplast.network.delays import check_delay, delay_shapes
-from localplast.network.nodes import Input, Population, Projection
+from localplast.network.nodes import ROLES, Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
 from localplast.network.weights import Random, SameAs
@@ -232,6 +232,8 @@ def complete_projection(net, p):
     if p.name.startswith("_"):
         raise NetworkError(f"{label}: {p.name!r} cannot name a projection; names of Brian2 begin so, take another")
     check_ending(p.name)
+    if p.role not in ROLES:
+        raise NetworkError(f"{label}: role is {' or '.join(map(repr, ROLES))}, not {p.role!r:.80}")
     if transmission not in ("event", "graded"):
         raise NetworkError(f"{label}: transmission is 'event' or 'graded', not {transmission!r}")
     if transmission == "event" and not spikes:

@@ -12,10 +12,12 @@ from localplast.network.short_term import ShortTerm
 from localplast.network.weights import Random, SameAs, normal
 from localplast.neuron.model import NeuronModel
 
-__all__ = ["Input", "Population", "Projection", "Weight"]
+__all__ = ["ROLES", "Input", "Population", "Projection", "Weight"]
 
 #: What the weights of a projection are, are drawn from, or are taken from; numbers ``(pre, post)``, or one for all.
 Weight = Random | SameAs | Convolution | np.ndarray | Sequence | float
+#: What a projection is there for.
+ROLES = ("forward", "feedback")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class Projection(Data):
         before. Default: the ``output`` of its model.
     short_term : ShortTerm, optional
         How much of its weight a synapse delivers after recent spikes (:mod:`localplast.network.short_term`).
+    role : str
+        ``'forward'``, or ``'feedback'``: it carries errors back, and is held against the forward weights it answers
+        where rules are compared. The simulation is the same.
     """
 
     pre: str
@@ -105,3 +110,4 @@ class Projection(Data):
     bounds: tuple | None = None
     output: str | None = None
     short_term: ShortTerm | None = None
+    role: str = "forward"

@@ -26,7 +26,7 @@ def gradient_measures(net, values, trials, rule, loss, hidden, seed):
     single = {
         f"{k}.{name}": float(v.sel(projection=name)) for k, v in apart.items() for name in apart["projection"].values
     }
-    onto = [p.name for p in net.plastic if p.post == hidden and p.target != "feedback"]
+    onto = [p.name for p in net.plastic if p.post == hidden and p.role != "feedback"]
     return {**single, **measures(joined(estimate, onto), joined(exact, onto))}
 
 
@@ -47,11 +47,9 @@ def feedback_cosines(net, values, rule, seed):
 
 
 def returning(net, values):
-    """Feedback that is a projection of its own, onto a variable called ``feedback``, by the forward projection it
-    answers.
-    """
-    pairs = {(p.pre, p.post): p.name for p in net.projections.values() if p.target != "feedback"}
-    down = [p for p in net.projections.values() if p.target == "feedback" and (p.post, p.pre) in pairs]
+    """Feedback that is a projection of its own, by the forward projection it answers."""
+    pairs = {(p.pre, p.post): p.name for p in net.projections.values() if p.role == "forward"}
+    down = [p for p in net.projections.values() if p.role == "feedback" and (p.post, p.pre) in pairs]
     found = {pairs[p.post, p.pre]: values.weights[p.name] for p in down}
     return {name: w.T if w.ndim == 2 else w for name, w in found.items()}  # kernels run backwards as they are
 

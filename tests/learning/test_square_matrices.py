@@ -164,6 +164,18 @@ def test_the_angle_of_a_projection_that_sends_errors_back():
     assert feedback_cosines(net, values.replace_weights({"down1": up}), rule, 0)["feedback_cosine.up2"] < 0.9
 
 
+@pytest.mark.parametrize("target", ["feedback", "I"])
+def test_feedback_is_what_has_that_role_and_not_what_a_variable_is_called(target):
+    for role in ("forward", "feedback"):
+        down = Projection("b", "a", name="down", weight=1.0, target=target, output="delta", role=role)
+        net = Network(
+            dt=1 * ms, a=Population(1, latent_equilibrium()), b=Population(1, latent_equilibrium()),
+            projections=[Projection("a", "b", weight=-1.0, name="up"), down],
+        )  # fmt: skip
+        found = feedback_cosines(net, net.draw(0), dendritic(), 0)
+        assert found == ({"feedback_cosine.up": pytest.approx(-1)} if role == "feedback" else {})
+
+
 def test_the_angle_of_given_feedback():
     net = layers("hid")
     values = net.draw(0)

@@ -15,11 +15,12 @@ import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
 from localplast.learning.optimise import momentum, sgd
 from localplast.models import sacramento_pyramidal
+from localplast.models.circuit import circuit, self_predicting
 from localplast.network import Network, same_as, uniform
 from localplast.program.learn import plan
 from localplast.program.locality import audit
 from localplast.protocols import microcircuit_teacher
-from localplast.protocols.microcircuit import bars, bars_task, circuit, classes, self_predicting
+from localplast.protocols.microcircuit import bars, bars_task, classes
 from localplast.rules import bptt, dendritic
 
 SIZES = (4, 10, 8, 3)

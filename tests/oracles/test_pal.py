@@ -13,13 +13,13 @@ import localplast as lp
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import momentum, sgd
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
+from localplast.models.circuit import CELLS, aligning, circuit
 from localplast.models.layers import stream
 from localplast.network import Input, Network, Population, Projection, uniform
 from localplast.program.learn import plan
 from localplast.program.locality import audit
-from localplast.protocols.microcircuit import CELLS, circuit
 from localplast.protocols.microcircuit_teacher import undisturbed
-from localplast.protocols.pal_alignment import aligning, angles, contenders, course, learning, logistic
+from localplast.protocols.pal_alignment import angles, contenders, course, learning, logistic
 from localplast.rules import dendritic
 from localplast.study.alignment import feedback_cosines
 from localplast.task.datasets import pooled

@@ -13,8 +13,9 @@ import localplast as lp
 from localplast import protocols
 from localplast.errors import DatasetError, LocalplastError
 from localplast.learning.optimise import Optimiser, adam
+from localplast.models.feedforward import judged, locally_read
 from localplast.network import Network
-from localplast.protocols import decolle_nmnist, superspike_oxford, t_maze, temporal_xor
+from localplast.protocols import superspike_oxford, t_maze, temporal_xor
 from localplast.protocols import superspike_single as single
 from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
@@ -312,7 +313,7 @@ class TestSuperSpike:
         assert found.attrs["loss"] == pytest.approx(5 * 0.5 * 0.83333333, rel=1e-3)
 
     def test_judges_hear_their_own_neuron_only(self):
-        values = single.judged((4, 3, 5), dt=1 * ms).draw(0)
+        values = judged((4, 3, 5), dt=1 * ms).draw(0)
         assert np.array_equal(values.weights["out_judge"], np.eye(5)) and np.array_equal(
             values.weights["target_judge"], -np.eye(5)
         )
@@ -346,7 +347,7 @@ def test_decolle_trials_are_judged_after_the_burn_in(built):
 
 @pytest.mark.parametrize("hidden", [(7,), (7, 5, 3)])
 def test_every_layer_of_decolle_has_a_fixed_readout_of_its_own(hidden):
-    net = decolle_nmnist.network(20, hidden)
+    net = locally_read(20, hidden)
     assert net.readouts == tuple(f"hidden{k}_out" for k in range(1, len(hidden) + 1))
     for number, size in enumerate(hidden, 1):
         weight = net.draw(0).weights[f"hidden{number}_hidden{number}_out"]

@@ -17,10 +17,10 @@ from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.learning.optimise import adam, momentum, rmsprop, sgd
 from localplast.models import gle, gle_output, graded_readout, latent_equilibrium, latent_equilibrium_output, lif
+from localplast.models.circuit import circuit
 from localplast.models.layers import layered
 from localplast.network import convolution
 from localplast.program.learn import plan
-from localplast.protocols.microcircuit import circuit
 from localplast.rules import dendritic
 from localplast.task.loss import mse
 
