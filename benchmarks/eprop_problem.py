@@ -64,7 +64,8 @@ def problem(trials, steps):
     """The network, its numbers, and trials, for localplast; and the same for others."""
     from brian2 import ms
 
-    from localplast.protocols.evidence_accumulation import evidence_trials, network
+    from localplast.protocols.evidence_accumulation import network
+    from localplast.task.evidence import evidence_trials
 
     net = network(neurons=NEURONS)
     values = net.draw(0)

@@ -20,6 +20,7 @@ from localplast.errors import RunawayError
 from localplast.protocols import load
 from localplast.show.table import Column, Table
 from localplast.study.contenders import evenly
+from localplast.study.numbers import settings
 from localplast.study.report import contenders
 
 
@@ -27,6 +28,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("protocol")
     parser.add_argument("--preset", default="quick")
+    parser.add_argument(
+        "--set", action="append", default=[], help="NAME=VALUE: a number of the preset; may be repeated"
+    )
     parser.add_argument("--contender", action="append", help="may be repeated; default: all")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0, 4.0])
     parser.add_argument("--halvings", type=float, nargs="+", default=[0.0])
@@ -85,7 +89,7 @@ def best(rows):
 
 def table(protocol, options):
     """Every contender under every setting, the best of each marked."""
-    preset = load(protocol).presets[options.preset]()
+    preset = load(protocol).preset(options.preset, **settings(options.set))
     steps = preset.task.training(0, 1, 0).steps
     named = {}
     for name, contender in contenders(preset).items():
@@ -100,7 +104,8 @@ def table(protocol, options):
         for number, (made, found) in enumerate(zip(tried, runs, strict=True)):
             rows.append((name, contender.updates, made.label, found, "*" if number == chosen else ""))
     shown = "validation trials" if preset.task.validation else "trials of what is learned"
-    header = f"{protocol}, preset {options.preset}, seeds {options.seeds}, {options.test or preset.test} {shown}"
+    said = f" with {', '.join(options.set)}" if options.set else ""
+    header = f"{protocol}, preset {options.preset}{said}, seeds {options.seeds}, {options.test or preset.test} {shown}"
     return Table(
         (header,),
         (

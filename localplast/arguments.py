@@ -4,6 +4,7 @@ The verbs call them at their top, and so does the command line; specifications c
 """
 
 import os
+from typing import Literal, get_args
 
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions, get_unit
@@ -33,10 +34,13 @@ __all__ = [
     "presented",
 ]
 
-BACKENDS = ("brian2", "torch")
+Backend = Literal["brian2", "torch"]
 #: What Brian2 turns its equations into.
-TARGETS = ("numpy", "cython", "cpp")
-DTYPES = ("float64", "float32")
+Target = Literal["numpy", "cython", "cpp"]
+Dtype = Literal["float64", "float32"]
+#: How a gradient is found in Torch, where there is a choice.
+Form = Literal["traces", "adjoint", "forward"]
+BACKENDS, TARGETS, DTYPES, FORMS = map(get_args, (Backend, Target, Dtype, Form))
 #: What an argument of a type is, and what makes one.
 MADE = {
     "Network": "a Network, such as Network(dt=1*ms, ...)",
@@ -94,7 +98,7 @@ def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS,
     With ``above`` it must lie above ``low``.
     """
     fits = is_real(given) and np.ndim(given) == 0 and get_dimensions(given) in (DIMENSIONLESS, dimension)
-    if fits and low <= float(given) <= high and not (above and float(given) == low):
+    if fits and np.isfinite(float(given)) and low <= float(given) <= high and not (above and float(given) == low):
         return float(given)
     unit = "" if dimension is DIMENSIONLESS else f" in {get_unit(dimension)!r}"
     first = f"above {low:g}" if above else f"from {low:g}"
@@ -200,7 +204,7 @@ def check_named(what, names, net):
 
 def check_path(path, resume=False):
     """Raise unless ``path`` is the name of a file or folder, or None where there is nothing to go on with."""
-    if path is not None and not isinstance(path, (str, os.PathLike)):
+    if path is not None and (not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path)):
         raise LocalplastError(f"path names a record, such as 'results/xor.zarr', or is None; given {path!r:.80}")
     if not isinstance(resume, bool):
         raise LocalplastError(f"resume is True or False; given {resume!r:.80}")
@@ -212,7 +216,7 @@ def check_form(form, backend):
     """Raise unless a gradient can be found in this way."""
     if form is None:
         return
-    check_choice("form", form, ("traces", "adjoint", "forward"))
+    check_choice("form", form, FORMS)
     if backend != "torch":
         raise UnsupportedError(f"Brian2 carries traces forward; form={form!r} is for backend='torch'")
 

@@ -2,10 +2,13 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import typer.core
+
+if TYPE_CHECKING:
+    from localplast.learning.signal import FeedbackKind
 
 
 class Stopped(Exception):
@@ -35,6 +38,14 @@ Preset = Annotated[str, typer.Option(help="quick (minutes on a laptop) or paper 
 Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
 Updates = Annotated[int | None, typer.Option(min=1, help="Updates per run; default the preset's.")]
 Out = Annotated[Path, typer.Option(help="Folder for records, table and figure.")]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A number of the preset that shall be another, such as updates=500 or dt=0.5*ms; may be repeated.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with runs that were interrupted.")]
 
 
@@ -66,14 +77,15 @@ def say_once():
     """Print every warning once, however many runs it holds for."""
     import logging
 
-    said = set()
+    said: dict[str, logging.LogRecord] = {}
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.getMessage() not in said and not said.add(record.getMessage()))
+    handler.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
     logging.getLogger("localplast").addHandler(handler)
     logging.getLogger("localplast.runs.progress").setLevel(logging.INFO)
 
 
-def load(protocol, preset):
+def load(protocol, preset, settings):
+    """A protocol, and its preset as :class:`~localplast.study.protocol.Preset` with other ``settings``."""
     from localplast import protocols
     from localplast.errors import LocalplastError
     from localplast.study.protocol import Protocol
@@ -83,9 +95,18 @@ def load(protocol, preset):
         raise LocalplastError(
             f"{protocol} is a phenomenon: measured, and nothing learns in it; use localplast run {protocol}"
         )
-    if preset not in chosen.presets:
-        raise LocalplastError(f"{protocol} has the presets {', '.join(chosen.presets)}, not {preset!r}")
-    return chosen, chosen.presets[preset]()
+    return chosen, chosen.preset(preset, **settings)
+
+
+def read_settings(texts, **options):
+    """What ``--set`` sets, by name; raises where another of ``options`` gives the same."""
+    from localplast.errors import LocalplastError
+    from localplast.study.numbers import settings
+
+    found = settings(texts)
+    if twice := [name for name, given in options.items() if given and name in found]:
+        raise LocalplastError(f"--{twice[0]} and --set {twice[0]}=... say the same; give one of them")
+    return found
 
 
 @app.command("list")
@@ -112,6 +133,7 @@ def describe(
     on: Annotated[
         str, typer.Option(help="The small network that a rule is shown on: recurrent, deep, local or spikes.")
     ] = "recurrent",
+    set_: Set = [],  # noqa: B006
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX (with amsmath) instead of text.")] = False,
 ):
     """Derived equations, where each value is stored, what it costs, and what each synapse reads."""
@@ -128,12 +150,15 @@ def describe(
             raise LocalplastError(f"no rule {word!r}; there are {', '.join(rules.__all__)}")
         return rules.feedback_alignment(rules.eprop()) if word == "feedback_alignment" else getattr(rules, word)()
 
+    settings = read_settings(set_)
+    if settings and name not in protocols.names():
+        raise LocalplastError(f"--set is for numbers of a protocol, and {name!r} is none; see localplast list")
     if on not in SAMPLES:
         raise LocalplastError(f"no network {on!r} to show a rule on; there are {', '.join(SAMPLES)}")
     if name in models.__all__:
         found = describe_model(getattr(models, name)())
     elif name in protocols.names():
-        chosen, preset = load(name, "quick")
+        chosen, preset = load(name, "quick", settings)
         found = made(rule or chosen.rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
         found = replace(found, title=f"{name}: {found.title}")
     elif name.replace("-", "") in rules.__all__:
@@ -152,6 +177,7 @@ def compare(
     target: Annotated[str, typer.Option(help="Brian2 target: cpp, cython or numpy; default cpp where it can be.")] = "",
     updates: Updates = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Trials per update; default the preset's.")] = None,
+    set_: Set = [],  # noqa: B006
     backend: Annotated[str, typer.Option(help="Where local rules run: brian2 or torch; default brian2.")] = "",
     resume: Resume = False,
     table: Annotated[
@@ -160,6 +186,7 @@ def compare(
     figure: Annotated[Path | None, typer.Option(help="Also write the figure here: .png, .pdf or .svg.")] = None,
 ):
     """Train one network under local rules (Brian2, online) and BPTT (Torch), and say how far apart they are."""
+    import shlex
     from dataclasses import replace
 
     import matplotlib
@@ -167,18 +194,19 @@ def compare(
     matplotlib.use("Agg")
     from localplast.arguments import check_backend
     from localplast.show.table import check_table_path
+    from localplast.study.numbers import title, written
     from localplast.study.report import check_figure_path, report
 
     check_backend(backend or "brian2", target or None)
-    chosen, built = load(protocol, preset)
-    folder = out / f"{protocol}-{preset}"
+    settings = read_settings(set_, updates=updates, batch=batch)
+    chosen, built = load(protocol, preset, settings)
+    folder = out / title(protocol, preset, settings)
     wanted = [check_table_path(path) for path in table] + ([check_figure_path(figure)] if figure else [])
     for path in (*wanted, folder / "any"):  # now, not after minutes of training
         path.parent.mkdir(parents=True, exist_ok=True)
-    words = [protocol, "--preset", preset, "--seeds", seeds, *(["--target", target] if target else [])]
-    words += ["--updates", updates] if updates else []
-    words += ["--batch", batch] if batch else []
-    words += ["--backend", backend] if backend else []
+    given = {"preset": preset, "seeds": seeds, "target": target, "updates": updates, "batch": batch, "backend": backend}
+    words = [protocol, *(word for name, value in given.items() if value for word in (f"--{name}", value))]
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={written(value)}")]
     built = replace(built, batch=batch or built.batch)
     text = report(
         chosen,
@@ -190,7 +218,7 @@ def compare(
         target=target or None,
         updates=updates or built.updates,
         resume=resume,
-        command=f"localplast compare {' '.join(map(str, words))}",
+        command=f"localplast compare {shlex.join(map(str, words))}",
         tables=table,
         figure=figure,
     )
@@ -208,6 +236,7 @@ def run(
     preset: Preset = "quick",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, trials, feedback and noise.")] = 0,
     updates: Updates = None,
+    set_: Set = [],  # noqa: B006
     out: Out = Path("results"),
     resume: Resume = False,
     device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
@@ -217,32 +246,28 @@ def run(
     import localplast as lp
     from localplast import protocols, rules
     from localplast.arguments import check_backend, check_device
-    from localplast.errors import LocalplastError
+    from localplast.study.numbers import title
     from localplast.study.phenomenon import Phenomenon
 
     check_backend(backend or "brian2")
+    settings = read_settings(set_, updates=updates)
     check_device(device, backend or "torch")
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
         training |= {"--device": device != "cpu", "--threads": threads}
-        return measure(
-            chosen, preset, backend or "brian2", out, [option for option, given in training.items() if given]
-        )
-    made_alone = [
-        name for name in rules.__all__ if name != "feedback_alignment"
-    ]  # that changes another rule: see --feedback
-    if rule and rule not in made_alone:
-        raise LocalplastError(f"no rule {rule!r}; there are {', '.join(made_alone)}")
-    chosen, built = load(protocol, preset)
+        unused = [option for option, given in training.items() if given]
+        return measure(chosen, preset, settings, backend or "brian2", out, unused)
+    check_rule(rule)
+    chosen, built = load(protocol, preset, settings)
     rule = rule or chosen.rule
     made = getattr(rules, rule)()
     if feedback:
-        made = rules.feedback_alignment(made, feedback, std=built.feedback_std)
+        made = rules.feedback_alignment(made, cast("FeedbackKind", feedback), std=built.feedback_std)
     side_by_side = built.batch > 1 and made.update != "trial"  # weights change within trials: Brian2 has no batch then
     backend = backend or ("brian2" if made.local and device == "cpu" and not side_by_side else "torch")
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{protocol}-{preset}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
+    path = out / f"{title(protocol, preset, settings)}-{rule}-{feedback or 'default'}-{backend}-seed{seed}.zarr"
     updates = updates or built.updates
     tree = lp.run(
         built.network,
@@ -262,6 +287,21 @@ def run(
         threads=threads or (2 if backend == "torch" else None),
         device=device,
     )
+    say(chosen, built, tree, seed, path)
+
+
+def check_rule(word):
+    """Raise unless there is a rule of this name, where one is given."""
+    from localplast import rules
+    from localplast.errors import LocalplastError
+
+    alone = [name for name in rules.__all__ if name != "feedback_alignment"]  # which changes another: see --feedback
+    if word and word not in alone:
+        raise LocalplastError(f"no rule {word!r}; there are {', '.join(alone)}")
+
+
+def say(chosen, built, tree, seed, path):
+    """The last numbers of a run, where its record is, and what its protocol tells and draws."""
     metrics = tree["metrics"].to_dataset()
     typer.echo("  ".join(f"{k} {float(v[-1]):.4g}" for k, v in metrics.data_vars.items()))
     typer.echo(f"record: {path}")
@@ -287,20 +327,21 @@ def draw_learned(protocol, built, tree, seed, path):
         typer.echo(f"figure: {where}")
 
 
-def measure(phenomenon, preset, backend, out, unused):
+def measure(phenomenon, preset, settings, backend, out, unused):
     """What ``run`` does with a phenomenon: measure, write the record, draw, report."""
     import matplotlib
 
     matplotlib.use("Agg")
     from localplast.errors import LocalplastError
+    from localplast.study.numbers import title
     from localplast.study.phenomenon import write_record
     from localplast.study.report import write_figure
 
     if unused:
         raise LocalplastError(f"{phenomenon.name} is measured, nothing learns in it: leave out {', '.join(unused)}")
     out.mkdir(parents=True, exist_ok=True)
-    found = phenomenon.measure(preset, backend=backend)
-    path = out / f"{phenomenon.name}-{preset}-{backend}.zarr"
+    found = phenomenon.measure(preset, settings=settings, backend=backend)
+    path = out / f"{title(phenomenon.name, preset, settings)}-{backend}.zarr"
     write_record(found, path)
     write_figure(phenomenon.figure(found), path.with_suffix(".png"))
     typer.echo(phenomenon.report(found))

@@ -1,17 +1,21 @@
 """What localplast raises. Every message names the object, the value given, what is legal and the next step."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class LocalplastError(Exception):
     """Base of all errors raised on purpose."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
         leave_brian2_out()
 
 
-def leave_brian2_out():
+def leave_brian2_out() -> None:
     """Let Python print the errors of this package: for every exception that ends a script Brian2 would ask to be told
     of a bug.
 
@@ -64,12 +68,12 @@ class RunawayError(LocalplastError, ArithmeticError):
         What had been recorded when the run was stopped.
     """
 
-    def __init__(self, message, record=None):
+    def __init__(self, message: str, record: "xarray.DataTree | None" = None) -> None:
         super().__init__(message)
         self.record = record
 
 
-def not_finite(population, step):
+def not_finite(population: str, step: int) -> RunawayError:
     """The error of a loop that diverges while a network runs or learns."""
     return RunawayError(
         f"population {population!r} is not finite from step {step} on; look at the learning rate, the weights, the "

@@ -95,7 +95,7 @@ def fits(value, kind):
     """Whether ``value`` is of a type, or of one of several; any single number serves for a float."""
     kinds = typing.get_args(kind) or (kind,)
     number = isinstance(value, (float, int, np.number, np.ndarray)) and np.ndim(value) == 0
-    others = {float: number, int: isinstance(value, np.integer), object: True}
+    others = {float: number, int: isinstance(value, np.integer), bool: isinstance(value, np.bool_), object: True}
     return any(isinstance(value, k) or others.get(k, False) for k in kinds)
 
 
@@ -131,7 +131,7 @@ def read_json(path, types):
         return decode(json.loads(Path(path).read_text()), types)
     except LocalplastError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         reason = str(error)[:200] or type(error).__name__
         raise NetworkError(f"{path} holds no readable network or model: {reason}") from None
 

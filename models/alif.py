@@ -1,14 +1,23 @@
 """The adaptive leaky integrate-and-fire neuron: its threshold rises with every spike and decays slowly."""
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import triangle
+from localplast.neuron.surrogate import Surrogate, triangle
 
 __all__ = ["alif"]
 
 
-def alif(*, tau_mem=20 * ms, tau_adapt=200 * ms, beta=0.1, v_th=1.0, tau_ref=0 * ms, surrogate=None):
+def alif(
+    *,
+    tau_mem: Quantity = 20 * ms,
+    tau_adapt: Quantity = 200 * ms,
+    beta: float = 0.1,
+    v_th: float = 1.0,
+    tau_ref: Quantity = 0 * ms,
+    surrogate: Surrogate | None = None,
+) -> NeuronModel:
     """A LIF neuron with the threshold ``v_th + beta*a``; each spike adds 1 to ``a``, which decays with ``tau_adapt``.
 
     =========== ========================== =========

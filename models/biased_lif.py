@@ -1,16 +1,19 @@
 """LIF neuron and leaky readout with a constant current of their own, as DelayNet has them."""
 
 from brian2 import ms, second
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import ramp
+from localplast.neuron.surrogate import Surrogate, ramp
 
 __all__ = ["biased_lif", "biased_readout"]
 
 REFERENCE = "Balafrej et al. 2023, arXiv:2310.19067"
 
 
-def biased_lif(*, tau_mem=45 * ms, v_th=0.5, bias=0 / second, surrogate=None):
+def biased_lif(
+    *, tau_mem: Quantity = 45 * ms, v_th: float = 0.5, bias: Quantity = 0 / second, surrogate: Surrogate | None = None
+) -> NeuronModel:
     """``dv/dt = bias - v/tau_mem``: :func:`~localplast.models.lif` without refractoriness, driven by a constant
     current.
 
@@ -37,7 +40,7 @@ def biased_lif(*, tau_mem=45 * ms, v_th=0.5, bias=0 / second, surrogate=None):
     )
 
 
-def biased_readout(*, tau_out=45 * ms, bias=0 / second):
+def biased_readout(*, tau_out: Quantity = 45 * ms, bias: Quantity = 0 / second) -> NeuronModel:
     """``dv/dt = bias - v/tau_out``; spikes add their weight to ``v``, which is the output.
 
     =========== ================================ =========

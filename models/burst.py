@@ -5,6 +5,7 @@ of them.
 """
 
 from brian2 import Hz, ms, mV, nS, pA, pF, second
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import Mismatch, NeuronModel
 
@@ -73,14 +74,16 @@ CELL = {
 REST = {"v_s": -70 * mV, "v_d": -70 * mV, "E_bar": 5 * Hz, "B_bar": 1 * Hz, "age": 1 * second, "gate": 1.0}
 
 
-def learns():
+def learns() -> dict[str, Mismatch]:
     """Weights onto the excitatory conductance of the soma learn from bursts; homeostasis keeps
     ``e_min < E_bar < e_max``.
     """
     return {"g_exc": Mismatch("gate*(burst - p_bar*event + too_low - too_high)", pre="event_trace")}
 
 
-def naud_sprekeler(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
+def naud_sprekeler(
+    *, tau_trace: Quantity = 100 * ms, tau_avg: Quantity = 5 * second, **parameters: Quantity
+) -> NeuronModel:
     """Soma and regenerative dendrite, each with adaptation, a moving threshold and back-propagating action potentials::
 
         dv_s/dt = (E_L - v_s)/tau_s + (g_s*f(v_d) + w_s + I_s)/C_s       f(v_d) = 1/(1 + exp((E_d - v_d)/D_d))
@@ -161,7 +164,9 @@ def naud_sprekeler(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
     )
 
 
-def burst_poisson(*, tau_trace=100 * ms, tau_avg=5 * second, **parameters):
+def burst_poisson(
+    *, tau_trace: Quantity = 100 * ms, tau_avg: Quantity = 5 * second, **parameters: Quantity
+) -> NeuronModel:
     """The same cell with chance in place of noise: the soma says how likely an event is, the dendrite how likely a
     burst::
 

@@ -1,6 +1,7 @@
 """The current-based leaky integrate-and-fire neuron: spikes add to a synaptic current, with volts."""
 
 from brian2 import ms, mV
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import fast_sigmoid
@@ -8,7 +9,15 @@ from localplast.neuron.surrogate import fast_sigmoid
 __all__ = ["cuba_lif"]
 
 
-def cuba_lif(*, tau_mem=10 * ms, tau_syn=5 * ms, v_rest=-60 * mV, v_th=-50 * mV, tau_ref=5 * ms, width=1 * mV):
+def cuba_lif(
+    *,
+    tau_mem: Quantity = 10 * ms,
+    tau_syn: Quantity = 5 * ms,
+    v_rest: Quantity = -60 * mV,
+    v_th: Quantity = -50 * mV,
+    tau_ref: Quantity = 5 * ms,
+    width: Quantity = 1 * mV,
+) -> NeuronModel:
     """``tau_mem dv/dt = v_rest - v + I``, ``tau_syn dI/dt = -I``; above ``v_th`` the membrane is set to ``v_rest``.
 
     =========== ============================ =========

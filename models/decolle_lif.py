@@ -3,23 +3,24 @@ down.
 """
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import fast_sigmoid
+from localplast.neuron.surrogate import Surrogate, fast_sigmoid
 
 __all__ = ["decolle_lif"]
 
 
 def decolle_lif(
     *,
-    tau_mem=1 / 0.03 * ms,
-    tau_syn=12.5 * ms,
-    tau_ref=1 / 0.35 * ms,
-    pulse=1 * ms,
-    recoil=1.0,
-    bias=0.0,
-    surrogate=None,
-):
+    tau_mem: Quantity = 1 / 0.03 * ms,
+    tau_syn: Quantity = 12.5 * ms,
+    tau_ref: Quantity = 1 / 0.35 * ms,
+    pulse: Quantity = 1 * ms,
+    recoil: float = 1.0,
+    bias: float = 0.0,
+    surrogate: Surrogate | None = None,
+) -> NeuronModel:
     """``tau_mem dv/dt = -v + pulse/tau_syn*I``, ``tau_syn dI/dt = -I``, ``tau_ref dh/dt = -h``; threshold on
     ``v + bias + h``.
 

@@ -3,6 +3,7 @@ moves.
 """
 
 from brian2 import mV, nS, pF
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import Mismatch, NeuronModel
 
@@ -10,8 +11,16 @@ __all__ = ["elise"]
 
 
 def elise(
-    *, C=1 * pF, g_l=0.1 * nS, g_den=2 * nS, E_l=-70 * mV, E_exc=0 * mV, E_inh=-75 * mV, slope=0.3 / mV, u_half=-58 * mV
-):
+    *,
+    C: Quantity = 1 * pF,
+    g_l: Quantity = 0.1 * nS,
+    g_den: Quantity = 2 * nS,
+    E_l: Quantity = -70 * mV,
+    E_exc: Quantity = 0 * mV,
+    E_inh: Quantity = -75 * mV,
+    slope: Quantity = 0.3 / mV,
+    u_half: Quantity = -58 * mV,
+) -> NeuronModel:
     """A rate neuron of two compartments: the dendrite ``v`` sums currents, the soma ``u`` conductances::
 
         C dv/dt = g_l*(E_l - v) + I_den

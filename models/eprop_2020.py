@@ -1,16 +1,24 @@
 """Neuron and readout in the discrete time of the first e-prop code: what a spike does, it does one step later."""
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import triangle
+from localplast.neuron.surrogate import Surrogate, triangle
 
 __all__ = ["eprop_2020", "eprop_readout_2020"]
 
 
 def eprop_2020(
-    *, tau_mem=20 * ms, tau_adapt=2000 * ms, beta=0.0, v_th=0.6, tau_ref=0 * ms, scaled_input=False, surrogate=None
-):
+    *,
+    tau_mem: Quantity = 20 * ms,
+    tau_adapt: Quantity = 2000 * ms,
+    beta: float = 0.0,
+    v_th: float = 0.6,
+    tau_ref: Quantity = 0 * ms,
+    scaled_input: bool = False,
+    surrogate: Surrogate | None = None,
+) -> NeuronModel:
     """The (adaptive) LIF neuron of the published TensorFlow code and of NEST's ``*_bsshslm_2020`` models.
 
     With ``alpha = exp(-dt/tau_mem)``, ``rho = exp(-dt/tau_adapt)``, in this order in step t::
@@ -71,7 +79,7 @@ def eprop_2020(
     )
 
 
-def eprop_readout_2020(*, tau_out=20 * ms):
+def eprop_readout_2020(*, tau_out: Quantity = 20 * ms) -> NeuronModel:
     """``y[t] = kappa*y[t-1] + (1 - kappa)*sum_j w_j z_j[t]``, with ``kappa = exp(-dt/tau_out)``.
 
     A leaky readout whose output is scaled, so that the weights and their gradients are those of the reference.

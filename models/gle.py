@@ -6,13 +6,19 @@ authors give notice that these procedures are registered for patent protection: 
 from the equations.
 """
 
+from typing import Literal
+
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.errors import ModelError
-from localplast.models.prospective import rate_of, slope_of
+from localplast.models.prospective import Activation, rate_of, slope_of
 from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["gle", "gle_output"]
+
+#: The names of :data:`ERRORS`.
+Errors = Literal["prospective", "instantaneous"]
 
 REFERENCE = "Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)"
 
@@ -38,7 +44,15 @@ ERRORS = {
 PULLS = {"mse": ("target - answer", "{rate}"), "cross_entropy": ("target - answer/total", "exp({rate})")}
 
 
-def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, b=0.0):
+def gle(
+    *,
+    activation: Activation = "tanh",
+    errors: Errors = "prospective",
+    tau_m: Quantity = 10 * ms,
+    tau_r: Quantity = 10 * ms,
+    gamma: float = 1.0,
+    b: float = 0.0,
+) -> NeuronModel:
     """A hidden neuron with a membrane of ``tau_m`` that looks ``tau_r`` ahead, and an error neuron that does the
     reverse.
 
@@ -81,8 +95,16 @@ def gle(*, activation="tanh", errors="prospective", tau_m=10 * ms, tau_r=10 * ms
 
 
 def gle_output(
-    *, activation="linear", loss="mse", errors="prospective", tau_m=10 * ms, tau_r=10 * ms, gamma=1.0, beta=0.1, b=0.0
-):
+    *,
+    activation: Activation = "linear",
+    loss: Literal["mse", "cross_entropy"] = "mse",
+    errors: Errors = "prospective",
+    tau_m: Quantity = 10 * ms,
+    tau_r: Quantity = 10 * ms,
+    gamma: float = 1.0,
+    beta: float = 0.1,
+    b: float = 0.0,
+) -> NeuronModel:
     """An output neuron: as :func:`gle`, with an error that a teacher gives where one speaks (``teach`` is 1).
 
     ``phi' beta teach (target - rate)`` takes the place of ``phi' feedback``; with the loss ``'cross_entropy'`` the

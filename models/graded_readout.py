@@ -5,7 +5,7 @@ from localplast.neuron import NeuronModel
 __all__ = ["graded_readout"]
 
 
-def graded_readout(unit="1"):
+def graded_readout(unit: str = "1") -> NeuronModel:
     """The weighted sum of what arrives in this step, to be judged by a loss.
 
     With ``Projection("soma", "out", output="v_star", weight=np.eye(n), plastic=False)`` a loss looks at any variable

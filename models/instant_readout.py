@@ -5,7 +5,7 @@ from localplast.neuron import NeuronModel
 __all__ = ["instant_readout"]
 
 
-def instant_readout():
+def instant_readout() -> NeuronModel:
     """The output is the weighted sum of the spikes of this very step: ``y[t] = sum_j w_j z_j[t]``.
 
     The update empties ``y``, so that at the end of a step it holds what arrived in that step. Losses judge it there; a

@@ -5,10 +5,13 @@ Haider et al. 2021, NeurIPS, arXiv:2110.14549. Potentials and rates are numbers 
 procedures described there are registered for patent protection: see docs/prospective.md.
 """
 
+from typing import Literal
+
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.errors import ModelError
-from localplast.models.prospective import rate_of, slope_of
+from localplast.models.prospective import Activation, rate_of, slope_of
 from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["latent_equilibrium", "latent_equilibrium_output"]
@@ -23,7 +26,14 @@ FORMS = {True: ("drive", "slope*feedback"), False: ("u", "u - I - b")}
 TARGETS = {"rate": (slope_of, rate_of), "voltage": (lambda *_: "1", lambda _, past: past)}
 
 
-def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kolen_pollack", tau=10 * ms, b=0.0):
+def latent_equilibrium(
+    *,
+    prospective: bool = True,
+    activation: Activation = "logistic",
+    feedback: Literal["kolen_pollack", "weight_mirror"] = "kolen_pollack",
+    tau: Quantity = 10 * ms,
+    b: float = 0.0,
+) -> NeuronModel:
     """A hidden neuron: ``tau du/dt = -u + I + b + slope*feedback``, with the rate ``phi(u_breve)`` of what it is on
     the way to.
 
@@ -76,7 +86,15 @@ def latent_equilibrium(*, prospective=True, activation="logistic", feedback="kol
     )
 
 
-def latent_equilibrium_output(*, prospective=True, activation="linear", target="rate", tau=10 * ms, b=0.0, beta=0.1):
+def latent_equilibrium_output(
+    *,
+    prospective: bool = True,
+    activation: Activation = "linear",
+    target: Literal["rate", "voltage"] = "rate",
+    tau: Quantity = 10 * ms,
+    b: float = 0.0,
+    beta: float = 0.1,
+) -> NeuronModel:
     """An output neuron: as a hidden one, with the error of a teacher in the place of feedback.
 
     ``feedback = beta*teach*(target - phi(u_breve))``; graded projections from inputs set ``teach``, 1 where the

@@ -1,13 +1,18 @@
 """Networks of prospective neurons in layers, and the streams of patterns that they are shown."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.errors import NetworkError
 from localplast.models.graded_readout import graded_readout
 from localplast.network import Input, Network, Population, Projection, normal, transposed
+from localplast.network.nodes import Weight
+from localplast.neuron import NeuronModel
 from localplast.task import Trials
 
 __all__ = ["classes", "layered", "one_to_one", "stream"]
@@ -16,18 +21,18 @@ FEEDBACK = ("symmetric", "random", "learned", "direct")
 
 
 def layered(
-    sizes,
-    hidden,
-    output,
+    sizes: Sequence[int],
+    hidden: NeuronModel | Sequence[NeuronModel],
+    output: NeuronModel,
     *,
-    feedback="symmetric",
-    weight=None,
-    down=None,
-    parameters=None,
-    trainable=None,
-    plastic=True,
-    dt=0.1 * ms,
-):
+    feedback: Literal["symmetric", "random", "learned", "direct"] = "symmetric",
+    weight: Weight | Sequence[Weight] | None = None,
+    down: Weight | Sequence[Weight] | None = None,
+    parameters: Mapping[str, Mapping] | None = None,
+    trainable: Mapping[str, Mapping] | None = None,
+    plastic: bool | Sequence[bool] = True,
+    dt: Quantity = 0.1 * ms,
+) -> Network:
     """Layers of rate neurons that send rates up and errors down, a teacher at the output, and a readout.
 
     The layers are ``sense``, ``hidden1``, ``hidden2``, ..., ``out``; with ``below``, ``hidden<l>`` and ``above``
@@ -159,17 +164,23 @@ def around(output, size):
         one_to_one("out", "said", size, name="saying"),
     ]
     if "total" in output.free_variables:
-        options = {"autapses": True, "plastic": False, "target": "total", "output": "exp(rate)", "name": "summing"}
+        options: dict[str, Any] = {
+            "autapses": True,
+            "plastic": False,
+            "target": "total",
+            "output": "exp(rate)",
+            "name": "summing",
+        }
         found.append(Projection("out", "out", weight=1.0, **options))
     return found
 
 
-def one_to_one(pre, post, size, **options):
+def one_to_one(pre: str, post: str, size: int, **options: Any) -> Projection:
     """Each neuron of ``pre`` reaches its partner in ``post`` with weight 1; fixed."""
     return Projection(pre, post, weight=np.eye(size), mask=np.eye(size, dtype=bool), plastic=False, **options)
 
 
-def stream(samples, wanted, *, steps, targets=(0.0, 1.0)):
+def stream(samples: np.ndarray, wanted: np.ndarray, *, steps: int, targets: tuple[float, float] = (0.0, 1.0)) -> Trials:
     """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
 
     Parameters
@@ -197,7 +208,9 @@ def stream(samples, wanted, *, steps, targets=(0.0, 1.0)):
     return Trials(inputs, target, late / late.sum())
 
 
-def classes(samples, labels, *, steps, outputs, targets=(0.0, 1.0)):
+def classes(
+    samples: np.ndarray, labels: np.ndarray, *, steps: int, outputs: int, targets: tuple[float, float] = (0.0, 1.0)
+) -> Trials:
     """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
 
     The target of single patterns is their label ``(trial,)``.

@@ -1,14 +1,17 @@
 """The leaky integrate-and-fire neuron with a soft reset."""
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
-from localplast.neuron.surrogate import triangle
+from localplast.neuron.surrogate import Surrogate, triangle
 
 __all__ = ["lif"]
 
 
-def lif(*, tau_mem=20 * ms, v_th=1.0, tau_ref=0 * ms, surrogate=None):
+def lif(
+    *, tau_mem: Quantity = 20 * ms, v_th: float = 1.0, tau_ref: Quantity = 0 * ms, surrogate: Surrogate | None = None
+) -> NeuronModel:
     """``dv/dt = -v/tau_mem``; spikes add their weight to ``v``; where ``v > v_th`` the neuron spikes and ``v -= v_th``.
 
     =========== ====================== =========

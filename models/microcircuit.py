@@ -7,8 +7,9 @@ NeurIPS, arXiv:2110.14549. Potentials are numbers without unit, measured from re
 """
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
-from localplast.models.prospective import rate_of
+from localplast.models.prospective import Activation, rate_of
 from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"]
@@ -16,7 +17,14 @@ __all__ = ["sacramento_interneuron", "sacramento_output", "sacramento_pyramidal"
 REFERENCE = "Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, arXiv:2110.14549"
 
 
-def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_b=0.1 / ms, g_a=0.06 / ms):
+def sacramento_pyramidal(
+    *,
+    prospective: bool = True,
+    activation: Activation = "logistic",
+    g_l: Quantity = 0.03 / ms,
+    g_b: Quantity = 0.1 / ms,
+    g_a: Quantity = 0.06 / ms,
+) -> NeuronModel:
     """A hidden pyramidal cell: the basal dendrite predicts the soma, the apical one carries the error.
 
     ``du/dt = -g_l u + g_b (v_bas - u) + g_a (v_api - u)``; graded projections set ``v_bas`` and ``v_api``. What
@@ -63,7 +71,14 @@ def sacramento_pyramidal(*, prospective=True, activation="logistic", g_l=0.03 / 
     )
 
 
-def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_d=0.1 / ms, g_som=0.06 / ms):
+def sacramento_interneuron(
+    *,
+    prospective: bool = True,
+    activation: Activation = "logistic",
+    g_l: Quantity = 0.03 / ms,
+    g_d: Quantity = 0.1 / ms,
+    g_som: Quantity = 0.06 / ms,
+) -> NeuronModel:
     """An interneuron: it learns to do as one pyramidal cell of the next layer does, whose potential nudges its soma.
 
     ``du/dt = -g_l u + g_d (v_den - u) + g_som (u_above - u)``; graded projections set ``v_den`` and, one to one and
@@ -100,7 +115,14 @@ def sacramento_interneuron(*, prospective=True, activation="logistic", g_l=0.03 
     )
 
 
-def sacramento_output(*, prospective=True, activation="logistic", g_l=0.03 / ms, g_b=0.1 / ms, g_som=0.06 / ms):
+def sacramento_output(
+    *,
+    prospective: bool = True,
+    activation: Activation = "logistic",
+    g_l: Quantity = 0.03 / ms,
+    g_b: Quantity = 0.1 / ms,
+    g_som: Quantity = 0.06 / ms,
+) -> NeuronModel:
     """An output neuron: a teacher nudges its soma, where there is one, and nothing comes back to it.
 
     ``du/dt = -g_l u + g_b (v_bas - u) + g_som teach (u_target - u)``; ``teach`` is 1 where the teacher speaks and 0

@@ -5,13 +5,15 @@ Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249. The cells are th
 """
 
 from dataclasses import replace
+from typing import Any
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.equations.expressions import to_sympy
 from localplast.models.microcircuit import sacramento_output, sacramento_pyramidal
-from localplast.models.prospective import rate_of
-from localplast.neuron import Mismatch
+from localplast.models.prospective import Activation, rate_of
+from localplast.neuron import Mismatch, NeuronModel
 
 __all__ = ["pal_output", "pal_pyramidal"]
 
@@ -31,7 +33,9 @@ HIGH_PASS = """
 """
 
 
-def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
+def pal_pyramidal(
+    *, sigma: float = 0.05, tau_noise: Quantity = 0.1 * ms, tau_hp: Quantity = 0.1 * ms, **form: Any
+) -> NeuronModel:
     """A hidden pyramidal cell whose feedback weights align with the forward weights of the layer above.
 
     The apical potential ``v_api = lateral + feedback + noise`` has an Ornstein-Uhlenbeck process in it,
@@ -77,7 +81,7 @@ def pal_pyramidal(*, sigma=0.05, tau_noise=0.1 * ms, tau_hp=0.1 * ms, **form):
     return high_passed(noisy, tau_hp, **form)
 
 
-def pal_output(*, tau_hp=0.1 * ms, **form):
+def pal_output(*, tau_hp: Quantity = 0.1 * ms, **form: Any) -> NeuronModel:
     """An output neuron of the microcircuit with the high-passed rate ``rate_hp``, from which feedback weights below
     learn.
 
@@ -88,7 +92,7 @@ def pal_output(*, tau_hp=0.1 * ms, **form):
     return high_passed(replace(sacramento_output(**form), name="pal_output", reference=REFERENCE), tau_hp, **form)
 
 
-def high_passed(cell, tau_hp, activation="logistic", **form):
+def high_passed(cell: NeuronModel, tau_hp: Quantity, activation: Activation = "logistic", **form: Any) -> NeuronModel:
     """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is
     nothing new.
     """

@@ -1,9 +1,13 @@
 """A layer 5 pyramidal cell reduced to three compartments: soma, apical calcium zone, basal NMDA branch."""
 
-from brian2 import ms, mV, nS, pA, pF
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from localplast.neuron import Compartment, active_coupling, cell, coupling
-from localplast.neuron.channels import adaptation, ampa, bap, calcium, nmda
+from brian2 import ms, mV, nS, pA, pF
+from brian2.units.fundamentalunits import Quantity
+
+from localplast.neuron import Compartment, NeuronModel, active_coupling, cell, coupling
+from localplast.neuron.channels import Channel, adaptation, ampa, bap, calcium, nmda
 from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["pyramidal"]
@@ -11,34 +15,34 @@ __all__ = ["pyramidal"]
 
 def pyramidal(
     *,
-    v_rest=-70 * mV,
-    v_th=-50 * mV,
-    tau_ref=3 * ms,
-    C_soma=370 * pF,
-    tau_soma=16 * ms,
-    b=-200 * pA,
-    tau_adapt=100 * ms,
-    C_apical=170 * pF,
-    tau_apical=7 * ms,
-    I_ca=1200 * pA,
-    I_ca_soma=1300 * pA,
-    v_ca=-38 * mV,
-    slope_ca=6 * mV,
-    a_ca=-13 * nS,
-    tau_ca=30 * ms,
-    I_bap=2600 * pA,
-    C_basal=50 * pF,
-    g_leak_basal=2.5 * nS,
-    g_basal=4 * nS,
-    g_ampa=0.8 * nS,
-    tau_ampa=2 * ms,
-    g_nmda=0.8 * nS,
-    tau_nmda=60 * ms,
-    gate=None,
-    channels=None,
-    width=20 * mV,
-    method="euler",
-):
+    v_rest: Quantity = -70 * mV,
+    v_th: Quantity = -50 * mV,
+    tau_ref: Quantity = 3 * ms,
+    C_soma: Quantity = 370 * pF,
+    tau_soma: Quantity = 16 * ms,
+    b: Quantity = -200 * pA,
+    tau_adapt: Quantity = 100 * ms,
+    C_apical: Quantity = 170 * pF,
+    tau_apical: Quantity = 7 * ms,
+    I_ca: Quantity = 1200 * pA,
+    I_ca_soma: Quantity = 1300 * pA,
+    v_ca: Quantity = -38 * mV,
+    slope_ca: Quantity = 6 * mV,
+    a_ca: Quantity = -13 * nS,
+    tau_ca: Quantity = 30 * ms,
+    I_bap: Quantity = 2600 * pA,
+    C_basal: Quantity = 50 * pF,
+    g_leak_basal: Quantity = 2.5 * nS,
+    g_basal: Quantity = 4 * nS,
+    g_ampa: Quantity = 0.8 * nS,
+    tau_ampa: Quantity = 2 * ms,
+    g_nmda: Quantity = 0.8 * nS,
+    tau_nmda: Quantity = 60 * ms,
+    gate: Mapping[str, Any] | None = None,
+    channels: Mapping[str, Sequence[Channel]] | None = None,
+    width: Quantity = 20 * mV,
+    method: str = "euler",
+) -> NeuronModel:
     """Soma and apical dendrite, joined by active currents, and a basal branch, joined by a conductance::
 
         dv_soma/dt   = (C_soma/tau_soma*(v_rest - v_soma) + I_ca_soma*f + w + I_soma
@@ -81,43 +85,29 @@ def pyramidal(
     Soma and apical dendrite: Naud & Sprekeler 2018, PNAS 115:E6329, with the parameters of Payeur et al. 2021, Nat
     Neurosci 24:1010, and a refractory period in place of their moving threshold.
     """
-    soma = Compartment(
-        "soma",
-        C=C_soma,
-        g_leak=C_soma / tau_soma,
-        E_leak=v_rest,
-        clamped=True,
-        channels=[adaptation(b=b, tau=tau_adapt)],
-    )
-    apical = Compartment(
-        "apical",
-        C=C_apical,
-        g_leak=C_apical / tau_apical,
-        E_leak=v_rest,
-        channels=[
-            calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
-            bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
-        ],
-    )
-    basal = Compartment(
-        "basal",
-        C=C_basal,
-        g_leak=g_leak_basal,
-        E_leak=v_rest,
-        channels=[ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))],
-    )
+    rest: dict[str, Any] = {"E_leak": v_rest}
+    current = adaptation(b=b, tau=tau_adapt)
+    zone = [
+        calcium(I=I_ca, half=v_ca, slope=slope_ca, a=a_ca, tau=tau_ca, E=v_rest),
+        bap(I=I_bap, delay=0.5 * ms, duration=2 * ms),
+    ]
+    synapses = [ampa(g=g_ampa, tau=tau_ampa), nmda(g=g_nmda, tau=tau_nmda, **(gate or {}))]
+    joined = [coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")]
+    firing: dict[str, Any] = {
+        "threshold": "v_soma > v_th",
+        "reset": "v_soma = E_leak_soma",
+        "refractory": "tau_ref",
+        "method": method,
+    }
     return cell(
         "pyramidal",
-        soma,
-        apical,
-        basal,
-        couplings=[coupling("soma", "basal", g_basal), active_coupling("apical", "soma", I_ca_soma, by="f_ca")],
+        Compartment("soma", C=C_soma, g_leak=Quantity(C_soma / tau_soma), clamped=True, channels=[current], **rest),
+        Compartment("apical", C=C_apical, g_leak=Quantity(C_apical / tau_apical), channels=zone, **rest),
+        Compartment("basal", C=C_basal, g_leak=g_leak_basal, channels=synapses, **rest),
+        couplings=joined,
         channels=channels,
-        threshold="v_soma > v_th",
-        reset="v_soma = E_leak_soma",
-        refractory="tau_ref",
         parameters={"v_th": v_th, "tau_ref": tau_ref, "width": width},
         surrogate=per_time(triangle("width")),
-        method=method,
         reference="Naud & Sprekeler 2018, PNAS 115:E6329; Payeur et al. 2021, Nat Neurosci 24:1010",
+        **firing,
     )

@@ -1,13 +1,14 @@
 """The leaky readout: an integrator that does not spike."""
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
 
 __all__ = ["leaky_readout"]
 
 
-def leaky_readout(*, tau_out=20 * ms):
+def leaky_readout(*, tau_out: Quantity = 20 * ms) -> NeuronModel:
     """``dv/dt = -v/tau_out``; spikes add their weight to ``v``, which is the output.
 
     =========== ====================== =========

@@ -1,6 +1,7 @@
 """The neuron of the published SuperSpike code: forward Euler for the membrane, exact decay for its current."""
 
 from brian2 import ms, mV
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import Surrogate
@@ -9,8 +10,15 @@ __all__ = ["superspike_lif"]
 
 
 def superspike_lif(
-    *, tau_mem=10 * ms, tau_syn=5 * ms, v_rest=-60 * mV, v_th=-50 * mV, v_floor=-80 * mV, tau_ref=5 * ms, width=1 * mV
-):
+    *,
+    tau_mem: Quantity = 10 * ms,
+    tau_syn: Quantity = 5 * ms,
+    v_rest: Quantity = -60 * mV,
+    v_th: Quantity = -50 * mV,
+    v_floor: Quantity = -80 * mV,
+    tau_ref: Quantity = 5 * ms,
+    width: Quantity = 1 * mV,
+) -> NeuronModel:
     """``tau_mem dv/dt = v_rest - v + I``, ``tau_syn dI/dt = -I``; a spike resets ``v`` to ``v_rest`` and holds it
     there.
 

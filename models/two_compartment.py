@@ -1,9 +1,13 @@
 """A soma and a passive dendrite with AMPA and NMDA synapses."""
 
-from brian2 import ms, mV, nS, pF
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from localplast.neuron import Compartment, cell, coupling
-from localplast.neuron.channels import ampa, nmda
+from brian2 import ms, mV, nS, pF
+from brian2.units.fundamentalunits import Quantity
+
+from localplast.neuron import Compartment, NeuronModel, cell, coupling
+from localplast.neuron.channels import Channel, ampa, nmda
 from localplast.neuron.surrogate import per_time, triangle
 
 __all__ = ["two_compartment"]
@@ -11,24 +15,24 @@ __all__ = ["two_compartment"]
 
 def two_compartment(
     *,
-    v_rest=-70 * mV,
-    v_th=-50 * mV,
-    v_reset=-60 * mV,
-    tau_ref=4 * ms,
-    C_soma=200 * pF,
-    g_leak_soma=10 * nS,
-    C_dendrite=50 * pF,
-    g_leak_dendrite=2.5 * nS,
-    g_dendrite=15 * nS,
-    g_ampa=3 * nS,
-    tau_ampa=2 * ms,
-    g_nmda=3 * nS,
-    tau_nmda=60 * ms,
-    gate=None,
-    channels=None,
-    width=20 * mV,
-    method="euler",
-):
+    v_rest: Quantity = -70 * mV,
+    v_th: Quantity = -50 * mV,
+    v_reset: Quantity = -60 * mV,
+    tau_ref: Quantity = 4 * ms,
+    C_soma: Quantity = 200 * pF,
+    g_leak_soma: Quantity = 10 * nS,
+    C_dendrite: Quantity = 50 * pF,
+    g_leak_dendrite: Quantity = 2.5 * nS,
+    g_dendrite: Quantity = 15 * nS,
+    g_ampa: Quantity = 3 * nS,
+    tau_ampa: Quantity = 2 * ms,
+    g_nmda: Quantity = 3 * nS,
+    tau_nmda: Quantity = 60 * ms,
+    gate: Mapping[str, Any] | None = None,
+    channels: Mapping[str, Sequence[Channel]] | None = None,
+    width: Quantity = 20 * mV,
+    method: str = "euler",
+) -> NeuronModel:
     """Two leaky membranes joined by the conductance ``g_dendrite``; only the soma spikes::
 
         C_soma*dv_soma/dt         = g_leak_soma*(v_rest - v_soma) + g_dendrite*(v_dendrite - v_soma) + I_soma

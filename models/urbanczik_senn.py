@@ -1,6 +1,9 @@
 """Two compartments: a dendrite that predicts the soma, and a soma that a teacher may nudge."""
 
+from typing import Any, Literal
+
 from brian2 import Hz, ms, mV, nS, pF
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.errors import ModelError
 from localplast.neuron import Mismatch, NeuronModel
@@ -23,20 +26,20 @@ EQUATIONS = """
 
 def urbanczik_senn(
     *,
-    form="spikes",
-    c_m=300 * pF,
-    g_l=30 * nS,
-    g_d=600 * nS,
-    e_l=-70 * mV,
-    e_exc=0 * mV,
-    e_inh=-75 * mV,
-    tau_syn=3 * ms,
-    phi_max=150 * Hz,
-    slope=0.5,
-    beta=1 / 3 / mV,
-    theta=-55 * mV,
-    tau_ref=3 * ms,
-):
+    form: Literal["spikes", "rates"] = "spikes",
+    c_m: Quantity = 300 * pF,
+    g_l: Quantity = 30 * nS,
+    g_d: Quantity = 600 * nS,
+    e_l: Quantity = -70 * mV,
+    e_exc: Quantity = 0 * mV,
+    e_inh: Quantity = -75 * mV,
+    tau_syn: Quantity = 3 * ms,
+    phi_max: Quantity = 150 * Hz,
+    slope: float = 0.5,
+    beta: Quantity = 1 / 3 / mV,
+    theta: Quantity = -55 * mV,
+    tau_ref: Quantity = 3 * ms,
+) -> NeuronModel:
     """A soma ``u`` that follows its dendrite ``v_den`` and, where a teacher opens ``g_exc`` and ``g_inh``, something
     else too.
 
@@ -82,20 +85,9 @@ def urbanczik_senn(
     """
     if form not in ("spikes", "rates"):
         raise ModelError(f"urbanczik_senn: form is 'spikes' or 'rates', not {form!r}")
-    parameters = {
-        "c_m": c_m,
-        "g_l": g_l,
-        "g_d": g_d,
-        "e_l": e_l,
-        "e_exc": e_exc,
-        "e_inh": e_inh,
-        "tau_syn": tau_syn,
-        "phi_max": phi_max,
-        "slope": slope,
-        "beta": beta,
-        "theta": theta,
-    }
-    shared = dict(
+    parameters: dict[str, Any] = dict(c_m=c_m, g_l=g_l, g_d=g_d, e_l=e_l, e_exc=e_exc, e_inh=e_inh, tau_syn=tau_syn)
+    parameters |= dict(phi_max=phi_max, slope=slope, beta=beta, theta=theta)
+    shared: dict[str, Any] = dict(
         name="urbanczik_senn",
         method="exponential_euler",
         receives="I_den",
@@ -114,9 +106,8 @@ def urbanczik_senn(
         threshold="dice > 1 - phi*dt",
         refractory="tau_ref",
         parameters={**parameters, "tau_ref": tau_ref},
-        surrogate=boxcar(
-            4.0, gamma=4.0
-        ),  # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        # 1: the expected number of spikes in a step, phi*dt, rises as the spike argument does
+        surrogate=boxcar(4.0, gamma=4.0),
         mismatch={"I_den": Mismatch("(z - ready*phi_star*dt)*h", of="v_star")},
         **shared,
     )

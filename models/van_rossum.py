@@ -3,13 +3,14 @@ distance.
 """
 
 from brian2 import ms
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.neuron import NeuronModel
 
 __all__ = ["van_rossum_readout"]
 
 
-def van_rossum_readout(*, tau_rise=5 * ms, tau_decay=10 * ms):
+def van_rossum_readout(*, tau_rise: Quantity = 5 * ms, tau_decay: Quantity = 10 * ms) -> NeuronModel:
     """``dx_rise/dt = -x_rise/tau_rise``, ``dy/dt = (x_rise - y)/tau_decay``; spikes land on ``x_rise``, ``y`` is the
     output.
 

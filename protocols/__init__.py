@@ -11,18 +11,23 @@ if __name__ != "localplast.protocols":  # a second copy of every class would com
 
 import importlib
 import pkgutil
+from typing import TYPE_CHECKING
 
 from localplast.errors import LocalplastError
+
+if TYPE_CHECKING:
+    from localplast.study.phenomenon import Phenomenon
+    from localplast.study.protocol import Protocol
 
 __all__ = ["load", "names"]
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Names of all protocols, sorted; none of them is imported."""
     return tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
-def load(name):
+def load(name: str) -> "Protocol | Phenomenon":
     """The :class:`~localplast.study.protocol.Protocol` or :class:`~localplast.study.phenomenon.Phenomenon` called
     ``name``.
 

@@ -225,23 +225,27 @@ def found(record):
         yield Finding(f"rheobase, {name} (pA)", 1e12 * current, literature, hand)
 
 
-def quick():
-    """The nine offsets and the grids of the values that the tests hold: some seconds."""
-    return Conditions(
-        np.array(list(BY_HAND)) * ms, np.arange(400, 1651, 50) * pA, np.arange(1000, 2501, 100) * pA, 0.05 * ms
-    )
-
-
-def paper():
-    """Every millisecond from -20 to 20 ms, steps of 10 pA: half a minute."""
-    return Conditions(np.arange(-20, 21) * ms, np.arange(400, 1701, 10) * pA, np.arange(1500, 1901, 10) * pA, 0.05 * ms)
-
-
 protocol = Phenomenon(
     name="bac-firing",
     summary="Somatic spike and apical input together make a burst; the window in which they meet.",
     reference="Larkum, Zhu & Sakmann 1999, Nature 398:338; cell: Naud & Sprekeler 2018, PNAS 115:E6329",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # The nine offsets and the grids of the values that the tests hold: some seconds.
+        "quick": dict(
+            offsets=np.array(list(BY_HAND)) * ms,
+            amplitudes=np.arange(400, 1651, 50) * pA,
+            currents=np.arange(1000, 2501, 100) * pA,
+            dt=0.05 * ms,
+        ),
+        # Every millisecond from -20 to 20 ms, steps of 10 pA: half a minute.
+        "paper": dict(
+            offsets=np.arange(-20, 21) * ms,
+            amplitudes=np.arange(400, 1701, 10) * pA,
+            currents=np.arange(1500, 1901, 10) * pA,
+            dt=0.05 * ms,
+        ),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from brian2 import ms, second
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.learning.optimise import sgd
 from localplast.models import burst_poisson, instant_readout
@@ -35,8 +36,8 @@ class Conditions:
     weights have come to is the course of the weights of one. ``rate`` is the learning rate.
     """
 
-    segment: object
-    tau_avg: object
+    segment: Quantity
+    tau_avg: Quantity
     looks: int
     pre: int = 40
     post: int = 20
@@ -185,21 +186,17 @@ def found(record):
     )
 
 
-def quick():
-    """Segments of 5 s, averages over 1 s."""
-    return Conditions(5 * second, 1 * second, looks=20)
-
-
-def paper():
-    """The published segments of 25 s and averages of 5 s."""
-    return Conditions(25 * second, 5 * second, looks=50)
-
-
 protocol = Phenomenon(
     name="burst-sign",
     summary="More bursts than expected potentiate, fewer depress: steps of dendritic current, and what weights do.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 2E",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # Segments of 5 s, averages over 1 s.
+        "quick": dict(segment=5 * second, tau_avg=1 * second, looks=20),
+        # The published segments of 25 s and averages of 5 s.
+        "paper": dict(segment=25 * second, tau_avg=5 * second, looks=50),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

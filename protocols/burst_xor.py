@@ -7,6 +7,8 @@ more bursts than expected potentiate, fewer depress. Payeur et al. 2021, Nat Neu
 its size: 50 neurons in a population and not 500, examples of 4 s and not 8 s, 400 of them and not 2000.
 """
 
+from typing import Any
+
 import numpy as np
 from brian2 import Hz, amp, ms, pA, second
 
@@ -50,7 +52,7 @@ def network(size=50, seed=0):
     """
     model = burst_poisson(tau_avg=800 * ms, e_min=0.5 * Hz, e_max=20 * Hz, gain=60 * pA / Hz)
     scale = 50 / size
-    up = {"short_term": depression(0.9, 50 * ms)}
+    up: dict[str, Any] = {"short_term": depression(0.9, 50 * ms)}
     down = {"short_term": facilitation(0.01, 30 * ms, tau_rec=100 * ms, jump=0.3)}
 
     def driven(name, onto, target, weight):
@@ -145,36 +147,32 @@ def task(size):
     return Task("burst-xor", training, testing)
 
 
-def preset(*, size, updates, slower=1.0):
+def build(*, size, updates, slower=1.0, batch=1, test=16):
     rates = {"sources_hidden": 0.025, "hidden_top": 1.0}
     return Preset(
         network=network(size),
         task=task(size),
         loss=cross_entropy(),
         optimiser=sgd(0.02 * slower).with_rates(**rates),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=16,
+        test=test,
         hidden="hidden",
         rules={"bursts": dendritic(), "bursts, hidden frozen": Contender(dendritic(), "brian2", ("sources_hidden",))},
     )
-
-
-def quick():
-    """50 neurons in a population, 400 examples."""
-    return preset(size=50, updates=400)
-
-
-def paper():
-    """Ten times as many examples of a tenth of the rate; the published network is ten times as large, too."""
-    return preset(size=50, updates=4000, slower=0.1)
 
 
 protocol = Protocol(
     name="burst-xor",
     summary="XOR: spiking populations send events up, and bursts, which say what was wrong, down to dendrites.",
     reference="Payeur et al. 2021, Nat Neurosci 24:1010, fig. 4",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # 50 neurons in a population, 400 examples.
+        "quick": dict(size=50, updates=400),
+        # Ten times as many examples of a tenth of the rate; the published network is ten times as large, too.
+        "paper": dict(size=50, updates=4000, slower=0.1),
+    },
     published={"fig. 4": "XOR learned by 5 populations of 500 neurons in 2000 examples of 8 s"},
     rule="dendritic",
 )

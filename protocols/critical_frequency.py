@@ -103,21 +103,17 @@ def found(record):
         )
 
 
-def quick():
-    """60 to 120 Hz in steps of 10 Hz: seconds."""
-    return Conditions(np.arange(60, 121, 10) * Hz, 0.05 * ms)
-
-
-def paper():
-    """40 to 200 Hz in steps of 1 Hz."""
-    return Conditions(np.arange(40, 201) * Hz, 0.05 * ms)
-
-
 protocol = Phenomenon(
     name="critical-frequency",
     summary="A train of somatic spikes above a critical frequency makes a calcium spike in the apical dendrite.",
     reference="Larkum, Kaiser & Sakmann 1999, PNAS 96:14600; cell: Naud & Sprekeler 2018, PNAS 115:E6329",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # 60 to 120 Hz in steps of 10 Hz: seconds.
+        "quick": dict(frequencies=np.arange(60, 121, 10) * Hz, dt=0.05 * ms),
+        # 40 to 200 Hz in steps of 1 Hz.
+        "paper": dict(frequencies=np.arange(40, 201) * Hz, dt=0.05 * ms),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

@@ -39,25 +39,13 @@ def task(train=None, **options):
     return Task.dataset("decolle-mnist", *mnist(), partial(rate_trials, **options), learned=train, held=5000)
 
 
-def quick():
-    """Two layers of 100, 100 ms, the first 10000 training images."""
-    return preset(hidden=(100, 100), train=10_000, steps=100, burn_in=20, updates=200, test=500, learning_rate=1e-2)
-
-
-def paper():
-    """Three layers of 512, 300 ms, all images, 20 epochs."""
-    return preset(
-        hidden=(512, 512, 512), train=None, steps=300, burn_in=60, updates=18_750, test=10_000, learning_rate=1e-3
-    )
-
-
-def preset(*, hidden, train, steps, burn_in, updates, test, learning_rate):
+def build(*, hidden, train, steps, burn_in, batch, updates, test, learning_rate):
     return Preset(
         network=network(784, hidden),
         task=task(train, steps=steps, burn_in=burn_in),
         loss=smooth_l1(),
         learning_rate=learning_rate,
-        batch=64 if train is None else 32,
+        batch=batch,
         updates=updates,
         test=test,
         hidden="hidden1",
@@ -69,5 +57,22 @@ protocol = Protocol(
     name="decolle-mnist",
     summary="Handwritten digits as spike rates; every layer has a readout of its own.",
     reference="Kaiser et al. 2020, Front Neurosci 14:424; LeCun et al. 1998, Proc IEEE 86:2278",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Two layers of 100, 100 ms, the first 10000 training images.
+        "quick": dict(
+            hidden=(100, 100), train=10_000, steps=100, burn_in=20, batch=32, updates=200, test=500, learning_rate=1e-2
+        ),
+        # Three layers of 512, 300 ms, all images, 20 epochs.
+        "paper": dict(
+            hidden=(512, 512, 512),
+            train=None,
+            steps=300,
+            burn_in=60,
+            batch=64,
+            updates=18_750,
+            test=10_000,
+            learning_rate=1e-3,
+        ),
+    },
 )

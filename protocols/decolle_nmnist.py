@@ -95,18 +95,7 @@ def task(**options):
     return Task.dataset("decolle-nmnist", train, test, partial(event_trials, **options))
 
 
-def quick():
-    """Two layers, pixels pooled by two, the first of the three saccades; the rate is tuned (``benchmarks/tune.py``)."""
-    size = {"hidden": (100, 100), "steps": 100, "burn_in": 20, "pool": 2}
-    return preset(**size, batch=25, updates=200, learning_rate=3e-2, converged=600)
-
-
-def paper():
-    """Three layers, every pixel, 300 ms; batch, burn-in and epochs as published."""
-    return preset(hidden=(512, 512, 512), steps=300, burn_in=60, pool=1, batch=72, updates=1400, learning_rate=1e-3)
-
-
-def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate, converged=None):
+def build(*, hidden, steps, burn_in, pool, batch, updates, learning_rate, converged=None, test=100):
     """``converged``: how many updates BPTT makes where it is also compared with as many as it needs."""
     longer = {"BPTT, converged": Contender(bptt(), "torch", updates=converged)} if converged else {}
     return Preset(
@@ -116,7 +105,7 @@ def preset(*, hidden, steps, burn_in, pool, batch, updates, learning_rate, conve
         learning_rate=learning_rate,
         batch=batch,
         updates=updates,
-        test=100,
+        test=test,
         hidden="hidden1",
         rules={"BPTT": bptt(), **longer, "DECOLLE": decolle()},
     )
@@ -126,7 +115,17 @@ protocol = Protocol(
     name="decolle-nmnist",
     summary="Digits seen by a moving event camera (a subset of N-MNIST); every layer has a readout of its own.",
     reference="Kaiser et al. 2020, Front Neurosci 14:424; Orchard et al. 2015, Front Neurosci 9:437",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Two layers, pixels pooled by two, the first of the three saccades; the rate is tuned (``benchmarks/tune.py``).
+        "quick": dict(
+            hidden=(100, 100), steps=100, burn_in=20, pool=2, batch=25, updates=200, learning_rate=3e-2, converged=600
+        ),
+        # Three layers, every pixel, 300 ms; batch, burn-in and epochs as published.
+        "paper": dict(
+            hidden=(512, 512, 512), steps=300, burn_in=60, pool=1, batch=72, updates=1400, learning_rate=1e-3
+        ),
+    },
     published={
         "DECOLLE, convolutional, all recordings": "99.04 ± 0.12 % (not checked against the paper)",
         "DECOLLE, fully connected, all recordings": "93.1 % (NeuroTrain's re-run, as they print it)",

@@ -49,32 +49,17 @@ def network(*, hidden=(30, 30, 30, 30, 30), local=False, dt=1 * ms):
     return Network(dt=dt, projections=projections, **nodes)
 
 
-def quick():
-    """Steps of 1 ms, about 13 epochs."""
-    return preset(dt=1 * ms, updates=1000)
-
-
-def local():
-    """As ``quick``, with readouts in every layer."""
-    return preset(dt=1 * ms, updates=1000, local=True)
-
-
-def paper():
-    """200 epochs with a finer step."""
-    return preset(dt=0.5 * ms, updates=15_625)
-
-
-def preset(*, dt, updates, local=False):
+def build(*, dt, updates, local=False, hidden=(30,) * 5, learning_rate=3e-3, batch=64, test=1000):
     across = {"e-prop, random": eprop(feedback="random", feedback_std=0.1), "DFA": dfa(feedback_std=0.1)}
     apart = {"DECOLLE": decolle()}
     return Preset(
-        network=network(local=local, dt=dt),
+        network=network(hidden=hidden, local=local, dt=dt),
         task=points_task("deep", dt),
         loss=cross_entropy(),
-        learning_rate=3e-3,
-        batch=64,
+        learning_rate=learning_rate,
+        batch=batch,
         updates=updates,
-        test=1000,
+        test=test,
         hidden="hidden1",
         feedback_std=0.1,
         rules={"BPTT": bptt(), **(apart if local else across)},
@@ -85,5 +70,13 @@ protocol = Protocol(
     name="deep",
     summary="Yin-Yang through five narrow hidden layers: what do broadcast, direct and local errors lose with depth?",
     reference="after Kriener et al. 2022, NICE, arXiv:2102.08211",
-    presets={"quick": quick, "paper": paper, "local": local},
+    build=build,
+    presets={
+        # Steps of 1 ms, about 13 epochs.
+        "quick": dict(dt=1 * ms, updates=1000),
+        # 200 epochs with a finer step.
+        "paper": dict(dt=0.5 * ms, updates=15_625),
+        # As ``quick``, with readouts in every layer.
+        "local": dict(dt=1 * ms, updates=1000, local=True),
+    },
 )

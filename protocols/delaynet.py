@@ -18,11 +18,12 @@ from localplast.learning.optimise import adam
 from localplast.models import biased_lif, biased_readout
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
 from localplast.network.space import from_centre, lattice, shells
-from localplast.protocols import evidence_accumulation as evidence
 from localplast.rules import bptt, eprop
 from localplast.study.contenders import Contender
+from localplast.study.numbers import chosen
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
+from localplast.task.evidence import CUE, GAP, GROUP, RECALL, evidence_trials, last_k_accuracy
 from localplast.task.loss import branching, cross_entropy
 
 __all__ = ["delays", "network", "optimiser", "protocol"]
@@ -77,7 +78,7 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms,
     cell, readout = biased_lif(tau_mem=tau, v_th=v_th), biased_readout(tau_out=tau)
     return Network(
         dt=dt,
-        cues=Input(4 * evidence.GROUP),
+        cues=Input(4 * GROUP),
         rec=Population(
             neurons,
             cell,
@@ -112,35 +113,29 @@ def optimiser(net, learning_rate, made=adam, limit=1.0, halving=np.inf):
     return made(learning_rate).with_rates(**rates).norm_clipped(limit).halved(halving)
 
 
-def contender(net, **learning):
-    """DelayNet beside other networks: by BPTT, with its own optimiser and loss."""
-    return Contender(bptt(), "torch", network=net, optimiser=optimiser(net, **learning), loss=LOSS)
-
-
-def quick():
-    """Three cues at a coarse time step: learned in CPU minutes."""
-    return preset(partial(network, neurons=64, dt=5 * ms), **QUICK, cues=3, longest=1500 * ms, updates=300, test=256)
-
-
-def paper():
-    """The published size: seven cues. Activity must outlive the silence from the start: recurrence is stronger than
-    in ``quick``.
+def contender(preset):
+    """DelayNet as in one of its presets, but in steps of 1 ms, beside other networks: by BPTT, with its own optimiser
+    and loss.
     """
-    return preset(partial(network, radius=LASTING), **PAPER, cues=7, longest=2000 * ms, updates=800, test=2048)
+    numbers = chosen("delaynet", protocol.presets, preset)
+    net = network(neurons=numbers["neurons"], radius=numbers["radius"])
+    made = optimiser(net, numbers["learning_rate"], limit=numbers.get("limit", 1.0), halving=numbers["halving"])
+    return Contender(bptt(), "torch", network=net, optimiser=made, loss=LOSS)
 
 
-def preset(network, *, cues, longest, updates, test, **learning):
-    net, plain = network(), network(times=None)
+def build(*, neurons, dt, radius, cues, longest, updates, test, learning_rate, halving, limit=1.0, batch=64):
+    made = partial(network, neurons=neurons, radius=radius, dt=dt)
+    net, plain = made(), made(times=None)
     return Preset(
         network=net,
         task=task(cues=cues, silence=(SHORTEST, longest), dt=net.dt),
         loss=LOSS,
-        optimiser=optimiser(net, **learning),
-        batch=64,
+        optimiser=optimiser(net, learning_rate, limit=limit, halving=halving),
+        batch=batch,
         updates=updates,
         test=test,
         hidden="rec",
-        references={"remembers only the last cue": evidence.last_k_accuracy(cues, 1)},
+        references={"remembers only the last cue": last_k_accuracy(cues, 1)},
         rules={
             "DelayNet": Contender(bptt(), "torch"),
             "without delays": Contender(bptt(), "torch", network=plain),
@@ -155,16 +150,25 @@ def task(*, cues, silence, dt):
 
     Published: 1050 ms always. What is learned then is often right at that moment only (see docs/results.md).
     """
-    duration = cues * (evidence.GAP + evidence.CUE) + silence[1] + evidence.RECALL
+    duration = cues * (GAP + CUE) + silence[1] + RECALL
     options = dict(cues=cues, duration=duration, silence=silence, judged=dt, dt=dt)
-    return Task.generated("delaynet", lambda rng, n: evidence.evidence_trials(rng, n, **options))
+    return Task.generated("delaynet", lambda rng, n: evidence_trials(rng, n, **options))
 
 
 protocol = Protocol(
     name="delaynet",
     summary="Cues on two sides and a long silence, kept by delay lines between neurons of short memory.",
     reference="Balafrej et al. 2023, arXiv:2310.19067",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Three cues at a coarse time step: learned in CPU minutes.
+        "quick": dict(neurons=64, dt=5 * ms, radius=2.0, cues=3, longest=1500 * ms, updates=300, test=256, **QUICK),
+        # The published size: seven cues. Activity must outlive the silence from the start: recurrence is stronger than
+        # in ``quick``.
+        "paper": dict(
+            neurons=125, dt=1 * ms, radius=LASTING, cues=7, longest=2000 * ms, updates=800, test=2048, **PAPER
+        ),
+    },
     published={
         "DelayNet, 7 cues": "98 % of 2048 test trials after 109 epochs of 1024 trials",
         "without delays, or without the branching "

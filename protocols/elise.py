@@ -38,7 +38,6 @@ __all__ = [
     "rates",
     "recovery",
     "report",
-    "sequence",
     "stream",
 ]
 
@@ -303,45 +302,21 @@ def figure(net, trials, before, after):
     return drawn
 
 
-def quick():
-    """Two tones in turn, 20 ms each, and 16 latent cells, in steps of 1 ms."""
-    return preset(TWO_TOKENS, visible=2, latent=16, duration=40 * ms, dt=1 * ms, cycles=25, updates=8)
-
-
-def sequence(seed=0):
-    """Twelve tones in 250 ms, 600 cycles in steps of 0.5 ms; ``seed`` is that of the scaffold and the delays."""
-    return preset(
-        FUER_ELISE,
-        visible=7,
-        latent=30,
-        duration=250 * ms,
-        dt=0.5 * ms,
-        cycles=20,
-        updates=30,
-        visible_rate=3e-3,
-        rate=3e-2,
-        seed=seed,
-    )
-
-
-def paper():
-    """Twelve tones in 250 ms, 1000 cycles: step and rates as in the authors' configuration."""
-    return preset(
-        FUER_ELISE, visible=7, latent=30, duration=250 * ms, dt=0.1 * ms, cycles=10, updates=100, visible_rate=1e-3
-    )
-
-
-def preset(tokens, *, visible, latent, duration, dt, cycles, updates, visible_rate=1e-2, rate=1e-1, seed=0):
-    """``visible_rate`` among visible cells, ``rate`` of all other weights, in pA/ms."""
+def build(
+    *, tokens, visible, latent, duration, dt, cycles, updates, visible_rate=1e-2, rate=1e-1, seed=0, batch=1, test=2
+):
+    """``visible_rate`` among visible cells, ``rate`` of all other weights, in pA/ms; ``seed`` is that of the scaffold
+    and the delays.
+    """
     learning_rate = float(rate * pA / ms * dt)
     return Preset(
         network=network(visible=visible, latent=latent, dt=dt, seed=seed),
         task=task(tokens, visible=visible, duration=duration, dt=dt, cycles=cycles),
         loss=mse(),
         optimiser=sgd(learning_rate).with_rates(among_visible=visible_rate / rate),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=2,
+        test=test,
         hidden="cells",
         rules={"ELiSe": dendritic()},
     )
@@ -351,7 +326,34 @@ protocol = Protocol(
     name="elise",
     summary="A network that is always plastic is nudged through a sequence and then plays it by itself.",
     reference="Kriener et al. 2024, arXiv:2402.16763",
-    presets={"quick": quick, "sequence": sequence, "paper": paper},
+    build=build,
+    presets={
+        # Two tones in turn, 20 ms each, and 16 latent cells, in steps of 1 ms.
+        "quick": dict(tokens=TWO_TOKENS, visible=2, latent=16, duration=40 * ms, dt=1 * ms, cycles=25, updates=8),
+        # Twelve tones in 250 ms, 600 cycles in steps of 0.5 ms.
+        "sequence": dict(
+            tokens=FUER_ELISE,
+            visible=7,
+            latent=30,
+            duration=250 * ms,
+            dt=0.5 * ms,
+            cycles=20,
+            updates=30,
+            visible_rate=3e-3,
+            rate=3e-2,
+        ),
+        # Twelve tones in 250 ms, 1000 cycles: step and rates as in the authors' configuration.
+        "paper": dict(
+            tokens=FUER_ELISE,
+            visible=7,
+            latent=30,
+            duration=250 * ms,
+            dt=0.1 * ms,
+            cycles=10,
+            updates=100,
+            visible_rate=1e-3,
+        ),
+    },
     rule="dendritic",
     drawn=figure,
     told=report,

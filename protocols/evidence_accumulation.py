@@ -8,132 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 from brian2 import ms
-from scipy.stats import binom
 
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.protocols import delaynet
 from localplast.rules import bptt
-from localplast.study.contenders import Contender, usual
+from localplast.study.contenders import Contender, tuned, usual
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task, Trials
+from localplast.task import Task
+from localplast.task.evidence import GROUP, evidence_trials, last_k_accuracy
 from localplast.task.loss import cross_entropy, rate
 
-__all__ = ["evidence_trials", "last_k_accuracy", "network", "protocol"]
-
-#: Channels in each of the four groups: cues on the left, cues on the right, recall signal, noise.
-GROUP = 10
-#: Silence before every cue, its length, and the recall window at the end of a trial.
-GAP, CUE, RECALL = 50 * ms, 100 * ms, 150 * ms
-#: Rates, in hertz, and the probability of a right cue in trials of the left kind.
-CUE_RATE, NOISE_RATE, MINORITY = 40.0, 10.0, 0.3
-#: How many numbers are drawn at once: a trial of half a minute holds a million.
-AT_ONCE = 4_000_000
-
-
-def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=RECALL, dt=1 * ms):
-    """Draw ``n`` trials.
-
-    Half of the trials (at random) favour the right: each of their cues is on the right with probability 0.7, else 0.3.
-    The label is the side that has more cues, whatever the trial favoured.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-    n : int
-
-    Other arguments
-    ---------------
-    cues : int
-        Odd, so that there are no ties. Cue k lasts from ``50 + 150*k`` to ``150 + 150*k`` ms.
-    duration : Quantity
-        Of the whole trial; its last 150 ms are the recall window.
-    silence : (Quantity, Quantity), optional
-        Shortest and longest time between the last cue and the recall window, drawn uniformly for every trial (500 and
-        1500 ms in the paper's text). All trials of a batch end together, so that those with a shorter wait begin with
-        a longer one, before the first cue. Default: all that ``duration`` leaves, and cues from the start, as in the
-        authors' code.
-    judged : Quantity
-        The part of the trial, up to its end, in which the readout is judged.
-    dt : Quantity
-
-    Returns
-    -------
-    Trials
-        Input ``cues``: bool ``(trial, time, 40)``. Target: int64 ``(trial,)``, 1 for right.
-        Weight: ``1/steps`` where the readout is judged, by default in the recall window, 0 before.
-
-    Raises
-    ------
-    ValueError
-        An even number of cues, a duration too short for the cues, the longest silence and the recall window, or a
-        silence that is not a shortest and a longest time.
-    """
-    if cues % 2 == 0:
-        raise ValueError(f"an even number of cues ({cues}) can tie; use an odd one")
-    needed = cues * (GAP + CUE) + RECALL
-    if silence is not None and not 0 * ms <= silence[0] <= silence[1]:
-        raise ValueError(
-            f"the silence {silence} is drawn from the shortest to the longest; give for example (500*ms, 1500*ms)"
-        )
-    total, longest = steps(duration, dt), 0 * ms if silence is None else silence[1]
-    if total < steps(needed + longest, dt):
-        raise ValueError(f"{cues} cues and the recall window need {needed + longest}, not {duration}")
-    favoured = np.where(rng.random(n) < 0.5, MINORITY, 1 - MINORITY)
-    right = rng.random((n, cues)) < favoured[:, None]
-    begin = np.zeros(n, int)
-    if silence is not None:
-        begin = total - steps(needed, dt) - rng.integers(*(steps(wait, dt) for wait in silence), n, endpoint=True)
-    weight = np.zeros(total)
-    weight[-steps(judged, dt) :] = 1 / steps(judged, dt)
-    return Trials(
-        {"cues": cue_spikes(rng, right, begin, total, dt)}, (2 * right.sum(1) > cues).astype(np.int64), weight
-    )
-
-
-def cue_spikes(rng, right, begin, total, dt):
-    """Spikes ``(trial, time, 40)`` of trials that begin at step ``begin`` ``(trial,)``, drawn a few trials at a
-    time.
-    """
-    spikes = np.empty((len(right), total, 4 * GROUP), bool)
-    some = max(AT_ONCE // (total * 4 * GROUP), 1)
-    for start in range(0, len(right), some):
-        part = slice(start, start + some)
-        probability = cue_rates(right[part], begin[part], total, dt) * float(dt)
-        spikes[part] = rng.random(probability.shape, np.float32) < probability
-    return spikes
-
-
-def cue_rates(right, begin, total, dt):
-    """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are ``right`` ``(trial, cue)`` or else left."""
-    rates = np.zeros((len(right), total, 4, GROUP), np.float32)
-    trial = np.arange(len(right))[:, None]
-    for cue in range(right.shape[1]):
-        shown = np.arange(steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt))
-        rates[trial, begin[:, None] + shown, right[:, [cue]].astype(int)] = CUE_RATE
-    rates[:, -steps(RECALL, dt) :, 2] = CUE_RATE
-    rates[:, :, 3] = NOISE_RATE
-    return rates.reshape(len(right), total, 4 * GROUP)
-
-
-def last_k_accuracy(cues, k):
-    """Accuracy of an agent that remembers the last ``k`` of so many ``cues`` perfectly, and tosses a coin if they tie.
-
-    It knows what no network without memory of more can know: a line to hold results against.
-    """
-    if k < 1:
-        raise ValueError(f"the agent must remember at least one cue, not {k}")
-    if k >= cues:
-        return 1.0
-    seen, unseen = np.arange(k + 1), cues - k
-    # the side that is favoured has most, given how many it has here
-    more = binom.sf(cues // 2 - seen, unseen, 1 - MINORITY)
-    agrees = np.where(2 * seen > k, more, np.where(2 * seen < k, 1 - more, 0.5))
-    return float(binom.pmf(seen, k, 1 - MINORITY) @ agrees)
-
-
-def steps(time, dt):
-    return int(np.floor(float(time / dt) + 0.5))
+__all__ = ["network", "protocol"]
 
 
 def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
@@ -201,31 +87,29 @@ def task(**options):
     return Task.generated("evidence-accumulation", lambda rng, n: evidence_trials(rng, n, **options))
 
 
-def quick():
-    """Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task."""
-    delays = delaynet.contender(delaynet.network(neurons=64), **delaynet.QUICK)
-    return preset(
-        cues=3, duration=1050 * ms, neurons=60, tau_adapt=600 * ms, delays=delays, updates=120, batch=32, test=200
-    )
+#: Adam's rate, and how often it halves until the end: tuned in ``quick`` on validation trials (``benchmarks/tune.py``).
+RATES = {
+    "BPTT": (1e-2, 0),
+    "BPTT, converged": (1e-2, 4),
+    "e-prop, symmetric": (5e-3, 0),
+    "e-prop, random": (5e-3, 0),
+    "BPTT, hidden frozen": (1e-2, 0),
+}
 
 
-def paper():
-    """The published network and task."""
-    delays = delaynet.contender(delaynet.network(radius=delaynet.LASTING), **delaynet.PAPER)
-    return preset(
-        cues=7, duration=2250 * ms, neurons=100, tau_adapt=2000 * ms, delays=delays, updates=500, batch=64, test=512
-    )
-
-
-def preset(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test):
+def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=5e-3):
+    """``delays`` names the preset of DelayNet that is compared, too; ``converged``: how many updates BPTT needs, where
+    that and the rates of the first network were tuned.
+    """
     net = network(neurons=neurons, tau_adapt=tau_adapt)
+    rules = usual(net, converged=converged)
     return Preset(
         network=net,
-        rules=usual(net) | families(neurons, delays),
+        rules=(tuned(rules, RATES, updates) if converged else rules) | families(neurons, delaynet.contender(delays)),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),
-        learning_rate=5e-3,
+        learning_rate=learning_rate,
         batch=batch,
         updates=updates,
         test=test,
@@ -238,7 +122,32 @@ protocol = Protocol(
     name="evidence-accumulation",
     summary="Cues on two sides, a silent wait, then: which side had more? Needs memory over seconds.",
     reference="Bellec et al. 2020, Nat Commun 11:3625, fig. 3",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Three cues and a short wait: learned in minutes on two cores. See ``paper`` for the published task.
+        "quick": dict(
+            cues=3,
+            duration=1050 * ms,
+            neurons=60,
+            tau_adapt=600 * ms,
+            delays="quick",
+            updates=120,
+            converged=360,
+            batch=32,
+            test=200,
+        ),
+        # The published network and task.
+        "paper": dict(
+            cues=7,
+            duration=2250 * ms,
+            neurons=100,
+            tau_adapt=2000 * ms,
+            delays="paper",
+            updates=500,
+            batch=64,
+            test=512,
+        ),
+    },
     published={
         "e-prop, random feedback": "validation error below 7 % after 200 to 500 updates of 32 trials (authors' code)"
     },

@@ -191,21 +191,17 @@ def found(record):
     yield Finding("best offset of the apical input from the somatic pulse (ms)", 1e3 * best, "-")
 
 
-def quick():
-    """1 to 60 synapses, offsets in steps of 2 ms: seconds."""
-    return Conditions((*range(1, 45), 50, 55, 60), np.arange(-20, 21, 2) * ms, 0.05 * ms)
-
-
-def paper():
-    """1 to 100 synapses, offsets in steps of 0.5 ms: a minute."""
-    return Conditions(tuple(range(1, 101)), np.arange(-20, 20.1, 0.5) * ms, 0.05 * ms)
-
-
 protocol = Phenomenon(
     name="fixed-plateau",
     summary="Plateaus and sodium spikes of fixed length, all or none, and a calcium spike that needs a coincidence.",
     reference="Schemmel, Kriener, Mueller & Meier 2017, IJCNN, arXiv:1703.07286",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # 1 to 60 synapses, offsets in steps of 2 ms: seconds.
+        "quick": dict(synapses=(*range(1, 45), 50, 55, 60), offsets=np.arange(-20, 21, 2) * ms, dt=0.05 * ms),
+        # 1 to 100 synapses, offsets in steps of 0.5 ms: a minute.
+        "paper": dict(synapses=tuple(range(1, 101)), offsets=np.arange(-20, 20.1, 0.5) * ms, dt=0.05 * ms),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

@@ -91,17 +91,7 @@ def figure(net, trials, before, after):
     return style(ax, "a sawtooth from sines", "time (ms)", "output").figure
 
 
-def quick():
-    """Steps of 0.05 ms, ten times the published ones."""
-    return preset(dt=0.05 * ms, backend="torch")
-
-
-def paper():
-    """The published step and stream, online in Brian2."""
-    return preset(dt=0.005 * ms, backend="brian2")
-
-
-def preset(*, dt, backend):
+def build(*, dt, backend, batch=1, updates=TAUGHT, test=SILENT):
     """BPTT makes one step per piece, and goes three times through the stream until nothing is gained."""
     made = {"dt": dt}
     net, local = network(**made), dendritic()
@@ -110,13 +100,13 @@ def preset(*, dt, backend):
         task=task(dt),
         loss=mse(),
         optimiser=sgd(RATE * float(dt / ms)),
-        batch=1,
-        updates=TAUGHT,
-        test=SILENT,
+        batch=batch,
+        updates=updates,
+        test=test,
         hidden="hidden1",
         rules={
             "BPTT": Contender(bptt(), "torch", optimiser=sgd(OFFLINE)),
-            "BPTT, converged": Contender(bptt(), "torch", optimiser=sgd(2 * OFFLINE), updates=3 * TAUGHT),
+            "BPTT, converged": Contender(bptt(), "torch", optimiser=sgd(2 * OFFLINE), updates=3 * updates),
             "LE, symmetric": Contender(local, backend),
             "LE, random": Contender(local, backend, network=network(feedback="random", **made)),
             "LE, hidden frozen": Contender(local, backend, ("up1",)),
@@ -129,7 +119,13 @@ protocol = Protocol(
     name="fourier-synthesis",
     summary="Prospective neurons learn a sawtooth from a stream of sines that are faster than their membranes.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 0.05 ms, ten times the published ones.
+        "quick": dict(dt=0.05 * ms, backend="torch"),
+        # The published step and stream, online in Brian2.
+        "paper": dict(dt=0.005 * ms, backend="brian2"),
+    },
     published={
         "Fourier synthesis": "the output follows the sawtooth after 400 ms, also without the teacher (no number)"
     },

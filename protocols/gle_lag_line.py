@@ -122,19 +122,7 @@ def figure(net, trials, before, after):
     return drawn
 
 
-def quick():
-    """Steps of 40 ms, some minutes of a wave instead of an hour."""
-    return preset(dt=40 * ms, settle=10 * second, length=14 * second, batch=8, updates=20, rate=1e-3, offline=0.15)
-
-
-def paper():
-    """The published step, batch and rate, and the published 4000 s of learning, in pieces of 100 s that begin anew."""
-    return preset(
-        dt=10 * ms, settle=20 * second, length=100 * second, batch=100, updates=40, rate=1e-6 / BETA, offline=0.1
-    )
-
-
-def preset(*, dt, settle, length, batch, updates, rate, offline):
+def build(*, dt, settle, length, batch, updates, rate, offline, test=8):
     """``rate`` is Adam's in every step, ``offline`` that of BPTT in every update."""
     made, local = functools.partial(network, dt=dt), dendritic()
     membranes = tuple(name for name in TEACHER if "." in name)
@@ -146,7 +134,7 @@ def preset(*, dt, settle, length, batch, updates, rate, offline):
         optimiser=adam(rate).with_rates(**rates),
         batch=batch,
         updates=updates,
-        test=8,
+        test=test,
         hidden="hidden1",
         rules={
             "BPTT": Contender(bptt(), "torch", optimiser=adam(offline).with_rates(**rates)),
@@ -161,7 +149,16 @@ protocol = Protocol(
     name="gle-lag-line",
     summary="Two lagging neurons in a row learn weights and membranes of a teacher, by errors that look ahead.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 40 ms, some minutes of a wave instead of an hour.
+        "quick": dict(dt=40 * ms, settle=10 * second, length=14 * second, batch=8, updates=20, rate=1e-3, offline=0.15),
+        # The published step, batch and rate, and the published 4000 s of learning, in pieces of 100 s that begin
+        # anew.
+        "paper": dict(
+            dt=10 * ms, settle=20 * second, length=100 * second, batch=100, updates=40, rate=1e-6 / BETA, offline=0.1
+        ),
+    },
     published={
         "lag line": "weights and time constants of the teacher are found, not with instantaneous errors (no number)"
     },

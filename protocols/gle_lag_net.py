@@ -123,17 +123,7 @@ def course(net, record):
     return drawn
 
 
-def quick():
-    """Steps of 40 ms, pieces of the stream side by side, and rates five times the published ones."""
-    return preset(dt=40 * ms, settle=5 * second, length=9 * second, batch=8, updates=20, pace=5)
-
-
-def paper():
-    """The published step and rate, in pieces of 90 s one after the other: 1000 s with their beginnings."""
-    return preset(dt=10 * ms, settle=10 * second, length=90 * second, batch=1, updates=10, pace=1)
-
-
-def preset(*, dt, settle, length, batch, updates, pace, tested=8):
+def build(*, dt, settle, length, batch, updates, pace, test=8):
     """``pace`` times 0.02 per second; BPTT makes one step per piece, as long as all those of the local rule taken
     together.
     """
@@ -141,12 +131,12 @@ def preset(*, dt, settle, length, batch, updates, pace, tested=8):
     given = {"up2": 0.0, "up3": 0.0}
     return Preset(
         network=made(),
-        task=task(batch * updates, tested, settle=float(settle), length=float(length), dt=float(dt)),
+        task=task(batch * updates, test, settle=float(settle), length=float(length), dt=float(dt)),
         loss=mse(),
         optimiser=sgd(speed * float(dt) / BETA).with_rates(**given),
         batch=batch,
         updates=updates,
-        test=tested,
+        test=test,
         hidden="hidden1",
         rules={
             "BPTT": Contender(bptt(), "torch", optimiser=sgd(speed * float(length)).with_rates(**given)),
@@ -161,7 +151,13 @@ protocol = Protocol(
     name="gle-lag-net",
     summary="The first of two layers with quick and slow neurons learns a teacher's, beside the exact adjoint.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 40 ms, pieces of the stream side by side, and rates five times the published ones.
+        "quick": dict(dt=40 * ms, settle=5 * second, length=9 * second, batch=8, updates=20, pace=5.0),
+        # The published step and rate, in pieces of 90 s one after the other: 1000 s with their beginnings.
+        "paper": dict(dt=10 * ms, settle=10 * second, length=90 * second, batch=1, updates=10, pace=1.0),
+    },
     published={
         "lag network": "the weights of the teacher are found, errors are in phase with those of the adjoint (no number)"
     },

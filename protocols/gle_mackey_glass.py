@@ -162,19 +162,7 @@ def overview(tree):
     return drawn
 
 
-def quick():
-    """Two hidden layers of 24, 30 batches of eight stretches of 250 units of time."""
-    return preset(size=24, duration=250.0, batch=8, updates=30, online=1e-3, offline=2e-2, test=50)
-
-
-def paper():
-    """Two hidden layers of 60, 500 batches of stretches of 1000 units: a size of our own, the published one is not
-    known.
-    """
-    return preset(size=60, duration=1000.0, batch=4, updates=500, online=3e-4, offline=5e-3, test=200)
-
-
-def preset(*, size, duration, batch, updates, online, offline, test):
+def build(*, size, duration, batch, updates, online, offline, test):
     """``online`` and ``offline`` are rates of Adam: per step, and per batch for BPTT."""
 
     def made(**options):
@@ -199,7 +187,14 @@ protocol = Protocol(
     name="gle-mackey-glass",
     summary="A chaotic series predicted online by membranes of many time constants: generalised latent equilibrium.",
     reference="Mackey & Glass 1977, Science 197:287; Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025)",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Two hidden layers of 24, 30 batches of eight stretches of 250 units of time.
+        "quick": dict(size=24, duration=250.0, batch=8, updates=30, online=1e-3, offline=2e-2, test=50),
+        # Two hidden layers of 60, 500 batches of stretches of 1000 units: a size of our own, the published one is not
+        # known.
+        "paper": dict(size=60, duration=1000.0, batch=4, updates=500, online=3e-4, offline=5e-3, test=200),
+    },
     rule="dendritic",
     drawn=figure,
     told=told,

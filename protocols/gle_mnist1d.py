@@ -145,53 +145,14 @@ def contenders(made, offline):
     }
 
 
-def quick():
-    """Three hidden layers of 36 with membranes of up to 4 ms and steps of 1 ms, 5 times through all digits."""
-    return preset(
-        layers=3,
-        slow=24,
-        fast=12,
-        tau=4 * ms,
-        steps=72,
-        limit=1.7,
-        online=2e-3,
-        offline=5e-3,
-        halving=28,
-        batch=100,
-        updates=200,
-        test=1000,
-    )
-
-
-def paper():
-    """The published network of 15,000 parameters, all digits 150 times, each in 360 steps; rates halve every 20 epochs.
-
-    The published ones halve where the network has stopped improving.
-    """
-    return preset(
-        layers=6,
-        slow=36,
-        fast=17,
-        tau=1.2 * ms,
-        steps=360,
-        limit=1.0,
-        online=3e-4,
-        offline=1e-3,
-        halving=800,
-        batch=100,
-        updates=6000,
-        test=1000,
-    )
-
-
-def preset(*, steps, online, offline, halving, batch, updates, test, **options):
+def build(*, layers, slow, fast, tau, steps, limit, online, offline, halving, batch, updates, test):
     """``online`` and ``offline`` are rates of Adam, per step and, for BPTT, per batch; both halve after so many
     batches.
 
     While the labels of a batch are there, outputs follow them: only with a falling rate does what all batches share
     remain.
     """
-    made = partial(network, steps=steps, **options)
+    made = partial(network, layers=layers, slow=slow, fast=fast, tau=tau, steps=steps, limit=limit)
     net = made()
     biases = dict.fromkeys(net.trainable, 1.0)
     return Preset(
@@ -211,7 +172,40 @@ protocol = Protocol(
     name="gle-mnist1d",
     summary="Noisy digits as one signal in time, named while they pass: generalised latent equilibrium, online.",
     reference="Ellenberger et al. 2024, arXiv:2403.16933 (Nat Commun 2025); Greydanus & Kobak 2024, arXiv:2011.14439",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Three hidden layers of 36 with membranes of up to 4 ms and steps of 1 ms, 5 times through all digits.
+        "quick": dict(
+            layers=3,
+            slow=24,
+            fast=12,
+            tau=4 * ms,
+            steps=72,
+            limit=1.7,
+            online=2e-3,
+            offline=5e-3,
+            halving=28,
+            batch=100,
+            updates=200,
+            test=1000,
+        ),
+        # The published network of 15,000 parameters, all digits 150 times, each in 360 steps; rates halve every 20
+        # epochs. The published ones halve where the network has stopped improving.
+        "paper": dict(
+            layers=6,
+            slow=36,
+            fast=17,
+            tau=1.2 * ms,
+            steps=360,
+            limit=1.0,
+            online=3e-4,
+            offline=1e-3,
+            halving=800,
+            batch=100,
+            updates=6000,
+            test=1000,
+        ),
+    },
     published={
         "GLE, 15,000 parameters, 10 "
         "seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors' records)"

@@ -156,48 +156,11 @@ def contenders(sizes, optimiser, *, offline, lagging, decay, **options):
     }
 
 
-def quick():
-    """The first 10000 images, each for 0.8 ms; 100 and 50 hidden neurons."""
-    return preset(
-        (784, 100, 50, 10),
-        steps=8,
-        images=5,
-        shown=12,
-        train=10_000,
-        rate=0.6,
-        factors=(1, 0.5, 0.5),
-        std=0.07,
-        decay=3e-4,
-        batch=8,
-        updates=400,
-        test=1000,
-    )
-
-
-def paper():
-    """All images for 200 epochs, each for 1 ms, with ``tau`` 20 ms."""
-    return preset(
-        (784, 300, 100, 10),
-        steps=100,
-        images=1,
-        shown=12,
-        train=None,
-        rate=0.16,
-        factors=(1, 0.2, 0.1),
-        std=0.05,
-        decay=1e-4,
-        batch=512,
-        updates=23_400,
-        test=10_000,
-        tau=20 * ms,
-        dt=0.01 * ms,
-    )
-
-
-def preset(sizes, *, steps, images, shown, train, rate, factors, decay, batch, updates, test, **options):
+def build(*, sizes, std, tau, dt, steps, images, shown, train, rate, factors, decay, batch, updates, test):
     """``rate`` per step; BPTT makes one step per stream, as long as all those that are judged (half of them)
     together.
     """
+    options = {"std": std, "tau": tau, "dt": dt}
     layers = zip(above(sizes), factors, strict=True)
     scales = {name: f for k, (layer, f) in enumerate(layers, 1) for name in (f"up{k}", f"{layer}.b")}
     rates = (rate, rate * BETA * steps * images / 2, rate / 100)
@@ -219,7 +182,43 @@ protocol = Protocol(
     name="latent-equilibrium",
     summary="MNIST as a stream of images faster than the membranes: prospective neurons answer and learn at once.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # The first 10000 images, each for 0.8 ms; 100 and 50 hidden neurons.
+        "quick": dict(
+            sizes=(784, 100, 50, 10),
+            std=0.07,
+            tau=10 * ms,
+            dt=0.1 * ms,
+            steps=8,
+            images=5,
+            shown=12,
+            train=10_000,
+            rate=0.6,
+            factors=(1, 0.5, 0.5),
+            decay=3e-4,
+            batch=8,
+            updates=400,
+            test=1000,
+        ),
+        # All images for 200 epochs, each for 1 ms, with ``tau`` 20 ms.
+        "paper": dict(
+            sizes=(784, 300, 100, 10),
+            std=0.05,
+            tau=20 * ms,
+            dt=0.01 * ms,
+            steps=100,
+            images=1,
+            shown=12,
+            train=None,
+            rate=0.16,
+            factors=(1, 0.2, 0.1),
+            decay=1e-4,
+            batch=512,
+            updates=23_400,
+            test=10_000,
+        ),
+    },
     published={
         "fig. 2, LE (from memory, "
         "unchecked)": "98.0 ± 0.1 %, backpropagation 98.1 ± 0.1 %, after 200 epochs of the paper preset"

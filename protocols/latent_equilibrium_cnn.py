@@ -132,33 +132,94 @@ def contenders(made, offline):
     }
 
 
-def quick():
-    """Images of 14 x 14 pixels, the first 10000, each for 1.6 ms; 8 and 16 kernels of 3 x 3."""
-    made = partial(network, (1, 14, 14), (8, 16), size=3, kernel=normal(2.0), beta=0.05)
-    shown = digits(steps=16, images=4, shown=24, train=10_000, averaged=2, grey=(0.13, 0.3))
-    return preset(made, shown, rate=0.6, offline=adam(0.01), batch=32, updates=60, test=500)
-
-
-def paper():
-    """LeNet5 (20 and 50 kernels of 5 x 5, 500 dense neurons), all images for 100 epochs, each for 10 ms."""
-    drawn = normal(0.05, fan_in=False)
-    made = partial(network, (1, 28, 28), (20, 50), (500,), kernel=drawn, weight=drawn)
-    shown = digits(steps=100, images=1, shown=24)
-    return preset(made, shown, rate=0.08, offline=sgd(0.08 * BETA * 100), batch=128, updates=46_900, test=10_000)
-
-
-def preset(made, shown, *, rate, offline, **course):
-    """``rate`` is per step; BPTT makes one step per stream of images."""
-    optimiser = sgd(rate)
-    rules = contenders(made, offline)
-    return Preset(network=made(), task=shown, loss=mse(), optimiser=optimiser, hidden="hidden3", rules=rules, **course)
+def build(
+    *,
+    channels,
+    dense,
+    size,
+    kernel,
+    weight,
+    fan_in,
+    beta,
+    averaged,
+    grey,
+    steps,
+    images,
+    train,
+    rate,
+    adaptive,
+    offline,
+    batch,
+    updates,
+    test,
+):
+    """``rate`` is per step; BPTT makes one step per stream of images, of Adam where ``adaptive``, at the rate
+    ``offline``.
+    """
+    side, drawn = 28 // averaged, {"kernel": normal(kernel, fan_in=fan_in), "weight": normal(weight, fan_in=fan_in)}
+    made = partial(network, (1, side, side), channels, dense, size=size, beta=beta, **drawn)
+    return Preset(
+        network=made(),
+        task=digits(steps=steps, images=images, shown=24, train=train, averaged=averaged, grey=grey),
+        loss=mse(),
+        optimiser=sgd(rate),
+        batch=batch,
+        updates=updates,
+        test=test,
+        hidden="hidden3",
+        rules=contenders(made, (adam if adaptive else sgd)(offline)),
+    )
 
 
 protocol = Protocol(
     name="latent-equilibrium-cnn",
     summary="MNIST in a convolutional latent equilibrium: kernels learn online, errors come back through them.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; LeCun et al. 1998, Proc IEEE 86:2278",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Images of 14 x 14 pixels, the first 10000, each for 1.6 ms; 8 and 16 kernels of 3 x 3.
+        "quick": dict(
+            channels=(8, 16),
+            dense=(),
+            size=3,
+            kernel=2.0,
+            weight=1.0,
+            fan_in=True,
+            beta=0.05,
+            averaged=2,
+            grey=(0.13, 0.3),
+            steps=16,
+            images=4,
+            train=10_000,
+            rate=0.6,
+            adaptive=True,
+            offline=0.01,
+            batch=32,
+            updates=60,
+            test=500,
+        ),
+        # LeNet5 (20 and 50 kernels of 5 x 5, 500 dense neurons), all images for 100 epochs, each for 10 ms.
+        "paper": dict(
+            channels=(20, 50),
+            dense=(500,),
+            size=5,
+            kernel=0.05,
+            weight=0.05,
+            fan_in=False,
+            beta=BETA,
+            averaged=1,
+            grey=(0.0, 1.0),
+            steps=100,
+            images=1,
+            train=None,
+            rate=0.08,
+            adaptive=False,
+            offline=0.08 * BETA * 100,
+            batch=128,
+            updates=46_900,
+            test=10_000,
+        ),
+    },
     published={
         "LE on MNIST (from memory, "
         "unchecked)": "98.90 ± 0.07 %, backpropagation 98.92 ± 0.07 %, both LeNet5 after 100 epochs"

@@ -7,6 +7,7 @@ arXiv:1810.11393): a square of 3 x 3 pixels shows a horizontal, a vertical or a 
 constants per pattern.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from localplast.models import graded_readout, sacramento_interneuron, sacramento
 from localplast.models.layers import classes as layered_classes
 from localplast.models.layers import in_turn, one_to_one
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
+from localplast.neuron import NeuronModel
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, style
@@ -44,7 +46,11 @@ TARGETS = (0.1, 1.0)
 #: Milliseconds per time step: published rates of learning are per ms.
 STEP = 0.1
 #: What makes the cells of a circuit.
-CELLS = {"hidden": sacramento_pyramidal, "inter": sacramento_interneuron, "out": sacramento_output}
+CELLS: dict[str, Callable[..., NeuronModel]] = {
+    "hidden": sacramento_pyramidal,
+    "inter": sacramento_interneuron,
+    "out": sacramento_output,
+}
 
 
 def circuit(
@@ -274,26 +280,19 @@ def figure(net, trials, before, after):
     return drawn
 
 
-def quick():
-    """Bars of 1 ms, a fifth of a membrane's time constant; a presentation changes 6.75 times what it is published to.
+def by_bptt(offline, converged, updates):
+    """How BPTT learns at these rates, None where it does not; see :func:`contenders`."""
+    longer = {"optimiser": adam(converged).halved(updates), "updates": 4 * updates} if converged else None
+    found = {"BPTT": {"optimiser": adam(offline)} if offline else None, "BPTT, converged": longer}
+    return {name: course for name, course in found.items() if course}
 
-    BPTT's rates are tuned (``benchmarks/tune.py``).
+
+def build(*, steps, pace, batch, updates, backend, offline=None, converged=None, hidden=30, test=8):
+    """``pace`` times the published rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms.
+
+    ``offline``: rate of BPTT, where it is compared; ``converged``: where it makes four times the updates.
     """
-    offline = {
-        "BPTT": {"optimiser": adam(0.08)},
-        "BPTT, converged": {"optimiser": adam(0.06).halved(60), "updates": 240},
-    }
-    return preset(steps=10, pace=67.5, batch=8, updates=60, backend="torch", offline=offline)
-
-
-def paper():
-    """The published course: bars of 10 ms, one after the other, 1000 times all eight."""
-    return preset(steps=100, pace=1.0, batch=1, updates=1000, backend="brian2")
-
-
-def preset(*, steps, pace, batch, updates, backend, offline=None):
-    """``pace`` times the published rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
-    made = partial(circuit, (9, 30, 3), plastic=("up", "ip"))
+    made = partial(circuit, (9, hidden, 3), plastic=("up", "ip"))
     return Preset(
         network=made(),
         task=bars_task(steps=steps),
@@ -301,9 +300,9 @@ def preset(*, steps, pace, batch, updates, backend, offline=None):
         optimiser=sgd(pace * STEP).with_rates(up1=0.05, up2=0.01, ip1=0.02),
         batch=batch,
         updates=updates,
-        test=8,
+        test=test,
         hidden="hidden1",
-        rules=contenders(made, backend=backend, offline=offline),
+        rules=contenders(made, backend=backend, offline=by_bptt(offline, converged, updates)),
     )
 
 
@@ -311,7 +310,14 @@ protocol = Protocol(
     name="microcircuit",
     summary="Bars in a dendritic microcircuit: apical dendrites hold the error, with and without latent equilibrium.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549; Sacramento et al. 2018, NeurIPS, arXiv:1810.11393",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Bars of 1 ms, a fifth of a membrane's time constant; a presentation changes 6.75 times what it is published
+        # to. BPTT's rates are tuned (``benchmarks/tune.py``).
+        "quick": dict(steps=10, pace=67.5, batch=8, updates=60, backend="torch", offline=0.08, converged=0.06),
+        # The published course: bars of 10 ms, one after the other, 1000 times all eight.
+        "paper": dict(steps=100, pace=1.0, batch=1, updates=1000, backend="brian2"),
+    },
     published={
         "fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"
     },

@@ -58,26 +58,16 @@ def teaching_task(net, *, steps, patterns, shown=100, teacher=None, phi=soft_rel
     )
 
 
-def quick():
-    """10,000 inputs of 2 ms."""
-    return preset(steps=20, pace=3.0, updates=200)
-
-
-def paper():
-    """10,000 inputs of 100 ms, as long as published, with rates that are lower by as much."""
-    return preset(steps=1000, pace=0.06, updates=200)
-
-
-def preset(*, steps, pace, updates):
+def build(*, steps, pace, updates, batch=1, test=200):
     """``pace`` times rates of 0.05, 0.01 (onto the output) and 0.02 (interneurons) per ms."""
     return Preset(
         network=network(),
         task=teaching_task(network(), steps=steps, patterns=50),
         loss=mse(),
         optimiser=sgd(pace * STEP).with_rates(up1=0.05, up2=0.01, ip1=0.02),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=200,
+        test=test,
         hidden="hidden1",
         rules=contenders(network, backend="brian2"),
     )
@@ -87,7 +77,13 @@ protocol = Protocol(
     name="microcircuit-teacher",
     summary="A dendritic microcircuit learns the map of another network, whose output nudges its own.",
     reference="Sacramento et al. 2018, NeurIPS, arXiv:1810.11393, section 3.2",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # 10,000 inputs of 2 ms.
+        "quick": dict(steps=20, pace=3.0, updates=200),
+        # 10,000 inputs of 100 ms, as long as published, with rates that are lower by as much.
+        "paper": dict(steps=1000, pace=0.06, updates=200),
+    },
     rule="dendritic",
     drawn=figure,
 )

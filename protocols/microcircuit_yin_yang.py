@@ -56,27 +56,16 @@ def points_task(*, steps, stream, shown=50):
     return tested(40, tested(41))
 
 
-def quick():
-    """50,000 points of 5 ms."""
-    return preset(hidden=30, updates=1000)
-
-
-def paper():
-    """500,000 points of 5 ms."""
-    return preset(hidden=30, updates=10_000)
-
-
-def preset(*, hidden, updates):
+def build(*, hidden, updates, points=50, steps=50, batch=1, test=1000):
     """Rates per ms, that fall by half four times in the course: every step is an update."""
-    points, steps = 50, 50
     return Preset(
         network=network(hidden=hidden),
         task=points_task(steps=steps, stream=points),
         loss=mse(),
         optimiser=sgd(STEP).with_rates(up1=1.0, up2=0.02, ip1=0.1).halved(points * steps * updates / 4),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=1000,
+        test=test,
         hidden="hidden1",
         rules=contenders(partial(network, hidden=hidden), backend="brian2"),
     )
@@ -86,7 +75,13 @@ protocol = Protocol(
     name="microcircuit-yin-yang",
     summary="Yin-Yang in a dendritic microcircuit, learned online from a stream of points.",
     reference="Kriener et al. 2022, NICE, arXiv:2102.08211; Haider et al. 2021, NeurIPS, arXiv:2110.14549",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # 50,000 points of 5 ms.
+        "quick": dict(hidden=30, updates=1000),
+        # 500,000 points of 5 ms.
+        "paper": dict(hidden=30, updates=10_000),
+    },
     rule="dendritic",
     drawn=figure,
 )

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.arguments import check_choice
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.study.protocol import Preset, Protocol
@@ -86,30 +87,20 @@ def task(present, train=None):
     return Task.dataset("mnist", *mnist(), present, learned=train, held=5000)
 
 
-def quick():
-    """Latency code, 100 hidden neurons, 40 steps, the first 10000 training images."""
-    return Preset(
-        network=network(hidden=100, tau_mem=20 * ms, tau_out=20 * ms, weight=2.0, v_th=0.3),
-        task=task(latency_trials, train=10_000),
-        loss=cross_entropy(),
-        learning_rate=2e-3,
-        batch=32,
-        updates=1000,
-        test=1000,
-        hidden="hidden",
-    )
+#: How an image is shown, by the name of the code.
+CODES = {"latency": latency_trials, "rate": partial(rate_trials, highest=250.0)}
 
 
-def paper():
-    """Rate code, 512 hidden neurons, 200 steps, all images, 100 epochs."""
+def build(*, code, hidden, tau_mem, tau_out, weight, v_th, train, learning_rate, batch, updates, test):
+    check_choice("code", code, CODES)
     return Preset(
-        network=network(hidden=512, tau_mem=20 * ms, tau_out=100 * ms, weight=1.0, v_th=1.0),
-        task=task(partial(rate_trials, highest=250.0)),
+        network=network(hidden=hidden, tau_mem=tau_mem, tau_out=tau_out, weight=weight, v_th=v_th),
+        task=task(CODES[code], train=train),
         loss=cross_entropy(),
-        learning_rate=1e-3,
-        batch=64,
-        updates=93_750,
-        test=10_000,
+        learning_rate=learning_rate,
+        batch=batch,
+        updates=updates,
+        test=test,
         hidden="hidden",
     )
 
@@ -118,7 +109,37 @@ protocol = Protocol(
     name="mnist",
     summary="Handwritten digits as spike times or rates, one hidden layer of LIF neurons.",
     reference="LeCun et al. 1998, Proc IEEE 86:2278; De Geeter et al. 2023, arXiv:2306.03623",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Latency code, 100 hidden neurons, 40 steps, the first 10000 training images.
+        "quick": dict(
+            code="latency",
+            hidden=100,
+            tau_mem=20 * ms,
+            tau_out=20 * ms,
+            weight=2.0,
+            v_th=0.3,
+            train=10_000,
+            learning_rate=2e-3,
+            batch=32,
+            updates=1000,
+            test=1000,
+        ),
+        # Rate code, 512 hidden neurons, 200 steps, all images, 100 epochs.
+        "paper": dict(
+            code="rate",
+            hidden=512,
+            tau_mem=20 * ms,
+            tau_out=100 * ms,
+            weight=1.0,
+            v_th=1.0,
+            train=None,
+            learning_rate=1e-3,
+            batch=64,
+            updates=93_750,
+            test=10_000,
+        ),
+    },
     published={
         "BPTT, LIF, rate code": "98.06 % with 100 spiking outputs in place of this readout (De Geeter et al., table 2)"
     },

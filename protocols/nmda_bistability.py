@@ -178,25 +178,23 @@ def found(record):
                 "outside the range, by as much as the ramp is fast",
             )
     for (shift, known), row in zip(KNOWN_SLOPES.items(), record["slope"]["critical"].values, strict=True):
-        text = [" / ".join(f"{value:.4f}" for value in values) for values in (row, known)]
-        yield Finding(f"critical slope (1/mV), shift {shift} mV, leak -80 / -75 / -70 / -65 mV", *text, apart)
-
-
-def quick():
-    """A ramp of 400 membrane time constants: seconds."""
-    return Conditions(8.0, 400 * ms, 0.05 * ms)
-
-
-def paper():
-    """A ramp ten times as slow."""
-    return Conditions(8.0, 4000 * ms, 0.05 * ms)
+        found, published = (" / ".join(f"{value:.4f}" for value in values) for values in (row, known))
+        yield Finding(
+            f"critical slope (1/mV), shift {shift} mV, leak -80 / -75 / -70 / -65 mV", found, published, apart
+        )
 
 
 protocol = Phenomenon(
     name="nmda-bistability",
     summary="Steady states, knees and hysteresis of a branch with NMDA receptors, and how steep their block must be.",
     reference="Schiller & Schiller 2001, Curr Opin Neurobiol 11:343; Jahr & Stevens 1990, J Neurosci 10:3178",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # A ramp of 400 membrane time constants: seconds.
+        "quick": dict(highest=8.0, ramp=400 * ms, dt=0.05 * ms),
+        # A ramp ten times as slow.
+        "paper": dict(highest=8.0, ramp=4000 * ms, dt=0.05 * ms),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

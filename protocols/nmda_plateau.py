@@ -160,21 +160,19 @@ def growth_beyond_first(measured):
     return slope.max() / slope[0]
 
 
-def quick():
-    """A dozen numbers of synapses: seconds."""
-    return Conditions((1, 5, 10, 15, 20, 24, 26, 28, 30, 32, 36, 40, 50, 60), (20, 28, 40, 60), 0.05 * ms)
-
-
-def paper():
-    """Every number up to 80."""
-    return Conditions(tuple(range(1, 81)), (20, 28, 40, 60), 0.05 * ms)
-
-
 protocol = Phenomenon(
     name="nmda-plateau",
     summary="Amplitude and duration of the answer of a basal branch against the number of synapses active at once.",
     reference="Schiller et al. 2000, Nature 404:285; Major et al. 2008, J Neurophysiol 99:2584",
-    presets={"quick": quick, "paper": paper},
+    build=Conditions,
+    presets={
+        # A dozen numbers of synapses: seconds.
+        "quick": dict(
+            synapses=(1, 5, 10, 15, 20, 24, 26, 28, 30, 32, 36, 40, 50, 60), shown=(20, 28, 40, 60), dt=0.05 * ms
+        ),
+        # Every number up to 80.
+        "paper": dict(synapses=tuple(range(1, 81)), shown=(20, 28, 40, 60), dt=0.05 * ms),
+    },
     scanned=scanned,
     drawn=drawn,
     found=found,

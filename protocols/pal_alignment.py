@@ -161,21 +161,7 @@ def network(**options):
     return aligning(SIZES, activation="logistic", targets=(0.0, 1.0), **options)
 
 
-def quick():
-    """The published rates of feedback and number of steps, with patterns of 10 ms: jumps of the signal, which blur
-    it, are rarer.
-
-    Forward weights learn slower, and low-pass filtered with 1 ms: with the published 100 ms they overshoot here.
-    """
-    return preset(steps=1000, up=0.2, tau=1 * ms)
-
-
-def paper():
-    """Patterns of 1 ms, 100 times 100 of them (there the same 100 patterns; here always new ones)."""
-    return preset(steps=100, up=1.0, tau=100 * ms)
-
-
-def preset(*, steps, up, tau, stream=10_000, updates=100):
+def build(*, steps, up, tau, stream=10_000, updates=100, batch=1, test=100):
     """``steps`` per pattern, ``stream`` per update; ``up`` and ``tau`` are those of :func:`learning`."""
     net = network()
     return Preset(
@@ -183,9 +169,9 @@ def preset(*, steps, up, tau, stream=10_000, updates=100):
         task=teaching_task(net, steps=steps, patterns=stream // steps, phi=logistic, name="pal-alignment"),
         loss=mse(),
         optimiser=learning(net, up=up, ip=5.0, pi=5.0, down=50.0, alpha=1e-5, tau=tau),
-        batch=1,
+        batch=batch,
         updates=updates,
-        test=100,
+        test=test,
         hidden="hidden1",
         rules=contenders(network, backend="brian2"),
     )
@@ -195,7 +181,15 @@ protocol = Protocol(
     name="pal-alignment",
     summary="Feedback weights of a deep microcircuit align with its forward weights, by noise that is always on.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 3",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # The published rates of feedback and number of steps, with patterns of 10 ms: jumps of the signal, which blur
+        # it, are rarer. Forward weights learn slower, and low-pass filtered with 1 ms: with the published 100 ms they
+        # overshoot here.
+        "quick": dict(steps=1000, up=0.2, tau=1 * ms),
+        # Patterns of 1 ms, 100 times 100 of them (there the same 100 patterns; here always new ones).
+        "paper": dict(steps=100, up=1.0, tau=100 * ms),
+    },
     published={
         "fig. 3": "feedback aligns with forward weights within 100 epochs of 100 patterns (10 seeds; no number)"
     },

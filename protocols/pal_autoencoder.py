@@ -79,17 +79,7 @@ def told(net, trials, after):
     )
 
 
-def quick():
-    """Images of 7 x 7 pixels, 32 streams side by side, of 10 images for 0.2 ms each."""
-    return preset(steps=20, patterns=10, batch=32, updates=150)
-
-
-def paper():
-    """One stream of images of 1 ms."""
-    return preset(steps=100, patterns=100, batch=1, updates=4000)
-
-
-def preset(*, steps, patterns, batch, updates):
+def build(*, steps, patterns, batch, updates, test=200):
     net, backend = network(), "torch" if batch > 1 else "brian2"
     return Preset(
         network=net,
@@ -100,7 +90,7 @@ def preset(*, steps, patterns, batch, updates):
         ),
         batch=batch,
         updates=updates,
-        test=200,
+        test=test,
         hidden="hidden1",
         rules=contenders(network, backend=backend, offline=adam(0.003), strength=0.2),
     )
@@ -110,7 +100,13 @@ protocol = Protocol(
     name="pal-autoencoder",
     summary="MNIST through a bottleneck: an autoencoder in a microcircuit whose feedback weights align.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Images of 7 x 7 pixels, 32 streams side by side, of 10 images for 0.2 ms each.
+        "quick": dict(steps=20, patterns=10, batch=32, updates=150),
+        # One stream of images of 1 ms.
+        "paper": dict(steps=100, patterns=100, batch=1, updates=4000),
+    },
     published={
         "separability": "of their bottleneck, at the end: backprop 0.35 to 0.40, PAL 0.31 to 0.35, feedback alignment "
         "0.14 to 0.21",

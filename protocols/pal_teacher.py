@@ -54,29 +54,20 @@ def course(net, record):
     return drawn
 
 
-def quick():
-    """Noise of 0.05, and rates that are higher accordingly: 100 streams of 100 patterns."""
-    net = network()
-    return preset(net, learning(net, up=(50.0, 10.0), ip=10.0, pi=5.0, down=20.0, alpha=2e-5, tau=1 * ms), updates=100)
-
-
-def paper():
-    """The published noise of 0.01 and rates: 5000 times 100 patterns."""
-    net = network(sigma=0.01)
-    return preset(net, learning(net, up=(2.0, 0.5), ip=10.0, pi=0.5, down=20.0, alpha=1e-6), updates=5000)
-
-
-def preset(net, optimiser, *, updates):
+def build(*, sigma, up, ip, pi, down, alpha, tau, updates, batch=1, test=100):
+    """``sigma`` is the noise, the rates are those of :func:`~localplast.protocols.pal_alignment.learning`."""
+    made = partial(network, sigma=sigma)
+    net = made()
     return Preset(
         network=net,
         task=teaching_task(net, steps=100, patterns=100, teacher=TEACHER, phi=logistic, name="pal-teacher"),
         loss=mse(),
-        optimiser=optimiser,
-        batch=1,
+        optimiser=learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau),
+        batch=batch,
         updates=updates,
-        test=100,
+        test=test,
         hidden="hidden1",
-        rules=contenders(partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend="brian2"),
+        rules=contenders(made, backend="brian2"),
     )
 
 
@@ -84,7 +75,13 @@ protocol = Protocol(
     name="pal-teacher",
     summary="A chain of three cells learns from a teacher although its feedback has the wrong sign at first.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249, fig. 4ab",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Noise of 0.05, and rates that are higher accordingly: 100 streams of 100 patterns.
+        "quick": dict(sigma=0.05, up=(50.0, 10.0), ip=10.0, pi=5.0, down=20.0, alpha=2e-5, tau=1 * ms, updates=100),
+        # The published noise of 0.01 and rates: 5000 times 100 patterns.
+        "paper": dict(sigma=0.01, up=(2.0, 0.5), ip=10.0, pi=0.5, down=20.0, alpha=1e-6, tau=100 * ms, updates=5000),
+    },
     published={
         "fig. 4ab": "feedback turns its sign and the student matches the teacher; not where it is fixed (no number)"
     },

@@ -56,37 +56,23 @@ def points_task(*, steps, stream, shown=100):
     return tested(40, tested(41))
 
 
-def quick():
-    """32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly
-    and fall.
+def build(*, sigma, up, ip, pi, down, alpha, tau, halving, steps, stream, batch, updates, test=300):
+    """``sigma`` is the noise, the rates are those of :func:`~localplast.protocols.pal_alignment.learning`; they halve
+    after so many updates, where ``halving`` is given.
     """
-    net = network()
-    optimiser = learning(net, up=(50.0, 1.0), ip=5.0, pi=5.0, down=50.0, alpha=2e-4, tau=1 * ms).halved(80 * 20 * 20)
-    return preset(net, optimiser, steps=20, stream=20, batch=32, updates=240)
-
-
-def paper():
-    """One stream of points for 1 ms each, 400 times 2000 of them; the published noise and rates."""
-    net = network(sigma=0.01)
-    optimiser = learning(net, up=(50.0, 0.01), ip=0.05, pi=0.02, down=0.5, alpha=1e-6)
-    return preset(net, optimiser, steps=100, stream=100, batch=1, updates=8000)
-
-
-def preset(net, optimiser, *, steps, stream, batch, updates):
-    backend = "torch" if batch > 1 else "brian2"
-
+    made, backend = partial(network, sigma=sigma), "torch" if batch > 1 else "brian2"
+    net = made()
+    optimiser = learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau)
     return Preset(
         network=net,
         task=points_task(steps=steps, stream=stream),
         loss=mse(),
-        optimiser=optimiser,
+        optimiser=optimiser.halved(halving * stream * steps) if halving else optimiser,
         batch=batch,
         updates=updates,
-        test=300,
+        test=test,
         hidden="hidden1",
-        rules=contenders(
-            partial(network, sigma=float(net.nodes["hidden1"].values["sigma"])), backend=backend, offline=adam(0.01)
-        ),
+        rules=contenders(made, backend=backend, offline=adam(0.01)),
     )
 
 
@@ -95,7 +81,40 @@ protocol = Protocol(
     summary="Yin-Yang in a microcircuit whose feedback weights align with its forward weights.",
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249; Kriener et al. 2022, NICE, "
     "arXiv:2102.08211",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # 32 streams side by side, of 20 points for 0.2 ms each, stronger noise, and rates that are higher accordingly
+        # and fall.
+        "quick": dict(
+            sigma=0.1,
+            up=(50.0, 1.0),
+            ip=5.0,
+            pi=5.0,
+            down=50.0,
+            alpha=2e-4,
+            tau=1 * ms,
+            halving=80,
+            steps=20,
+            stream=20,
+            batch=32,
+            updates=240,
+        ),
+        # One stream of points for 1 ms each, 400 times 2000 of them; the published noise and rates.
+        "paper": dict(
+            sigma=0.01,
+            up=(50.0, 0.01),
+            ip=0.05,
+            pi=0.02,
+            down=0.5,
+            alpha=1e-6,
+            tau=100 * ms,
+            halving=None,
+            steps=100,
+            stream=100,
+            batch=1,
+            updates=8000,
+        ),
+    },
     published={"Yin-Yang": "4-30-3, 400 epochs of 2000 points, 10 seeds (accuracies are in a figure, not checked)"},
     rule="dendritic",
     told=told,

@@ -85,26 +85,16 @@ def task(**options):
     return Task("pattern-generation", training, testing=lambda n, seed: training(0, n, seed), meta={"frozen": True})
 
 
-def quick():
-    """Half the neurons, half the time; learned in a minute on two cores."""
-    return preset(neurons=50, duration=500 * ms, updates=300)
-
-
-def paper():
-    """The published network and task, with Adam where the published code has plain gradient descent."""
-    return preset(neurons=100, duration=1000 * ms, updates=2000)
-
-
-def preset(*, neurons, duration, updates):
+def build(*, neurons, duration, updates, learning_rate=3e-4, batch=1, test=1):
     return Preset(
         network=network(neurons=neurons),
         task=task(duration=duration),
         # published: 300/2 * (f - 0.01)**2 per neuron, f in spikes per ms
         loss=mse() + rate(10, 300e-6),
-        learning_rate=3e-4,
-        batch=1,
+        learning_rate=learning_rate,
+        batch=batch,
         updates=updates,
-        test=1,
+        test=test,
         hidden="rec",
     )
 
@@ -113,5 +103,11 @@ protocol = Protocol(
     name="pattern-generation",
     summary="One frozen input, one target trajectory: a recurrent network learns to draw a sum of four sines.",
     reference="Bellec et al. 2020, Nat Commun 11:3625, fig. S7",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Half the neurons, half the time; learned in a minute on two cores.
+        "quick": dict(neurons=50, duration=500 * ms, updates=300),
+        # The published network and task, with Adam where the published code has plain gradient descent.
+        "paper": dict(neurons=100, duration=1000 * ms, updates=2000),
+    },
 )

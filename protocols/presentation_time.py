@@ -65,17 +65,7 @@ def figure(tree):
     return drawn
 
 
-def quick():
-    """Six ratios, 800 presentations of each bar."""
-    return preset((0.3, 1, 3, 10, 30, 100), updates=100)
-
-
-def paper():
-    """Eleven ratios, ten times as many presentations."""
-    return preset((0.03, 0.1, 0.3, 1, 3, 10, 20, 30, 50, 70, 100), updates=1000)
-
-
-def preset(ratios, *, updates):
+def build(*, ratios, updates, rate=0.05, batch=8, test=8):
     steps, made = int(float(SHOWN / STEP) + 0.5), {}
     for form, prospective in FORMS.items():
         made |= {f"{form}, shown {r:g} tau": network(r, prospective=prospective) for r in ratios}
@@ -84,10 +74,10 @@ def preset(ratios, *, updates):
         network=first,
         task=replace(bars_task(steps=steps, shown=steps, targets=(0.0, 1.0)), name="presentation-time"),
         loss=mse(),
-        optimiser=sgd(0.05),
-        batch=8,
+        optimiser=sgd(rate),
+        batch=batch,
         updates=updates,
-        test=8,
+        test=test,
         hidden="hidden1",
         rules={name: Contender(dendritic(), "torch", network=net) for name, net in made.items()},
     )
@@ -97,7 +87,13 @@ protocol = Protocol(
     name="presentation-time",
     summary="Short presentations do not hurt where rates are prospective: a sweep of presentation time over tau.",
     reference="Haider et al. 2021, NeurIPS, arXiv:2110.14549",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Six ratios, 800 presentations of each bar.
+        "quick": dict(ratios=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0), updates=100),
+        # Eleven ratios, ten times as many presentations.
+        "paper": dict(ratios=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 20.0, 30.0, 50.0, 70.0, 100.0), updates=1000),
+    },
     published={
         "fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"
     },

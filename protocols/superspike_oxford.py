@@ -52,25 +52,15 @@ def task(dt, **options):
     return Task("superspike-oxford", training, testing=lambda n, seed: training(0, n, seed), meta=meta)
 
 
-def quick():
-    """Every fourth row of the picture, 100 hidden neurons, steps of 1 ms."""
-    return preset(dt=1 * ms, hidden=100, every=4, updates=100)
-
-
-def paper():
-    """The published sizes, time step and presentations: 50 blocks of 20 s; the rate is not lowered along the way."""
-    return preset(dt=0.1 * ms, hidden=256, every=1, updates=529)
-
-
-def preset(*, dt, hidden, every, updates):
+def build(*, dt, hidden, every, updates, rate=1e-3, batch=1, test=1):
     return Preset(
         network=network(hidden=hidden, outputs=200 // every, dt=dt),
         task=task(dt, every=every),
         loss=mse(),
-        optimiser=published_optimiser(1e-3, 1.89 * second),
-        batch=1,
+        optimiser=published_optimiser(rate, 1.89 * second),
+        batch=batch,
         updates=updates,
-        test=1,
+        test=test,
         hidden="hidden1",
         rules=hidden_rules(),
     )
@@ -80,6 +70,12 @@ protocol = Protocol(
     name="superspike-oxford",
     summary="Frozen Poisson inputs are turned into a picture made of spikes, through one hidden layer.",
     reference="Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 6",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Every fourth row of the picture, 100 hidden neurons, steps of 1 ms.
+        "quick": dict(dt=1 * ms, hidden=100, every=4, updates=100),
+        # The published sizes, time step and presentations: 50 blocks of 20 s; the rate is not lowered along the way.
+        "paper": dict(dt=0.1 * ms, hidden=256, every=1, updates=529),
+    },
     published={"SuperSpike": "simple targets are learned with any feedback, complex ones need symmetric feedback"},
 )

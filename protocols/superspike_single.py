@@ -4,6 +4,8 @@ Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2. Also what the other SuperSp
 that a van Rossum readout compares with target spikes, and whose loss is ``mse()`` against zero.
 """
 
+from functools import partial
+
 import numpy as np
 from brian2 import ms, mV, second
 
@@ -11,6 +13,7 @@ from localplast.learning.optimise import rmaxprop
 from localplast.models import superspike_lif, van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, superspike
+from localplast.study.contenders import tuned
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse
@@ -109,27 +112,23 @@ def task(**options):
     return Task("superspike-single", training, testing=lambda n, seed: training(0, n, seed), meta={"frozen": True})
 
 
-def quick():
-    """Steps of 0.5 ms."""
-    return preset(dt=0.5 * ms, updates=400)
+#: RMaxProp's rate, and how often it halves until the end: tuned in ``quick`` (``benchmarks/tune.py``).
+RATES = {"BPTT": (8e-4, 3), "BPTT, reset cut": (1.6e-3, 3), "SuperSpike": (1.6e-3, 3)}
 
 
-def paper():
-    """The published step of 0.1 ms."""
-    return preset(dt=0.1 * ms, updates=2000)
-
-
-def preset(*, dt, updates):
+def build(*, dt, updates, batch=1, test=1):
+    rules = {"BPTT": bptt(), "BPTT, reset cut": bptt(cut={"reset"}), "SuperSpike": superspike()}
+    rules = tuned(rules, RATES, updates, made=partial(published_optimiser, interval=500 * ms))
     return Preset(
         network=network(dt=dt),
         task=task(dt=dt),
         loss=mse(),
-        optimiser=published_optimiser(2e-4, 500 * ms),
-        batch=1,
+        optimiser=rules["SuperSpike"].optimiser,
+        batch=batch,
         updates=updates,
-        test=1,
+        test=test,
         hidden="out",
-        rules={"BPTT": bptt(), "BPTT, reset cut": bptt(cut={"reset"}), "SuperSpike": superspike()},
+        rules=rules,
     )
 
 
@@ -137,5 +136,11 @@ protocol = Protocol(
     name="superspike-single",
     summary="One neuron, 100 frozen Poisson inputs, five target spikes in half a second.",
     reference="Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 2",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 0.5 ms.
+        "quick": dict(dt=0.5 * ms, updates=400),
+        # The published step of 0.1 ms; rates are those of ``quick``, and halve as often.
+        "paper": dict(dt=0.1 * ms, updates=2000),
+    },
 )

@@ -12,9 +12,9 @@ import numpy as np
 from brian2 import ms
 
 from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.protocols import evidence_accumulation as evidence
+from localplast.protocols import evidence_accumulation
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task, Trials
+from localplast.task import Task, Trials, evidence
 from localplast.task.loss import gumbel, rate, reward
 
 __all__ = ["maze_trials", "network", "protocol"]
@@ -60,7 +60,7 @@ def network(**options):
 
     The readouts are ``policy`` and ``value``; ``dice`` projects nowhere, it makes the turns random.
     """
-    base = evidence.network(**options)
+    base = evidence_accumulation.network(**options)
     nodes = {name: node for name, node in base.nodes.items() if name != "out"}
     leaky = base.nodes["out"].model
     kept = [p for p in base.projections.values() if p.post != "out"]
@@ -88,28 +88,14 @@ def task(*, duration, wait, dt=1 * ms, **options):
     return replace(generated, meta={"decision": (end - evidence.steps(evidence.RECALL, dt), end), "reward": last})
 
 
-def quick():
-    """One cue, a short way to the turn and 50 ms from the turn to the reward."""
-    return preset(
-        cues=1, duration=350 * ms, wait=50 * ms, neurons=60, tau_adapt=600 * ms, updates=400, batch=64, test=200
-    )
-
-
-def paper():
-    """The cues, network and times of evidence accumulation."""
-    return preset(
-        cues=7, duration=2250 * ms, wait=300 * ms, neurons=100, tau_adapt=2000 * ms, updates=4000, batch=64, test=512
-    )
-
-
-def preset(*, cues, duration, wait, neurons, tau_adapt, updates, batch, test):
+def build(*, cues, duration, wait, neurons, tau_adapt, updates, batch, test, learning_rate=1e-3):
     """Reward fades by a factor of 0.78 in 50 ms; without the small cost of the critic, which errs in every step, the
     hidden neurons would learn to predict reward and not how to get it."""
     return Preset(
         network=network(neurons=neurons, tau_adapt=tau_adapt),
         task=task(cues=cues, duration=duration, wait=wait),
         loss=reward(wait, discount=0.995, value_cost=3e-4) + rate(10, 1e-6),
-        learning_rate=1e-3,
+        learning_rate=learning_rate,
         batch=batch,
         updates=updates,
         test=test,
@@ -122,5 +108,22 @@ protocol = Protocol(
     name="t-maze",
     summary="Cues on two sides, a wait, a turn; whether it was the right one shows later, as a reward.",
     reference="after Morcos & Harvey 2016, Nat Neurosci 19:1672; Bellec et al. 2020, Nat Commun 11:3625",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # One cue, a short way to the turn and 50 ms from the turn to the reward.
+        "quick": dict(
+            cues=1, duration=350 * ms, wait=50 * ms, neurons=60, tau_adapt=600 * ms, updates=400, batch=64, test=200
+        ),
+        # The cues, network and times of evidence accumulation.
+        "paper": dict(
+            cues=7,
+            duration=2250 * ms,
+            wait=300 * ms,
+            neurons=100,
+            tau_adapt=2000 * ms,
+            updates=4000,
+            batch=64,
+            test=512,
+        ),
+    },
 )

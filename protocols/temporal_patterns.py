@@ -146,27 +146,18 @@ def contenders(sizes, updates):
     return tuned(rules, RATES, updates, made=optimiser)
 
 
-def quick():
-    """Six classes, four channels, 30 hidden neurons."""
-    return preset(classes=6, channels=4, hidden=30, updates=300)
-
-
-def paper():
-    """Ten classes, 100 hidden neurons; larger, not published."""
-    return preset(classes=10, channels=4, hidden=100, updates=2000)
-
-
-def preset(*, updates, **sizes):
+def build(*, classes, channels, hidden, updates, batch=32, test=500):
+    sizes = dict(classes=classes, channels=channels, hidden=hidden)
     rules = contenders(sizes, updates)
     return Preset(
         network=network(**sizes),
-        task=task(classes=sizes["classes"], channels=sizes["channels"]),
+        task=task(classes=classes, channels=channels),
         # a detector of one class among six spikes 1.9 times a second: none falls silent for good
         loss=cross_entropy() + rate(2.5, 5e-3),
         optimiser=rules["e-prop, symmetric"].optimiser,
-        batch=32,
+        batch=batch,
         updates=updates,
-        test=500,
+        test=test,
         hidden="det",
         rules=rules,
     )
@@ -176,5 +167,11 @@ protocol = Protocol(
     name="temporal-patterns",
     summary="Classes told apart by the times between a few spikes alone: delays must be learned, not weights only.",
     reference="after Hopfield 1995, Nature 376:33; Vassallo & TaheriNejad, arXiv:2601.00668",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Six classes, four channels, 30 hidden neurons.
+        "quick": dict(classes=6, channels=4, hidden=30, updates=300),
+        # Ten classes, 100 hidden neurons; larger, not published.
+        "paper": dict(classes=10, channels=4, hidden=100, updates=2000),
+    },
 )

@@ -68,25 +68,15 @@ def task(**options):
     return Task("temporal-xor", training, testing=lambda n, seed: training(0, n, seed), meta={"frozen": True})
 
 
-def quick():
-    """Ten hidden neurons, steps of 0.5 ms."""
-    return preset(dt=0.5 * ms, updates=1000)
-
-
-def paper():
-    """Ten hidden neurons, the published step of 0.1 ms."""
-    return preset(dt=0.1 * ms, updates=5000)
-
-
-def preset(*, dt, updates):
+def build(*, dt, updates, hidden=10, rate=5e-5, batch=4, test=4):
     return Preset(
-        network=network(dt=dt),
+        network=network(hidden=hidden, dt=dt),
         task=task(dt=dt),
         loss=mse(),
-        optimiser=published_optimiser(5e-5, 4 * DURATION),
-        batch=4,
+        optimiser=published_optimiser(rate, 4 * DURATION),
+        batch=batch,
         updates=updates,
-        test=4,
+        test=test,
         hidden="hidden1",
         rules=hidden_rules(),
     )
@@ -96,5 +86,11 @@ protocol = Protocol(
     name="temporal-xor",
     summary="Two volleys, early or late: one output spike if they differ, none if not. Needs a hidden layer.",
     reference="after Zenke & Ganguli 2018, Neural Comput 30:1514",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Ten hidden neurons, steps of 0.5 ms.
+        "quick": dict(dt=0.5 * ms, updates=1000),
+        # Ten hidden neurons, the published step of 0.1 ms.
+        "paper": dict(dt=0.1 * ms, updates=5000),
+    },
 )

@@ -183,30 +183,16 @@ def task(dt):
     return Task.drawn("urbanczik-senn", lambda rng, n, seed: taught_trials(seed, rng, n, dt=dt))
 
 
-def quick():
-    """Steps of 0.5 ms, a quarter of the published learning rate: less noise at the end, the same number of
-    repetitions.
-    """
-    return preset(dt=0.5 * ms, rate=3000 * pA**2)
-
-
-def paper():
-    """The published step of 0.1 ms and NEST's learning rate, ``15**2 * 0.17 * C``, for a trace of ``v_star`` (not
-    ``v_den``).
-    """
-    return preset(dt=0.1 * ms, rate=12_000 * pA**2)
-
-
-def preset(*, dt, rate):
+def build(*, dt, rate, batch=1, updates=100, test=8):
     online, offline = low_pass(rate, dt), adam(5 * pA)
     return Preset(
         network=network(dt=dt),
         task=task(dt),
         loss=mse(),
         optimiser=online,
-        batch=1,
-        updates=100,
-        test=8,
+        batch=batch,
+        updates=updates,
+        test=test,
         hidden="cell",
         rules={
             "BPTT": Contender(bptt(), "torch", optimiser=offline),
@@ -221,7 +207,15 @@ protocol = Protocol(
     name="urbanczik-senn",
     summary="A dendrite learns to predict its soma: a frozen spike pattern, a teacher that nudges by conductances.",
     reference="Urbanczik & Senn 2014, Neuron 81:521, fig. 1B",
-    presets={"quick": quick, "paper": paper},
+    build=build,
+    presets={
+        # Steps of 0.5 ms, a quarter of the published learning rate: less noise at the end, the same number of
+        # repetitions.
+        "quick": dict(dt=0.5 * ms, rate=3000 * pA**2),
+        # The published step of 0.1 ms and NEST's learning rate, ``15**2 * 0.17 * C``, for a trace of ``v_star`` (not
+        # ``v_den``).
+        "paper": dict(dt=0.1 * ms, rate=12_000 * pA**2),
+    },
     published={
         "fig. 1B": "after 100 repetitions V* follows U_M, and goes on to when the teacher is silent (no number)"
     },

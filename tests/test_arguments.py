@@ -3,6 +3,7 @@ compiled.
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def network(readouts=2, **rec):
         dt=1 * ms, cues=lp.Input(3), rec=lp.Population(4, lif(), **rec), out=lp.Population(readouts, leaky_readout()),
         projections=[lp.Projection("cues", "rec"), lp.Projection("rec", "out")],
     )  # fmt: skip
+
+
+def half_fixed():
+    """The network with a readout that does not learn."""
+    kept = [replace(p, plastic=p.name != "rec_out") for p in NET.projections.values()]
+    return lp.Network(dt=NET.dt, **NET.nodes, projections=kept)
 
 
 def driven():
@@ -249,6 +256,55 @@ CALLS = {
     "gain in a subexpression": (
         lambda: dividing("v/twice", 0.0, None, "\ntwice = 2*gain : 1"), "'gain': .* divides by gain",
     ),
+    "gain below a statement": (lambda: two("v", reset="v /= a", a=(-1, 1)), "'a': the model divides by a"),
+    "gain below a remainder": (lambda: two("v % a", a=(0, 1)), "'a': the model divides by a"),
+    "difference of what may meet": (
+        lambda: two("v/(a - b)", a=(0.5, 3), b=(1, 4)),
+        "'cell': cell divides by a - b, which may learn to be zero within the bounds of a and b; give bounds that rule",
+    ),
+    "difference of what may meet what stays": (
+        lambda: two("v/(a - b)", a=(0.5, None)), "'cell': .* a - b, .* within the bounds of a;",
+    ),
+    "difference in a subexpression": (
+        lambda: two("v/gap", more="gap = 2*(a - b) : 1", a=(0.5, 3), b=(1, 4)), "divides by gap, which may learn to be",
+    ),
+    "difference below a power": (lambda: two("v*(a - b)**-2", a=(0.5, 3)), "divides by a - b, which may"),
+    "difference in a threshold": (
+        lambda: two("v", threshold="v/(a - b) > 1", a=(None, None)), "divides by a - b, which may learn",
+    ),
+    "gain in a threshold": (lambda: two("v", threshold="v/a > 1", a=(-1, 2)), "divides by a, which may learn"),
+    "difference in what is learned from": (
+        lambda: two("v", mismatch={"I": lp.Mismatch("v/(a - b)")}, more="I : 1", a=(0, 5)), "divides by a - b, which",
+    ),
+    "root of what may be negative": (
+        lambda: two("v*sqrt(a)", a=(-1, 5)), "takes the root of a, which may learn to be negative",
+    ),
+    "power of what may be negative": (
+        lambda: two("v*(a - b)**1.5", a=(0.5, 5)), "takes the root of a - b, which may learn to be negative",
+    ),
+    "root of a difference": (lambda: two("v*sqrt(a - b)", a=(0, 5)), "takes the root of a - b, which may"),
+    "logarithm of what may be nothing": (
+        lambda: two("v*log(a)", a=(0, 5)), "the logarithm of a, which may learn to be zero or negative within .* a;",
+    ),
+    "output that divides by a gain": (
+        lambda: two("v", sent="v/a", a=(-1, 5)), "'cell_out', output: cell divides by a, which may learn to be zero",
+    ),
+    "output that divides by a difference": (
+        lambda: two("v", sent="v/(a - b)", a=(1, 5)), "'cell_out', output: .* a - b, which may",
+    ),
+    "output that divides by nothing": (
+        lambda: two("v", sent="v/(a - 2*b)"), r"output: cell divides by a - 2 \* b, which is zero; change a or b",
+    ),
+    "model that divides by nothing": (
+        lambda: neuron("dv/dt = -v/(tau*(a - b)) : 1", parameters={"tau": 5 * ms, "a": 1.0, "b": 1.0}), "is zero",
+    ),
+    "model with a root of a negative": (
+        lambda: neuron("dv/dt = -v*sqrt(a)/tau : 1", parameters={"tau": 5 * ms, "a": -1.0}), "of a, which is negative",
+    ),
+    "values that divide by nothing": (lambda: met(1.0), "values of .* 'cell': cell divides by a - b, which is zero"),
+    "one neuron that divides by nothing": (
+        lambda: two("v/(a - b)", given={"a": [2.0, 1.0, 3.0]}), "'cell': .* a - b, which is zero",
+    ),
     "time constant that starts below its bounds": (
         lambda: learnt(tau_mem=(30 * ms, None)), "'tau_mem': it starts from 0.02, not",
     ),
@@ -290,6 +346,45 @@ CALLS = {
     "complex mask": (lambda: weighted(mask=0.5j), "is no bool array"),
     "complex time step": (lambda: lp.Network(dt=1j * ms, cues=lp.Input(1)), "time step must be a positive time"),
     "true neurons": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(True)), "positive whole number of neurons"),
+    "a path without end": (lambda: learn(path="a\0b"), "path names a record, .*; given 'a"),
+    "a network that is not there": (lambda: lp.Network.load("/nowhere/net.json"), "net.json holds no readable network"),
+    "a network that is a folder": (lambda: lp.Network.load("/"), "holds no readable network or model: .*directory"),
+    "a list of ends": (
+        lambda: lp.Network(
+            dt=1 * ms, a=lp.Input(1), b=lp.Population(1, lif()), projections=[lp.Projection(["a"], "b")]
+        ),
+        r"pre = \['a'\] should be of type str",
+    ),
+    "an output of a number": (lambda: weighted(output=3), "output = 3 should be of type str"),
+    "plasticity as text": (lambda: weighted(plastic="no"), "'cues_rec': plastic = 'no' should be of type bool"),
+    "autapses as a number": (lambda: weighted(autapses=2), "autapses = 2 should be of type bool"),
+    "teacher as text": (lambda: lp.Network(dt=1 * ms, cues=lp.Input(3, teacher="no")), "'cues': teacher = 'no' should"),
+    "parameters as a list": (lambda: network(parameters=["tau_mem"]), "'rec': parameters = .* should be of type dict"),
+    "trainable as a list": (lambda: network(trainable=["tau_mem"]), "'rec': trainable = .* should be of type dict"),
+    "surrogate as text": (lambda: neuron(surrogate="triangle"), "surrogate = 'triangle' should be of type"),
+    "every so many steps of learning": (lambda: learn(every=2), "every=2 keeps each so many steps of states, and none"),
+    "a rate of fixed weights": (
+        lambda: learn(half_fixed(), optimiser=lp.adam(1e-3).with_rates(rec_out=2.0)), "gives 'rec_out' a rate",
+    ),
+    "infinite learning rate": (lambda: lp.adam(np.inf), r"learning_rate of adam\(\) is one number, from 0; given inf"),
+    "infinite factor": (lambda: lp.sgd(1.0).with_rates(rec=np.inf), "rate of 'rec' is one number, from 0"),
+    "infinite strength": (lambda: losses.rate(10 * Hz, np.inf), r"strength of rate\(\)"),
+    "more neurons than memory": (
+        lambda: lp.Network(dt=1 * ms, cues=lp.Input(10**13)),
+        "'cues': 10000000000000 neurons, 8 bytes each: 80000 GB, more than all",
+    ),
+    "neurons without number": (
+        lambda: lp.Network(dt=1 * ms, cues=lp.Input(10**400)), "'cues': 1000.* neurons, 8 bytes each",
+    ),
+    "more synapses than memory": (
+        lambda: lp.Network(
+            dt=1 * ms, a=lp.Input(10**7), b=lp.Population(10**6, lif()), projections=[lp.Projection("a", "b")]
+        ),
+        r"projection 'a_b': weights of shape \(10000000, 1000000\), 8 bytes each: 80000 GB, more than all the memory",
+    ),
+    "delays in values longer than any": (
+        lambda: delayed(1e9), r"'cues_rec': 3 of its delays cannot be, such as 1e\+09 steps; .* between 0 and 100000",
+    ),
     "time constant of nothing": (lambda: network(parameters={"tau_mem": 0 * ms}), "population 'rec': the equations divide by tau_mem = 0"),
     "time constant below zero": (lambda: network(parameters={"tau_mem": [5, 5, -5, 5] * ms}), "make it a time above zero"),
     "complex parameter": (lambda: network(parameters={"v_th": 1j}), "v_th = 1j is not a finite number"),
@@ -362,6 +457,27 @@ def dividing(term, low=None, high=None, more=""):
     return lp.Network(dt=1 * ms, out=lp.Population(2, model, trainable={"gain": (low, high)}))
 
 
+def two(term, *, more="", sent=None, given=None, **learning):
+    """A network with a neuron that has a ``term`` with the gains ``a = 2`` and ``b = 1``, learned between bounds."""
+    blocks = {name: learning.pop(name) for name in ("reset", "threshold", "mismatch") if name in learning}
+    if "reset" in blocks:
+        blocks["threshold"] = "v > 1"
+    if "threshold" in blocks:
+        blocks |= {"surrogate": surrogate.triangle(1.0), "reset": blocks.get("reset", "v = 0")}
+    model = neuron(
+        f"dv/dt = -{term}/tau : 1\n{more}", parameters={"tau": 5 * ms, "a": 2.0, "b": 1.0}, method="euler", **blocks
+    )
+    projections = [lp.Projection("cell", "out", output=sent, target="I")] if sent else []
+    out = neuron("dv/dt = (I - v)/tau : 1\nI : 1")
+    cell = lp.Population(3, model, trainable=learning, parameters=given or {})
+    return lp.Network(dt=1 * ms, cell=cell, out=lp.Population(2, out), projections=projections)
+
+
+def met(b):
+    net = two("v/(a - b)")
+    return net.check_values(net.draw(0).replace_weights({}, {"cell.a": np.ones(3), "cell.b": np.array(b)}))
+
+
 LIMITED = learnt(tau_mem=(5 * ms, 50 * ms))
 
 
@@ -393,8 +509,26 @@ def weighted(**options):
     )
 
 
+def delayed(steps):
+    """A simulation whose values hold delays of so many steps."""
+    net = weighted(delay=lp.axonal(2 * ms))
+    return lp.run(net, trials(), values=replace(net.draw(0), delays={"cues_rec": np.full(3, steps)}))
+
+
 def slope_seed(seed):
     return lp.gradient(NET, trials(), bptt(), seed=seed)
+
+
+@pytest.mark.parametrize("term, options", [
+    ("v/(a - b)", {"a": (1.5, 3), "b": (0, 1.4)}), ("v/(a + b)", {"a": (0, None), "b": (0.1, None)}),
+    ("v/(a*a + b)", {"a": (None, None)}), ("v/(a*a - a + b)", {"a": (-5, 5)}), ("v/exp(a)", {"a": (None, None)}),
+    ("v*sqrt(a)", {"a": (0, 5)}), ("v*log(a + b)", {"a": (-0.9, 5)}), ("v*a**2", {"a": (-5, 5)}),
+    ("v/(1 + abs(a))", {"a": (None, None)}), ("v/(v + a)", {"a": (None, None)}), ("v*sqrt(a*v)", {"a": (-1, 2)}),
+    ("v/(a - b)", {"given": {"a": [2.0, 3.0, 4.0]}}), ("v % a", {"a": (0.1, None)}), ("v*a**-0.5", {"a": (0.1, None)}),
+])  # fmt: skip
+def test_bounds_under_which_every_text_has_a_value_are_taken(term, options):
+    """And what depends on a variable, of which nobody knows before it runs."""
+    assert two(term, **options).nodes["cell"].size == 3
 
 
 @pytest.mark.parametrize("case", CALLS)

@@ -1,5 +1,6 @@
 """The public face: what can be imported, what importing costs, and what is packaged."""
 
+import inspect
 import re
 import runpy
 import subprocess
@@ -32,6 +33,45 @@ def test_the_public_names_are_these():
         "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "pooling", "protocols", "replay", "retention", "rmaxprop", "rmsprop", "rules",
         "run", "same_as", "scaffold", "second", "sgd", "space", "surrogate", "synaptic", "transposed", "uniform",
     ])  # fmt: skip
+
+
+def methods(kind):
+    """The public functions that a class has from localplast, by name: constructor, methods and properties."""
+    for name, member in inspect.getmembers_static(kind):
+        wrapped = [getattr(member, inner, None) for inner in ("fget", "func", "__func__")]
+        function = next(filter(None, wrapped), member)
+        if inspect.isfunction(function) and function.__module__.startswith("localplast"):
+            if name == "__init__" or not name.startswith("_"):
+                yield name, function
+
+
+def public_functions():
+    """Every function of the public face, and every public method of its types, by name."""
+    named = {name: getattr(lp, name) for name in lp.__all__}
+    for name, module in [(name, found) for name, found in named.items() if inspect.ismodule(found)]:
+        named |= {f"{name}.{each}": getattr(module, each) for each in module.__all__}
+    functions = {name: found for name, found in named.items() if callable(found) and inspect.isroutine(found)}
+    kinds = {name: found for name, found in named.items() if inspect.isclass(found)}
+    return functions | {f"{name}.{each}": found for name, kind in kinds.items() for each, found in methods(kind)}
+
+
+def silent(function):
+    """What of a function's arguments and result has no type."""
+    signature = inspect.signature(function)
+    named = {name: each.annotation for name, each in signature.parameters.items() if name not in ("self", "cls")}
+    named["return"] = signature.return_annotation
+    return [name for name, annotation in named.items() if annotation is inspect.Signature.empty]
+
+
+def test_every_public_function_says_what_it_takes_and_returns():
+    found = public_functions()
+    assert len(found) > 200 and {"run", "Network.draw", "models.lif", "channels.nmda", "losses.Loss.error"} <= {*found}
+    assert not {name: untold for name, function in found.items() if (untold := silent(function))}
+
+
+def test_the_types_are_packaged():
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in packaged["localplast"] and (ROOT / "localplast" / "py.typed").is_file()
 
 
 def test_a_misspelt_name_lists_what_there_is():

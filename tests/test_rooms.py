@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 #: From the ground up; rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "interrupt", "packages"),
-    ("names", "files", "arguments", "equations"),
+    ("names", "files", "memory", "arguments", "equations"),
     ("neuron", "task"),
     ("network", "surrogate"),
     ("learning", "models"),
@@ -44,11 +44,17 @@ def modules():
 MODULES = modules()
 
 
+def read_by_checkers(tree):
+    """What only a checker of types reads: names in signatures, which may point anywhere."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {n for block in blocks for n in ast.walk(block)}
+
+
 def imports(file):
     """``(module of ours, line, whether on loading)`` of every import in ``file``."""
     tree = ast.parse(file.read_text())
     inner = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-    for node in ast.walk(tree):
+    for node in set(ast.walk(tree)) - read_by_checkers(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "localplast":
             base = node.module.removeprefix("localplast").removeprefix(".")
             for alias in node.names:

@@ -18,11 +18,13 @@ beside it are log-concave, so that fold has one maximum: there are two knees or 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from brian2.units.allunits import volt
 from brian2.units.fundamentalunits import Quantity, have_same_dimensions
 from brian2.units.stdunits import mV
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 
 from localplast.equations.expressions import differentiate, to_sympy
@@ -82,7 +84,7 @@ class Branch:
             )
 
     @cached_property
-    def tape(self):
+    def tape(self) -> Tape:
         """The gate, the drive and the fold as functions of the potential in volts, from the text of the channel."""
         numbers = {**self.gate, "E_leak": self.E_leak, "E": self.E, "Mg": self.Mg}
         gate = to_sympy(NMDA_GATE)
@@ -95,16 +97,16 @@ class Branch:
         return Tape(program, {name: float(value) for name, value in numbers.items()})
 
     @property
-    def span(self):
+    def span(self) -> tuple[float, float]:
         """The potentials in volts between which the branch can rest."""
         low, high = float(self.E_leak), float(self.E)
         return low, high - EDGE * (high - low)
 
-    def open(self, v):
+    def open(self, v: ArrayLike) -> np.ndarray | np.floating:
         """The fraction ``B`` of the NMDA conductance that is not blocked at the potential ``v`` (Quantity or volts)."""
         return self._at("B", v)
 
-    def drive(self, v):
+    def drive(self, v: ArrayLike) -> np.ndarray | np.floating:
         """``r = g_nmda/g_tot`` that holds the branch at the potential ``v`` (Quantity or volts), stable or not."""
         return self._at("drive", v)
 
@@ -112,7 +114,7 @@ class Branch:
         return self.tape({"v": np.asarray(v, float)})[name]
 
     @cached_property
-    def fold(self):
+    def fold(self) -> tuple[float, float]:
         """The largest value of ``fold(v)`` in volts, and where; there are knees if it is positive."""
         found = minimize_scalar(
             lambda v: -self._at("fold", v), bounds=self.span, method="bounded", options={"xatol": 1e-12}
@@ -120,7 +122,7 @@ class Branch:
         return -float(found.fun), float(found.x)
 
     @cached_property
-    def knees(self):
+    def knees(self) -> Quantity:
         """The two potentials at which stable states end, lower first, a Quantity ``(2,)``; ``(0,)`` if there are none.
 
         At the lower one a rising drive makes the branch jump up, at the upper one a falling drive lets it fall.
@@ -130,11 +132,11 @@ class Branch:
         return np.array([brentq(lambda v: self._at("fold", v), *side, xtol=TOLERANCE) for side in sides]) * volt
 
     @property
-    def drives(self):
+    def drives(self) -> tuple[float, ...] | None:
         """The drives between which there are two stable potentials, ``(lowest, highest)``; None if there are none."""
         return tuple(float(self.drive(knee)) for knee in self.knees[::-1]) or None
 
-    def steady(self, drive):
+    def steady(self, drive: float) -> Quantity:
         """All potentials at which the branch rests under ``drive``, ascending, a Quantity ``(1,)`` or ``(3,)``.
 
         Of three the middle one is unstable.
@@ -143,13 +145,17 @@ class Branch:
             raise LocalplastError(f"branch: the drive g_nmda/g_tot = {drive!r} is not a finite number from 0 up")
         low, high = self.span
         borders = [low, *np.asarray(self.knees), high]
-        parts = [part for part in zip(borders[:-1], borders[1:], strict=True) if len(set(self.drive(part) > drive)) > 1]
+        parts = [
+            part
+            for part in zip(borders[:-1], borders[1:], strict=True)
+            if len(set(np.asarray(self.drive(part) > drive).tolist())) > 1
+        ]
         return (
             np.array([brentq(lambda v: self._at("drive", v) - drive, *part, xtol=TOLERANCE) for part in parts]) * volt
         )
 
 
-def critical_slope(*, gamma=0 * mV, beta=HIPPOCAMPAL["beta"], **branch):
+def critical_slope(*, gamma: Quantity = 0 * mV, beta: float = HIPPOCAMPAL["beta"], **branch: Any) -> Quantity:
     """The ``alpha`` of the gate above which some drive gives a :class:`Branch` two stable potentials, a Quantity
     (1/volt).
 

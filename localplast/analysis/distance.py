@@ -3,8 +3,11 @@
 Relative error is the one that proves something; cosine and angle are shown to people, and hide a wrong length.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from localplast.errors import LocalplastError
 
@@ -22,7 +25,7 @@ LONG_NAMES = {
 }
 
 
-def distance(estimate, exact, *, variable=None):
+def distance(estimate: xr.DataTree, exact: xr.DataTree, *, variable: str | None = None) -> xr.Dataset:
     """How far the gradient ``estimate`` is from ``exact``, one thing that learns after the other.
 
     Parameters
@@ -67,24 +70,24 @@ def distance(estimate, exact, *, variable=None):
     return with_angle(xr.Dataset(data, {"projection": np.array(list(parts), object)}, attrs))
 
 
-def gradients(*trees):
+def gradients(*trees: xr.DataTree) -> list[tuple[str, str]]:
     """``(node, variable)`` of every gradient that one of the trees holds, in order, each once: weights first."""
     held = [(name, key) for tree in trees for name, node in tree.children.items() for key in node.data_vars]
     kept = dict.fromkeys(pair for pair in held if pair[1].startswith("gradient"))
     return sorted(kept, key=lambda pair: pair[1] != "gradient")
 
 
-def label(node, variable):
+def label(node: str, variable: str) -> str:
     """What a gradient is the gradient of: ``'cues_rec'`` for weights, ``'cues_rec.delay'``, ``'rec.tau_mem'``."""
     return node if variable == "gradient" else f"{node}.{variable.removeprefix('gradient_')}"
 
 
-def found(tree, name, variable):
+def found(tree: xr.DataTree, name: str, variable: str) -> np.ndarray | None:
     """One array of one node, None where there is none."""
     return tree[name][variable].values if name in tree.children and variable in tree[name].data_vars else None
 
 
-def measured(name, estimate, exact):
+def measured(name: str, estimate: np.ndarray | None, exact: np.ndarray | None) -> dict[str, float]:
     if estimate is None or exact is None:
         return dict.fromkeys(MEASURES, np.nan)
     if estimate.shape != exact.shape:
@@ -95,7 +98,7 @@ def measured(name, estimate, exact):
     return measures(estimate, exact)
 
 
-def measures(estimate, exact):
+def measures(estimate: ArrayLike, exact: ArrayLike) -> dict[str, float]:
     """The four :data:`MEASURES` of two arrays of the same shape, as a dict of numbers.
 
     Synapses where both are zero (masked ones, silent neurons) have no say in ``sign_agreement``.
@@ -115,7 +118,7 @@ def measures(estimate, exact):
     }
 
 
-def norm(vector):
+def norm(vector: np.ndarray) -> float:
     """The Euclidean norm, without underflow; NaN where an entry is not finite."""
     largest = np.abs(vector).max(initial=0.0)
     if largest == 0 or not np.isfinite(largest):
@@ -123,7 +126,7 @@ def norm(vector):
     return float(largest * np.linalg.norm(vector / largest))
 
 
-def cosine_of(one, other):
+def cosine_of(one: ArrayLike, other: ArrayLike) -> float:
     """The cosine of the angle between two arrays, from -1 to 1; NaN where one is zero or not finite."""
     lengths = norm(np.ravel(one)), norm(np.ravel(other))
     if not all(np.isfinite(lengths)) or not all(lengths):
@@ -131,12 +134,12 @@ def cosine_of(one, other):
     return float(np.clip((np.ravel(one) / lengths[0]) @ (np.ravel(other) / lengths[1]), -1.0, 1.0))
 
 
-def angle(cosine):
+def angle(cosine: np.ndarray | xr.DataArray) -> np.ndarray | xr.DataArray:
     """Degrees, from 0 to 180, good to 1e-6; ``cosine`` is an array, or one labelled."""
     return np.degrees(np.arccos(cosine))
 
 
-def with_angle(data):
+def with_angle(data: xr.Dataset) -> xr.Dataset:
     """``data`` with the ``angle`` that its ``cosine`` stands for, and units on what is known here."""
     data = data.assign(angle=angle(data["cosine"]))
     for name in data.data_vars:
@@ -145,6 +148,6 @@ def with_angle(data):
     return data
 
 
-def joined(tree, names, variable="gradient"):
+def joined(tree: xr.DataTree, names: Iterable[str], variable: str = "gradient") -> np.ndarray:
     """The arrays of some projections as one vector."""
     return np.concatenate([np.ravel(tree[name][variable].values) for name in names])

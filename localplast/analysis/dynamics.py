@@ -1,6 +1,7 @@
 """What the spikes of a network do together: rhythms of its delays, how activity breeds activity, spectral radius."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,8 @@ from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.network.check import weight_dimension
 from localplast.network.convolution import form_of
 from localplast.network.credit_graph import projection_edges
+from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.network.weights import largest_eigenvalue
 
 __all__ = ["branching", "delay_lines", "population_rate", "rate_spectrum", "spectral_radius", "subsampled_branching"]
@@ -19,7 +22,7 @@ __all__ = ["branching", "delay_lines", "population_rate", "rate_spectrum", "spec
 STATE = ("trial", "time", "neuron")
 
 
-def counts(raster):
+def counts(raster: xr.DataArray) -> tuple[np.ndarray, float]:
     """Spikes of the whole population in every step, float array ``(trial, time)``, and the step in seconds."""
     if set(getattr(raster, "dims", ())) != set(STATE) or "time" not in raster.coords:
         raise LocalplastError(
@@ -36,7 +39,7 @@ def counts(raster):
     return raster.transpose(*STATE).sum("neuron").values.astype(float), (time[-1] - time[0]) / (len(time) - 1)
 
 
-def population_rate(raster):
+def population_rate(raster: xr.DataArray) -> xr.DataArray:
     """Spikes per neuron and second, in every step.
 
     Parameters
@@ -57,7 +60,7 @@ def population_rate(raster):
     )
 
 
-def rate_spectrum(raster, *, segment=None):
+def rate_spectrum(raster: xr.DataArray, *, segment: int | None = None) -> xr.DataArray:
     """Power spectral density of the population rate, by Welch's method (Hann windows that overlap by half).
 
     Parameters
@@ -89,7 +92,7 @@ def rate_spectrum(raster, *, segment=None):
     return xr.DataArray(power.mean(0), dims="frequency", coords={"frequency": axis}, name="power", attrs=attrs)
 
 
-def delay_lines(net, values, *, hops=1, harmonics=5):
+def delay_lines(net: Network, values: Values, *, hops: int = 1, harmonics: int = 5) -> xr.DataArray:
     """The frequencies at which activity returns through the recurrent delays of a network: ``k/(sum of delays)``.
 
     A spike at step n with a delay of d steps arrives in step n + d, after the threshold of that step, and makes its
@@ -141,7 +144,7 @@ def delay_lines(net, values, *, hops=1, harmonics=5):
     )
 
 
-def branching(raster, lags=(1,)):
+def branching(raster: xr.DataArray, lags: Sequence[int] = (1,)) -> xr.Dataset:
     """How many spikes in a later step follow one spike: near 1 where activity neither dies out nor grows.
 
     Parameters
@@ -168,7 +171,7 @@ def branching(raster, lags=(1,)):
     )
 
 
-def subsampled_branching(raster, lags):
+def subsampled_branching(raster: xr.DataArray, lags: Sequence[int]) -> xr.Dataset:
     """The branching parameter m where only some of the neurons are seen: ``slope(lag) = b*m**lag``, fitted.
 
     What is not seen makes the regression at one lag too flat by a factor that is the same for all lags, b.
@@ -240,7 +243,7 @@ def jackknife(sums, estimator):
     return estimator(whole), np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
 
 
-def spectral_radius(net, values, projection):
+def spectral_radius(net: Network, values: Values, projection: str) -> xr.DataArray:
     """The largest magnitude of an eigenvalue of a recurrent projection's weights W, and of ``|W|``.
 
     Parameters

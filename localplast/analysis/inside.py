@@ -8,12 +8,27 @@ from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.step import leaves
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.units import unit_name
+from localplast.learning.rule import Rule
+from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.program.learn import plan
+from localplast.task.loss import Loss
+from localplast.task.trials import Trials
 
 __all__ = ["trial"]
 
 
-def trial(net, values, trials, rule, loss, population, *, neurons=3, seed=0):
+def trial(
+    net: Network,
+    values: Values,
+    trials: Trials,
+    rule: Rule,
+    loss: Loss,
+    population: str,
+    *,
+    neurons: int = 3,
+    seed: int = 0,
+) -> xr.Dataset:
     """Run the first of ``trials`` under a local ``rule``, watching the neurons of ``population`` with most to learn.
 
     Returns

@@ -3,13 +3,14 @@
 import numpy as np
 import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
 from localplast.errors import LocalplastError
 
 __all__ = ["best_phase"]
 
 
-def best_phase(played, pattern, *, every=None):
+def best_phase(played: ArrayLike, pattern: ArrayLike, *, every: int | None = None) -> xr.Dataset:
     """Compare windows as long as one cycle with the pattern at every phase, and say what the best one gives.
 
     Parameters
@@ -57,7 +58,7 @@ def best_phase(played, pattern, *, every=None):
     )
 
 
-def standard(windows):
+def standard(windows: np.ndarray) -> np.ndarray:
     """Every unit of every window ``(window, time, unit)`` with mean 0 and standard deviation 1; zeros where it is
     constant.
     """

@@ -3,12 +3,15 @@ can hold.
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
+from brian2.units.fundamentalunits import Quantity
+from numpy.typing import ArrayLike
 
-from localplast.arguments import check_dtype, check_kind, check_seed, check_whole
+from localplast.arguments import Dtype, check_dtype, check_kind, check_seed, check_whole
 from localplast.backends.torch.gradient import denormals_flushed, prepare, score
 from localplast.backends.torch.learner import Forward, single_thread
 from localplast.backends.torch.step import leaves
@@ -18,14 +21,25 @@ from localplast.network.network import Network
 from localplast.network.values import Values
 from localplast.program.learn import check_trials
 from localplast.runs.record import plain
-from localplast.task.loss import default_loss
+from localplast.task.loss import Loss, default_loss
+from localplast.task.trials import Trials
 
 __all__ = ["accuracy_against", "leak_limit"]
 
 
 def accuracy_against(
-    net, values, make_trials, over, *, trials=200, seed=0, loss=None, at_once=32, dtype="float64", threads=1
-):
+    net: Network,
+    values: Values,
+    make_trials: Callable[..., Trials],
+    over: Mapping[str, Sequence | np.ndarray],
+    *,
+    trials: int = 200,
+    seed: int = 0,
+    loss: Loss | None = None,
+    at_once: int = 32,
+    dtype: Dtype = "float64",
+    threads: int = 1,
+) -> xr.Dataset:
     """Accuracy of a network that learns no more, where something about the task varies: the wait, the number of cues.
 
     ::
@@ -91,7 +105,7 @@ def accuracy_against(
     )
 
 
-def axis(name, given):
+def axis(name: str, given: Sequence | np.ndarray) -> tuple:
     """A variable that was swept, as a labelled coordinate in SI units."""
     array, units = plain(given, name)
     return name, array, {"units": units}
@@ -100,13 +114,13 @@ def axis(name, given):
 class Judge:
     """Presents trials to a network in which nothing learns, as learning tests it: delays that learned are rounded."""
 
-    def __init__(self, net, values, loss, dtype, threads):
+    def __init__(self, net: Network, values: Values, loss: Loss | None, dtype: torch.dtype, threads: int) -> None:
         self.net, self.loss, self.dtype = net, loss, dtype
         tensors = leaves(net, values.rounded(net), dtype=dtype)
         self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
         self.forward = Forward(net, tensors, values.masks, threads=threads)
 
-    def __call__(self, trials, rng):
+    def __call__(self, trials: Trials, rng: np.random.Generator) -> float:
         """Share of ``trials`` in which the readout decides for the label."""
         check_trials(self.net, trials)
         if np.ndim(trials.target) != 1:
@@ -120,7 +134,7 @@ class Judge:
             return score(self.net, loss, outputs, weight, trials.target)
 
 
-def leak_limit(tau, bits):
+def leak_limit(tau: Quantity | float, bits: ArrayLike) -> Quantity | np.ndarray | np.floating:
     """The longest time that a leaking membrane bridges if its value is known to so many bits: ``tau*ln(2**bits - 1)``.
 
     A register of n bits tells ``2**n`` levels apart, 0 to ``2**n - 1`` in units of the smallest. No two states differ

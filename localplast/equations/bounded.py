@@ -17,6 +17,11 @@ LONGEST, DEEPEST = 20_000, 150
 LARGEST, EXPONENT = 1e300, 1000.0
 #: Functions that grow exponentially: those of one another are bounded, those of such again are not.
 GROWING = frozenset(("exp", "expm1", "exprel", "sinh", "cosh"))
+#: What one of them counts as, in logarithms, where it may stand in another one, and where it may not.
+ONCE, TWICE = 60.0, 400.0
+#: Logarithm of the largest argument of one within another: where names may cancel, and where they do not, as in what is
+#: derived from text. There numbers are in SI units, such as 1e12 of ``exp(I/pA)``.
+CANCELLED, DERIVED = 12.0, 50.0
 #: Most terms of an expression that is multiplied out, as linear integration does.
 TERMS = 20_000
 
@@ -45,11 +50,11 @@ def check_length(text):
 
 
 @functools.lru_cache(maxsize=4096)
-def check_bounded(text):
+def check_bounded(text, derived=False):
     """Raise a :class:`ValueError` where an expression (or a unit) is too long, too deep, or its numbers are beyond
     bounds.
 
-    What does not parse passes: whoever reads it says so better.
+    What does not parse passes: whoever reads it says so better. In text that is ``derived`` nothing is left to cancel.
     """
     check_length(text)
     wrong = next((c for c in text if not c.isascii() or c == "\0"), None)
@@ -64,7 +69,7 @@ def check_bounded(text):
     except (MemoryError, RecursionError):
         raise ValueError(f"is nested too deeply, {text[:40]!r}...") from None
     check_depth(tree, text)
-    size(tree)
+    size(tree, derived)
     terms(tree)
 
 
@@ -77,18 +82,19 @@ def check_depth(tree, text):
     raise ValueError(f"has more than {DEEPEST} levels, {text[:40]!r}...; split it by subexpressions")
 
 
-def size(node):
+def size(node, derived=False):
     """An upper bound of ``log(max(|value|, 1/|value|))``, in which every name stands for one."""
     if isinstance(node, ast.Constant):
         return size_of_number(node.value)
     if isinstance(node, ast.BinOp):
-        return size_of_operation(node, size(node.left), size(node.right))
-    largest = max((size(child) for child in ast.iter_child_nodes(node)), default=0.0)
-    if isinstance(node, ast.Call) and getattr(node.func, "id", None) in GROWING:
-        if largest > 110:
-            raise ValueError(f"holds {shown(node)}, which is beyond all numbers")
-        return min(math.exp(largest), 60.0 if largest <= 50 else 120.0)
-    return largest
+        return size_of_operation(node, size(node.left, derived), size(node.right, derived))
+    largest = max((size(child, derived) for child in ast.iter_child_nodes(node)), default=0.0)
+    if not (isinstance(node, ast.Call) and getattr(node.func, "id", None) in GROWING):
+        return largest
+    if largest >= TWICE:
+        raise ValueError(f"holds {shown(node)}, which is beyond all numbers")
+    named = any(isinstance(part, ast.Name) for argument in node.args for part in ast.walk(argument))
+    return min(math.exp(largest), ONCE) if largest <= (DERIVED if derived and named else CANCELLED) else TWICE
 
 
 def size_of_number(value):
@@ -120,7 +126,11 @@ def terms(node):
     left, right = terms(node.left), terms(node.right)
     if isinstance(node.op, (ast.Add, ast.Sub)):
         found = left + right
-    elif isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
+    elif (
+        isinstance(node.op, ast.Pow)
+        and isinstance(node.right, ast.Constant)
+        and isinstance(node.right.value, (int, float))
+    ):
         found = math.comb(left - 1 + int(abs(node.right.value)), left - 1)
     else:
         found = left * right if isinstance(node.op, ast.Mult) else max(left, right)

@@ -251,7 +251,7 @@ def read(text):
     ValueError
         What the language does not have, or what has no value; the message goes on from "the threshold 'v > 1'".
     """
-    check_bounded(text)
+    check_bounded(text, derived=True)
     try:
         found = as_number(Reader().render_expr(text))
     except SyntaxError as error:

@@ -6,9 +6,13 @@ its constants. Every optimiser can be followed by links: ``rmsprop(1e-3).clipped
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions
+import numpy as np
+import sympy
+from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
 from localplast.arguments import as_number, is_real
 from localplast.equations.expressions import to_sympy
@@ -17,6 +21,9 @@ from localplast.equations.units import unit_text
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name
 from localplast.network.check import weight_dimension
+
+if TYPE_CHECKING:
+    import torch
 
 #: Constants that are the share of something that is kept.
 SHARES = ("beta", "beta1", "beta2", "decay", "momentum")
@@ -79,12 +86,12 @@ class Optimiser:
         for name, rate in self.rates.items():
             as_number(f"the rate of {name!r}", rate, 0)
 
-    def as_constant(self, name, value):
+    def as_constant(self, name: str, value: float | Quantity) -> float:
         """A constant as a float; a learning rate may come in the unit of the weights, where the gradient's cancels."""
         dimension = getattr(value, "dim", DIMENSIONLESS) if self.unit and name == "learning_rate" else DIMENSIONLESS
         return as_number(f"{name} of {self.name}()", value, 0, 1 if name in SHARES else math.inf, dimension=dimension)
 
-    def program(self, *, projection=None):
+    def program(self, *, projection: str | None = None) -> tuple[tuple[str, sympy.Expr], ...]:
         """The statements as ``(name, sympy expression)``, constants put in except ``learning_rate``.
 
         With the name of a ``projection`` its decay is scaled as its learning rate is, and a frozen one gets ``w``
@@ -103,27 +110,27 @@ class Optimiser:
             change = w + 2 ** (-(symbol("k") - 1) / self.halving) * (change - w)
         return (*state, ("w", change - decay * w if decay else change))
 
-    def rate(self, projection):
+    def rate(self, projection: str) -> float:
         """The learning rate of one projection."""
         return self.constants["learning_rate"] * self.rates.get(projection, 1.0)
 
     @property
-    def label(self):
+    def label(self) -> str:
         """Name, learning rate, and after how many updates that halves, in a few words."""
         rate = self.constants["learning_rate"] ** (1 / self.power)
         return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:.0f}" if self.halving < float("inf") else "")
 
-    def frozen(self, projection):
+    def frozen(self, projection: str | None) -> bool:
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""
         return self.rates.get(projection, 1.0) == 0
 
-    def with_rates(self, **rates):
+    def with_rates(self, **rates: float) -> "Optimiser":
         """The same optimiser with factors on the rates of some projections; 0 freezes one: no change, decay or
         bound.
         """
         return replace(self, rates={**self.rates, **rates})
 
-    def with_constant(self, name, **values):
+    def with_constant(self, name: str, **values: float) -> "Optimiser":
         """The same optimiser with another value of one of its constants for some projections:
         ``("beta", rec_out=0.0)``.
         """
@@ -136,7 +143,7 @@ class Optimiser:
         own = {p: {**self.own.get(p, {}), name: float(value)} for p, value in values.items()}
         return replace(self, own={**self.own, **own})
 
-    def decayed(self, rate, only=()):
+    def decayed(self, rate: float, only: Iterable[str] = ()) -> "Optimiser":
         """The same optimiser with weights that decay: ``w_new = w_updated - rate * w_old``, so
         ``(1 - rate) * w + change``.
 
@@ -149,7 +156,7 @@ class Optimiser:
             raise LocalplastError(f"the decay rate {rate!r} is not a share; give a number from 0 to 1, per update")
         return replace(self, decay=self.decay + float(rate), decaying=tuple(only) or self.decaying)
 
-    def clipped(self, limit):
+    def clipped(self, limit: float) -> "Optimiser":
         """The same optimiser on gradients clipped elementwise: ``g <- min(max(g, -limit), limit)``.
 
         It comes before everything else (Pascanu et al. 2013 clip the norm instead); ``limit`` has the unit of the
@@ -164,7 +171,7 @@ class Optimiser:
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
         return replace(clipped, statements=statements)
 
-    def halved(self, every):
+    def halved(self, every: float) -> "Optimiser":
         """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a
         falling rate.
         """
@@ -172,7 +179,7 @@ class Optimiser:
             raise LocalplastError(f"the learning rate cannot halve every {every!r} updates; give a positive number")
         return replace(self, halving=float(every))
 
-    def norm_clipped(self, limit):
+    def norm_clipped(self, limit: float) -> "Optimiser":
         """The same optimiser on gradients that shrink together where the norm of all of them is above ``limit``.
 
         Pascanu et al. 2013, ICML, algorithm 1; as ``torch.nn.utils.clip_grad_norm_``. The norm is over all that learns;
@@ -184,7 +191,7 @@ class Optimiser:
             raise LocalplastError(f"the norm of a gradient cannot be held to {limit!r}; give a positive limit")
         return replace(self, norm=min(float(limit), self.norm))
 
-    def share(self, gradients):
+    def share(self, gradients: Mapping[str, "np.ndarray | torch.Tensor"]) -> float:
         """What is left of every gradient, by name, when their norm is held to the limit: a factor of at most one.
 
         Raises a :class:`~localplast.errors.RunawayError` where one is not finite: by way of the norm it would reach
@@ -214,12 +221,12 @@ def check_norm(rule, optimiser, reason):
         )
 
 
-def sgd(learning_rate):
+def sgd(learning_rate: float | Quantity) -> Optimiser:
     """``w <- w - learning_rate * g``."""
     return Optimiser("sgd", (("w", "w - learning_rate*g"),), {"learning_rate": learning_rate})
 
 
-def momentum(learning_rate, beta=0.9):
+def momentum(learning_rate: float | Quantity, beta: float = 0.9) -> Optimiser:
     """Momentum (Polyak 1964; the form of Sutskever et al. 2013 without the rate inside), as
     ``torch.optim.SGD(momentum=beta)``.
 
@@ -233,7 +240,7 @@ def momentum(learning_rate, beta=0.9):
     )
 
 
-def rmsprop(learning_rate, *, decay=0.99, epsilon=1e-8):
+def rmsprop(learning_rate: float | Quantity, *, decay: float = 0.99, epsilon: float = 1e-8) -> Optimiser:
     """RMSprop (Tieleman & Hinton 2012, lecture 6.5), as ``torch.optim.RMSprop``.
 
     ``s <- decay * s + (1 - decay) * g**2``, then ``w <- w - learning_rate * g / (sqrt(s) + epsilon)``.
@@ -248,7 +255,7 @@ def rmsprop(learning_rate, *, decay=0.99, epsilon=1e-8):
     return divided("rmsprop", "decay*s + (1 - decay)*g**2", learning_rate, decay, epsilon)
 
 
-def rmaxprop(learning_rate, *, decay, epsilon=1e-8):
+def rmaxprop(learning_rate: float | Quantity, *, decay: float, epsilon: float = 1e-8) -> Optimiser:
     """RMaxProp (Zenke & Ganguli 2018): a rate per synapse, set by the largest gradient of late.
 
     ``s <- max(decay * s, g**2)``, then ``w <- w - learning_rate * g / (sqrt(s) + epsilon)``.
@@ -264,7 +271,7 @@ def rmaxprop(learning_rate, *, decay, epsilon=1e-8):
     return divided("rmaxprop", "clip(decay*s, g**2, decay*s + g**2)", learning_rate, decay, epsilon)
 
 
-def divided(name, memory, learning_rate, decay, epsilon):
+def divided(name: str, memory: str, learning_rate: float | Quantity, decay: float, epsilon: float) -> Optimiser:
     """An optimiser that divides the gradient by the root of a memory ``s`` of its square."""
     return Optimiser(
         name=name,
@@ -275,7 +282,14 @@ def divided(name, memory, learning_rate, decay, epsilon):
     )
 
 
-def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=False):
+def adam(
+    learning_rate: float | Quantity,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    epsilon_hat: bool = False,
+) -> Optimiser:
     """Adam (Kingma & Ba 2015, algorithm 1), as ``torch.optim.Adam``.
 
     Other arguments
@@ -298,7 +312,7 @@ def adam(learning_rate, *, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_hat=Fal
     )
 
 
-def madgrad(learning_rate, *, momentum=0.9, epsilon=1e-6):
+def madgrad(learning_rate: float, *, momentum: float = 0.9, epsilon: float = 1e-6) -> Optimiser:
     """MADGRAD (Defazio & Jelassi 2022, JMLR 23:144, algorithm 1): sums of gradients, divided by a cube root.
 
     With ``r = learning_rate * sqrt(k)``: ``s <- s + r*g``, ``q <- q + r*g**2``, ``z = x0 - s/(cbrt(q) + epsilon)``,

@@ -9,14 +9,26 @@ Each part is a small frozen object of its own: an *eligibility* says what a syna
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.equations.units import is_time
 from localplast.errors import LocalplastError
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout
-from localplast.learning.signal import Broadcast, Feedback, Own
+from localplast.learning.signal import Broadcast, Feedback, FeedbackKind, Own
 
-__all__ = ["Rule", "feedback_alignment"]
+if TYPE_CHECKING:
+    from localplast.learning.optimise import Optimiser
+    from localplast.network.network import Network
+    from localplast.show.page import Description
+    from localplast.task.loss import Loss
+
+__all__ = ["Rule", "Update", "feedback_alignment"]
+
+#: When weights change: at the end of a trial, in every step, or after a time.
+Update = Literal["trial", "step"] | Quantity
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,8 @@ class Rule:
     cut: frozenset = frozenset()
     eligibility: object = field(default_factory=Derived)
     filter: object = field(default_factory=AsReadout)
-    signal: object = field(default_factory=Broadcast)
-    update: object = "trial"
+    signal: Feedback | Own = field(default_factory=Broadcast)
+    update: Update = "trial"
     reference: str = ""
     form: str | None = None
 
@@ -68,26 +80,28 @@ class Rule:
         raise LocalplastError(f"update is 'trial', 'step' or a time such as 500*ms, not {self.update!r}")
 
     @property
-    def taught(self):
+    def taught(self) -> bool:
         """Whether it learns from what a teacher does to the network (``Input(teacher=True)``), not from the loss."""
         return isinstance(self.signal, Own)
 
     @property
-    def feedback(self):
+    def feedback(self) -> FeedbackKind | str:
         """How errors travel back."""
         return self.signal.feedback
 
-    def interval(self, dt):
+    def interval(self, dt: Quantity) -> int:
         """Steps between two updates within a trial; 0 where weights change at its end only."""
         if isinstance(self.update, str):
             return int(self.update == "step")
         return max(1, int(float(self.update) / float(dt) + 0.5))
 
-    def updates(self, steps, dt):
+    def updates(self, steps: int, dt: Quantity) -> int:
         """Updates in a trial of ``steps`` steps, for rules that change weights within it."""
         return -(-steps // self.interval(dt))
 
-    def describe(self, net, loss=None, *, optimiser=None):
+    def describe(
+        self, net: "Network", loss: "Loss | None" = None, *, optimiser: "Optimiser | None" = None
+    ) -> "Description":
         """Every equation derived for ``net``, where it is stored, what it costs and what each synapse reads.
 
         ``print`` it, show it in a notebook, or take its ``.latex()``: a :class:`~localplast.show.page.Description`.
@@ -97,7 +111,7 @@ class Rule:
         return describe(self, net, loss, optimiser=optimiser)
 
 
-def feedback_alignment(rule, feedback="random", *, std=1.0):
+def feedback_alignment(rule: Rule, feedback: FeedbackKind = "random", *, std: float = 1.0) -> Rule:
     """``rule`` with other feedback: ``'random'``, ``'uniform'``, ``'sign'``, ``'learned'``, ``'symmetric'`` or
     matrices.
 

@@ -7,6 +7,7 @@ learns beside it (``'learned'``), or a fixed one.
 
 import zlib
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,9 +15,24 @@ from localplast.arguments import as_number
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.network.credit_graph import projection_edges
 
-__all__ = ["Broadcast", "Feedback", "Layered", "Own", "Signal", "Term", "direct_path", "feedback_matrix"]
+__all__ = [
+    "Broadcast",
+    "Feedback",
+    "FeedbackKind",
+    "Layered",
+    "Own",
+    "Signal",
+    "Term",
+    "direct_path",
+    "feedback_matrix",
+]
 
-KINDS = ("symmetric", "random", "uniform", "sign", "learned")
+#: The names of feedback.
+Kind = Literal["symmetric", "random", "uniform", "sign", "learned"]
+#: How errors travel back: by name, or through matrices by population or projection.
+FeedbackKind = Kind | dict[str, np.ndarray]
+
+KINDS = get_args(Kind)
 FORMS = {"symmetric": "weight", "sign": "sign", "learned": "learned"}
 
 
@@ -95,7 +111,7 @@ class Feedback:
         weights, whatever the feedback to all others.
     """
 
-    feedback: object = "symmetric"
+    feedback: FeedbackKind = "symmetric"
     std: float = 1.0
     judged: bool = field(default=False, kw_only=True)
 

@@ -2,14 +2,15 @@
 
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+from numpy.typing import ArrayLike
 
 from localplast.arguments import is_real
 from localplast.errors import NetworkError
 
-__all__ = ["as_arrays", "check_bounds", "check_given", "check_start", "check_within", "dale"]
+__all__ = ["as_arrays", "as_limits", "check_bounds", "check_given", "check_start", "check_within", "dale"]
 
 
-def dale(signs):
+def dale(signs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Bounds that keep the sign of every presynaptic neuron, ``signs`` an array ``(pre,)`` of +1 and -1 (Dale's law).
 
     Weights of excitatory neurons stay in ``(0, inf)``, those of inhibitory ones in ``(-inf, 0)``::
@@ -34,6 +35,12 @@ def as_arrays(bounds, shape):
     if np.isneginf(low).all() and np.isposinf(high).all():
         return None
     return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+
+def as_limits(bounds):
+    """``(low, high)`` of a parameter as two numbers in SI units, infinite where there is none."""
+    low, high = bounds
+    return -np.inf if low is None else float(low), np.inf if high is None else float(high)
 
 
 def check_bounds(label, bounds, shape, dimension):

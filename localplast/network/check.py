@@ -1,5 +1,6 @@
 """What a network must be: every part checked against the others, before anything is compiled."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,23 +12,23 @@ from localplast.arguments import is_real
 from localplast.equations.statements import parse_statement, split_statements
 from localplast.equations.units import unit_text
 from localplast.errors import NetworkError
+from localplast.files import check_fields
+from localplast.memory import check_memory
 from localplast.names import check_name
-from localplast.network.bounds import check_bounds, check_given, check_within
+from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
-from localplast.network.delays import Delay, Kernel, warn_merged
+from localplast.network.delays import check_delay, delay_shapes
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
 from localplast.network.weights import Random, SameAs
 from localplast.neuron.check import RESERVED, check_text, with_spike
+from localplast.neuron.domain import check_domain
 from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.namespace import namespace
 
-__all__ = ["MAX_DELAY_STEPS", "check_network", "delay_shapes", "synapses", "weight_dimension"]
-
-#: Longest delay, in steps: spikes in flight are kept in a ring buffer of this length at most.
-MAX_DELAY_STEPS = 100_000
+__all__ = ["check_network", "synapses", "weight_dimension"]
 
 
 def check_network(net, projections):
@@ -109,6 +110,8 @@ def check_node(name, node):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:
         raise NetworkError(f"{name!r} needs a positive whole number of neurons, not {node.size!r}")
+    check_types(f"{name!r}", node, "teacher" if isinstance(node, Input) else "parameters initial trainable")
+    check_memory(f"{name!r}: {str(node.size)[:40]} neurons, 8 bytes each", 8 * int(node.size), NetworkError)
     if isinstance(node, Input):
         if node.kind not in ("spikes", "currents"):
             raise NetworkError(f"input {name!r}: kind is 'spikes' or 'currents', not {node.kind!r}")
@@ -127,6 +130,11 @@ def check_node(name, node):
     check_trainable(name, node)
 
 
+def check_types(label, part, names):
+    """Raise where one of these fields of a part is not what its annotation says: a text would count as True."""
+    check_fields(label, type(part), {name: getattr(part, name) for name in names.split()}, NetworkError)
+
+
 def check_trainable(name, node):
     """Parameters that learn must exist, act on the neuron smoothly, and have bounds of their unit."""
     for key, bounds in node.trainable.items():
@@ -142,11 +150,13 @@ def check_trainable(name, node):
         for bound in bounds:
             if bound is not None:
                 check_value(label, key, bound, node.model.dimensions[key], 1)
-        low, high = (np.inf * sign if b is None else float(b) for b, sign in zip(bounds, (-1, 1), strict=True))
+        low, high = as_limits(bounds)
         if low > high:
             raise NetworkError(f"{label}: no value lies within the bounds {bounds!r}; the lowest comes first")
         check_divisor(label, node.model, key, low, high)
         check_within(label, node.values[key], low, high)
+    learning = {key: as_limits(bounds) for key, bounds in node.trainable.items()}
+    check_domain(f"population {name!r}", node.model, node.values, NetworkError, bounds=learning)
 
 
 def check_divisor(label, model, key, low, high):
@@ -206,6 +216,7 @@ def variables_of(model):
 def complete_projection(net, p):
     """Fill in the defaults of one projection and check it against the nodes it connects."""
     label = f"projection {str(p.name or f'{p.pre}_{p.post}')[:64]!r}"
+    check_types(label, p, "pre post target output plastic autapses")
     for end in (p.pre, p.post):
         if end not in net.nodes:
             raise NetworkError(f"{label}: there is no {end!r} in the network; it has {sorted(net.nodes)}")
@@ -246,6 +257,8 @@ def check_output(label, p, pre):
         )
     if p.output is not None:
         check_text(pre.model, f"output of {label}", p.output, with_spike(namespace(pre.model)))
+        learning = {key: as_limits(bounds) for key, bounds in pre.trainable.items()}
+        check_domain(f"{label}, output", pre.model, pre.values, NetworkError, bounds=learning, texts=(p.output,))
 
 
 def check_target(net, label, p):
@@ -300,6 +313,7 @@ def check_shapes(net, p, projections):
     if form:
         check_convolution(net, label, p, form)
     shape, dims = (form.shape, KERNEL) if form else (pair, ("pre", "post"))
+    check_memory(f"{label}: weights of shape {shape}, 8 bytes each", 8 * math.prod(map(int, shape)), NetworkError)
     weight = given_weight(p)
     for what, value in (("weight", weight), ("mask", p.mask)):
         if value is None or isinstance(value, (Random, SameAs)):
@@ -328,108 +342,3 @@ def synapses(p, shape):
     """Where a projection may have synapses: a bool array of ``shape``."""
     mask = np.asarray(p.mask, bool) if np.ndim(p.mask) else np.ones(shape, bool)
     return mask & ~np.eye(shape[0], dtype=bool) if p.pre == p.post and not p.autapses else mask
-
-
-def check_delay(label, delay, shapes, dt):
-    """A delay has a kind, and the times that go with it."""
-    if not isinstance(delay, Delay):
-        raise NetworkError(
-            f"{label}: the delay {delay!r} has no kind; write axonal(...), dendritic(...) or synaptic(...)"
-        )
-    if delay.kind not in shapes:
-        raise NetworkError(f"{label}: a delay is axonal, dendritic or synaptic, not {delay.kind!r}")
-    check = check_drawn_delay if isinstance(delay.value, Random) else check_given_delay
-    check(label, delay, shapes[delay.kind], dt)
-    check_learned_delay(label, delay)
-    check_kernel(label, delay)
-
-
-def check_given_delay(label, delay, shape, dt):
-    """Delays that are given are times of the right shape, not below zero."""
-    if np.asarray(delay.value).dtype.kind not in "biuf" or get_dimensions(delay.value) != second.dim:
-        raise NetworkError(f"{label}: the delay {delay.value!r} is not a time; write for example 3*ms")
-    if np.shape(delay.value) not in ((), shape):
-        raise NetworkError(
-            f"{label}: the {delay.kind} delay has shape {np.shape(delay.value)}; give one value or {shape}"
-        )
-    steps = np.asarray(delay.value, float) / float(dt)
-    if not np.all(np.isfinite(steps)) or np.any(steps < 0) or np.any(steps > MAX_DELAY_STEPS):
-        raise NetworkError(
-            f"{label}: impossible delay; all must lie between 0 and {MAX_DELAY_STEPS} steps of {dt}, "
-            f"these range from {steps.min():g} to {steps.max():g} steps"
-        )
-    warn_merged(label, delay, dt)
-
-
-def delay_shapes(n_pre, n_post):
-    """Shapes of delays that differ, by kind."""
-    return {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
-
-
-def check_drawn_delay(label, delay, shape, dt):
-    """Delays to be drawn are times around a time."""
-    drawn = delay.value
-    if (
-        any(get_dimensions(part) != second.dim for part in (drawn.mean, drawn.spread))
-        or drawn.fan_in
-        or drawn.radius is not None
-    ):
-        raise NetworkError(
-            f"{label}: draw delays as times, without fan-in, such as uniform(10*ms, mean=10*ms, fan_in=False), not "
-            f"{drawn!r}"
-        )
-
-
-def check_learned_delay(label, delay):
-    """Bounds of a delay that learns: two times, not below zero, with the delay itself between them."""
-    if isinstance(delay.trainable, (bool, np.bool_)):
-        return
-    bounds = delay.trainable
-    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-        raise NetworkError(
-            f"{label}: a delay learns between the shortest and the longest, such as (0*ms, 25*ms), not {bounds!r}"
-        )
-    for bound in bounds:
-        if bound is not None and (
-            not is_real(bound) or np.ndim(bound) or get_dimensions(bound) != second.dim or float(bound) < 0
-        ):
-            raise NetworkError(
-                f"{label}: the bound {bound!r} of its delay is not a time from 0; write for example 25*ms"
-            )
-    low, high = (x if b is None else float(b) for b, x in zip(bounds, (0.0, np.inf), strict=True))
-    if low > high:
-        raise NetworkError(f"{label}: no delay lies within the bounds {bounds!r}; the shortest comes first")
-    if isinstance(delay.value, Random):
-        return  # what is drawn is put within the bounds
-    value = np.asarray(delay.value, float)
-    if np.any(value < low - 1e-12) or np.any(value > high + 1e-12):
-        raise NetworkError(
-            f"{label}: its delays start from {value.min():g} to {value.max():g} s, not within their bounds {bounds!r}"
-        )
-
-
-def check_kernel(label, delay):
-    """The kernel of a delay: only of one that learns, with widths that are times."""
-    kernel = delay.kernel
-    if kernel is None:
-        return
-    if not isinstance(kernel, Kernel) or kernel.kind not in ("triangle", "gaussian"):
-        raise NetworkError(
-            f"{label}: {kernel!r} is no kernel of a delay; write lp.delay.triangle(...) or gaussian(...)"
-        )
-    if not delay.trainable:
-        raise NetworkError(
-            f"{label}: its delay does not learn, so it has no {kernel.kind} kernel; write trainable=True"
-        )
-    for what, width in (("width", kernel.width), ("final width", kernel.final)):
-        if width is not None and (
-            not is_real(width)
-            or np.ndim(width)
-            or get_dimensions(width) != second.dim
-            or not 0 <= float(width) < np.inf
-        ):
-            raise NetworkError(
-                f"{label}: the {what} {width!r} of its kernel is not a time from 0; write for example 5*ms"
-            )
-    if not is_real(kernel.halving) or not float(kernel.halving) > 0:
-        raise NetworkError(f"{label}: its kernel halves every {kernel.halving!r} updates; give a positive number")

@@ -6,6 +6,7 @@ has the number ``(c*rows + y)*columns + x``. Weights of such a projection have t
 its own for every position is what Brian2 would need.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,40 +46,50 @@ class Convolution(Data):
     transposed: bool = False
 
     @property
-    def made(self):
+    def made(self) -> tuple[int, ...]:
         """``(channel, row, column)`` of what the kernel makes of the image."""
         return (self.channels, *((n + 2 * self.padding - self.size) // self.stride + 1 for n in self.image[1:]))
 
     @property
-    def left_over(self):
+    def left_over(self) -> tuple[int, ...]:
         """Rows and columns at the end of the image that no position of the kernel reaches."""
         return tuple((n + 2 * self.padding - self.size) % self.stride for n in self.image[1:])
 
     @property
-    def ends(self):
+    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The presynaptic and the postsynaptic image."""
         return (self.made, self.image) if self.transposed else (self.image, self.made)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int, int]:
         """Of the kernel: :data:`KERNEL`."""
         return (self.channels, self.image[0] // self.groups, self.size, self.size)
 
     @property
-    def fan_in(self):
+    def fan_in(self) -> float:
         """Synapses onto a neuron away from the edges, on average."""
         channels = self.channels / self.stride**2 if self.transposed else self.image[0]
         return channels / self.groups * self.size**2
 
-    def draw(self, rng):
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The kernel for one stream of random numbers, in SI units."""
         if not isinstance(self.weight, Random):
             return np.broadcast_to(np.asarray(self.weight, float), self.shape)
         narrow = np.sqrt(self.fan_in) if self.weight.fan_in else 1.0
-        return replace(self.weight, spread=self.weight.spread / narrow, fan_in=False).draw(rng, self.shape)
+        return replace(self.weight, spread=float(self.weight.spread) / narrow, fan_in=False).draw(rng, self.shape)
 
 
-def convolution(image, channels, size, *, stride=1, padding=0, groups=1, weight=None, transposed=False):
+def convolution(
+    image: Sequence[int],
+    channels: int,
+    size: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    weight: Random | np.ndarray | float | None = None,
+    transposed: bool = False,
+) -> Convolution:
     """A kernel of ``size`` x ``size``, moved over an ``image`` in steps of ``stride``: the ``weight`` of a projection.
 
     .. math::  post_{c, y, x} = \\sum_{k, i, j} w_{c, k, i, j}\\, pre_{k,\\, s y + i - p,\\, s x + j - p}
@@ -111,7 +122,7 @@ def convolution(image, channels, size, *, stride=1, padding=0, groups=1, weight=
     return found
 
 
-def pooling(image, size):
+def pooling(image: Sequence[int], size: int) -> Convolution:
     """Averages of ``size`` x ``size`` pixels, channel by channel: fixed weights
     (``Projection(..., plastic=False)``).
     """

@@ -4,23 +4,31 @@ A network can be printed, compared, and written to a JSON file and read back wit
 """
 
 import zlib
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
+from brian2.units.fundamentalunits import Quantity
 
+from localplast.arguments import check_seed
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import Data, encode, read_json, write_json
-from localplast.network.bounds import as_arrays, dale
-from localplast.network.check import MAX_DELAY_STEPS, check_network, delay_shapes, synapses, weight_dimension
+from localplast.network.bounds import as_arrays, as_limits, dale
+from localplast.network.check import check_network, synapses, weight_dimension
 from localplast.network.convolution import Convolution, convolution, form_of, pooling, weight_shape
-from localplast.network.delays import Delay, Kernel, axonal, dendritic, synaptic
+from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, axonal, delay_shapes, dendritic, synaptic
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
 from localplast.network.values import Values
-from localplast.network.weights import Random, SameAs, normal, same_as, transposed, uniform
+from localplast.network.weights import Array, Random, SameAs, normal, same_as, transposed, uniform
 from localplast.neuron.integration import check_numbers
 from localplast.neuron.mismatch import Mismatch
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = [
     "Delay",
@@ -61,60 +69,68 @@ class Network(Data):
         Unknown names, wrong shapes or units, impossible delays.
     """
 
-    def __init__(self, *, dt, projections=(), **nodes):
+    def __init__(self, *, dt: Quantity, projections: Iterable[Projection] = (), **nodes: Population | Input) -> None:
         self.dt = dt
         self.nodes = nodes
-        self.projections = check_network(self, list(projections))
-
-    populations = property(lambda self: {k: n for k, n in self.nodes.items() if isinstance(n, Population)})
-    inputs = property(lambda self: {k: n for k, n in self.nodes.items() if isinstance(n, Input)})
+        self.projections: dict[str, Projection] = check_network(self, list(projections))
 
     @property
-    def readouts(self):
+    def populations(self) -> dict[str, Population]:
+        """The populations, by name."""
+        return {name: node for name, node in self.nodes.items() if isinstance(node, Population)}
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """The inputs, by name."""
+        return {name: node for name, node in self.nodes.items() if isinstance(node, Input)}
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
         """Names of the populations that losses look at: with an output, without a threshold, projecting to nobody."""
         sources = {p.pre for p in self.projections.values()}
         candidates = {k: p.model for k, p in self.populations.items() if k not in sources}
         return tuple(k for k, model in candidates.items() if not model.spiking and model.output)
 
     @property
-    def teachers(self):
+    def teachers(self) -> tuple[str, ...]:
         """Names of the inputs that only rules taught through them hear."""
         return tuple(k for k, node in self.inputs.items() if node.teacher)
 
     @property
-    def trainable(self):
+    def trainable(self) -> tuple[str, ...]:
         """Everything but weights that rules may change: ``'rec.tau_mem'``, ``'rec_rec.delay'``."""
         parameters = [f"{name}.{key}" for name, p in self.populations.items() for key in p.trainable]
         return (*parameters, *(f"{name}.delay" for name in self.learned_delays))
 
-    def limits(self, name):
+    def limits(self, name: str) -> tuple[float, float]:
         """Lowest and highest value of something trainable, in SI units (delays in steps)."""
         owner, key = name.split(".")
         if key == "delay" and owner in self.projections:
             given = self.projections[owner].delay.trainable
             low, high = given if isinstance(given, (tuple, list)) else (None, None)
-            return tuple(
-                x if b is None else float(b) / float(self.dt) for b, x in ((low, 0.0), (high, float(MAX_DELAY_STEPS)))
+            dt = float(self.dt)
+            return (
+                0.0 if low is None else float(low) / dt,
+                float(MAX_DELAY_STEPS) if high is None else float(high) / dt,
             )
-        low, high = self.populations[owner].trainable[key]
-        return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        return as_limits(self.populations[owner].trainable[key])
 
     @property
-    def plastic(self):
+    def plastic(self) -> tuple[Projection, ...]:
         """The projections that rules may change."""
         return tuple(p for p in self.projections.values() if p.plastic)
 
     @property
-    def tied(self):
+    def tied(self) -> dict[str, SameAs]:
         """The projections whose weights are at every moment those of another one, by name."""
         return {n: p.weight for n, p in self.projections.items() if isinstance(p.weight, SameAs) and p.weight.always}
 
-    def tie(self, weights):
+    def tie(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """``weights`` by projection (arrays or tensors), with those of :attr:`tied` projections as they have to be."""
         return {**weights, **{name: same.of(weights[same.projection]) for name, same in self.tied.items()}}
 
     @property
-    def learned_delays(self):
+    def learned_delays(self) -> tuple[str, ...]:
         """Names of the projections whose delays may learn."""
         return tuple(p.name for p in self.projections.values() if p.delay is not None and p.delay.trainable)
 
@@ -123,7 +139,7 @@ class Network(Data):
             raise AttributeError(f"a Network is frozen; make another one instead of changing {name!r}")
         super().__setattr__(name, value)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = [f"Network, dt = {self.dt}"]
         for name, node in self.nodes.items():
             kind = (
@@ -141,7 +157,7 @@ class Network(Data):
             lines.append(f"  {name}: {source} -> {p.post}.{p.target}, {p.transmission}{kernel}{delay}{changing}{fixed}")
         return "\n".join(lines)
 
-    def encoded(self):
+    def encoded(self) -> dict:
         """The network as JSON data."""
         return {
             "dt": encode(self.dt),
@@ -149,15 +165,15 @@ class Network(Data):
             "projections": encode(list(self.projections.values())),
         }
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Network) and self.encoded() == other.encoded()
 
-    def save(self, path):
+    def save(self, path: str | PathLike) -> None:
         """Write the network to a JSON file, atomically."""
         write_json(path, {"dt": self.dt, "nodes": self.nodes, "projections": list(self.projections.values())})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | PathLike) -> "Network":
         """Read what :meth:`save` wrote; nothing in the file is executed."""
         parts = (
             Population,
@@ -181,11 +197,11 @@ class Network(Data):
         except (TypeError, KeyError, ValueError) as error:
             raise NetworkError(f"{path} holds no network: {error}") from None
 
-    def size(self, name):
+    def size(self, name: str) -> int:
         """Number of neurons or channels of the node ``name``."""
         return self.nodes[name].size
 
-    def delay_steps(self, projection, seed=0):
+    def delay_steps(self, projection: Projection, seed: int = 0) -> np.ndarray | np.floating:
         """Delay of a projection in (real) steps of dt, shape ``()``, ``(pre,)``, ``(post,)`` or ``(pre, post)``.
 
         ``seed`` is that of delays to be drawn.
@@ -198,29 +214,28 @@ class Network(Data):
         )
         return steps if projection.delay.trainable else np.floor(steps + 0.5)
 
-    def drawn_delays(self, p, seed):
+    def drawn_delays(self, p: Projection, seed: int) -> np.ndarray:
         """Delays in seconds, within their limits; weights of the same seed are drawn from another stream."""
         rng = np.random.default_rng([seed, zlib.crc32(f"{p.name}.delay".encode())])
         shape = delay_shapes(self.size(p.pre), self.size(p.post))[p.delay.kind]
-        return np.clip(
-            p.delay.value.draw(rng, shape), *(bound * float(self.dt) for bound in self.limits(f"{p.name}.delay"))
-        )
+        low, high = (bound * float(self.dt) for bound in self.limits(f"{p.name}.delay"))
+        return np.clip(p.delay.value.draw(rng, shape), low, high)
 
-    def bounds(self, name):
+    def bounds(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """``(low, high)`` of the weights of a projection, arrays of their shape in SI units; None if nothing is
         bounded.
         """
         p = self.projections[name]
         return as_arrays(p.bounds, weight_shape(self, p))
 
-    def begun(self, name, weights, masks):
+    def begun(self, name: str, weights: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> np.ndarray:
         """The first weights of one projection: its own, or what it copies."""
         if name in weights:
             return weights[name]
         copied = self.projections[name].weight
         return np.where(masks[name], copied.of(self.begun(copied.projection, weights, masks)), 0.0)
 
-    def clip(self, values, names=None):
+    def clip(self, values: Values, names: Iterable[str] | None = None) -> Values:
         """:class:`Values` with the weights of ``names`` (default: of all projections) within their bounds."""
         bounds = {name: self.bounds(name) for name in (self.projections if names is None else names)}
         clipped = {
@@ -230,7 +245,7 @@ class Network(Data):
         }
         return values.replace_weights(self.tie({**values.weights, **clipped}))
 
-    def values_from(self, record):
+    def values_from(self, record: "xarray.DataTree") -> Values:
         """The :class:`Values` that a run of learning ended with, to be simulated, tested or trained further::
 
             fit = run(net, task, rule=eprop(), optimiser=adam(5e-3), updates=100)
@@ -248,6 +263,7 @@ class Network(Data):
                 "the record began from values whose delays or parameters are not those of its seed, "
                 f"{record.attrs['seed']}; use values.replace_weights(...) on those values"
             )
+        check_seed(record.attrs.get("seed"))
         values, weights = self.draw(record.attrs["seed"]), {}
         for name, mask in values.masks.items():
             kept = record[name].get("weight") if name in record.children else None
@@ -267,7 +283,7 @@ class Network(Data):
         }
         return values.replace_weights(self.tie(weights), learned)
 
-    def check_values(self, values):
+    def check_values(self, values: Values) -> None:
         """Raise a :class:`NetworkError` unless ``values`` have the shapes of this network: kernels read as far."""
         for name, p in self.projections.items():
             shape, pair = weight_shape(self, p), (self.size(p.pre), self.size(p.post))
@@ -291,7 +307,7 @@ class Network(Data):
                     )
             check_numbers(population.model, values.parameters[name], f"the values of population {name!r}", NetworkError)
 
-    def draw(self, seed=0):
+    def draw(self, seed: int = 0) -> Values:
         """The :class:`Values` of this network for one seed; the same on every backend and machine."""
         weights, masks = {}, {}
         for name, p in self.projections.items():

@@ -1,14 +1,21 @@
 """What networks are made of, as frozen data: populations, inputs, projections, delays, and weights to be drawn."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from localplast.files import Data
+from localplast.network.convolution import Convolution
 from localplast.network.delays import Delay
 from localplast.network.short_term import ShortTerm
-from localplast.network.weights import normal
+from localplast.network.weights import Random, SameAs, normal
 from localplast.neuron.model import NeuronModel
 
-__all__ = ["Input", "Population", "Projection"]
+__all__ = ["Input", "Population", "Projection", "Weight"]
+
+#: What the weights of a projection are, are drawn from, or are taken from; numbers ``(pre, post)``, or one for all.
+Weight = Random | SameAs | Convolution | np.ndarray | Sequence | float
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Population(Data):
     trainable: dict = field(default_factory=dict)
 
     @property
-    def values(self):
+    def values(self) -> dict[str, np.ndarray | float]:
         """Every parameter of the model, overridden where this population says so."""
         return {**self.model.parameters, **self.parameters}
 
@@ -87,7 +94,7 @@ class Projection(Data):
 
     pre: str
     post: str
-    weight: object = field(default_factory=normal)
+    weight: Weight = field(default_factory=normal)
     delay: Delay | None = None
     target: str | None = None
     transmission: str | None = None

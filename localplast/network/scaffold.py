@@ -13,7 +13,9 @@ from localplast.errors import NetworkError
 __all__ = ["grow"]
 
 
-def grow(rng, visible, latent, *, p=0.2, q=0.15, p0=0.04):
+def grow(
+    rng: np.random.Generator, visible: int, latent: int, *, p: float = 0.2, q: float = 0.15, p0: float = 0.04
+) -> np.ndarray:
     """Let ``visible`` neurons connect to ``latent`` ones, and those that they reach to others, until nobody connects
     any more.
 
@@ -59,7 +61,7 @@ def grow(rng, visible, latent, *, p=0.2, q=0.15, p0=0.04):
     return scaffold
 
 
-def check(visible, latent, **probabilities):
+def check(visible: int, latent: int, **probabilities: float) -> None:
     for name, number in {"visible": visible, "latent": latent}.items():
         if not isinstance(number, (int, np.integer)) or number < 1:
             raise NetworkError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
+from sympy import Expr
 
 from localplast.equations.expressions import to_sympy
 from localplast.equations.language import symbol
@@ -51,24 +52,24 @@ class ShortTerm:
         return f"{kind}(U={self.U:g}{''.join(f', {k}={v}' for k, v in times.items() if v is not None)})"
 
     @property
-    def state(self):
+    def state(self) -> dict[str, float]:
         """What a source neuron remembers, with its value after a long silence."""
         rest = {"u": self.U if self.tau_facil is not None else None, "x": 1.0 if self.tau_rec is not None else None}
         return {name: float(value) for name, value in rest.items() if value is not None}
 
-    def between(self, dt):
+    def between(self, dt: float) -> dict[str, Expr]:
         """``{name: sympy expression}``: the state one step of ``dt`` seconds later, if there was no spike."""
         kept = {"u": self.tau_facil, "x": self.tau_rec}
         decay = {name: float(np.exp(-dt / float(kept[name]))) for name in self.state}
         return {name: rest + (symbol(name) - rest) * decay[name] for name, rest in self.state.items()}
 
     @property
-    def release(self):
+    def release(self) -> Expr:
         """The share of its weight that a synapse delivers, a sympy expression in the state before the spike."""
         return self.fixed(to_sympy("u*x"))
 
     @property
-    def after(self):
+    def after(self) -> dict[str, Expr]:
         """``{name: sympy expression}``: the state after a spike, in terms of that before it."""
         jump = float(self.U if self.jump is None else self.jump)
         moved = {"x": to_sympy("x - u*x"), "u": symbol("u") + jump * (1 - symbol("u"))}
@@ -76,13 +77,13 @@ class ShortTerm:
             name: self.fixed(moved[name]) for name in ("x", "u") if name in self.state
         }  # x first: it loses the old share
 
-    def fixed(self, expression):
+    def fixed(self, expression: Expr) -> Expr:
         """``expression`` with the numbers of what does not change."""
         rest = {"u": float(self.U), "x": 1.0}
         return expression.subs({symbol(name): value for name, value in rest.items() if name not in self.state})
 
 
-def depression(U, tau_rec):
+def depression(U: float, tau_rec: Quantity) -> ShortTerm:
     """Synapses that run dry: a spike uses the share ``U`` of what is left, and ``tau_rec`` later most is back.
 
     A regular train of period T settles at ``x = (1 - E)/(1 - (1 - U)*E)`` with ``E = exp(-T/tau_rec)``.
@@ -90,7 +91,9 @@ def depression(U, tau_rec):
     return ShortTerm(U, tau_rec=tau_rec)
 
 
-def facilitation(U, tau_facil, *, tau_rec=None, jump=None):
+def facilitation(
+    U: float, tau_facil: Quantity, *, tau_rec: Quantity | None = None, jump: float | None = None
+) -> ShortTerm:
     """Synapses that release more from spike to spike, up to all they have; see :class:`ShortTerm`.
 
     A regular train of period T settles at ``u = (U*(1 - E) + jump*E)/(1 - (1 - jump)*E)`` with

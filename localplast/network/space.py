@@ -12,13 +12,14 @@ A delay that follows from distance is an array like any other::
 import numpy as np
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import Quantity, get_dimensions
+from numpy.typing import ArrayLike
 
 from localplast.errors import NetworkError
 
 __all__ = ["from_centre", "lattice", "pairwise", "shells"]
 
 
-def lattice(side, *, dimensions=3, jitter=0.5, seed=0):
+def lattice(side: int, *, dimensions: int = 3, jitter: float = 0.5, seed: int = 0) -> np.ndarray:
     """Places of ``side**dimensions`` neurons ``(neuron, dimension)``: whole numbers, each moved by up to ``jitter``.
 
     Other arguments
@@ -36,7 +37,7 @@ def lattice(side, *, dimensions=3, jitter=0.5, seed=0):
     return (np.indices(shape) + moved).reshape(dimensions, -1).T
 
 
-def from_centre(places, centre=None):
+def from_centre(places: ArrayLike, centre: ArrayLike | None = None) -> np.ndarray:
     """Distance of every neuron from ``centre`` ``(dimension,)``, an array ``(neuron,)``.
 
     The default is the centre of the lattice: half its side in every direction.
@@ -47,7 +48,7 @@ def from_centre(places, centre=None):
     return np.linalg.norm(places - np.asarray(centre), axis=1)
 
 
-def pairwise(pre, post=None):
+def pairwise(pre: ArrayLike, post: ArrayLike | None = None) -> np.ndarray:
     """Distance of every pair ``(pre, post)`` from places ``(neuron, dimension)``; among one population without
     ``post``.
     """
@@ -55,7 +56,7 @@ def pairwise(pre, post=None):
     return np.linalg.norm(pre[:, None] - np.asarray(pre if post is None else post)[None], axis=2)
 
 
-def shells(distance, edges, delays):
+def shells(distance: ArrayLike, edges: ArrayLike, delays: Quantity) -> Quantity:
     """One delay per shell: that of index k from ``edges[k - 1]`` on, below ``edges[k]``.
 
     Parameters

@@ -1,8 +1,13 @@
 """The numbers of a network: what every backend starts from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from localplast.network.network import Network
 
 __all__ = ["Values"]
 
@@ -24,12 +29,14 @@ class Values:
     delays: dict
     parameters: dict
 
-    def other(self, name):
+    def other(self, name: str) -> np.ndarray:
         """The value of ``'rec.tau_mem'`` or ``'rec_rec.delay'``."""
         owner, key = name.split(".")
         return self.parameters[owner][key] if owner in self.parameters else self.delays[owner]
 
-    def replace_weights(self, weights, others=None):
+    def replace_weights(
+        self, weights: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray] | None = None
+    ) -> "Values":
         """The same numbers with other weights, and other values of what else learns (``'rec.tau_mem'``,
         ``'rec_rec.delay'``).
         """
@@ -42,7 +49,7 @@ class Values:
                 delays[owner] = value
         return replace(self, weights={**self.weights, **weights}, delays=delays, parameters=parameters)
 
-    def rounded(self, net):
+    def rounded(self, net: "Network") -> "Values":
         """The same numbers with the delays that learn rounded to whole steps (half up): what is tested."""
         whole = {name: np.floor(np.asarray(self.delays[name]) + 0.5) for name in net.learned_delays}
         return replace(self, delays={**self.delays, **whole})

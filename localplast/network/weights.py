@@ -1,13 +1,22 @@
 """Weights that are drawn when a network is given numbers, or taken from another projection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.arguments import as_number, check_choice, is_real
 from localplast.errors import NetworkError
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Random", "SameAs", "normal", "same_as", "transposed", "uniform"]
+
+#: Weights of numpy, or of Torch.
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -17,8 +26,8 @@ class Random:
     """
 
     kind: str
-    mean: float
-    spread: float
+    mean: float | Quantity
+    spread: float | Quantity
     fan_in: bool
     radius: float | None = None
 
@@ -27,7 +36,7 @@ class Random:
         if is_real(self.spread) and np.any(np.asarray(self.spread) < 0):
             raise NetworkError(f"weights cannot be spread by {self.spread!r} around their mean: give 0 or more")
 
-    def draw(self, rng, shape, mask=True):
+    def draw(self, rng: np.random.Generator, shape: Sequence[int], mask: np.ndarray | bool = True) -> np.ndarray:
         """An array of ``shape`` ``(pre, post)`` in SI units, zero where ``mask`` says that there is no synapse."""
         spread = float(self.spread) / (np.sqrt(shape[0]) if self.fan_in else 1.0)
         standard = rng.standard_normal(shape) if self.kind == "normal" else rng.uniform(-1.0, 1.0, shape)
@@ -41,7 +50,7 @@ class Random:
             )
         return weight * (self.radius / present)
 
-    def scaled(self, radius):
+    def scaled(self, radius: float) -> "Random":
         """The same, multiplied by what makes ``radius`` the spectral radius of the absolute weights of one population.
 
         What activity comes to does then not hang on the size of the population (Balafrej et al. 2023,
@@ -50,17 +59,17 @@ class Random:
         return replace(self, radius=radius)
 
 
-def largest_eigenvalue(matrix):
+def largest_eigenvalue(matrix: np.ndarray) -> float:
     """The spectral radius of a square matrix: the magnitude of its largest eigenvalue."""
     return np.abs(np.linalg.eigvals(matrix)).max()
 
 
-def normal(std=1.0, *, mean=0.0, fan_in=True):
+def normal(std: float | Quantity = 1.0, *, mean: float | Quantity = 0.0, fan_in: bool = True) -> Random:
     """Gaussian weights; with ``fan_in`` the standard deviation is ``std / sqrt(pre)``."""
     return Random("normal", mean, std, fan_in)
 
 
-def uniform(limit=1.0, *, mean=0.0, fan_in=True):
+def uniform(limit: float | Quantity = 1.0, *, mean: float | Quantity = 0.0, fan_in: bool = True) -> Random:
     """Uniform weights in ``mean ± limit``; with ``fan_in`` the limit is divided by ``sqrt(pre)``."""
     return Random("uniform", mean, limit, fan_in)
 
@@ -76,18 +85,18 @@ class SameAs:
     transposed: bool = False
     always: bool = False
 
-    def of(self, weights):
+    def of(self, weights: Array) -> Array:
         """The weights, from those of the other projection."""
         return self.times * self.turned(weights)
 
-    def turned(self, array):
+    def turned(self, array: Array) -> Array:
         """An array of the other projection as one of this: a kernel is itself, for its projection is what runs
         backwards.
         """
         return array.T if self.transposed and array.ndim == 2 else array
 
 
-def same_as(projection, *, times=1.0, transposed=False):
+def same_as(projection: str, *, times: float = 1.0, transposed: bool = False) -> SameAs:
     """Weights that begin as those of another projection, ``times`` a number (in SI units), or as their transpose.
 
     Only the beginning: while the network learns each projection has weights of its own.
@@ -95,7 +104,7 @@ def same_as(projection, *, times=1.0, transposed=False):
     return SameAs(projection, as_number("times", times), transposed)
 
 
-def transposed(projection, *, times=1.0):
+def transposed(projection: str, *, times: float = 1.0) -> SameAs:
     """The weights of another projection, backwards and at every moment: what goes forward through them comes back.
 
     Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No

@@ -11,7 +11,7 @@ import numpy as np
 from brian2.equations import Equations
 from brian2.equations.equations import EquationError
 from brian2.units.allunits import amp, farad, second, siemens
-from brian2.units.fundamentalunits import get_dimensions, get_unit
+from brian2.units.fundamentalunits import Quantity, get_dimensions, get_unit
 from brian2.units.stdunits import mV
 
 from localplast.equations.bounded import check_written
@@ -74,7 +74,7 @@ class Channel:
     adaptation: str = ""
     initial: dict = field(default_factory=dict)
 
-    def placed(self, compartment):
+    def placed(self, compartment: str) -> "Piece":
         """What it is in ``compartment``: a :class:`Piece` in full names.
 
         Raises
@@ -164,12 +164,14 @@ KINDS = {
 # ---------------------------------------------------------------------------------------------- synapses
 
 
-def ampa(*, g, tau, rise=None, E=0 * mV, name="ampa"):
+def ampa(
+    *, g: Quantity, tau: Quantity, rise: Quantity | None = None, E: Quantity = 0 * mV, name: str = "ampa"
+) -> Channel:
     """``I = g*s*(E - v)``: a spike adds its weight (a number of synapses) to ``s``, which decays with ``tau``.
 
     With ``rise``, ``I = g*open*(E - v)``, where ``open`` follows ``s`` and peaks at 1 after a spike of weight 1, so
     that ``g`` is the peak conductance: ``open(t) = peak*tau/(tau - rise)*(exp(-t/tau) - exp(-t/rise))`` with
-    ``peak = (tau/rise)**(rise/(tau - rise))``.
+    ``peak = (tau/rise)**(rise/(tau - rise))``; where both are equal the alpha function ``e*t/tau*exp(-t/tau)``.
 
     =========== ============================================ =========
     parameter   meaning                                      unit
@@ -185,23 +187,25 @@ def ampa(*, g, tau, rise=None, E=0 * mV, name="ampa"):
     return synapse(name, "", {"g": g, "E": E}, tau, rise)
 
 
-def gaba(*, g, tau, rise=None, E=-80 * mV, name="gaba"):
+def gaba(
+    *, g: Quantity, tau: Quantity, rise: Quantity | None = None, E: Quantity = -80 * mV, name: str = "gaba"
+) -> Channel:
     """As :func:`ampa`, with the reversal potential of inhibition. Projections land on ``s_gaba_<compartment>``."""
     return synapse(name, "", {"g": g, "E": E}, tau, rise)
 
 
 def nmda(
     *,
-    g,
-    tau,
-    rise=None,
-    E=0 * mV,
-    Mg=1.0,
-    alpha=HIPPOCAMPAL["alpha"],
-    beta=HIPPOCAMPAL["beta"],
-    gamma=HIPPOCAMPAL["gamma"],
-    name="nmda",
-):
+    g: Quantity,
+    tau: Quantity,
+    rise: Quantity | None = None,
+    E: Quantity = 0 * mV,
+    Mg: float = 1.0,
+    alpha: Quantity = HIPPOCAMPAL["alpha"],
+    beta: float = HIPPOCAMPAL["beta"],
+    gamma: Quantity = HIPPOCAMPAL["gamma"],
+    name: str = "nmda",
+) -> Channel:
     """As :func:`ampa`, with a magnesium block: ``I = g*s*B*(E - v)``, ``B = 1/(1 + Mg/beta*exp(-alpha*(v + gamma)))``.
 
     =========== ======================================= =========
@@ -220,18 +224,18 @@ def nmda(
     return synapse(name, gate, {"g": g, "E": E, "Mg": Mg, "alpha": alpha, "beta": beta, "gamma": gamma}, tau, rise)
 
 
-def synapse(name, gate, parameters, tau, rise):
+def synapse(name: str, gate: str, parameters: dict, tau: Quantity, rise: Quantity | None) -> Channel:
     """A conductance that spikes open, through ``gate`` (text that defines ``B``) if there is one."""
     parameters = {**parameters, "tau": tau}
+    # (tau/tau_rise)**(tau_rise/(tau - tau_rise)) and its limit; of a plain exprel(log(x)) Brian2 makes (x - 1)/log(x)
+    peak = "exp(1/exprel(clip(log(tau/tau_rise), -100, 100)))"
     kinetics, opened = "ds/dt = -s/tau : 1", "s"
     if rise is not None:
-        if float(rise) == float(tau):
-            raise ModelError(f"channel {name!r}: rise and tau are both {tau}; change one of them slightly")
         parameters["tau_rise"], opened = rise, "open"
-        kinetics = """
+        kinetics = f"""
             ds/dt = -s/tau_rise : 1
             dopen/dt = peak*s/tau_rise - open/tau : 1
-            peak = (tau/tau_rise)**(tau_rise/(tau - tau_rise)) : 1
+            peak = {peak} : 1
             tau_rise : second
         """
     current = f"I = g*{opened}{'*B' if gate else ''}*(E - v) : amp"
@@ -245,7 +249,19 @@ def synapse(name, gate, parameters, tau, rise):
 TIMER = "age = (age + dt)*int(not (v > theta and age + dt >= tau_ref - 0.5*dt))"
 
 
-def na_spike(*, g_rise, g_fall, E_rise=50 * mV, E_fall=-90 * mV, theta, rise, fall, pause, tau_ref, name="na"):
+def na_spike(
+    *,
+    g_rise: Quantity,
+    g_fall: Quantity,
+    E_rise: Quantity = 50 * mV,
+    E_fall: Quantity = -90 * mV,
+    theta: Quantity,
+    rise: Quantity,
+    fall: Quantity,
+    pause: Quantity,
+    tau_ref: Quantity,
+    name: str = "na",
+) -> Channel:
     """A dendritic sodium spike: where ``v > theta``, a square pulse of ``g_rise``, a pause, a square pulse of
     ``g_fall``.
 
@@ -296,7 +312,9 @@ def na_spike(*, g_rise, g_fall, E_rise=50 * mV, E_fall=-90 * mV, theta, rise, fa
     )
 
 
-def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
+def plateau(
+    *, g: Quantity, E: Quantity, theta: Quantity, duration: Quantity, tau_ref: Quantity, name: str = "plateau"
+) -> Channel:
     """A plateau of fixed length: where ``v > theta``, ``g`` pulls to ``E`` for ``duration``, whatever started it.
 
     =========== ========================================================= =========
@@ -334,7 +352,7 @@ def plateau(*, g, E, theta, duration, tau_ref, name="plateau"):
     )
 
 
-def bap(*, I, delay, duration, name="bap"):
+def bap(*, I: Quantity, delay: Quantity, duration: Quantity, name: str = "bap") -> Channel:
     """The back-propagating action potential: a box of current ``I``, ``delay`` after a somatic spike, ``duration``
     long.
 
@@ -360,7 +378,9 @@ def bap(*, I, delay, duration, name="bap"):
 # ---------------------------------------------------------------------------------------------- slow currents and noise
 
 
-def calcium(*, I, half, slope, a, tau, E, name="ca"):
+def calcium(
+    *, I: Quantity, half: Quantity, slope: Quantity, a: Quantity, tau: Quantity, E: Quantity, name: str = "ca"
+) -> Channel:
     """Regenerative activation ``f = 1/(1 + exp((half - v)/slope))`` with adaptation: the current is ``I*f + w``.
 
     =========== ========================================= =========
@@ -394,12 +414,12 @@ def calcium(*, I, half, slope, a, tau, E, name="ca"):
     )
 
 
-def adaptation(*, b, tau, name="adaptation"):
+def adaptation(*, b: Quantity, tau: Quantity, name: str = "adaptation") -> Channel:
     """A current that every somatic spike moves by ``b`` (negative: hyperpolarising), and that decays with ``tau``."""
     return Channel(name, "dI/dt = -I/tau : amp\nb : amp\ntau : second", {"b": b, "tau": tau}, adaptation="I += b")
 
 
-def noise(*, sigma, tau, mean=0 * amp, name="noise"):
+def noise(*, sigma: Quantity, tau: Quantity, mean: Quantity = 0 * amp, name: str = "noise") -> Channel:
     """An Ornstein-Uhlenbeck current of standard deviation ``sigma`` and correlation time ``tau``; each backend draws
     its own.
     """

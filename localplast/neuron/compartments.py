@@ -11,14 +11,17 @@ What comes back is equations, which ``print`` shows. Every name says whose it is
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from brian2.units.allunits import amp, siemens
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.equations.statements import split_statements
 from localplast.errors import ModelError
 from localplast.names import check_name
-from localplast.neuron.channels import Piece, check_piece, check_value, renamed, without
+from localplast.neuron.channels import Channel, Piece, check_piece, check_value, renamed, without
 from localplast.neuron.model import NeuronModel
 
 __all__ = ["Compartment", "Coupling", "active_coupling", "cell", "coupling", "one_way_coupling"]
@@ -49,25 +52,25 @@ class Compartment:
     """
 
     name: str
-    C: object = None
-    g_leak: object = None
-    E_leak: object = None
-    channels: tuple = ()
+    C: Quantity | None = None
+    g_leak: Quantity | None = None
+    E_leak: Quantity | None = None
+    channels: Sequence[Channel] = ()
     clamped: bool = False
     equations: str | None = None
     parameters: dict = field(default_factory=dict)
     initial: dict = field(default_factory=dict)
 
     @property
-    def where(self):
+    def where(self) -> str:
         """How errors name it."""
         return f"compartment {self.name!r}"
 
-    def piece(self, inflow):
+    def piece(self, inflow: Sequence[str]) -> Piece:
         """The membrane, into which ``inflow`` (names and terms of currents) flows."""
         return self.own(inflow) if self.equations is not None else self.passive(inflow)
 
-    def passive(self, inflow):
+    def passive(self, inflow: Sequence[str]) -> Piece:
         """``C dv/dt = g_leak*(E_leak - v) + inflow``."""
         flag = " (unless refractory)" if self.clamped else ""
         text = f"""
@@ -82,7 +85,7 @@ class Compartment:
             self.where, renamed(without(text, {}), full), parameters, initial={full["v"]: self.E_leak, **self.initial}
         )
 
-    def own(self, inflow):
+    def own(self, inflow: Sequence[str]) -> Piece:
         """The equations given, and ``inflow_<name>`` if they use it."""
         total = f"inflow_{self.name}"
         defined = check_piece(self.where, self.equations, {})
@@ -100,7 +103,7 @@ class Compartment:
             )
         return Piece(self.where, text, self.parameters, initial=self.initial)
 
-    def check(self):
+    def check(self) -> None:
         """Raise a :class:`ModelError` where it is neither of the two kinds, or no name."""
         check_name("a compartment", self.name, ModelError)
         missing = [name for name in ("C", "g_leak", "E_leak") if getattr(self, name) is None]
@@ -130,11 +133,11 @@ class Coupling:
     dimensions: object = siemens.dim
 
     @property
-    def where(self):
+    def where(self) -> str:
         """How errors name it."""
         return "coupling of {!r} and {!r}".format(*self.between)
 
-    def check(self, names):
+    def check(self, names: Sequence[str]) -> None:
         """Raise a :class:`ModelError` where it joins what is not there, or by what is no conductance."""
         for name in self.between:
             if name not in names:
@@ -145,7 +148,7 @@ class Coupling:
             check_value(self.where, name, value, self.dimensions)
 
 
-def coupling(a, b, g, *, back=None):
+def coupling(a: str, b: str, g: Quantity, *, back: Quantity | None = None) -> Coupling:
     """``g*(v_a - v_b)`` flows from ``a`` into ``b``, and as much out of ``a``.
 
     ``back`` is the conductance by which ``a`` feels ``b``, where it is another one (compartments scaled by their
@@ -168,12 +171,12 @@ def coupling(a, b, g, *, back=None):
     return Coupling((a, b), there.currents | again.currents, there.parameters | again.parameters)
 
 
-def one_way_coupling(pre, post, g):
+def one_way_coupling(pre: str, post: str, g: Quantity) -> Coupling:
     """``g*(v_pre - v_post)`` flows into ``post``, and ``pre`` does not feel it."""
     return Coupling((pre, post), {post: f"g_{pre}_{post}*(v_{pre} - v_{post})"}, {f"g_{pre}_{post}": g})
 
 
-def active_coupling(pre, post, I, *, by):
+def active_coupling(pre: str, post: str, I: Quantity, *, by: str) -> Coupling:
     """The current ``I*<by>_<pre>`` flows into ``post``: what a channel of ``pre`` does elsewhere, in one direction.
 
     ``by`` is a dimensionless variable of ``pre``, such as ``'f_ca'``, the activation of its channel ``ca``.
@@ -182,20 +185,20 @@ def active_coupling(pre, post, I, *, by):
 
 
 def cell(
-    name,
-    *compartments,
-    couplings=(),
-    channels=None,
-    parameters=None,
-    threshold=None,
-    reset="",
-    adaptation="",
-    update="",
-    initial=None,
-    receives=None,
-    method="euler",
-    **options,
-):
+    name: str,
+    *compartments: Compartment,
+    couplings: Sequence[Coupling] = (),
+    channels: Mapping[str, Sequence[Channel]] | None = None,
+    parameters: Mapping[str, Quantity | float] | None = None,
+    threshold: str | None = None,
+    reset: str = "",
+    adaptation: str = "",
+    update: str = "",
+    initial: Mapping[str, Quantity | float] | None = None,
+    receives: str | None = None,
+    method: str = "euler",
+    **options: Any,
+) -> NeuronModel:
     """One neuron of several compartments, as an ordinary :class:`~localplast.neuron.model.NeuronModel`.
 
     Parameters
@@ -223,7 +226,7 @@ def cell(
     """
     try:
         pieces = expand(compartments, couplings, channels or {})
-        pieces.append(Piece("the cell itself", "", parameters or {}, update, adaptation, initial or {}))
+        pieces.append(Piece("the cell itself", "", dict(parameters or {}), update, adaptation, dict(initial or {})))
         check_twice(pieces)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from None

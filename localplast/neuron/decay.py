@@ -18,7 +18,7 @@ def per_step(value, dt):
 def check_decays(**decays):
     """Raise where a decay is neither a factor in [0, 1] nor a time constant."""
     for name, value in decays.items():
-        factor = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
+        factor = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
         if not factor and not is_time(value):
             raise LocalplastError(
                 f"{name} is a factor per step between 0 and 1, or a time such as 20*ms; not {value!r}"

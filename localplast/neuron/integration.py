@@ -12,6 +12,7 @@ from brian2.units.fundamentalunits import get_dimensions
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.errors import ModelError
+from localplast.neuron.domain import check_domain, divisor, factors
 from localplast.neuron.propagator import conditional_code, exact_code
 
 __all__ = [
@@ -120,6 +121,7 @@ def check_numbers(model, values, label, kind=ModelError):
         if np.any(array <= 0 if is_time else array == 0):
             wrong = "a time above zero" if is_time else "not zero"
             raise kind(f"{label}: the equations divide by {name} = {values[name]}; make it {wrong}")
+    check_domain(label, model, {**model.parameters, **values}, kind)
 
 
 def divided_by(model):
@@ -131,33 +133,16 @@ def divided_by(model):
 def divisors(texts, subexpressions=()):
     """Names that texts divide by: alone, as a factor of what they divide by, or in one of the ``subexpressions``."""
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
-    inner = {name: frozenset(factors(ast.parse(text, mode="eval").body)) for name, text in subexpressions}
-    found = {name for node in nodes for name in factors(divisor(node))}
+    inner = {name: named(ast.parse(text, mode="eval").body) for name, text in subexpressions}
+    found = set().union(*(named(divisor(node)) for node in nodes))
     while more := set().union(*(inner.get(name, ()) for name in found)) - found:
         found |= more
     return frozenset(found)
 
 
-def divisor(node):
-    """What a node of a text divides by, or None."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return node.right
-    negative = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.UnaryOp)
-    return node.left if negative and isinstance(node.right.op, ast.USub) else None
-
-
-def factors(node):
-    """Names whose zero makes this zero."""
-    if isinstance(node, ast.Name):
-        yield node.id
-    elif isinstance(node, ast.UnaryOp):
-        yield from factors(node.operand)
-    elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("abs", "sqrt"):
-        yield from factors(node.args[0])
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div, ast.Pow)):
-        yield from factors(node.left)
-        if isinstance(node.op, ast.Mult):
-            yield from factors(node.right)
+def named(node):
+    """The names among the :func:`factors` of a node."""
+    return {factor.id for factor in factors(node) if isinstance(factor, ast.Name)}
 
 
 def with_refractory(model):

@@ -5,13 +5,14 @@ A :class:`NeuronModel` is data. It is checked when it is made: units, names, thr
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from brian2.equations import Equations
 from brian2.equations.equations import PARAMETER, SingleEquation, parse_string_equations
 from brian2.equations.refractory import add_refractoriness
 from brian2.parsing.expressions import parse_expression_dimensions
-from brian2.units.fundamentalunits import Quantity, get_dimensions
+from brian2.units.fundamentalunits import Dimension, Quantity, get_dimensions
 
 from localplast.equations.statements import split_statements
 from localplast.errors import ModelError
@@ -93,20 +94,20 @@ class NeuronModel:
     reference: str = ""
 
     def __post_init__(self):
-        if self.surrogate is not None and self.surrogate.parameters:
+        if getattr(self.surrogate, "parameters", None):
             object.__setattr__(self, "parameters", {**self.parameters, **self.surrogate.parameters})
         if isinstance(self.refractory, Quantity):
             object.__setattr__(self, "parameters", with_refractory(self))
             object.__setattr__(self, "refractory", "tau_ref")
         check_model(self)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, NeuronModel) and (self is other or self.content == other.content)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.name, self.equations))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = [f"{self.name}: {self.reference}" if self.reference else self.name]
         lines += [f"    {line.strip()}" for line in self.equations.strip().splitlines()]
         if self.update:
@@ -124,7 +125,7 @@ class NeuronModel:
         lines += [f"    {name} = {value}" for name, value in self.parameters.items()]
         return "\n".join(lines)
 
-    def with_parameters(self, **parameters):
+    def with_parameters(self, **parameters: Quantity | float) -> "NeuronModel":
         """The same model with some parameters changed."""
         unknown = set(parameters) - set(self.parameters)
         if unknown:
@@ -136,51 +137,51 @@ class NeuronModel:
         return replace(self, parameters={**self.parameters, **parameters}, surrogate=surrogate)
 
     @property
-    def spiking(self):
+    def spiking(self) -> bool:
         """Whether the neuron has a threshold."""
         return self.threshold is not None
 
     @functools.cached_property
-    def content(self):
+    def content(self) -> dict:
         """All that it is, as plain data."""
         return encode(self)
 
     @functools.cached_property
-    def held(self):
+    def held(self) -> dict[str, str]:
         """The text of the subexpressions that are constant over a step, by name."""
         return {name: eq.expr.code for name, eq in self.written.items() if HELD in eq.flags}
 
     @functools.cached_property
-    def written(self):
+    def written(self) -> Mapping[str, SingleEquation]:
         """The equations as they stand, by name; what is held may stand for what depends on it, a step later."""
         return parse_string_equations(self.equations) if self.equations.strip() else {}
 
     @functools.cached_property
-    def lines(self):
+    def lines(self) -> Equations:
         """The equations with what is held as variables, which the update sets."""
         return Equations(
             [SingleEquation(PARAMETER, n, eq.dim) if n in self.held else eq for n, eq in self.written.items()]
         )
 
     @functools.cached_property
-    def parsed(self):
+    def parsed(self) -> Equations:
         """The :attr:`lines`, refractoriness included."""
         return add_refractoriness(self.lines) if self.refractory else self.lines
 
     @functools.cached_property
-    def dimensions(self):
+    def dimensions(self) -> dict[str, Dimension]:
         """The dimensions of every variable and parameter, by name."""
         result = dict(self.parsed.dimensions)
         result.update({name: get_dimensions(value) for name, value in self.parameters.items()})
         return result
 
     @property
-    def integrated(self):
+    def integrated(self) -> str:
         """Brian2's abstract code of one step of the equations; empty without differential equations."""
         return integrated(Integrand.of(self, namespace(self)))
 
     @functools.cached_property
-    def texts(self):
+    def texts(self) -> tuple[str, ...]:
         """Every expression of the model: those of equations, the statements of its blocks, output and surrogate."""
         blocks = [split_statements(block) for block in (self.update, self.reset, self.adaptation)]
         equations = [eq.expr.code for eq in self.written.values() if eq.expr is not None]
@@ -188,27 +189,27 @@ class NeuronModel:
         return (*equations, *(line for block in blocks for line in block), *(text for text in others if text))
 
     @property
-    def output_dimension(self):
+    def output_dimension(self) -> Dimension:
         """The dimensions of what a readout of this kind is judged by."""
         return parse_expression_dimensions(self.output, namespace(self))
 
     @property
-    def odes(self):
+    def odes(self) -> tuple[str, ...]:
         """Names of the variables with a differential equation."""
         return tuple(name for name, line in self.parsed.items() if line.type == "differential equation")
 
     @property
-    def subexpressions(self):
+    def subexpressions(self) -> tuple[str, ...]:
         """Names that stand for an expression in the others."""
         return tuple(name for name, line in self.parsed.items() if line.type == "subexpression")
 
     @property
-    def clamped(self):
+    def clamped(self) -> frozenset[str]:
         """Names of the variables marked ``(unless refractory)``: nothing but the reset moves them while refractory."""
         return frozenset(name for name, eq in self.parsed.items() if "unless refractory" in eq.flags)
 
     @property
-    def free_variables(self):
+    def free_variables(self) -> tuple[str, ...]:
         """Names declared without an equation or a value: what projections and the update map write to."""
         declared = set(self.parsed.parameter_names) - {"not_refractory", "lastspike", *self.held}
         return tuple(name for name in self.parsed if name in declared and name not in self.parameters)

@@ -30,7 +30,7 @@ class Surrogate:
     parameters: dict = field(default_factory=dict, hash=False)
 
 
-def scaled(shape, width, gamma):
+def scaled(shape: str, width: str | float | Quantity, gamma: float) -> Surrogate:
     """``gamma/width * shape``, where ``shape`` is text in ``x`` and ``{width}``.
 
     A width with a unit becomes a parameter of the neuron, ``surrogate_width``.
@@ -49,7 +49,7 @@ def scaled(shape, width, gamma):
     return Surrogate(f"{gamma!r}/({width})" + shape.format(width=f"({width})"), parameters)
 
 
-def triangle(width="v_th", *, gamma=0.3):
+def triangle(width: str | float | Quantity = "v_th", *, gamma: float = 0.3) -> Surrogate:
     """``gamma/width * max(0, 1 - |x|/width)`` (Bellec et al. 2020, Nat Commun 11:3625, methods).
 
     Parameters
@@ -62,22 +62,22 @@ def triangle(width="v_th", *, gamma=0.3):
     return scaled("*clip(1 - abs(x)/{width}, 0, 1)", width, gamma)
 
 
-def fast_sigmoid(width="v_th", *, gamma=1.0):
+def fast_sigmoid(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width / (1 + |x|/width)**2`` (Zenke & Ganguli 2018, Neural Comput 30:1514)."""
     return scaled("/(1 + abs(x)/{width})**2", width, gamma)
 
 
-def exponential(width="v_th", *, gamma=1.0):
+def exponential(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width * exp(-|x|/width)`` (Shrestha & Orchard 2018)."""
     return scaled("*exp(-abs(x)/{width})", width, gamma)
 
 
-def arctan(width="v_th", *, gamma=1.0):
+def arctan(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width / (1 + (x/width)**2)`` (Fang et al. 2021)."""
     return scaled("/(1 + (x/{width})**2)", width, gamma)
 
 
-def logistic(width="v_th", *, gamma=1.0):
+def logistic(width: str | float = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width * s*(1 - s)``, the slope of the logistic function ``s = 1/(1 + exp(-x/width))``.
 
     It is ``gamma/(4 width)`` at threshold. Written with ``exp(-|x|/width)``, which never overflows:
@@ -86,12 +86,12 @@ def logistic(width="v_th", *, gamma=1.0):
     return Surrogate(f"{gamma!r}/({width})*exp(-abs(x)/({width}))/(1 + exp(-abs(x)/({width})))**2")
 
 
-def boxcar(width="v_th", *, gamma=1.0):
+def boxcar(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width`` where ``|x| < width/2``, else 0 (Kaiser et al. 2020)."""
     return scaled("*int(abs(x) < 0.5*{width})", width, gamma)
 
 
-def ramp(width=1.0, *, gamma=1.0):
+def ramp(width: str | float | Quantity = 1.0, *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width * clip(x/width + 1, 0, 1)``: 0 far below threshold, rising over ``width``, flat above it.
 
     Balafrej et al. 2023, arXiv:2310.19067 (DelayNet): one unit wide whatever the threshold, so that hardly a neuron is
@@ -100,7 +100,7 @@ def ramp(width=1.0, *, gamma=1.0):
     return scaled("*clip(x/{width} + 1, 0, 1)", width, gamma)
 
 
-def per_time(surrogate, *, reference=1 * ms):
+def per_time(surrogate: Surrogate, *, reference: Quantity = 1 * ms) -> Surrogate:
     """``psi(x) * dt/reference``: psi as a rate, so that what is learned per unit of time does not hang on the time
     step.
 

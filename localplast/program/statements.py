@@ -305,7 +305,8 @@ def neuron_plan(net, made, name, synapses, shift):
         for where, program in merged.items():
             program.update(getattr(found, where))
         end += parameter_program(net, made, name, parameter, found)
-    return NeuronPlan(tuple(shift.items()), *(tuple(program.items()) for program in merged.values()), tuple(end))
+    plans = {where: tuple(program.items()) for where, program in merged.items()}
+    return NeuronPlan(shift=tuple(shift.items()), **plans, end=tuple(end))
 
 
 def own_error(model, parameter):

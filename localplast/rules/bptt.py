@@ -1,12 +1,14 @@
 """Backpropagation through time with surrogate gradients: the baseline, and the oracle of every local rule."""
 
+from collections.abc import Iterable
+
 from localplast.learning.rule import Rule
-from localplast.learning.signal import Layered
+from localplast.learning.signal import FeedbackKind, Layered
 
 __all__ = ["bptt"]
 
 
-def bptt(*, cut=(), feedback="symmetric", feedback_std=1.0):
+def bptt(*, cut: str | Iterable[str] = (), feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0) -> Rule:
     """The gradient of the loss by automatic differentiation, with edges cut and feedback replaced on request.
 
     Parameters

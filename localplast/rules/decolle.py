@@ -1,13 +1,13 @@
 """DECOLLE: every layer learns from an error of its own, through a fixed random readout of its own."""
 
 from localplast.learning.eligibility import Derived
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Broadcast
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import Broadcast, FeedbackKind
 
 __all__ = ["decolle"]
 
 
-def decolle(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+def decolle(*, feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """``dw_ij = -rate * (G^T dE/dY)_j psi_j P_i``: nothing is stored per synapse.
 
     For networks in which every hidden population projects to a readout of its own, without memory

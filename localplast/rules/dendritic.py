@@ -9,7 +9,7 @@ from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import ARRIVED, Derivation, Eligibility, check_additive, check_clamped, closure
 from localplast.learning.filters import Immediate
-from localplast.learning.rule import Rule
+from localplast.learning.rule import Rule, Update
 from localplast.learning.signal import Own
 from localplast.neuron.step import expanded, jacobian, needed
 
@@ -94,7 +94,7 @@ class Prediction(Derivation):
         return (*self.named["end"].items(), *self.error)
 
 
-def dendritic(*, update="step"):
+def dendritic(*, update: Update = "step") -> Rule:
     """``dw_ij/dt = rate * error_j * e_ij``: every compartment learns to predict, from its own neuron alone, always on.
 
     What the error of a compartment is, and what the synapse remembers, says the model

@@ -2,15 +2,15 @@
 
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import Immediate
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Broadcast
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import Broadcast, FeedbackKind
 
 __all__ = ["dfa", "drtp", "erbp"]
 
 CUT = frozenset({"recurrent", "feedforward", "reset", "adaptation", "readout"})
 
 
-def dfa(*, feedback="random", feedback_std=1.0, update="trial"):
+def dfa(*, feedback: FeedbackKind = "random", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Direct feedback alignment: ``delta_j = psi_j sum_k B_jk error_k``, the error reaches every layer in one step.
 
     Nokland 2016, NeurIPS 29, eq. 7.
@@ -32,7 +32,7 @@ def dfa(*, feedback="random", feedback_std=1.0, update="trial"):
     )
 
 
-def drtp(*, feedback_std=1.0, update="trial"):
+def drtp(*, feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Direct random target projection: as :func:`dfa`, with the target in place of the error.
 
     ``delta_j = -psi_j sum_k B_jk y*_k``: layers need not wait for the output. Frenkel, Lefebvre & Bol 2021, Front
@@ -49,7 +49,7 @@ def drtp(*, feedback_std=1.0, update="trial"):
     return Rule("DRTP", True, CUT, Derived(adaptation=False), Immediate(), signal, update, reference)
 
 
-def erbp(*, feedback_std=1.0, update="trial"):
+def erbp(*, feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Event-driven random backpropagation: a presynaptic spike moves the weight by the error its target has heard.
 
     ``dw_ij = -rate * psi_j(t) sum_k B_jk error_k(t)`` in the step in which a spike of i moves j, and no other: no

@@ -2,17 +2,26 @@
 signal.
 """
 
+from brian2.units.fundamentalunits import Quantity
+
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, LowPass
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Broadcast
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import Broadcast, FeedbackKind
 
 __all__ = ["eprop"]
 
 
 def eprop(
-    *, feedback="symmetric", feedback_std=1.0, reset=False, adaptation=True, wiped=True, kappa=None, update="trial"
-):
+    *,
+    feedback: FeedbackKind = "symmetric",
+    feedback_std: float = 1.0,
+    reset: bool = False,
+    adaptation: bool = True,
+    wiped: bool = True,
+    kappa: float | Quantity | None = None,
+    update: Update = "trial",
+) -> Rule:
     """``dE/dw_ij ~ sum_t L_j(t) filter(elig_ij)(t)``, ``L_j = sum_k B_jk dE/dy_k``.
 
     Equal to BPTT with the edges ``recurrent``, ``feedforward`` and ``reset`` cut: what a neuron's spikes do to other

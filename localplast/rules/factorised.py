@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import sympy
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.equations.language import int_, sign, symbol
 from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import ARRIVED, PSI, Derivation, Derived, Eligibility, Z, credit
 from localplast.learning.filters import Immediate
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Broadcast, Layered
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import Broadcast, FeedbackKind, Layered
 from localplast.neuron.decay import check_decays, per_step
 
 __all__ = ["Factorised", "TwoTraces", "es_d_rtrl", "s_tllr"]
@@ -147,15 +148,15 @@ def raise_shared(projection, what):
 
 def s_tllr(
     *,
-    lam_pre=0.75,
-    lam_post=0.2,
-    a_pre=1.0,
-    a_post=-1.0,
-    feedback="symmetric",
-    feedback_std=1.0,
-    direct=False,
-    update="trial",
-):
+    lam_pre: float | Quantity = 0.75,
+    lam_post: float | Quantity = 0.2,
+    a_pre: float = 1.0,
+    a_post: float = -1.0,
+    feedback: FeedbackKind = "symmetric",
+    feedback_std: float = 1.0,
+    direct: bool = False,
+    update: Update = "trial",
+) -> Rule:
     """S-TLLR, after spike-timing-dependent plasticity: causal and non-causal order both count.
 
     ``dw_ij = sum_t L_j [ a_pre*psi_j*pre_i + a_post*post_j*x_i ]`` with ``pre_i = lam_pre*pre_i + x_i`` and, of
@@ -191,7 +192,14 @@ def s_tllr(
     )
 
 
-def es_d_rtrl(*, decay=0.9, reset=True, feedback="symmetric", feedback_std=1.0, update="trial"):
+def es_d_rtrl(
+    *,
+    decay: float | Quantity = 0.9,
+    reset: bool = True,
+    feedback: FeedbackKind = "symmetric",
+    feedback_std: float = 1.0,
+    update: Update = "trial",
+) -> Rule:
     """ES-D-RTRL: the traces of D-RTRL (:func:`ostl`) as a product of two exponentially smoothed vectors.
 
     ``eps_ij ~ eps_f_j eps_x_i`` with ``eps_x = decay*eps_x + x`` and ``eps_f = decay*D eps_f + (1 - decay)*D_f``:

@@ -1,11 +1,13 @@
 """Real-time recurrent learning: the gradient of BPTT, carried forward in time; the reference for small networks."""
 
+from collections.abc import Iterable
+
 from localplast.learning.rule import Rule
 
 __all__ = ["rtrl"]
 
 
-def rtrl(*, cut=()):
+def rtrl(*, cut: str | Iterable[str] = ()) -> Rule:
     """``dE/dp = sum_t dE/dy(t) dy(t)/dp``, where ``P = ds/dp`` obeys ``P' = F_s P + F_p`` from step to step.
 
     Equal to ``bptt(cut=...)``. P holds every state of the network (spikes in flight included) times every parameter:

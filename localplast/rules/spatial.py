@@ -2,13 +2,13 @@
 
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import Immediate
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Layered
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import FeedbackKind, Layered
 
 __all__ = ["ostl", "ottt", "sltt"]
 
 
-def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+def ottt(*, feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Online training through time: ``dw_ij = sum_t delta_j(t) a_i(t)``, ``a`` the trace of presynaptic spikes.
 
     ``delta`` travels back from layer to layer without memory. For weights onto the last hidden layer it equals BPTT
@@ -23,7 +23,7 @@ def ottt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     return spatial("OTTT", Derived(adaptation=False), feedback, feedback_std, update, "Xiao et al. 2022, NeurIPS 35")
 
 
-def ostl(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+def ostl(*, feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Online spatio-temporal learning: a layer's own memory is followed exactly, that of all others is cut.
 
     The eligibility follows leak, reset and adaptation of the neuron itself, the error travels back without memory.
@@ -39,7 +39,7 @@ def ostl(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     return spatial("OSTL", Derived(reset=True), feedback, feedback_std, update, reference)
 
 
-def sltt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+def sltt(*, feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """Spatial learning through time: no memory at all, a step's error meets the spikes that arrived in that step.
 
     Equal to BPTT with every temporal edge cut, on any feed-forward network. Meng et al. 2023, ICCV, eqs. 9-12.
@@ -52,7 +52,9 @@ def sltt(*, feedback="symmetric", feedback_std=1.0, update="trial"):
     return spatial("SLTT", eligibility, feedback, feedback_std, update, "Meng et al. 2023, ICCV")
 
 
-def spatial(name, eligibility, feedback, feedback_std, update, reference):
+def spatial(
+    name: str, eligibility: Derived, feedback: FeedbackKind, feedback_std: float, update: Update, reference: str
+) -> Rule:
     cut = {
         "recurrent",
         "readout",

@@ -1,13 +1,13 @@
 """SuperSpike: voltage-based three-factor learning of spike times."""
 
 from localplast.learning.eligibility import Derived
-from localplast.learning.rule import Rule
-from localplast.learning.signal import Broadcast, Layered
+from localplast.learning.rule import Rule, Update
+from localplast.learning.signal import Broadcast, FeedbackKind, Layered
 
 __all__ = ["superspike"]
 
 
-def superspike(*, feedback="symmetric", feedback_std=1.0, update="trial"):
+def superspike(*, feedback: FeedbackKind = "symmetric", feedback_std: float = 1.0, update: Update = "trial") -> Rule:
     """``dw_ij/dt = rate * (a*e)_j * a*[psi_j P_i]``, with ``a`` the double exponential of the van Rossum distance.
 
     For networks whose spiking outputs are compared with target spikes by a

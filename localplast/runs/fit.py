@@ -20,7 +20,7 @@ from localplast.program.finite import Unexplained
 from localplast.program.learn import check_trials
 from localplast.rules import bptt
 from localplast.runs.guard import first_not_finite
-from localplast.runs.identity import check_same, identity, surroundings, warn_of_changes
+from localplast.runs.identity import check_arrays, check_same, identity, surroundings, warn_of_changes
 from localplast.runs.learners import default_target, make_learner, updates_per_block
 from localplast.runs.lock import only_writer, writing
 from localplast.runs.progress import progress
@@ -76,6 +76,7 @@ class Fit:
         check_trials(net, example, self.loss)
         check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
+        self.steps = example.steps
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
         pauses = (schedule.updates, self.schedule.test_every, *kept_every, started)
         alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
@@ -306,15 +307,25 @@ class Fit:
             text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
             raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
+        self.check_learned(checkpoint_of(path), stands.arrays)
         self.stand_at(replace(stands, rows=regular(stands.rows, request, stands.done)))
         with writing(path):
             if not begun(path):
                 return Recorder(self.net, request, path=path, provenance=self.origin())
             return Recorder.resume(path, self.net, request, position=self.reached.rows)
 
+    def check_learned(self, path, arrays):
+        """Raise unless what has been learned, as a checkpoint says, is what a person could give as ``values``."""
+        check_arrays(path, arrays, self.reached.arrays)
+        kinds = ("weight.", "value.")
+        parts = [{n.removeprefix(kind): x for n, x in arrays.items() if n.startswith(kind)} for kind in kinds]
+        learned = self.values.replace_weights(*parts)
+        self.net.check_values(learned)
+        check_delays(self.net, learned, self.steps)
+
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
-        return {**self.options.provenance, **rest}
+        return {**self.options.provenance, **rest, **self.task.attrs}
 
     def save(self, recorder, path):
         """Between two blocks: the latest weights, and a checkpoint.

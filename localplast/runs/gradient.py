@@ -1,12 +1,15 @@
 """What a rule says of the weights: one gradient, labelled."""
 
+from collections.abc import Iterable
+
 import xarray as xr
 
-from localplast.arguments import check_form, check_kind, check_trainable
+from localplast.arguments import Backend, Dtype, Form, Target, check_form, check_kind, check_trainable
 from localplast.learning.rule import Rule
 from localplast.network.convolution import weight_dims
 from localplast.network.delays import check_delays
 from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.packages import need_torch
 from localplast.program.learn import check_trials
 from localplast.runs.guard import explained
@@ -18,20 +21,20 @@ __all__ = ["gradient"]
 
 
 def gradient(
-    net,
-    trials,
-    rule,
+    net: Network,
+    trials: Trials,
+    rule: Rule,
     *,
-    loss=None,
-    backend="torch",
-    seed=0,
-    values=None,
-    target=None,
-    trainable=(),
-    form=None,
-    dtype="float64",
-    device="cpu",
-):
+    loss: Loss | None = None,
+    backend: Backend = "torch",
+    seed: int = 0,
+    values: Values | None = None,
+    target: Target | None = None,
+    trainable: str | Iterable[str] = (),
+    form: Form | None = None,
+    dtype: Dtype = "float64",
+    device: str = "cpu",
+) -> xr.DataTree:
     """dloss/dparameter before any optimiser, for BPTT and for every local rule, named and shaped alike.
 
     Parameters

@@ -9,6 +9,7 @@ import json
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,14 @@ from localplast.files import encode
 from localplast.runs.record import version
 from localplast.task.trials import Poisson
 
-__all__ = ["check_same", "identity", "processor", "surroundings", "warn_of_changes"]
+__all__ = ["check_arrays", "check_same", "check_state", "identity", "processor", "surroundings", "warn_of_changes"]
 
 #: Test trials that are looked at to tell one task from another.
 LOOKED_AT = 16
 #: What follows from the others: named only where those agree.
 DERIVED = ("values to start from", "training trials", "test trials")
+#: What the state in a checkpoint says, by type.
+STATE: dict[str, Any] = {"done": int, "seconds": (int, float), "position": dict, "identity": dict, "surroundings": dict}
 
 
 def identity(fit):
@@ -34,6 +37,7 @@ def identity(fit):
         "optimiser": short(encode(fit.optimiser)),
         "loss": short(encode(fit.loss)),
         "task": fit.task.name,
+        "settings": fit.task.attrs.get("settings"),
         "seed": fit.seed,
         "batch": fit.batch,
         "test": fit.test,
@@ -68,6 +72,24 @@ def check_same(path, then, now):
         raise LocalplastError(
             f"{path} is a run with {parts}; give the same to go on with it, or start anew at another path"
         )
+
+
+def check_state(path, state):
+    """Raise unless a checkpoint says where its run stands."""
+    whole = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in STATE.items())
+    if not whole or any(type(n) is not int or n < 0 for n in (state["done"], *state["position"].values())):
+        text = f"{path} does not say where a run stands; it is damaged, or none of localplast's: start anew"
+        raise LocalplastError(text)
+
+
+def check_arrays(path, then, now):
+    """Raise unless the arrays of a checkpoint are by name, shape and type those of the run that shall go on."""
+    forms = [{name: (np.shape(array), str(array.dtype)) for name, array in each.items()} for each in (then, now)]
+    for name in sorted(forms[0].keys() | forms[1].keys()):
+        found, wanted = (each.get(name, "nothing") for each in forms)
+        if found != wanted:
+            text = f"{path} holds {found} of {name[:80]!r} where this run has {wanted}; it cannot go on from there"
+            raise LocalplastError(text)
 
 
 def values(then, now):

@@ -26,11 +26,11 @@ def make_learner(net, values, rule, loss, optimiser, example, options, *, batch,
         from localplast.backends.torch.learner import TorchLearner  # a backend loads when it is chosen
 
         numbers = {"dtype": getattr(torch, options.dtype), "threads": options.threads, "device": options.device}
-        return TorchLearner(*described, **common, **numbers)
+        return TorchLearner(*described, **common | numbers)
     from localplast.backends.brian2.learner import Brian2Learner  # a backend loads when it is chosen
 
     block = {"target": options.target, "updates_per_block": updates_per_block}
-    return Brian2Learner(*described, example, **common, **block)
+    return Brian2Learner(*described, example, **common | block)
 
 
 def default_target(backend):

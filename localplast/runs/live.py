@@ -2,31 +2,48 @@
 some trials.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+import xarray as xr
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.arguments import check_kind
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import UnsupportedError
+from localplast.learning.optimise import Optimiser
+from localplast.learning.rule import Rule
 from localplast.network.bounds import check_start
 from localplast.network.delays import check_delays
 from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.program.learn import check_trials
 from localplast.runs.options import Options, checked_values
 from localplast.runs.record import Recorder
 from localplast.runs.request import Request
 from localplast.runs.run import check_learner
 from localplast.runs.simulate import keep, seen, traced
-from localplast.task.loss import default_loss
+from localplast.task.loss import Loss, default_loss
 from localplast.task.trials import Trials
 
 __all__ = ["live"]
 
 
-def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=None, seed=0):
+def live(
+    net: Network,
+    trials: Trials,
+    rule: Rule,
+    optimiser: Optimiser,
+    *,
+    record: Sequence[str] | Mapping[str, Mapping],
+    every: int | Quantity = 1,
+    loss: Loss | None = None,
+    values: Values | None = None,
+    seed: int = 0,
+) -> xr.DataTree:
     """Let a network learn from some trials, presented once, side by side, and keep what it does meanwhile (Torch,
     plain step).
 
@@ -80,7 +97,8 @@ def live(net, trials, rule, optimiser, *, record, every=1, loss=None, values=Non
     with recorder:
         learner.train(trials)
         traces = {name: torch.stack(values) for name, values in watch.states.items()}
-        keep(recorder, states, *seen(trials.inputs, traces), (len(trials), trials.steps))
+        arrays, spikes = seen(trials.inputs, traces)
+        keep(recorder, states, arrays, spikes, (len(trials), trials.steps))
         keep_learned(recorder, learner, watch)
     return recorder.tree()
 

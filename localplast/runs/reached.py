@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from localplast.runs.identity import check_state
 from localplast.runs.lock import beside
 from localplast.runs.store import load_checkpoint
 
@@ -38,6 +39,7 @@ def reached(path):
 def read_checkpoint(path):
     """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
     arrays, state = load_checkpoint(checkpoint_of(path))
+    check_state(checkpoint_of(path), state)
     return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position")), state
 
 

@@ -8,6 +8,7 @@ import json
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
+from os import PathLike
 
 import numpy as np
 import xarray as xr
@@ -18,6 +19,7 @@ from zarr.errors import ZarrUserWarning
 from localplast.equations.units import unit_name
 from localplast.errors import LocalplastError, LocalplastWarning, NetworkError
 from localplast.files import encode
+from localplast.memory import check_memory
 from localplast.network.check import weight_dimension
 from localplast.network.convolution import weight_dims, weight_shape
 from localplast.runs.request import Entry, Request
@@ -124,11 +126,12 @@ class Recorder:
         """
         root, recorder = open_store(path, "r+"), cls(net, request)
         for what in ("nodes", "dt", "request"):
-            if root.attrs[what] != recorder.attrs[what]:
+            if root.attrs.get(what) != recorder.attrs[what]:
                 raise LocalplastError(f"{path} was recorded with other {what}; give the same, or start a new record")
         rewind(root, path, position)
         recorder.path, recorder.root, recorder.attrs = path, root, root_attrs(root)
         for key, n in root.attrs["position"].items():
+            missing_chunks(path, root, key, n)  # raises where something else is in their place
             with zarr.config.set({f"array.{option}": value for option, value in WHOLE.items()}):
                 array = root[key]
             recorder.series[key] = Series(
@@ -183,10 +186,10 @@ class Recorder:
         events = [indices(f"{what} of {entry.name}", values, bounds[what]) for what, values in given]
         if len({len(each) for each in events}) > 1:
             raise NetworkError(f"trial, time_step and neuron of {entry.name} have different lengths")
-        events = np.stack(events)
-        events = events[:, np.isin(events[2], entry.neurons)]
+        stacked = np.stack(events)
+        stacked = stacked[:, np.isin(stacked[2], entry.neurons)]
         # One order whatever the backend, so that equal spikes make equal records.
-        trial, step, neuron = events[:, np.lexsort(events[::-1])]
+        trial, step, neuron = stacked[:, np.lexsort(stacked[::-1])]
         dt, first = float(self.net.dt), self._length(f"{node}/spike_count")
         self._append(f"{node}/spike_time", ("spike",), step * dt, units="s", duration=shape[1] * dt)
         self._append(f"{node}/spike_trial", ("spike",), first + trial, units="1")
@@ -373,7 +376,7 @@ def build_tree(attrs, groups):
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **{f"/{name}": each for name, each in groups.items()}})
 
 
-def open_record(path):
+def open_record(path: str | PathLike) -> xr.DataTree:
     """Read a record, finished or being written, as a lazy :class:`xarray.DataTree`; ``attrs["complete"]`` tells which.
 
     Nothing in the files is executed: only arrays of plain numbers are opened. What is lost, because a file of the store
@@ -388,16 +391,21 @@ def open_record(path):
     for key, n in root.attrs["position"].items():
         group, _, name = key.rpartition("/")
         groups.setdefault(group, {})[name] = n
-        if gaps := list(missing_chunks(path, root, key, n)):
+        if gaps := missing_chunks(path, root, key, n):
             lost[key] = gaps
     if lost:
         text = f"{path} is damaged: files of {', '.join(sorted(lost))} are missing; what they held reads as NaN"
         warnings.warn(text, LocalplastWarning, stacklevel=2)
-    return build_tree(root_attrs(root), {group: read_group(path, group, rows, lost) for group, rows in groups.items()})
+    try:
+        found = {group: read_group(path, group, rows, lost) for group, rows in groups.items()}
+        return build_tree(root_attrs(root), found)
+    except (KeyError, TypeError, ValueError) as error:  # axes without names, or of several lengths
+        raise LocalplastError(f"{path} holds no readable record: {error}") from error
 
 
 def with_gaps(variable, gaps):
     """A variable of which some parts are lost."""
+    check_memory("a variable whose files are lost in part", 8 * variable.size)
     values = variable.values.astype(float)
     for gap in gaps:
         values[gap] = np.nan

@@ -1,11 +1,19 @@
 """``localplast.run``: simulate a network, or let it learn."""
 
-from localplast.arguments import check_kind, check_named, check_simulating
-from localplast.errors import LocalplastError
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+import numpy as np
+import xarray as xr
+from brian2.units.fundamentalunits import Quantity
+
+from localplast.arguments import Backend, Dtype, Target, check_kind, check_named, check_simulating
+from localplast.errors import LocalplastError, NetworkError
 from localplast.interrupt import still_deaf
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
+from localplast.network.values import Values
 from localplast.runs.fit import fit
 from localplast.runs.options import Options, Schedule, checked_values
 from localplast.runs.request import Request
@@ -19,29 +27,29 @@ __all__ = ["run"]
 
 
 def run(
-    net,
-    what,
+    net: Network,
+    what: Trials | Task,
     *,
-    backend="brian2",
-    rule=None,
-    optimiser=None,
-    loss=None,
-    record=(),
-    every=1,
-    seed=0,
-    values=None,
-    batch=1,
-    updates=None,
-    test=0,
-    test_every=None,
-    path=None,
-    resume=False,
-    target=None,
-    dtype="float64",
-    threads=None,
-    device="cpu",
-    show=None,
-):
+    backend: Backend = "brian2",
+    rule: Rule | None = None,
+    optimiser: Optimiser | None = None,
+    loss: Loss | None = None,
+    record: Sequence[str] | Mapping[str, Mapping] = (),
+    every: int | Quantity = 1,
+    seed: int = 0,
+    values: Values | None = None,
+    batch: int = 1,
+    updates: int | None = None,
+    test: int = 0,
+    test_every: int | None = None,
+    path: str | PathLike | None = None,
+    resume: bool = False,
+    target: Target | None = None,
+    dtype: Dtype = "float64",
+    threads: int | None = None,
+    device: str = "cpu",
+    show: bool | None = None,
+) -> xr.DataTree:
     """Simulate a network, or let it learn.
 
     Parameters
@@ -108,6 +116,7 @@ def run(
         check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
         check_learner(net, rule, optimiser, loss)
+        check_learning(net, optimiser, every)
     schedule = None if simulated else Schedule.checked(**lengths)
     where = dict(backend=backend, target=target, dtype=dtype, threads=threads, device=device, seed=seed)
     options = Options.checked(simulated=simulated, **where, path=path, resume=resume, show=show)
@@ -126,3 +135,19 @@ def check_learner(net, rule, optimiser, loss):
     check_named("the optimiser", {*optimiser.rates, *optimiser.own, *optimiser.decaying}, net)
     if loss is not None:
         check_kind("loss", loss, Loss)
+
+
+def check_learning(net, optimiser, every):
+    """Raise where something is asked for that does nothing while a network learns."""
+    if not np.array_equal(every, 1):
+        raise LocalplastError(
+            f"every={every!r} keeps each so many steps of states, and none is kept while a task is learned; for "
+            "weights give record={'cues_rec.weight': {'every': 10}}, after each so many updates"
+        )
+    learns = {p.name for p in net.plastic}
+    fixed = [name for name, rate in optimiser.rates.items() if rate and name in net.projections.keys() - learns]
+    if fixed:
+        raise NetworkError(
+            f"the optimiser gives {fixed[0]!r} a rate, whose weights are fixed (plastic=False); leave it out of "
+            "with_rates(), or let it learn"
+        )

@@ -98,7 +98,8 @@ def torch_player(net, values, request, options):
         inputs = {k: torch.as_tensor(v).transpose(0, 1).to(twin.like) for k, v in rasters.items()}
         with torch.no_grad(), denormals_flushed(), single_thread:
             traces = simulate_twin(twin, inputs, names, seed=[seed, number])
-        keep(recorder, request, *seen(rasters, traces), (len(trials), trials.steps))
+        arrays, spikes = seen(rasters, traces)
+        keep(recorder, request, arrays, spikes, (len(trials), trials.steps))
         with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
             check_states(twin.last_states())
 

@@ -14,7 +14,6 @@ import json
 import math
 import shutil
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,9 @@ from zarr.errors import ZarrUserWarning
 
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import atomic_write, decode, encode
+from localplast.memory import check_memory
+from localplast.runs.archive import pack, unpack
+from localplast.runs.zstd import content_size
 
 __all__ = ["begun", "check_free", "load_checkpoint", "replacement", "restore_rng", "rng_state", "save_checkpoint"]
 
@@ -33,7 +35,10 @@ READABLE = (1, STORE_FORMAT)
 WHOLE = {"write_empty_chunks": True}
 #: Numbers only (bool, integers, floats): anything else could need code to be read.
 PLAIN_KINDS = "biuf"
-PLAIN_CODECS = frozenset({"BytesCodec", "ZstdCodec", "BloscCodec", "GzipCodec", "Crc32cCodec"})
+#: What stores are written with: Zstandard says in its headers how large a file is when it is unpacked.
+PLAIN_CODECS, COMPRESSED = ("BytesCodec", "ZstdCodec"), zarr.codecs.ZstdCodec(level=0)
+#: More chunks of a megabyte than anybody keeps.
+MOST_CHUNKS = 10**6
 #: Chunks of at most this size: few files, and cheap to rewrite when rows are appended to one.
 CHUNK_BYTES, CHUNK_ROWS = 2**20, 2**16
 GROWING = ("trial", "update", "spike")
@@ -82,6 +87,7 @@ class Series:
                 attributes=self.attrs,
                 overwrite=True,
                 config=WHOLE,
+                compressors=COMPRESSED,
                 fill_value=np.nan if self.dtype.kind == "f" else 0,
             )
         if len(rows):
@@ -157,22 +163,57 @@ def open_store(path, mode="r"):
 
 
 def check_plain(path, key, array, n):
-    codecs = {type(codec).__name__ for codec in array.metadata.codecs}
-    if array.dtype.kind not in PLAIN_KINDS or not codecs <= PLAIN_CODECS:
+    """Raise unless an array is what localplast writes: plain numbers in chunks that fit in memory, ``n`` rows."""
+    codecs, grid = tuple(type(codec).__name__ for codec in array.metadata.codecs), chunk_grid(array, n)
+    if array.dtype.kind not in PLAIN_KINDS or codecs != PLAIN_CODECS:
         raise LocalplastError(f"{path}: {key!r} is not an array of plain numbers ({array.dtype}) and is not opened")
-    if array.shape[0] < n:
+    if type(n) is not int or not 0 <= n <= array.shape[0]:
         raise LocalplastError(f"{path}: {key!r} has {array.shape[0]} of {n} rows; the record is damaged")
+    if math.prod(grid) > MOST_CHUNKS:
+        text = f"{path}: {key!r} says that it has {math.prod(grid)} chunks, more than {MOST_CHUNKS}; it is not opened"
+        raise LocalplastError(text)
+    check_memory(f"{path}: a chunk of {key!r}", chunk_bytes(array))
+
+
+def chunk_grid(array, n):
+    """How many chunks the first ``n`` rows have along each axis."""
+    return tuple(-(-size // chunk) for size, chunk in zip((n, *array.shape[1:]), array.chunks, strict=True))
+
+
+def chunk_bytes(array):
+    """The size of one chunk in memory."""
+    return array.dtype.itemsize * math.prod(array.chunks)
 
 
 def missing_chunks(path, root, key, n):
-    """Where the first ``n`` rows of an array are not on disk, as tuples of slices."""
-    array = root[key]
-    if root.attrs["localplast_record"] == 1:
-        return
-    shape = (n, *array.shape[1:])
-    for at in np.ndindex(*(-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True))):
-        if not Path(path, key, array.metadata.encode_chunk_key(at)).exists():
-            yield tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True))
+    """Where the first ``n`` rows of an array are not on disk, as a list of tuples of slices.
+
+    Raises
+    ------
+    LocalplastError
+        What is on disk is no chunk of this array.
+    """
+    array, size, lost = root[key], chunk_bytes(root[key]), []
+    for at in np.ndindex(*chunk_grid(array, n)):
+        there = is_there(Path(path, key, array.metadata.encode_chunk_key(at)), size)
+        if not there and root.attrs["localplast_record"] != 1:
+            lost.append(tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(at, array.chunks, strict=True)))
+    return lost
+
+
+def is_there(file, size):
+    """Whether there is such a file; raises unless it unpacks to ``size`` bytes: kilobytes may hold gigabytes."""
+    if not file.exists():
+        return False
+    try:
+        with open(file, "rb") if file.is_file() else io.BytesIO() as stream:  # no device, whose bytes never end
+            found = content_size(stream)
+    except FileNotFoundError:  # somebody writes this record
+        return False
+    if found != size:
+        text = f"{file} does not hold the {size} bytes of its chunk: it is damaged, and the record is not opened"
+        raise LocalplastError(text)
+    return True
 
 
 def rewind(root, path, position):
@@ -234,12 +275,7 @@ def save_checkpoint(path, arrays, state):
         raise LocalplastError(f"the state of a checkpoint must be JSON data: {error}") from None
     members["state"] = np.frombuffer(text.encode(), np.uint8)
     members["sha256"] = np.frombuffer(digest(members), np.uint8)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:  # np.savez takes allow_pickle only in the latest numpy
-        for name, value in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, value, allow_pickle=False)
-    atomic_write(path, stream.getvalue())
+    atomic_write(path, pack(members))
 
 
 def load_checkpoint(path):
@@ -251,23 +287,23 @@ def load_checkpoint(path):
         No such file, not a checkpoint, another format, truncated or altered content, pickled objects.
     """
     try:
-        content = Path(path).read_bytes()
+        stream = open(path, "rb")
     except OSError as error:
         raise LocalplastError(f"cannot read the checkpoint {path} ({error}); start anew or give another path") from None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            members = {name: stored[name] for name in stored.files}
+        with stream:
+            members = unpack(stream)
         stated = members.pop("sha256").tobytes()
-        state = json.loads(members["state"].tobytes())
-        intact = digest(members) == stated
+        said = json.loads(members["state"].tobytes())
+        version, state, intact = said["format"], said["state"], digest(members) == stated
     except Exception as error:  # in a damaged archive there is no telling what the parsers trip over
         raise LocalplastError(f"{path} is truncated or not a localplast checkpoint: {error}") from error
     if not intact:
         raise LocalplastError(f"the checkpoint {path} is damaged: its content does not match its checksum")
     del members["state"]
-    if state["format"] != CHECKPOINT_FORMAT:
-        raise LocalplastError(f"{path} is a checkpoint of format {state['format']!r}, not {CHECKPOINT_FORMAT}")
-    return {name.removeprefix("array."): value for name, value in members.items()}, state["state"]
+    if version != CHECKPOINT_FORMAT:
+        raise LocalplastError(f"{path} is a checkpoint of format {version!r}, not {CHECKPOINT_FORMAT}")
+    return {name.removeprefix("array."): value for name, value in members.items()}, state
 
 
 def digest(members):

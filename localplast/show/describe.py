@@ -137,7 +137,8 @@ def error_section(made):
 
 
 def signal_section(made, net, name):
-    signal, texts, formulas, body = made.signals[name], [], [], []
+    signal, texts, formulas = made.signals[name], [], []
+    body: list[Equation | str] = []
     for term in signal.terms:
         matrix, words = MATRICES[term.form]
         if term.form in TRANSPORT and not net.projections[term.path].plastic:

@@ -52,7 +52,7 @@ def sample(kind="recurrent"):
                 Projection("target", "judge", weight=-1.0, mask=np.eye(5, dtype=bool), plastic=False),
             ],
         )
-    layers = {"cues": Input(4), "a": Population(5, lif()), "b": Population(5, lif())}
+    layers: dict[str, Input | Population] = {"cues": Input(4), "a": Population(5, lif()), "b": Population(5, lif())}
     links = [Projection("cues", "a"), Projection("a", "b")]
     if kind == "deep":
         return Network(

@@ -1,8 +1,19 @@
 """Figures: thin functions that take labelled arrays and return matplotlib axes, with units on every axis."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from brian2.units.fundamentalunits import Quantity
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "activity",
@@ -19,6 +30,9 @@ __all__ = [
     "spectrum",
     "time_cost",
 ]
+
+#: What is known of how near two gradients are.
+Measure = Literal["relative_error", "cosine", "angle", "norm_ratio", "sign_agreement"]
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#6f4e7c", "#9c755f")
 LINES = ("-", "--", ":", "-.")
@@ -65,7 +79,7 @@ def band(ax, x, values, label, colour, line="-", **more):
     ax.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.18, lw=0)
 
 
-def learning_curves(tree, ax, *, metric="accuracy"):
+def learning_curves(tree: xr.DataTree, ax: Axes, *, metric: Literal["accuracy", "loss"] = "accuracy") -> Axes:
     """Every rule along training: test trials as lines with markers, training batches thin. ``metric``: accuracy or
     loss.
 
@@ -90,7 +104,7 @@ def learning_curves(tree, ax, *, metric="accuracy"):
     )
 
 
-def alignment(tree, ax, *, metric="cosine", projection=None):
+def alignment(tree: xr.DataTree, ax: Axes, *, metric: Measure = "cosine", projection: str | None = None) -> Axes:
     """How the gradient of every rule relates to BPTT's along training.
 
     Of one ``projection``; default: of all weights onto the hidden population as one vector.
@@ -110,7 +124,7 @@ def alignment(tree, ax, *, metric="cosine", projection=None):
     return style(ax, f"{projection or 'hidden'} gradient against BPTT", "update", LABELS[metric])
 
 
-def feedback_angle(tree, ax):
+def feedback_angle(tree: xr.DataTree, ax: Axes) -> Axes:
     """The angle between feedback and the forward weights it stands for, of rules that have any of their own."""
     found = tree["feedback"].to_dataset()["angle"]
     for rule, colour, _ in coloured(found["rule"].values):
@@ -146,7 +160,7 @@ def bars(ax, rules, groups, title, unit):
     return style(ax, title, unit, "rule")
 
 
-def time_cost(tree, ax):
+def time_cost(tree: xr.DataTree, ax: Axes) -> Axes:
     """Milliseconds per trial of every rule on each backend, mean and sd over seeds."""
     found = 1e3 * tree["cost"].to_dataset()["seconds_per_trial"]
     deviation = found.std("seed", ddof=1) if found.sizes["seed"] > 1 else 0 * found.isel(seed=0)
@@ -157,7 +171,7 @@ def time_cost(tree, ax):
     return bars(ax, found["rule"].values, groups, "time", "time per trial (ms)")
 
 
-def memory_cost(tree, ax):
+def memory_cost(tree: xr.DataTree, ax: Axes) -> Axes:
     """Bytes per synapse that every rule's equations keep (the costliest projection), and peak memory per backend."""
     cost = tree["cost"].to_dataset()
     groups = {"state per synapse": (cost["bytes_per_synapse"].max("projection").values, None)}
@@ -165,7 +179,7 @@ def memory_cost(tree, ax):
     return bars(ax, cost["rule"].values, groups, "memory", "memory (bytes)")
 
 
-def raster(times, neurons, ax, *, title="", ylabel="neuron"):
+def raster(times: ArrayLike, neurons: ArrayLike, ax: Axes, *, title: str = "", ylabel: str = "neuron") -> Axes:
     """Spikes: ``times`` in seconds."""
     ax.plot(1e3 * np.asarray(times), neurons, "|", ms=3, color="0.2")
     return style(ax, title, "time (ms)", ylabel)
@@ -176,7 +190,7 @@ def quantity(name, units):
     return name.replace("_", " ") + ("" if units in (None, "1") else f" ({units})")
 
 
-def retention(curves, ax, *, reference=None):
+def retention(curves: Mapping[str, xr.Dataset], ax: Axes, *, reference: Mapping[str, ArrayLike] | None = None) -> Axes:
     """Accuracy of networks that learn no more against what was varied, with error bars of one standard error.
 
     ``curves``: label to what :func:`localplast.analysis.retention.accuracy_against` returned, along one variable.
@@ -193,7 +207,7 @@ def retention(curves, ax, *, reference=None):
     return style(ax, "accuracy without retraining", quantity(name, curve[name].attrs.get("units")), "accuracy (%)")
 
 
-def spectrum(power, ax, *, lines=None):
+def spectrum(power: xr.DataArray, ax: Axes, *, lines: xr.DataArray | None = None) -> Axes:
     """A spectrum of the population rate, the level of independent neurons, and where delays should show.
 
     ``power`` is made by :func:`localplast.analysis.dynamics.rate_spectrum`, ``lines`` by
@@ -213,7 +227,15 @@ def spectrum(power, ax, *, lines=None):
     return style(ax, "spectrum of the population rate", "frequency (Hz)", "power (Hz²/Hz)")
 
 
-def delay_groups(times, neurons, steps, ax, *, dt, title="spikes by delay"):
+def delay_groups(
+    times: ArrayLike,
+    neurons: ArrayLike,
+    steps: ArrayLike,
+    ax: Axes,
+    *,
+    dt: Quantity | float,
+    title: str = "spikes by delay",
+) -> Axes:
     """Spikes of a population, sorted and coloured by the delay of each neuron.
 
     ``times`` in seconds; ``steps`` ``(neuron,)`` is the delay of every neuron in steps, ``dt`` a step in seconds.
@@ -229,7 +251,7 @@ def delay_groups(times, neurons, steps, ax, *, dt, title="spikes by delay"):
     return style(ax, title, "time (ms)", "neuron, sorted by delay")
 
 
-def delays(before, after, ax, *, dt, bins=20):
+def delays(before: ArrayLike, after: ArrayLike, ax: Axes, *, dt: Quantity | float, bins: int = 20) -> Axes:
     """Histogram of the delays of a projection before and after learning; arrays in steps, ``dt`` a step in seconds."""
     pair = [1e3 * float(dt) * np.ravel(x) for x in (before, after)]
     edges = np.histogram_bin_edges(np.concatenate(pair), bins)
@@ -239,7 +261,7 @@ def delays(before, after, ax, *, dt, bins=20):
     return style(ax, "delays", "delay (ms)", "synapses")
 
 
-def activity(shown, axes):
+def activity(shown: xr.Dataset, axes: Sequence[Axes]) -> None:
     """Membranes, thresholds, eligibility traces and spikes of one trial; ``shown`` is made by
     ``localplast.analysis.inside.trial``.
     """
@@ -254,7 +276,7 @@ def activity(shown, axes):
     raster(shown.attrs["spike_time"], shown.attrs["spike_neuron"], axes[2], title="spikes of one test trial")
 
 
-def comparison(tree, shown=None):
+def comparison(tree: xr.DataTree, shown: xr.Dataset | None = None) -> Figure:
     """The figure of a comparison: learning curves, alignment of the hidden gradient, and one trial seen from inside."""
     import matplotlib.pyplot as plt
 
@@ -269,7 +291,7 @@ def comparison(tree, shown=None):
     return figure
 
 
-def details(tree, *, metric="angle"):
+def details(tree: xr.DataTree, *, metric: Measure = "angle") -> Figure:
     """The rest of a comparison: loss, feedback, time, memory; then the alignment of every projection."""
     import matplotlib.pyplot as plt
 

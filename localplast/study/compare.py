@@ -2,9 +2,11 @@
 
 import math
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ import xarray as xr
 from localplast.analysis.distance import MEASURES, with_angle
 from localplast.arguments import (
     BACKENDS,
+    Target,
     check_backend,
     check_kind,
     check_path,
@@ -24,6 +27,7 @@ from localplast.arguments import (
 from localplast.errors import Interrupted, LocalplastError, NetworkError
 from localplast.interrupt import undisguised
 from localplast.learning.optimise import Optimiser
+from localplast.learning.rule import Rule
 from localplast.network.credit_graph import projection_edges
 from localplast.network.network import Network
 from localplast.packages import need_torch
@@ -33,7 +37,7 @@ from localplast.runs.reached import reached, saved_in
 from localplast.runs.record import version
 from localplast.runs.request import Request
 from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
-from localplast.study.contenders import as_contender, check_contender, evenly
+from localplast.study.contenders import Contender, as_contender, check_contender, evenly
 from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
 from localplast.task.loss import Loss
 from localplast.task.trials import Task
@@ -83,24 +87,24 @@ def sketch(net):
 
 
 def compare(
-    net,
-    task,
-    rules,
+    net: Network,
+    task: Task,
+    rules: Mapping[str, Rule | Contender],
     *,
-    optimiser,
-    loss=None,
-    seeds=(0,),
-    batch=32,
-    updates=100,
-    test=200,
-    probes=5,
-    hidden=None,
-    path=None,
-    resume=False,
-    target=None,
-    workers=1,
-    show=None,
-):
+    optimiser: Optimiser,
+    loss: Loss | None = None,
+    seeds: Sequence[int] = (0,),
+    batch: int = 32,
+    updates: int = 100,
+    test: int = 200,
+    probes: int = 5,
+    hidden: str | None = None,
+    path: str | PathLike | None = None,
+    resume: bool = False,
+    target: Target | None = None,
+    workers: int = 1,
+    show: bool | None = None,
+) -> xr.DataTree:
     """Train ``net`` on ``task`` under every rule and seed, and measure each against BPTT along the way.
 
     Parameters
@@ -162,6 +166,7 @@ def compare(
         peaks = {name: memory(fit, fit.net.draw(seeds[0]), seeds[0]) for name, fit in runs.fits.items()}
     made = evenly(updates, probes)["updates"]
     attrs = dict(hidden=hidden, batch=batch, updates=made, workers=workers, optimiser=optimiser.name, task=task.name)
+    attrs |= task.attrs
     spent = costs(runs.fits, measured, peaks, runs.seeds)
     spent.attrs["workers"] = workers
     every = {name: own["test_every"] for name, own in course.items()}

@@ -51,7 +51,9 @@ class Contender:
             if getattr(self, name) is not None:
                 check_kind(f"the {name} of a contender", getattr(self, name), kind)
 
-    def completed(self, net, optimiser, loss, updates=None):
+    def completed(
+        self, net: Network, optimiser: Optimiser, loss: Loss | None, updates: int | None = None
+    ) -> "Contender":
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         check_named("frozen=", self.frozen, self.network or net)
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))

@@ -19,6 +19,7 @@ from localplast.runs.record import open_record, version
 from localplast.runs.run import run
 from localplast.runs.store import Series, create_store, replacement
 from localplast.show.table import Column, Table
+from localplast.study.numbers import chosen, presets, said
 
 __all__ = ["Finding", "Phenomenon", "labelled", "write_record"]
 
@@ -40,8 +41,11 @@ class Phenomenon:
     Parameters
     ----------
     name, summary, reference : str
-    presets : dict of str to callable
-        ``'quick'`` and ``'paper'``: each builds what :attr:`scanned` takes, the conditions of the scan.
+    build : callable
+        Makes what :attr:`scanned` takes, the conditions of the scan, of numbers.
+    presets : dict of str to dict
+        ``'quick'`` and ``'paper'``: keyword arguments of ``build``, data and nothing else; here they are
+        :class:`~localplast.study.numbers.Numbers`, and ``presets["quick"]()`` makes conditions of them.
     scanned : callable ``(conditions, run) -> dict of str to xarray.Dataset``
         Simulates all conditions at once with ``run(net, trials, record=...)``, which is :func:`localplast.run` on the
         chosen backend; every variable has named dims and ``attrs["units"]``.
@@ -53,22 +57,29 @@ class Phenomenon:
     name: str
     summary: str
     reference: str
-    presets: dict[str, Callable[[], object]]
+    build: Callable[..., object]
+    presets: dict[str, dict]
     scanned: Callable
     drawn: Callable
     found: Callable
 
-    def measure(self, preset="quick", *, backend="brian2", target=None, show=False):
+    def __post_init__(self):
+        object.__setattr__(self, "presets", presets(self.name, self.build, self.presets))
+
+    def measure(self, preset="quick", *, settings=None, backend="brian2", target=None, show=False):
         """Simulate all conditions; returns the record, an :class:`xarray.DataTree` with provenance in its ``attrs``.
 
-        ``preset`` is the name of one, or conditions of your own; the rest is that of :func:`localplast.run`.
+        ``preset`` is the name of one, in which ``settings`` (a dict) are set otherwise, or conditions of your own; the
+        rest is that of :func:`localplast.run`.
         """
-        if isinstance(preset, str) and preset not in self.presets:
-            raise LocalplastError(f"{self.name} has the presets {', '.join(self.presets)}, not {preset!r}")
-        conditions = self.presets[preset]() if isinstance(preset, str) else preset
+        if settings and not isinstance(preset, str):
+            raise LocalplastError(f"{self.name}: settings are those of a preset; change your own conditions themselves")
+        named = chosen(self.name, self.presets, preset).changed(settings or {}) if isinstance(preset, str) else None
+        conditions = preset if named is None else named()
         parts = self.scanned(conditions, partial(run, backend=backend, target=target, show=show))
         attrs = {package: version(package) for package in ("localplast", "brian2", "torch", "numpy")}
         attrs |= {"phenomenon": self.name, "preset": preset if isinstance(preset, str) else "own", "backend": backend}
+        attrs |= {"settings": said({name: named[name] for name in settings})} if settings else {}
         attrs |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "reference": self.reference}
         return xr.DataTree.from_dict(
             {"/": xr.Dataset(attrs=attrs), **{f"/{name}": part for name, part in parts.items()}}
@@ -84,7 +95,8 @@ class Phenomenon:
         columns = {"": "what", "measured": "measured", "literature": "literature", "source": "source"}
         attrs = record.attrs
         versions = f"localplast {attrs['localplast']}, Brian2 {attrs['brian2']}"
-        header = f"{self.name}, preset {attrs['preset']}, {attrs['backend']}; {versions}"
+        preset = " with ".join(attrs[key] for key in ("preset", "settings") if key in attrs)
+        header = f"{self.name}, preset {preset}, {attrs['backend']}; {versions}"
         return Table(
             (header,), tuple(Column(title, [written(getattr(f, key)) for f in found]) for title, key in columns.items())
         )

@@ -1,11 +1,13 @@
 """A learning protocol: a task with the network, loss, optimiser and schedule that go with it, and published numbers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from localplast.arguments import check_schedule
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import Optimiser, adam
 from localplast.network.network import Network
+from localplast.study.numbers import chosen, presets, said
 from localplast.task.loss import Loss
 from localplast.task.trials import Task
 
@@ -60,11 +62,16 @@ class Preset:
         if optimiser is None or of_adam not in (None, optimiser):  # both may be there after dataclasses.replace
             raise LocalplastError("a preset needs one of learning_rate= (of Adam) and optimiser=")
         object.__setattr__(self, "optimiser", optimiser)
+        check_schedule(batch=self.batch, updates=self.updates, test=self.test)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named protocol; ``presets`` maps ``'quick'`` and ``'paper'`` to functions that build a :class:`Preset`.
+    """A named protocol: ``build`` makes a :class:`Preset` of numbers, ``presets`` are such numbers.
+
+    ``presets`` maps ``'quick'`` and ``'paper'`` to dicts of keyword arguments of ``build``, data and nothing else; here
+    they are :class:`~localplast.study.numbers.Numbers`, and ``presets["quick"]()`` builds one.
+    ``preset("quick", updates=500)`` builds one in which some numbers are others.
 
     ``rule`` names what ``localplast run`` trains it with unless told otherwise. ``drawn(net, trials, before, after)``
     gives a figure of what the network did before learning and does after it (two
@@ -77,7 +84,8 @@ class Protocol:
     name: str
     summary: str
     reference: str
-    presets: dict[str, Callable[[], Preset]]
+    build: Callable[..., Preset]
+    presets: dict[str, dict]
     published: dict[str, str] = field(default_factory=dict)
     rule: str = "eprop"
     drawn: Callable | None = None
@@ -85,3 +93,30 @@ class Protocol:
     course: Callable | None = None
     recorded: dict = field(default_factory=dict)
     overview: Callable | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "presets", presets(self.name, self.build, self.presets))
+
+    def preset(self, name="quick", /, **settings):
+        """The :class:`Preset` of this name, with ``settings`` in place of some of its numbers.
+
+        Its task carries them as ``meta["settings"]``, text that every record of it, and every comparison, repeats.
+
+        Raises
+        ------
+        LocalplastError
+            There is no such preset, no such number, or it is of another kind; the message lists what can be set.
+        """
+        numbers = chosen(self.name, self.presets, name).changed(settings)
+        return self.built(numbers, said({key: numbers[key] for key in settings})) if settings else numbers()
+
+    def built(self, numbers, settings):
+        """The preset of some ``numbers``, in which those are set otherwise that the text ``settings`` tells."""
+        try:
+            found = numbers()
+            found.task.training(0, 1, 0).check(found.network)
+        except LocalplastError:
+            raise
+        except Exception as error:  # of numpy or Brian2: whatever a number leads to that is too large or too small
+            raise LocalplastError(f"{self.name} cannot be built with {settings}: {error}") from error
+        return replace(found, task=replace(found.task, meta={**found.task.meta, "settings": settings}))

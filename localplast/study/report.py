@@ -107,6 +107,7 @@ def header(attrs):
     """What was measured, on what, and by which command: lines; what is not known is left out."""
     seeds = ", ".join(str(seed) for seed in np.atleast_1d(attrs["seeds"]))
     preset = f", preset {attrs['preset']}" if "preset" in attrs else ""
+    preset += f" with {attrs['settings']}" if "settings" in attrs else ""
     side = f", {attrs['workers']} runs side by side" if attrs["workers"] > 1 else ""
     lines = [
         f"{attrs['task']}{preset}, {attrs['updates']} updates of {attrs['batch']} trials, {attrs['optimiser']}",

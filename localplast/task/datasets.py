@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pooch
+from brian2.units.fundamentalunits import Quantity
+from numpy.typing import ArrayLike
 
 from localplast.errors import DatasetError
 
@@ -33,6 +36,9 @@ __all__ = [
     "yin_yang",
 ]
 
+#: Samples and their labels.
+Labelled = tuple[np.ndarray, np.ndarray]
+
 IDX_FILES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -42,7 +48,7 @@ IDX_FILES = (
 
 
 @functools.lru_cache(maxsize=8)
-def yin_yang(n=5000, seed=42):
+def yin_yang(n: int = 5000, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
     """Points in the Yin-Yang figure: Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211.
 
     The published sets are seed 42 for training (5000 samples), 41 for validation and 40 for testing (1000 each); these
@@ -73,7 +79,7 @@ def yin_yang(n=5000, seed=42):
     return frozen(np.hstack([points, 1.0 - points])), frozen(labels)
 
 
-def yin_yang_class(x, y, r_small=0.1, r_big=0.5):
+def yin_yang_class(x: float, y: float, r_small: float = 0.1, r_big: float = 0.5) -> int | None:
     """The class of a point, or None outside the big circle."""
     if distance(x, y, r_big, r_big) > r_big:
         return None
@@ -83,11 +89,20 @@ def yin_yang_class(x, y, r_small=0.1, r_big=0.5):
     return int(right <= r_small or r_small < left <= 0.5 * r_big or (y > r_big and right > 0.5 * r_big))
 
 
-def distance(x, y, x0, y0):
+def distance(x: float, y: float, x0: float, y0: float) -> float:
     return math.sqrt((x - x0) * (x - x0) + (y - y0) * (y - y0))
 
 
-def mackey_glass(past, duration, *, tau=17.0, per_delay=85, beta=0.2, gamma=0.1, n=10):
+def mackey_glass(
+    past: ArrayLike,
+    duration: float,
+    *,
+    tau: float = 17.0,
+    per_delay: int = 85,
+    beta: float = 0.2,
+    gamma: float = 0.1,
+    n: float = 10,
+) -> np.ndarray:
     """Solutions of ``dx/dt = beta x(t - tau)/(1 + x(t - tau)**n) - gamma x(t)``: Mackey & Glass 1977, Science 197:287.
 
     Chaotic with the usual numbers, where neighbours part by a factor e in about 197 (NeuroBench); at ``tau = 10`` a
@@ -130,7 +145,7 @@ def mackey_glass(past, duration, *, tau=17.0, per_delay=85, beta=0.2, gamma=0.1,
 
 
 @functools.cache
-def mnist():
+def mnist() -> tuple[Labelled, Labelled]:
     """Handwritten digits: LeCun, Bottou, Bengio & Haffner 1998, Proc IEEE 86:2278.
 
     Returns
@@ -147,7 +162,7 @@ def mnist():
     return idx_dataset("mnist")
 
 
-def pooled(images, width=1):
+def pooled(images: np.ndarray, width: int = 1) -> np.ndarray:
     """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to
     ``(image, (28/width)**2)``.
     """
@@ -156,7 +171,7 @@ def pooled(images, width=1):
 
 
 @functools.cache
-def fashion_mnist():
+def fashion_mnist() -> tuple[Labelled, Labelled]:
     """Pictures of ten kinds of clothes: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747.
 
     Returns and raises what :func:`mnist` does; the classes are listed in ``data/README.md``.
@@ -164,13 +179,13 @@ def fashion_mnist():
     return idx_dataset("fashion_mnist")
 
 
-def idx_dataset(name):
+def idx_dataset(name: str) -> tuple[Labelled, Labelled]:
     arrays = [frozen(read_idx(locate(name, file))) for file in IDX_FILES]
     train_images, train_labels, test_images, test_labels = arrays
     return (train_images, frozen(train_labels.astype(np.int64))), (test_images, frozen(test_labels.astype(np.int64)))
 
 
-def read_idx(path):
+def read_idx(path: str | Path) -> np.ndarray:
     """A gzipped IDX file of bytes: two zeros, type 8, number of axes, their lengths (big endian), the data."""
     data = gzip.decompress(Path(path).read_bytes())
     axes = data[3]
@@ -182,7 +197,7 @@ def read_idx(path):
 OXFORD_PERIOD, OXFORD_CHANNELS = 1.89, 200
 
 
-def oxford(dt):
+def oxford(dt: Quantity) -> tuple[np.ndarray, np.ndarray]:
     """The frozen input and the target of SuperSpike's published example: Zenke & Ganguli 2018, Neural Comput 30:1514.
 
     Parameters
@@ -210,13 +225,14 @@ def oxford(dt):
 
 
 @functools.lru_cache(maxsize=4)
-def read_oxford(steps):
+def read_oxford(steps: int) -> tuple[np.ndarray, np.ndarray]:
     first = {"oxford-input.ras": 0, "oxford-target.ras": 1}  # one file counts neurons from 0, the other from 1
     files = [(locate("superspike_oxford", file), base) for file, base in first.items()]
-    return tuple(frozen(read_ras(path, OXFORD_PERIOD / steps, steps, base)) for path, base in files)
+    inputs, target = (frozen(read_ras(path, OXFORD_PERIOD / steps, steps, base)) for path, base in files)
+    return inputs, target
 
 
-def read_ras(path, dt, steps, base):
+def read_ras(path: str | Path, dt: float, steps: int, base: int) -> np.ndarray:
     """A text file of spikes, one per line as ``seconds neuron``, as a raster ``(time, neuron)``."""
     times, neurons = np.loadtxt(path, ndmin=2).T
     raster = np.zeros((steps, OXFORD_CHANNELS), bool)
@@ -247,17 +263,17 @@ class Events:
     offsets: np.ndarray
     size: int
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Events":
         chosen = np.atleast_1d(np.arange(len(self))[index])
         lengths = np.diff(self.offsets)[chosen]
         events = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen] or [np.zeros(0, int)])
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return Events(self.x[events], self.y[events], self.polarity[events], self.t[events], offsets, self.size)
 
-    def raster(self, dt, steps, *, pool=1):
+    def raster(self, dt: Quantity, steps: int, *, pool: int = 1) -> np.ndarray:
         """The events as spikes, bool ``(recording, time, 2*(size/pool)**2)``.
 
         Parameters
@@ -288,7 +304,7 @@ class Events:
 
 
 @functools.cache
-def nmnist_small():
+def nmnist_small() -> tuple[tuple[Events, np.ndarray], tuple[Events, np.ndarray]]:
     """A subset of N-MNIST, digits seen by a moving event camera: Orchard et al. 2015, Front Neurosci 9:437.
 
     1000 recordings of 60000 and 100 of 10000, those of the first images of MNIST: accuracies on it are not comparable
@@ -307,14 +323,14 @@ def nmnist_small():
     file = np.load(locate("nmnist_small", "nmnist_small.npz"), allow_pickle=False)
 
     def part(name):
-        arrays = [frozen(file[f"{name}_{key}"]) for key in ("x", "y", "p", "t", "offsets")]
-        return Events(*arrays, size=34), frozen(file[f"{name}_labels"])
+        x, y, polarity, t, offsets = (frozen(file[f"{name}_{key}"]) for key in ("x", "y", "p", "t", "offsets"))
+        return Events(x, y, polarity, t, offsets, size=34), frozen(file[f"{name}_labels"])
 
     return part("train"), part("test")
 
 
 @functools.cache
-def mnist1d():
+def mnist1d() -> tuple[Labelled, Labelled]:
     """MNIST-1D, digits drawn as short noisy sequences: Greydanus & Kobak 2024, ICML, arXiv:2011.14439.
 
     The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared,
@@ -332,21 +348,22 @@ def mnist1d():
         The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
     """
     file = np.load(locate("mnist1d", "mnist1d.npz"), allow_pickle=False)
-    return tuple((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
+    train, test = ((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
+    return train, test
 
 
-def frozen(array):
+def frozen(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
 
 
 @functools.cache
-def registry():
+def registry() -> dict:
     """Every dataset that is read from files: source, licence, and per file its SHA-256 and address."""
     return json.loads(resources.files("localplast").joinpath("registry.json").read_text(encoding="utf-8"))
 
 
-def locate(name, file):
+def locate(name: str, file: str) -> str | Path:
     """Path of one checked file of the dataset ``name``, downloaded if need be."""
     entry = registry()[name]["files"][file]
     folder = os.environ.get("LOCALPLAST_DATA")
@@ -371,7 +388,7 @@ def locate(name, file):
         ) from error
 
 
-def check_digest(path, expected):
+def check_digest(path: Path, expected: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise DatasetError(

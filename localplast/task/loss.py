@@ -5,14 +5,21 @@ batch is the mean over its trials, plus the regularisers. ``error = dl/dy`` is a
 same loss runs online.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from brian2.units.allunits import second
+from brian2.units.fundamentalunits import Quantity
 from brian2.units.stdunits import Hz
 
 from localplast.arguments import as_number, check_choice
 from localplast.errors import NetworkError
+from localplast.task.trials import Trials
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "Branching",
@@ -30,6 +37,9 @@ __all__ = [
     "smooth_l1",
 ]
 
+#: Losses are the same in numpy and in Torch.
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
+
 
 @dataclass(frozen=True)
 class RateRegulariser:
@@ -40,12 +50,12 @@ class RateRegulariser:
     window: float = 0.0
 
 
-def of_trials(loss):
+def of_trials(loss: "Loss") -> bool:
     """Whether rates are regularised at the end of each trial."""
     return loss.regulariser is not None and not loss.regulariser.window
 
 
-def rate(target, strength, *, window=None):
+def rate(target: Quantity | float, strength: float, *, window: Quantity | None = None) -> RateRegulariser:
     """Keep every spiking neuron near ``target`` (a frequency, or hertz as a number); add it to a loss.
 
     Without ``window`` the rate is that of a whole trial, and the penalty is paid once, at its end (Bellec et al.
@@ -69,7 +79,7 @@ class Branching:
     strength: float
     batch: bool = False
 
-    def penalty(self, spikes):
+    def penalty(self, spikes: "torch.Tensor") -> "torch.Tensor":
         """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the
         batch.
         """
@@ -77,7 +87,7 @@ class Branching:
         return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).sum(0) / max(len(spikes) - 1, 1)
 
 
-def branching(strength, *, batch=False):
+def branching(strength: float, *, batch: bool = False) -> Branching:
     """Let every step have as many spikes as the one before it; add it to a loss.
 
     The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a
@@ -117,12 +127,12 @@ class Loss:
     def __post_init__(self):
         check_choice("the kind of a loss", self.kind, ("mse", "smooth_l1", "cross_entropy", "reward"))
 
-    def __add__(self, other):
+    def __add__(self, other: RateRegulariser | Branching) -> "Loss":
         if isinstance(other, Branching):
             return replace(self, branching=other)
         return replace(self, regulariser=other) if isinstance(other, RateRegulariser) else NotImplemented
 
-    def per_step(self, y, target):
+    def per_step(self, y: Array, target: Array) -> Array:
         """``l(y, target)``, shape ``(trial, time)``; numpy arrays or torch tensors of shape ``(trial, time, k)``."""
         if self.kind == "mse":
             return 0.5 * ((y - target) ** 2).sum(-1)
@@ -135,7 +145,7 @@ class Loss:
         logarithm = np.log(total) if isinstance(y, np.ndarray) else total.log()
         return target.sum(-1) * logarithm - (shifted * target).sum(-1)
 
-    def check(self, trials, outputs, dt):
+    def check(self, trials: Trials, outputs: int, dt: float) -> None:
         """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
         trials.check_target(outputs)
         if self.kind == "cross_entropy" and np.min(trials.target) < 0:
@@ -143,7 +153,7 @@ class Loss:
                 f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}"
             )
 
-    def error(self, y, target):
+    def error(self, y: Array, target: Array) -> Array:
         """``dl/dy``, shape as ``y``."""
         if self.kind == "mse":
             return y - target
@@ -154,24 +164,24 @@ class Loss:
             return exponentials / exponentials.sum(-1, keepdims=True) * target.sum(-1, keepdims=True) - target
         return y.softmax(-1) * target.sum(-1, keepdim=True) - target
 
-    def dense_target(self, target, steps, outputs):
+    def dense_target(self, target: np.ndarray, steps: int, outputs: int) -> np.ndarray:
         """The target as a float array ``(trial, time, readout)`` or, for labels, ``(trial, 1, readout)``."""
         if np.ndim(target) == 1:
             return np.eye(outputs)[np.asarray(target)][:, None, :]
         return np.asarray(target).astype(float)
 
 
-def cross_entropy():
+def cross_entropy() -> Loss:
     """Softmax cross entropy at every step that counts."""
     return Loss("cross_entropy")
 
 
-def mse():
+def mse() -> Loss:
     """Half the squared error at every step that counts."""
     return Loss("mse")
 
 
-def smooth_l1():
+def smooth_l1() -> Loss:
     """Half the squared error where it is below one, its size less a half beyond (Huber), at every step that counts."""
     return Loss("smooth_l1")
 
@@ -187,11 +197,11 @@ class Reward(Loss):
     value_cost: float = 0.5
     delay: float = 0.0
 
-    def steps(self, dt):
+    def steps(self, dt: float) -> int:
         """Steps from the last decision to the reward; ``dt`` in seconds."""
         return int(self.delay / dt + 0.5)
 
-    def check(self, trials, outputs, dt):
+    def check(self, trials: Trials, outputs: int, dt: float) -> None:
         weight = np.ones(trials.steps) if trials.weight is None else np.asarray(trials.weight)
         if np.ndim(trials.target) != 1:
             raise NetworkError(
@@ -209,7 +219,15 @@ class Reward(Loss):
             )
 
 
-def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="value", dice="dice"):
+def reward(
+    delay: Quantity,
+    *,
+    discount: float = 0.99,
+    value_cost: float = 0.5,
+    policy: str = "policy",
+    value: str = "value",
+    dice: str = "dice",
+) -> Reward:
     """Learn from reward: in every step that counts a choice is drawn from the softmax of the policy readout.
 
     A right choice (the label) earns the weight of its step, a wrong one costs as much; all of it is paid at once,
@@ -240,11 +258,11 @@ def reward(delay, *, discount=0.99, value_cost=0.5, policy="policy", value="valu
     return Reward("reward", policy=policy, value=value, dice=dice, **numbers)
 
 
-def gumbel(rng, shape):
+def gumbel(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Noise whose largest entry, added to logits, is a draw from their softmax: for the input ``dice``."""
     return -np.log(-np.log(rng.uniform(1e-12, 1.0, shape)))
 
 
-def default_loss(trials):
+def default_loss(trials: Trials) -> Loss:
     """Cross entropy of labels, half the squared error of trajectories."""
     return cross_entropy() if np.ndim(trials.target) == 1 else mse()

@@ -1,7 +1,8 @@
 """Seeded trials: the same arrays for every backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
@@ -9,7 +10,13 @@ from brian2.units.stdunits import Hz
 
 from localplast.errors import LocalplastError, NetworkError
 
+if TYPE_CHECKING:
+    from localplast.network.network import Network
+
 __all__ = ["Poisson", "Task", "Trials", "concatenate", "split"]
+
+#: Stored samples, an array or what is indexed like one, and their labels.
+Samples = tuple[Any, np.ndarray]
 
 
 def as_array(what, value):
@@ -60,24 +67,24 @@ class Poisson:
             )
         object.__setattr__(self, "rates", np.asarray(rates, float))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rates)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Poisson":
         return Poisson(self.rates[index], self.segment)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         """``(trial, time, neuron)``."""
         trials, segments, neurons = self.rates.shape
         return trials, segments * self.segment, neurons
 
-    def draw(self, rng, dt):
+    def draw(self, rng: np.random.Generator, dt: float) -> np.ndarray:
         """A bool raster ``(trial, time, neuron)``; ``dt`` in seconds."""
         probability = np.repeat(self.rates * dt, self.segment, axis=1)
         return rng.random(probability.shape) < probability
 
-    def check(self, what, dt):
+    def check(self, what: str, dt: float) -> None:
         """Raise where rates cannot be: not finite, negative, or above one spike per step of ``dt``, in seconds."""
         check_finite_numbers(f"the rate of {what}", self.rates)
         low, high = self.rates.min(initial=0.0), self.rates.max(initial=0.0)
@@ -125,31 +132,31 @@ class Trials:
         if self.target is not None and self.target.ndim == 1 and self.target.dtype == bool:
             object.__setattr__(self, "target", self.target.astype(int))  # as an index, bools would choose rows
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Trials":
         if isinstance(index, (int, np.integer)):
             index = slice(index, index + 1)
         target = None if self.target is None else self.target[index]
         return Trials({k: v[index] for k, v in self.inputs.items()}, target, self.weight)
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Number of time steps of a trial."""
         return next(iter(self.inputs.values())).shape[1]
 
-    def rasters(self, rng, dt):
+    def rasters(self, rng: np.random.Generator, dt: float) -> dict[str, np.ndarray]:
         """The inputs as arrays, drawing those given as rates; ``dt`` in seconds."""
         return {k: v.draw(rng, dt) if isinstance(v, Poisson) else v for k, v in self.inputs.items()}
 
-    def without(self, names):
+    def without(self, names: Collection[str]) -> "Trials":
         """The same trials with some inputs silent: those of a teacher, where nobody listens to it."""
         return (
             replace(self, inputs={k: silent(v) if k in names else v for k, v in self.inputs.items()}) if names else self
         )
 
-    def check(self, net):
+    def check(self, net: "Network") -> None:
         """Raise a :class:`NetworkError` where these trials do not fit the inputs of ``net``, or hold impossible
         numbers.
         """
@@ -167,7 +174,7 @@ class Trials:
             check_input(name, net.inputs[name].kind, array, float(net.dt))
         self.check_weight()
 
-    def check_weight(self):
+    def check_weight(self) -> None:
         """Raise unless the weights of the steps are numbers that a step can count for."""
         if self.weight is None:
             return
@@ -179,7 +186,7 @@ class Trials:
                 f"the weight of a step is {np.min(self.weight)}; a step counts nothing (0) or more, never less"
             )
 
-    def check_target(self, outputs):
+    def check_target(self, outputs: int) -> None:
         """Raise unless the target is one label per trial, below ``outputs``, or a trajectory of each output."""
         target = self.target
         if target is None:
@@ -242,6 +249,8 @@ class Task:
     validation : Task, optional
         The task to tune learning rates on: its test trials are none of ``testing``, and it does not train on them. None
         where what is tested is what was learned, a frozen pattern.
+    meta : dict
+        What else there is to say of it: ``settings``, text that its records repeat, and what a protocol needs.
     """
 
     name: str
@@ -250,15 +259,25 @@ class Task:
     meta: dict = field(default_factory=dict)
     validation: "Task | None" = None
 
+    @property
+    def attrs(self):
+        """What records repeat of it: its ``settings``, where it has any."""
+        return {key: self.meta[key] for key in ("settings",) if key in self.meta}
+
     @classmethod
-    def generated(cls, name, generate):
+    def generated(cls, name: str, generate: Callable[[np.random.Generator, int], Trials]) -> "Task":
         """A task whose trials are drawn by ``generate(rng, n) -> Trials``; test and validation trials come from other
         streams.
         """
         return cls.drawn(name, lambda rng, n, seed: generate(rng, n))
 
     @classmethod
-    def drawn(cls, name, draw, test=None):
+    def drawn(
+        cls,
+        name: str,
+        draw: Callable[[np.random.Generator, int, int], Trials],
+        test: Callable[[np.random.Generator, int, int], Trials] | None = None,
+    ) -> "Task":
         """As :meth:`generated`, by ``draw(rng, n, seed)``; what is tested by ``test`` of the same arguments where it
         differs.
         """
@@ -272,7 +291,16 @@ class Task:
         return cls(name, training, stream(1), validation=cls(name, training, stream(11)))
 
     @classmethod
-    def dataset(cls, name, train, test, present, *, learned=None, held=None):
+    def dataset(
+        cls,
+        name: str,
+        train: Samples,
+        test: Samples,
+        present: Callable[..., Trials],
+        *,
+        learned: int | None = None,
+        held: int | Samples | None = None,
+    ) -> "Task":
         """A task over stored samples.
 
         ``train`` and ``test`` are pairs ``(samples, labels)``; ``present(samples, labels, rng) -> Trials``.
@@ -295,7 +323,7 @@ class Task:
         return replace(cls.stored(name, (samples[:learned], labels[:learned]), test, present), validation=validation)
 
     @classmethod
-    def stored(cls, name, train, test, present):
+    def stored(cls, name: str, train: Samples, test: Samples, present: Callable[..., Trials]) -> "Task":
         """A task over stored samples, without a validation."""
         samples, labels = train
 
@@ -313,11 +341,11 @@ class Task:
         return cls(name, training, testing)
 
 
-def split(trials, size):
+def split(trials: Trials, size: int) -> list[Trials]:
     return [trials[start : start + size] for start in range(0, len(trials), size)]
 
 
-def concatenate(parts):
+def concatenate(parts: Sequence[Trials]) -> Trials:
     """Several batches of trials as one."""
     if len(parts) == 1:
         return parts[0]

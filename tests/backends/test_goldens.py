@@ -72,9 +72,12 @@ def brian2_text(contender, preset):
 def described(thing):
     if hasattr(thing, "update_abstract_code"):
         thing.update_abstract_code(run_namespace=FUNCTIONS)
-    equations = sorted(str(getattr(thing, "equations", "")).splitlines())  # Brian2 prints them in any order
     title = f"{type(thing).__name__} {thing.name}: {thing.when} {thing.order}"
-    return "\n".join([title, *equations, str(getattr(thing, "abstract_code", ""))])
+    # in no order; and how Brian2 prints a unit depends on the units that were used before
+    lines = sorted(
+        f"{e.type} {e.varname} = {e.expr} : {e.dim!r} {e.flags}" for e in getattr(thing, "equations", {}).values()
+    )
+    return "\n".join([title, *lines, str(getattr(thing, "abstract_code", ""))])
 
 
 def digest(text):

@@ -72,7 +72,6 @@ BAD = {
         "it: compartment 'soma': g_leak, E_leak not given; it needs C, g_leak and E_leak",
     ),
     "a negative time constant": (lambda: cell("it", leaky(channels=[ampa(g=1 * nS, tau=-2 * ms)])), "tau = -2. ms is not positive"),
-    "equal time constants": (lambda: ampa(g=1 * nS, tau=2 * ms, rise=2 * ms), "channel 'ampa': rise and tau are both 2. ms"),
     "a plateau that would renew itself": (
         lambda: plateau(g=50 * nS, E=-10 * mV, theta=-45 * mV, duration=20 * ms, tau_ref=20 * ms),
         "channel 'plateau': tau_ref = 20. ms is not longer than the plateau of 20. ms",

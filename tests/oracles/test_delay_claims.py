@@ -15,9 +15,10 @@ import localplast as lp
 from localplast.analysis.retention import accuracy_against
 from localplast.learning.optimise import adam
 from localplast.protocols import delaynet, evidence_accumulation, temporal_patterns
-from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy, memoryless
+from localplast.protocols.evidence_accumulation import memoryless
 from localplast.rules import bptt, eprop
 from localplast.study.contenders import as_contender
+from localplast.task.evidence import evidence_trials, last_k_accuracy
 
 SEEDS = range(3)
 #: Membranes of two seconds instead of delay lines.
@@ -44,13 +45,13 @@ def accuracies(runs):
 @cache
 def drawn_waits(name, seeds=SEEDS):
     """Runs of a contender of DelayNet's ``quick``, whose silences are drawn for every trial; one per seed."""
-    return [trained(delaynet.quick(), name, seed) for seed in seeds]
+    return [trained(delaynet.protocol.presets["quick"](), name, seed) for seed in seeds]
 
 
 @cache
 def one_wait(name):
     """The same, five seeds, where three cues are always followed by a silence of 450 ms, and a recall signal of 150."""
-    preset = delaynet.quick()
+    preset = delaynet.protocol.presets["quick"]()
     preset = replace(preset, task=delaynet.task(cues=3, silence=(450 * ms, 450 * ms), dt=preset.network.dt))
     return [trained(preset, name, seed) for seed in range(5)]
 
@@ -70,7 +71,7 @@ def test_membranes_of_two_seconds_need_no_recurrence_and_fast_ones_fail_with_it(
     """Fig. 5 of the paper.
     ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k membranes_of_two_seconds``
     """
-    quick = evidence_accumulation.quick()
+    quick = evidence_accumulation.protocol.presets["quick"]()
     alone = memoryless(neurons=60, tau_mem=20 * ms, recurrent=False)
     slow, fast, feedforward = (
         accuracies([trained(quick, name, seed, **changes) for seed in SEEDS])
@@ -137,7 +138,7 @@ def test_slow_membranes_count_on_but_forget():
     More cues than were learned are no matter to them: they sum.
     ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k slow_membranes``
     """
-    for run in [trained(delaynet.quick(), "without delays", seed, **SLOW) for seed in SEEDS]:
+    for run in [trained(delaynet.protocol.presets["quick"](), "without delays", seed, **SLOW) for seed in SEEDS]:
         assert after(run, 0.6) >= 0.95 and after(run, 0.6) - after(run, 4.8) > 0.15
         assert all(after(run, 0.6, cues) > last_k_accuracy(cues, 3) for cues in (5, 7))
 
@@ -163,7 +164,7 @@ def test_eprop_learns_to_wait_where_some_silences_are_short():
 def patterns_told_apart(seeds, strongest, frozen=()):
     """Accuracy ``(seed,)`` of e-prop with random feedback; every seed has patterns, delays and weights of its own."""
     return accuracies([
-        trained(temporal_patterns.quick(), "e-prop, random", seed, frozen=frozen,
+        trained(temporal_patterns.protocol.presets["quick"](), "e-prop, random", seed, frozen=frozen,
                 network=temporal_patterns.network(strongest=strongest))
         for seed in range(seeds)
     ])  # fmt: skip
@@ -183,14 +184,16 @@ def test_delays_learned_locally_beat_delays_drawn_at_random(strongest, seeds):
 @pytest.mark.slow
 def test_without_delays_patterns_stay_untold():
     """Chance is 1/6. ``python -m pytest -n 0 -m slow tests/oracles/test_delay_claims.py -k untold``"""
-    alike = accuracies([trained(temporal_patterns.quick(), "BPTT, no delays", seed) for seed in range(5)])
+    alike = accuracies(
+        [trained(temporal_patterns.protocol.presets["quick"](), "BPTT, no delays", seed) for seed in range(5)]
+    )
     assert alike.mean() < 0.35
 
 
 @pytest.mark.parametrize("gain", [1, 2], ids=["silent", "spiking"])
 def test_bptt_without_the_reset_is_eprop_where_nothing_is_recurrent(gain):
     """Of weights and delays, to 1e-10. The edge of the reset counts even where no neuron ever spikes."""
-    quick, net = temporal_patterns.quick(), temporal_patterns.network(strongest=None)
+    quick, net = temporal_patterns.protocol.presets["quick"](), temporal_patterns.network(strongest=None)
     trials, drawn = quick.task.training(0, 8, 0), net.draw(0)
     values = drawn.replace_weights({"cues_det": gain * drawn.weights["cues_det"]})
     record = lp.run(net, trials, backend="torch", values=values, record=["det.raster"])

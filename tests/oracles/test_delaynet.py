@@ -14,8 +14,8 @@ from localplast.models import biased_lif
 from localplast.network import Network, axonal, dendritic
 from localplast.neuron.surrogate import ramp
 from localplast.protocols import delaynet
-from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.rules import bptt, eprop
+from localplast.task.evidence import evidence_trials
 
 STEPS, N = 210, 64
 TIMES = np.array([5, 60, 80]) * ms
@@ -119,7 +119,7 @@ def test_the_ramp():
 
 def test_everything_that_the_paper_trains_learns():
     """Weights, biases, the shared time constants and the shared threshold, within their limits."""
-    quick = delaynet.quick()
+    quick = delaynet.protocol.presets["quick"]()
     assert set(quick.network.trainable) == {"rec.tau_mem", "rec.v_th", "rec.bias", "out.tau_out", "out.bias"}
     options = dict(rule=bptt(), optimiser=quick.optimiser, loss=quick.loss, batch=4, updates=2)
     fit = lp.run(quick.network, quick.task, backend="torch", **options)

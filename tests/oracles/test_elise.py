@@ -324,7 +324,7 @@ def test_what_is_reported(two_tones):
 @pytest.mark.parametrize("seed", range(2))
 def test_twelve_tones_are_played_without_the_teacher(seed):
     """The first notes of Für Elise, in which the same tone goes on to different ones."""
-    preset = protocol.sequence(seed)
+    preset = protocol.protocol.preset("sequence", seed=seed)
     record = lp.run(
         preset.network,
         preset.task,

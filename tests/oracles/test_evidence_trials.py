@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from brian2 import ms, second
 
-from localplast.protocols.evidence_accumulation import evidence_trials, last_k_accuracy
+from localplast.task.evidence import evidence_trials, last_k_accuracy
 
 
 def rasters(trials):
@@ -30,7 +30,7 @@ def test_published_results_are_of_these_trials(n, options, digest):
 
 def test_chunks_do_not_show(monkeypatch):
     whole = evidence_trials(np.random.default_rng(0), 9, cues=3, duration=753 * ms)
-    monkeypatch.setattr("localplast.protocols.evidence_accumulation.AT_ONCE", 100_000)  # three trials
+    monkeypatch.setattr("localplast.task.evidence.AT_ONCE", 100_000)  # three trials
     parts = evidence_trials(np.random.default_rng(0), 9, cues=3, duration=753 * ms)
     assert np.array_equal(parts.inputs["cues"], whole.inputs["cues"])
 

@@ -250,7 +250,7 @@ class TestProtocols:
     @pytest.mark.thorough
     def test_teachers_have_nothing_to_learn(self):
         for module in (gle_lag_line, gle_lag_net):
-            preset = module.quick()
+            preset = module.protocol.presets["quick"]()
             trials = preset.task.testing(2, 0)
             found = lp.run(
                 preset.network, trials, values=module.teacher(preset.network), backend="torch", record=["said.shown"]
@@ -262,7 +262,7 @@ class TestProtocols:
     @pytest.mark.thorough
     @pytest.mark.parametrize(("errors", "found"), [("prospective", True), ("instantaneous", False)])
     def test_errors_that_look_ahead_find_weights_and_membranes(self, errors, found):
-        preset = gle_lag_line.quick()
+        preset = gle_lag_line.protocol.presets["quick"]()
         net = gle_lag_line.network(dt=preset.network.dt, errors=errors)
         fit = lp.run(
             net, preset.task, rule=dendritic(), backend="torch", optimiser=preset.optimiser, loss=preset.loss, batch=preset.batch,

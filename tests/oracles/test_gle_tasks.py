@@ -97,7 +97,7 @@ class TestMackeyGlass:
     @pytest.mark.slow
     def test_it_is_learned_online_and_better_than_without_one_thing_or_another(self):
         """Normalised errors after 240 stretches, means over three seeds: 0.1 to 0.2 with GLE."""
-        preset = mackey_glass.quick()
+        preset = mackey_glass.protocol.presets["quick"]()
         rivals = {
             n: c.completed(preset.network, preset.optimiser, preset.loss)
             for n, c in preset.rules.items()

@@ -11,12 +11,17 @@ from brian2.units.fundamentalunits import get_dimensions
 import localplast as lp
 import localplast.models
 from localplast.equations.text import unit_symbol
-from localplast.models import leaky_readout
+from localplast.models import instant_readout, leaky_readout
 from localplast.models.layers import layered, stream
 from localplast.rules import bptt, dendritic, eprop
+from localplast.show.examples import sample
 from localplast.task.loss import mse
 
 SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif", "superspike_lif"]
+READOUTS = ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"]
+LAYERS = ["sacramento_pyramidal", "sacramento_output", "pal_output"]
+BURSTING = ["burst_poisson", "naud_sprekeler"]
+PROSPECTIVE = ["gle", "gle_output", "latent_equilibrium", "latent_equilibrium_output"]
 
 
 def with_literals(model):
@@ -92,7 +97,7 @@ def assert_equal_gradients(net, sibling, trials, rule, backends=("torch", "brian
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("name", ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"])
+@pytest.mark.parametrize("name", READOUTS)
 def test_so_do_errors_of_readouts_whose_memory_is_a_literal(name):
     """Traces are smoothed as the readout smooths."""
     net = around(localplast.models.lif())
@@ -107,7 +112,7 @@ def test_so_do_errors_of_readouts_whose_memory_is_a_literal(name):
 #: Neurons that learn from themselves, and dendrites that spike, with the size of weights that moves them.
 DENDRITES = {
     "elise": 1e-9, "pal_pyramidal": 1.0, "plateau_cell": 1.0, "sacramento_interneuron": 1.0, "two_compartment": 1.0,
-    "urbanczik_senn": 1e-9,
+    "urbanczik_senn": 1e-9, "pyramidal": 1e-9,
 }  # fmt: skip
 
 
@@ -131,7 +136,7 @@ def test_so_do_dendrites(name):
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("name", ["gle", "latent_equilibrium"])
+@pytest.mark.parametrize("name", PROSPECTIVE[::2])
 def test_so_do_prospective_neurons(name):
     hidden, output = (getattr(localplast.models, f"{name}{end}")() for end in ("", "_output"))
     net, rng = layered((3, 4, 2), hidden, output), np.random.default_rng(0)
@@ -139,3 +144,41 @@ def test_so_do_prospective_neurons(name):
     names = [key for key, p in net.populations.items() if p.model in (hidden, output)]
     assert len(names) == 2
     assert_equal_gradients(net, with_siblings(net, *names), trials, dendritic(update="trial"))
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("output", LAYERS[1:])
+def test_so_do_layers_of_pyramidal_cells(output):
+    net, rng = sample("dendrites"), np.random.default_rng(0)
+    top = lp.Population(2, getattr(localplast.models, output)())
+    net = lp.Network(dt=net.dt, projections=[*net.projections.values()], **{**net.nodes, "top": top})
+    inputs = {name: rng.normal(size=(1, 30, node.size)) for name, node in net.inputs.items()}
+    trials = lp.Trials(inputs, rng.normal(size=(1, 30, 2)))
+    assert_equal_gradients(net, with_siblings(net, "rec", "top"), trials, dendritic(update="trial"))
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", BURSTING)
+def test_so_do_cells_that_burst(name):
+    """Two layers, made to spike alone and in bursts."""
+    model, steps, into = getattr(localplast.models, name)(), [10, 30, 120], "I_s"
+    quiet, fires = 0.0, 300e-9
+    if name == "burst_poisson":
+        into, quiet, fires = "die", 1.0, -1.0
+    forced = np.where(np.isin(np.arange(150), steps), fires, quiet)
+    cells, fixed = lp.Population(3, model), dict(weight=1.0, target=into, plastic=False)
+    net = lp.Network(
+        dt=0.5 * ms, force=lp.Input(1, "currents"), it=cells, top=cells, out=lp.Population(3, instant_readout()),
+        projections=[
+            *(lp.Projection("force", each, **fixed) for each in ("it", "top")), lp.Projection("it", "top", weight=0.01),
+            lp.Projection("top", "out", weight=np.eye(3), plastic=False),
+        ],
+    )  # fmt: skip
+    trials = lp.Trials({"force": forced[None, :, None]}, np.zeros((1, 150, 3)))
+    assert_equal_gradients(net, with_siblings(net, "it", "top"), trials, dendritic(update="trial"))
+
+
+def test_every_model_with_a_parameter_has_a_sibling():
+    tried = {*SPIKING, *READOUTS, *DENDRITES, *LAYERS, *BURSTING, *PROSPECTIVE}
+    made = {name: getattr(localplast.models, name)() for name in localplast.models.__all__}
+    assert {name for name, model in made.items() if model.parameters} == tried

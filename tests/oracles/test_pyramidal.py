@@ -170,7 +170,7 @@ class TestBacFiring:
 
     def test_without_the_action_potential_in_the_dendrite_there_is_no_window(self):
         """And the negative twin of the coupling: a branch that pushes its soma away cannot lower the rheobase."""
-        few = replace(bac_firing.quick(), offsets=np.array([2]) * ms)
+        few = replace(bac_firing.protocol.presets["quick"](), offsets=np.array([2]) * ms)
         run = partial(lp.run, show=False)
         silent = bac_firing.coincidences(replace(few, model=pyramidal(I_bap=0 * pA)), run)
         assert 1e12 * float(silent["threshold"][0]) > 1400
@@ -210,7 +210,7 @@ class TestCriticalFrequency:
         assert np.all(half_open < closed) and (half_open > -20).tolist() == [False, True, True]
 
     def test_shorter_action_potentials_in_the_dendrite_raise_it(self):
-        weak = replace(critical_frequency.quick(), model=pyramidal(I_bap=2000 * pA))
+        weak = replace(critical_frequency.protocol.presets["quick"](), model=pyramidal(I_bap=2000 * pA))
         found = critical_frequency.scanned(weak, partial(lp.run, show=False))["trains"]
         assert critical_frequency.switch(found)[1] > 90
 
@@ -225,7 +225,9 @@ TABLE = {
 class TestNmdaTable:
     def measured(self, **parameters):
         conditions = replace(
-            nmda_plateau.quick(), synapses=tuple(TABLE), model=pyramidal().with_parameters(**parameters)
+            nmda_plateau.protocol.presets["quick"](),
+            synapses=tuple(TABLE),
+            model=pyramidal().with_parameters(**parameters),
         )
         return nmda_plateau.scanned(conditions, partial(lp.run, show=False))["synapses"].isel(gate=0)
 

@@ -352,7 +352,7 @@ def test_the_prediction_learns_the_matching_potential_and_keeps_it_without_the_t
 
 @pytest.mark.thorough
 def test_the_correlation_and_the_figure_of_the_protocol():
-    preset = protocol.quick()
+    preset = protocol.protocol.presets["quick"]()
     net, trials = preset.network, preset.task.testing(1, 0)
     values = net.draw(0)
     seen = protocol.prediction(net, trials, values, backend="torch")
@@ -377,7 +377,7 @@ def test_an_unknown_form_is_refused():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_whole_protocol(form, seed):
     """100 repetitions of 200 ms, as published."""
-    preset = protocol.quick()
+    preset = protocol.protocol.presets["quick"]()
     net = protocol.network(form=form)
     options = dict(optimiser=preset.optimiser, loss=preset.loss, updates=preset.updates, seed=seed)
     fit = lp.run(net, preset.task, rule=dendritic(), **options)

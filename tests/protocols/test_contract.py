@@ -16,7 +16,6 @@ from localplast.learning.optimise import Optimiser, adam
 from localplast.network import Network
 from localplast.protocols import decolle_nmnist, superspike_oxford, t_maze, temporal_xor
 from localplast.protocols import superspike_single as single
-from localplast.protocols.evidence_accumulation import evidence_trials
 from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
 from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
@@ -24,6 +23,7 @@ from localplast.rules import bptt, decolle, superspike
 from localplast.study.phenomenon import Phenomenon
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
+from localplast.task.evidence import evidence_trials
 from localplast.task.loss import Loss
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
@@ -57,6 +57,17 @@ def test_every_protocol_module_defines_a_protocol_of_its_name(name):
     assert isinstance(protocol, (Protocol, Phenomenon))
     assert protocol.name == name and protocol.summary and protocol.reference
     assert {"quick", "paper"} <= set(protocol.presets)
+
+
+@pytest.mark.parametrize("name", protocols.names())
+def test_presets_differ_in_data_alone(name):
+    """One builder, numbers for it; what every protocol lets one set."""
+    protocol = protocols.load(name)
+    assert all(numbers.build is protocol.build for numbers in protocol.presets.values())
+    every = [value for numbers in protocol.presets.values() for value in numbers.data.values()]
+    assert all(isinstance(v, (bool, int, float, str, tuple, np.ndarray, type(None))) for v in every)  # quantities too
+    if name in LEARNED:
+        assert {"updates", "batch", "test"} <= set(protocol.presets["quick"].examples)
 
 
 def test_presets_fit_together(preset):

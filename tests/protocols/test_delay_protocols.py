@@ -121,7 +121,7 @@ def test_the_network_makes_the_spikes_of_the_published_step():
 
 @needs_mnist
 def test_a_run_of_psmnist_goes_on_where_it_stopped(tmp_path):
-    built = psmnist.quick()
+    built = psmnist.protocol.presets["quick"]()
     short = dict(
         batch=8, test=8, test_every=1, optimiser=built.optimiser, loss=built.loss, rule=bptt(), backend="torch"
     )
@@ -186,7 +186,7 @@ def test_two_spikes_at_the_strongest_synapses_are_not_enough_and_three_are():
 
 def accuracy(**frozen):
     """Test accuracy after 100 updates of the quick preset by e-prop."""
-    built = temporal_patterns.quick()
+    built = temporal_patterns.protocol.presets["quick"]()
     fit = lp.run(
         built.network, built.task, rule=eprop(), optimiser=built.optimiser.with_rates(**frozen), loss=built.loss,
         backend="torch", batch=built.batch, updates=100, test=built.test, show=False,
@@ -209,7 +209,7 @@ def test_delays_are_drawn_for_every_seed():
 
 def test_the_local_rule_of_delays_is_automatic_differentiation_with_edges_cut():
     """Of every learned thing, with weights from which detectors spike, so that the readout's are compared too."""
-    built, net = temporal_patterns.quick(), temporal_patterns.network(strongest=None)
+    built, net = temporal_patterns.protocol.presets["quick"](), temporal_patterns.network(strongest=None)
     trials, drawn = built.task.training(0, 6, 0), net.draw(0)
     options = dict(loss=built.loss, values=drawn.replace_weights({"cues_det": 2 * drawn.weights["cues_det"]}))
     local = lp.gradient(net, trials, eprop(), form="traces", **options)
@@ -243,7 +243,7 @@ def test_delays_and_parameters_are_compared_by_their_own_names():
 
 
 def test_the_alignment_with_bptt_has_an_entry_for_delays():
-    built = temporal_patterns.quick()
+    built = temporal_patterns.protocol.presets["quick"]()
     trials, values = built.task.testing(8, 0), built.network.draw(0)
     found = gradient_measures(built.network, values, trials, eprop(), built.loss, "det", 0)
     local, exact = (
@@ -382,7 +382,7 @@ def toy(monkeypatch):
     made = Preset(
         recurrent(), task, lp.losses.cross_entropy(), learning_rate=0.01, batch=2, updates=4, test=4, hidden="rec"
     )
-    toy = Protocol("toy", "a toy", "none", {"quick": lambda: made}, rule="bptt")
+    toy = Protocol("toy", "a toy", "none", lambda: made, {"quick": {}}, rule="bptt")
     monkeypatch.setattr(protocols, "load", lambda name: toy)
 
 

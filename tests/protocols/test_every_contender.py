@@ -168,6 +168,9 @@ SAID = {
     "elise": {"ELiSe": Says("dendritic", "among_visible others", delayed="among_visible others g_exc g_inh")},
     "evidence-accumulation": {
         **usual("cues_rec rec_rec", "rec_out"),
+        "BPTT": Says("bptt", "cues_rec rec_rec rec_out", own_optimiser={"quick": True, "paper": False}),
+        "BPTT, converged": Says("bptt", "cues_rec rec_rec rec_out", own_optimiser=True, times=3),
+        "BPTT, hidden frozen": Says("bptt", "rec_out", own_optimiser={"quick": True, "paper": False}),
         "DelayNet": Says(
             "bptt", DELAYNET[1], loss="cross_entropy branching", delayed="rec_rec", own_optimiser=True,
             apart="rec.size rec.model rec.parameters.beta rec.parameters.bias rec.trainable out.model "
@@ -217,7 +220,7 @@ SAID = {
     },
     "superspike-oxford": spikes("pattern_hidden1 hidden1_out"),
     "superspike-single": {
-        "BPTT": Says("bptt", "pattern_out"), "BPTT, reset cut": Says("bptt -reset", "pattern_out"),
+        "BPTT": Says("bptt", "pattern_out", own_optimiser=True), "BPTT, reset cut": Says("bptt -reset", "pattern_out"),
         "SuperSpike": Says("SuperSpike symmetric", "pattern_out"),
     },
     "t-maze": usual("cues_rec rec_rec", "rec_policy rec_value"),

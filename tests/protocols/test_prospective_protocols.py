@@ -90,7 +90,7 @@ class TestFourierSynthesis:
 class TestPresentationTime:
     @pytest.fixture(scope="class")
     def preset(self):
-        return presentation_time.preset((0.3, 3, 100), updates=10)
+        return presentation_time.protocol.preset("quick", ratios=(0.3, 3, 100), updates=10)
 
     def weights(self, preset, name):
         return learned(preset, name, test=0)["up1"]["weight"].values
@@ -132,7 +132,7 @@ class TestPresentationTime:
 
     @pytest.mark.slow
     def test_short_presentations_hurt_only_where_rates_lag(self):
-        preset = presentation_time.preset((0.3, 100), updates=100)
+        preset = presentation_time.protocol.preset("quick", ratios=(0.3, 100))
         runs = {name: [learned(preset, name, seed=seed) for seed in range(3)] for name in preset.rules}
         accuracy = {
             name: np.mean([last(record, "test_accuracy") for record in records]) for name, records in runs.items()

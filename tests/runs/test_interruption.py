@@ -29,6 +29,7 @@ from localplast.rules import bptt, dendritic, eprop, feedback_alignment
 from localplast.runs import fit
 from localplast.runs.lock import only_writer
 from localplast.runs.record import Recorder
+from localplast.runs.store import load_checkpoint, save_checkpoint
 from localplast.show.examples import sample
 from localplast.study.compare import compare
 from localplast.task.loss import gumbel, mse, reward
@@ -291,6 +292,14 @@ def test_two_hundred_kills_at_random_moments(tmp_path, often):
 # Ctrl-C
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Python hears no Ctrl-C where it is ignored, as in a job in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Lines:
     """Counts the lines that this thread runs in the package, and sends itself a SIGINT at the one of a given number."""
 
@@ -318,7 +327,8 @@ class Lines:
 
 def interrupted_at_random(kind, folder, number):
     """Ctrl-C at random lines of a run: what is left is readable, has no half of an update, and goes on."""
-    whole(kind)  # what is done once and kept is not counted
+    whole(kind)
+    learn(kind, folder / "first")  # what is done once and kept is not counted
     counting = Lines(0)
     counting.run(lambda: learn(kind, folder / "counted"))
     for after in np.random.default_rng(number).integers(1, -counting.left, number).tolist():
@@ -613,6 +623,54 @@ def test_what_cannot_go_on(begun, tmp_path):
         learn("an adjoint", tmp_path / "elsewhere", True)
     with pytest.raises(lp.LocalplastError, match="the record .*moved is gone, and its checkpoint alone is not enough"):
         learn("an adjoint", tmp_path / "moved", True)
+
+
+def altered(path, change):
+    """Change what the checkpoint of a run holds, checksum and all, as somebody else could."""
+    arrays, state = load_checkpoint(fit.checkpoint_of(path))
+    change(arrays, state)
+    save_checkpoint(fit.checkpoint_of(path), arrays, state)
+
+
+NOWHERE = "does not say where a run stands"
+#: Checkpoints that hold what is not of the run, and what is told of each.
+FOREIGN = {
+    "other shapes": (
+        lambda arrays, state: arrays.update({"weight.rec_out": np.zeros((5, 3))}),
+        r"holds \(\(5, 3\), .* 'weight.rec_out' where .*\(5, 2\)",
+    ),
+    "longer states": (lambda arrays, state: arrays.update({"m.rec_out": np.zeros((10**5, 2))}), "of 'm.rec_out' where"),
+    "other numbers": (
+        lambda arrays, state: arrays.update({"weight.rec_out": np.zeros((5, 2), bool)}), "bool.* of 'weight.rec_out'",
+    ),
+    "less": (lambda arrays, state: arrays.pop("weight.rec_out"), "holds nothing of 'weight.rec_out' where"),
+    "more": (lambda arrays, state: arrays.update(more=np.zeros(2)), "of 'more' where this run has nothing"),
+    "no place": (lambda arrays, state: state.pop("done"), NOWHERE),
+    "a negative place": (lambda arrays, state: state.update(done=-2), NOWHERE),
+    "a place that is no number": (lambda arrays, state: state.update(done="2"), NOWHERE),
+    "a position that is no number": (lambda arrays, state: state.update(position={"metrics/loss": "1"}), NOWHERE),
+    "a negative position": (lambda arrays, state: state.update(position={"metrics/loss": -1}), NOWHERE),
+    "no identity": (lambda arrays, state: state.update(identity="mine"), NOWHERE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_checkpoint_that_is_not_of_the_run_is_refused(what, begun, tmp_path):
+    change, message = FOREIGN[what]
+    shutil.copytree(begun, tmp_path / "run")
+    shutil.copy(fit.checkpoint_of(begun), fit.checkpoint_of(tmp_path / "run"))
+    altered(tmp_path / "run", change)
+    with pytest.raises(lp.LocalplastError, match=message):
+        learn("an adjoint", tmp_path / "run", True)
+
+
+@pytest.mark.parametrize("delay", [np.nan, -3.0, 1e9])
+def test_a_checkpoint_with_delays_that_cannot_be_is_refused(delay, tmp_path):
+    """Kernels read as far back as they say."""
+    learn("delays", tmp_path / "run", updates=1)
+    altered(tmp_path / "run", lambda a, s: a["value.rec_rec.delay"].fill(delay))
+    with pytest.raises(lp.LocalplastError, match="'rec_rec': 5 of its delays cannot be"):
+        learn("delays", tmp_path / "run", True)
 
 
 def test_other_versions_are_told(begun, tmp_path, monkeypatch):

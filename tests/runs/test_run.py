@@ -154,7 +154,7 @@ def test_a_run_killed_at_a_random_moment_resumes_in_a_new_process(tmp_path):
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import localplast.fit
+        import localplast.runs.fit
         localplast.runs.fit.CHECKPOINT_SECONDS = 0.0
         from test_run import *
         learn("torch", eprop(), path=sys.argv[1], updates=60)

@@ -1,7 +1,10 @@
+import copy
 import io
 import json
 import os
 import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +130,77 @@ def test_pickled_objects_are_refused_and_not_executed(path, tmp_path, monkeypatc
     with pytest.raises(LocalplastError, match="not a localplast checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
+
+
+def archived(path, members, **options):
+    """A zip file of these texts of members, as somebody else could write it."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def one(path, start, name="a.npy"):
+    """A file of one member that begins so, and holds one number."""
+    archived(path, {name: start + bytes(8)})
+
+
+def header(shape, dtype="<f8"):
+    """The beginning of an ``.npy`` file, which is all of it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def twice(path):
+    """One member under two names."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", header((1000,)) + bytes(8000))
+        other = copy.copy(archive.filelist[0])
+        other.filename = "b.npy"
+        archive.filelist.append(other)
+
+
+#: Files that say more than they hold, or something else, and what is told of each.
+BOMBS = {
+    "compressed": (
+        lambda path: archived(path, {"a.npy": bytes(10**8)}, compression=zipfile.ZIP_DEFLATED), "'a.npy' is compressed",
+    ),
+    "compressed by numpy": (
+        lambda path: np.savez_compressed(open(path, "wb"), a=np.zeros(10**7)), "'a.npy' is compressed",
+    ),
+    "a long axis": (
+        lambda path: one(path, header((10**12,))), r"has shape \(1000000000000,\) \(float64\), in 8 bytes",
+    ),
+    "a negative axis": (lambda path: one(path, header((-1,))), r"shape \(-1,\)"),
+    "objects": (lambda path: one(path, header((1,), "|O")), r"'a.npy' holds no plain numbers \(object\)"),
+    "records": (lambda path: one(path, header((1,), [("x", "<f8")])), "holds no plain numbers"),
+    "long texts": (lambda path: one(path, header((1,), "<U1000000")), "holds no plain numbers"),
+    "a way up": (lambda path: one(path, header((1,)), "../../a.npy"), "'../../a.npy' has a name that leads elsewhere"),
+    "a way from the root": (lambda path: one(path, header((1,)), "/a.npy"), "'/a.npy' has a name that leads"),
+    "one over another": (twice, "say that they hold 16256 bytes, in a file of"),
+    "holes": (lambda path: (path.touch(), os.truncate(path, 2**40)), "File is not a zip file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BOMBS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_says_more_than_it_holds_is_refused_before_memory_is_taken(what, path):
+    write, message = BOMBS[what]
+    write(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LocalplastError, match=f"not a localplast checkpoint: .*{message}"):
+            load_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_than_all_memory_is_refused(path, monkeypatch):
+    save_checkpoint(path, {"a": np.zeros(1000)}, {})
+    monkeypatch.setattr("localplast.memory.installed", lambda: 5000)
+    with pytest.raises(LocalplastError, match="its content: 0 GB, more than all the memory of this machine"):
+        load_checkpoint(path)
 
 
 def test_foreign_and_missing_files_are_refused(path, tmp_path):

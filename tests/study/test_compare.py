@@ -177,7 +177,7 @@ def test_local_rules_are_timed_on_both_backends_and_bptt_on_torch(comparison):
 
 
 #: A protocol small enough to run, in place of the ones that ship.
-TOY = Protocol("toy", "a test", "none", {"quick": small}, {"an agent that guesses": "50 %"})
+TOY = Protocol("toy", "a test", "none", small, {"quick": {}}, {"an agent that guesses": "50 %"})
 
 
 @pytest.fixture

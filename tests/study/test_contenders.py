@@ -166,7 +166,7 @@ def test_the_report_shows_networks_and_references(monkeypatch, tmp_path):
         more = dict(rules=FAMILIES, references={"tosses a coin": 0.5})
         return Preset(network(), TASK, LOSS, learning_rate=1e-2, batch=2, updates=2, test=6, hidden="rec", **more)
 
-    monkeypatch.setattr(protocols, "load", lambda name: Protocol("toy", "a test", "none", {"quick": quick}))
+    monkeypatch.setattr(protocols, "load", lambda name: Protocol("toy", "a test", "none", quick, {"quick": {}}))
     result = CliRunner().invoke(
         cli.app, ["compare", "toy", "--seeds", "1", "--out", str(tmp_path)], catch_exceptions=False
     )

@@ -113,7 +113,9 @@ class TestFixedPlateau:
     @pytest.fixture(scope="class", params=["brian2", "torch"])
     def record(self, request):
         conditions = replace(
-            fixed_plateau.quick(), synapses=(10, 20, 21, 34, 35, 38, 39, 45, 60), offsets=np.array([-10, 2]) * ms
+            fixed_plateau.protocol.presets["quick"](),
+            synapses=(10, 20, 21, 34, 35, 38, 39, 45, 60),
+            offsets=np.array([-10, 2]) * ms,
         )
         return protocols.load("fixed-plateau").measure(conditions, backend=request.param)
 
@@ -188,7 +190,7 @@ class TestCommandLine:
     def test_run_measures_writes_and_reports(self, tmp_path, monkeypatch):
         name = "critical-frequency"
         phenomenon = protocols.load(name)
-        few = {"quick": lambda: replace(phenomenon.presets["quick"](), **FEWER[name])}
+        few = {"quick": {**phenomenon.presets["quick"], **FEWER[name]}}
         monkeypatch.setattr(protocols.critical_frequency, "protocol", replace(phenomenon, presets=few))
         done = self.invoke("run", name, "--out", tmp_path)
         assert done.exit_code == 0, done.output

@@ -17,8 +17,7 @@ from localplast.backends.c.compile import build
 from localplast.backends.c.forward import arguments, source
 from localplast.backends.c.layout import make_plan, silent_steps, why_not
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.network.check import MAX_DELAY_STEPS
-from localplast.network.delays import summed_over_shared
+from localplast.network.delays import MAX_DELAY_STEPS, summed_over_shared
 from localplast.neuron.step import check_integration, lower
 from localplast.program.finite import Unexplained
 
