@@ -7,8 +7,9 @@ import os
 from typing import Literal, get_args
 
 import numpy as np
-from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions, get_unit
+from brian2.units.fundamentalunits import DIMENSIONLESS, get_dimensions
 
+from localplast.equations.units import unscaled
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.packages import need_torch
 
@@ -100,7 +101,7 @@ def as_number(name, given, low=-np.inf, high=np.inf, *, dimension=DIMENSIONLESS,
     fits = is_real(given) and np.ndim(given) == 0 and get_dimensions(given) in (DIMENSIONLESS, dimension)
     if fits and np.isfinite(float(given)) and low <= float(given) <= high and not (above and float(given) == low):
         return float(given)
-    unit = "" if dimension is DIMENSIONLESS else f" in {get_unit(dimension)!r}"
+    unit = "" if dimension is DIMENSIONLESS else f" in {unscaled(dimension)!r}"
     first = f"above {low:g}" if above else f"from {low:g}"
     bounds = "" if (low, high) == (-np.inf, np.inf) else f", {first}" + (f" to {high:g}" if high < np.inf else "")
     raise LocalplastError(f"{name} is one number{unit}{bounds}; given {given!r:.80}")

@@ -1,10 +1,11 @@
 """What weights are held to: bounds of a projection, and the sign of its neurons."""
 
 import numpy as np
-from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions, get_unit
+from brian2.units.fundamentalunits import Quantity, get_dimensions
 from numpy.typing import ArrayLike
 
 from localplast.arguments import is_real
+from localplast.equations.units import unit_text
 from localplast.errors import NetworkError
 
 __all__ = ["as_arrays", "as_limits", "check_bounds", "check_given", "check_start", "check_within", "dale"]
@@ -67,7 +68,7 @@ def check_bound(label, bound, shape, dimension):
             f"{label} {bound!r} is not a number; write for example 0 or 2*mV, or None where there is none"
         )
     if isinstance(bound, Quantity) and get_dimensions(bound) != dimension:
-        unit = "1 (no unit)" if dimension is DIMENSIONLESS else repr(get_unit(dimension))
+        unit = unit_text(dimension)
         raise NetworkError(f"{label} {bound!r} has the wrong unit; these weights are measured in {unit}")
     try:
         np.broadcast_to(bound, shape)

@@ -225,7 +225,7 @@ def check_given_delay(label, delay, shape, dt):
     warn_merged(label, delay, dt)
 
 
-def delay_shapes(n_pre, n_post):
+def delay_shapes(n_pre: int, n_post: int) -> dict[str, tuple[int, ...]]:
     """Shapes of delays that differ, by kind."""
     return {"axonal": (n_pre,), "dendritic": (n_post,), "synaptic": (n_pre, n_post)}
 

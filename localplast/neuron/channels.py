@@ -11,10 +11,11 @@ import numpy as np
 from brian2.equations import Equations
 from brian2.equations.equations import EquationError
 from brian2.units.allunits import amp, farad, second, siemens
-from brian2.units.fundamentalunits import Quantity, get_dimensions, get_unit
+from brian2.units.fundamentalunits import Quantity, get_dimensions
 from brian2.units.stdunits import mV
 
 from localplast.equations.bounded import check_written
+from localplast.equations.units import unscaled
 from localplast.errors import ModelError
 from localplast.names import check_name
 
@@ -143,7 +144,7 @@ def check_piece(where, equations, parameters):
 def check_value(where, name, value, dimensions):
     """Raise a :class:`ModelError` unless ``value`` has these dimensions, and a sign that its unit allows."""
     if get_dimensions(value) != dimensions:
-        needed = KINDS.get(dimensions, f"the unit {get_unit(dimensions)!r}")
+        needed = KINDS.get(dimensions, f"the unit {unscaled(dimensions)!r}")
         raise ModelError(f"{where}: {name} = {value} has the wrong unit; it needs {needed}")
     if dimensions == siemens.dim and name.startswith("g") and np.any(np.asarray(value) < 0):
         raise ModelError(

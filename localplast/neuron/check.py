@@ -7,13 +7,14 @@ from brian2.equations.equations import EquationError
 from brian2.equations.unitcheck import check_dimensions
 from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions, get_unit
+from brian2.units.fundamentalunits import DIMENSIONLESS, DimensionMismatchError, get_dimensions
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.arguments import is_real
 from localplast.equations.bounded import check_written
 from localplast.equations.language import read
 from localplast.equations.statements import parse_statement, split_statements, split_threshold
+from localplast.equations.units import unscaled
 from localplast.errors import ModelError
 from localplast.files import check_fields
 from localplast.names import check_name
@@ -111,7 +112,7 @@ def check_model(model):
         if not is_real(value):
             raise ModelError(f"{model.name}: the initial value {value!r} of {name!r} is not a number")
         if get_dimensions(value) != model.dimensions[name]:
-            unit = get_unit(model.dimensions[name])
+            unit = unscaled(model.dimensions[name])
             raise ModelError(
                 f"{model.name}: the initial value {value} of {name!r} has the wrong unit; it needs {unit!r}"
             )

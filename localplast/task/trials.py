@@ -260,7 +260,7 @@ class Task:
     validation: "Task | None" = None
 
     @property
-    def attrs(self):
+    def attrs(self) -> dict:
         """What records repeat of it: its ``settings``, where it has any."""
         return {key: self.meta[key] for key in ("settings",) if key in self.meta}
 
