@@ -2,7 +2,6 @@
 compiled.
 """
 
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -605,14 +604,6 @@ class TestWeightsWhileLearning:
         np.testing.assert_array_equal(
             simulate(record=["cues_rec.weight"], seed=2)["cues_rec"]["weight"], NET.draw(2).weights["cues_rec"]
         )
-
-
-def test_no_report_of_a_bug_is_asked_for():
-    """Brian2 does so for every exception that ends a script."""
-    script = "import localplast as lp\nlp.Poisson([1.0], 1)"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert found.returncode == 1 and "localplast.errors.NetworkError: Poisson(rates)" in found.stderr
-    assert "report" not in found.stderr
 
 
 def test_other_errors_are_left_to_brian2(monkeypatch):

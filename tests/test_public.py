@@ -79,9 +79,27 @@ def test_a_misspelt_name_lists_what_there_is():
         lp.Populaton  # noqa: B018
 
 
-def test_describing_a_network_needs_no_torch():
-    done = run_python("import sys, localplast as lp; lp.Network, lp.run, lp.compare; assert 'torch' not in sys.modules")
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def script():
+    """A process that imports what describes and what records, says whether that took Torch, and ends with an error."""
+    return run_python("""
+import sys, localplast as lp
+lp.Network, lp.run, lp.compare
+print("describing", "torch" in sys.modules)
+import localplast.runs.record
+print("recording", "torch" in sys.modules)
+lp.Poisson([1.0], 1)
+""")
+
+
+def test_describing_and_recording_need_no_torch(script):
+    assert script.stdout.splitlines() == ["describing False", "recording False"], script.stderr
+
+
+def test_no_report_of_a_bug_is_asked_for(script):
+    """Brian2 does so for every exception that ends a script."""
+    assert script.returncode == 1 and "localplast.errors.NetworkError: Poisson(rates)" in script.stderr
+    assert "report" not in script.stderr
 
 
 WITHOUT_TORCH = """
@@ -94,6 +112,7 @@ versions.check_refusals()
 """
 
 
+@pytest.mark.thorough
 def test_what_needs_torch_says_so_where_it_is_missing():
     """And what does not runs: tests/versions.py does the rest where Torch is not installed."""
     done = run_python(WITHOUT_TORCH.format(tests=str(ROOT / "tests")))

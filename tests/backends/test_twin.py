@@ -24,7 +24,7 @@ from localplast.neuron import NeuronModel
 from localplast.neuron.step import jacobian, lower
 from localplast.task import Trials
 
-STEPS, LONGEST = 500, 20  # of a run, and of a delay
+STEPS, LONGEST = 250, 20  # of a run, and of a delay
 
 
 def follower():

@@ -148,6 +148,7 @@ def test_hoisting_backs_off(model):
         assert error(grads, by_autograd(net, eprop())) < 1e-8, name
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", [lif(tau_ref=2 * ms), alif(tau_ref=2 * ms, beta=0.3)], ids=lambda m: m.name)
 def test_hoisting_changes_no_number(model):
     """The same network, once hoisted and once made to store a trace per synapse."""

@@ -316,7 +316,7 @@ def both_learners(net, values, given, rule, loss, optimiser, batch=1):
     yield Brian2Learner(net, values, rule, loss, optimiser, given, batch=batch)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("optimiser", [sgd(0.3), adam(0.05).with_rates(rec_rec=0.3).halved(3)], ids=lambda o: o.name)
 def test_update_every_trial(optimiser, batch):

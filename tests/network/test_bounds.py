@@ -85,7 +85,7 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name, mask", [("trial", None), ("step", 0.6), ("step, adam", None), ("step, decay", 0.6)])
 def test_weights_stay_within_their_bounds(name, mask):
     net, (rule, optimiser) = network(mask=mask), RULES[name]

@@ -345,6 +345,7 @@ def test_a_network_with_kernels_is_written_and_read(tmp_path):
         np.testing.assert_array_equal(again.draw(1).weights[name], weight)
 
 
+@pytest.mark.thorough
 def test_kernels_are_recorded_and_resumed(tmp_path):
     net, options = layers(), {"record": {"up1.weight": {"every": 2}}, "test_every": 2}
     whole = learned(net, updates=4, **options)

@@ -35,6 +35,7 @@ def test_latent_neurons_connect_only_where_they_were_reached():
     assert not reached.all() and not scaffolds.any(2)[:, 7:][~reached].any()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("p, p0", [(0.2, 0.04), (0.5, 0.1)])
 def test_how_many_targets(p, p0):
     """Of visible and of reached latent neurons: none with p0; at least n with (1 - p0) p p**2 ... p**(n-1)."""

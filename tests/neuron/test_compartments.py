@@ -397,6 +397,7 @@ class TestPlateauCell:
         assert [len(s) for s in spikes] == [1, 0, 3]
         assert ((v > -30e-3).sum(1) * 0.05).tolist() == [0, 0, pytest.approx(30.0, abs=1.0)]
 
+    @pytest.mark.thorough
     def test_a_sodium_spike_reaches_the_soma_on_an_nmda_plateau_only(self):
         spikes, basal, oblique = self.look(
             "v_basal", "v_oblique", basal=[30.0, 0.0, 30.0, 30.0], oblique=[0.0, 45.0, 45.0, 15.0]

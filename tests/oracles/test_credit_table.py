@@ -215,6 +215,7 @@ def test_different(row):
             assert error(grads[name], expected[name]) > 0.01, (where, name)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("steps", [2, 50])
 @pytest.mark.parametrize("kind", ["lif", "alif"])
 def test_random_feedback(kind, steps):
@@ -255,6 +256,7 @@ def test_feedback_that_is_drawn():
     assert abs(np.corrcoef(matrices[0].ravel(), matrices[1].ravel())[0, 1]) < 0.1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("delay", [0, 2])
 @pytest.mark.parametrize("reset", [False, True])
 def test_labels_rates_and_delays(reset, delay):

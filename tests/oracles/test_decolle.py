@@ -91,6 +91,7 @@ class Written:
         return {k: g.numpy() for k, g in zip(self.w, found, strict=True)}
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("loss", [mse(), smooth_l1()], ids=["mse", "smooth_l1"])
 def test_equal(loss, layered):
     """D1; and localplast's own autograd with the edges that the rule names."""
@@ -135,6 +136,7 @@ def test_spikes_between_layers_matter_below_only(layered):
         assert layered.error(grads["cues_one"], apart["cues_one"]) < tolerance, where
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["random", "sign"])
 def test_feedback_through_other_weights(kind, layered):
     """The readout's weights replaced in the backward pass (the options of the published code)."""

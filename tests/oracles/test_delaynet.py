@@ -130,6 +130,7 @@ def test_everything_that_the_paper_trains_learns():
     assert all(np.any(learned.weights[n] != start.weights[n]) for n in learned.weights)
 
 
+@pytest.mark.thorough
 def test_eprop_learns_online_through_delays():
     """Where every neuron has its own time constant and threshold, Brian2 follows e-prop as Torch does; shared ones it
     refuses.

@@ -171,7 +171,7 @@ QUICK = [("axonal", 1, 3), ("dendritic", 4, 2), ("synaptic", 1, 3)]
 LONG = [(kind, batch, 12) for kind in MAKE for batch in (1, 4)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "batch", "updates"), [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in LONG)]
 )

@@ -156,6 +156,7 @@ def rule_with(make, net, off=0.0):
     return make(feedback={"low": weights["low_top"] + off, "top": weights["top_out"] + off})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [bptt, ottt, ostl, sltt], ids=["bptt", "ottt", "ostl", "sltt"])
 def test_transposed_weights_make_it_backpropagation(make, layered):
     """F1, to rounding."""
@@ -181,6 +182,7 @@ def test_transposed_weights_make_it_symmetric_eprop():
             assert grad.any() and np.abs(grad - other[name]).max() < 1e-12 * np.abs(grad).max(), (backend, name)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [bptt, ottt, eprop, dfa], ids=["bptt", "ottt", "e-prop", "dfa"])
 def test_the_readout_learns_alike_whatever_the_feedback(make, layered):
     """F2."""

@@ -201,6 +201,7 @@ class TestOnline:
             assert np.abs(expected[name] - before).max() > 0.03 * np.abs(before).max(), name  # it learns
             assert np.abs(end[name] - expected[name]).max() < 1e-9 * np.abs(expected[name]).max(), name
 
+    @pytest.mark.thorough
     def test_both_backends_agree(self):
         one, other = self.learned("torch"), self.learned("brian2")
         for name in one:
@@ -269,6 +270,7 @@ class TestErrorsOfUse:
         with pytest.raises(ModelError, match=message):
             made()
 
+    @pytest.mark.sampled(2)
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
     def test_a_teacher_too_strong_for_the_loop(self, backend):

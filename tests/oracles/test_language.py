@@ -214,7 +214,7 @@ class TestPlaces:
         for name in ("v", "u", "q", "spikes"):
             np.testing.assert_allclose(found[1]["it"][name], found[0]["it"][name], rtol=1e-11, atol=1e-13, err_msg=name)
 
-    @pytest.mark.sampled(4)
+    @pytest.mark.sampled(5)
     @pytest.mark.parametrize("place", PLACES)
     def test_learning_is_the_same_everywhere(self, place):
         """e-prop that follows the reset: as text in Brian2, carried forward in Torch, and as the adjoint of the cut
@@ -246,6 +246,7 @@ class TestPlaces:
 COMPILER = pytest.mark.skipif(not (shutil.which("g++") and shutil.which("make")), reason="no C++ compiler here")
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("rule", [bptt(), eprop(reset=True)], ids=["BPTT", "e-prop"])
 def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
     """Neurons rest where it is 0/0 as it is written: values and gradients of generated C are those of plain Torch."""

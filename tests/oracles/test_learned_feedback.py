@@ -131,6 +131,7 @@ class TestAlignment:
             values = learned(net, given, values, sgd(0.01).with_rates(**rates))
         return found, losses
 
+    @pytest.mark.thorough
     def test_weights_align_with_random_feedback(self):
         found, losses = self.angles()
         assert 70 < found[0] < 110 and found[-1] < 45 and all(np.diff(found) < 0), found
@@ -226,6 +227,7 @@ class TestWeightMirror:
         for k in (1, 2):
             assert angle(found[f"down{k}"], weights[f"up{k + 1}"].T) < 15
 
+    @pytest.mark.thorough
     def test_through_saturating_rates_the_direction_stays(self):
         found, _, weights = self.mirrored(self.network("tanh"))
         for k in (1, 2):

@@ -88,6 +88,7 @@ class TestSelfPrediction:
         for name, expected in self_predicting(NET, drawn).weights.items():
             np.testing.assert_allclose(drawn.weights[name], expected, rtol=1e-14, err_msg=name)
 
+    @pytest.mark.thorough
     def test_the_original_form_comes_to_rest_as_well_only_later(self):
         net = circuit(SIZES, activation="logistic", prospective=False)
         values = self_predicting(net, net.draw(1))

@@ -148,7 +148,7 @@ def test_learner(make):
     np.testing.assert_allclose(losses, case.published, rtol=1e-8)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.thorough
 @UPDATES
 @pytest.mark.parametrize("make", [regression, classification])
 def test_online_on_brian2(make, updates):

@@ -134,6 +134,7 @@ def test_without_the_block_or_with_a_shallow_one_there_is_no_hysteresis():
     assert np.abs(np.diff(ends("brian2", branch(gate=JAHR_STEVENS), wide), axis=1)).max() < 1e-3
 
 
+@pytest.mark.thorough
 def test_the_loop_of_a_ramp_goes_round_the_range():
     """A drive that rises passes the upper end of the range before the branch jumps, one that falls the lower end."""
     phenomenon = protocols.load("nmda-bistability")

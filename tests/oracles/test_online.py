@@ -96,7 +96,7 @@ def error(one, other, start):
     return np.abs(one - other).max() / np.abs(other - start).max()
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", local_rules())
 @pytest.mark.parametrize("update", ["step", 5 * ms], ids=["step", "5 ms"])
 @pytest.mark.parametrize("steps", [300, pytest.param(1000, marks=pytest.mark.slow)])

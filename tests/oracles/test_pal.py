@@ -73,6 +73,7 @@ class TestNoise:
         assert self.fits(noise, self.SIGMA, TAU)
         assert not self.fits(noise, 1.03 * self.SIGMA, TAU) and not self.fits(noise, self.SIGMA, 1.1 * TAU)
 
+    @pytest.mark.thorough
     def test_half_of_sigma_squared_in_fine_steps(self):
         """0.25 % from it with 200 steps per time constant; the estimate is known to 2.6 %."""
         (noise,) = seen(alone(400, sigma=self.SIGMA, tau_noise=2 * ms), np.zeros(3000), ["noise"])

@@ -179,6 +179,7 @@ def test_different(row):
     assert error(grads[name], expected) > 0.01, where
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("rule", [eprop(), ottt()], ids=["e-prop", "OTTT"])
 def test_readout(rule):
     """Nothing lies behind a readout's own time constant: every rule gives the whole gradient, and so do differences."""

@@ -249,6 +249,7 @@ class TestNmdaTable:
         with pytest.raises(AssertionError):
             self.check(self.measured(Mg_nmda_basal=0.0))
 
+    @pytest.mark.thorough
     def test_only_the_default_gate_makes_synapses_add_more_than_the_first(self):
         record = protocols.load("nmda-plateau").measure()["synapses"].to_dataset()
         default, jahr_stevens = (nmda_plateau.growth_beyond_first(record.isel(gate=gate)) for gate in (0, 1))

@@ -68,6 +68,7 @@ def test_another_window_or_rule_differs():
         assert apart(found["rec_rec.weight"], wrong["rec_rec.weight"]) > 1e-3
 
 
+@pytest.mark.thorough
 def test_rates_come_near_the_target_while_weights_change_in_every_step():
     task = Task("noise", lambda update, batch, seed: TRIALS[:1], lambda n, seed: TRIALS)
     options = {

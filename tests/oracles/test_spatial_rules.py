@@ -93,6 +93,7 @@ def test_random_feedback(row, layered):
         assert layered.error(grads["cues_low"], found[where]["cues_low"]) < 1e-12, where
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("kind", ["sign", "uniform"])
 def test_signs_and_uniform_feedback(kind, layered):
     net, given = layered.stack(), layered.trials()
@@ -160,6 +161,7 @@ def test_weights_onto_the_readout_keep_its_memory(row, backend):
         assert onto["rec_out"][1] < 1e-8 and onto["rec_out"][0] > 0.1
 
 
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])
 def test_sltt_is_bptt_with_every_temporal_edge_cut(layered, feedback):
     """In every layer; with one of the edges kept it is not."""

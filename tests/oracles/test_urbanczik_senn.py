@@ -104,7 +104,7 @@ def test_the_cell_follows_the_recursion_by_hand(form, twins):
             assert np.diff(np.flatnonzero(expected["z"])).min() >= 12  # 3 ms
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(2, 1)
 @pytest.mark.parametrize("form", FORMS)
 def test_both_backends_learn_as_the_recursion_by_hand(form):
     """1000 steps, weights that change in each of them through the low-pass filter, some up to their lower bound."""
@@ -350,6 +350,7 @@ def test_the_prediction_learns_the_matching_potential_and_keeps_it_without_the_t
     assert abs(np.corrcoef(before[:, 0], trials.target[0, judged, 0])[0, 1]) < 0.5
 
 
+@pytest.mark.thorough
 def test_the_correlation_and_the_figure_of_the_protocol():
     preset = protocol.protocol.presets["quick"]()
     net, trials = preset.network, preset.task.testing(1, 0)

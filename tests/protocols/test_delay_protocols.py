@@ -286,6 +286,7 @@ def furthest(one, two):
     return max(float(np.abs(one[name] - two[name]).max()) for name in one)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule", [bptt(), eprop(feedback="random")], ids=lambda r: r.name)
 def test_off_the_cpu_the_plain_step_learns_the_same(rule):
     """``'cpu:0'`` is the CPU by a name that is not ``'cpu'``: it goes the way of every other device."""

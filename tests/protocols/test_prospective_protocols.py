@@ -62,6 +62,7 @@ class TestFourierSynthesis:
             and contenders(preset)["LE, symmetric"].backend == "brian2"
         )
 
+    @pytest.mark.thorough
     def test_it_learns_where_rates_are_prospective_and_hidden_weights_move(self):
         preset = protocols.load("fourier-synthesis").presets["quick"]()
         names = ("LE, symmetric", "LE, hidden frozen", "not prospective")

@@ -245,7 +245,7 @@ def often(monkeypatch):
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [*KINDS, "comparison"])
 def test_a_kill_at_any_change_of_a_file(kind, tmp_path, writes, often):
     number = changes(kind, tmp_path, writes)
@@ -499,6 +499,7 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["an adjoint", pytest.param("comparison", marks=pytest.mark.thorough)])
 def test_a_disk_that_is_full_within_a_file(kind, tmp_path, often):
     """Lock, record and checkpoint are cut off where they stand: told with their path, and made whole by what goes

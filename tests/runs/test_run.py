@@ -74,6 +74,7 @@ def test_a_seed_fixes_the_result_and_another_seed_changes_it():
     assert np.abs(weights[0] - weights[2]).max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_online_learning_in_brian2_is_learning_in_torch():
     trees = [learn(backend, eprop(feedback="random"), test=4, test_every=3) for backend in ("brian2", "torch")]
     for part in ("cues_rec", "rec_rec", "rec_out"):

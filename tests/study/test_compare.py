@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from brian2 import ms
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 import localplast as lp
 from localplast import cli, protocols
@@ -198,6 +199,7 @@ def compared(tmp_path_factory):
     wanted += ["--figure", str(folder / "figure.pdf"), "--out", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "load", lambda name: TOY)
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda *arguments: None)  # seconds to place panels side by side
         result = invoke("compare", "toy", "--seeds", "1", "--target", "numpy", *wanted)
     assert result.exit_code == 0, result.output
     return folder, result.output
