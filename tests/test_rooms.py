@@ -132,3 +132,24 @@ def test_the_map_shows_every_folder(folder):
             path = [*path[: len(entry[1]) // 2], entry[2]]
             found["/".join(path)] = entry[3]
     assert found.get(folder), f"{folder} is not in the map"
+
+
+def long_functions(tree, most=50):
+    """Names of functions whose bodies, without the docstring, have more lines; signatures are tables of arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            if body and body[-1].end_lineno - body[0].lineno >= most:
+                yield node.name
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_files_and_functions_are_short(module):
+    text = MODULES[module].read_text()
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 400
+    assert not list(long_functions(ast.parse(text)))
+
+
+def test_long_functions_are_seen():
+    text = "def short():\n    pass\n\n\ndef long():\n" + 51 * "    pass\n"
+    assert list(long_functions(ast.parse(text))) == ["long"]
