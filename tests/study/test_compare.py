@@ -199,13 +199,7 @@ def compared(tmp_path_factory):
     wanted += ["--figure", str(folder / "figure.pdf"), "--out", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "load", lambda name: TOY)
-<<<<<<< HEAD
-        patch.setattr(
-            ConstrainedLayoutEngine, "execute", lambda *arguments: None
-        )  # seconds to place panels side by side
-=======
         patch.setattr(ConstrainedLayoutEngine, "execute", lambda *arguments: None)  # takes seconds
->>>>>>> suite2
         result = invoke("compare", "toy", "--seeds", "1", "--target", "numpy", *wanted)
     assert result.exit_code == 0, result.output
     return folder, result.output
