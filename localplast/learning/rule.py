@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from localplast.network.network import Network
     from localplast.show.page import Description
     from localplast.task.loss import Loss
+    from localplast.task.trials import Trials
 
 __all__ = ["Rule", "Update", "feedback_alignment"]
 
@@ -83,6 +84,10 @@ class Rule:
     def taught(self) -> bool:
         """Whether it learns from what a teacher does to the network (``Input(teacher=True)``), not from the loss."""
         return isinstance(self.signal, Own)
+
+    def shown(self, net: "Network", trials: "Trials") -> "Trials":
+        """``trials`` as this rule meets them: without teachers, unless it is taught."""
+        return trials if self.taught else trials.without(net.teachers)
 
     @property
     def feedback(self) -> FeedbackKind | str:

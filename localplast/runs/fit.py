@@ -212,8 +212,8 @@ class Fit:
     def block(self, recorder, probe=None):
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
-        trials = concatenate([self.drawn(self.done + k) for k in range(self.per_block)])
-        trials = trials if self.rule.taught else trials.without(self.net.teachers)
+        drawn = [self.drawn(self.done + k) for k in range(self.per_block)]
+        trials = self.rule.shown(self.net, concatenate(drawn))
         before = self.learner.arrays() if self.rule.taught else None
         began = self.learner.numbers(), self.learner.parameters()
         try:

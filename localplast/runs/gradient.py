@@ -72,7 +72,7 @@ def gradient(
     values = checked_values(net, values, seed)
     check_form(form, backend)
     trainable = check_trainable(net, trainable)
-    trials = trials if rule.taught else trials.without(net.teachers)
+    trials = rule.shown(net, trials)
     loss = loss or default_loss(trials)
     check_trials(net, trials, loss)
     check_delays(net, values, trials.steps)

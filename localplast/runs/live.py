@@ -89,7 +89,7 @@ def live(
     check_delays(net, values, trials.steps)
     request = Request.parse(net, record, every=every)
     states = Request(tuple(e for e in request.entries if e.variable != "weight"))
-    trials = trials if rule.taught else trials.without(net.teachers)
+    trials = rule.shown(net, trials)
     trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))
     watch, loss = Watch(traced(net, states), request.weights, trials.steps), loss or default_loss(trials)
     learner = WatchedLearner(net, values, rule, loss, optimiser, batch=len(trials), seed=seed, watch=watch)
