@@ -1,7 +1,6 @@
 """Dendritic microcircuits: layers of pyramidal cells with interneurons that predict the layer above, as networks.
 
-Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 4; with
-feedback that aligns, Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249.
+Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, arXiv:2110.14549, section 4.
 """
 
 from collections.abc import Callable
@@ -12,11 +11,10 @@ from localplast.errors import NetworkError
 from localplast.models.graded_readout import graded_readout
 from localplast.models.layers import in_turn, one_to_one
 from localplast.models.microcircuit import sacramento_interneuron, sacramento_output, sacramento_pyramidal
-from localplast.models.pal import pal_output, pal_pyramidal
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.neuron import NeuronModel
 
-__all__ = ["STEP", "TARGETS", "aligning", "basal_share", "circuit", "self_predicting"]
+__all__ = ["STEP", "TARGETS", "basal_share", "circuit", "self_predicting"]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -28,8 +26,6 @@ CELLS: dict[str, Callable[..., NeuronModel]] = {
     "inter": sacramento_interneuron,
     "out": sacramento_output,
 }
-#: The same, of one whose feedback learns.
-ALIGNING: dict[str, Callable[..., NeuronModel]] = {**CELLS, "hidden": pal_pyramidal, "out": pal_output}
 
 
 def circuit(
@@ -179,11 +175,3 @@ def self_predicting(net, values):
             share = predicted_share(values.parameters[f"inter{k}"], values.parameters[p.pre])
             weights |= {f"pi{k}": -values.weights[p.name], f"ip{k}": share * values.weights[f"up{k + 1}"]}
     return values.replace_weights(weights)
-
-
-def aligning(sizes, *, sigma=0.05, plastic=("up", "ip", "pi", "down"), dt=0.01 * ms, **options):
-    """A microcircuit with noise of strength ``sigma`` in its apical dendrites, whose feedback weights learn.
-
-    ``options`` are those of :func:`circuit`.
-    """
-    return circuit(sizes, cells=ALIGNING, parameters={"sigma": sigma}, plastic=plastic, dt=dt, **options)

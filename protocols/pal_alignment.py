@@ -8,8 +8,8 @@ import numpy as np
 from brian2 import ms
 
 from localplast.learning.optimise import momentum
-from localplast.models.circuit import aligning
 from localplast.models.layers import in_turn
+from localplast.models.pal_circuit import aligning
 from localplast.network import transposed
 from localplast.protocols.microcircuit_teacher import teaching_task
 from localplast.rules import bptt, dendritic

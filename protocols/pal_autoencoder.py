@@ -8,8 +8,8 @@ import numpy as np
 from brian2 import ms
 
 from localplast.learning.optimise import adam
-from localplast.models.circuit import aligning
 from localplast.models.layers import stream
+from localplast.models.pal_circuit import aligning
 from localplast.network import uniform
 from localplast.protocols.pal_alignment import angles, contenders, course, figure, learning
 from localplast.runs.run import run

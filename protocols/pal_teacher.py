@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.models.circuit import aligning
+from localplast.models.pal_circuit import aligning
 from localplast.network import uniform
 from localplast.protocols.microcircuit import figure
 from localplast.protocols.microcircuit_teacher import teaching_task

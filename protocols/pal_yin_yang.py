@@ -10,8 +10,8 @@ import numpy as np
 from brian2 import ms
 
 from localplast.learning.optimise import adam
-from localplast.models.circuit import aligning
 from localplast.models.layers import classes
+from localplast.models.pal_circuit import aligning
 from localplast.network import uniform
 from localplast.protocols.pal_alignment import contenders, course, figure, learning, told
 from localplast.study.protocol import Preset, Protocol

@@ -30,6 +30,9 @@ from localplast.neuron.namespace import namespace
 
 __all__ = ["check_network", "synapses", "weight_dimension"]
 
+#: Above zero, and no more is said of it.
+TINY = float(np.finfo(float).tiny)
+
 
 def check_network(net, projections):
     """Check every part against the others; return the projections by name, defaults filled in."""
@@ -156,6 +159,8 @@ def check_trainable(name, node):
         check_divisor(label, node.model, key, low, high)
         check_within(label, node.values[key], low, high)
     learning = {key: as_limits(bounds) for key, bounds in node.trainable.items()}
+    for key in learning.keys() & {*node.model.at_least_dt}:  # at least a step: seen to where the step is known
+        learning[key] = (max(learning[key][0], TINY), learning[key][1])
     check_domain(f"population {name!r}", node.model, node.values, NetworkError, bounds=learning)
 
 

@@ -13,8 +13,9 @@ import localplast as lp
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import momentum, sgd
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
-from localplast.models.circuit import CELLS, aligning, circuit
+from localplast.models.circuit import CELLS, circuit
 from localplast.models.layers import stream
+from localplast.models.pal_circuit import aligning
 from localplast.network import Input, Network, Population, Projection, uniform
 from localplast.program.learn import plan
 from localplast.program.locality import audit

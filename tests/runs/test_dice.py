@@ -6,8 +6,8 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.models import graded_readout, leaky_readout, lif
-from localplast.models.circuit import aligning
 from localplast.models.layers import stream
+from localplast.models.pal_circuit import aligning
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt, dendritic, eprop
 from localplast.task import Poisson, Task, Trials
