@@ -110,7 +110,7 @@ def test_there_are_thirty_fields_to_write_into(written):
     assert len(fields) > 60 and any(place[-1] is None for place in fields)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_field_of_a_network_file_reaches_generated_code(written, tmp_path, payload):
     """It is refused by name, or it stays a remark: what loads makes the same C text as before."""

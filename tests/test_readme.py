@@ -26,6 +26,7 @@ def test_its_first_code_stands_within_forty_lines():
     assert lines.index("```python") < 40
 
 
+@pytest.mark.thorough
 def test_the_examples_of_the_documents_run():
     names = {}
     for block in blocks("docs/extending.md"):
@@ -44,6 +45,7 @@ def test_the_example_of_the_dendrites_runs():
     assert float(names["record"]["cells"]["v_basal"].max()) > -45e-3
 
 
+@pytest.mark.thorough
 def test_the_example_of_prospective_neurons_runs_and_says_what_is_true():
     names = {}
     for block in blocks("docs/prospective.md"):

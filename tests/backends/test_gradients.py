@@ -111,6 +111,7 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["exact", "rk4"])
 @pytest.mark.parametrize("name", NAMES)
 def test_central_differences(name, method):
@@ -259,6 +260,7 @@ def test_parameters_of_spiking_neurons(make):
         assert error(grads[name], gradient) < 1e-10, name
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [adaptive, in_volts])
 @pytest.mark.parametrize("cut", ["leak", "readout", "reset", "recurrent", "adaptation", "spike"])
 def test_named_edges(make, cut):

@@ -181,6 +181,7 @@ def with_delay(net, name, change):
     return Network(dt=net.dt, projections=list(projections.values()), **net.nodes)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["cues_it", "it_it", "again", "it_out"])
 def test_a_delay_off_by_one_step_is_noticed(name, example, twins):
     net, trials, expected = example

@@ -358,7 +358,7 @@ DELAYS = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "delay, optimiser",
     [("no delay", sgd(0.02)), *((delay, adam(2e-3)) for delay in DELAYS)],
@@ -382,7 +382,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("update", ["trial", "step"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_optimisers(name, update):

@@ -41,6 +41,7 @@ class TestSuperSpike:
             kept.append((v.copy(), current.copy(), fired))
         return [np.array(x) for x in zip(*kept, strict=True)]
 
+    @pytest.mark.thorough
     def test_it_follows_the_published_recursion(self, twins):
         rng = np.random.default_rng(0)
         weight, spikes = rng.normal(4e-3, 4e-3, (20, 5)), raster(rng, 4000, 20, 0.01)

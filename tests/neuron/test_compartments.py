@@ -132,6 +132,7 @@ def test_a_coupling_of_the_wrong_sign_is_noticed():
     assert np.abs(pushed(wrong, "v_soma")[0] + 70e-3 - attracted(np.arange(1000) * 2e-5)[0][0]).max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_couplings_that_differ_by_direction():
     """In steady state each compartment weighs what it is coupled to by its own conductance."""
     drive = [Drive({"I_tuft": 100 * pA}, np.ones(6000))]
@@ -162,6 +163,7 @@ def test_a_compartment_of_its_own_equations():
 # ---------------------------------------------------------------------------------------------- channels
 
 
+@pytest.mark.thorough
 def test_a_double_exponential_peaks_at_one():
     model = cell(
         "it", leaky(channels=[ampa(g=1 * nS, tau=5 * ms, rise=0.5 * ms)]), receives="s_ampa_soma", method="rk4"

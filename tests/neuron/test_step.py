@@ -159,6 +159,7 @@ def test_a_linear_model_has_a_constant_jacobian():
     assert jacobian(lower(lif())).entries == {("v", "v"): sympy.exp(-symbol("dt") / symbol("tau_mem"))}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model", QUIET, ids=[f"{m.name}-{m.method}" for m in QUIET])
 def test_the_step_is_the_one_that_brian2_takes(model):
     """One step of a native NeuronGroup, with Brian2's own state updater, from the same state."""

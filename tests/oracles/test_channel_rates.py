@@ -102,6 +102,7 @@ def test_so_are_all_gradients(gate):
         assert along == pytest.approx(expected, rel=1e-8), way
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("way", WAYS)
 def test_so_are_gradients_through_spikes(gate, way):

@@ -201,6 +201,7 @@ def test_one_step(row):
             assert not grads[name].any() and not expected[name].any(), (where, name)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", DIFFERENT)
 def test_different(row):
     kind, rule, cut = DIFFERENT[row]
@@ -332,6 +333,7 @@ def reference_gradient():
     return written.gradients()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("planted", [1.01, 1 + 1e-6])
 @pytest.mark.parametrize("constant", [("out", "tau_out"), ("rec", "tau_adapt"), ("rec", "beta")], ids=".".join)
 def test_a_planted_error_is_caught(constant, planted):

@@ -121,7 +121,7 @@ def estimates(net, values, given, rule, loss, *, brian2):
 EQUAL = {"e-prop": (eprop(), "RS"), "e-prop, reset followed": (eprop(reset=True), "R"), "OTTT": (ottt(), "RSAM")}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "between steps"])
 @pytest.mark.parametrize("kind", MAKE)
 def test_every_kind(kind, whole):
@@ -134,6 +134,7 @@ def test_every_kind(kind, whole):
             assert error(grads[name], expected) < tolerance, (where, name)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", EQUAL)
 def test_every_rule(row):
     rule, cut = EQUAL[row]

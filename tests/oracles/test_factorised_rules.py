@@ -148,7 +148,7 @@ def test_straight_from_the_readout(case, layered):
     layered.equal(net, values, given, s_tllr(feedback=direct, direct=True), expected)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("rule", "wrong", "size"), [
     (s_tllr(), functools.partial(two_traces, early=True), 0.1),
     (s_tllr(), functools.partial(two_traces, lead=1), 0.1),
@@ -182,6 +182,7 @@ def test_special_cases(one, other, case, layered):
             assert layered.error(found[name], expected[name]) < tolerance, (where, name)
 
 
+@pytest.mark.thorough
 def test_other_decays_are_other_rules(case, layered):
     net, values, given = case()
     (_, _, exact), _ = layered.estimates(net, values, given, ottt())

@@ -241,6 +241,7 @@ def angle(one, other):
     return np.degrees(np.arccos((one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)))
 
 
+@pytest.mark.thorough
 def test_weights_align_with_random_feedback():
     """F3: with random B the angle between ``B e`` and ``W^T e`` falls, because the weights come round; without
     learning in the hidden layer it does not."""

@@ -109,6 +109,7 @@ class TestOperators:
 class TestTeacherOfSines:
     """G3: what a weight learns is the gradient times the ratio of the gains."""
 
+    @pytest.mark.thorough
     @pytest.mark.sampled(3, 2)
     @pytest.mark.parametrize("period", [400, 80, 20])
     def test_ratio_of_gradients(self, period):

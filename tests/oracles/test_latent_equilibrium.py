@@ -339,6 +339,7 @@ class TestEnergy:
             values = learned(net, given, "torch", sgd(rate), values)
         return np.array(found)
 
+    @pytest.mark.thorough
     def test_it_falls_all_the_time(self):
         found = self.energies(0.01)
         assert np.all(np.diff(found) < 0) and found[-1] < 0.5 * found[0]

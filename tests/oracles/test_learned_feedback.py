@@ -137,6 +137,7 @@ class TestAlignment:
         assert 70 < found[0] < 110 and found[-1] < 45 and all(np.diff(found) < 0), found
         assert losses[-1] < 0.3 * losses[0], losses
 
+    @pytest.mark.thorough
     def test_only_where_the_hidden_layer_learns(self):
         found, losses = self.angles(up1=0.0)
         assert min(found) > 70 and losses[-1] > 0.4 * losses[0], (found, losses)

@@ -63,7 +63,7 @@ def around(model):
     )  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SPIKING)
 def test_literals_learn_as_parameters_do(name):
     model = getattr(localplast.models, name)()
@@ -116,7 +116,7 @@ DENDRITES = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", DENDRITES)
 def test_so_do_dendrites(name):
     model, rng = getattr(localplast.models, name)(), np.random.default_rng(0)
@@ -157,6 +157,7 @@ def test_so_do_layers_of_pyramidal_cells(output):
     assert_equal_gradients(net, with_siblings(net, "rec", "top"), trials, dendritic(update="trial"))
 
 
+@pytest.mark.thorough
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BURSTING)
 def test_so_do_cells_that_burst(name):

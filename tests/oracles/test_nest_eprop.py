@@ -272,7 +272,7 @@ def written_out(values, x, target, feedback, n_ref, zeta, c_reg):
     return [np.array(series) for series in zip(*kept, strict=True)], {**grads, "rec_out": g_out}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("tau_ref", "scaled_input"), [(0, False), (1, True), (2, False), (5, True), (5, False)])
 def test_recursions(tau_ref, scaled_input):
     """A refractory period of n steps means that n - 1 steps stay silent, as the reference's counter does."""

@@ -81,6 +81,7 @@ class TestNoise:
         late, a = noise[1500:], 1 - DT / 2
         assert late.var() == pytest.approx(self.SIGMA**2 / 2, rel=4 * np.sqrt(2 / late.size * (1 + a**2) / (1 - a**2)))
 
+    @pytest.mark.thorough
     def test_every_cell_has_its_own(self):
         (noise,) = seen(alone(50), np.zeros(3000), ["noise"])
         apart = np.corrcoef(noise[100:].T)[np.triu_indices(50, 1)]

@@ -131,7 +131,7 @@ EQUAL = {
 NAMES = [f"rec.{k}" for k in OF_NEURONS]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(
     "spread, regulariser", [(True, REGULARISER), (False, None)], ids=["per neuron, rates", "one for all"]
 )
@@ -321,6 +321,7 @@ def test_learning_is_the_same_on_both_backends(rule):
     assert (learned(one)["rec.beta"] >= 0).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["torch", "brian2"])
 def test_resume_and_values_from(backend, tmp_path):

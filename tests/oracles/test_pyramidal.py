@@ -245,6 +245,7 @@ class TestNmdaTable:
         longer = 1e3 * float(found["duration"].sel(synapses=60) - found["duration"].sel(synapses=40))
         assert longer == pytest.approx(25.6, abs=0.0501) and longer == pytest.approx(60 * np.log(60 / 40), rel=0.06)
 
+    @pytest.mark.thorough
     def test_without_the_block_the_table_is_another(self):
         with pytest.raises(AssertionError):
             self.check(self.measured(Mg_nmda_basal=0.0))

@@ -173,6 +173,7 @@ def test_full_bptt():
         assert error(tree[name]["gradient"].values, Written(net, values, given, cut="").gradients()[name]) < 1e-10
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "wrong", [{"discount": 1.0}, {"late": 1}, {"cut": ""}], ids=["no discount", "error of the next step", "BPTT"]
 )

@@ -114,7 +114,7 @@ def compare(found, expected):
         assert error(found[name], value) < 1e-10, name
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_rtrl_is_bptt(name):
     """Weights, time constants, thresholds, initial states and delays, the regulariser of rates included."""

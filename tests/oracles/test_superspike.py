@@ -132,7 +132,7 @@ class Written:
         return torch.autograd.grad(loss, self.w[name], retain_graph=True)[0].numpy()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("hidden", [False, True], ids=["one layer", "two layers"])
 @pytest.mark.parametrize("feedback", ["symmetric", "random", "uniform"])
 def test_output_layer(hidden, feedback, layered):

@@ -114,6 +114,7 @@ ENGINES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("kind", "target"), CASES)
 def test_the_gradient_is_the_slope_of_the_reported_loss(kind, target, engine, outputs):

@@ -148,6 +148,7 @@ def steady(form="spikes", *, teacher=0.0, n=1, steps=200, model=None):
     return net, Trials(inputs, silent), net.draw(0).replace_weights({"pattern_cell": np.full((5, 1), weight)}), star
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rates_teach_nothing_where_the_prediction_is_right(backend):
     pulled = gradient(*steady("rates", teacher=50e-9)[:3], backend=backend)
@@ -259,6 +260,7 @@ def test_the_rule_of_rates_is_its_expectation(spoken):
     assert relative(gradient(alike, trials, same), -expected) < 1e-10
 
 
+@pytest.mark.thorough
 def test_bptt_minimises_the_distance_of_prediction_and_matching_potential(spoken):
     net, trials, values, seen, *_ = spoken
     gap = 1e3 * seen["star"] - trials.target[0, :, 0]

@@ -66,6 +66,7 @@ BROKEN = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize("way", WAYS)
@@ -75,6 +76,7 @@ def test_a_gradient_names_what_is_not_finite(gradient, case, way):
         gradient(net, way)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def losses(case, seed=0, batch=1, updates=None):
     return found["metrics"]["loss"].values
 
 
-@pytest.mark.sampled(2, 1)
+@pytest.mark.sampled(4, 1)
 @pytest.mark.parametrize("case", CASES)
 def test_every_update_rolls_its_own_dice_and_a_seed_the_same_again(case):
     one, again, other = (losses(case, seed) for seed in (0, 0, 1))

@@ -150,7 +150,7 @@ def begin(kind, path):
     contrast(path) if kind == "comparison" else learn(kind, path)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_learners_replace_their_arrays(kind, monkeypatch):
     """What was taken between two blocks is what was known then: nothing is written into it afterwards."""
@@ -554,6 +554,7 @@ def test_records_beside_each_other_have_their_own_checkpoints(tmp_path):
         xr.testing.assert_equal(found["metrics"].to_dataset().load(), expected["metrics"].to_dataset())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind, first, every", [("an adjoint", 2, 2), ("online in C", 3, 4), ("Brian2", 3, 4)])
 def test_training_for_longer(kind, first, every, tmp_path):
     """Neither how long a run was meant to be, nor when it is tested, nor how many updates a block has, changes a
@@ -568,7 +569,7 @@ def test_training_for_longer(kind, first, every, tmp_path):
     assert list(found["/metrics"]["update"][found["/metrics"]["test_loss"].notnull()]) == sorted({0, first, 4})
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("first, every", [(1, 2), (2, 4), (3, 2), (4, 3)])
 def test_weights_along_a_run_that_is_trained_for_longer(first, every, tmp_path):
     """The last weights of the shorter run are none of the longer one's; they come back where that is given up."""

@@ -672,6 +672,7 @@ def template(tmp_path_factory):
     return path
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", CHUNKS)
 def test_a_chunk_that_is_something_else_is_not_read(net, template, path, what):
     """A file of some kilobytes may fill all memory when it is unpacked, whatever the record says of its size."""

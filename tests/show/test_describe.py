@@ -240,7 +240,7 @@ def test_latex_of_every_rule(name):
         assert len(found) > 3
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("name", models.__all__)
 def test_latex_of_every_model(name):
     typeset(describe_model(getattr(models, name)()).latex())

@@ -97,6 +97,7 @@ def test_rates_that_were_found_for_each():
     assert tuned({"BPTT": bptt()}, rates, 20)["BPTT"].optimiser == lp.adam(2e-3).halved(5)
 
 
+@pytest.mark.thorough
 def test_one_may_need_more_updates():
     """Its own course, tested as often; the others have no value where they were not trained."""
     rules = {"BPTT": bptt(), "longer": lp.Contender(bptt(), "torch", optimiser=lp.adam(2e-2).halved(3), updates=7)}

@@ -46,6 +46,7 @@ def test_there_are_phenomena():
     assert {"bac-firing", "critical-frequency", "nmda-plateau", "nmda-bistability", "fixed-plateau"} <= set(NAMES)
 
 
+@pytest.mark.sampled(3)
 def test_presets_build(measured):
     phenomenon, _ = measured
     assert {type(build()) for build in phenomenon.presets.values()} == {type(phenomenon.presets["quick"]())}

@@ -183,6 +183,7 @@ class TestCommandLine:
         with pytest.raises(LocalplastError, match=r"other settings \('code=right', not None\)"):
             run(TOY.preset("quick"), resume=True)
 
+    @pytest.mark.thorough
     def test_a_comparison_says_what_was_set(self, toy, tmp_path):
         words = ["--seeds", "1", "--backend", "torch", "--out", tmp_path]
         said = invoke("compare", "toy", *words, "--set", "rate=0.02", "--set", "hidden=4,").output

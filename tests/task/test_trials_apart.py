@@ -64,6 +64,7 @@ def labels(trials):
     return trials.target if trials.target.ndim == 1 else trials.inputs["target"].reshape(-1, trials.target.shape[-1])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] in STORED], ids="-".join)
 def test_stored_samples_are_learned_or_tested(case, few):
     """All of the one set are learned, and none of the other; all of the other are tested in their order."""
@@ -164,6 +165,7 @@ def dice(trials, name):
     return [b"".join(a[k].tobytes() for a in arrays.values()) for k in range(len(trials))]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_trial_is_drawn_twice(name, built):
     """Not in one batch, not in another update, not in the test, not with another seed."""

@@ -134,7 +134,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", CASES)
 def test_kernel_learns_what_the_plain_step_learns(case, bench):
     made, update, optimiser = CASES[case]
@@ -160,6 +160,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", WITHOUT)
 def test_kernel_without_it_learns_something_else(what):
     """The negative twin: the comparison above sees each of these."""
@@ -177,6 +178,7 @@ def test_other_optimisers_and_times_of_update_learn_something_else():
     assert all(np.abs(one - other).max() > 1e-6 for k, one in enumerate(found) for other in found[:k])
 
 
+@pytest.mark.thorough
 def test_single_precision(bench):
     """As far from double precision as the plain step is, up to the order of sums: a few times its rounding."""
     net = gle_net("symmetric")
@@ -188,6 +190,7 @@ def test_single_precision(bench):
     assert 1e-8 < bench.apart(found, double, alive=False) < 4 * bench.apart(expected, double, alive=False) < 1e-3
 
 
+@pytest.mark.thorough
 def test_threads_share_a_batch(bench):
     """Three threads that wait for each other at every update; with noise too. One whose numbers break stops all."""
     for net, rule in ((gle_net("symmetric"), dendritic()), (mirror(), dendritic(update=0.7 * ms))):

@@ -123,6 +123,7 @@ def layers():
                                 *(Projection(pre, "out") for pre in ("one", "two", "cues"))])  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", MODELS)
 def test_models(kind, network, bench):
     """With parameters that learn, and with parameters that are numbers in the text."""
@@ -157,7 +158,7 @@ def uncut(network, bench):
     return bench.agree(*network("alif, refractory"))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("cut", [*([c] for c in CUTS), ["recurrent", "reset"]], ids="+".join)
 def test_cuts(cut, network, uncut, bench):
     """Each edge carries part of the gradient of some weight and some parameter; what does not go through it stays."""

@@ -64,7 +64,7 @@ def kernel_gradients(net, learned, values, tensors, given):
     return kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients(model, feedback, trials_for, bench):
@@ -73,7 +73,7 @@ def test_gradients(model, feedback, trials_for, bench):
         bench.same_gradients(net, eprop(feedback=feedback), loss, trials_for(loss, 3))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("optimiser", [sgd(0.02), adam(0.002)], ids=["sgd", "adam"])
 @pytest.mark.parametrize("model", MODELS)
 def test_weights_that_change_in_every_step(model, optimiser, same_weights, trials_for, bench):

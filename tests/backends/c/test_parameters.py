@@ -77,7 +77,7 @@ DELAYS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("kind", DELAYS)
 def test_delays(kind, bench):
     net = bench.of("lif", late=DELAYS[kind])

@@ -160,7 +160,7 @@ def trials_for(bench):
     return functools.partial(bench.trials_for, steps=STEPS, channels=CHANNELS)
 
 
-@pytest.mark.sampled(2, 1)
+@pytest.mark.sampled(4, 1)
 @pytest.mark.parametrize("name", RULES)
 def test_gradients(name, trials_for, bench):
     for where, net in networks(name).items():
@@ -168,7 +168,7 @@ def test_gradients(name, trials_for, bench):
         bench.same_gradients(net, RULES[name](), loss, trials_for(loss))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", RULES)
 def test_weights_that_change_within_a_trial(name, trials_for, bench):
     """In every step and every few, by two optimisers; networks take turns, where a rule has more than one."""
@@ -252,6 +252,7 @@ def maze(trials_for):
     return net, Trials({**trials.inputs, "dice": dice}, trials.target, trials.weight)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [functools.partial(rules.eprop, feedback="random"), rules.ottt], ids=["eprop", "ottt"])
 def test_running_rates(make, trials_for, bench):
     """Weights change in every step, whether it counts or not."""
@@ -262,6 +263,7 @@ def test_running_rates(make, trials_for, bench):
     bench.same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
 
 
+@pytest.mark.thorough
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [rules.eprop, rules.ottt])
 def test_reward(make, trials_for, bench):
