@@ -28,10 +28,24 @@ if TYPE_CHECKING:
     from localplast.network.values import Values
 
 __all__ = [
-    "Delay", "Kernel", "MAX_DELAY_STEPS", "axonal", "check_delays", "delay_shapes", "dendritic", "gaussian",
-    "kernel_kind", "kernel_widths", "moving", "per_synapse", "summed_over_shared", "synaptic", "triangle", "unspread",
+    "Delay",
+    "Kernel",
+    "MAX_DELAY_STEPS",
+    "axonal",
+    "check_delays",
+    "delay_shapes",
+    "dendritic",
+    "gaussian",
+    "kernel_kind",
+    "kernel_widths",
+    "moving",
+    "per_synapse",
+    "summed_over_shared",
+    "synaptic",
+    "triangle",
+    "unspread",
     "warn_merged",
-]  # fmt: skip
+]
 
 #: Lowest and highest time of a delay that learns; None where there is none.
 Limits = tuple[Quantity | None, Quantity | None]
