@@ -207,8 +207,7 @@ protocol = Protocol(
         ),
     },
     published={
-        "GLE, 15,000 parameters, 10 "
-        "seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors' records)"
+        "GLE, 15,000 parameters, 10 seeds": "91.7 ± 0.8 % after 150 epochs; 45.8 % after 10, 87.7 % after 50 (authors)"
     },
     rule="dendritic",
     drawn=figure,

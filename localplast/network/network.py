@@ -14,14 +14,14 @@ from brian2.units.fundamentalunits import Quantity
 from localplast.arguments import check_seed
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import Data, encode, read_json, write_json
-from localplast.network.bounds import as_arrays, as_limits, dale
-from localplast.network.check import check_network, synapses, weight_dimension
-from localplast.network.convolution import Convolution, convolution, form_of, pooling, weight_shape
-from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, axonal, delay_shapes, dendritic, synaptic
+from localplast.network.bounds import as_arrays, as_limits
+from localplast.network.check import check_network, synapses
+from localplast.network.convolution import Convolution, form_of, weight_shape
+from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, delay_shapes
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
 from localplast.network.values import Values
-from localplast.network.weights import Array, Random, SameAs, normal, same_as, transposed, uniform
+from localplast.network.weights import Array, Random, SameAs
 from localplast.neuron.integration import check_numbers
 from localplast.neuron.mismatch import Mismatch
 from localplast.neuron.model import NeuronModel
@@ -30,26 +30,7 @@ from localplast.neuron.surrogate import Surrogate
 if TYPE_CHECKING:
     import xarray
 
-__all__ = [
-    "Delay",
-    "Input",
-    "Network",
-    "Population",
-    "Projection",
-    "Random",
-    "Values",
-    "axonal",
-    "convolution",
-    "dale",
-    "dendritic",
-    "normal",
-    "pooling",
-    "same_as",
-    "synaptic",
-    "transposed",
-    "uniform",
-    "weight_dimension",
-]
+__all__ = ["Network"]
 
 
 class Network(Data):

@@ -106,7 +106,7 @@ class Request:
             if entry.variable != "weight":
                 raise UnsupportedError(
                     f"cannot record {entry.name!r} while a task is learned; weights can be kept: watch one "
-                    "presentation with localplast.runs.live(...), or simulate what was learned with run(net, trials, "
+                    "presentation with localplast.live(...), or simulate what was learned with run(net, trials, "
                     "values=net.values_from(record), ...)"
                 )
         return self

@@ -69,7 +69,7 @@ def run(
         ``'rec.v'``, ``'rec.spikes'`` (events), ``'rec.raster'`` (dense). While a task is learned weights alone can be
         kept: ``'cues_rec.weight'`` after every update, ``{'cues_rec.weight': {'every': 5}}`` after each so many and
         the last. See
-        :func:`localplast.runs.live` for what else happens then.
+        :func:`localplast.live` for what else happens then.
     every : int or Quantity
         Keep each so many steps of state variables, or one value in such a time.
     seed : int
