@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import sympy
-from brian2.units.fundamentalunits import DIMENSIONLESS
 from brian2.units.allunits import second
+from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.equations.language import int_, stop, timestep
 from localplast.network.check import weight_dimension
