@@ -1,11 +1,11 @@
 """The adjoint of a step program: another step program, run from the last step to the first.
 
-Statements are taken backwards, each leaves one or two. The gradient of an array ``a`` is the array ``d_a``; that of what
-is recorded is given. Where a derivative depends on values, the program that runs forward keeps their *histories*.
+Statements are taken backwards, each leaves one or two. The gradient of an array ``a`` is the array ``d_a``; that of
+what is recorded is given. Where a derivative depends on values, the program that runs forward keeps their *histories*.
 
 Two analyses make it right, and cheap. *Activity*: only what lies between what is wanted and what is given has a
-gradient. *Zeros*: what a statement overwrites has no gradient left before it; a state without gradient at the end of the
-reversed step has none at its start either, which is found by going round until nothing changes.
+gradient. *Zeros*: what a statement overwrites has no gradient left before it; a state without gradient at the end of
+the reversed step has none at its start either, which is found by going round until nothing changes.
 """
 
 from collections import defaultdict
@@ -29,8 +29,8 @@ def adjoint(program, wanted):
     Parameters
     ----------
     program : Program
-        Its seen arrays have gradients, which are given: ``d_out.output.seen`` in every step; of what is summed up over a
-        trial one for all steps.
+        Its seen arrays have gradients, which are given: ``d_out.output.seen`` in every step; of what is summed up over
+        a trial one for all steps.
     wanted : iterable of str
         Arrays without an axis of trials, such as ``'rec_rec.weight'``, ``'rec.tau_mem'``, ``'rec_rec.delay'``: the
         sums ``d_rec_rec.weight`` and so on. That of a number which neurons share comes per neuron; that of synaptic
@@ -147,11 +147,12 @@ class Adjoint:
         """Add ``weight`` times the derivative of ``expression`` to the ``total`` of every symbol in it."""
         if weight == 0:
             return
-        plain, clocks = expression.xreplace(self.clocks), {DT: clock for clock in self.clocks if expression.has(clock)}
+        plain = expression.xreplace(self.clocks)
+        clock = next((clock for clock in self.clocks if expression.has(clock)), DT)
         for x in sorted(expression.free_symbols, key=str):
             slope = differentiate(plain, x)
             if slope != 0:
-                total[x].append(weight * slope.xreplace(clocks))
+                total[x].append(weight * slope.xreplace({DT: clock}))
 
     def account(self, number, s, lets, slopes, overwritten):
         """The Map that carries ``slopes``, by symbol, to gradients; what was ``overwritten`` keeps nothing else."""

@@ -53,6 +53,8 @@ class Synapses:
         The other synapses whose weights these are at every moment.
     turned : bool
         Whether they read those backwards.
+    times : float
+        By how much they multiply them.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Synapses:
     form: Dense | Diagonal | Kernel = Dense()
     shares: str | None = None
     turned: bool = False
+    times: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Edges of the credit graph (:mod:`localplast.network.credit_graph`), cut out of a program: no adjoint needs to know."""
+"""Edges of the credit graph (:mod:`localplast.network.credit_graph`), cut out of a program: the adjoint knows of none."""
 
 from dataclasses import replace
 

@@ -210,8 +210,9 @@ class Draft:
     def link(self, name, p):
         """Declare the synapses; returns the name of their weights."""
         tied, form = self.net.tied.get(name), form_of(self.net.projections, p)
-        shares, turned = (tied.projection, tied.transposed and form is None) if tied else (None, False)
-        self.spaces[name] = Synapses(name, p.pre, p.post, Kernel(form) if form else Dense(), shares, turned)
+        own = (tied.projection, tied.transposed and form is None, tied.times) if tied else ()
+        self.spaces[name] = Synapses(name, p.pre, p.post, Kernel(form) if form else Dense(), *own)
+        shares = tied and tied.projection
         weight = f"{shares or name}.weight"
         if weight not in self.arrays:
             life = Life.LEARNED if weight in self.learned else Life.FIXED

@@ -1,8 +1,8 @@
 """What a step can do: a small, closed language. A tenth instruction needs an adjoint, a form on every engine, and a
 paper that needs it.
 
-Expressions are sympy. Their symbols are arrays (:func:`~localplast.program.arrays.at`), or *lets*: names of intermediate
-results, seen by one statement only. All instructions are frozen.
+Expressions are sympy. Their symbols are arrays (:func:`~localplast.program.arrays.at`), or *lets*: names of
+intermediate results, seen by one statement only. All instructions are frozen.
 """
 
 from dataclasses import dataclass

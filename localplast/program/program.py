@@ -58,10 +58,11 @@ def written(s):
         if s.psi is not None:
             yield f"    {s.slope} = {s.psi}"
     if isinstance(s, Send):
-        factor = f" {late(s.taps)} @ {s.weight}{'.T' if s.back else ''}" if s.weight else f" {late(s.taps)}"
-        yield f"{s.link}: {s.target} {'+=' if s.add else '='} {s.source}{factor}{' (cut)' if s.cut else ''}"
+        product = f" @ {s.weight}{'.T' if s.back else ''}" if s.weight else ""
+        how = f"{late(s.taps)}{product}{' (cut)' if s.cut else ''}"
+        yield f"{s.link}: {s.target} {'+=' if s.add else '='} {s.source}{how}"
     if isinstance(s, Outer):
-        yield f"{s.link}: {s.into} += {s.pre} x {s.post} {late(s.taps)}{' (slopes)' if s.slopes else ''}"
+        yield f"{s.link}: {s.into} += {s.pre} x {s.post}{late(s.taps)}{' (slopes)' if s.slopes else ''}"
     if isinstance(s, Reduce):
         yield f"{s.space}: {s.into} = sum({s.expression})"
     if isinstance(s, Draw):
@@ -70,4 +71,4 @@ def written(s):
 
 def late(taps: Taps | None):
     """How old a signal is, in words."""
-    return "" if taps is None else f"of {taps.delay} steps ago{f', {taps.spread}' if taps.spread else ''}"
+    return "" if taps is None else f" of {taps.delay} steps ago{f', {taps.spread}' if taps.spread else ''}"

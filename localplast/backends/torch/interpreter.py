@@ -20,7 +20,7 @@ __all__ = ["Interpreter", "Trace", "numbers"]
 
 
 def numbers(net, program, tensors, masks, feedback=()):
-    """The numbers of a program's arrays: from :func:`~localplast.backends.torch.step.leaves`, and what follows from them.
+    """The numbers of a program's arrays, from those of :func:`~localplast.backends.torch.step.leaves`.
 
     Parameters
     ----------
@@ -233,6 +233,7 @@ class Interpreter:
             return signal * share
         weight = self.numbers[s.weight]
         if isinstance(link.form, Kernel):
+            weight = self.matrix(link, weight)
             return convolved(signal, weight, turned(link.form.convolution) if s.back else link.form.convolution)
         weight = self.matrix(link, weight) if share is None else self.matrix(link, weight) * share
         if s.feedback is not None and not s.back:
@@ -242,7 +243,9 @@ class Interpreter:
 
     @staticmethod
     def matrix(link, weight):
-        return weight.T if link.turned else weight
+        """Numbers ``(pre, post)`` of synapses as the weights that they share, and back."""
+        weight = weight.T if link.turned else weight
+        return weight if link.times == 1 else link.times * weight
 
     def outer(self, number, s):
         pre, post = self.read(s.pre).to(self.like.dtype), self.read(s.post)
@@ -251,7 +254,7 @@ class Interpreter:
             if isinstance(link.form, Diagonal):
                 found = (pre * later * share).sum(0)
             elif isinstance(link.form, Kernel):
-                found = kernel_gradient(pre, later, link.form.convolution)
+                found = self.matrix(link, kernel_gradient(pre, later, link.form.convolution))
             else:
                 found = self.matrix(link, pre.T @ later * (1 if share is None else share))
             self.values[s.into] = self.values[s.into] + found
