@@ -1,4 +1,4 @@
-"""Edges of the credit graph (:mod:`localplast.network.credit_graph`), cut out of a program: the adjoint knows of none."""
+"""Edges of the credit graph (:mod:`localplast.network.credit_graph`), cut out of a program: the adjoint sees none."""
 
 from dataclasses import replace
 
