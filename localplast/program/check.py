@@ -6,7 +6,7 @@ gives the wrong one. No engine would notice.
 
 from localplast.errors import LocalplastError
 from localplast.program.arrays import Diagonal, End, Life, One, Synapses
-from localplast.program.instructions import Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 
 __all__ = ["ProgramError", "check", "faults"]
 
@@ -23,11 +23,17 @@ def check(program):
 
 def faults(program):
     """Every breach of a rule, as a sentence."""
-    for number, s in enumerate(program.step):
+    for number, s in enumerate(statements(program)):
         where = f"statement {number}, {type(s).__name__} of {s.link if isinstance(s, (Send, Outer)) else s.space}"
         for fault in (*named(program, s), *placed(program, s), *lasting(program, s)):
             yield f"{where}: {fault}"
     yield from ordered(program)
+
+
+def statements(program):
+    """All statements, those that are not for every step last."""
+    ends = [s for s in program.step if isinstance(s, Every)]
+    return [*(s for s in program.step if not isinstance(s, Every)), *(q for s in ends for q in s.body)]
 
 
 def named(program, s):
@@ -59,7 +65,7 @@ def placed(program, s):
                 yield f"reads {symbol}, which lives on {owner}"
     for name in writes(s):
         if isinstance(s, Reduce):
-            if not is_one(program, space_of(program, name)):
+            if s.op == "sum" and not is_one(program, space_of(program, name)):
                 yield f"sums into {name}, which is not one number"
         elif space_of(program, name) not in (None, space.name):
             yield f"sets {name}, which lives on {space_of(program, name)}"
@@ -90,10 +96,12 @@ def fitting(program, s):
         return
     ends = (link.post, link.pre) if isinstance(s, Send) and s.back else (link.pre, link.post)
     pair = (s.source, s.target) if isinstance(s, Send) else (s.pre, s.post)
+    if isinstance(s, Send) and s.weight is None and space_of(program, s.target) == s.link:
+        ends = (ends[0], s.link)  # what arrives at each synapse
     for name, end in zip(pair, ends, strict=True):
         if space_of(program, name) not in (None, end):
             yield f"{name} lives on {space_of(program, name)}, not on {end}"
-    if isinstance(s, Send) and s.weight is None and not isinstance(link.form, Diagonal):
+    if isinstance(s, Send) and s.weight is None and not isinstance(link.form, Diagonal) and ends[1] != s.link:
         yield "a line without weights leads from every neuron to itself"
     homes = {None, s.link, link.shares, link.pre if isinstance(link.form, Diagonal) else None}
     for weight in (s.weight, s.feedback) if isinstance(s, Send) else (s.into,):
@@ -126,7 +134,7 @@ def ordered(program):
     kept = histories & {n for s in program.step for n in writes(s)}
     of_step = {n for n, a in program.arrays.items() if a.life is Life.STEP}
     known, unread = set(), {}
-    for number, s in enumerate(program.step):
+    for number, s in enumerate(statements(program)):
         yield from (f"statement {number}: reads the history {n} that it keeps" for n in sorted(reads(s) & kept))
         read, written = reads(s) & of_step, writes(s) & of_step
         yield from (f"statement {number}: reads {n}, of this step, before it is set" for n in sorted(read - known))

@@ -23,7 +23,7 @@ from localplast.program.arrays import Array, Dense, Diagonal, Kernel, Life, Neur
 from localplast.program.instructions import Draw, Fire, Jump, Map, Reduce, Send, Taps
 from localplast.program.program import Program
 
-__all__ = ["LONG_AGO", "forward"]
+__all__ = ["LONG_AGO", "Draft", "forward"]
 
 #: Steps since a spike that never was.
 LONG_AGO = 1e9
@@ -52,23 +52,12 @@ def forward(net, values, *, record=(), learned=(), feedback=(), widths=None):
     Program
     """
     made = Draft(net, values, frozenset(learned), frozenset(feedback), {**kernel_widths(net), **(widths or {})})
-    for name in net.nodes:
-        made.node(name)
-    for name, p in net.projections.items():
-        made.release(p) if p.short_term else None
-        made.projection(name, p)
-    for box in made.boxes:
-        made.arrive(*box)
-    for name in net.populations:
-        made.jump(name)
-    for what in record:
-        made.see(what)
-    return Program(made.spaces, made.arrays, tuple(made.step))
+    return made.program(record)
 
 
 @dataclass
 class Draft:
-    """A program while it is written."""
+    """A program while it is written, slot by slot."""
 
     net: object
     values: object
@@ -80,6 +69,37 @@ class Draft:
     step: list = field(default_factory=list)
     #: What spikes land on, by (population, variable), and the graded variables that are set already.
     boxes: dict = field(default_factory=dict)
+
+    def program(self, record):
+        """The whole program, with what is to be seen."""
+        for name in self.net.nodes:
+            self.node(name)
+        for name, p in self.net.projections.items():
+            if p.short_term:
+                self.release(p)
+            self.projection(name, p)
+        for box in self.boxes:
+            self.arrive(*box)
+        for name in self.net.populations:
+            self.before_reset(name)
+        for name in self.net.populations:
+            self.jump(name)
+        self.end()
+        for what in record:
+            self.see(what)
+        return Program(self.spaces, self.arrays, tuple(self.step))
+
+    def before_update(self, name):
+        """What neurons that learn note of the state before the update."""
+
+    def after_update(self, name):
+        """What they note after it."""
+
+    def before_reset(self, name):
+        """What they note when spikes have arrived."""
+
+    def end(self):
+        """Learning comes last."""
 
     def array(self, name, space, life, unit=DIMENSIONLESS, **more):
         """Declare an array; returns its symbol."""
@@ -101,7 +121,11 @@ class Draft:
             self.array(f"{name}.given", name, Life.GIVEN, events=node.kind == "spikes", role="input")
             return
         self.declare(name, node)
+        if node.model.refractory:
+            self.wait(name, node.model)
+        self.before_update(name)
         self.update(name, node)
+        self.after_update(name)
         if node.model.spiking:
             self.fire(name, node.model)
         self.leave(name, node.model, early=False)
@@ -130,8 +154,6 @@ class Draft:
             self.step.append(Draw(name, f"{name}.{key}"))
         lets = [(f"{name}.{key}", self.own(name, e)) for key, e in step.program]
         lines = [(f"{name}.{key}", self.own(name, e)) for key, e in step.updated.items()]
-        if population.model.refractory:
-            self.wait(name, population.model)
         edges = frozenset() if population.model.spiking else frozenset({"readout"})
         self.step.append(Map(name, tuple(lets), tuple(lines), edges=edges))
 

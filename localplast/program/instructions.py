@@ -12,7 +12,7 @@ import sympy
 from localplast.equations.language import stop
 from localplast.program.arrays import End
 
-__all__ = ["Draw", "Fire", "Jump", "Map", "Outer", "Reduce", "Send", "Taps", "arrays_in", "reads", "writes"]
+__all__ = ["Draw", "Every", "Fire", "Jump", "Map", "Outer", "Reduce", "Send", "Taps", "arrays_in", "reads", "writes"]
 
 NONE = frozenset()
 
@@ -87,8 +87,9 @@ class Jump:
 class Send:
     """``target += source @ weight``, or ``=`` where it does not ``add``; ``back``: from post to pre, ``@ weight.T``.
 
-    Without a weight, on a diagonal link, it is a delay line. With ``taps`` the source is that of earlier steps.
-    ``feedback`` is what stands in place of the weight on the way back.
+    Without a weight, on a diagonal link, it is a delay line; to the link itself it is what arrives at each synapse.
+    With ``taps`` the source is that of earlier steps, with ``slopes`` the derivatives of their shares stand in place of
+    the shares. ``feedback`` is what stands in place of the weight on the way back.
     """
 
     link: str
@@ -101,6 +102,7 @@ class Send:
     cut: bool = False
     feedback: str | None = None
     edges: frozenset = NONE
+    slopes: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,14 @@ class Outer:
 
 @dataclass(frozen=True)
 class Reduce:
-    """``into = sum of expression`` over the neurons of a space, a number per trial."""
+    """``into`` is the ``'sum'`` of an expression over the neurons of a space, one number per trial; or the
+    ``'softmax'``, one per neuron.
+    """
 
     space: str
     expression: sympy.Expr
     into: str
+    op: str = "sum"
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ class Draw:
 
     space: str
     into: str
+
+
+@dataclass(frozen=True)
+class Every:
+    """What happens at the end of each ``'trial'``: statements that read what steps have left behind."""
+
+    when: str
+    body: tuple
 
 
 def arrays_in(expression, lets=(), *, stopped=True):
@@ -147,6 +160,8 @@ def arrays_in(expression, lets=(), *, stopped=True):
 
 def reads(s):
     """Names of the arrays that a statement reads; what is added to is read."""
+    if isinstance(s, Every):
+        return set().union(*map(reads, s.body)) - set().union(*map(writes, s.body))
     if isinstance(s, Map):
         lets = [n for n, _ in s.lets]
         return set().union(s.adds, *(arrays_in(e, lets) for _, e in (*s.lets, *s.lines)))
@@ -165,6 +180,8 @@ def reads(s):
 
 def writes(s):
     """Names of the arrays that a statement sets or adds to."""
+    if isinstance(s, Every):
+        return set().union(*map(writes, s.body))
     if isinstance(s, (Map, Jump)):
         return {n for n, _ in s.lines}
     if isinstance(s, Fire):

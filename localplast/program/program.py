@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from localplast.program.arrays import Array, Neurons, One, Synapses
 from localplast.program.check import check
-from localplast.program.instructions import Draw, Fire, Jump, Map, Outer, Reduce, Send, Taps
+from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send, Taps
 
 __all__ = ["Program"]
 
@@ -59,12 +59,15 @@ def written(s):
             yield f"    {s.slope} = {s.psi}"
     if isinstance(s, Send):
         product = f" @ {s.weight}{'.T' if s.back else ''}" if s.weight else ""
-        how = f"{late(s.taps)}{product}{' (cut)' if s.cut else ''}"
+        how = f"{' (slopes)' if s.slopes else ''}{late(s.taps)}{product}{' (cut)' if s.cut else ''}"
         yield f"{s.link}: {s.target} {'+=' if s.add else '='} {s.source}{how}"
     if isinstance(s, Outer):
         yield f"{s.link}: {s.into} += {s.pre} x {s.post}{late(s.taps)}{' (slopes)' if s.slopes else ''}"
     if isinstance(s, Reduce):
-        yield f"{s.space}: {s.into} = sum({s.expression})"
+        yield f"{s.space}: {s.into} = {s.op}({s.expression})"
+    if isinstance(s, Every):
+        yield f"at the end of each {s.when}:"
+        yield from (f"    {line}" for q in s.body for line in written(q))
     if isinstance(s, Draw):
         yield f"{s.space}: {s.into} = randn()"
 
