@@ -18,7 +18,7 @@ from localplast.program.forward import Draft
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
 from localplast.task.loss import Reward, of_trials
 
-__all__ = ["online"]
+__all__ = ["matrices", "online"]
 
 
 def online(net, values, plan, *, record=(), learned=(), widths=None):
@@ -39,6 +39,16 @@ def online(net, values, plan, *, record=(), learned=(), widths=None):
     widths = {**kernel_widths(net), **(widths or {})}
     made = Learning(net, values, frozenset(learned), frozenset(), widths, plan=plan)
     return made.program(record)
+
+
+def matrices(plan):
+    """Numbers of the matrices that errors come back through, by the link that has them."""
+    found = dict(plan.learned)
+    for name, signal in plan.signals.items():
+        for term in signal.terms:
+            if term.form in ("fixed", "sign"):
+                found[term.path if term.form == "sign" else f"{name}.from.{term.source}"] = term.matrix
+    return found
 
 
 @dataclass
@@ -272,7 +282,7 @@ class Learning(Draft):
     def regularise(self):
         """What the rates of a trial, known at its end, add to every gradient."""
         regulariser, body = self.plan.loss.regulariser, []
-        duration = self.array("duration", "one", Life.FIXED, trial=False, role="duration")
+        duration = self.array("trial.duration", "one", Life.FIXED, trial=False, role="duration")
         for name in self.plan.signals:
             count = self.array(f"{name}.learn.spike_count", name, Life.STATE, role="count")
             self.step.append(Map(name, (), ((count.name, count + at(f"{name}.z")),)))

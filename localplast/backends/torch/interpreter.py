@@ -20,22 +20,26 @@ from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer,
 __all__ = ["Interpreter", "Trace", "numbers"]
 
 
-def numbers(net, program, tensors, masks, feedback=()):
+def numbers(net, program, tensors, masks, feedback=None, steps=0):
     """The numbers of a program's arrays, from those of :func:`~localplast.backends.torch.step.leaves`.
 
     Parameters
     ----------
     masks : dict of str to bool array ``(pre, post)``
-    feedback : dict of str to tensor ``(pre, post)``
-        By projection.
+    feedback : dict of str to tensor or array ``(pre, post)``
+        By link (:func:`localplast.program.online.matrices`).
+    steps : int
+        Of a trial.
     """
-    found = {}
+    found, like = {}, next(iter(tensors.values()))
     for array in program.of(Life.FIXED, Life.LEARNED):
         owner, key = array.name.split(".", 1)
         if array.role == "step":
             found[array.name] = float(net.dt)
         elif array.role == "feedback":
-            found[array.name] = dict(feedback)[owner]
+            found[array.name] = torch.as_tensor(feedback[array.name.removesuffix(".feedback")]).to(like)
+        elif array.role == "duration":
+            found[array.name] = steps * float(net.dt)
         elif array.role == "weight":
             found[array.name] = tensors[array.name] * torch.as_tensor(masks[owner]).to(tensors[array.name])
         elif not array.trial:
