@@ -215,8 +215,15 @@ class Interpreter:
             self.write(name, torch.where(spikes > 0, value, old) + (spikes - spikes.detach()) * size)
 
     def reduce(self, s):
-        value = self.computed(s)["value"]
-        self.write(s.into, value.softmax(-1) if s.op == "softmax" else value.sum(-1, keepdim=True))
+        value = self.computed(s)["value"].expand(self.trials, -1)
+        if s.op == "argmax":
+            value = torch.nn.functional.one_hot(value.argmax(-1), value.shape[-1])
+        self.write(
+            s.into,
+            {"sum": lambda x: x.sum(-1, keepdim=True), "softmax": lambda x: x.softmax(-1)}.get(s.op, lambda x: x)(
+                value
+            ),
+        )
 
     def draw(self, s):
         shape = (self.trials, *self.shape(s.space))
