@@ -1,16 +1,13 @@
-"""One network, two backends, the same trajectories: for every model, for random networks, and for Brian2 itself."""
+"""One network, two backends, the same trajectories: for every model, and for Brian2 itself."""
 
 import shutil
 import warnings
 from dataclasses import replace
 
 import brian2 as b2
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from brian2 import ms, volt
-from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity
+from brian2 import ms
 
 import localplast.models
 from localplast.backends.brian2.learner import block_for
@@ -19,143 +16,25 @@ from localplast.backends.c.layout import why_not
 from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import derive
 from localplast.models import cuba_lif, leaky_readout, lif
-from localplast.network import Delay, Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
-from localplast.neuron.step import jacobian, lower
+from localplast.neuron.step import lower
 from localplast.task import Trials
 
-STEPS, LONGEST = 250, 20  # of a run, and of a delay
-
-
-def follower():
-    """A LIF neuron driven by a graded variable: what graded projections need to land on."""
-    return NeuronModel(
-        name="follower", equations="dv/dt = (-v + I)/tau_mem : 1 (unless refractory)\n I : 1", threshold="v > v_th",
-        reset="v -= v_th", refractory="tau_ref", output="v**2", receives="I",
-        parameters={"tau_mem": 10 * ms, "v_th": 0.3, "tau_ref": 3 * ms},
-    )  # fmt: skip
-
-
-def spikes(rng, trials, steps, channels, probability=0.1):
-    return rng.random((trials, steps, channels)) < probability
+STEPS = 250  # of a run
 
 
 # ---------------------------------------------------------------------------------------------- every model
 
 
-def surrounded(model, scale, rng):
-    """``model`` in a network with recurrence, the three kinds of delay, and event and graded projections.
-
-    ``scale`` is the size of the weights onto ``model``, in the SI unit of the variable that it receives by.
-    """
-    unit = Quantity(scale, dim=model.dimensions[model.receives])
-    graded = model.receives in lower(model).inputs
-
-    def steps(*shape):
-        return rng.integers(0, LONGEST + 1, shape) * ms
-
-    def onto(pre, size, kind, shape, name=None):
-        """A projection onto ``model``: mostly excitatory, so that it spikes for some ``scale``."""
-        weight = (0.4 + rng.standard_normal((size, 6))) * unit
-        return Projection(pre, "it", weight=weight, delay=None if graded else Delay(kind, steps(*shape)), name=name)
-
-    quick = {"tau_ref": 3 * ms} if "tau_ref" in model.parameters else {}
-    quick |= {key: 2 * ms for key in model.at_least_dt if model.parameters[key] < 1 * ms}
-    projections = [
-        onto("drive" if graded else "cues", 10, "dendritic", (6,)),
-        Projection("cues", "out", delay=synaptic(steps(10, 3))),
-        Projection("out", "follower", weight=normal(2.0), delay=synaptic(steps(3, 5))),
-        Projection("drive", "follower", weight=normal(1.0, mean=0.1)),
-        Projection("follower", "out", delay=axonal(steps(5))),
-    ]
-    for name in lower(model).inputs:
-        if name != model.receives:  # faint, for some are conductances, which must not turn negative
-            # dice: the scale is that of another quantity
-            bare = model.dimensions[name] is DIMENSIONLESS is not model.dimensions[model.receives]
-            weight = Quantity(
-                (0.3 if bare else 0.01 * scale) * rng.standard_normal((10, 6)), dim=model.dimensions[name]
-            )
-            projections.append(Projection("drive", "it", weight=weight, target=name, name=f"drive_{name}"))
-    for name in waiting(model):
-        weight = Quantity(0.1 * scale * np.abs(rng.standard_normal((10, 6))), dim=model.dimensions[name])
-        projections.append(Projection("cues", "it", weight=weight, target=name, name=f"cues_{name}"))
-    if model.spiking:
-        projections.append(Projection("it", "out", delay=axonal(steps(6))))
-    if model.output:
-        projections.append(Projection("it", "follower", weight=1.0, transmission="graded", delay=dendritic(steps(5))))
-    if model.spiking and not graded:
-        projections.append(onto("it", 6, "synaptic", (6, 6)))
-        projections.append(onto("it", 6, "axonal", (6,), name="again"))
-        projections.append(onto("follower", 5, "dendritic", (6,)))
-    nodes = {
-        "it": Population(6, model, quick),
-        "out": Population(3, leaky_readout()),
-        "follower": Population(5, follower()),
-    }
-    return Network(dt=1 * ms, cues=Input(10), drive=Input(10, "currents"), projections=projections, **nodes)
-
-
-def waiting(model):
-    """Variables besides ``receives`` that only spikes from outside can move: synaptic conductances."""
-    step = lower(model)
-    pushed = {row for row, column in jacobian(step).entries if row != column} | {
-        *step.reset,
-        *step.adaptation,
-        *model.initial,
-    }
-    return [name for name in model.odes if name not in pushed and name != model.receives]
-
-
-def some_trials(rng, trials, steps):
-    """Spikes for ``cues`` and slow currents for ``drive``."""
-    drive = np.cumsum(rng.standard_normal((trials, steps, 10)), axis=1) / 10
-    return Trials({"cues": spikes(rng, trials, steps, 10), "drive": drive})
-
-
-def lively(model, twins):
-    """The network around ``model`` whose weights make it spike at 15 to 150 Hz, found by bisection."""
-    low, high = 1e-14, 1e4
-    for _ in range(30):
-        scale = np.sqrt(low * high)
-        net = surrounded(model, scale, np.random.default_rng(0))
-        if not model.spiking:
-            return silent(model, twins)
-        kept = twins.torch(net, some_trials(np.random.default_rng(1), 1, 150))
-        rate = kept["it.spikes"].mean() / 1e-3 if plausible(model, kept) else np.inf
-        if 15 <= rate <= 150:
-            return net
-        low, high = (scale, high) if rate < 15 else (low, scale)
-    raise AssertionError(f"{model.name} cannot be made to spike at 15 to 150 Hz")
-
-
-def silent(model, twins):
-    """The network around a ``model`` without spikes, with the largest weights that leave potentials plausible."""
-    for scale in 10.0 ** -np.arange(0, 15, 3):
-        net = surrounded(model, scale, np.random.default_rng(0))
-        trials = some_trials(np.random.default_rng(1), 1, STEPS)
-        if not potentials(model) or plausible(model, twins.torch(net, trials)):
-            return net
-    raise AssertionError(f"{model.name} has no plausible potentials with weights down to 1e-12")
-
-
-def potentials(model):
-    """The state variables of ``model`` that are measured in volts."""
-    return [n for n in lower(model).state if model.dimensions[n] == volt.dim]
-
-
-def plausible(model, kept):
-    """Whether no potential of a neuron with units leaves the range of volts: escape noise makes spikes at any drive."""
-    return all(np.abs(kept[f"it.{n}"]).max() < 1 for n in potentials(model))
-
-
 @pytest.mark.sampled(4, 2)
 @pytest.mark.parametrize("name", localplast.models.__all__)
-def test_every_model_is_the_same_on_both_backends(name, twins):
+def test_every_model_is_the_same_on_both_backends(name, twins, alive, driven):
     model = getattr(localplast.models, name)()
     if lower(model).noise:
         pytest.skip("each backend draws noise of its own (oracles/test_noise.py)")
-    net = lively(model, twins)
-    trials = some_trials(np.random.default_rng(1), 1, STEPS)
+    net = alive(name)
+    trials = driven(np.random.default_rng(1), 1, STEPS)
     one, other = twins.both(net, trials)
     constant = {f"it.{n}" for n, e in lower(model).updated.items() if e.is_Number}  # the slope of what is linear
     twins.live(net, {key: array for key, array in one.items() if key not in constant})
@@ -163,10 +42,10 @@ def test_every_model_is_the_same_on_both_backends(name, twins):
 
 
 @pytest.fixture(scope="module")
-def example(twins):
+def example(twins, alive, driven):
     """A network of two models with every kind of connection, and its trials and trajectories."""
-    net = lively(cuba_lif(), twins)
-    trials = some_trials(np.random.default_rng(2), 2, 150)
+    net = alive("cuba_lif")
+    trials = driven(np.random.default_rng(2), 2, 150)
     return net, trials, twins.brian2(net, trials)
 
 
@@ -294,7 +173,7 @@ def test_brian2_itself_agrees(twins):
             Projection("rec", "out", delay=dendritic(rng.integers(0, 5, 2) * ms)),
         ],
     )  # fmt: skip
-    values, raster = net.draw(0), spikes(rng, 1, 500, 10)
+    values, raster = net.draw(0), rng.random((1, 500, 10)) < 0.1
     record = ["rec.v", "rec.I", "out.v", "rec.spikes"]
     ours, torch_ = twins.both(net, Trials({"cues": raster}), record, values=values)
     with codegen("numpy"):  # from the start: making synapses is code too, and the default compiles it
@@ -378,7 +257,7 @@ def small():
             Projection("rec", "out", delay=axonal(rng.integers(0, 5, 8) * ms)),
         ],
     )  # fmt: skip
-    return net, Trials({"cues": spikes(rng, 2, 100, 6)})
+    return net, Trials({"cues": rng.random((2, 100, 6)) < 0.1})
 
 
 @pytest.mark.thorough
@@ -403,245 +282,3 @@ def test_cython_does_the_same(twins):
     ours = twins.brian2(net, trials, target="cython")
     twins.live(net, ours)
     twins.compare(ours, twins.torch(net, trials))
-
-
-# ---------------------------------------------------------------------------------------------- random networks
-
-UNITS = {"1": 1.0, "volt": 1e-2, "amp": 1e-9, "siemens": 1e-8}
-BOUNDED = (  # |f| <= 1, so that no choice of coefficients runs away
-    "tanh({x})", "sin({x})", "cos({x})", "clip({x}, -0.5, 0.5)", "exp(-({x})**2)", "1/(1 + exp(-{x}))",
-    "abs({x})/(1 + abs({x}))", "int({x} > 0.3)",
-)  # fmt: skip
-
-
-class Writer:
-    """Writes a random neuron: names, units and numbers are kept together, so that the text always has the right
-    units.
-    """
-
-    def __init__(self, draw, rng, most):
-        self.draw, self.rng, self.parameters = draw, rng, {}
-        count = draw(st.integers(1, most))
-        self.names = ["v", "u", "s", "q"][:count]
-        self.units = {name: draw(st.sampled_from(sorted(UNITS))) for name in self.names}
-
-    def quantity(self, value, *units):
-        """``value`` with the unit of the first variable over those of the others; the value is in typical sizes."""
-        over, *under = [
-            Quantity(UNITS[u], dim=b2.get_dimensions(b2.Unit(1) if u == "1" else getattr(b2, u))) for u in units
-        ]
-        for unit in under:
-            over = over / unit
-        return value * over
-
-    def parameter(self, name, value, *units):
-        self.parameters[name] = self.quantity(value, *units) if units else value
-        return name
-
-    def scaled(self, name):
-        """``name`` without unit."""
-        return f"{name}/{self.parameter(f'{name}_size', 1.0, self.units[name])}"
-
-    def coupling(self, name, others, functions):
-        """A term of the equation of ``name``, linear or bounded, of size 0.3 at most."""
-        other, size = self.draw(st.sampled_from(others)), self.rng.uniform(-0.3, 0.3)
-        text = self.draw(st.sampled_from(["{x}", *functions]))
-        key = f"c_{name}_{other}"
-        if text == "{x}" and other != name:
-            return f"{self.parameter(key, size, self.units[name], self.units[other])}*{other}"
-        text = functions[0] if text == "{x}" and functions else text
-        if text == "{x}":
-            return "0*" + name  # exact integration of one variable: nothing to couple to
-        return f"{self.parameter(key + '_f', size, self.units[name])}*({text.format(x=self.scaled(other))})"
-
-    def equation(self, name, method, flagged):
-        """``d name/dt``: a leak, couplings to other variables, and what projections deliver to the first of them."""
-        number = self.names.index(name)
-        others = (
-            self.names[:number]
-            if method == "exact"
-            else [n for n in self.names if n != name or method != "exponential_euler"]
-        )
-        functions = () if method == "exact" else BOUNDED
-        terms = [f"-{name}"]
-        if others:
-            terms += [self.coupling(name, others, functions) for _ in range(self.draw(st.integers(0, 2)))]
-        if name == "v":
-            terms.append("drive + current")
-        # all different: exact needs it
-        tau = self.parameter(f"tau_{name}", (7 + 6 * number + 5 * self.rng.random()) * ms)
-        return f"d{name}/dt = ({' + '.join(terms)})/{tau} : {self.units[name]}{flagged}"
-
-
-#: How many variables a method takes before its symbolic update becomes too long to be quick.
-MOST = {"exact": 3, "exponential_euler": 4, "euler": 4, "rk2": 3, "rk4": 2, "heun": 4}
-
-
-@st.composite
-def neurons(draw):
-    """A random neuron whose subthreshold dynamics are stable by construction.
-
-    Spikes arrive at ``current`` and at variables that are not clamped, graded values at ``drive``.
-    """
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    method = draw(st.sampled_from(sorted(MOST)))
-    write = Writer(draw, rng, MOST[method])
-    refractory = draw(st.sampled_from([None, 0.0, 1.0, 3.5, 7.0]))
-    flags = {n: " (unless refractory)" if refractory is not None and draw(st.booleans()) else "" for n in write.names}
-    lines = [write.equation(name, method, flags[name]) for name in write.names]
-    last, v_unit = write.names[-1], write.units["v"]
-    lines.append(f"dcurrent/dt = -current/{write.parameter('tau_current', 4 * ms)} : {v_unit}")
-    lines.append(f"drive : {v_unit}")
-    if refractory is not None:
-        write.parameter("tau_ref", refractory * ms)
-    theta = write.parameter("theta", 1.0, v_unit)
-    threshold = draw(st.sampled_from([f"v > {theta}", f"v >= {theta}", f"{theta} < v"]))
-    if last != "v" and draw(st.booleans()):
-        threshold = f"v > {theta} + {write.parameter('rise', 0.2, v_unit, write.units[last])}*{last}"
-    reset = draw(st.sampled_from([f"v -= {theta}", f"v = {write.parameter('v_reset', -0.3, v_unit)}", "v *= 0.1"]))
-    adaptation = ""
-    if last != "v":
-        adaptation = draw(
-            st.sampled_from(["", f"{last} += {write.parameter('jump', 0.5, write.units[last])}", f"{last} *= 0.5"])
-        )
-    update = ""
-    if draw(st.booleans()):
-        update = (
-            f"{last} = 0.9*{last} + 0.05*{write.parameter('pull', 1.0, write.units[last])}*tanh({write.scaled(last)})"
-        )
-    return NeuronModel(
-        name="random", equations="\n".join(lines), threshold=threshold, reset=reset, adaptation=adaptation, update=update,
-        refractory="tau_ref" if refractory is not None else None, method=method, parameters=write.parameters,
-        initial={"v": write.quantity(0.2, v_unit)}, output=draw(st.sampled_from(["v", f"tanh({write.scaled('v')})"])),
-        receives="current",
-    )  # fmt: skip
-
-
-@st.composite
-def delays(draw, pre, post, dt):
-    """No delay, or one of the three kinds, of 0 to 20 steps, all off a whole number of them by the same part of a
-    step.
-    """
-    kind = draw(st.sampled_from([None, "axonal", "dendritic", "synaptic"]))
-    if kind is None:
-        return None
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = {"axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[kind]
-    shape = () if kind != "synaptic" and draw(st.booleans()) else shape
-    steps = rng.integers(0, draw(st.integers(1, LONGEST)) + 1, shape) + rng.uniform(-0.4, 0.4)
-    return Delay(kind, np.clip(steps, 0, LONGEST) * dt)
-
-
-@st.composite
-def networks(draw):
-    """Two random populations, driven by spikes and currents, connected by events and graded values; and its trials."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    dt = draw(st.sampled_from([1.0, 0.5])) * ms
-    sizes = {"cues": 6, "a": 4, "b": 3}
-    models = {"a": draw(neurons()), "b": draw(neurons())}
-    projections = []
-
-    def event(pre, post, target, mean, spread, name):
-        unit = Quantity(UNITS[unit_of(models[post], target)], dim=models[post].dimensions[target])
-        weight = (mean + spread * rng.standard_normal((sizes[pre], sizes[post]))) * unit
-        delay = draw(delays(sizes[pre], sizes[post], dt))
-        projections.append(
-            Projection(pre, post, weight=weight, delay=delay, target=target, mask=0.8, transmission="event", name=name)
-        )
-
-    def graded(pre, post, name):
-        target = models[post].dimensions["drive"]
-        size = UNITS[unit_of(models[post], "v")] / (1 if pre == "drive" else output_size(models[pre]))
-        dim = target if pre == "drive" else target / output_dimension(models[pre])
-        weight = Quantity(size * 0.1 * rng.standard_normal((2 if pre == "drive" else sizes[pre], sizes[post])), dim=dim)
-        delay = draw(delays(len(weight), sizes[post], dt))
-        projections.append(
-            Projection(pre, post, weight=weight, delay=delay, target="drive", transmission="graded", name=name)
-        )
-
-    for post in ("a", "b"):
-        event("cues", post, "current", 0.8, 0.4, f"cues_{post}")
-    links = draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "b_b"]), unique=True, min_size=1))
-    for number, link in enumerate(links):
-        pre, post = link.split("_")
-        target = draw(st.sampled_from([n for n in models[post].odes if not clamped(models[post], n)]))
-        event(pre, post, target, 0.0, 0.2, f"event{number}")
-    for number, link in enumerate(
-        draw(st.lists(st.sampled_from(["a_a", "a_b", "b_a", "drive_a", "drive_b"]), unique=True))
-    ):
-        graded(*link.split("_"), f"graded{number}")
-    thresholds = models["a"].parameters["theta"] * (1 + 0.1 * rng.random(4))
-    parameters = {"theta": thresholds} if draw(st.booleans()) else {}
-    net = Network(
-        dt=dt, cues=Input(6), drive=Input(2, "currents"), a=Population(4, models["a"], parameters),
-        b=Population(3, models["b"]), projections=projections,
-    )  # fmt: skip
-    drive = np.cumsum(rng.standard_normal((2, 150, 2)), axis=1) / 5
-    return net, Trials({"cues": spikes(rng, 2, 150, 6, 80 * float(dt)), "drive": drive})
-
-
-def unit_of(model, name):
-    """The unit of a variable as it is written in the equations."""
-    return (
-        next(line for line in model.equations.splitlines() if line.startswith((f"d{name}/", f"{name} :")))
-        .split(":")[1]
-        .split()[0]
-    )
-
-
-def clamped(model, name):
-    return "unless refractory" in model.parsed[name].flags
-
-
-def output_size(model):
-    return UNITS[unit_of(model, "v")] if model.output == "v" else 1.0
-
-
-def output_dimension(model):
-    return model.dimensions["v"] if model.output == "v" else b2.get_dimensions(1)
-
-
-def check_random(case, twins, tally):
-    """Compare one random network; those that hang on a rounding error or are silent are drawn again, and counted."""
-    net, trials = case
-    margin = []
-    other = twins.torch(net, trials, margin=margin)
-    if margin[0] < 1e-9:
-        tally["within rounding of a threshold"] = tally.get("within rounding of a threshold", 0) + 1
-        hypothesis.event("resampled: within rounding of a threshold")
-        hypothesis.assume(False)
-    rates = [other[f"{name}.spikes"].mean() / float(net.dt) for name in net.populations]
-    if not all(0.5 <= rate <= 400 for rate in rates):
-        tally["silent or racing"] = tally.get("silent or racing", 0) + 1
-        hypothesis.event("resampled: silent or racing")
-        hypothesis.assume(False)
-    one = twins.brian2(net, trials)
-    twins.compare(one, other)
-    tally["compared"] = tally.get("compared", 0) + 1
-
-
-SETTINGS = {  # nothing is shrunk: each network takes a second, and the first that fails says enough
-    "deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(hypothesis.HealthCheck),
-    "phases": [hypothesis.Phase.generate],
-}  # fmt: skip
-
-
-def random_networks(examples, twins):
-    """Run ``examples`` comparisons and say how many networks were drawn for them."""
-    tally = {}
-
-    @hypothesis.settings(max_examples=examples, **SETTINGS)
-    @hypothesis.given(networks())
-    def run(case):
-        check_random(case, twins, tally)
-
-    run()
-    print(f"random networks: {tally}")
-    assert tally["compared"] >= examples
-
-
-@pytest.mark.parametrize(
-    "number", [4, pytest.param(12, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.slow)]
-)
-def test_random_networks_are_the_same_on_both_backends(number, twins):
-    random_networks(number, twins)
