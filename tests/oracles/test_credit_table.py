@@ -99,7 +99,7 @@ class Written:
 
     def judge(self, y, given, loss):
         weight = torch.tensor(given.weight)
-        if loss.kind == "mse":
+        if loss.name == "mse":
             per_step = 0.5 * ((y - torch.tensor(given.target)) ** 2).sum(-1)
         else:
             per_step = -y.log_softmax(-1)[np.arange(len(y)), :, given.target]

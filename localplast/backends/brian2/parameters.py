@@ -12,7 +12,7 @@ from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
 from localplast.neuron.check import with_spike
 from localplast.neuron.namespace import namespace
-from localplast.task.loss import of_trials
+from localplast.task.regulariser import of_trials
 
 __all__ = ["Parameters", "optimiser_dimensions"]
 

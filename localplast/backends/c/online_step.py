@@ -17,7 +17,7 @@ from localplast.backends.c.online_synapses import SynapseText
 from localplast.backends.c.online_transport import ring, send
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.equations.language import symbol
-from localplast.task.loss import of_trials
+from localplast.task.regulariser import of_trials
 
 __all__ = ["Online", "fields", "source"]
 

@@ -21,7 +21,8 @@ from localplast.network.credit_graph import projection_edges
 from localplast.neuron.step import lower
 from localplast.program.finite import check_found, check_states
 from localplast.program.learn import check_branching, check_trials, judged_readout, plan
-from localplast.task.loss import Reward, of_trials
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
 

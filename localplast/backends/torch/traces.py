@@ -17,7 +17,8 @@ from localplast.network.convolution import form_of
 from localplast.network.delays import kernel_kind, kernel_widths, summed_over_shared
 from localplast.neuron.step import resolved
 from localplast.program.finite import check_states
-from localplast.task.loss import Reward, of_trials
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
 __all__ = ["OnlineLearner"]
 
