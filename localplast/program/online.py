@@ -18,7 +18,7 @@ from localplast.program.forward import Draft
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
 from localplast.task.loss import Reward, of_trials
 
-__all__ = ["matrices", "online"]
+__all__ = ["is_product", "matrices", "online"]
 
 
 def online(net, values, plan, *, record=(), learned=(), widths=None):
@@ -49,6 +49,12 @@ def matrices(plan):
             if term.form in ("fixed", "sign"):
                 found[term.path if term.form == "sign" else f"{name}.from.{term.source}"] = term.matrix
     return found
+
+
+def is_product(synapses):
+    """Whether the gradient is a product of what arrives and a mismatch: synapses remember nothing."""
+    found = synapses.eligibility
+    return bool(found.end) and found.arrives == "pre" and not (found.pre or synapses.state) and found.value == ARRIVED
 
 
 @dataclass
@@ -257,7 +263,7 @@ class Learning(Draft):
         found = plan.eligibility
         for key in plan.sums:
             self.array(f"{name}.{key}", name, Life.SUM, trial=False, role="gradient")
-        if found.end and found.arrives == "pre" and not (found.pre or plan.state) and found.value == ARRIVED:
+        if is_product(plan):
             self.product(p)
             return
         for key, _ in found.pre:
@@ -272,6 +278,13 @@ class Learning(Draft):
         hoisted = [(key, e) for key, e in found.pre if not self.given_late(name, key)]
         if hoisted:
             self.step.append(self.sequence(p.pre, hoisted, lambda key: self.hoisted(p, key)))
+
+    def place(self, taps):
+        """As where nothing learns; weights that change while trials go on act when the spike arrives, not when it
+        leaves.
+        """
+        found = super().place(taps)
+        return "within" if found == "behind" and self.plan.rule.update != "trial" else found
 
     def given_late(self, name, key):
         """Whether what arrived a step ago is known from the delay line."""
@@ -314,7 +327,7 @@ class Learning(Draft):
     def regularise(self):
         """What the rates of a trial, known at its end, add to every gradient."""
         regulariser, body = self.plan.loss.regulariser, []
-        duration = self.array("trial.duration", "one", Life.FIXED, trial=False, role="duration")
+        duration = self.array("trial.duration", "one", Life.GIVEN, trial=False, role="duration")
         for name in self.plan.signals:
             count = self.array(f"{name}.learn.spike_count", name, Life.STATE, role="count")
             self.step.append(Map(name, (), ((count.name, count + at(f"{name}.z")),)))

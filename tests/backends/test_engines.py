@@ -14,7 +14,7 @@ from localplast.backends.c.graded_call import GradedKernel
 from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.models import alif, latent_equilibrium, latent_equilibrium_output, leaky_readout
 from localplast.models.layers import layered
 from localplast.rules import dendritic, eprop

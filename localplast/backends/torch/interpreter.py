@@ -4,23 +4,21 @@ The oracle of generated code, and of adjoint programs: what runs forward here ha
 differentiation, which the adjoint program must equal.
 """
 
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sympy
 import torch
 
-from localplast.backends.torch.convolution import convolved, kernel_gradient
-from localplast.backends.torch.delay_line import FeedbackProduct, slope_of, taps_of
 from localplast.backends.torch.step import Spike
+from localplast.backends.torch.transport import carrier
 from localplast.equations.tape import Tape
-from localplast.program.arrays import Diagonal, End, Kernel, Life, One, Synapses
+from localplast.program.arrays import End, Kernel, Life, One, Synapses
 from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send
 
 __all__ = ["Interpreter", "Trace", "numbers"]
 
 
-def numbers(net, program, tensors, masks, feedback=None, steps=0):
+def numbers(net, program, tensors, masks, feedback=None):
     """The numbers of a program's arrays, from those of :func:`~localplast.backends.torch.step.leaves`.
 
     Parameters
@@ -28,8 +26,6 @@ def numbers(net, program, tensors, masks, feedback=None, steps=0):
     masks : dict of str to bool array ``(pre, post)``
     feedback : dict of str to tensor or array ``(pre, post)``
         By link (:func:`localplast.program.online.matrices`).
-    steps : int
-        Of a trial.
     """
     found, like = {}, next(iter(tensors.values()))
     for array in program.of(Life.FIXED, Life.LEARNED):
@@ -38,8 +34,6 @@ def numbers(net, program, tensors, masks, feedback=None, steps=0):
             found[array.name] = float(net.dt)
         elif array.role == "feedback":
             found[array.name] = torch.as_tensor(feedback[array.name.removesuffix(".feedback")]).to(like)
-        elif array.role == "duration":
-            found[array.name] = steps * float(net.dt)
         elif array.role == "weight":
             found[array.name] = tensors[array.name] * torch.as_tensor(masks[owner]).to(tensors[array.name])
         elif not array.trial:
@@ -84,7 +78,8 @@ class Interpreter:
         self.ends = [s for every in program.step if isinstance(every, Every) for s in every.body]
         self.step = [s for s in program.step if not isinstance(s, Every)]
         self.tapes = {id(s): self.tape(s) for s in (*self.step, *self.ends)}
-        self.links = {id(s): self.taps(s) for s in self.step}
+        travelling = [s for s in self.step if isinstance(s, (Send, Outer))]
+        self.carriers = {id(s): carrier(s, program, numbers, self.like) for s in travelling}
 
     def tape(self, s):
         """The expressions of a statement, what is known of them computed."""
@@ -99,7 +94,7 @@ class Interpreter:
         constants = {} if isinstance(self.program.spaces.get(getattr(s, "space", None)), Synapses) else self.numbers
         return Tape(lines, constants), psi, {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
 
-    def run(self, given, *, backwards=False, trace=None, dice=None):
+    def run(self, given, *, backwards=False, trace=None, dice=None, on_step=None):
         """Run trials from start to end.
 
         Parameters
@@ -111,19 +106,17 @@ class Interpreter:
             From the last step to the first, reading the histories of ``trace``.
         dice : torch.Generator
             For what is drawn.
+        on_step : callable
+            Called at the end of each step, with its number.
         """
-        steps, trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
-        self.given, self.dice, self.trials = given, dice, trials
-        self.trace = trace or Trace()
-        self.values = {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
-        self.past = {number: deque(maxlen=1 + longest(taps)) for number, taps in self.links.items()}
+        steps = self.start(given, trace, dice)
         seen = {a.name: [] for a in self.program.of(Life.SEEN)}
         for t in range(steps - 1, -1, -1) if backwards else range(steps):
-            self.t = t
-            for s in self.step:
-                self.run_one[type(s)](s)
+            self.advance(t)
             for name, found in seen.items():
                 found.append(self.values[name])
+            if on_step:
+                on_step(t)
         for s in self.ends:
             self.run_one[type(s)](s)
         totals = {n for s in self.step for n in getattr(s, "adds", ())}
@@ -131,9 +124,33 @@ class Interpreter:
         self.trace.sums = {a.name: self.values[a.name] for a in self.program.of(Life.SUM)}
         return self.trace
 
+    def start(self, given, trace=None, dice=None):
+        """Begin trials; returns their number of steps."""
+        steps, self.trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
+        self.given, self.dice, self.trace = given, dice, trace or Trace()
+        self.values = {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
+        for found in self.carriers.values():
+            found.start()
+        return steps
+
+    def advance(self, t):
+        """One time step, number ``t`` of the trial."""
+        self.t = t
+        for s in self.step:
+            self.run_one[type(s)](s)
+
+    def refresh(self):
+        """Take note of numbers that have changed in place."""
+        for tape, psi, _ in self.tapes.values():
+            for found in (tape, psi):
+                if found is not None:
+                    found.refresh()
+
     def shape(self, space):
         """Of an array without an axis of trials."""
         found = self.program.spaces[space]
+        if isinstance(getattr(found, "form", None), Kernel):
+            return found.form.convolution.shape
         return (*self.shape(found.pre), *self.shape(found.post)) if isinstance(found, Synapses) else (size_of(found),)
 
     def tensor(self, value):
@@ -142,8 +159,8 @@ class Interpreter:
 
     def begin(self, array):
         start = self.numbers[array.start] if isinstance(array.start, str) else array.start
-        start = self.tensor(start)
-        return start.expand((self.trials, *self.shape(array.space))) if array.trial else start
+        shape = self.shape(array.space)
+        return self.tensor(start).expand((self.trials, *shape) if array.trial else shape)
 
     # --- reading and writing ------------------------------------------------------------------------------------------
 
@@ -231,80 +248,16 @@ class Interpreter:
 
     # --- what travels -------------------------------------------------------------------------------------------------
 
-    def taps(self, s):
-        """``[(steps ago, shares)]`` of a statement: shares of neurons, or ``(pre, post)``."""
-        found = getattr(s, "taps", None)
-        if found is None:
-            return [(0, None)]
-        link = self.program.spaces[s.link]
-        pre, post = self.shape(link.pre), self.shape(link.post)
-        shape = {"axonal": pre, "dendritic": post, "synaptic": (*pre, *post)}[found.kind]
-        shape = pre if isinstance(link.form, Diagonal) else shape
-        delay = self.tensor(self.numbers[found.delay]).expand(shape)
-        spread = (found.spread or "triangle", found.width)
-        steps, shares = slope_of(delay, *spread) if s.slopes else taps_of(delay, *spread)
-        shares = torch.ones_like(steps, dtype=delay.dtype) if shares is None else shares
-        shares = shares.unsqueeze(-1) if found.kind == "axonal" and not isinstance(link.form, Diagonal) else shares
-        steps = steps.unsqueeze(-1) if steps.ndim < shares.ndim else steps
-        return [(int(d), ((steps == d) * shares).sum(0)) for d in steps.unique()]
-
-    def earlier(self, s, signal):
-        """``(signal of so many steps ago, share)`` of every tap that has one."""
-        past = self.past[id(s)]
-        past.appendleft(signal)
-        return [(past[d], share) for d, share in self.links[id(s)] if d < len(past)]
-
     def send(self, s):
         signal = self.read(s.source).to(self.like.dtype)
-        signal = signal.detach() if s.cut else signal
-        link = self.program.spaces[s.link]
-        parts = [self.product(link, s, x, share) for x, share in self.earlier(s, signal)]
-        total = sum(parts) if parts else torch.zeros((), dtype=self.like.dtype, device=self.like.device)
-        self.write(s.target, self.read(s.target) + total if s.add else total)
-
-    def product(self, link, s, signal, share):
-        """What one tap delivers."""
-        if self.program.arrays[s.target].space == s.link:
-            return signal.unsqueeze(-1) if share is None else signal.unsqueeze(-1) * share
-        if s.weight is None:
-            return signal if share is None else signal * share
-        weight = self.matrix(link, self.numbers.get(s.weight, self.values.get(s.weight)))
-        if isinstance(link.form, Kernel):
-            return convolved(signal, weight, turned(link.form.convolution) if s.back else link.form.convolution)
-        weight = weight if share is None else weight * share
-        if s.feedback is not None:
-            feedback = self.numbers[s.feedback] if share is None else self.numbers[s.feedback] * share.detach()
-            return FeedbackProduct.apply(signal, weight, feedback)
-        return signal @ (weight.T if s.back else weight)
-
-    @staticmethod
-    def matrix(link, weight):
-        """Numbers ``(pre, post)`` of synapses as the weights that they share, and back."""
-        weight = weight.T if link.turned else weight
-        return weight if link.times == 1 else link.times * weight
+        found = self.carriers[id(s)](signal.detach() if s.cut else signal, self.values)
+        self.write(s.target, self.read(s.target) + found if s.add else found)
 
     def outer(self, s):
-        pre, post = self.read(s.pre).to(self.like.dtype), self.read(s.post)
-        link = self.program.spaces[s.link]
-        for later, share in self.earlier(s, post):
-            if isinstance(link.form, Diagonal):
-                found = (pre * later * share).sum(0)
-            elif isinstance(link.form, Kernel):
-                found = self.matrix(link, kernel_gradient(pre, later, link.form.convolution))
-            else:
-                found = self.matrix(link, pre.T @ later * (1 if share is None else share))
-            self.values[s.into] = self.values[s.into] + found
+        found = self.carriers[id(s)](self.read(s.pre).to(self.like.dtype), self.read(s.post))
+        self.values[s.into] = self.values[s.into] + found
 
 
 def size_of(space):
     """How many numbers a space of neurons, or that of what all share, holds."""
     return 1 if isinstance(space, One) else space.size
-
-
-def longest(taps):
-    return max(d for d, _ in taps)
-
-
-def turned(form):
-    """The convolution read the other way."""
-    return replace(form, transposed=not form.transposed)

@@ -17,8 +17,8 @@ from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.gradient import prepare as given_to
 from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal, uniform
 from localplast.neuron import NeuronModel

@@ -13,8 +13,8 @@ from localplast.backends.c.compile import missing
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.learning.optimise import adam, momentum, rmsprop, sgd
 from localplast.models import gle, gle_output, graded_readout, latent_equilibrium, latent_equilibrium_output, lif
 from localplast.models.circuit import circuit

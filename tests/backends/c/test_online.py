@@ -12,8 +12,8 @@ from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic

@@ -15,7 +15,7 @@ from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout

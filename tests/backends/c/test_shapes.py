@@ -15,8 +15,8 @@ from localplast.backends.c.call import Fused
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError
 from localplast.models import gle, gle_output, leaky_readout, lif
 from localplast.models.layers import layered
