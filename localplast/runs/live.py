@@ -145,8 +145,8 @@ class WatchedLearner(TorchLearner):
 class WatchedSteps(OnlineLearner):
     """An :class:`OnlineLearner` of whose every step the states are seen, then the weights that it leaves."""
 
-    def __init__(self, watch, *args):
-        super().__init__(*args, record=watch.states)
+    def __init__(self, watch, net, plan, tensors, masks, widths):
+        super().__init__(net, plan, tensors, masks, widths, record=watch.states)
         self.watch = watch
 
     def run(self, inputs, target, weight, on_step=None, seed=0):

@@ -4,6 +4,7 @@ The oracle of generated code, and of adjoint programs: what runs forward here ha
 differentiation, which the adjoint program must equal.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import sympy
@@ -68,31 +69,31 @@ class Interpreter:
     program : Program
     numbers : dict of str to tensor or float
         Of all arrays that are fixed or learned.
+    fixed : bool
+        Whether weights stay as they are while trials go on: what inputs deliver is then one product for all steps.
+
+    Attributes
+    ----------
+    values : dict of str to tensor
+        Every array as it is now.
     """
 
-    def __init__(self, program, numbers):
-        self.program, self.numbers = program, numbers
+    def __init__(self, program, numbers, *, fixed=False):
+        self.program, self.numbers, self.fixed, self.values = program, dict(numbers), fixed, {}
         self.like = next(v for v in numbers.values() if torch.is_tensor(v))
-        self.run_one = {Map: self.map, Fire: self.fire, Jump: self.jump, Send: self.send, Outer: self.outer}
-        self.run_one |= {Reduce: self.reduce, Draw: self.draw}
-        self.ends = [s for every in program.step if isinstance(every, Every) for s in every.body]
-        self.step = [s for s in program.step if not isinstance(s, Every)]
-        self.tapes = {id(s): self.tape(s) for s in (*self.step, *self.ends)}
-        travelling = [s for s in self.step if isinstance(s, (Send, Outer))]
-        self.carriers = {id(s): carrier(s, program, numbers, self.like) for s in travelling}
+        self.shapes = {a.name: self.shape(a.space) for a in program.arrays.values()}
+        self.stepped = [a.name for a in program.of(Life.GIVEN)]
+        self.step = [runner(s, self) for s in program.step if not isinstance(s, Every)]
+        self.ends = [runner(s, self) for every in program.step if isinstance(every, Every) for s in every.body]
 
-    def tape(self, s):
-        """The expressions of a statement, what is known of them computed."""
-        psi = Tape([("psi", s.psi)], self.numbers) if isinstance(s, Fire) and s.psi is not None else None
-        if isinstance(s, (Map, Jump)):
-            lines = [*getattr(s, "lets", ()), *((f"new {n}", e) for n, e in s.lines)]
-        elif isinstance(s, Fire):
-            lines = [("x", s.argument), ("ready", s.ready)]
-        else:
-            lines = [("value", s.expression)] if isinstance(s, Reduce) else []
-        symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
-        constants = {} if isinstance(self.program.spaces.get(getattr(s, "space", None)), Synapses) else self.numbers
-        return Tape(lines, constants), psi, {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
+    def shape(self, space):
+        """Of an array without an axis of trials."""
+        found = self.program.spaces[space]
+        if isinstance(getattr(found, "form", None), Kernel):
+            return found.form.convolution.shape
+        if isinstance(found, Synapses):
+            return (*self.shape(found.pre), *self.shape(found.post))
+        return (1,) if isinstance(found, One) else (found.size,)
 
     def run(self, given, *, backwards=False, trace=None, dice=None, on_step=None):
         """Run trials from start to end.
@@ -117,9 +118,9 @@ class Interpreter:
                 found.append(self.values[name])
             if on_step:
                 on_step(t)
-        for s in self.ends:
-            self.run_one[type(s)](s)
-        totals = {n for s in self.step for n in getattr(s, "adds", ())}
+        for runs in self.ends:
+            runs()
+        totals = {n for s in self.program.step for n in getattr(s, "adds", ())}
         self.trace.seen = {n: v[-1] if n in totals else torch.stack(v) for n, v in seen.items()}
         self.trace.sums = {a.name: self.values[a.name] for a in self.program.of(Life.SUM)}
         return self.trace
@@ -128,136 +129,233 @@ class Interpreter:
         """Begin trials; returns their number of steps."""
         steps, self.trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
         self.given, self.dice, self.trace = given, dice, trace or Trace()
-        self.values = {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
-        for found in self.carriers.values():
-            found.start()
+        self.histories = dict(self.trace.histories)
+        self.values = {**self.numbers, **given}
+        self.values |= {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
+        for runs in self.step:
+            runs.start(steps)
         return steps
+
+    def begin(self, array):
+        start = self.numbers[array.start] if isinstance(array.start, str) else array.start
+        shape = self.shapes[array.name]
+        return self.tensor(start).expand((self.trials, *shape) if array.trial else shape)
 
     def advance(self, t):
         """One time step, number ``t`` of the trial."""
         self.t = t
-        for s in self.step:
-            self.run_one[type(s)](s)
+        for name in self.stepped:
+            along = self.given[name]
+            self.values[name] = along[t if len(along) > 1 else 0]
+        for name, along in self.histories.items():
+            self.values[name] = along[t]
+        for runs in self.step:
+            runs()
 
     def refresh(self):
         """Take note of numbers that have changed in place."""
-        for tape, psi, _ in self.tapes.values():
-            for found in (tape, psi):
-                if found is not None:
-                    found.refresh()
+        for runs in (*self.step, *self.ends):
+            runs.refresh()
 
-    def shape(self, space):
-        """Of an array without an axis of trials."""
-        found = self.program.spaces[space]
-        if isinstance(getattr(found, "form", None), Kernel):
-            return found.form.convolution.shape
-        return (*self.shape(found.pre), *self.shape(found.post)) if isinstance(found, Synapses) else (size_of(found),)
+    def learn(self, numbers):
+        """Go on with other ``numbers`` of what synapses and links read."""
+        self.numbers.update(numbers)
+        self.values.update(numbers)
+
+    def read(self, name):
+        """An array as it is now."""
+        return self.values[name]
 
     def tensor(self, value):
         """A number as a tensor (of a type of its own it would be single precision first)."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
-    def begin(self, array):
-        start = self.numbers[array.start] if isinstance(array.start, str) else array.start
-        shape = self.shape(array.space)
-        return self.tensor(start).expand((self.trials, *shape) if array.trial else shape)
+    def full(self, name, value):
+        """A value for every member of an array's space, in every trial."""
+        return self.tensor(value).expand(self.trials, *self.shapes[name])
 
-    # --- reading and writing ------------------------------------------------------------------------------------------
 
-    def read(self, name):
-        """An array as it is now."""
-        array = self.program.arrays[name]
-        if array.life is Life.HISTORY:
-            return self.trace.histories[name][self.t]
-        if array.life is Life.GIVEN:
-            return self.given[name][min(self.t, len(self.given[name]) - 1)]
-        if array.life is Life.FIXED and array.trial:
-            return self.given[name]
-        return self.numbers[name] if array.life in (Life.FIXED, Life.LEARNED) else self.values[name]
+def runner(s, engine):
+    """What runs one statement."""
+    kinds = {Map: Maps, Fire: Fires, Jump: Jumps, Send: Sends, Outer: Outers, Reduce: Reduces, Draw: Draws}
+    return kinds[type(s)](s, engine)
 
-    def at_synapse(self, name, end=None):
-        """An array as synapses read it: of their own, or of a neuron at one end."""
-        value = self.read(name)
-        space = self.program.spaces[self.program.arrays[name].space]
-        if end == "post" and torch.is_tensor(value) and value.ndim == 2:
-            return value.unsqueeze(1)
-        lonely = isinstance(space, One) and torch.is_tensor(value) and value.ndim == 2
-        return value.unsqueeze(-1) if end == "pre" or lonely else value
 
-    def write(self, name, value, *, add=False):
-        """Set an array, or add to it; what is common to all trials takes their sum."""
-        array = self.program.arrays[name]
-        value = self.tensor(value)
-        if array.trial or array.life is Life.SUM:
-            value = value.expand(self.trials, *self.shape(array.space))
-        if array.life is Life.SUM:
-            value = value.sum(0)
-        if array.life is Life.HISTORY:
-            self.trace.histories.setdefault(name, []).append(value)
+class Runner:
+    """One statement, its expressions ready to be computed."""
+
+    def __init__(self, s, engine):
+        self.s, self.engine, self.program = s, engine, engine.program
+        self.tapes = {}
+        self.prepare()
+
+    def prepare(self):
+        """Make tapes."""
+
+    def start(self, steps):
+        """Begin trials of so many steps."""
+
+    def refresh(self):
+        for tape in self.tapes.values():
+            tape.refresh()
+
+    def tape(self, key, lines):
+        """Expressions to be computed; what is known of them is computed now, except where synapses read it."""
+        self.tapes[key] = Tape(lines, {} if self.at_synapses else self.engine.numbers)
+        if self.at_synapses:
+            symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
+            self.ends = {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
+            self.plain = [n for n in self.tapes[key].slots if n not in self.ends]
+
+    @property
+    def at_synapses(self):
+        return isinstance(self.program.spaces.get(getattr(self.s, "space", None)), Synapses)
+
+    def known(self):
+        """The names that expressions read, and their values."""
+        values = self.engine.values
+        if not self.at_synapses:
+            return values
+        found = {n: self.beside(values[n], n) for n in self.plain if n in values}
+        return found | {n: at_end(values[array], end) for n, (array, end) in self.ends.items()}
+
+    def beside(self, value, name):
+        """What all synapses share, beside ``(pre, post)``."""
+        shared = isinstance(self.program.spaces[self.program.arrays[name].space], One)
+        return value.unsqueeze(-1) if shared and torch.is_tensor(value) and value.ndim == 2 else value
+
+
+def at_end(value, end):
+    """Numbers of neurons as synapses read them: ``(trial, pre, 1)`` or ``(trial, 1, post)``."""
+    if not torch.is_tensor(value):
+        return value
+    return value.unsqueeze(-1) if end == "pre" else value.unsqueeze(-2) if value.ndim > 1 else value
+
+
+class Maps(Runner):
+    def prepare(self):
+        self.tape("lines", [*self.s.lets, *((f"new {n}", e) for n, e in self.s.lines)])
+        self.lines = [(n, f"new {n}", self.program.arrays[n], n in self.s.adds) for n, _ in self.s.lines]
+        firing = any(isinstance(q, Fire) and q.space == self.s.space for q in self.program.step)
+        self.may_overflow = firing and bool(self.s.lets) and not any(a.life is Life.HISTORY for *_, a, _ in self.lines)
+
+    def __call__(self):
+        engine, known = self.engine, self.known()
+        found = self.tapes["lines"](known)
+        if self.may_overflow and torch.is_grad_enabled():
+            found = self.without_overflow(found, known)
+        for name, new, array, add in self.lines:
+            value = found[new]
+            if array.trial or array.life is Life.SUM:
+                value = engine.full(name, value)
+            if array.life is Life.SUM:
+                value = value.sum(0)
+            if array.life is Life.HISTORY:
+                engine.trace.histories.setdefault(name, []).append(value)
+            else:
+                engine.values[name] = engine.values[name] + value if add else value
+
+    def without_overflow(self, found, known):
+        """The same numbers; where one has overflowed, which a spike's reset may end, no gradient passes."""
+        new = [x for _, key, *_ in self.lines if torch.is_tensor(x := found[key])]
+        if all(bool(torch.isfinite(x).all()) for x in new):
+            return found
+        lost = functools.reduce(torch.logical_or, (~torch.isfinite(x) for x in new))
+        states = [a for a in self.program.of(Life.STATE) if a.space == self.s.space and isinstance(a.start, str)]
+        rest = {a.name: torch.where(lost, self.engine.numbers[a.start].detach(), known[a.name]) for a in states}
+        again = self.tapes["lines"]({**known, **rest})
+        return {k: torch.where(lost, x.detach(), again[k]) if torch.is_tensor(x) else x for k, x in found.items()}
+
+
+class Fires(Runner):
+    def prepare(self):
+        self.tape("argument", [("x", self.s.argument), ("ready", self.s.ready)])
+        if self.s.psi is not None:
+            self.tape("psi", [("psi", self.s.psi)])
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        found = self.tapes["argument"](engine.values)
+        x = engine.full(s.spikes, found["x"])
+        slope = torch.zeros_like(x)
+        if s.psi is not None:
+            slope = engine.full(s.slope, self.tapes["psi"]({**engine.values, s.x: x.detach()})["psi"]).detach()
+            engine.values[s.slope] = slope
+        engine.values[s.spikes] = Spike.apply(x, slope, s.strict) * found["ready"]
+
+
+class Jumps(Runner):
+    def prepare(self):
+        self.tape("lines", [(f"new {n}", e) for n, e in self.s.lines])
+
+    def __call__(self):
+        values = self.engine.values
+        found, spikes = self.tapes["lines"](values), values[self.s.spikes]
+        spikes = spikes.detach() if self.s.cut else spikes
+        for name, _ in self.s.lines:
+            old, value = values[name], self.engine.tensor(found[f"new {name}"])
+            jumped = torch.where(spikes > 0, value, old)
+            if spikes.requires_grad:
+                size = (value - old).detach()
+                jumped = jumped + (spikes - spikes.detach()) * torch.where(size.isfinite(), size, 0.0 * spikes.detach())
+            values[name] = jumped
+
+
+class Reduces(Runner):
+    def prepare(self):
+        self.tape("value", [("value", self.s.expression)])
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        value = engine.tensor(self.tapes["value"](engine.values)["value"])
+        if s.op == "sum":
+            found = value.expand(engine.trials, -1).sum(-1, keepdim=True)
         else:
-            self.values[name] = self.values[name] + value if add else value
-
-    def computed(self, s, extra=()):
-        """What the expressions of a statement are now."""
-        tape, _, ends = self.tapes[id(s)]
-        synapses = isinstance(self.program.spaces[s.space], Synapses)
-        read = self.at_synapse if synapses else self.read
-        values = {n: read(*ends.get(n, (n,))) for n in tape.slots if n in self.program.arrays or n in ends}
-        return tape({**values, **dict(extra)})
-
-    # --- instructions -------------------------------------------------------------------------------------------------
-
-    def map(self, s):
-        found = self.computed(s)
-        for name, _ in s.lines:
-            self.write(name, found[f"new {name}"], add=name in s.adds)
-
-    def fire(self, s):
-        found, psi = self.computed(s), self.tapes[id(s)][1]
-        shape = (self.trials, *self.shape(s.space))
-        x, slope = found["x"].expand(shape), torch.zeros(shape, dtype=self.like.dtype, device=self.like.device)
-        if psi is not None:
-            known = {n: self.read(n) for n in psi.slots if n in self.program.arrays}
-            slope = self.tensor(psi({**known, s.x: x.detach()})["psi"]).expand(shape).detach()
-            self.write(s.slope, slope)
-        self.write(s.spikes, Spike.apply(x, slope, s.strict) * found["ready"])
-
-    def jump(self, s):
-        found, spikes = self.computed(s), self.read(s.spikes)
-        spikes = spikes.detach() if s.cut else spikes
-        for name, _ in s.lines:
-            old, value = self.read(name), self.tensor(found[f"new {name}"])
-            size = (value - old).detach()
-            size = torch.where(torch.isfinite(size), size, torch.zeros_like(size))
-            self.write(name, torch.where(spikes > 0, value, old) + (spikes - spikes.detach()) * size)
-
-    def reduce(self, s):
-        value = self.computed(s)["value"].expand(self.trials, -1)
-        if s.op == "argmax":
-            value = torch.nn.functional.one_hot(value.argmax(-1), value.shape[-1])
-        self.write(
-            s.into,
-            {"sum": lambda x: x.sum(-1, keepdim=True), "softmax": lambda x: x.softmax(-1)}.get(s.op, lambda x: x)(
-                value
-            ),
-        )
-
-    def draw(self, s):
-        shape = (self.trials, *self.shape(s.space))
-        self.write(s.into, torch.randn(shape, generator=self.dice, dtype=self.like.dtype, device=self.like.device))
-
-    # --- what travels -------------------------------------------------------------------------------------------------
-
-    def send(self, s):
-        signal = self.read(s.source).to(self.like.dtype)
-        found = self.carriers[id(s)](signal.detach() if s.cut else signal, self.values)
-        self.write(s.target, self.read(s.target) + found if s.add else found)
-
-    def outer(self, s):
-        found = self.carriers[id(s)](self.read(s.pre).to(self.like.dtype), self.read(s.post))
-        self.values[s.into] = self.values[s.into] + found
+            found = value.softmax(-1) if s.op == "softmax" else chosen(value)
+        engine.values[s.into] = found
 
 
-def size_of(space):
-    """How many numbers a space of neurons, or that of what all share, holds."""
-    return 1 if isinstance(space, One) else space.size
+def chosen(value):
+    """1 where a value is the largest, else 0."""
+    return torch.nn.functional.one_hot(value.argmax(-1), value.shape[-1]).to(value)
+
+
+class Draws(Runner):
+    def __call__(self):
+        engine, like = self.engine, self.engine.like
+        shape = (engine.trials, *engine.shapes[self.s.into])
+        engine.values[self.s.into] = torch.randn(shape, generator=engine.dice, dtype=like.dtype, device=like.device)
+
+
+class Sends(Runner):
+    def prepare(self):
+        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
+
+    def start(self, steps):
+        self.carrier.start()
+        self.ahead = None
+        outside = self.program.arrays[self.s.source].life is Life.GIVEN
+        if outside and self.engine.fixed and self.s.taps is None:
+            self.ahead = self.carrier.whole(self.signal(self.engine.given[self.s.source]))
+
+    def signal(self, signal):
+        signal = signal.to(self.engine.like.dtype)
+        return signal.detach() if self.s.cut else signal
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        found = self.carrier(self.signal(engine.values[s.source])) if self.ahead is None else self.ahead[engine.t]
+        engine.values[s.target] = engine.values[s.target] + found if s.add else engine.full(s.target, found)
+
+
+class Outers(Runner):
+    def prepare(self):
+        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
+
+    def start(self, steps):
+        self.carrier.start()
+
+    def __call__(self):
+        values, s = self.engine.values, self.s
+        found = self.carrier(values[s.pre].to(self.engine.like.dtype), values[s.post])
+        values[s.into] = values[s.into] + found

@@ -50,7 +50,7 @@ class OnlineLearner:
         record = list(dict.fromkeys([*seen, *record]))
         self.program = online(net, plain(net, tensors), plan, record=record, learned=learned, widths=widths)
         found = numbers(net, self.program, tensors, masks, matrices(plan))
-        self.interpreter = Interpreter(self.program, found)
+        self.interpreter = Interpreter(self.program, found, fixed=plan.rule.update == "trial")
         self.masks = {name: torch.as_tensor(masks[name]).to(self.like) for name in plan.synapses}
         self.others = {n: tensors[n] for n in net.trainable}
         self.learned = {name: found[f"{name}.feedback"] for name in plan.learned}
@@ -71,9 +71,8 @@ class OnlineLearner:
 
     def follow_weights(self, weights):
         """Go on with other ``weights``, by projection."""
-        known = self.interpreter.numbers
-        known.update({f"{n}.weight": w for n, w in weights.items() if f"{n}.weight" in known})
-        known.update({f"{n}.feedback": b for n, b in self.learned.items()})
+        found = {f"{n}.weight": w for n, w in weights.items() if f"{n}.weight" in self.interpreter.numbers}
+        self.interpreter.learn(found | {f"{n}.feedback": b for n, b in self.learned.items()})
 
     @torch.no_grad()
     def run(self, inputs, target, weight, on_step=None, seed=0):

@@ -17,17 +17,17 @@ from localplast.program.instructions import Outer
 __all__ = ["Carrier", "Outers", "Sends", "carrier"]
 
 
-def carrier(s, program, numbers, like):
-    """The :class:`Carrier` of a statement: ``numbers`` are those of all arrays that do not change in a step."""
+def carrier(s, program, read, like):
+    """The :class:`Carrier` of a statement; ``read(name)`` gives an array as it is now."""
     link = program.spaces[s.link]
     ends = size_of(program, link.pre), size_of(program, link.post)
     if isinstance(s, Outer):
-        return Outers(s, link, ends, numbers, like)
+        return Outers(s, link, ends, read, like)
     if s.taps is None or s.back:
-        return Sends(s, link, ends, numbers, like)
+        return Sends(s, link, ends, read, like)
     if program.arrays[s.target].space == s.link:
-        return Arrivals(s, link, ends, numbers, like)
-    return LateSignals(s, link, ends, numbers, like) if s.weight is None else LateProducts(s, link, ends, numbers, like)
+        return Arrivals(s, link, ends, read, like)
+    return LateSignals(s, link, ends, read, like) if s.weight is None else LateProducts(s, link, ends, read, like)
 
 
 def size_of(program, space):
@@ -43,13 +43,14 @@ class Carrier:
     link : Synapses
     ends : (int, int)
         Neurons before and behind.
-    numbers : dict of str to tensor
+    read : callable
+        Gives an array as it is now, by name.
     like : tensor
         Of the type and on the device of all others.
     """
 
-    def __init__(self, s, link, ends, numbers, like):
-        self.s, self.link, self.ends, self.numbers, self.like = s, link, ends, numbers, like
+    def __init__(self, s, link, ends, read, like):
+        self.s, self.link, self.ends, self.read, self.like = s, link, ends, read, like
         self.diagonal = isinstance(link.form, Diagonal)
 
     def start(self):
@@ -64,7 +65,7 @@ class Carrier:
     def taps(self, shape=None):
         """``(steps, shares)`` of the delays, in the given shape: ``(tap, *shape)``."""
         taps, own = self.s.taps, self.shape()
-        delay = torch.as_tensor(self.numbers[taps.delay], dtype=self.like.dtype, device=self.like.device).expand(own)
+        delay = torch.as_tensor(self.read(taps.delay), dtype=self.like.dtype, device=self.like.device).expand(own)
         if shape is not None:
             delay = (delay.unsqueeze(-1) if taps.kind == "axonal" else delay).expand(shape)
         find = slope_of if self.s.slopes else taps_of
@@ -75,10 +76,13 @@ class Carrier:
         weight = weight.T if self.link.turned else weight
         return weight if self.link.times == 1 else self.link.times * weight
 
-    def weights(self, values):
+    def weights(self):
         """The present weights of a Send."""
-        found = self.numbers.get(self.s.weight)
-        return self.matrix(values[self.s.weight] if found is None else found)
+        return self.matrix(self.read(self.s.weight))
+
+    def feedback(self):
+        """What stands in place of them on the way back, or None."""
+        return None if self.s.feedback is None else self.read(self.s.feedback)
 
 
 class Sends(Carrier):
@@ -88,20 +92,24 @@ class Sends(Carrier):
         self.shares = [(0, None)] if self.s.taps is None else by_tap(*self.taps(None if self.diagonal else self.ends))
         self.past = deque(maxlen=1 + max(late for late, _ in self.shares))
 
-    def __call__(self, signal, values):
+    def __call__(self, signal):
         self.past.appendleft(signal)
-        parts = [self.product(self.past[late], share, values) for late, share in self.shares if late < len(self.past)]
+        parts = [self.product(self.past[late], share) for late, share in self.shares if late < len(self.past)]
         return sum(parts) if parts else self.like.new_zeros(())
 
-    def product(self, signal, share, values):
+    def product(self, signal, share=None):
         if self.s.weight is None:
             return signal if share is None else signal * share
-        weight = self.weights(values)
+        weight = self.weights()
         if isinstance(self.link.form, Kernel):
             form = self.link.form.convolution
             return convolved(signal, weight, replace(form, transposed=not form.transposed) if self.s.back else form)
         weight = weight if share is None else weight * share
-        return signal @ weight.T if self.s.back else product(signal, weight, self.numbers.get(self.s.feedback))
+        return signal @ weight.T if self.s.back else product(signal, weight, self.feedback())
+
+    def whole(self, signal):
+        """As calling it on every step of ``signal`` ``(time, trial, pre)``, without delays."""
+        return self.product(signal)
 
 
 class LateSignals(Carrier):
@@ -110,7 +118,7 @@ class LateSignals(Carrier):
     def start(self):
         self.line = Line(self.ends[0], *self.taps())
 
-    def __call__(self, signal, values):
+    def __call__(self, signal):
         found = self.line.read(signal)
         return self.like.new_zeros(()) if found is None else found
 
@@ -123,7 +131,7 @@ class Arrivals(Carrier):
         columns = torch.arange(self.ends[0], device=self.like.device).repeat_interleave(self.ends[1])
         self.line = Line(self.ends[0], steps.flatten(1), None if shares is None else shares.flatten(1), columns)
 
-    def __call__(self, signal, values):
+    def __call__(self, signal):
         found = self.line.read(signal)
         return self.like.new_zeros(()) if found is None else found.unflatten(1, self.ends)
 
@@ -132,17 +140,17 @@ class LateProducts(Carrier):
     """Weights times signals that are late synapse by synapse: rows, each a presynaptic neuron some steps ago."""
 
     def start(self):
-        exist = self.numbers[self.s.weight].detach() != 0 if self.s.feedback is None else torch.ones(self.ends)
+        exist = self.read(self.s.weight).detach() != 0 if self.s.feedback is None else torch.ones(self.ends)
         self.rows, late, self.shares = rows_of(*self.taps(self.ends), self.matrix(exist).to(self.like))
         self.line = Line(self.ends[0], late.unsqueeze(0), columns=self.rows)
 
-    def __call__(self, signal, values):
+    def __call__(self, signal):
         found = self.line.read(signal)
         if found is None:
             return self.like.new_zeros(())
-        feedback = self.numbers.get(self.s.feedback)
+        feedback = self.feedback()
         feedback = None if feedback is None else feedback[self.rows] * self.shares.detach()
-        return product(found, self.weights(values)[self.rows] * self.shares, feedback)
+        return product(found, self.weights()[self.rows] * self.shares, feedback)
 
 
 class Outers(Carrier):
