@@ -153,10 +153,10 @@ def test_a_threshold_is_one_inequality(threshold):
 
 
 @pytest.mark.parametrize(
-    "name", ["w", "i", "N", "x", "psi", "L", "z", "gradient", "eps_v", "d_v", "arrived", "t_in_timesteps"]
+    "name", ["i", "j", "N", "t", "dt", "xi", "xi_0", "lastspike", "t_in_timesteps", "not_refractory"]
 )
-def test_reserved_names_are_refused(name):
-    reserved = rf"^cell: the name {name!r} is reserved \(Brian2 and the learning rules use B, L.*rename it$"
+def test_what_brian2_calls_its_own_is_refused(name):
+    reserved = rf"^cell: the name {name!r} is Brian2's own, as are N, dt.* and names starting with _ or xi_; rename it$"
     by_brian2 = f"^cell: the equations do not parse: {name!r} has a special meaning in equations"
     with pytest.raises(ModelError, match=f"{reserved}|{by_brian2}"):
         model(f"d{name}/dt = -{name}/tau : volt", receives=name)
@@ -208,9 +208,9 @@ NETWORKS = {
     "step without unit": (lambda: network(dt=1), r"^the time step must be a positive time such as 1\*ms, not 1$"),
     "negative step": (lambda: network(dt=-1 * ms), r"must be a positive time such as 1\*ms, not -1"),
     "two steps": (lambda: network(dt=[1, 2] * ms), r"must be a positive time such as 1\*ms, not array"),
-    "name of a population": (lambda: network(_p=Input(2)), r"^'_p' cannot name a population: Brian2 or the learning rules use such"),
+    "name of a population": (lambda: network(_p=Input(2)), r"^'_p' cannot name a population: such names are Brian2's own; take another$"),
     "name with a space": (lambda: network(**{"a b": Input(2)}), r"^'a b' cannot name a population; use letters, digits and under"),
-    "reserved name": (lambda: network(t=Input(2)), r"^'t' cannot name a population: Brian2 or the learning rules use such names"),
+    "reserved name": (lambda: network(t=Input(2)), r"^'t' cannot name a population: such names are Brian2's own; take another$"),
     "name of an end": (lambda: network(pre=Input(2)), r"^'pre' ends as Brian2 calls what belongs to the two ends of a synapse"),
     "something else": (lambda: network(p=3), r"^'p' is a int; a network holds Population and Input$"),
     "no neurons": (lambda: network(p=Input(0)), r"^'p' needs a positive whole number of neurons, not 0$"),

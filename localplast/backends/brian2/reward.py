@@ -4,7 +4,7 @@ import brian2 as b2
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed
+from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed, tables
 from localplast.errors import UnsupportedError
 
 __all__ = ["REWARD_VARIABLES", "build_reward"]
@@ -12,6 +12,19 @@ __all__ = ["REWARD_VARIABLES", "build_reward"]
 #: Of the policy: how many choices beat this one, whether it is chosen, what it earns. Of the value: what is owed, and
 #: paid.
 REWARD_VARIABLES = {"policy": ("beaten", "roll", "earned"), "value": ("purse", "income", "paid", "value_before")}
+
+
+def give_tables(net, loss, built):
+    """Let actor and critic look up what they need; returns what each calls its tables."""
+    given = {name: built.timed[name] for name in ("step_weight", "target")} | {
+        "dice": built.timed[f"signal_{loss.dice}"]
+    }
+    called = []
+    for readout, found in ((loss.policy, given), (loss.value, {"pay": built.timed["pay"]})):
+        found, names = tables(net.nodes[readout].model, **found)
+        built.objects[readout].namespace.update(found)
+        called.append(names)
+    return called
 
 
 def build_reward(signals, built):
@@ -24,14 +37,14 @@ def build_reward(signals, built):
     built.pay_delay = loss.steps(float(net.dt))
     built.timed["pay"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="pay")
     policy, value = built.objects[loss.policy], built.objects[loss.value]
-    names = {"step_weight": built.timed["step_weight"], "target": built.timed["target"], "pay": built.timed["pay"]}
-    dice = built.timed[f"signal_{loss.dice}"]
-    policy.namespace.update(names | {"dice": dice})
-    value.namespace.update(names)
+    names, own = give_tables(net, loss, built)
     step = f"(t_in_timesteps % {block.period})*dt"
 
     policy.run_regularly(
-        f"roll = {outputs[loss.policy]} + dice({block.clock}, i)", when="end", order=SOFTMAX - 1, name="roll_dice"
+        f"roll = {outputs[loss.policy]} + {names['dice']}({block.clock}, i)",
+        when="end",
+        order=SOFTMAX - 1,
+        name="roll_dice",
     )
     y = [suffixed(net.nodes[loss.policy].model, outputs[loss.policy], end) for end in ("_pre", "_post")]
     sums = {
@@ -40,9 +53,9 @@ def build_reward(signals, built):
     }
     built.objects["choice"] = gather(built, "choice", loss.policy, loss.policy, sums, SOFTMAX)
     code = [
-        f"_weight = step_weight({step})",
+        f"_weight = {names['step_weight']}({step})",
         "_chosen = int(beaten < 0.5)",
-        f"teacher = target({block.clock}, i)",
+        f"teacher = {names['target']}({block.clock}, i)",
         "error = _weight*(1.0/normaliser - _chosen)",
         "earned = _weight*_chosen*(2*teacher - 1)",
         f"score += _weight*({outputs[loss.policy]})",
@@ -55,7 +68,7 @@ def build_reward(signals, built):
     code = [
         "purse += income",
         f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
-        f"paid = purse*pay({step})",
+        f"paid = purse*{own['pay']}({step})",
         f"value_before = {outputs[loss.value]}",
         f"error = -{loss.value_cost!r}",
         "loss -= paid",

@@ -8,7 +8,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.reward import REWARD_VARIABLES, build_reward
-from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed
+from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, tables
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
 from localplast.network.check import weight_dimension
@@ -153,19 +153,20 @@ class Signals:
     def build_readout(self, built, readout):
         block, loss = self.block, self.plan.loss
         group = built.objects[readout]
-        group.namespace.update({"step_weight": built.timed["step_weight"], "target": built.timed["target"]})
+        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum") if name in built.timed}
+        found, names = tables(self.net.nodes[readout].model, **given)
+        group.namespace.update(found)
         output = self.output_text(readout)
         unit = unit_of(self.output_dimension(readout))
         one = f"*{unit}" if unit else ""
         code = [
-            f"_weight = step_weight((t_in_timesteps % {block.period})*dt)",
-            f"teacher = target({block.clock}, i){one}",
+            f"_weight = {names['step_weight']}((t_in_timesteps % {block.period})*dt)",
+            f"teacher = {names['target']}({block.clock}, i){one}",
         ]
         if loss.kind == "cross_entropy":
             self.build_softmax(built, readout, output)
-            group.namespace["target_sum"] = built.timed["target_sum"]
             code += [
-                f"error = _weight*(target_sum({block.clock})/normaliser - teacher)",
+                f"error = _weight*({names['target_sum']}({block.clock})/normaliser - teacher)",
                 "loss += _weight*teacher*log(normaliser)",
             ]
         else:
