@@ -40,6 +40,7 @@ def trial(
         ``v``, ``threshold`` and ``eligibility`` (of the synapse with the largest weight), dims (neuron, time); spikes
         of the whole population as the attributes ``spike_time`` (seconds) and ``spike_neuron``.
     """
+    net, values = net.spelling.net, net.spelling.values(values)  # which has a v and a psi, whatever the model has
     inputs, target, weight = prepare(net, trials[:1], loss, rng=np.random.default_rng(seed), dtype=torch.float64)
     learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), leaves(net, values), values.masks)
     size, early = net.size(population), at_threshold(learner, population, "v")

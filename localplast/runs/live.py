@@ -21,6 +21,7 @@ from localplast.network.delays import check_delays
 from localplast.network.network import Network
 from localplast.network.values import Values
 from localplast.program.learn import check_trials
+from localplast.runs.learners import Spelled
 from localplast.runs.options import Options, checked_values
 from localplast.runs.record import Recorder
 from localplast.runs.request import Request
@@ -92,9 +93,10 @@ def live(
     trials = rule.shown(net, trials)
     trials = replace(trials, inputs=trials.rasters(np.random.default_rng([seed, 4, 0]), float(net.dt)))
     watch, loss = Watch(traced(net, states), request.weights, trials.steps), loss or default_loss(trials)
-    learner = WatchedLearner(net, values, rule, loss, optimiser, batch=len(trials), seed=seed, watch=watch)
-    recorder = Recorder(net, request, provenance=options.provenance)
-    with recorder:
+    recorder, spelling = Recorder(net, request, provenance=options.provenance), net.spelling
+    inside = (spelling.net, spelling.values(values), rule, loss, spelling.optimiser(optimiser))
+    with recorder, spelling.errors():
+        learner = Spelled(WatchedLearner(*inside, batch=len(trials), seed=seed, watch=watch), spelling)
         learner.train(trials)
         traces = {name: torch.stack(values) for name, values in watch.states.items()}
         arrays, spikes = seen(trials.inputs, traces)
