@@ -286,7 +286,7 @@ def trials_for(loss, count=2, steps=45, channels=CHANNELS, size=1.0):
     rng = np.random.default_rng([3, steps])
     weight = size * rng.uniform(0.5, 1.5, steps) * (rng.random(steps) < 0.6)
     weight[:8] = weight[-12:] = 0
-    labels = loss.kind == "cross_entropy"
+    labels = loss.derived.coupled
     target = rng.integers(0, OUTPUTS, count) if labels else 1.5 * rng.standard_normal((count, steps, OUTPUTS))
     return Trials({"cues": rng.random((count, steps, channels)) < 0.3}, target, weight)
 

@@ -75,7 +75,7 @@ def in_every_step(model, optimiser, loss, bench):
 
 
 STEPWISE = {
-    f"{model}, {name}, {loss.kind}": functools.partial(in_every_step, model, optimiser, loss)
+    f"{model}, {name}, {loss.name}": functools.partial(in_every_step, model, optimiser, loss)
     for name, optimiser in {"sgd": lambda s: sgd(0.02 * s), "adam": lambda s: adam(0.002 * s)}.items()
     for loss in (mse(), cross_entropy())
     for model in ("lif", "cuba_lif", "lif, refractory", "alif, refractory", "quadratic")
