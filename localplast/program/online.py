@@ -115,7 +115,7 @@ class Learning(Draft):
     def judge(self):
         """The errors of the readouts, ``dl/dy`` times the weight of the step."""
         loss = self.plan.loss
-        if not self.plan.rule.taught and isinstance(loss, Reward):
+        if self.plan.rule.signal.hears_errors and isinstance(loss, Reward):
             raise NotImplementedError("reward")
         error = loss.derived.expanded(loss.derived.error)
         weight = self.array("loss.weight", "one", Life.GIVEN, trial=False, role="weight of a step")

@@ -234,7 +234,7 @@ class OnlineLearner:
         for name, s in self.synapses.items():
             s.start(trials, self.twin.like, self.twin.links[name].weight.shape)
         outputs, self.counts = [], {k: 0 for k, n in self.twin.neurons.items() if n.model.spiking}
-        guard = Guard(self.twin) if self.plan.rule.taught else None
+        guard = Guard(self.twin) if self.plan.rule.signal.drives_neurons else None
         for t in range(steps):
             self.step(t)
             outputs.append(self.judge(t, target[min(t, len(target) - 1)], weight, inputs))
