@@ -115,10 +115,11 @@ class Judge:
     """Presents trials to a network in which nothing learns, as learning tests it: delays that learned are rounded."""
 
     def __init__(self, net: Network, values: Values, loss: Loss | None, dtype: torch.dtype, threads: int) -> None:
-        self.net, self.loss, self.dtype = net, loss, dtype
-        tensors = leaves(net, values.rounded(net), dtype=dtype)
-        self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-        self.forward = Forward(net, tensors, values.masks, threads=threads)
+        self.net, self.loss, self.dtype, spelling = net, loss, dtype, net.spelling
+        with spelling.errors():
+            tensors = leaves(spelling.net, spelling.values(values.rounded(net)), dtype=dtype)
+            self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
+            self.forward = Forward(spelling.net, tensors, values.masks, threads=threads)
 
     def __call__(self, trials: Trials, rng: np.random.Generator) -> float:
         """Share of ``trials`` in which the readout decides for the label."""
@@ -129,7 +130,7 @@ class Judge:
             )
         loss = self.loss or default_loss(trials)
         inputs, _, weight = prepare(self.net, trials, loss, rng=rng, dtype=self.dtype)
-        with torch.no_grad(), denormals_flushed(), single_thread:
+        with self.net.spelling.errors(), torch.no_grad(), denormals_flushed(), single_thread:
             outputs, _, _ = self.forward(self.weights, inputs, widths=unspread(self.net))
             return score(self.net, loss, outputs, weight, trials.target)
 

@@ -19,7 +19,7 @@ from localplast.equations.expressions import to_sympy
 from localplast.equations.language import symbol
 from localplast.equations.units import unit_text
 from localplast.errors import LocalplastError, RunawayError
-from localplast.names import check_name
+from localplast.names import check_name, is_taken
 from localplast.network.check import weight_dimension
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Optimiser:
     def __post_init__(self):
         for name in (*self.constants, *self.state, *(name for name, _ in self.statements)):
             check_name("a number of an optimiser", name, LocalplastError, where=str(self.name)[:40])
+        if taken := [name for name in self.state if name in ("g", "k") or is_taken(name)]:
+            raise LocalplastError(f"{self.name}: learning has a {taken[0]!r} itself; give that state another name")
         rate = self.constants.get("learning_rate")
         if self.normalised and is_real(rate) and get_dimensions(rate) is not DIMENSIONLESS:
             object.__setattr__(self, "unit", unit_text(rate.dim))

@@ -14,7 +14,7 @@ from localplast.equations.units import unit_text
 from localplast.errors import NetworkError
 from localplast.files import check_fields
 from localplast.memory import check_memory
-from localplast.names import check_name
+from localplast.names import BRIAN2, check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
 from localplast.network.delays import check_delay, delay_shapes
@@ -22,7 +22,7 @@ from localplast.network.nodes import ROLES, Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
 from localplast.network.weights import Random, SameAs
-from localplast.neuron.check import RESERVED, check_text, with_spike
+from localplast.neuron.check import check_text, with_spike
 from localplast.neuron.domain import check_domain
 from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
@@ -105,10 +105,8 @@ def check_tied(net, p, other):
 def check_node(name, node):
     check_name("a population", name)
     check_ending(name)
-    if name in RESERVED or name.startswith("_"):
-        raise NetworkError(
-            f"{name!r} cannot name a population: Brian2 or the learning rules use such names; take another"
-        )
+    if name in BRIAN2 or name.startswith("_"):
+        raise NetworkError(f"{name!r} cannot name a population: such names are Brian2's own; take another")
     if not isinstance(node, (Population, Input)):
         raise NetworkError(f"{name!r} is a {type(node).__name__}; a network holds Population and Input")
     if not isinstance(node.size, (int, np.integer)) or isinstance(node.size, bool) or node.size < 1:

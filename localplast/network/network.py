@@ -3,6 +3,7 @@
 A network can be printed, compared, and written to a JSON file and read back without executing anything.
 """
 
+import functools
 import zlib
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -20,6 +21,7 @@ from localplast.network.convolution import Convolution, form_of, weight_shape
 from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, delay_shapes
 from localplast.network.nodes import Input, Population, Projection
 from localplast.network.short_term import ShortTerm
+from localplast.network.spelling import Spelling
 from localplast.network.values import Values
 from localplast.network.weights import Array, Random, SameAs
 from localplast.neuron.integration import check_numbers
@@ -54,6 +56,11 @@ class Network(Data):
         self.dt = dt
         self.nodes = nodes
         self.projections: dict[str, Projection] = check_network(self, list(projections))
+
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        """How plans and backends spell its names."""
+        return Spelling(self)
 
     @property
     def populations(self) -> dict[str, Population]:

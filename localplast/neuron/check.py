@@ -17,20 +17,12 @@ from localplast.equations.statements import parse_statement, split_statements, s
 from localplast.equations.units import unscaled
 from localplast.errors import ModelError
 from localplast.files import check_fields
-from localplast.names import check_name
+from localplast.names import BRIAN2, check_name
 from localplast.neuron.integration import check_method, check_numbers, check_refractory
 from localplast.neuron.mismatch import Mismatch
 from localplast.neuron.namespace import namespace
 
 __all__ = []
-
-
-#: Names that Brian2 or the learning rules write themselves.
-RESERVED = frozenset(
-    "i j t dt N xi x z r L B w psi lastspike not_refractory t_in_timesteps arrived elig elig_sum gradient error loss "
-    "score teacher normaliser lure td purse income paid value_before beaten roll earned fading past_arrived "
-    "spike_count learning_rate updates signal newest neighbour latest spikes raster output".split()
-)
 
 
 #: What to do about names that Brian2 has, and models have not.
@@ -50,29 +42,6 @@ CLOCKED = frozenset({"not_refractory", "lastspike"})
 
 #: Brian2's flag of a subexpression that is evaluated once per step, at its beginning.
 HELD = "constant over dt"
-
-
-RESERVED_PREFIXES = (
-    "_",
-    "eps_",
-    "last_eps_",
-    "primed_",
-    "faded_",
-    "filtered_",
-    "initial_",
-    "xi_",
-    "d_",
-    "drift_",
-    "credit_",
-    "delta_",
-    "gradient_",
-    "late1_",
-    "L_from_",
-    "sent_",
-    "mismatch_",
-    "utilisation_",
-    "resources_",
-)
 
 
 def check_model(model):
@@ -154,7 +123,7 @@ def check_parameters(model, equations):
 
 
 def check_names(model, equations):
-    for name in sorted({*equations.names, *model.parameters} - CLOCKED):
+    for name in sorted({*model.written, *model.parameters}):
         check_name("a variable or parameter", name, ModelError, where=model.name)
         check_free(model, name)
     if "t" in equations.identifiers:
@@ -165,11 +134,11 @@ def check_names(model, equations):
 
 
 def check_free(model, name):
-    """Raise where Brian2 or the learning rules use a name themselves."""
-    if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+    """Raise where Brian2 uses a name itself."""
+    if name in BRIAN2 or name.startswith(("_", "xi_")):
         raise ModelError(
-            f"{model.name}: the name {name!r} is reserved (Brian2 and the learning rules use "
-            f"{', '.join(sorted(RESERVED))} and names starting with {', '.join(RESERVED_PREFIXES)}); rename it"
+            f"{model.name}: the name {name!r} is Brian2's own, as are {', '.join(sorted(BRIAN2))} and names starting "
+            "with _ or xi_; rename it"
         )
     if name.endswith(("_pre", "_post")):
         raise ModelError(
@@ -307,8 +276,10 @@ def check_mismatch(model, variables):
 
 
 def with_spike(variables):
-    """``variables``, and ``z``: 1 where the neuron spikes in this step."""
-    return {**variables, "z": Variable("z", dimensions=DIMENSIONLESS)}
+    """``variables``, and ``z``: 1 where the neuron spikes in this step; in a model with a ``z`` of its own that is
+    meant.
+    """
+    return {"z": Variable("z", dimensions=DIMENSIONLESS), **variables}
 
 
 def check_clock(model):

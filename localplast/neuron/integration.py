@@ -1,10 +1,13 @@
 """What integration asks of a model: a method that can, no division by zero, and a refractory period that is a time."""
 
 import ast
+import builtins
 import functools
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
+import sympy
 from brian2.core.variables import Constant, Variable
 from brian2.stateupdaters.base import StateUpdateMethod, UnsupportedEquationsException
 from brian2.units.allunits import second
@@ -74,7 +77,21 @@ def integrated(integrand):
     written = OWN_TEXT.get(method)
     if written and (code := written(model.parsed, variables)):
         return code
-    return StateUpdateMethod.apply_stateupdater(model.parsed, variables, model.method, group_name=model.name)
+    return by_brian2(model, variables)
+
+
+def by_brian2(model, variables):
+    """What Brian2 writes, which takes names of variables for what they mean to sympy: ``fraction`` for a function."""
+    inside = {name: f"{name}_ode" for name in model.odes if means_something(name)}
+    variables = {**variables, **{new: variables[name] for name, new in inside.items()}}
+    equations = model.parsed.substitute(**inside) if inside else model.parsed
+    code = StateUpdateMethod.apply_stateupdater(equations, variables, model.method, group_name=model.name)
+    return re.sub(rf"(?<![A-Za-z0-9])({'|'.join(inside)})_ode\b", r"\1", code) if inside else code
+
+
+def means_something(name):
+    """Whether sympy has a name for something; the numbers ``E`` and ``I`` do no harm."""
+    return (hasattr(sympy, name) or hasattr(builtins, name)) and name not in ("E", "I")
 
 
 def known_to_integrator(model, variables):

@@ -219,15 +219,19 @@ class Draft:
         also = f"{name}.feedback" if name in self.feedback else None
         if also:
             self.array(also, name, Life.FIXED, trial=False, role="feedback")
-        kind = taps and taps.kind
-        if kind == "axonal":
+        place = taps and self.place(taps)
+        if place == "before":
             source, edges = self.line(name, p.pre, source, taps, edges), frozenset()
-        into, onto = (self.made(name, p), False) if kind == "dendritic" else (target, add)
-        taps_here = taps if kind == "synaptic" else None
-        self.step.append(Send(name, source, into, weight, taps_here, onto, feedback=also, edges=edges))
-        if kind == "dendritic":
+        into, onto = (self.made(name, p), False) if place == "behind" else (target, add)
+        within = taps if place == "within" else None
+        self.step.append(Send(name, source, into, weight, within, onto, feedback=also, edges=edges))
+        if place == "behind":
             self.spaces[f"{name}.line"] = Synapses(f"{name}.line", p.post, p.post, Diagonal())
             self.step.append(Send(f"{name}.line", into, target, None, taps, add))
+
+    def place(self, taps):
+        """Where a delay is: before the synapses, behind them, or in each of them."""
+        return {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[taps.kind]
 
     def link(self, name, p):
         """Declare the synapses; returns the name of their weights."""

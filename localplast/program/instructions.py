@@ -124,7 +124,7 @@ class Outer:
 @dataclass(frozen=True)
 class Reduce:
     """``into`` is the ``'sum'`` of an expression over the neurons of a space, one number per trial; or the
-    ``'softmax'``, one per neuron.
+    ``'softmax'``, or 1 at the ``'argmax'`` and else 0, one number per neuron.
     """
 
     space: str

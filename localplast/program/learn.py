@@ -13,7 +13,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 
 from localplast.arguments import check_kind
 from localplast.equations.units import unit_text
-from localplast.errors import NetworkError, UnsupportedError
+from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.learning.eligibility import Derived, check_certain
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
@@ -141,6 +141,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     UnsupportedError
         A network that the rule has no equations for; the message says which does.
     """
+    check_spelled(net)
     readouts, net = the_readouts(net, loss), net if values is None else with_numbers(net, values)
     check_branching(loss, rule)
     for name, population in net.populations.items():
@@ -148,7 +149,8 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     rule.signal.check(net, rule.name)
     if rule.update != "trial":
         check_steps(rule, loss, batch)
-    names = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable]) if not name.endswith(".weight")]
+    asked = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable])]
+    names = [(owner, k) for owner, k in asked if owner in net.populations or k == "delay"]
     if names and rule.update != "trial" and rule.signal.hears_errors:
         raise UnsupportedError(
             f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'"
@@ -177,6 +179,12 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     check_learnable(net, rule, {name for name, s in synapses.items() if s.eligibility.source is None})
     neurons = {name: neuron_plan(net, made, name, synapses, late.get(name, {})) for name in net.populations}
     return replace(made, synapses=synapses, neurons=neurons)
+
+
+def check_spelled(net):
+    """Raise where a network is not spelled as plans are: its names could mean what these keep themselves."""
+    if net.spelling.differs:
+        raise LocalplastError(f"a plan is made of net.spelling.net: {', '.join(sorted(net.spelling.words))}")
 
 
 def with_numbers(net, values):

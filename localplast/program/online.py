@@ -18,7 +18,7 @@ from localplast.program.forward import Draft
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
 from localplast.task.loss import Reward, of_trials
 
-__all__ = ["online"]
+__all__ = ["is_product", "matrices", "online"]
 
 
 def online(net, values, plan, *, record=(), learned=(), widths=None):
@@ -41,6 +41,22 @@ def online(net, values, plan, *, record=(), learned=(), widths=None):
     return made.program(record)
 
 
+def matrices(plan):
+    """Numbers of the matrices that errors come back through, by the link that has them."""
+    found = dict(plan.learned)
+    for name, signal in plan.signals.items():
+        for term in signal.terms:
+            if term.form in ("fixed", "sign"):
+                found[term.path if term.form == "sign" else f"{name}.from.{term.source}"] = term.matrix
+    return found
+
+
+def is_product(synapses):
+    """Whether the gradient is a product of what arrives and a mismatch: synapses remember nothing."""
+    found = synapses.eligibility
+    return bool(found.end) and found.arrives == "pre" and not (found.pre or synapses.state) and found.value == ARRIVED
+
+
 @dataclass
 class Learning(Draft):
     """A program with what learning adds to every slot."""
@@ -55,10 +71,12 @@ class Learning(Draft):
         """What the neurons of a population compute for learning."""
         plan = self.plan.neurons[name]
         slots = (plan.shift, plan.before, plan.after, plan.before_reset, plan.end)
-        return {key for slot in slots for key, _ in slot} | {"L", "error", "lure", "td", "spike_count"}
+        return {key for slot in slots for key, _ in slot} | {"L", "error", "lure", "spike_count"}
 
     def neuronal(self, name, key):
         """The symbol of a name in the programs of a population's neurons."""
+        if key == "td":
+            return at("reward.td")
         return at(f"{name}.learn.{key}" if key in self.names(name) else f"{name}.{key}")
 
     def slot(self, name, program):
@@ -115,31 +133,61 @@ class Learning(Draft):
     def judge(self):
         """The errors of the readouts, ``dl/dy`` times the weight of the step."""
         loss = self.plan.loss
-        if self.plan.rule.signal.hears_errors and isinstance(loss, Reward):
-            raise NotImplementedError("reward")
-        error = loss.derived.expanded(loss.derived.error)
         weight = self.array("loss.weight", "one", Life.GIVEN, trial=False, role="weight of a step")
-        for name in self.plan.readouts:
-            model = self.net.nodes[name].model
+        outputs = {name: self.output(name) for name in self.plan.readouts}
+        if isinstance(loss, Reward):
+            self.reward(loss, weight, outputs)
+            return
+        error = loss.derived.expanded(loss.derived.error)
+        for name, output in outputs.items():
             target = self.array(f"{name}.target", name, Life.GIVEN, role="target")
-            output = self.array(f"{name}.learn.output", name, Life.STEP, role="output")
-            self.step.append(Map(name, (), ((output.name, self.own(name, lower(model).output)),)))
             words = {symbol("output"): output, symbol("target"): target}
             for word, op, what in (("softmax", "softmax", output), ("whole", "sum", target)):
                 if error.has(symbol(word)):
                     words[symbol(word)] = self.reduced(name, word, op, what)
             words |= {symbol(k): sympy.Float(v) for k, v in loss.constants.items()}
-            self.array(f"{name}.learn.error", name, Life.STEP, role="error")
-            self.array(f"{name}.learn.lure", name, Life.STEP, role="lure")
-            lines = [("error", weight * error.xreplace(words)), ("lure", -weight * target)]
-            self.step.append(Map(name, (), tuple((f"{name}.learn.{key}", e) for key, e in lines)))
+            self.err(name, weight * error.xreplace(words), lure=-weight * target)
+
+    def output(self, name):
+        """What a readout says now."""
+        found = self.array(f"{name}.learn.output", name, Life.STEP, role="output")
+        self.step.append(Map(name, (), ((found.name, self.own(name, lower(self.net.nodes[name].model).output)),)))
+        return found
+
+    def err(self, name, error, **more):
+        """The error of a readout."""
+        lines = {f"{name}.learn.{key}": e for key, e in {"error": error, **more}.items()}
+        for made in lines:
+            self.array(made, name, Life.STEP, role="error")
+        self.step.append(Map(name, (), tuple(lines.items())))
 
     def reduced(self, name, word, op, what):
-        """Softmax of all outputs of a readout, or the sum of its targets."""
-        space = name if op == "softmax" else "one"
-        found = self.array(f"{name}.learn.{word}", space, Life.STEP, role=word)
+        """What all neurons of a readout make together: one number, or one for each of them."""
+        found = self.array(f"{name}.learn.{word}", "one" if op == "sum" else name, Life.STEP, role=word)
         self.step.append(Reduce(name, what, found.name, op))
         return found
+
+    def reward(self, loss, weight, outputs):
+        """Choose, be paid, and let everybody know the temporal difference error of the step before."""
+        policy, critic, choices = loss.policy, loss.value, outputs[loss.policy]
+        self.spaces["reward.dice"] = Synapses("reward.dice", loss.dice, policy, Diagonal())
+        dice = self.array(f"{policy}.learn.dice", policy, Life.STEP, role="dice")
+        self.step.append(Send("reward.dice", f"{loss.dice}.given", dice.name, add=False))
+        right = self.array(f"{policy}.target", policy, Life.GIVEN, role="target")
+        chosen = self.reduced(policy, "chosen", "argmax", choices + dice)
+        share = self.reduced(policy, "softmax", "softmax", choices)
+        earned = self.reduced(policy, "earned", "sum", chosen * right)
+        value = self.reduced(critic, "value", "sum", outputs[critic])
+        due = self.array("reward.due", "one", Life.GIVEN, trial=False, role="due")
+        purse, paid, before = (
+            self.array(f"reward.{key}", "one", Life.STATE, role="reward") for key in ("purse", "paid", "value")
+        )
+        td, full = self.array("reward.td", "one", Life.STEP, role="error"), at("reward.purse:0")
+        lines = ((td, paid + loss.discount * value - before), (purse, full), (paid, full * due), (before, value))
+        lets = ((full.name, purse + weight * (2 * earned - 1)),)
+        self.step.append(Map("one", lets, tuple((x.name, e) for x, e in lines)))
+        self.err(policy, weight * (share - chosen))
+        self.err(critic, sympy.Float(-loss.value_cost))
 
     def signal(self, name):
         """The learning signal of a population: what its terms carry back."""
@@ -215,7 +263,7 @@ class Learning(Draft):
         found = plan.eligibility
         for key in plan.sums:
             self.array(f"{name}.{key}", name, Life.SUM, trial=False, role="gradient")
-        if found.end and found.arrives == "pre" and not (found.pre or plan.state) and found.value == ARRIVED:
+        if is_product(plan):
             self.product(p)
             return
         for key, _ in found.pre:
@@ -230,6 +278,13 @@ class Learning(Draft):
         hoisted = [(key, e) for key, e in found.pre if not self.given_late(name, key)]
         if hoisted:
             self.step.append(self.sequence(p.pre, hoisted, lambda key: self.hoisted(p, key)))
+
+    def place(self, taps):
+        """As where nothing learns; weights that change while trials go on act when the spike arrives, not when it
+        leaves.
+        """
+        found = super().place(taps)
+        return "within" if found == "behind" and self.plan.rule.update != "trial" else found
 
     def given_late(self, name, key):
         """Whether what arrived a step ago is known from the delay line."""
@@ -272,7 +327,7 @@ class Learning(Draft):
     def regularise(self):
         """What the rates of a trial, known at its end, add to every gradient."""
         regulariser, body = self.plan.loss.regulariser, []
-        duration = self.array("duration", "one", Life.FIXED, trial=False, role="duration")
+        duration = self.array("trial.duration", "one", Life.GIVEN, trial=False, role="duration")
         for name in self.plan.signals:
             count = self.array(f"{name}.learn.spike_count", name, Life.STATE, role="count")
             self.step.append(Map(name, (), ((count.name, count + at(f"{name}.z")),)))

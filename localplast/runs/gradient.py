@@ -76,13 +76,14 @@ def gradient(
     loss = loss or default_loss(trials)
     check_trials(net, trials, loss)
     check_delays(net, values, trials.steps)
-    asked = (net, values, trials, rule, loss)
-    with explained(net, values, trials, seed=seed, dtype=options.dtype):
+    spelling = net.spelling
+    trainable, inside = tuple(map(spelling.name, trainable)), (spelling.net, spelling.values(values), trials)
+    with spelling.errors(), explained(*inside, seed=seed, dtype=options.dtype):
         if backend == "brian2":
-            grads, info = in_brian2(*asked, options, trainable=trainable)
+            grads, info = in_brian2(*inside, rule, loss, options, trainable=trainable)
         else:
-            grads, info = in_torch(*asked, options, trainable=trainable, form=form)
-    return labelled_gradients(net, grads, rule, info, options)
+            grads, info = in_torch(*inside, rule, loss, options, trainable=trainable, form=form)
+    return labelled_gradients(net, spelling.named_back(grads), rule, info, options)
 
 
 def in_brian2(net, values, trials, rule, loss, options, *, trainable):
@@ -110,9 +111,9 @@ def labelled_gradients(net, grads, rule, info, options):
     nodes = {}
     for name, array in grads.items():
         part, variable = name.split(".")
-        nodes.setdefault(f"/{part}", {})["gradient" if variable == "weight" else f"gradient_{variable}"] = labelled(
-            net, part, array
-        )
+        of_weights = part in net.projections and variable == "weight"
+        key = "gradient" if of_weights else f"gradient_{variable}"
+        nodes.setdefault(f"/{part}", {})[key] = labelled(net, part, array)
     attrs = {"rule": rule.name, "backend": options.backend, "seed": options.seed}
     attrs |= {"loss": info["loss"], "accuracy": info["accuracy"]}
     datasets = {path: xr.Dataset(variables) for path, variables in nodes.items()}

@@ -43,8 +43,9 @@ def first_not_finite(net, values, trials, *, seed=0, dtype="float64"):
         if len(wrong):
             place = ", ".join(map(str, wrong[0]))
             return f"{what} is {np.asarray(array)[tuple(wrong[0])]}{f' at ({place})' if place else ''}"
+    spelling = net.spelling
     try:
-        return Replay(net, values, trials, seed, dtype).first()
+        return spelling.told(Replay(spelling.net, spelling.values(values), trials, seed, dtype).first())
     except ImportError:  # Brian2 runs without Torch, and then says what it knows itself
         return None
 

@@ -18,6 +18,15 @@ BLOCK_NUMBERS = 8_000_000
 
 def make_learner(net, values, rule, loss, optimiser, example, options, *, batch, updates_per_block=1):
     """The learner of one backend; see ``TorchLearner`` and ``Brian2Learner``."""
+    spelling = net.spelling
+    inside = (spelling.net, spelling.values(values), rule, loss, spelling.optimiser(optimiser))
+    with spelling.errors():
+        made = inner_learner(*inside, example, options, batch=batch, updates_per_block=updates_per_block)
+    return Spelled(made, spelling) if spelling.differs else made
+
+
+def inner_learner(net, values, rule, loss, optimiser, example, options, *, batch, updates_per_block):
+    """As :func:`make_learner`, of what is spelled as backends do."""
     described, common = (net, values, rule, loss, optimiser), {"batch": batch, "seed": options.seed}
     if options.backend == "torch":
         need_torch("learning with backend='torch'")
@@ -31,6 +40,53 @@ def make_learner(net, values, rule, loss, optimiser, example, options, *, batch,
 
     block = {"target": options.target, "updates_per_block": updates_per_block}
     return Brian2Learner(*described, example, **common | block)
+
+
+class Spelled:
+    """A learner to be spoken to in the names of people, which backends spell otherwise."""
+
+    def __init__(self, learner, spelling):
+        self.learner, self.spelling = learner, spelling
+
+    def __getattr__(self, name):
+        return getattr(self.learner, name)
+
+    def restart(self, values, seed):
+        """Begin again from other numbers."""
+        with self.spelling.errors():
+            self.learner.restart(self.spelling.values(values), seed)
+
+    def train(self, trials):
+        """Learn; returns one dict of metrics per update."""
+        with self.spelling.errors():
+            return self.learner.train(trials)
+
+    def evaluate(self, *trials):
+        """Metrics of trials from which nothing is learned."""
+        with self.spelling.errors():
+            return self.learner.evaluate(*trials)
+
+    def adopt(self, numbers, parameters=None):
+        """Take over weights, by projection, and what else learns, by name."""
+        self.learner.adopt(numbers, self.spelling.names(parameters or {}))
+
+    def parameters(self):
+        """The present values of what else learns, by name."""
+        return self.spelling.named_back(self.learner.parameters())
+
+    def arrays(self):
+        """Everything that a checkpoint must hold: what it is, and the name of what it is of."""
+        return keyed(self.learner.arrays(), self.spelling.back)
+
+    def load(self, arrays):
+        """Go on from what :meth:`arrays` gave."""
+        self.learner.load(keyed(arrays, self.spelling.name))
+
+
+def keyed(arrays, spell):
+    """``arrays`` of a checkpoint, such as ``'value.rec.tau_mem'``, the names in their keys spelled otherwise."""
+    parts = {key: key.partition(".") for key in arrays}
+    return {f"{what}{dot}{spell(name)}": arrays[key] for key, (what, dot, name) in parts.items()}
 
 
 def default_target(backend):

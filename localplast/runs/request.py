@@ -9,9 +9,13 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimensions
 
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.names import inner, outer
 from localplast.network.nodes import Input
 
 __all__ = ["Entry", "Request"]
+
+#: What a record has of a population besides its variables: axes, and what is kept of events.
+AXES = frozenset("trial time neuron update spike spike_time spike_trial spike_neuron spike_count".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +25,7 @@ class Entry:
     Attributes
     ----------
     node, variable : str
+        The variable as plans and backends spell it; :attr:`name` is what people call it.
     neurons : int array ``(kept,)``, or None for weights
     every : int
         Each how many steps (weights: updates) a value is kept, beginning with the first.
@@ -34,17 +39,17 @@ class Entry:
     every: int
     group: str = ""
 
-    name = property(lambda self: f"{self.node}.{self.variable}")
+    name = property(lambda self: f"{self.node}.{outer(self.variable)}")
 
     @property
     def key(self):
         """Where the series stands in the record: ``group/variable``; a raster is called ``spikes`` there."""
-        return f"{self.group}/{'spikes' if self.variable == 'raster' else self.variable}"
+        return f"{self.group}/{'spikes' if self.variable == 'raster' else outer(self.variable)}"
 
     def dimension(self, net):
         """The dimensions of the recorded state variable; inputs and spikes have none."""
         known = net.populations[self.node].model.dimensions if self.node in net.populations else {}
-        return known.get(self.variable, DIMENSIONLESS)
+        return known.get(outer(self.variable), DIMENSIONLESS)
 
     def select(self, array):
         """What is kept of ``array`` ``(trial, time, neuron)``, a whole trial of the whole node."""
@@ -122,8 +127,28 @@ def recordable(net, node):
         return ("weight",)
     part = net.nodes[node]
     if isinstance(part, Input):
-        return ("spikes", "raster") if part.kind == "spikes" else ("currents",)
-    return (*sorted(part.model.parsed.names), *(("spikes", "raster") if part.model.spiking else ()))
+        return events(part) or ("currents",)
+    return (*sorted(part.model.parsed.names), *events(part))
+
+
+def events(part):
+    """Names of what can be recorded of the spikes of a population or an input."""
+    spiking = part.kind == "spikes" if isinstance(part, Input) else part.model.spiking
+    return ("spikes", "raster") if spiking else ()
+
+
+def spelled(net, name, node, variable):
+    """A variable of a node as plans and backends spell it; raises where a record could not hold it, or means something
+    else by its name.
+    """
+    if node not in net.populations or variable not in net.nodes[node].model.parsed.names:
+        return variable
+    if variable in AXES or variable in events(net.nodes[node]):
+        raise NetworkError(
+            f"cannot record {name!r}: a record has {variable!r} of a population itself, besides the variable of "
+            f"{net.nodes[node].model.name} that is called so; give the variable another name"
+        )
+    return inner(variable)
 
 
 def in_steps(name, every, dt):
@@ -148,14 +173,15 @@ def parse_entry(net, name, own, every, neurons):
         raise NetworkError(f"cannot record {name!r}: of {node!r} there are {names}")
     if unknown := set(own) - {"every", "neurons"}:
         raise NetworkError(f"cannot record {name!r}: unknown option {min(unknown)!r}; give every or neurons")
-    events = variable in ("spikes", "raster")
-    every = own.get("every", 1 if events or variable == "weight" else every)
+    variable = spelled(net, name, node, variable)
+    sparse = variable in ("spikes", "raster")
+    every = own.get("every", 1 if sparse or variable == "weight" else every)
     if variable == "weight" and isinstance(every, Quantity):
         raise NetworkError(
             f"cannot record {name!r}: every={every!r}; weights are kept each so many updates, give a number"
         )
     every = in_steps(name, every, net.dt)
-    if events and every != 1:
+    if sparse and every != 1:
         raise NetworkError(f"cannot record {name!r}: every={every} would lose spikes; leave it out")
     if variable != "weight":
         return Entry(node, variable, pick(name, own.get("neurons", neurons), net.size(node)), every)

@@ -28,9 +28,10 @@ def simulate(net, trials, values, request, options):
     """Present trials, record what was asked for."""
     check_trials(net, trials)
     check_delays(net, values, trials.steps)
-    options = replace(options, target=options.target or "numpy")
-    player = (brian2_player if options.backend == "brian2" else torch_player)(net, values, request, options)
-    with only_writer(options.path), writing(options.path, "start anew at another path"):
+    options, spelling = replace(options, target=options.target or "numpy"), net.spelling
+    with spelling.errors(), only_writer(options.path), writing(options.path, "start anew at another path"):
+        inside = spelling.net, spelling.values(values), request, options
+        player = (brian2_player if options.backend == "brian2" else torch_player)(*inside)
         recorder = Recorder(net, request, path=options.path, provenance=options.provenance)
         with progress(options.backend, len(trials), show=options.show) as advance, recorder:
             for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):

@@ -3,11 +3,13 @@ reads.
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from localplast.equations.language import symbol
 from localplast.equations.text import to_text
+from localplast.neuron.spelling import spelled, told, words_of
 from localplast.neuron.step import jacobian, lower
 from localplast.program.learn import plan
 from localplast.program.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
@@ -56,6 +58,7 @@ def describe_model(model):
     """A model as a :class:`~localplast.show.page.Description`: its step as Brian2 integrates it, and the step's
     derivatives.
     """
+    (first, *rest), words, model = repr(model).splitlines(), words_of(model), spelled(model)
     step, found = lower(model), jacobian(lower(model))
     body = list(assignments(found.program, {}))
     for (row, column), e in found.entries.items():
@@ -63,8 +66,8 @@ def describe_model(model):
         left = rf"\partial {shown.left} / \partial {math_name(column)}"
         body.append(Equation(f"d {row} / d {column} = {to_text(e)}", left, shown.right))
     code = Section(f"one step ({model.method})", tuple(f"  {line}" for line in step.code.splitlines()))
-    first, *rest = repr(model).splitlines()
-    return Description(first, tuple(rest), (code, Section("derivatives of the step", tuple(body))))
+    sections = (code, Section("derivatives of the step", tuple(body)))
+    return Description(first, tuple(rest), told(sections, words))
 
 
 def describe(rule, net, loss=None, *, optimiser=None):
@@ -86,7 +89,14 @@ def describe(rule, net, loss=None, *, optimiser=None):
     -------
     Description
     """
-    loss = loss or mse()
+    spelling = net.spelling
+    with spelling.errors():
+        inside = described(rule, spelling.net, loss or mse(), spelling.optimiser(optimiser))
+    return replace(spelling.told(inside), sections=spelling.told(inside.sections, "neuron."))
+
+
+def described(rule, net, loss, optimiser):
+    """As :func:`describe`, of a network as plans are made of it."""
     title = f"{rule.name} ({rule.reference})" if rule.reference else rule.name
     cut = f"edges of the credit graph that it ignores: {', '.join(sorted(rule.cut)) or 'none'}"
     if not rule.local:

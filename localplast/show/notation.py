@@ -8,6 +8,7 @@ from sympy.printing.latex import LatexPrinter
 from localplast.equations.language import symbol
 from localplast.equations.slopes import Tamed
 from localplast.equations.text import to_text
+from localplast.names import OWN, outer
 
 __all__ = ["escape", "math_name", "math_text", "plain_text"]
 
@@ -78,6 +79,9 @@ def escape(text):
 
 def math_name(name, index=""):
     r"""A variable as LaTeX: ``eps_v`` of synapse ``ij`` is ``\varepsilon^{\mathrm{v}}_{ij}``."""
+    if name.startswith(OWN):  # a model's, called as something of learning is: upright, as it stands
+        return rf"\mathrm{{{escape(outer(name))}}}" + (rf"_{{{index}}}" if index else "")
+    name = name.replace(f"_{OWN}", "_")
     late = re.fullmatch(r"late(\d+)_(.*)", name)
     if late:
         return rf"\left[{math_name(late[2], index)}\right]_{{t-{late[1]}}}"

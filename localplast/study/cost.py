@@ -172,7 +172,7 @@ def stored(net, rule, loss, optimiser):
             p.name: (1 + kept) * (1 + others[p.name]) for p in net.plastic
         }, {}  # the summed gradient, and the optimiser's own
     planned, neurons = (
-        plan(net, rule, loss, optimiser),
+        plan(net.spelling.net, rule, loss, net.spelling.optimiser(optimiser)),
         {name: kept * others[name] for name in (*net.inputs, *net.populations)},
     )
     for name, synapse in planned.synapses.items():

@@ -12,7 +12,7 @@ from localplast import dale
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.errors import NetworkError, RunawayError
 from localplast.learning.optimise import adam, sgd
 from localplast.models import cuba_lif, leaky_readout, lif

@@ -165,10 +165,10 @@ def test_a_threshold_is_one_inequality(threshold):
 
 
 @pytest.mark.parametrize(
-    "name", ["w", "i", "N", "x", "psi", "L", "z", "gradient", "eps_v", "d_v", "arrived", "t_in_timesteps"]
+    "name", ["i", "j", "N", "t", "dt", "xi", "xi_0", "lastspike", "t_in_timesteps", "not_refractory"]
 )
-def test_reserved_names_are_refused(name):
-    reserved = rf"^cell: the name {name!r} is reserved \(Brian2 and the learning rules use B, L.*rename it$"
+def test_what_brian2_calls_its_own_is_refused(name):
+    reserved = rf"^cell: the name {name!r} is Brian2's own, as are N, dt.* and names starting with _ or xi_; rename it$"
     by_brian2 = f"^cell: the equations do not parse: {name!r} has a special meaning in equations"
     with pytest.raises(ModelError, match=f"{reserved}|{by_brian2}"):
         model(f"d{name}/dt = -{name}/tau : volt", receives=name)

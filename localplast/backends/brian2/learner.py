@@ -4,6 +4,7 @@ import numpy as np
 
 from localplast.backends.brian2.build import Block, longest_delay
 from localplast.backends.brian2.delays import DelayLearner, check_spread, settings, with_room
+from localplast.backends.brian2.parameters import number_of
 from localplast.backends.brian2.session import session
 from localplast.backends.brian2.signals import feedback_name
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
@@ -238,12 +239,8 @@ class Brian2Learner:
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items() if n not in self.net.tied} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name in self.inside:
-            owner, end = self.place(name)
-            variables |= {(owner, k + end): x for k, x in self.state[name].items()}
-            variables |= {
-                (owner, f"updates{end}"): float(self.updates),
-                (owner, f"learning_rate{end}"): self.optimiser.rate(name),
-            }
+            numbers = {"updates": float(self.updates), "learning_rate": self.optimiser.rate(name)}
+            variables |= {self.place(name, k): x for k, x in {**self.state[name], **numbers}.items()}
         variables |= {tuple(name.split(".")): x for name, x in self.others.items() if name in self.inside}
         for name in self.delays.names:
             variables |= self.delay_settings(name)
@@ -256,8 +253,7 @@ class Brian2Learner:
             self.weights[name] = self.matrix(results, name, "w")
         self.weights = self.net.tie(self.weights)
         for name in self.inside:
-            owner, end = self.place(name)
-            self.state[name] = {k: results.read(owner, k + end) for k in self.state[name]}
+            self.state[name] = {k: results.read(*self.place(name, k)) for k in self.state[name]}
             if name in self.others:
                 self.others[name] = results.read(*name.split("."))
         for name in self.delays.names:
@@ -277,12 +273,10 @@ class Brian2Learner:
         gradient = summed_over_shared(matrix, self.net.projections[owner].delay.kind, steps.ndim)
         self.others[name], self.state[name] = self.delays.step(name, steps, gradient, self.state[name], self.updates)
 
-    def place(self, name):
-        """The Brian2 object that holds the optimiser's numbers of a projection or a parameter, and how their names
-        end.
-        """
+    def place(self, name, what):
+        """The Brian2 object that holds a number of the optimiser of a projection or a parameter, and its name there."""
         owner, _, key = name.partition(".")
-        return owner, f"_{key}" if key else ""
+        return owner, number_of(self.net.nodes[owner].model, key, what) if key else what
 
     def matrix(self, results, name, variable):
         """A variable of the synapses of one projection as ``(pre, post)``."""

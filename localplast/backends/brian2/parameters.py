@@ -14,7 +14,13 @@ from localplast.neuron.check import with_spike
 from localplast.neuron.namespace import namespace
 from localplast.task.regulariser import of_trials
 
-__all__ = ["Parameters", "optimiser_dimensions"]
+__all__ = ["Parameters", "number_of", "optimiser_dimensions"]
+
+
+def number_of(model, parameter, what):
+    """What neurons call ``what`` the optimiser keeps of a parameter: as a variable of their own only by accident."""
+    name = f"{what}_{parameter}"
+    return f"optimiser_{name}" if name in model.dimensions else name
 
 
 def optimiser_dimensions(optimiser, own, gradient):
@@ -55,8 +61,9 @@ class Parameters:
         gradient, unit = f"gradient_{parameter}", unit_of(self.dimension(name, f"gradient_{parameter}"))
         number = f"(updates_{parameter} + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
         short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
-        short |= {n: f"{n}_{parameter}" for n in (*self.plan.optimiser.state, "learning_rate")}
-        own, lines = unit_of(self.net.nodes[name].model.dimensions[parameter]) or "1", []
+        model, kept = self.net.nodes[name].model, (*self.plan.optimiser.state, "learning_rate")
+        short |= {n: number_of(model, parameter, n) for n in kept}
+        own, lines = unit_of(model.dimensions[parameter]) or "1", []
         optimiser = replace(self.plan.optimiser, decay=0.0)
         known = self.optimiser_dimensions(name, parameter)
         for target, expression in optimiser.program(projection=f"{name}.{parameter}"):
@@ -77,7 +84,8 @@ class Parameters:
         kept, shared = {}, {}
         for parameter in self.plan.parameters[name] if self.plan.optimiser else ():
             known = self.optimiser_dimensions(name, parameter)
-            kept.update({f"{n}_{parameter}": known[n] for n in self.plan.optimiser.state})
+            model = self.net.nodes[name].model
+            kept.update({number_of(model, parameter, n): known[n] for n in self.plan.optimiser.state})
             shared[f"learning_rate_{parameter}"] = known["learning_rate"]
             shared[f"updates_{parameter}"] = DIMENSIONLESS
         return kept, shared

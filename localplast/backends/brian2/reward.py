@@ -5,7 +5,7 @@ import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.judged import Judged
-from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed
+from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed, tables
 from localplast.errors import UnsupportedError
 
 __all__ = ["REWARD_VARIABLES", "build_reward"]
@@ -20,6 +20,19 @@ def policy_error(loss):
     return Judged(loss, DIMENSIONLESS).error({"teacher": "_chosen", "_whole": "1.0"})
 
 
+def give_tables(net, loss, built):
+    """Let actor and critic look up what they need; returns what each calls its tables."""
+    given = {name: built.timed[name] for name in ("step_weight", "target")} | {
+        "dice": built.timed[f"signal_{loss.dice}"]
+    }
+    called = []
+    for readout, found in ((loss.policy, given), (loss.value, {"pay": built.timed["pay"]})):
+        found, names = tables(net.nodes[readout].model, **found)
+        built.objects[readout].namespace.update(found)
+        called.append(names)
+    return called
+
+
 def build_reward(signals, built):
     """Add to ``built`` what a :class:`~localplast.task.loss.Reward` needs, in the order of one step."""
     net, block, loss = signals.net, signals.block, signals.plan.loss
@@ -30,14 +43,14 @@ def build_reward(signals, built):
     built.pay_delay = loss.steps(float(net.dt))
     built.timed["pay"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="pay")
     policy, value = built.objects[loss.policy], built.objects[loss.value]
-    names = {"step_weight": built.timed["step_weight"], "target": built.timed["target"], "pay": built.timed["pay"]}
-    dice = built.timed[f"signal_{loss.dice}"]
-    policy.namespace.update(names | {"dice": dice})
-    value.namespace.update(names)
+    names, own = give_tables(net, loss, built)
     step = f"(t_in_timesteps % {block.period})*dt"
 
     policy.run_regularly(
-        f"roll = {outputs[loss.policy]} + dice({block.clock}, i)", when="end", order=SOFTMAX - 1, name="roll_dice"
+        f"roll = {outputs[loss.policy]} + {names['dice']}({block.clock}, i)",
+        when="end",
+        order=SOFTMAX - 1,
+        name="roll_dice",
     )
     y = [suffixed(net.nodes[loss.policy].model, outputs[loss.policy], end) for end in ("_pre", "_post")]
     sums = {
@@ -46,9 +59,9 @@ def build_reward(signals, built):
     }
     built.objects["choice"] = gather(built, "choice", loss.policy, loss.policy, sums, SOFTMAX)
     code = [
-        f"_weight = step_weight({step})",
+        f"_weight = {names['step_weight']}({step})",
         "_chosen = int(beaten < 0.5)",
-        f"teacher = target({block.clock}, i)",
+        f"teacher = {names['target']}({block.clock}, i)",
         f"error = _weight*({policy_error(loss)})",
         "earned = _weight*_chosen*(2*teacher - 1)",
         f"score += _weight*({outputs[loss.policy]})",
@@ -61,7 +74,7 @@ def build_reward(signals, built):
     code = [
         "purse += income",
         f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
-        f"paid = purse*pay({step})",
+        f"paid = purse*{own['pay']}({step})",
         f"value_before = {outputs[loss.value]}",
         f"error = -{loss.value_cost!r}",
         "loss -= paid",

@@ -9,7 +9,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.judged import Judged
 from localplast.backends.brian2.reward import REWARD_VARIABLES, build_reward
-from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed
+from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, tables
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
 from localplast.network.check import weight_dimension
@@ -155,17 +155,19 @@ class Signals:
     def build_readout(self, built, readout):
         block, loss = self.block, self.plan.loss
         group = built.objects[readout]
-        group.namespace.update({name: built.timed[name] for name in ("step_weight", "target", "target_sum")})
+        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum")}
+        found, names = tables(self.net.nodes[readout].model, **given)
+        group.namespace.update(found)
         output, dimension = self.output_text(readout), self.output_dimension(readout)
         unit = f"*{unit_of(dimension)}" if unit_of(dimension) else ""
         code = [
-            f"_weight = step_weight((t_in_timesteps % {block.period})*dt)",
-            f"teacher = target({block.clock}, i){unit}",
+            f"_weight = {names['step_weight']}((t_in_timesteps % {block.period})*dt)",
+            f"teacher = {names['target']}({block.clock}, i){unit}",
         ]
         if loss.derived.coupled:
             self.build_softmax(built, readout, output)
         one = output if output.isidentifier() else f"({output})"
-        code += Judged(loss, dimension).statements({"output": one, "_whole": f"target_sum({block.clock})"})
+        code += Judged(loss, dimension).statements({"output": one, "_whole": f"{names['target_sum']}({block.clock})"})
         code += [f"score += _weight*({output})", "lure = -_weight*teacher"]
         group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{readout}_error")
 

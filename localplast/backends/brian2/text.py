@@ -25,6 +25,7 @@ __all__ = [
     "replace_word",
     "replace_words",
     "suffixed",
+    "tables",
     "updates_so_far",
 ]
 
@@ -48,6 +49,14 @@ def replace_words(text, words):
 def suffixed(model, text, end):
     """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
     return replace_words(text, {name: name + end for name in model.dimensions})
+
+
+def tables(model, **given):
+    """Tables by name for the text of neurons of this ``model``, and their names there: others where it has a variable
+    called so.
+    """
+    names = {name: name + "_table" * (name in model.dimensions) for name in given}
+    return {names[name]: table for name, table in given.items()}, names
 
 
 def gather(built, key, source, target, sums, order, namespace=None):

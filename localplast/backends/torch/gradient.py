@@ -8,10 +8,10 @@ import torch
 
 from localplast.backends.c.call import Fused
 from localplast.backends.c.layout import why_not
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.reward import rewarded, split
 from localplast.backends.torch.rtrl import Influence
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, Immediate

@@ -4,38 +4,37 @@ The oracle of generated code, and of adjoint programs: what runs forward here ha
 differentiation, which the adjoint program must equal.
 """
 
-from collections import deque
-from dataclasses import dataclass, field, replace
+import functools
+from dataclasses import dataclass, field
 
 import sympy
 import torch
 
-from localplast.backends.torch.convolution import convolved, kernel_gradient
-from localplast.backends.torch.delay_line import FeedbackProduct, slope_of, taps_of
 from localplast.backends.torch.step import Spike
+from localplast.backends.torch.transport import carrier
 from localplast.equations.tape import Tape
-from localplast.program.arrays import Diagonal, End, Kernel, Life, One, Synapses
+from localplast.program.arrays import End, Kernel, Life, One, Synapses
 from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send
 
 __all__ = ["Interpreter", "Trace", "numbers"]
 
 
-def numbers(net, program, tensors, masks, feedback=()):
+def numbers(net, program, tensors, masks, feedback=None):
     """The numbers of a program's arrays, from those of :func:`~localplast.backends.torch.step.leaves`.
 
     Parameters
     ----------
     masks : dict of str to bool array ``(pre, post)``
-    feedback : dict of str to tensor ``(pre, post)``
-        By projection.
+    feedback : dict of str to tensor or array ``(pre, post)``
+        By link (:func:`localplast.program.online.matrices`).
     """
-    found = {}
+    found, like = {}, next(iter(tensors.values()))
     for array in program.of(Life.FIXED, Life.LEARNED):
         owner, key = array.name.split(".", 1)
         if array.role == "step":
             found[array.name] = float(net.dt)
         elif array.role == "feedback":
-            found[array.name] = dict(feedback)[owner]
+            found[array.name] = torch.as_tensor(feedback[array.name.removesuffix(".feedback")]).to(like)
         elif array.role == "weight":
             found[array.name] = tensors[array.name] * torch.as_tensor(masks[owner]).to(tensors[array.name])
         elif not array.trial:
@@ -70,32 +69,33 @@ class Interpreter:
     program : Program
     numbers : dict of str to tensor or float
         Of all arrays that are fixed or learned.
+    fixed : bool
+        Whether weights stay as they are while trials go on: what inputs deliver is then one product for all steps.
+
+    Attributes
+    ----------
+    values : dict of str to tensor
+        Every array as it is now.
     """
 
-    def __init__(self, program, numbers):
-        self.program, self.numbers = program, numbers
+    def __init__(self, program, numbers, *, fixed=False):
+        self.program, self.numbers, self.fixed, self.values = program, dict(numbers), fixed, {}
         self.like = next(v for v in numbers.values() if torch.is_tensor(v))
-        self.run_one = {Map: self.map, Fire: self.fire, Jump: self.jump, Send: self.send, Outer: self.outer}
-        self.run_one |= {Reduce: self.reduce, Draw: self.draw}
-        self.ends = [s for every in program.step if isinstance(every, Every) for s in every.body]
-        self.step = [s for s in program.step if not isinstance(s, Every)]
-        self.tapes = {id(s): self.tape(s) for s in (*self.step, *self.ends)}
-        self.links = {id(s): self.taps(s) for s in self.step}
+        self.shapes = {a.name: self.shape(a.space) for a in program.arrays.values()}
+        self.stepped = [a.name for a in program.of(Life.GIVEN)]
+        self.step = [runner(s, self) for s in program.step if not isinstance(s, Every)]
+        self.ends = [runner(s, self) for every in program.step if isinstance(every, Every) for s in every.body]
 
-    def tape(self, s):
-        """The expressions of a statement, what is known of them computed."""
-        psi = Tape([("psi", s.psi)], self.numbers) if isinstance(s, Fire) and s.psi is not None else None
-        if isinstance(s, (Map, Jump)):
-            lines = [*getattr(s, "lets", ()), *((f"new {n}", e) for n, e in s.lines)]
-        elif isinstance(s, Fire):
-            lines = [("x", s.argument), ("ready", s.ready)]
-        else:
-            lines = [("value", s.expression)] if isinstance(s, Reduce) else []
-        symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
-        constants = {} if isinstance(self.program.spaces.get(getattr(s, "space", None)), Synapses) else self.numbers
-        return Tape(lines, constants), psi, {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
+    def shape(self, space):
+        """Of an array without an axis of trials."""
+        found = self.program.spaces[space]
+        if isinstance(getattr(found, "form", None), Kernel):
+            return found.form.convolution.shape
+        if isinstance(found, Synapses):
+            return (*self.shape(found.pre), *self.shape(found.post))
+        return (1,) if isinstance(found, One) else (found.size,)
 
-    def run(self, given, *, backwards=False, trace=None, dice=None):
+    def run(self, given, *, backwards=False, trace=None, dice=None, on_step=None):
         """Run trials from start to end.
 
         Parameters
@@ -107,193 +107,255 @@ class Interpreter:
             From the last step to the first, reading the histories of ``trace``.
         dice : torch.Generator
             For what is drawn.
+        on_step : callable
+            Called at the end of each step, with its number.
         """
-        steps, trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
-        self.given, self.dice, self.trials = given, dice, trials
-        self.trace = trace or Trace()
-        self.values = {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
-        self.past = {number: deque(maxlen=1 + longest(taps)) for number, taps in self.links.items()}
+        steps = self.start(given, trace, dice)
         seen = {a.name: [] for a in self.program.of(Life.SEEN)}
         for t in range(steps - 1, -1, -1) if backwards else range(steps):
-            self.t = t
-            for s in self.step:
-                self.run_one[type(s)](s)
+            self.advance(t)
             for name, found in seen.items():
                 found.append(self.values[name])
-        for s in self.ends:
-            self.run_one[type(s)](s)
-        totals = {n for s in self.step for n in getattr(s, "adds", ())}
+            if on_step:
+                on_step(t)
+        for runs in self.ends:
+            runs()
+        totals = {n for s in self.program.step for n in getattr(s, "adds", ())}
         self.trace.seen = {n: v[-1] if n in totals else torch.stack(v) for n, v in seen.items()}
         self.trace.sums = {a.name: self.values[a.name] for a in self.program.of(Life.SUM)}
         return self.trace
 
-    def shape(self, space):
-        """Of an array without an axis of trials."""
-        found = self.program.spaces[space]
-        return (*self.shape(found.pre), *self.shape(found.post)) if isinstance(found, Synapses) else (size_of(found),)
+    def start(self, given, trace=None, dice=None):
+        """Begin trials; returns their number of steps."""
+        steps, self.trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
+        self.given, self.dice, self.trace = given, dice, trace or Trace()
+        self.histories = dict(self.trace.histories)
+        self.values = {**self.numbers, **given}
+        self.values |= {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
+        for runs in self.step:
+            runs.start(steps)
+        return steps
+
+    def begin(self, array):
+        start = self.numbers[array.start] if isinstance(array.start, str) else array.start
+        shape = self.shapes[array.name]
+        return self.tensor(start).expand((self.trials, *shape) if array.trial else shape)
+
+    def advance(self, t):
+        """One time step, number ``t`` of the trial."""
+        self.t = t
+        for name in self.stepped:
+            along = self.given[name]
+            self.values[name] = along[t if len(along) > 1 else 0]
+        for name, along in self.histories.items():
+            self.values[name] = along[t]
+        for runs in self.step:
+            runs()
+
+    def refresh(self):
+        """Take note of numbers that have changed in place."""
+        for runs in (*self.step, *self.ends):
+            runs.refresh()
+
+    def learn(self, numbers):
+        """Go on with other ``numbers`` of what synapses and links read."""
+        self.numbers.update(numbers)
+        self.values.update(numbers)
+
+    def read(self, name):
+        """An array as it is now."""
+        return self.values[name]
 
     def tensor(self, value):
         """A number as a tensor (of a type of its own it would be single precision first)."""
         return torch.as_tensor(value, dtype=self.like.dtype, device=self.like.device)
 
-    def begin(self, array):
-        start = self.numbers[array.start] if isinstance(array.start, str) else array.start
-        start = self.tensor(start)
-        return start.expand((self.trials, *self.shape(array.space))) if array.trial else start
+    def full(self, name, value):
+        """A value for every member of an array's space, in every trial."""
+        return self.tensor(value).expand(self.trials, *self.shapes[name])
 
-    # --- reading and writing ------------------------------------------------------------------------------------------
 
-    def read(self, name):
-        """An array as it is now."""
-        array = self.program.arrays[name]
-        if array.life is Life.HISTORY:
-            return self.trace.histories[name][self.t]
-        if array.life is Life.GIVEN:
-            return self.given[name][min(self.t, len(self.given[name]) - 1)]
-        if array.life is Life.FIXED and array.trial:
-            return self.given[name]
-        return self.numbers[name] if array.life in (Life.FIXED, Life.LEARNED) else self.values[name]
+def runner(s, engine):
+    """What runs one statement."""
+    kinds = {Map: Maps, Fire: Fires, Jump: Jumps, Send: Sends, Outer: Outers, Reduce: Reduces, Draw: Draws}
+    return kinds[type(s)](s, engine)
 
-    def at_synapse(self, name, end=None):
-        """An array as synapses read it: of their own, or of a neuron at one end."""
-        value = self.read(name)
-        space = self.program.spaces[self.program.arrays[name].space]
-        if end == "post" and torch.is_tensor(value) and value.ndim == 2:
-            return value.unsqueeze(1)
-        lonely = isinstance(space, One) and torch.is_tensor(value) and value.ndim == 2
-        return value.unsqueeze(-1) if end == "pre" or lonely else value
 
-    def write(self, name, value, *, add=False):
-        """Set an array, or add to it; what is common to all trials takes their sum."""
-        array = self.program.arrays[name]
-        value = self.tensor(value)
-        if array.trial or array.life is Life.SUM:
-            value = value.expand(self.trials, *self.shape(array.space))
-        if array.life is Life.SUM:
-            value = value.sum(0)
-        if array.life is Life.HISTORY:
-            self.trace.histories.setdefault(name, []).append(value)
-        else:
-            self.values[name] = self.values[name] + value if add else value
+class Runner:
+    """One statement, its expressions ready to be computed."""
 
-    def computed(self, s, extra=()):
-        """What the expressions of a statement are now."""
-        tape, _, ends = self.tapes[id(s)]
-        synapses = isinstance(self.program.spaces[s.space], Synapses)
-        read = self.at_synapse if synapses else self.read
-        values = {n: read(*ends.get(n, (n,))) for n in tape.slots if n in self.program.arrays or n in ends}
-        return tape({**values, **dict(extra)})
+    def __init__(self, s, engine):
+        self.s, self.engine, self.program = s, engine, engine.program
+        self.tapes = {}
+        self.prepare()
 
-    # --- instructions -------------------------------------------------------------------------------------------------
+    def prepare(self):
+        """Make tapes."""
 
-    def map(self, s):
-        found = self.computed(s)
-        for name, _ in s.lines:
-            self.write(name, found[f"new {name}"], add=name in s.adds)
+    def start(self, steps):
+        """Begin trials of so many steps."""
 
-    def fire(self, s):
-        found, psi = self.computed(s), self.tapes[id(s)][1]
-        shape = (self.trials, *self.shape(s.space))
-        x, slope = found["x"].expand(shape), torch.zeros(shape, dtype=self.like.dtype, device=self.like.device)
-        if psi is not None:
-            known = {n: self.read(n) for n in psi.slots if n in self.program.arrays}
-            slope = self.tensor(psi({**known, s.x: x.detach()})["psi"]).expand(shape).detach()
-            self.write(s.slope, slope)
-        self.write(s.spikes, Spike.apply(x, slope, s.strict) * found["ready"])
+    def refresh(self):
+        for tape in self.tapes.values():
+            tape.refresh()
 
-    def jump(self, s):
-        found, spikes = self.computed(s), self.read(s.spikes)
-        spikes = spikes.detach() if s.cut else spikes
-        for name, _ in s.lines:
-            old, value = self.read(name), self.tensor(found[f"new {name}"])
-            size = (value - old).detach()
-            size = torch.where(torch.isfinite(size), size, torch.zeros_like(size))
-            self.write(name, torch.where(spikes > 0, value, old) + (spikes - spikes.detach()) * size)
+    def tape(self, key, lines):
+        """Expressions to be computed; what is known of them is computed now, except where synapses read it."""
+        self.tapes[key] = Tape(lines, {} if self.at_synapses else self.engine.numbers)
+        if self.at_synapses:
+            symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
+            self.ends = {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
+            self.plain = [n for n in self.tapes[key].slots if n not in self.ends]
 
-    def reduce(self, s):
-        value = self.computed(s)["value"]
-        self.write(s.into, value.softmax(-1) if s.op == "softmax" else value.sum(-1, keepdim=True))
+    @property
+    def at_synapses(self):
+        return isinstance(self.program.spaces.get(getattr(self.s, "space", None)), Synapses)
 
-    def draw(self, s):
-        shape = (self.trials, *self.shape(s.space))
-        self.write(s.into, torch.randn(shape, generator=self.dice, dtype=self.like.dtype, device=self.like.device))
+    def known(self):
+        """The names that expressions read, and their values."""
+        values = self.engine.values
+        if not self.at_synapses:
+            return values
+        found = {n: self.beside(values[n], n) for n in self.plain if n in values}
+        return found | {n: at_end(values[array], end) for n, (array, end) in self.ends.items()}
 
-    # --- what travels -------------------------------------------------------------------------------------------------
+    def beside(self, value, name):
+        """What all synapses share, beside ``(pre, post)``."""
+        shared = isinstance(self.program.spaces[self.program.arrays[name].space], One)
+        return value.unsqueeze(-1) if shared and torch.is_tensor(value) and value.ndim == 2 else value
 
-    def taps(self, s):
-        """``[(steps ago, shares)]`` of a statement: shares of neurons, or ``(pre, post)``."""
-        found = getattr(s, "taps", None)
-        if found is None:
-            return [(0, None)]
-        link = self.program.spaces[s.link]
-        pre, post = self.shape(link.pre), self.shape(link.post)
-        shape = {"axonal": pre, "dendritic": post, "synaptic": (*pre, *post)}[found.kind]
-        shape = pre if isinstance(link.form, Diagonal) else shape
-        delay = self.tensor(self.numbers[found.delay]).expand(shape)
-        spread = (found.spread or "triangle", found.width)
-        steps, shares = slope_of(delay, *spread) if s.slopes else taps_of(delay, *spread)
-        shares = torch.ones_like(steps, dtype=delay.dtype) if shares is None else shares
-        shares = shares.unsqueeze(-1) if found.kind == "axonal" and not isinstance(link.form, Diagonal) else shares
-        steps = steps.unsqueeze(-1) if steps.ndim < shares.ndim else steps
-        return [(int(d), ((steps == d) * shares).sum(0)) for d in steps.unique()]
 
-    def earlier(self, s, signal):
-        """``(signal of so many steps ago, share)`` of every tap that has one."""
-        past = self.past[id(s)]
-        past.appendleft(signal)
-        return [(past[d], share) for d, share in self.links[id(s)] if d < len(past)]
+def at_end(value, end):
+    """Numbers of neurons as synapses read them: ``(trial, pre, 1)`` or ``(trial, 1, post)``."""
+    if not torch.is_tensor(value):
+        return value
+    return value.unsqueeze(-1) if end == "pre" else value.unsqueeze(-2) if value.ndim > 1 else value
 
-    def send(self, s):
-        signal = self.read(s.source).to(self.like.dtype)
-        signal = signal.detach() if s.cut else signal
-        link = self.program.spaces[s.link]
-        parts = [self.product(link, s, x, share) for x, share in self.earlier(s, signal)]
-        total = sum(parts) if parts else torch.zeros((), dtype=self.like.dtype, device=self.like.device)
-        self.write(s.target, self.read(s.target) + total if s.add else total)
 
-    def product(self, link, s, signal, share):
-        """What one tap delivers."""
-        if self.program.arrays[s.target].space == s.link:
-            return signal.unsqueeze(-1) if share is None else signal.unsqueeze(-1) * share
-        if s.weight is None:
-            return signal if share is None else signal * share
-        weight = self.matrix(link, self.numbers.get(s.weight, self.values.get(s.weight)))
-        if isinstance(link.form, Kernel):
-            return convolved(signal, weight, turned(link.form.convolution) if s.back else link.form.convolution)
-        weight = weight if share is None else weight * share
-        if s.feedback is not None:
-            feedback = self.numbers[s.feedback] if share is None else self.numbers[s.feedback] * share.detach()
-            return FeedbackProduct.apply(signal, weight, feedback)
-        return signal @ (weight.T if s.back else weight)
+class Maps(Runner):
+    def prepare(self):
+        self.tape("lines", [*self.s.lets, *((f"new {n}", e) for n, e in self.s.lines)])
+        self.lines = [(n, f"new {n}", self.program.arrays[n], n in self.s.adds) for n, _ in self.s.lines]
+        firing = any(isinstance(q, Fire) and q.space == self.s.space for q in self.program.step)
+        self.may_overflow = firing and bool(self.s.lets) and not any(a.life is Life.HISTORY for *_, a, _ in self.lines)
 
-    @staticmethod
-    def matrix(link, weight):
-        """Numbers ``(pre, post)`` of synapses as the weights that they share, and back."""
-        weight = weight.T if link.turned else weight
-        return weight if link.times == 1 else link.times * weight
-
-    def outer(self, s):
-        pre, post = self.read(s.pre).to(self.like.dtype), self.read(s.post)
-        link = self.program.spaces[s.link]
-        for later, share in self.earlier(s, post):
-            if isinstance(link.form, Diagonal):
-                found = (pre * later * share).sum(0)
-            elif isinstance(link.form, Kernel):
-                found = self.matrix(link, kernel_gradient(pre, later, link.form.convolution))
+    def __call__(self):
+        engine, known = self.engine, self.known()
+        found = self.tapes["lines"](known)
+        if self.may_overflow and torch.is_grad_enabled():
+            found = self.without_overflow(found, known)
+        for name, new, array, add in self.lines:
+            value = found[new]
+            if array.trial or array.life is Life.SUM:
+                value = engine.full(name, value)
+            if array.life is Life.SUM:
+                value = value.sum(0)
+            if array.life is Life.HISTORY:
+                engine.trace.histories.setdefault(name, []).append(value)
             else:
-                found = self.matrix(link, pre.T @ later * (1 if share is None else share))
-            self.values[s.into] = self.values[s.into] + found
+                engine.values[name] = engine.values[name] + value if add else value
+
+    def without_overflow(self, found, known):
+        """The same numbers; where one has overflowed, which a spike's reset may end, no gradient passes."""
+        new = [x for _, key, *_ in self.lines if torch.is_tensor(x := found[key])]
+        if all(bool(torch.isfinite(x).all()) for x in new):
+            return found
+        lost = functools.reduce(torch.logical_or, (~torch.isfinite(x) for x in new))
+        states = [a for a in self.program.of(Life.STATE) if a.space == self.s.space and isinstance(a.start, str)]
+        rest = {a.name: torch.where(lost, self.engine.numbers[a.start].detach(), known[a.name]) for a in states}
+        again = self.tapes["lines"]({**known, **rest})
+        return {k: torch.where(lost, x.detach(), again[k]) if torch.is_tensor(x) else x for k, x in found.items()}
 
 
-def size_of(space):
-    """How many numbers a space of neurons, or that of what all share, holds."""
-    return 1 if isinstance(space, One) else space.size
+class Fires(Runner):
+    def prepare(self):
+        self.tape("argument", [("x", self.s.argument), ("ready", self.s.ready)])
+        if self.s.psi is not None:
+            self.tape("psi", [("psi", self.s.psi)])
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        found = self.tapes["argument"](engine.values)
+        x = engine.full(s.spikes, found["x"])
+        slope = torch.zeros_like(x)
+        if s.psi is not None:
+            slope = engine.full(s.slope, self.tapes["psi"]({**engine.values, s.x: x.detach()})["psi"]).detach()
+            engine.values[s.slope] = slope
+        engine.values[s.spikes] = Spike.apply(x, slope, s.strict) * found["ready"]
 
 
-def longest(taps):
-    return max(d for d, _ in taps)
+class Jumps(Runner):
+    def prepare(self):
+        self.tape("lines", [(f"new {n}", e) for n, e in self.s.lines])
+
+    def __call__(self):
+        values = self.engine.values
+        found, spikes = self.tapes["lines"](values), values[self.s.spikes]
+        spikes = spikes.detach() if self.s.cut else spikes
+        for name, _ in self.s.lines:
+            old, value = values[name], self.engine.tensor(found[f"new {name}"])
+            jumped = torch.where(spikes > 0, value, old)
+            if spikes.requires_grad:
+                size = (value - old).detach()
+                jumped = jumped + (spikes - spikes.detach()) * torch.where(size.isfinite(), size, 0.0 * spikes.detach())
+            values[name] = jumped
 
 
-def turned(form):
-    """The convolution read the other way."""
-    return replace(form, transposed=not form.transposed)
+class Reduces(Runner):
+    def prepare(self):
+        self.tape("value", [("value", self.s.expression)])
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        value = engine.tensor(self.tapes["value"](engine.values)["value"])
+        if s.op == "sum":
+            found = value.expand(engine.trials, -1).sum(-1, keepdim=True)
+        else:
+            found = value.softmax(-1) if s.op == "softmax" else chosen(value)
+        engine.values[s.into] = found
+
+
+def chosen(value):
+    """1 where a value is the largest, else 0."""
+    return torch.nn.functional.one_hot(value.argmax(-1), value.shape[-1]).to(value)
+
+
+class Draws(Runner):
+    def __call__(self):
+        engine, like = self.engine, self.engine.like
+        shape = (engine.trials, *engine.shapes[self.s.into])
+        engine.values[self.s.into] = torch.randn(shape, generator=engine.dice, dtype=like.dtype, device=like.device)
+
+
+class Sends(Runner):
+    def prepare(self):
+        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
+
+    def start(self, steps):
+        self.carrier.start()
+        self.ahead = None
+        outside = self.program.arrays[self.s.source].life is Life.GIVEN
+        if outside and self.engine.fixed and self.s.taps is None:
+            self.ahead = self.carrier.whole(self.signal(self.engine.given[self.s.source]))
+
+    def signal(self, signal):
+        signal = signal.to(self.engine.like.dtype)
+        return signal.detach() if self.s.cut else signal
+
+    def __call__(self):
+        engine, s = self.engine, self.s
+        found = self.carrier(self.signal(engine.values[s.source])) if self.ahead is None else self.ahead[engine.t]
+        engine.values[s.target] = engine.values[s.target] + found if s.add else engine.full(s.target, found)
+
+
+class Outers(Runner):
+    def prepare(self):
+        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
+
+    def start(self, steps):
+        self.carrier.start()
+
+    def __call__(self):
+        values, s = self.engine.values, self.s
+        found = self.carrier(values[s.pre].to(self.engine.like.dtype), values[s.post])
+        values[s.into] = values[s.into] + found
