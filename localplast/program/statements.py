@@ -78,6 +78,8 @@ class SynapsePlan:
         Per synapse and step; it ends by adding to ``gradient`` (and to ``elig_sum`` where rates are regularised).
     state : tuple of str
         What a synapse stores within a trial, zero at its start.
+    third : str
+        What the eligibility is multiplied with, a variable of the postsynaptic neuron.
     sums : tuple of str
         Gradients that are summed up until they are used: of the weight, and of the delay where that learns.
     regularised : bool
@@ -89,6 +91,7 @@ class SynapsePlan:
     eligibility: Eligibility
     program: tuple
     state: tuple
+    third: str
     sums: tuple = ("gradient",)
     regularised: bool = False
     learned: bool = False
@@ -129,15 +132,15 @@ def summed(loss, product, end="", extra=0):
 
 def readout_plan(eligibility, loss, learned):
     sums, state = summed(loss, symbol("error") * symbol("elig"))
-    return SynapsePlan(eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), learned=learned)
-
-
-def mismatch_plan(eligibility, p):
-    """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
-    product = symbol(f"mismatch_{p.target}") * symbol("elig")
     return SynapsePlan(
-        eligibility, (*eligibility.synapse, ("gradient", symbol("gradient") - product)), eligibility.state
+        eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), "error", learned=learned
     )
+
+
+def mismatch_plan(eligibility, mismatch):
+    """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
+    program = (*eligibility.synapse, ("gradient", symbol("gradient") - symbol(mismatch) * symbol("elig")))
+    return SynapsePlan(eligibility, program, eligibility.state, mismatch)
 
 
 def hidden_plan(net, rule, eligibility, signal, loss, learned):
@@ -158,7 +161,7 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
     if of_trials(loss):
         program.append(("elig_sum", symbol("elig_sum") + symbol("elig")))
         state.append("elig_sum")
-    return SynapsePlan(eligibility, tuple(program), tuple(state), ("gradient",), of_trials(loss), learned)
+    return SynapsePlan(eligibility, tuple(program), tuple(state), "L", ("gradient",), of_trials(loss), learned)
 
 
 def with_delay(plan):
@@ -298,7 +301,7 @@ def neuron_plan(net, made, name, synapses, shift):
         keep = fading_of(net, made.loss.regulariser.window)
         end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
     for parameter in made.parameters[name]:
-        if made.rule.taught:
+        if not made.rule.signal.hears_errors:
             end += own_error(net.nodes[name].model, parameter)
             continue
         eligibility = made.rule.eligibility

@@ -100,7 +100,7 @@ class Parameters:
             for state, dimension in model.dimensions.items():
                 if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
                     return dimension / per
-            if key == f"gradient_{parameter}" and self.plan.rule.taught:
+            if key == f"gradient_{parameter}" and not self.plan.rule.signal.hears_errors:
                 return parse_expression_dimensions(model.mismatch[parameter].error, with_spike(namespace(model)))
             if key == f"gradient_{parameter}":
                 return (

@@ -99,7 +99,7 @@ class OnlineLearner:
             Compartments that learn from each other are not finite any more; names the step and the population.
         """
         self.follow_weights({})
-        guard = Guard(self) if self.plan.rule.taught else None
+        guard = Guard(self) if self.plan.rule.signal.drives_neurons else None
 
         def after(t):
             if guard:
