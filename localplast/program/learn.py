@@ -177,7 +177,7 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     for p in net.plastic:
         eligibility = rule.eligibility.of(net, p)
         if rule.taught:
-            synapse = mismatch_plan(eligibility, p)
+            synapse = mismatch_plan(eligibility)
         elif p.post in readouts:
             synapse = readout_plan(eligibility, loss, p.name in learned)
         else:

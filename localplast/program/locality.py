@@ -166,7 +166,7 @@ def domains(plan, net, p):
     own |= set(plan.optimiser.state) if plan.optimiser else set()
     own |= arrived - pre if synapse.eligibility.arrives == "synapse" else set()
     third = {"error"} if p.post in plan.readouts else {"L"} & ({"L"} if p.post in plan.signals else set())
-    third = {n for n, _ in synapse.eligibility.end if n.startswith("mismatch_")} if plan.rule.taught else third
+    third = {synapse.eligibility.mismatch} if plan.rule.taught else third
     third |= reward_signal(plan)
     constants = shared | {"learning_rate", "updates"}
     post = neuron_scope(plan, net, p.post)["all"] - constants - third
@@ -204,7 +204,7 @@ def storage(plan, net, projection):
     p = net.projections[projection]
     synapse, neuron = plan.synapses[projection], plan.neurons[p.post]
     kept = used_early([line for slot in SLOTS for line in getattr(neuron, slot)])
-    pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if not of_parameter(plan, p.post, n))
+    pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if n not in neuron.personal)
     neurons = [n for n, _ in synapse.eligibility.pre] + [n for slot in SLOTS for n, _ in getattr(neuron, slot)]
     hidden = set() if plan.rule.taught else {"L"} if p.post in plan.signals else {"error"}
     return Storage(
@@ -216,11 +216,6 @@ def storage(plan, net, projection):
         post=post,
         working=tuple(dict.fromkeys(n for n in (*neurons, *sorted(hidden)) if n not in {*pre, *kept})),
     )
-
-
-def of_parameter(plan, name, variable):
-    """Whether a variable of a neuron belongs to a parameter that learns, and not to a weight."""
-    return any(f"_{parameter}" in variable for parameter in plan.parameters.get(name, ()))
 
 
 # --- the audit --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import localplast as lp
 from localplast import rules
 from localplast.backends.brian2.learner import block_for
 from localplast.backends.brian2.learning import Learning
-from localplast.errors import LocalplastError, ModelError, NetworkError
+from localplast.errors import LocalplastError, ModelError, NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif
 from localplast.models.layers import layered, stream
 from localplast.names import BEGINNINGS, TAKEN, inner, is_taken, outer
@@ -31,7 +31,7 @@ from localplast.rules import bptt, dendritic, eprop
 from localplast.show.describe import describe_model
 from localplast.show.examples import SAMPLES, sample
 from localplast.task import Task, Trials
-from localplast.task.loss import mse, rate, reward
+from localplast.task.loss import cross_entropy, mse, rate, reward
 
 #: Names that all mean something to plans and backends, the worst ones first.
 CLASHING = [
@@ -411,6 +411,58 @@ def test_a_run_goes_on_from_its_checkpoint(backend, tmp_path):
         for key, array in whole[node].data_vars.items():
             assert np.array_equal(array, again[node][key]), (node, key)
     assert set(again["learned"].data_vars) == set(rates)
+
+
+# --- names of populations and projections -----------------------------------------------------------------------------
+
+
+def joined(**names):
+    """Three parts and three projections under these names, the values that the others would have, and trials."""
+    base = {n: n for n in ("cues", "rec", "out", "cues_rec", "rec_rec", "rec_out")}
+    given = {**base, **names}
+    cues, rec, out = (given[n] for n in ("cues", "rec", "out"))
+    links = [
+        Projection(cues, rec, weight=normal(3.0), name=given["cues_rec"]), Projection(rec, out, name=given["rec_out"]),
+        Projection(rec, rec, delay=axonal(np.arange(3) * ms), name=given["rec_rec"]),
+    ]  # fmt: skip
+    nodes = {cues: Input(4), rec: Population(3, alif()), out: Population(2, leaky_readout())}
+    net = Network(dt=1 * ms, projections=links, **nodes)
+    drawn = joined()[0].draw(0) if names else net.draw(0)
+    fields = {f.name: {given[k]: x for k, x in getattr(drawn, f.name).items()} for f in dataclasses.fields(drawn)}
+    spikes = np.random.default_rng(0).random((2, STEPS, 4)) < 0.3
+    return net, dataclasses.replace(drawn, **fields), Trials({cues: spikes}, np.array([0, 1])), given
+
+
+@functools.cache
+def learned_by(**names):
+    net, values, trials, given = joined(**names)
+    found = [
+        lp.gradient(net, trials, eprop(), loss=cross_entropy(), values=values, **o)
+        for o in ({"form": "traces"}, {"backend": "brian2"})
+    ]
+    return [tree[given[n]]["gradient"].values for tree in found for n in ("cues_rec", "rec_rec", "rec_out")]
+
+
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("part", ["rec", "out", "cues", "rec_rec"])
+@pytest.mark.parametrize(
+    "name", ["w", "L", "psi", "error", "output", "target", "choice", "step_weight", "signal", "r", "dice"]
+)
+def test_parts_are_called_as_people_like(name, part):
+    for one, other in zip(learned_by(), learned_by(**{part: name}), strict=True):
+        same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("cues", "arrivals_rec_rec"), ("rec", "softmax_out"), ("rec_out", "rec_ledger")]
+)
+def test_a_part_that_brian2_would_have_twice_runs_in_torch(part, name):
+    net, values, trials, _ = joined(**{part: name})
+    assert lp.gradient(net, trials, eprop(), values=values).attrs["loss"] > 0
+    with pytest.raises(
+        UnsupportedError, match=f"^'{name}': in Brian2 a part of the network is called so, and what is made"
+    ):
+        lp.gradient(net, trials, eprop(), values=values, backend="brian2")
 
 
 # --- what people read -------------------------------------------------------------------------------------------------

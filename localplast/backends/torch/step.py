@@ -215,7 +215,7 @@ class Neurons:
 
     def without_overflow(self, new, values):
         """The same numbers; where one has overflowed, which a spike's reset may end, no gradient passes."""
-        found = [x for k, x in new.items() if k.startswith("new_") and torch.is_tensor(x)]
+        found = [x for x in (new[f"new_{k}"] for k in self.step.state) if torch.is_tensor(x)]
         if all(bool(torch.isfinite(x).all()) for x in found):
             return new
         lost = functools.reduce(torch.logical_or, (~torch.isfinite(x) for x in found))
@@ -277,9 +277,9 @@ class Neurons:
             if not tape.outputs:
                 continue
             z = self.z.detach() if block in self.cut else self.z
-            for new, value in tape(self.state).items():
-                name = new.removeprefix("new_")
-                old = self.state[name]
+            changed = tape(self.state)
+            for name in getattr(self.step, block):
+                old, value = self.state[name], changed[f"new_{name}"]
                 jumped = torch.where(z > 0, value, old)
                 jump = (value - old).detach()
                 jump = torch.where(torch.isfinite(jump), jump, torch.zeros_like(jump))

@@ -137,7 +137,7 @@ class Outer(Synapses):
 
     def learn(self, per_neuron, z, weight):
         """As :meth:`Synapses.learn`."""
-        error = torch.as_tensor(per_neuron[f"mismatch_{self.p.target}"]).to(self.arrived)
+        error = torch.as_tensor(per_neuron[self.plan.eligibility.mismatch]).to(self.arrived)
         self.stored["gradient"] = self.stored["gradient"] - self.outer(self.arrived, error.expand(self.trials, -1))
 
     def outer(self, pre, post):
