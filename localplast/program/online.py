@@ -286,7 +286,7 @@ class Learning(Draft):
     def product(self, p):
         """Synapses that remember nothing: what arrives times what the neurons get wrong, minus the gradient."""
         error = self.array(f"{p.name}.error", p.post, Life.STEP, role="error")
-        self.step.append(Map(p.post, (), ((error.name, -self.neuronal(p.post, f"mismatch_{p.target}")),)))
+        self.step.append(Map(p.post, (), ((error.name, -self.neuronal(p.post, self.plan.synapses[p.name].third)),)))
         self.step.append(Outer(p.name, self.arrived[p.name], error.name, f"{p.name}.gradient"))
 
     def synaptic(self, p, key):
