@@ -47,7 +47,7 @@ def torch_case(rule, batch, steps, threads, repeats, *, plain=False):
     import torch
 
     from localplast.backends.torch.learner import TorchLearner
-    from localplast.backends.torch.traces import OnlineLearner
+    from localplast.backends.torch.online import OnlineLearner
     from localplast.program.learn import plan
 
     net, values, trials = problem(rule, batch, steps)

@@ -27,7 +27,7 @@ def learner_of(net, rule, optimiser, batch, threads, *, plain=False, loss=None):
     import torch
 
     from localplast.backends.torch.learner import TorchLearner
-    from localplast.backends.torch.traces import OnlineLearner
+    from localplast.backends.torch.online import OnlineLearner
     from localplast.program.learn import plan
     from localplast.task.loss import mse
 

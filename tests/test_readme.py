@@ -46,6 +46,14 @@ def test_the_example_of_the_dendrites_runs():
     assert float(names["record"]["cells"]["v_basal"].max()) > -45e-3
 
 
+def test_the_printed_programs_are_those_of_the_example():
+    names = {}
+    for block in blocks("docs/program.md"):
+        exec(compile(block, "docs/program.md", "exec"), names)
+    printed = re.findall(r"```text\n(.*?)\n```", (ROOT / "docs/program.md").read_text(), re.DOTALL)
+    assert printed == [str(names["program"]), str(names["backward"])]
+
+
 @pytest.mark.thorough
 def test_the_example_of_prospective_neurons_runs_and_says_what_is_true():
     names = {}

@@ -143,11 +143,18 @@ def long_functions(tree, most=50):
                 yield node.name
 
 
+def length(file):
+    return sum(bool(line.strip()) for line in file.read_text().splitlines())
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_files_and_functions_are_short(module):
-    text = MODULES[module].read_text()
-    assert sum(bool(line.strip()) for line in text.splitlines()) <= 400
-    assert not list(long_functions(ast.parse(text)))
+    assert length(MODULES[module]) <= 400
+    assert not list(long_functions(ast.parse(MODULES[module].read_text())))
+
+
+def test_files_of_tests_are_short():
+    assert [file.name for file in (ROOT / "tests").rglob("*.py") if length(file) > 400] == []
 
 
 def test_long_functions_are_seen():

@@ -5,12 +5,15 @@ import torch
 import xarray as xr
 
 from localplast.backends.torch.gradient import prepare
+from localplast.backends.torch.interpreter import Interpreter
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.units import unit_name
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
 from localplast.network.values import Values
+from localplast.program.arrays import Array, Life, at
+from localplast.program.instructions import Fire, Map
 from localplast.program.learn import plan
 from localplast.task.loss import Loss
 from localplast.task.trials import Trials
@@ -40,16 +43,17 @@ def trial(
     net, values = net.spelling.net, net.spelling.values(values)  # which has a v and a psi, whatever the model has
     inputs, target, weight = prepare(net, trials[:1], loss, rng=np.random.default_rng(seed), dtype=torch.float64)
     learner = OnlineLearner(net, plan(net, rule, loss, seed=seed), leaves(net, values), values.masks)
+    size, early = net.size(population), at_threshold(learner, population, "v")
     projection = next(p.name for p in net.plastic if p.post == population)
     strongest = np.abs(values.weights[projection]).argmax(0)
     seen = {"v": [], "x": [], "eligibility": [], "z": []}
 
     def watch(learner, step):
-        cells, synapses = learner.twin.neurons[population], learner.synapses[projection]
-        seen["v"].append(cells.before_reset["v"][0].clone())
-        seen["x"].append(learner.neurons[population].values["x"].expand(1, cells.size)[0].clone())
-        seen["z"].append(cells.z[0].clone())
-        seen["eligibility"].append(synapses.eligibility[0, strongest, np.arange(cells.size)].clone())
+        values = learner.interpreter.values
+        seen["v"].append(values[early][0].clone())
+        seen["x"].append(values[f"{population}.learn.x"][0].clone())
+        seen["z"].append(values[f"{population}.z"][0].clone())
+        seen["eligibility"].append(values[f"{projection}.learn.elig"][0, strongest, np.arange(size)].clone())
 
     learner.run(inputs, target, weight, watch)
     stacked = {k: torch.stack(v).numpy() for k, v in seen.items()}
@@ -67,3 +71,13 @@ def trial(
         {"time": np.arange(trials.steps) * float(net.dt), "neuron": chosen},
         {"spike_time": step * float(net.dt), "spike_neuron": neuron},
     )
+
+
+def at_threshold(learner, population, variable):
+    """Let a learner note a ``variable`` when thresholds are compared, before anything arrives; returns its name."""
+    early = Array(f"{population}.{variable}.early", population, Life.STEP, role="state")
+    noted = Map(population, (), ((early.name, at(f"{population}.{variable}")),))
+    step = list(learner.program.step)
+    step.insert(next(k for k, s in enumerate(step) if isinstance(s, Fire) and s.space == population), noted)
+    learner.interpreter = Interpreter(learner.program.with_step(step, [early]), learner.interpreter.numbers)
+    return early.name

@@ -54,9 +54,9 @@ def quantity(text):
     return found
 
 
-def differentiate(expression, name):
-    """d expression / d name; abs has the derivative sign, and what is constant in pieces (int, floor, a comparison)
-    none.
+def differentiate(expression, by):
+    """d expression / d ``by``, a name or a symbol; abs has the derivative sign, and what is constant in pieces (int,
+    floor, a comparison) none.
     """
     smooth = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)  # sympy makes these of sqrt(x**2)
-    return finite_slope(sympy.diff(smooth, symbol(name)))
+    return finite_slope(sympy.diff(smooth, symbol(by) if isinstance(by, str) else by))

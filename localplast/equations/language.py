@@ -16,7 +16,7 @@ from localplast.equations import divided_exp, matrix_exp
 from localplast.equations.bounded import check_bounded
 from localplast.equations.slopes import bounded_number, where_finite
 
-__all__ = ["Draw", "Flat", "absolute", "clip", "floordiv", "int_", "mod", "read", "sign", "timestep"]
+__all__ = ["Draw", "Flat", "absolute", "clip", "floordiv", "int_", "mod", "read", "sign", "stop", "timestep"]
 
 
 class Real(sympy.Function):
@@ -112,6 +112,15 @@ class clip(Real):
         if argindex == 3:
             return int_(value > high)
         raise ArgumentIndexError(self, argindex)
+
+
+class stop(Real):
+    """Its argument, through which no gradient passes."""
+
+    nargs = 1
+
+    def fdiff(self, argindex=1):
+        return sympy.Integer(0)
 
 
 class Draw(Flat):

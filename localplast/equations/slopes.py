@@ -16,11 +16,13 @@ from localplast.equations import matrix_exp as matrix
 from localplast.equations.divided_exp import divided_exp, exprel
 
 __all__ = [
+    "DT",
     "FUNCTIONS",
     "LARGEST",
     "Tamed",
     "bounded_number",
     "finite_slope",
+    "grows",
     "jump",
     "unless_overflown",
     "where_finite",
@@ -29,6 +31,7 @@ __all__ = [
 #: Bits of the exponent of the largest number, by bytes: its square is a number still.
 LARGEST = {8: 2.0**511, 4: 2.0**63}
 GROWING = (sympy.exp, sympy.sinh, sympy.cosh, exprel, divided_exp)
+#: The length of a step, over which decays do not grow.
 DT = sympy.Symbol("dt", real=True)
 
 

@@ -8,7 +8,7 @@ import sympy
 
 from localplast.equations import divided_exp as divided
 from localplast.equations import matrix_exp as matrix
-from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, symbol, timestep
+from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, stop, symbol, timestep
 from localplast.equations.slopes import LARGEST, bounded_number, where_finite
 
 __all__ = ["Tape"]
@@ -206,6 +206,7 @@ OPERATIONS = {
     matrix.matrix_exp: _matrix_exp,
     bounded_number: _bounded,
     where_finite: _where_finite,
+    stop: lambda value: value if _module(value) is np else value.detach(),
 }
 
 

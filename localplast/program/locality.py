@@ -327,7 +327,7 @@ def reasons(plan, net):
 
 
 def notes(plan, net):
-    if plan.loss.kind == "cross_entropy":
+    if plan.loss.derived.coupled and not reward_signal(plan):
         yield f"the error of {', '.join(plan.readouts)} is a softmax: each output neuron hears the sum over all of them"
     for name, signal in plan.signals.items():
         for term in signal.terms:

@@ -13,7 +13,8 @@ from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import Eligibility, credit
 from localplast.learning.sensitivity import sensitivity
-from localplast.task.loss import Reward, of_trials
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
 __all__ = [
     "NeuronPlan",

@@ -27,7 +27,8 @@ from localplast.runs.progress import progress
 from localplast.runs.reached import Reached, checkpoint_of, reached, read_checkpoint, saved_in
 from localplast.runs.record import Recorder
 from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
-from localplast.task.loss import default_loss, of_trials
+from localplast.task.loss import default_loss
+from localplast.task.regulariser import of_trials
 from localplast.task.trials import Poisson, concatenate, split
 
 __all__ = ["Fit", "fit"]

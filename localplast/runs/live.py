@@ -12,7 +12,7 @@ from brian2.units.fundamentalunits import Quantity
 
 from localplast.arguments import check_kind
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.errors import UnsupportedError
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
@@ -121,16 +121,16 @@ class Watch:
         self.every, self.steps = every, steps
         self.states, self.weights = {name: [] for name in states}, {name: [] for name in every}
 
-    def see(self, twin):
+    def see(self, learner):
         """Keep the states of this moment."""
         for name, values in self.states.items():
-            values.append(twin.read(name).clone())
+            values.append(learner.read(name).clone())
 
-    def weigh(self, twin, number):
+    def weigh(self, learner, number):
         """Keep weights at the end of step ``number``, from 1."""
         for name, every in self.every.items():
             if number % every == 0 or number == self.steps:
-                self.weights[name].append((number, twin.links[name].weight.cpu().numpy().copy()))
+                self.weights[name].append((number, learner.weights[name].cpu().numpy().copy()))
 
 
 class WatchedLearner(TorchLearner):
@@ -147,14 +147,14 @@ class WatchedLearner(TorchLearner):
 class WatchedSteps(OnlineLearner):
     """An :class:`OnlineLearner` of whose every step the states are seen, then the weights that it leaves."""
 
-    def __init__(self, watch, *args):
-        super().__init__(*args)
+    def __init__(self, watch, net, plan, tensors, masks, widths):
+        super().__init__(net, plan, tensors, masks, widths, record=watch.states)
         self.watch = watch
 
     def run(self, inputs, target, weight, on_step=None, seed=0):
         def watched(learner, step):
-            self.watch.see(learner.twin)
+            self.watch.see(learner)
             on_step(learner, step)
-            self.watch.weigh(learner.twin, step + 1)
+            self.watch.weigh(learner, step + 1)
 
         return super().run(inputs, target, weight, watched, seed)

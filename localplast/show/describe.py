@@ -7,22 +7,29 @@ from dataclasses import replace
 
 import numpy as np
 
+from localplast.equations.language import symbol
 from localplast.equations.text import to_text
 from localplast.neuron.spelling import spelled, told, words_of
 from localplast.neuron.step import jacobian, lower
 from localplast.program.learn import plan
 from localplast.program.locality import SLOTS, TRANSPORT, audit, reads, storage
-from localplast.show.notation import math_name
+from localplast.show.notation import math_name, math_text, plain_text
 from localplast.show.page import Description, Equation, Section, assignments
-from localplast.task.loss import mse
+from localplast.task.loss import Reward, mse
 
 __all__ = ["describe", "describe_model"]
 
-#: ``dl/dy`` by kind of loss, as text and LaTeX; each step counts as much as the task says.
-ERRORS = {
-    "mse": ("y_k - target_k", "y_k - y^{*}_k"),
-    "smooth_l1": ("clip(y_k - target_k, -1, 1)", r"\mathrm{clip}\left(y_k - y^{*}_k, -1, 1\right)"),
-    "cross_entropy": ("exp(y_k)/sum_l exp(y_l) - target_k", r"\frac{e^{y_k}}{\sum_l e^{y_l}} - y^{*}_k"),
+#: What the words of a loss are called where there are several outputs, as text and LaTeX.
+WORDS = {
+    "output": ("y_k", "y_k"),
+    "target": ("target_k", "y^{*}_k"),
+    "softmax": ("softmax_k", r"\mathrm{softmax}_k"),
+    "whole": ("whole", "Y^{*}"),
+}
+#: What all outputs have in common.
+REDUCTIONS = {
+    "softmax": ("exp(y_k)/sum_l exp(y_l)", r"\frac{e^{y_k}}{\sum_l e^{y_l}}"),
+    "whole": ("sum_l target_l", r"\sum_l y^{*}_l"),
 }
 MOMENTS = {
     "shift": "first of all in a step",
@@ -133,17 +140,27 @@ def composition(rule):
 # --- local rules ------------------------------------------------------------------------------------------------------
 
 
+def error_equations(loss):
+    """The error of output ``k``, after what all outputs have in common."""
+    if isinstance(loss, Reward):
+        yield Equation("error_k = d loss / d y_k", "E_k", r"\partial \ell / \partial y_k")
+        return
+    for reduction in loss.derived.reductions:
+        (name, left), (text, right) = WORDS[reduction.name], REDUCTIONS[reduction.name]
+        yield Equation(f"{name} = {text}", left, right)
+    numbers = {symbol(name): value if value % 1 else int(value) for name, value in loss.constants.items()}
+    error = loss.derived.expanded(loss.derived.error).subs(numbers)
+    text = re.sub(r"[A-Za-z_]\w*", lambda word: WORDS.get(word[0], (word[0],))[0], plain_text(error))
+    yield Equation(f"error_k = {text}", "E_k", math_text(error, names={name: tex for name, (_, tex) in WORDS.items()}))
+
+
 def error_section(made):
-    text, tex = ERRORS.get(made.loss.kind, ("d loss / d y_k", r"\partial \ell / \partial y_k"))
-    body = [
-        Equation(f"error_k = {text}", "E_k", tex),
-        "times the weight of the step in the loss; y is the readout's output",
-    ]
+    body = [*error_equations(made.loss), "times the weight of the step in the loss; y is the readout's output"]
     if made.loss.regulariser and not getattr(made.loss.regulariser, "window", None):
         body.append(
             "rates are regularised: at the end of a trial the gradient takes in elig_sum times the error of the rate"
         )
-    return Section(f"error of {', '.join(made.readouts)} ({made.loss.kind}), per output neuron k", tuple(body))
+    return Section(f"error of {', '.join(made.readouts)} ({made.loss.name}), per output neuron k", tuple(body))
 
 
 def signal_section(made, net, name):

@@ -122,11 +122,11 @@ def rounded(expression):
     return expression.xreplace({f: sympy.Float(f"{float(f):.6g}") for f in expression.atoms(sympy.Float)})
 
 
-def math_text(expression, indices=()):
-    """An expression as LaTeX; ``indices`` maps names to ``i``, ``j`` or ``ij``."""
-    indices, expression = dict(indices), rounded(expression)
-    names = {symbol(s.name): math_name(s.name, indices.get(s.name, "")) for s in expression.free_symbols}
-    return Printer({"symbol_names": names}).doprint(expression)
+def math_text(expression, indices=(), names=()):
+    """An expression as LaTeX; ``indices`` maps names to ``i``, ``j`` or ``ij``, ``names`` to their own LaTeX."""
+    indices, names, expression = dict(indices), dict(names), rounded(expression)
+    found = {s.name: names.get(s.name) or math_name(s.name, indices.get(s.name, "")) for s in expression.free_symbols}
+    return Printer({"symbol_names": {symbol(name): text for name, text in found.items()}}).doprint(expression)
 
 
 def plain_text(expression):

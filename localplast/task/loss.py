@@ -1,21 +1,26 @@
 """Losses on a readout: what both backends minimise, defined once.
 
 The loss of a trial is ``sum_t weight[t] * l(y[t], target[t])``, summed over the network's readouts; the loss of a
-batch is the mean over its trials, plus the regularisers. ``error = dl/dy`` is also given as Brian2 text, so that the
-same loss runs online.
+batch is the mean over its trials, plus the regularisers. A loss is text, and its error ``dl/dy`` is derived from it
+(:mod:`localplast.task.error`): Brian2, Torch and C print the same two expressions.
 """
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import scipy.special
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import Quantity
-from brian2.units.stdunits import Hz
 
-from localplast.arguments import as_number, check_choice
-from localplast.errors import NetworkError
+from localplast.arguments import as_number
+from localplast.equations.tape import Tape
+from localplast.errors import LocalplastError, NetworkError
+from localplast.names import check_name
+from localplast.task.error import Judgement, judgement
+from localplast.task.regulariser import Branching, RateRegulariser, branching, of_trials, rate
 from localplast.task.trials import Trials
 
 if TYPE_CHECKING:
@@ -39,130 +44,79 @@ __all__ = [
 
 #: Losses are the same in numpy and in Torch.
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
-
-
-@dataclass(frozen=True)
-class RateRegulariser:
-    """``strength/2 * sum_j (f_j - target)**2``, with ``f_j`` the rate of neuron j in hertz: see :func:`rate`."""
-
-    target: float
-    strength: float
-    window: float = 0.0
-
-
-def of_trials(loss: "Loss") -> bool:
-    """Whether rates are regularised at the end of each trial."""
-    return loss.regulariser is not None and not loss.regulariser.window
-
-
-def rate(target: Quantity | float, strength: float, *, window: Quantity | None = None) -> RateRegulariser:
-    """Keep every spiking neuron near ``target`` (a frequency, or hertz as a number); add it to a loss.
-
-    Without ``window`` the rate is that of a whole trial, and the penalty is paid once, at its end (Bellec et al.
-    2020, Nat Commun 11:3625, methods, "firing rate regularization"). With a time as ``window`` it is a running
-    average that fades with this time constant, and the penalty is ``strength/2 * integral (f_j(t) - target)**2 dt``:
-    known in every step, so that it goes with weights that change within a trial. It then acts through local rules
-    only, and is not part of the reported loss.
-    """
-    fading = 0.0 if window is None else as_number("the window of rate()", window, 0, dimension=second.dim, above=True)
-    return RateRegulariser(
-        as_number("the target of rate()", target, 0, dimension=Hz.dim),
-        as_number("the strength of rate()", strength, 0),
-        fading,
-    )
-
-
-@dataclass(frozen=True)
-class Branching:
-    """``strength`` times the mean over steps of ``(s[t] - s[t-1])**2``: see :func:`branching`."""
-
-    strength: float
-    batch: bool = False
-
-    def penalty(self, spikes: "torch.Tensor") -> "torch.Tensor":
-        """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the
-        batch.
-        """
-        spikes = spikes.sum(1) if self.batch else spikes
-        return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).sum(0) / max(len(spikes) - 1, 1)
-
-
-def branching(strength: float, *, batch: bool = False) -> Branching:
-    """Let every step have as many spikes as the one before it; add it to a loss.
-
-    The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a
-    branching factor near one, neither dying out nor exploding (Balafrej et al. 2025, Neuromorph Comput Eng, doi
-    10.1088/2634-4386/add293, "branching factor"). Every spiking population is penalised, each by its own number.
-
-    No synapse knows the spikes of a whole population, let alone those of the coming step: only automatic
-    differentiation (``bptt()``) follows it.
-
-    Other arguments
-    ---------------
-    batch : bool
-        Count the spikes of all trials of a batch together, as the authors' code does: the penalty then grows with the
-        batch, and trials compensate each other. Default: every trial by itself.
-    """
-    return Branching(as_number("the strength of the branching regulariser", strength, 0, above=True), bool(batch))
+#: What a text about one output neuron may read.
+WORDS = ("output", "target", "softmax")
+#: How unlikely the softmax of a readout finds the target.
+SURPRISE = (("loss", "-target*log(softmax)"),)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A per-step loss on the readout's output ``y``.
+    """A per-step loss on the outputs of a readout, summed over them.
 
     Parameters
     ----------
-    kind : str
-        ``'mse'``: ``1/2 sum_k (y_k - y*_k)**2``. ``'cross_entropy'``: ``-sum_k y*_k log softmax(y)_k``, of a label
-        ``-log softmax(y)[label]``.
-        ``'smooth_l1'``: ``sum_k d_k**2/2`` where ``|d_k| < 1``, else ``|d_k| - 1/2``, with ``d = y - y*``.
+    name : str
+    statements : tuple of (str, str)
+        Assignments, in order; the last one gives the loss of one output neuron. They read ``output`` and ``target``
+        of that neuron, and ``softmax``, the share of its output among all outputs of the readout.
+    constants : dict of str to float
+        Measured as the output is.
     regulariser : RateRegulariser, optional
     branching : Branching, optional
+
+    Raises
+    ------
+    LocalplastError
+        The text has no meaning, or reads what it may not.
     """
 
-    kind: str
+    name: str
+    statements: tuple
+    constants: dict = field(default_factory=dict)
     regulariser: RateRegulariser | None = None
     branching: Branching | None = None
 
     def __post_init__(self):
-        check_choice("the kind of a loss", self.kind, ("mse", "smooth_l1", "cross_entropy", "reward"))
+        check_name("a loss", self.name, LocalplastError)
+        if not self.statements:
+            raise LocalplastError(f"the loss {self.name!r} has no text; write for example (('loss', 'output**2'),)")
+        numbers = {name: as_number(f"{name} of {self.name}()", value) for name, value in self.constants.items()}
+        object.__setattr__(self, "constants", numbers)
+        try:
+            check_text(self.name, self.derived.program, {*WORDS, *numbers})
+            tapes(self.derived, tuple(numbers.items()))
+        except ValueError as error:
+            raise LocalplastError(f"the loss {self.name!r} {error}") from None
 
     def __add__(self, other: RateRegulariser | Branching) -> "Loss":
         if isinstance(other, Branching):
             return replace(self, branching=other)
         return replace(self, regulariser=other) if isinstance(other, RateRegulariser) else NotImplemented
 
+    @property
+    def derived(self) -> Judgement:
+        """The text as expressions, and its error: what engines print."""
+        return judgement(self.statements)
+
     def per_step(self, y: Array, target: Array) -> Array:
         """``l(y, target)``, shape ``(trial, time)``; numpy arrays or torch tensors of shape ``(trial, time, k)``."""
-        if self.kind == "mse":
-            return 0.5 * ((y - target) ** 2).sum(-1)
-        if self.kind == "smooth_l1":
-            size, clipped = abs(y - target), (y - target).clip(-1, 1)
-            return (abs(clipped) * (size - 0.5 * abs(clipped))).sum(-1)
-        shifted = y - y.max(-1, keepdims=True) if isinstance(y, np.ndarray) else y - y.amax(-1, keepdim=True)
-        exponentials = np.exp(shifted) if isinstance(y, np.ndarray) else shifted.exp()
-        total = exponentials.sum(-1)
-        logarithm = np.log(total) if isinstance(y, np.ndarray) else total.log()
-        return target.sum(-1) * logarithm - (shifted * target).sum(-1)
+        value, _ = tapes(self.derived, tuple(self.constants.items()))
+        return value({"target": target} | words(value, y))[self.statements[-1][0]].sum(-1)
+
+    def error(self, y: Array, target: Array) -> Array:
+        """``dl/dy``, shape as ``y``."""
+        _, error = tapes(self.derived, tuple(self.constants.items()))
+        return error({"target": target} | words(error, y) | {"whole": target.sum(-1)[..., None]})["error"]
 
     def check(self, trials: Trials, outputs: int, dt: float) -> None:
         """Raise where these trials do not say what the loss needs to know; ``dt`` in seconds."""
         trials.check_target(outputs)
-        if self.kind == "cross_entropy" and np.min(trials.target) < 0:
+        if self.derived.coupled and np.min(trials.target) < 0:
             raise NetworkError(
-                f"cross entropy needs shares of classes as target, 0 or more; there is a {np.min(trials.target)}"
+                f"{self.name.replace('_', ' ')} needs shares of classes as target, 0 or more; there is a "
+                f"{np.min(trials.target)}"
             )
-
-    def error(self, y: Array, target: Array) -> Array:
-        """``dl/dy``, shape as ``y``."""
-        if self.kind == "mse":
-            return y - target
-        if self.kind == "smooth_l1":
-            return (y - target).clip(-1, 1)
-        if isinstance(y, np.ndarray):
-            exponentials = np.exp(y - y.max(-1, keepdims=True))
-            return exponentials / exponentials.sum(-1, keepdims=True) * target.sum(-1, keepdims=True) - target
-        return y.softmax(-1) * target.sum(-1, keepdim=True) - target
 
     def dense_target(self, target: np.ndarray, steps: int, outputs: int) -> np.ndarray:
         """The target as a float array ``(trial, time, readout)`` or, for labels, ``(trial, 1, readout)``."""
@@ -171,19 +125,56 @@ class Loss:
         return np.asarray(target).astype(float)
 
 
+def check_text(loss, program, known):
+    """Raise unless every statement of a loss reads what is ``known`` when it is met, and names something new."""
+    for name, value in program:
+        check_name("a number of a loss", name, LocalplastError, where=loss)
+        if name in known | {"whole", "log_softmax"}:
+            raise LocalplastError(f"{loss}: {name!r} has a meaning already; give what is computed another name")
+        if strangers := {s.name for s in value.free_symbols} - known - {"log_softmax"}:
+            raise LocalplastError(
+                f"{loss}: {name!r} reads {min(strangers)!r}; a loss may read {', '.join(sorted(known))}"
+            )
+        known = known | {name}
+
+
+@functools.lru_cache(maxsize=64)
+def tapes(derived, constants):
+    """What computes the loss of an output neuron, and what its error."""
+    error = [("error", derived.expanded(derived.error))]
+    return Tape(derived.program, constants), Tape(error, constants)
+
+
+def words(tape, y):
+    """The words that ``tape`` reads, of outputs ``y``."""
+    found = {"output": y}
+    if "log_softmax" in tape.slots:
+        found["log_softmax"] = scipy.special.log_softmax(y, -1) if isinstance(y, np.ndarray) else log_softmax(y)
+    if "softmax" in tape.slots:
+        found["softmax"] = scipy.special.softmax(y, -1) if isinstance(y, np.ndarray) else y.softmax(-1)
+    return found
+
+
+def log_softmax(y):
+    """Of a tensor, with the gradient ``exp(y - max)/sum``: that of Torch's own is rounded elsewhere."""
+    shifted = y - y.amax(-1, keepdim=True)
+    return shifted - shifted.exp().sum(-1, keepdim=True).log()
+
+
 def cross_entropy() -> Loss:
     """Softmax cross entropy at every step that counts."""
-    return Loss("cross_entropy")
+    return Loss("cross_entropy", SURPRISE)
 
 
 def mse() -> Loss:
     """Half the squared error at every step that counts."""
-    return Loss("mse")
+    return Loss("mse", (("gap", "output - target"), ("loss", "gap**2/2")))
 
 
 def smooth_l1() -> Loss:
     """Half the squared error where it is below one, its size less a half beyond (Huber), at every step that counts."""
-    return Loss("smooth_l1")
+    text = (("gap", "output - target"), ("near", "clip(gap, -limit, limit)"), ("loss", "near*(gap - near/2)"))
+    return Loss("smooth_l1", text, {"limit": 1.0})
 
 
 @dataclass(frozen=True)
@@ -255,7 +246,7 @@ def reward(
         value_cost=as_number("value_cost", value_cost, 0),
         delay=as_number("the delay of a reward", delay, 0, dimension=second.dim),
     )
-    return Reward("reward", policy=policy, value=value, dice=dice, **numbers)
+    return Reward("reward", SURPRISE, policy=policy, value=value, dice=dice, **numbers)
 
 
 def gumbel(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:

@@ -10,8 +10,8 @@ from brian2 import ms, mV
 
 from localplast.backends.brian2 import learner as brian2_backend
 from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.language import symbol
 from localplast.learning.eligibility import derive
 from localplast.models import alif, cuba_lif, eprop_2020, leaky_readout, lif

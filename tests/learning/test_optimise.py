@@ -8,8 +8,8 @@ from brian2 import ms, mV
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch.learner import TorchLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.tape import Tape
 from localplast.errors import LocalplastError, UnsupportedError
 from localplast.learning.optimise import adam, madgrad, momentum, rmaxprop, rmsprop, sgd
@@ -282,13 +282,13 @@ def by_trial(net, values, given, rule, loss, optimiser, batch):
 def by_step(net, values, given, rule, loss, optimiser):
     """Weights after every trial, by torch.optim in every step."""
     learner = OnlineLearner(net, plan(net, rule, loss), leaves(net, values), values.masks)
-    parameters = {n: torch.nn.Parameter(link.weight) for n, link in learner.twin.links.items()}  # sharing its memory
+    parameters = {n: torch.nn.Parameter(weight) for n, weight in learner.weights.items()}  # sharing its memory
     stepper = torch_optimiser(optimiser, parameters)
 
     def every_step(running, _):
         for name, grad in running.gradients().items():
             parameters[name].grad = grad
-            running.synapses[name].stored["gradient"].zero_()
+        running.forget()
         stepper.step()
 
     for number in range(len(given)):

@@ -12,7 +12,7 @@ from localplast import dale
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.errors import NetworkError, RunawayError
 from localplast.learning.optimise import adam, sgd
 from localplast.models import cuba_lif, leaky_readout, lif
@@ -199,13 +199,20 @@ def test_dale():
             dale(wrong)
 
 
-def one(bounds, model=None):
-    projection = Projection("cues", "rec", weight=normal(1 * mV if model else 1.0), bounds=bounds)
+def one(bounds, model=None, weight=None, **options):
+    weight = normal(1 * mV if model else 1.0) if weight is None else weight
+    projection = Projection("cues", "rec", weight=weight, bounds=bounds, **options)
     return Network(dt=1 * ms, cues=Input(3), rec=Population(4, model or lif()), projections=[projection])
 
 
+def changed(array, value, where):
+    array = np.array(array, float)
+    array[where] = value
+    return array
+
+
 @pytest.mark.parametrize("bounds, message", [
-    ((1, -1), "no number lies between the lower bound 1 and the upper bound -1"),
+    ((1, -1), "no number lies between the lower bound 1 and the upper bound -1.*low <= high"),
     ((np.zeros((3, 1)), -np.ones(4)), "no number lies between"),
     ((np.inf, None), "no number lies between the lower bound inf"),
     ((0, 1 * second), "the upper bound .* has the wrong unit; these weights are measured in 1"),
@@ -219,6 +226,24 @@ def one(bounds, model=None):
 def test_mistakes_are_named(bounds, message):
     with pytest.raises(NetworkError, match=f"projection 'cues_rec': .*{message}"):
         one(bounds)
+
+
+@pytest.mark.parametrize("bounds, weight, message", [
+    ((0, 1), 2.0, r"the weight 2 at \(0, 0\) .* 0 and 1"),
+    ((0, None), changed(np.ones((3, 4)), -0.5, (1, 2)), r"weight -0.5 at \(1, 2\) lies outside"),
+    (dale([1, -1, 1]), 1.0, r"weight 1 at \(1, 0\)"),
+])  # fmt: skip
+def test_weights_that_are_given_lie_within_them(bounds, weight, message):
+    with pytest.raises(NetworkError, match=f"projection 'cues_rec': .*{message}"):
+        one(bounds, weight=weight)
+
+
+def test_synapses_that_do_not_exist_have_none():
+    there = changed(np.ones((3, 4)), 0, (1, 2))
+    assert one((0.5, 1), weight=1.0 * there, mask=there).draw(0).weights["cues_rec"].sum() == 11
+    loop = Projection("rec", "rec", weight=1 - np.eye(4), bounds=(0.5, 1))
+    assert Network(dt=1 * ms, rec=Population(4, lif()), projections=[loop]).draw(0).weights["rec_rec"].sum() == 12
+    assert one((0, 1), weight=normal(5.0)).draw(0).weights["cues_rec"].max() == 1
 
 
 def test_units():

@@ -3,6 +3,7 @@ runs.
 """
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ KERNELS = {
     "width without unit": (lambda: learned(gaussian(3)), "the width 3 of its kernel is not a time from 0"),
     "negative width": (lambda: learned(gaussian(-3 * ms)), "the width .* is not a time from 0; write"),
     "final width in volts": (lambda: learned(triangle(3 * ms, final=1 * mV)), "the final width 1. . mvolt of"),
+    "width in volts": (lambda: learned(triangle(5 * mV)), "the width .* is not a time from 0"),
     "no halving": (lambda: learned(triangle(3 * ms, halving=0)), "halves every 0 updates; give a positive"),
+    "halving as text": (lambda: learned(triangle(5 * ms, halving="a")), "give a positive number"),
 }
 
 
@@ -54,6 +57,15 @@ def test_kernels(case):
     make, message = KERNELS[case]
     with pytest.raises(NetworkError, match=f"^projection 'cues_rec': .*{message}"):
         network(make())
+
+
+def test_bounds_and_fixed_delays():
+    with pytest.raises(NetworkError, match="^projection 'cues_rec': no delay lies within the bounds"):
+        network(axonal(2 * ms, trainable=(5 * ms, 1 * ms)))
+    net = network(axonal(2 * ms))
+    message = r"'cues_rec': 3 of its delays cannot be, such as 1e\+09 steps; .* between 0 and 100000"
+    with pytest.raises(NetworkError, match=message):
+        lp.run(net, trials(), values=replace(net.draw(0), delays={"cues_rec": np.full(3, 1e9)}))
 
 
 LEARNED = {

@@ -27,6 +27,7 @@ from localplast.network import Input, Network, Population, Projection, axonal, d
 from localplast.neuron.surrogate import Surrogate, triangle
 from localplast.program.learn import plan
 from localplast.program.locality import SLOTS
+from localplast.program.online import online
 from localplast.rules import bptt, dendritic, eprop
 from localplast.show.describe import describe_model
 from localplast.show.examples import SAMPLES, sample
@@ -244,7 +245,7 @@ def gradients_with(name):
 
 @pytest.mark.sampled(8)
 @pytest.mark.parametrize(
-    "name", sorted([*TAKEN, *(f"{b}v" for b in BEGINNINGS), "late3_v", "v_from_in", "own_w", "target"])
+    "name", sorted([*TAKEN, *(f"{b}v" for b in BEGINNINGS), "late3_v", "v_from_in", "own_w", "target", "sent0"])
 )
 def test_every_name_that_is_taken_can_be_used(name):
     plain, found = gradients_with(None), gradients_with(name)
@@ -589,6 +590,18 @@ def test_every_name_that_plans_make_is_known_to_be_taken():
         assert not [n for n in names if not is_taken(n)]
         seen |= names
     assert len(seen) > 60
+
+
+def test_every_array_of_a_step_program_is_known_to_be_taken():
+    """Where its name is that of a neuron and one more: ``rec.z``; all others are told apart by a second point."""
+    found = set()
+    for net, made in plans():
+        program = online(
+            net, net.draw(0), made, record=[f"{n}.count" for n, p in net.populations.items() if p.model.spiking]
+        )
+        own = {f"{n}.{k}" for n, p in net.populations.items() for k in (*p.model.dimensions, "dt", "not_refractory")}
+        found |= {a for a in program.arrays if a.count(".") == 1 and a.split(".")[0] in net.populations} - own
+    assert len(found) > 4 and not [a for a in found if not is_taken(a.split(".")[1])]
 
 
 def test_every_name_that_brian2_gets_is_known_to_be_taken():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from brian2 import ms, mV, nA
 
+import localplast as lp
 import localplast.models
 from localplast.equations.statements import split_statements, split_threshold
 from localplast.errors import ModelError
@@ -13,6 +14,7 @@ from localplast.files import decode, encode
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.neuron import Mismatch, NeuronModel
 from localplast.neuron.surrogate import Surrogate, triangle
+from localplast.rules import eprop
 
 TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}
 
@@ -134,3 +136,26 @@ def test_loading_refuses_what_is_not_plain_data():
 def test_writing_refuses_what_a_file_cannot_hold():
     with pytest.raises(TypeError, match="cannot write a function to a plain file"):
         encode({"f": test_writing_refuses_what_a_file_cannot_hold})
+
+
+def test_a_refractory_period_and_a_width_may_be_given_with_their_units():
+    options = {"threshold": "v > v_th", "reset": "v = 0*mV", "method": "exact"}
+    equations, numbers = "dv/dt = -v/tau : volt", {"tau": 20 * ms, "v_th": 10 * mV}
+    named = NeuronModel(
+        "cell", equations, {**numbers, "tau_ref": 5 * ms}, refractory="tau_ref", surrogate=triangle("v_th"), **options
+    )
+    given = NeuronModel("cell", equations, numbers, refractory=5 * ms, surrogate=triangle(10 * mV), **options)
+    assert given.refractory == "tau_ref" and given.parameters["tau_ref"] == 5 * ms
+
+    trials = lp.Trials({"cues": np.random.default_rng(0).random((2, 12, 3)) < 0.3}, [0, 1])
+
+    def found(model, backend):
+        net = lp.Network(
+            dt=1 * ms, cues=lp.Input(3), rec=lp.Population(4, model), out=lp.Population(2, leaky_readout()),
+            projections=[lp.Projection("cues", "rec", weight=lp.uniform(12 * mV, mean=12 * mV)), lp.Projection("rec", "out")],
+        )  # fmt: skip
+        return lp.gradient(net, trials, eprop(), backend=backend)["cues_rec"]["gradient"].values
+
+    assert np.any(found(named, "torch"))
+    for backend in ("torch", "brian2"):
+        np.testing.assert_allclose(found(given, backend), found(named, "torch"), rtol=1e-12)

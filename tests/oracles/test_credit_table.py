@@ -15,8 +15,8 @@ from brian2 import ms
 
 from localplast.backends.brian2 import learner as brian2_backend
 from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.models import alif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal
 from localplast.program.learn import plan
@@ -99,7 +99,7 @@ class Written:
 
     def judge(self, y, given, loss):
         weight = torch.tensor(given.weight)
-        if loss.kind == "mse":
+        if loss.name == "mse":
             per_step = 0.5 * ((y - torch.tensor(given.target)) ** 2).sum(-1)
         else:
             per_step = -y.log_softmax(-1)[np.arange(len(y)), :, given.target]
@@ -299,7 +299,7 @@ def test_factorisation(kind):
 
     def note(learner, _):
         for name, kept in sums.items():
-            kept.append(learner.synapses[name].stored["elig_sum"].clone())
+            kept.append(learner.interpreter.values[f"{name}.learn.elig_sum"].clone())
 
     learner = OnlineLearner(net, plan(net, eprop(), mse() + REGULARISER), leaves(net, values), values.masks)
     inputs = {"cues": torch.tensor(given.inputs["cues"]).double().transpose(0, 1)}

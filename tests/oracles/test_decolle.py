@@ -54,7 +54,7 @@ class Written:
         self.w = {k: torch.tensor(weights[k], requires_grad=True) for k in NAMES}
         self.g = [torch.tensor(weights[k]) for k in ("one_say_one", "two_say_two")]
         self.b = self.g if feedback is None else [torch.tensor(b) for b in feedback]
-        self.cut, self.given, self.kind = cut, given, (loss or mse()).kind
+        self.cut, self.given, self.kind = cut, given, (loss or mse()).name
         self.loss = self.run(torch.tensor(given.inputs["cues"]).double()) / len(given)
 
     def seen(self, edge, x):

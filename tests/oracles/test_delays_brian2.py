@@ -18,7 +18,7 @@ from localplast.backends.brian2.build import Block, build, longest_delay
 from localplast.backends.brian2.delays import settings
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
+from localplast.backends.torch.online import OnlineLearner
 from localplast.equations.language import symbol
 from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.models import alif, leaky_readout, lif

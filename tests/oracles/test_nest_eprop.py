@@ -140,7 +140,7 @@ def test_learner(make):
     """
     case, losses = make(), []
     learner = TorchLearner(case.net, case.values, case.rule, case.loss, case.optimiser)
-    judge = TorchLearner(case.net, case.values, case.rule, type(case.loss)(case.loss.kind), case.optimiser)
+    judge = TorchLearner(case.net, case.values, case.rule, replace(case.loss, regulariser=None), case.optimiser)
     for number in range(len(case.published)):
         judge.restart(case.values.replace_weights(learner.numbers()), 0)
         losses.append(judge.evaluate(case.trials[number])["loss"])
@@ -205,7 +205,9 @@ def test_two_trials_per_update():
     for batch in (2, 1):
         losses = []
         learner = TorchLearner(case.net, case.values, case.rule, case.loss, case.optimiser, batch=batch)
-        judge = TorchLearner(case.net, case.values, case.rule, type(case.loss)(case.loss.kind), case.optimiser, batch=2)
+        judge = TorchLearner(
+            case.net, case.values, case.rule, replace(case.loss, regulariser=None), case.optimiser, batch=2
+        )
         for start in range(0, 10, 2):
             judge.restart(case.values.replace_weights(learner.numbers()), 0)
             losses.append(judge.evaluate(case.trials[start : start + 2])["loss"])

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import localplast as lp
-from localplast import ms
+from localplast import ms, mV
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.learner import TorchLearner
 from localplast.models import leaky_readout, lif
+from localplast.neuron import NeuronModel
 from localplast.rules import bptt, eprop, rtrl
 
 STEPS, CLASSES = 24, 3
@@ -44,7 +45,18 @@ LOSSES = {
     "cross_entropy": ("labels", "bools", "rows of three", "zeros"),
     "mse": ("labels", "path"),
     "smooth_l1": ("bools", "path"),
+    "mixture": ("bools",),
 }
+#: A loss of one's own, with everything that text can say: brackets, powers, bounds, and shares of classes.
+MIXTURE = lp.losses.Loss(
+    "mixture",
+    (
+        ("gap", "output - target"),
+        ("near", "clip(gap, -bound, bound)"),
+        ("loss", "gap**4/(2 + gap**2) + exp(-output/2)*(near - 3)**2/(1 - near/4) - 0.7*target*log(softmax)"),
+    ),
+    {"bound": 0.3},
+)
 CASES = [(kind, name) for kind, targets in LOSSES.items() for name in targets]
 
 
@@ -56,6 +68,9 @@ def by_hand(kind, y, target, weight):
     gap = y - target
     if kind == "cross_entropy":
         each = -target * (y - np.log(np.exp(y).sum(-1, keepdims=True)))
+    elif kind == "mixture":
+        near, shares = np.clip(gap, -0.3, 0.3), np.exp(y) / np.exp(y).sum(-1, keepdims=True)
+        each = gap**4 / (2 + gap**2) + np.exp(-y / 2) * (near - 3) ** 2 / (1 - near / 4) - 0.7 * target * np.log(shares)
     elif kind == "mse":
         each = gap**2 / 2
     else:
@@ -123,7 +138,8 @@ def test_the_gradient_is_the_slope_of_the_reported_loss(kind, target, engine, ou
 
 def check(kind, name, engine, outputs):
     target = TARGETS[name]
-    loss, found = engine(lp.Trials({"cues": RASTER}, target, FRACTIONS), getattr(lp.losses, kind)())
+    chosen = MIXTURE if kind == "mixture" else getattr(lp.losses, kind)()
+    loss, found = engine(lp.Trials({"cues": RASTER}, target, FRACTIONS), chosen)
     assert loss == pytest.approx(by_hand(kind, outputs[0], target, FRACTIONS), rel=1e-12)
     slope = [
         by_hand(kind, more, target, FRACTIONS) - by_hand(kind, less, target, FRACTIONS) for more, less in outputs[1]
@@ -203,3 +219,23 @@ def test_float32_takes_the_same_slope(outputs):
     )
     assert single[0] == pytest.approx(double[0], rel=1e-5)
     np.testing.assert_allclose(single[1], double[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_of_outputs_in_volts_is_the_same_on_both_backends():
+    """Its own numbers are measured as the output is, and the error in what is left of the unit."""
+    readout = NeuronModel("reader", "dv/dt = -v/(20*ms) : volt", receives="v", output="2*v - 1*mV")
+    net = lp.Network(
+        dt=1 * ms, cues=lp.Input(8), rec=lp.Population(6, lif()), out=lp.Population(CLASSES, readout),
+        projections=[
+            lp.Projection("cues", "rec", weight=lp.normal(2.0)),
+            lp.Projection("rec", "out", weight=lp.normal(2 * mV)),
+        ],
+    )  # fmt: skip
+    trials = lp.Trials({"cues": RASTER}, 1e-3 * TARGETS["path"], FRACTIONS)
+    text = (("gap", "output - target"), ("loss", "gap**2*clip(gap, -bound, bound)**2 + output**2*gap**2"))
+    for loss in (lp.losses.smooth_l1(), lp.losses.Loss("quartic", text, {"bound": 1e-3})):
+        torch_, brian2 = (lp.gradient(net, trials, eprop(), loss=loss, backend=b) for b in ("torch", "brian2"))
+        assert torch_.attrs["loss"] == pytest.approx(brian2.attrs["loss"], rel=1e-12)
+        for name in ("cues_rec", "rec_out"):
+            one, other = (tree[name]["gradient"].values for tree in (torch_, brian2))
+            assert np.abs(one).max() > 0 and np.abs(one - other).max() <= 1e-12 * np.abs(one).max()

@@ -333,7 +333,7 @@ def described(weight):
 
 def terms(loss):
     more = {"rate": loss.regulariser, "branching": loss.branching}
-    return " ".join([loss.kind, *(name for name, term in more.items() if term is not None)])
+    return " ".join([loss.name, *(name for name, term in more.items() if term is not None)])
 
 
 def rule_of(own):

@@ -140,7 +140,7 @@ def test_the_equations_of_eprop():
     text = str(rules.eprop(feedback="random").describe(sample(), cross_entropy(), optimiser=lp.adam(1e-3)))
     for line in (
         "elig = psi*(-beta*primed_a + "
-        "eps_v)", "L_j = sum_k B_jk*error_k", "error_k = exp(y_k)/sum_l exp(y_l) - target_k",
+        "eps_v)", "L_j = sum_k B_jk*error_k", "error_k = softmax_k*whole - target_k", "softmax_k = exp(y_k)/sum_l exp(y_l)", "whole = sum_l target_l",
         "gradient = L*filtered_v + "
         "gradient", "psi = 0.3*clip(1 - abs(x)/v_th, 0, 1)*int(not_refractory)", "m = 0.1*g + 0.9*m",
         "2 (eps_a, filtered_v) per synapse; besides it: gradient sum 1 (gradient), optimiser 2 (m, s)",

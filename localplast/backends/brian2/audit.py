@@ -91,7 +91,7 @@ def declared(net, plan):
     """Objects that make the third factor out of several neurons; the audit of the plan says so in its notes."""
     if reward_signal(plan):
         return {"choice", "income", *(f"surprise_{name}" for name in net.populations)}
-    return {f"softmax_{name}" for name in plan.readouts} if plan.loss.kind == "cross_entropy" else set()
+    return {f"softmax_{name}" for name in plan.readouts} if plan.loss.derived.coupled else set()
 
 
 def synapse_names(net, plan, learning, name):

@@ -14,7 +14,7 @@ from localplast.neuron.step import lower
 from localplast.packages import has_torch
 from localplast.program.finite import check_found, check_states
 from localplast.program.learn import check_trials, judged_readout, plan
-from localplast.task.loss import of_trials
+from localplast.task.regulariser import of_trials
 from localplast.task.trials import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]

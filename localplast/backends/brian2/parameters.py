@@ -9,7 +9,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, updates_so_far
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
-from localplast.task.loss import of_trials
+from localplast.task.regulariser import of_trials
 
 __all__ = ["Parameters", "number_of", "optimiser_dimensions"]
 

@@ -4,6 +4,7 @@ import brian2 as b2
 import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2.judged import Judged
 from localplast.backends.brian2.text import ERROR, PAID, PURSE, SOFTMAX, SURPRISE, gather, suffixed, tables
 from localplast.errors import UnsupportedError
 
@@ -12,6 +13,11 @@ __all__ = ["REWARD_VARIABLES", "build_reward"]
 #: Of the policy: how many choices beat this one, whether it is chosen, what it earns. Of the value: what is owed, and
 #: paid.
 REWARD_VARIABLES = {"policy": ("beaten", "roll", "earned"), "value": ("purse", "income", "paid", "value_before")}
+
+
+def policy_error(loss):
+    """That of a choice, the only one: its targets sum to one."""
+    return Judged(loss, DIMENSIONLESS).error({"teacher": "_chosen", "_whole": "1.0"})
 
 
 def give_tables(net, loss, built):
@@ -56,7 +62,7 @@ def build_reward(signals, built):
         f"_weight = {names['step_weight']}({step})",
         "_chosen = int(beaten < 0.5)",
         f"teacher = {names['target']}({block.clock}, i)",
-        "error = _weight*(1.0/normaliser - _chosen)",
+        f"error = _weight*({policy_error(loss)})",
         "earned = _weight*_chosen*(2*teacher - 1)",
         f"score += _weight*({outputs[loss.policy]})",
     ]

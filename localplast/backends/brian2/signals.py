@@ -7,6 +7,7 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2.judged import Judged
 from localplast.backends.brian2.reward import REWARD_VARIABLES, build_reward
 from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, tables
 from localplast.equations.text import to_text
@@ -44,7 +45,7 @@ class Signals:
         return to_text(lower(model).output, {**model.dimensions, "dt": second.dim}, self.output_dimension(readout))
 
     def error_dimension(self, readout):
-        return DIMENSIONLESS if self.plan.loss.kind in ("cross_entropy", "reward") else self.output_dimension(readout)
+        return Judged(self.plan.loss, self.output_dimension(readout)).dimension / self.output_dimension(readout)
 
     @property
     def dimension(self):
@@ -55,8 +56,10 @@ class Signals:
 
     def source_dimension(self, term):
         """Of what a term sends back."""
-        if term.variable in ("error", "lure"):
+        if term.variable == "error":
             return self.error_dimension(term.source)
+        if term.variable == "lure":
+            return self.output_dimension(term.source)
         if term.variable == "L":
             return self.dimension
         model = self.net.nodes[term.source].model
@@ -74,8 +77,8 @@ class Signals:
             }
         if name in self.plan.readouts:
             error, output = self.error_dimension(name), self.output_dimension(name)
-            result |= {"error": error, "loss": error**2, "score": output, "teacher": output, "lure": error}
-            if self.plan.loss.kind in ("cross_entropy", "reward"):
+            result |= {"error": error, "loss": error * output, "score": output, "teacher": output, "lure": output}
+            if self.plan.loss.derived.coupled:
                 result["normaliser"] = DIMENSIONLESS
         if isinstance(self.plan.loss, Reward):
             names = REWARD_VARIABLES.get({self.plan.loss.policy: "policy", self.plan.loss.value: "value"}.get(name), ())
@@ -139,11 +142,10 @@ class Signals:
         built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
         rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
         built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
-        if self.plan.loss.kind == "cross_entropy":  # what the shares of all classes sum to
-            built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
         if isinstance(self.plan.loss, Reward):
             build_reward(self, built)
         else:
+            built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
             for readout in self.plan.readouts:
                 self.build_readout(built, readout)
         for (name, _), term in self.terms.items():
@@ -153,30 +155,19 @@ class Signals:
     def build_readout(self, built, readout):
         block, loss = self.block, self.plan.loss
         group = built.objects[readout]
-        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum") if name in built.timed}
+        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum")}
         found, names = tables(self.net.nodes[readout].model, **given)
         group.namespace.update(found)
-        output = self.output_text(readout)
-        unit = unit_of(self.output_dimension(readout))
-        one = f"*{unit}" if unit else ""
+        output, dimension = self.output_text(readout), self.output_dimension(readout)
+        unit = f"*{unit_of(dimension)}" if unit_of(dimension) else ""
         code = [
             f"_weight = {names['step_weight']}((t_in_timesteps % {block.period})*dt)",
-            f"teacher = {names['target']}({block.clock}, i){one}",
+            f"teacher = {names['target']}({block.clock}, i){unit}",
         ]
-        if loss.kind == "cross_entropy":
+        if loss.derived.coupled:
             self.build_softmax(built, readout, output)
-            code += [
-                f"error = _weight*({names['target_sum']}({block.clock})/normaliser - teacher)",
-                "loss += _weight*teacher*log(normaliser)",
-            ]
-        else:
-            code.append(f"_gap = {output} - teacher")
-        if loss.kind == "mse":
-            code += ["error = _weight*_gap", "loss += 0.5*_weight*_gap**2"]
-        if loss.kind == "smooth_l1":
-            limit = f"1*{unit}" if unit else "1"
-            code += [f"_near = clip(_gap, -{limit}, {limit})", "error = _weight*_near"]
-            code.append("loss += _weight*abs(_near)*(abs(_gap) - 0.5*abs(_near))")
+        one = output if output.isidentifier() else f"({output})"
+        code += Judged(loss, dimension).statements({"output": one, "_whole": f"{names['target_sum']}({block.clock})"})
         code += [f"score += _weight*({output})", "lure = -_weight*teacher"]
         group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{readout}_error")
 

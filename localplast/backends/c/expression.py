@@ -14,7 +14,7 @@ from localplast.equations.tape import Tape, operation
 from localplast.equations.variadic import Variadic
 from localplast.errors import UnsupportedError
 
-__all__ = ["Constants", "Writer", "check_c_form"]
+__all__ = ["Constants", "Writer", "check_c_form", "in_one_line"]
 
 READY = symbol("not_refractory")
 FUNCTIONS = {
@@ -151,7 +151,9 @@ class Writer:
         return self._operate(node)
 
     def _operate(self, node):
-        arguments = [self(a) for a in node.args]
+        return self._joined(node, [self(a) for a in node.args])
+
+    def _joined(self, node, arguments):
         if node.func in RELATIONS:
             return self._new(f" {RELATIONS[node.func]} ".join(arguments), "int")
         if node.func in LOGIC:
@@ -159,6 +161,31 @@ class Writer:
         if node.func is sympy.Not:
             return self._new(f"!{arguments[0]}", "int")
         return self._new(arithmetic(node, arguments))
+
+
+class Line(Writer):
+    """Puts parts where they are needed in place of names for them: for short texts, in which hardly one occurs twice."""
+
+    def _new(self, text, kind="real"):
+        return text
+
+    def _make(self, node):
+        return number(node) if node.is_number else super()._make(node)
+
+    def _operate(self, node):
+        if node.is_Add:
+            first, *others = node.as_ordered_terms()
+            signed = [("-", -e) if e.could_extract_minus_sign() else ("+", e) for e in others]
+            return self(first) + "".join(f" {operator} {self(e)}" for operator, e in signed)
+        texts, called = [self(a) for a in node.args], node.func in FUNCTIONS or node.func is clip
+        first = node.is_Mul and node.args[0].is_Symbol  # from the left, which needs no brackets
+        bare = [called or " " not in text or (first and not place) for place, text in enumerate(texts)]
+        return self._joined(node, [text if b else f"({text})" for b, text in zip(bare, texts, strict=True)])
+
+
+def in_one_line(expression, load):
+    """C text of an expression; ``load`` gives that of its variables."""
+    return Line(Constants({}, False), load)(expression)
 
 
 def number(node):

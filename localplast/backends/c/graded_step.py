@@ -1,6 +1,6 @@
 """The C text of a kernel for networks of graded populations, which may learn from mismatches while they run.
 
-Semantics are those of :class:`~localplast.backends.torch.traces.OnlineLearner`. All trials of a block run side by side:
+Semantics are those of :class:`~localplast.backends.torch.online.OnlineLearner`. All trials of a block run side by side:
 arrays are ``(trial, neuron)``, rows padded to whole vectors. Per step every population has one loop before the products
 (what leaves, the integration) and one after them (outputs, mismatches); ``b`` is the trial, ``i`` the neuron and
 ``o = b*N + i``. In every function ``p`` holds the arrays by slot, ``t`` is the step; the block are ``live`` trials of

@@ -1,4 +1,4 @@
-"""Learning online in generated C: the fast form of :class:`~localplast.backends.torch.traces.OnlineLearner`.
+"""Learning online in generated C: the fast form of :class:`~localplast.backends.torch.online.OnlineLearner`.
 
 The kernel is made from the plan (:mod:`localplast.backends.c.online_step`); it carries traces forward, and runs the
 optimiser within the trial where the rule says so.

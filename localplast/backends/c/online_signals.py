@@ -1,7 +1,10 @@
 """The C text that turns outputs into errors and sends them back: readouts judge, populations hear and pass it on."""
 
-from localplast.backends.c.expression import Writer
+import sympy
+
+from localplast.backends.c.expression import Writer, in_one_line
 from localplast.backends.c.runtime import indent
+from localplast.equations.language import symbol
 from localplast.task.loss import Reward
 
 __all__ = ["DOT", "judge", "listen", "matrix_slot", "say", "signal_fields"]
@@ -25,18 +28,21 @@ static real dot_of_signs(const real *restrict a, const real *restrict size, cons
     return total;
 }
 """
-ERRORS = {
-    "mse": "y[i] - wanted[i]",
-    "smooth_l1": "smaller(larger(y[i] - wanted[i], R(-1.0)), R(1.0))",
-    "cross_entropy": "M(exp)(y[i] - most) / sum * whole - wanted[i]",
+#: The words of a loss, of output neuron ``i``.
+WORDS = {
+    "output": "y[i]",
+    "target": "wanted[i]",
+    "softmax": "M(exp)(y[i] - most) / sum",
+    "log_softmax": "(y[i] - most - M(log)(sum))",
+    "whole": "whole",
 }
+#: The same where the target is the choice that was drawn.
+CHOICE = WORDS | {"target": "(i == chosen)"}
 SOFTMAX = [
     "real most = y[0], sum = 0;",
     "for (long i = 1; i < K; i++) most = larger(most, y[i]);",
     "for (long i = 0; i < K; i++) sum += M(exp)(y[i] - most);",
 ]
-#: What the shares of all classes sum to: one, unless a trajectory says otherwise.
-WHOLE = ["real whole = 0;", "for (long i = 0; i < K; i++) whole += wanted[i];"]
 
 
 def signal_fields(plan):
@@ -85,20 +91,35 @@ def judge(plan):
     """Errors of all readouts."""
     if isinstance(plan.learned.loss, Reward):
         return judge_reward(plan)
-    kind = plan.learned.loss.kind
-    parts = []
+    loss, parts = plan.learned.loss, []
+    error = error_text(loss)
     for n in plan.readouts:
         lines = [
             f"enum {{ K = {n.size} }};",
             f"const real *restrict y = {place(plan, n)};",
             f"real *restrict error = p[P_q{n.number}_error];",
-            *([*SOFTMAX, *WHOLE] if kind == "cross_entropy" else []),
-            f"for (long i = 0; i < K; i++) error[i] = weight * ({ERRORS[kind]});",
+            *(line for reduction in loss.derived.reductions for line in reduced(reduction)),
+            f"for (long i = 0; i < K; i++) error[i] = weight * ({error});",
         ]
         if "lure" in plan.shown(n):
             lines.append(f"for (long i = 0; i < K; i++) ((real *)p[P_q{n.number}_lure])[i] = -weight * wanted[i];")
         parts += ["{", *("    " + line for line in lines), "}"]
     return judging(plan, parts)
+
+
+def error_text(loss):
+    """The error of output neuron ``i`` in its :data:`WORDS`."""
+    expression = loss.derived.expanded(loss.derived.error)
+    numbers = {symbol(name): sympy.Float(value) for name, value in loss.constants.items()}
+    return in_one_line(expression.subs(numbers), WORDS.get)
+
+
+def reduced(reduction):
+    """Lines that find what all outputs have in common."""
+    if reduction.op == "softmax":
+        return SOFTMAX
+    each = in_one_line(reduction.expression, WORDS.get)
+    return [f"real {reduction.name} = 0;", f"for (long i = 0; i < K; i++) {reduction.name} += {each};"]
 
 
 def target_width(plan):
@@ -125,6 +146,7 @@ def judge_reward(plan):
         plan.population(plan.learned.loss.value),
     )
     dice = next(c for c in plan.body.channels if c.name == loss.dice)
+    one = loss.derived.one_chosen
     lines = [
         f"enum {{ K = {policy.size} }};",
         f"const real *restrict y = {place(plan, policy)};",
@@ -138,7 +160,7 @@ def judge_reward(plan):
         f"purse[1] = t == last + {loss.steps(plan.dt)} ? purse[0] : 0;",
         "purse[2] = value;",
         *SOFTMAX,
-        "for (long i = 0; i < K; i++) error[i] = weight * (M(exp)(y[i] - most) / sum - (i == chosen));",
+        f"for (long i = 0; i < K; i++) error[i] = weight * ({in_one_line(one, CHOICE.get)});",
         f"*(real *)p[P_q{value.number}_error] = R({-loss.value_cost!r});",
     ]
     for n in plan.body.cells:

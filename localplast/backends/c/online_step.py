@@ -1,6 +1,6 @@
 """The C text of a kernel that learns online: traces carried forward, weights that may change within a trial.
 
-Semantics are those of :class:`~localplast.backends.torch.traces.OnlineLearner`, one trial after the other. Rows of
+Semantics are those of :class:`~localplast.backends.torch.online.OnlineLearner`, one trial after the other. Rows of
 synapses are contiguous and padded; the innermost loop runs over postsynaptic neurons. In every function ``p`` holds the
 arrays by slot, ``t`` is the step, ``b`` the trial, ``h`` the presynaptic and ``i`` the postsynaptic neuron. Spikes are
 lists of neuron numbers, kept for as many steps as the longest delay: memory does not grow with the trial.
@@ -17,7 +17,7 @@ from localplast.backends.c.online_synapses import SynapseText
 from localplast.backends.c.online_transport import ring, send
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.equations.language import symbol
-from localplast.task.loss import of_trials
+from localplast.task.regulariser import of_trials
 
 __all__ = ["Online", "fields", "source"]
 

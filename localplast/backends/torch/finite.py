@@ -12,16 +12,17 @@ LARGEST = {torch.float64: 2.0**511, torch.float32: 2.0**63}
 
 
 class Guard:
-    """Looks at the neurons of a :class:`~localplast.backends.torch.step.Twin` after every step; nothing is read until
-    the end.
+    """Looks at the neurons of an :class:`~localplast.backends.torch.online.OnlineLearner` after every step; nothing is
+    read until the end.
     """
 
-    def __init__(self, twin):
-        self.neurons, self.seen = twin.neurons, []
+    def __init__(self, learner):
+        self.learner, self.seen = learner, []
 
     def look(self):
         """Note this step: one number per population, which is not finite where part of its state is not."""
-        self.seen.append(torch.stack([sum(x.sum() for x in n.state.values()) for n in self.neurons.values()]))
+        values, states = self.learner.interpreter.values, self.learner.states.values()
+        self.seen.append(torch.stack([sum(values[n].sum() for n in names) for names in states]))
 
     def check(self):
         """Raise a :class:`~localplast.errors.RunawayError` if some step was not finite."""
@@ -29,4 +30,4 @@ class Guard:
         wrong = (~(seen < LARGEST[seen.dtype])).nonzero()
         if len(wrong):
             step, place = wrong[0].tolist()
-            raise not_finite(list(self.neurons)[place], step)
+            raise not_finite(list(self.learner.states)[place], step)

@@ -8,10 +8,10 @@ import torch
 
 from localplast.backends.c.call import Fused
 from localplast.backends.c.layout import why_not
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.reward import rewarded, split
 from localplast.backends.torch.rtrl import Influence
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, Immediate
@@ -21,7 +21,8 @@ from localplast.network.credit_graph import projection_edges
 from localplast.neuron.step import lower
 from localplast.program.finite import check_found, check_states
 from localplast.program.learn import check_branching, check_trials, judged_readout, plan
-from localplast.task.loss import Reward, of_trials
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
 

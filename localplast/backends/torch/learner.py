@@ -21,8 +21,8 @@ from localplast.backends.torch.gradient import (
     score,
     side_by_side,
 )
+from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.interrupt import deferred
@@ -312,9 +312,8 @@ class TorchLearner:
         if self.others:  # the learner holds numbers of neurons
             self.online = self.online_learner(self.online.plan)
         online, noise = self.online, [self.seed, 3, self.updates]
-        for name, link in online.twin.links.items():
-            link.weight = self.weights[name] * self.mask(name)
         online.learned = self.feedback
+        online.follow_weights({name: weight * self.mask(name) for name, weight in self.weights.items()})
         interval = self.rule.interval(self.net.dt)
         if not interval:
             return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(

@@ -13,7 +13,7 @@ from localplast.backends.c.call import Fused
 from localplast.backends.c.layout import make_plan, why_not
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic, uniform
+from localplast.network import Input, Network, Population, Projection, axonal, normal, uniform
 from localplast.neuron import NeuronModel
 from localplast.neuron.surrogate import boxcar, exponential, triangle
 
@@ -130,24 +130,17 @@ def test_models(kind, network, bench):
     bench.agree(*network(kind), fixed=True)
 
 
-def jitter(pre, post):
-    return np.random.default_rng([pre, post]).integers(0, 7, (pre, post)) * ms
-
-
-DELAYS = {
-    "shared": lambda pre, post: axonal(3 * ms),
-    "axonal": lambda pre, post: axonal(jitter(pre, 1)[:, 0]),
-    "dendritic": lambda pre, post: dendritic(jitter(1, post)[0]),
-    "synaptic": lambda pre, post: synaptic(jitter(pre, post)),
-    "longer than the trial": lambda pre, post: axonal(np.where(np.arange(pre) == 1, STEPS + 5, 2) * ms),
-}
+def too_late(pre, post):
+    """One neuron that is heard after the trial."""
+    return axonal(np.where(np.arange(pre) == 1, STEPS + 5, 2) * ms)
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cut", [(), ("reset",)])
-@pytest.mark.parametrize("kind", DELAYS)
+@pytest.mark.parametrize("kind", ["shared", "axonal", "dendritic", "synaptic", "longer than the trial"])
 def test_delays(kind, cut, bench):
-    bench.agree(bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=DELAYS[kind]), cut=cut)
+    late = {**bench.delays, "longer than the trial": too_late}[kind]
+    bench.agree(bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 4.0, late=late), cut=cut)
 
 
 CUTS = ["leak", "readout", "reset", "adaptation", "spike", "recurrent", "feedforward", "rec_rec", "rec_out", "cues_rec"]
@@ -195,7 +188,7 @@ def test_layers_with_parameters_per_neuron(bench):
 
 @pytest.mark.parametrize("kind", [None, "axonal", "dendritic"])
 def test_feedback_takes_the_place_of_the_weights(kind, network, bench):
-    net, learned = (bench.of("lif", late=DELAYS[kind]), ()) if kind else network("lif")
+    net, learned = (bench.of("lif", late=bench.delays[kind]), ()) if kind else network("lif")
     generator = torch.Generator().manual_seed(5)
     feedback = {"rec_out": torch.randn(7, 3, generator=generator, dtype=torch.float64),
                 "rec_rec": 0.3 * torch.randn(7, 7, generator=generator, dtype=torch.float64)}  # fmt: skip
@@ -252,7 +245,7 @@ def test_inputs_may_be_numbers(bench):
                   out=Population(2, squared_readout()), projections=[
                       Projection("drive", "rec", target="I", weight=uniform(3.0, mean=0.5), delay=axonal(2 * ms)),
                       Projection("cues", "rec", weight=normal(2.0)), Projection("rec", "rec"), Projection("rec", "out"),
-                      Projection("drive", "rec", target="I", name="jittered", delay=DELAYS["synaptic"](4, 7))])  # fmt: skip
+                      Projection("drive", "rec", target="I", name="jittered", delay=bench.delays["synaptic"](4, 7))])  # fmt: skip
     generator = torch.Generator().manual_seed(4)
     sizes = torch.rand(STEPS, TRIALS, 5, generator=generator, dtype=torch.float64)
     currents = torch.rand(STEPS, TRIALS, 4, generator=generator, dtype=torch.float64)
@@ -262,7 +255,7 @@ def test_inputs_may_be_numbers(bench):
 
 
 def test_dense_spikes_run_as_products(bench):
-    net = bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, late=DELAYS["shared"])
+    net = bench.recurrent(lif(surrogate=triangle(gamma=0.8)), 1.0, late=bench.delays["shared"])
     bench.agree(net, inputs={"cues": torch.rand(STEPS, 11, 5, generator=torch.Generator().manual_seed(6)) < 0.7})
 
 
@@ -304,7 +297,7 @@ def test_why_not_names_what_is_missing(bench):
         "the state that trials start from does not learn"
     )
     assert "rec.v" in why_not(net, record=["rec.v"])
-    synapses = bench.recurrent(lif(), 1.0, late=DELAYS["synaptic"])
+    synapses = bench.recurrent(lif(), 1.0, late=bench.delays["synaptic"])
     assert "one delay per synapse" in why_not(synapses, feedback=["rec_rec"])
     tensors, masks = bench.prepare(synapses)
     with pytest.raises(UnsupportedError, match="one delay per synapse"):

@@ -9,17 +9,10 @@ from localplast import delay
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.call import Fused
 from localplast.backends.c.layout import why_not
-from localplast.backends.torch import gradient as torch_backend
-from localplast.backends.torch import learner as torch_learn
-from localplast.backends.torch.learner import TorchLearner
 from localplast.errors import NetworkError, UnsupportedError
-from localplast.learning.optimise import adam
-from localplast.models import leaky_readout, lif
-from localplast.network import Delay, Input, Network, Population, Projection, axonal, uniform
+from localplast.models import lif
+from localplast.network import Delay, axonal
 from localplast.neuron.surrogate import triangle
-from localplast.rules import bptt
-from localplast.task import Trials
-from localplast.task.loss import branching, cross_entropy
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
 
@@ -156,45 +149,3 @@ def test_what_cannot_be_given_is_refused(bench):
         lif(), 4.0, late=lambda *shape: axonal(2 * ms, trainable=True, kernel=delay.triangle(3 * ms))
     )
     assert "spreads its delays by a triangle kernel" in why_not(spread)
-
-
-def learning_net():
-    cells = Population(
-        SIZE, lif(surrogate=triangle(gamma=0.8)), trainable={"tau_mem": (5 * ms, 50 * ms), "v_th": (0.1, 10)}
-    )
-    loop = Delay("dendritic", REAL(SIZE), trainable=(0 * ms, 20 * ms))
-    out = Population(3, leaky_readout(), trainable={"tau_out": (5 * ms, 50 * ms)})
-    return Network(dt=1 * ms, cues=Input(5), rec=cells, out=out, projections=[
-        Projection("cues", "rec", weight=uniform(4.0, mean=0.7)), Projection("rec", "rec", delay=loop), Projection("rec", "out"),
-    ])  # fmt: skip
-
-
-def some_trials(net):
-    rng = np.random.default_rng(2)
-    return Trials({"cues": rng.random((6, STEPS, 5)) < 0.25}, target=rng.integers(0, 3, 6))
-
-
-def test_the_learner_and_gradient_run_it(monkeypatch):
-    """Training with parameters, delays and a branching penalty, by the kernel and by the plain step: the same
-    numbers.
-    """
-    net = learning_net()
-    trials, values, loss = some_trials(net), net.draw(1), cross_entropy() + branching(0.01)
-    optimiser = adam(0.05).with_rates(**{name: 0.01 for name in net.trainable})
-    fast = TorchLearner(net, values, bptt(), loss, optimiser, batch=3)
-    assert fast.forward.fused is not None
-    monkeypatch.setattr(torch_learn, "why_not", lambda *args, **kwargs: "to see the plain step")
-    slow = TorchLearner(net, values, bptt(), loss, optimiser, batch=3)
-    assert slow.forward.fused is None
-    for fused, plain in zip(fast.train(trials), slow.train(trials), strict=True):
-        assert fused["loss"] == pytest.approx(plain["loss"], rel=1e-10)
-    assert fast.evaluate(trials)["loss"] == pytest.approx(slow.evaluate(trials)["loss"], rel=1e-8)
-    for name, value in fast.parameters().items():
-        np.testing.assert_allclose(value, slow.parameters()[name], rtol=1e-8, err_msg=name)
-    plain, _ = torch_backend.gradient(net, values, trials, bptt(), loss)
-    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0)
-    monkeypatch.setattr(torch_backend, "run_forward", lambda *args, **kwargs: pytest.fail("the kernel should run"))
-    fused, _ = torch_backend.gradient(net, values, trials, bptt(), loss)
-    assert {"rec.tau_mem", "rec.v_th", "out.tau_out", "rec_rec.delay"} <= plain.keys()
-    for name, value in plain.items():
-        np.testing.assert_allclose(fused[name], value, atol=1e-10 * np.abs(value).max(), rtol=0, err_msg=name)

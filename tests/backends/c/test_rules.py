@@ -7,15 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from brian2 import Hz, ms
 
 from localplast import rules
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
-from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.learner import TorchLearner
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout
@@ -178,18 +175,18 @@ def test_weights_that_change_within_a_trial(name, trials_for, bench):
         optimisers = [sgd(0.02 * scale**2), adam(0.02 * scale)][:: 1 - 2 * (number // 2 % 2)]
         for turn, (update, count) in enumerate([("step", 2 * STEPS), (INTERVAL * ms, 2 * -(-STEPS // INTERVAL))]):
             if turn == number % 2 or len(known) == 1:
-                assert (
-                    bench.same_course(net, RULES[name](update=update), mse(), optimisers[turn], trials_for(mse()))
-                    == count
-                )
+                given = (net, RULES[name](update=update), mse(), optimisers[turn], trials_for(mse()))
+                assert bench.same_learning("traces in C", *given)[0].updates == count
 
 
 def test_an_interval_of_one_step_and_of_a_whole_trial(trials_for, bench):
     net, trials, loss = layers(False), trials_for(mse()), mse()
-    stepwise, *_ = bench.course(net, rules.ottt(update="step"), loss, adam(0.02), trials, plain=False)
-    short, *_ = bench.course(net, rules.ottt(update=1 * ms), loss, adam(0.02), trials, plain=False)
+    stepwise, short = (
+        bench.course("traces in C", net, rules.ottt(update=update), loss, adam(0.02), trials).moved[-1]
+        for update in ("step", 1 * ms)
+    )
     assert bench.apart(short, stepwise) < 1e-12
-    bench.same_course(net, rules.ottt(update=1000 * ms), loss, sgd(0.02), trials)
+    bench.same_learning("traces in C", net, rules.ottt(update=1000 * ms), loss, sgd(0.02), trials)
 
 
 def spoiled(factor):
@@ -260,7 +257,7 @@ def test_running_rates(make, trials_for, bench):
     bench.same_gradients(layers(False), make(), loss, trials)
     with pytest.raises(AssertionError):
         bench.same_gradients(layers(False), make(), loss, trials, spoil=lambda _: plan(layers(False), make(), mse()))
-    bench.same_course(layers(False), make(update="step"), loss, sgd(0.02), trials)
+    bench.same_learning("traces in C", layers(False), make(update="step"), loss, sgd(0.02), trials)
 
 
 @pytest.mark.thorough
@@ -275,7 +272,7 @@ def test_reward(make, trials_for, bench):
             net, make(), loss, trials, spoil=lambda learned: replace(learned, loss=replace(loss, delay=0.005))
         )
     for update in ("step", INTERVAL * ms):
-        bench.same_course(net, make(update=update), loss, adam(0.01), trials)
+        bench.same_learning("traces in C", net, make(update=update), loss, adam(0.01), trials)
 
 
 def learns(net, *parameters):
@@ -293,18 +290,10 @@ def test_parameters(make, loss, trials_for, bench):
     bench.same_gradients(net, make(), loss, trials_for(loss))
 
 
-def test_parameters_change_from_batch_to_batch(monkeypatch, trials_for, bench):
-    net, trials = learns(layers(False), "tau_mem", "beta"), trials_for(mse(), 4)
+def test_parameters_change_from_batch_to_batch(trials_for, bench):
+    net, trials = learns(layers(False), "tau_mem", "beta"), trials_for(mse(), 12)
     optimiser = adam(0.02).with_rates(**{"low.tau_mem": 1e-2, "low.beta": 1.0})
-    moved = []
-    for kind in (OnlineKernel, OnlineLearner):
-        learner = TorchLearner(net, net.draw(1), rules.ottt(), mse(), optimiser, batch=2)
-        for _ in range(3):
-            learner.train(trials)
-        assert isinstance(learner.online, kind)
-        moved.append({n: torch.as_tensor(x) for n, x in learner.arrays().items() if n != "updates"})
-        monkeypatch.setattr(torch_learn, "why_not_online", lambda *args, **options: "this is the oracle")
-    assert bench.apart(*moved) < 1e-10
+    bench.same_learning("traces in C", net, rules.ottt(), mse(), optimiser, trials, batch=2)
 
 
 def test_what_cannot_be_is_refused():

@@ -11,16 +11,11 @@ import localplast as lp
 from localplast import ms
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.arguments import pointers
-from localplast.backends.c.call import Fused
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
-from localplast.backends.c.online_call import OnlineKernel, why_not_online
-from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.step import Twin, leaves, simulate
-from localplast.backends.torch.traces import OnlineLearner
 from localplast.errors import NetworkError
 from localplast.models import gle, gle_output, leaky_readout, lif
 from localplast.models.layers import layered
-from localplast.program.learn import plan
 from localplast.rules import eprop
 from localplast.task.loss import mse
 
@@ -68,73 +63,60 @@ def rasters(net, steps, trials):
     return {"cues": torch.as_tensor(given)}
 
 
-def same_as_plain(net, steps, trials, threads=1):
+#: Of networks so small that nobody need spike: as exact as sums of numbers of size one.
+ROUNDING = {"exact": 1e-12, "least": 1.0}
+
+
+@pytest.fixture(scope="module")
+def same_as_plain(bench):
     """Outputs, spikes and gradients of the fused kernel are those of the plain step."""
-    values = net.draw(1)
-    tensors = leaves(net, values, trainable=[f"{name}.weight" for name in net.projections])
-    weights, inputs = {name: tensors[f"{name}.weight"] for name in net.projections}, rasters(net, steps, trials)
-    fused = Fused(net, tensors, values.masks, threads=threads)(weights, inputs)
-    plain = simulate(
-        Twin(net, tensors, values.masks), {k: x.double() for k, x in inputs.items()}, ["out.output", "rec.spikes"]
+    return lambda net, steps, trials, threads=1: bench.agree(
+        net, inputs=rasters(net, steps, trials), threads=threads, dead=None, **ROUNDING
     )
-    assert torch.equal(fused["rec.count"], plain["rec.spikes"].sum(0))
-    for one, other in zip(*(slopes(y, weights) for y in (fused["out.output"], plain["out.output"])), strict=True):
-        assert one.shape == other.shape and float((one - other).abs().max()) <= 1e-12 * max(
-            float(other.abs().max()), 1.0
-        )
-    return float(plain["rec.spikes"][-1].detach().sum())
 
 
-def slopes(output, weights):
-    """The output and the gradient of a function of it."""
-    if not output.requires_grad:  # nothing arrives in time
-        return [output, *map(torch.zeros_like, weights.values())]
-    found = torch.autograd.grad(((output + 1) ** 2).sum(), list(weights.values()), allow_unused=True)
-    return [
-        output.detach(),
-        *(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights.values(), strict=True)),
-    ]
+def spikes_in_the_last_step(net, steps, trials):
+    values = net.draw(1)
+    inputs = {k: x.double() for k, x in rasters(net, steps, trials).items()}
+    return simulate(Twin(net, leaves(net, values), values.masks), inputs, ["rec.spikes"])["rec.spikes"][-1].sum()
 
 
 @pytest.mark.parametrize(("delay", "run"), CASES)
-def test_fused_kernel(delay, run):
-    spikes = same_as_plain(network(delay=delay, last=delay), *RUNS[run])
-    assert spikes or delay != "none", "nobody spikes in the last step"
+def test_fused_kernel(delay, run, same_as_plain):
+    net = network(delay=delay, last=delay)
+    same_as_plain(net, *RUNS[run])
+    assert delay != "none" or spikes_in_the_last_step(net, *RUNS[run][:2])
 
 
 @pytest.mark.parametrize("size", [1, 8, 9])
-def test_fused_kernel_at_the_borders_of_a_vector(size):
+def test_fused_kernel_at_the_borders_of_a_vector(size, same_as_plain):
     same_as_plain(network(size, channels=1, readouts=1), 4, 3)
 
 
 @pytest.mark.parametrize("delay", ["none", "synaptic"])
-def test_fused_kernel_without_a_synapse(delay):
+def test_fused_kernel_without_a_synapse(delay, same_as_plain):
     same_as_plain(network(delay=delay, mask=0.0), 4, 3)
 
 
-def same_online(net, steps, trials, threads=1):
+@pytest.fixture(scope="module")
+def same_online(bench):
     """Outputs, spikes and gradients of learning online in C are those of the plain learner."""
-    values, rng = net.draw(1), np.random.default_rng(1)
-    given = rasters(net, steps, trials)["cues"].numpy().transpose(1, 0, 2)
-    shown = lp.Trials({"cues": given}, rng.normal(size=(trials, steps, net.size("out"))))
-    tensors, learned = leaves(net, values), plan(net, eprop(), mse())
-    assert why_not_online(net, learned) is None
-    arguments = prepare(net, shown, mse(), rng=rng, dtype=torch.float64)
-    oracle = OnlineLearner(net, learned, tensors, values.masks)
-    outputs, counts = oracle.run(*arguments)
-    kernel = OnlineKernel(net, learned, tensors, values.masks, threads=threads)
-    found = kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *arguments)
-    assert torch.equal(found[1]["rec"], counts["rec"])
-    for one, other in [(found[0], outputs), *((found[2][n], g) for n, g in oracle.gradients().items())]:
-        assert float((one - other).abs().max()) <= 1e-12 * max(float(other.abs().max()), 1.0)
+
+    def same(net, steps, trials, threads=1):
+        given = rasters(net, steps, trials)["cues"].numpy().transpose(1, 0, 2)
+        target = np.random.default_rng(1).normal(size=(trials, steps, net.size("out")))
+        shown = lp.Trials({"cues": given}, target)
+        bench.same_gradients(net, eprop(), mse(), shown, threads=threads, alive=None, **ROUNDING)
+
+    return same
 
 
 @pytest.mark.parametrize(("delay", "run"), CASES)
-def test_online_kernel(delay, run):
+def test_online_kernel(delay, run, same_online):
     same_online(network(delay=delay), *RUNS[run])
 
 
-def test_online_kernel_of_single_neurons():
+def test_online_kernel_of_single_neurons(same_online):
     same_online(network(1, 1, 1), 4, 2)
     same_online(network(mask=0.0), 4, 2)
 
@@ -157,9 +139,9 @@ def presented(net, steps, trials, threads=1):
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("size", [1, 9])
-def test_graded_kernel(size, run):
+def test_graded_kernel(size, run, bench):
     found, wanted = presented(graded(size), *RUNS[run])
-    assert float((found - wanted).abs().max()) <= 1e-12 * float(wanted.abs().max())
+    assert bench.distance(found, wanted) <= 1e-12
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------
