@@ -52,6 +52,8 @@ class Eligibility:
         Per postsynaptic neuron, at the end of the step: what it predicts, and its mismatch.
     source : str, optional
         The variable of the presynaptic neuron that ``arrived`` is, where it is not what the projection carries.
+    mismatch : str, optional
+        Which name of ``end`` is the mismatch, the third factor of rules that are taught.
     """
 
     before: tuple
@@ -64,6 +66,7 @@ class Eligibility:
     arrives: str
     end: tuple = ()
     source: str | None = None
+    mismatch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ class Coefficients:
         check_additive(self.model, [expression])
         if not expression.free_symbols & self.postsynaptic:
             return expression
+        while self.named[where].get(name, expression) != expression:  # d_a_b_c: of a_b by c, or of a by b_c
+            name += "_"
         self.named[where][name] = expression
         self.postsynaptic.add(symbol(name))
         return symbol(name)
@@ -288,6 +293,9 @@ class Derivation(Coefficients):
         outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
         return sympy.Add(*[e * ended[k] for k, e in outputs.items()])
 
+    #: The name of what the neuron gets wrong.
+    mismatch = None
+
     def ending(self):
         """What the neuron computes at the end of the step."""
         return ()
@@ -336,6 +344,7 @@ class Derivation(Coefficients):
             value=value,
             arrives=self.arrives,
             end=self.ending(),
+            mismatch=self.mismatch,
         )
 
     def hoisted(self, parts, update, moved, kicked):

@@ -52,6 +52,8 @@ class Term:
         The projection that is read backwards.
     matrix : array ``(population, source)`` or None
         The fixed matrix; of ``'learned'``: where it starts; of ``'sign'``: the size of its entries.
+    target : str or None
+        The variable of ``source`` whose credit travels back, of ``'delta_*'``.
     """
 
     source: str
@@ -59,6 +61,7 @@ class Term:
     form: str
     path: str | None = None
     matrix: np.ndarray | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,7 @@ class Feedback:
     def form(self):
         return "fixed" if isinstance(self.feedback, dict) else FORMS.get(self.feedback, "fixed")
 
-    def term(self, net, population, source, variable, path, seed):
+    def term(self, net, population, source, variable, path, seed, target=None):
         """One :class:`Term`; ``path`` is the projection from ``population`` to ``source``, None if there is none."""
         parallel = [p.name for p in net.projections.values() if (p.pre, p.post) == (population, source)]
         if len(parallel) > 1:
@@ -161,14 +164,14 @@ class Feedback:
                 "projection only; put the weights into one, or use bptt()"
             )
         if self.judged and path is not None and source in net.readouts:
-            return Term(source, variable, "weight", path.name)
+            return Term(source, variable, "weight", path.name, target=target)
         if self.form != "fixed" and path is None:
             raise UnsupportedError(
                 f"{self.feedback} feedback needs a projection from {population!r} to {source!r}, whose weights "
                 "would carry the error back; use feedback='random'"
             )
         matrix = None if self.form == "weight" else self.matrix(net, population, source, path, seed)
-        return Term(source, variable, self.form, path.name if path else None, matrix)
+        return Term(source, variable, self.form, path.name if path else None, matrix, target)
 
     def matrix(self, net, population, source, path, seed):
         """Fixed (or first) feedback ``(population, source)``."""
@@ -299,13 +302,10 @@ class Layered(Feedback):
     def signal(self, net, population, paths, readouts, signals, seed):
         terms, lags = [], set()
         for p in paths:
-            if p.post in readouts:
-                variable, lag = "error", 0
-            elif self.gated:
-                variable, lag = f"delta_{p.target}", signals[p.post].lag + 1 + self.delay(net, p)
-            else:
-                variable, lag = "L", 0
-            terms.append(self.term(net, population, p.post, variable, p, seed))
+            variable, lag, target = "error" if p.post in readouts else "L", 0, None
+            if self.gated and p.post not in readouts:
+                variable, lag, target = f"delta_{p.target}", signals[p.post].lag + 1 + self.delay(net, p), p.target
+            terms.append(self.term(net, population, p.post, variable, p, seed, target))
             lags.add(lag)
         if len(lags) > 1:
             raise UnsupportedError(

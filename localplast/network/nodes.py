@@ -87,9 +87,9 @@ class Projection(Data):
     name : str, optional
         Default ``pre_post``.
     output : str, optional
-        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step): the
-        transmission is then graded. What depends on its graded inputs travels as it was at the end of the step
-        before. Default: the ``output`` of its model.
+        What of the presynaptic neuron travels, in its variables (and ``z``, 1 where it spikes in this step, unless it
+        has a variable of this name): the transmission is then graded. What depends on its graded inputs travels as it
+        was at the end of the step before. Default: the ``output`` of its model.
     short_term : ShortTerm, optional
         How much of its weight a synapse delivers after recent spikes (:mod:`localplast.network.short_term`).
     role : str

@@ -18,7 +18,7 @@ class Mismatch:
     ----------
     error : str
         The learning signal, in the variables of the neuron at the end of the step; ``z`` is 1 where it spikes in this
-        step. Positive potentiates.
+        step, unless it has a variable of this name. Positive potentiates.
     of : str, optional
         The expression whose derivative with respect to the weight is the eligibility ``e``, followed through the
         neuron's equations; default: the variable that the weights land on.

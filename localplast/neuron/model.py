@@ -73,7 +73,7 @@ class NeuronModel:
     Raises
     ------
     ModelError
-        Unit mismatch, unknown or reserved name, a threshold that is not an inequality, unknown method.
+        Unit mismatch, an unknown name or one of Brian2's own, a threshold that is not an inequality, unknown method.
     """
 
     name: str

@@ -21,7 +21,7 @@ class Surrogate:
     Parameters
     ----------
     expression : str
-        Brian2 expression in ``x`` (the spike argument, with the unit of the membrane)
+        Brian2 expression in ``x`` (the spike argument, with the unit of the membrane, whatever the neuron calls so)
         and the parameters of the neuron. Its unit must be one over the unit of ``x``.
     parameters : mapping of str to Quantity or float
         Values of names that ``expression`` brings along; they become parameters of the neuron.

@@ -202,7 +202,7 @@ def storage(plan, net, projection):
     p = net.projections[projection]
     synapse, neuron = plan.synapses[projection], plan.neurons[p.post]
     kept = used_early([line for slot in SLOTS for line in getattr(neuron, slot)])
-    pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if not of_parameter(plan, p.post, n))
+    pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if n not in neuron.personal)
     neurons = [n for n, _ in synapse.eligibility.pre] + [n for slot in SLOTS for n, _ in getattr(neuron, slot)]
     return Storage(
         synapse=synapse.state,
@@ -213,11 +213,6 @@ def storage(plan, net, projection):
         post=post,
         working=tuple(dict.fromkeys(n for n in (*neurons, synapse.third) if n not in {*pre, *kept})),
     )
-
-
-def of_parameter(plan, name, variable):
-    """Whether a variable of a neuron belongs to a parameter that learns, and not to a weight."""
-    return any(f"_{parameter}" in variable for parameter in plan.parameters.get(name, ()))
 
 
 # --- the audit --------------------------------------------------------------------------------------------------------

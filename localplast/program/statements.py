@@ -2,6 +2,7 @@
 synapses.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -41,6 +42,12 @@ class NeuronPlan:
         (:class:`~localplast.learning.eligibility.Eligibility`).
     end : program
         Once the learning signal is known: what it passes on.
+    sums : tuple of str
+        Gradients of parameters, summed up until they are used.
+    mismatches : frozenset of str
+        What the neurons get wrong themselves: nothing between two trials.
+    personal : frozenset of str
+        What is computed for the parameters that learn, and for no weight.
     """
 
     shift: tuple = ()
@@ -48,6 +55,9 @@ class NeuronPlan:
     after: tuple = ()
     before_reset: tuple = ()
     end: tuple = ()
+    sums: tuple = ()
+    mismatches: frozenset = frozenset()
+    personal: frozenset = frozenset()
 
     @property
     def past(self):
@@ -60,11 +70,6 @@ class NeuronPlan:
                 written.add(name)
             found |= early & written
         return sorted(found - set(self.sums))
-
-    @property
-    def sums(self):
-        """Gradients of parameters, summed up until they are used."""
-        return tuple(name for name, _ in self.end if name.startswith("gradient_"))
 
 
 @dataclass(frozen=True)
@@ -283,14 +288,8 @@ def neuron_plan(net, made, name, synapses, shift):
     own = {n: e for p in net.plastic if p.post == name for n, e in synapses[p.name].eligibility.end}
     shift, end = dict(shift), list(own.items())
     lag = signals[name].lag if name in signals else 0
-    for target in sorted(
-        {
-            t.variable[6:]
-            for s in signals.values()
-            for t in s.terms
-            if t.source == name and t.variable.startswith("delta_")
-        }
-    ):
+    sent = [t for s in signals.values() for t in s.terms if t.source == name and t.target is not None]
+    for target in sorted({t.target for t in sent}):
         before, after = credit(net, name, target)
         merged["before"].update(before)
         merged["after"].update(after)
@@ -300,17 +299,37 @@ def neuron_plan(net, made, name, synapses, shift):
     if made.loss.regulariser and made.loss.regulariser.window and name in signals:
         keep = fading_of(net, made.loss.regulariser.window)
         end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
+    personal = []
     for parameter in made.parameters[name]:
         if not made.rule.signal.hears_errors:
-            end += own_error(net.nodes[name].model, parameter)
+            personal += own_error(net.nodes[name].model, parameter)
             continue
         eligibility = made.rule.eligibility
         found = sensitivity(net, name, parameter, keep=eligibility.keep, wiped=eligibility.wiped)
         for where, program in merged.items():
             program.update(getattr(found, where))
-        end += parameter_program(net, made, name, parameter, found)
+        personal += parameter_program(net, made, name, parameter, found)
+    check_apart(name, [n for n, _ in personal])
     plans = {where: tuple(program.items()) for where, program in merged.items()}
-    return NeuronPlan(shift=tuple(shift.items()), **plans, end=tuple(end))
+    taught = () if made.rule.signal.hears_errors else made.parameters[name]
+    errors = {synapses[p.name].eligibility.mismatch for p in net.plastic if p.post == name} - {None}
+    return NeuronPlan(
+        shift=tuple(shift.items()),
+        **plans,
+        end=(*end, *personal),
+        sums=tuple(f"gradient_{parameter}" for parameter in made.parameters[name]),
+        mismatches=frozenset({*errors, *(f"mismatch_{parameter}" for parameter in taught)}),
+        personal=frozenset(n for n, _ in personal),
+    )
+
+
+def check_apart(name, made):
+    """Raise where the traces of two parameters have one name: of ``a`` in ``b_v``, and of ``a_b`` in ``v``."""
+    if twice := [n for n, count in Counter(made).items() if count > 1]:
+        raise UnsupportedError(
+            f"population {name!r}: two parameters that learn would both keep {twice[0]!r}; give one of them, or of the "
+            "variables that they move, another name"
+        )
 
 
 def own_error(model, parameter):

@@ -54,7 +54,8 @@ def of_source(net, p, found, error):
         raise UnsupportedError(
             f"projection {p.name!r}: what a synapse learns from its presynaptic neuron has no delay; remove the delay"
         )
-    return Eligibility((), (), (), (), (("elig", ARRIVED),), (), ARRIVED, "pre", end=error, source=found.pre)
+    trace = (("elig", ARRIVED),)
+    return Eligibility((), (), (), (), trace, (), ARRIVED, "pre", end=error, source=found.pre, mismatch=error[0][0])
 
 
 class Prediction(Derivation):
@@ -62,7 +63,7 @@ class Prediction(Derivation):
 
     def __init__(self, net, projection, of, error):
         super().__init__(net, projection, frozenset(), True)
-        self.predicted, self.error = expanded(self.model, of), error
+        self.predicted, self.error, self.mismatch = expanded(self.model, of), error, error[0][0]
         self.named["end"] = {}
 
     def update_coefficients(self):

@@ -105,8 +105,9 @@ class Recorder:
     """
 
     def __init__(self, net, request, *, path=None, provenance=None):
-        if "metrics" in {*net.nodes, *net.projections}:
-            raise NetworkError("'metrics' is a part of every record; give that part of the network another name")
+        for name in ("metrics", "learned"):
+            if name in {*net.nodes, *net.projections}:
+                raise NetworkError(f"{name!r} is a part of records; give that part of the network another name")
         self.net, self.request, self.path = net, request, path
         self.attrs = origin(net, request, provenance or {})
         self.series, self.closed = {}, False

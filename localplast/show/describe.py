@@ -12,7 +12,7 @@ from localplast.equations.text import to_text
 from localplast.neuron.spelling import spelled, told, words_of
 from localplast.neuron.step import jacobian, lower
 from localplast.program.learn import plan
-from localplast.program.locality import SLOTS, TRANSPORT, audit, of_parameter, reads, storage
+from localplast.program.locality import SLOTS, TRANSPORT, audit, reads, storage
 from localplast.show.notation import math_name, math_text, plain_text
 from localplast.show.page import Description, Equation, Section, assignments
 from localplast.task.loss import Reward, mse
@@ -210,7 +210,8 @@ def neuron_section(made, net, name):
         if program:
             body += [f"{MOMENTS[slot]}:", *assignments(program, indices)]
     if made.parameters.get(name):
-        kept = [n for n in (*made.neurons[name].past, *made.neurons[name].sums) if of_parameter(made, name, n)]
+        neuron = made.neurons[name]
+        kept = [n for n in (*neuron.past, *neuron.sums) if n in neuron.personal]
         body.append(
             f"parameters that learn: {', '.join(made.parameters[name])}; stored for them: {listed(kept)} per neuron"
         )

@@ -22,8 +22,10 @@ from localplast.learning.optimise import adam, momentum, sgd
 from localplast.learning.signal import Broadcast
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
+from localplast.neuron import NeuronModel
+from localplast.neuron.surrogate import triangle
 from localplast.program.learn import plan
-from localplast.program.locality import LocalityError, audit, reads
+from localplast.program.locality import LocalityError, audit, reads, storage
 from localplast.show.examples import sample
 from localplast.task import Trials
 from localplast.task.loss import cross_entropy, mse, rate, reward
@@ -425,3 +427,26 @@ def test_a_late_signal_meets_the_eligibility_of_its_step():
         found.append(grads["cues_a.weight"])
     assert np.abs(found[0]).max() > 1e-6
     np.testing.assert_allclose(found[1], found[0], rtol=1e-10, atol=1e-12)
+
+
+# --- whose a value is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tau_slow", "b", "v_b"])
+def test_what_belongs_to_a_parameter_is_no_matter_of_its_name(name):
+    """The parameter ``b`` has no part in ``credit_v_basal``."""
+    times = {"tau": 10 * ms, name: 5 * ms}
+    model = NeuronModel(
+        "cell", f"dv/dt = (v_basal - v)/tau : 1\ndv_basal/dt = -v_basal/{name} : 1", times, threshold="v > 1",
+        reset="v -= 1", receives="v_basal", surrogate=triangle("1.0"),
+    )  # fmt: skip
+    layers = {n: Population(3, model, {name: np.full(3, 5) * ms}, trainable={name: (1 * ms, None)}) for n in "abc"}
+    links = [Projection("cues", "a"), Projection("a", "b"), Projection("b", "c"), Projection("c", "out")]
+    net = Network(dt=1 * ms, cues=Input(4), **layers, out=Population(2, leaky_readout()), projections=links)
+    made = plan(net, rules.ottt(), mse())
+    assert storage(made, net, "a_b").post == ("credit_v_basal",)
+    told = str(rules.ottt().describe(net))
+    assert (
+        f"stored for them: 5 (elig_{name}, eps_{name}_v, eps_{name}_v_basal, late1_elig_{name}, gradient_{name})"
+        in told
+    )

@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused_and_leaves_the_record_as_it_was(net, add, 
 
 def test_a_part_called_metrics_is_refused(net):
     clash = Network(dt=1 * ms, metrics=Input(1))
-    with pytest.raises(NetworkError, match="'metrics' is a part of every record"):
+    with pytest.raises(NetworkError, match="'metrics' is a part of records"):
         Recorder(clash, Request.parse(clash))
 
 

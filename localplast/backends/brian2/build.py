@@ -5,6 +5,7 @@ longest delay, in which nothing spikes and everything in flight lands. The state
 trial, inside the state updater, so that no extra object is needed for it.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import brian2 as b2
@@ -74,13 +75,30 @@ class Block:
         return f"(t_in_timesteps % {self.period} < {self.steps})" if self.gap else ""
 
 
+class Objects(dict):
+    """Brian2 objects by name, each name once: parts of a network beside what is made of them."""
+
+    def __setitem__(self, name, thing):
+        check_once(name, name in self)
+        super().__setitem__(name, thing)
+
+
+def check_once(name, twice):
+    """Raise where Brian2 would have two objects of one name."""
+    if twice:
+        raise UnsupportedError(
+            f"{name!r}: in Brian2 a part of the network is called so, and what is made of another part; give the part "
+            "another name, or use backend='torch'"
+        )
+
+
 @dataclass
 class Built:
     """Brian2 objects by name, the timed arrays that carry the trials, and the monitors."""
 
     net: object
     block: Block
-    objects: dict = field(default_factory=dict)
+    objects: dict = field(default_factory=Objects)
     timed: dict = field(default_factory=dict)
     monitors: dict = field(default_factory=dict)
     pay_delay: int = 0
@@ -150,7 +168,16 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
             gathered = f"arrivals_{p.name}" in built.objects
             built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
     build_monitors(built, request)
+    check_names(built)
     return built
+
+
+def check_names(built):
+    """Raise where two objects have one name, those that Brian2 makes of a group included."""
+    things = [*built.objects.values(), *built.monitors.values()]
+    each = {id(thing): thing.name for whole in things for thing in (whole, *whole.contained_objects)}
+    for name, count in Counter(each.values()).items():
+        check_once(name, count > 1)
 
 
 def build_input(built, name, node, example, learning, clock):

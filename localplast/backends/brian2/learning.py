@@ -63,7 +63,7 @@ class Learning:
         plan = replace(plan, synapses=synapses)
         self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
         self.signals, self.interval = Signals(net, block, plan), plan.rule.interval(net.dt)
-        self.parameters = Parameters(net, block, plan, self.signals)
+        self.parameters = Parameters(net, block, plan, lambda name: self.known[name])
         self.outgoing = {name: [] for name in net.nodes}
         self.incoming = {name: [] for name in net.nodes}
         for name in plan.synapses:
@@ -85,8 +85,8 @@ class Learning:
             }
         for p in self.outgoing[name]:
             eligibility = self.plan.synapses[p.name].eligibility
-            for key, _ in eligibility.pre:
-                result[f"{key}_{p.name}"] = self.trace_dimension(p, key)
+            known = self.trace_dimensions(p)
+            result |= {f"{key}_{p.name}": known[key] for key, _ in eligibility.pre}
             if self.gathers(p):
                 result[f"arrived_{p.name}"] = DIMENSIONLESS
                 result |= {f"fraction_{p.name}": DIMENSIONLESS} if p.name in self.shared else {}
@@ -104,14 +104,8 @@ class Learning:
         if model.spiking:
             found |= {"z": DIMENSIONLESS, "spike_count": DIMENSIONLESS}
         for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
-            found[key] = self.parameters.dimension(name, key) or measured(expression, found)[1]
+            found[key] = measured(expression, found)[1]
         return found
-
-    def trace_dimension(self, p, key):
-        """Of a trace per presynaptic neuron: what a unit weight has done to a state, or a plain trace of spikes."""
-        if "eps_" not in key:
-            return DIMENSIONLESS
-        return self.net.nodes[p.post].model.dimensions[key.split("eps_")[1]] / weight_dimension(self.net, p)
 
     # --- code of neurons ------------------------------------------------------------------------------------------
 
@@ -241,8 +235,11 @@ class Learning:
         pre, weight = self.net.nodes[p.pre], weight_dimension(self.net, p)
         source = self.plan.synapses[p.name].eligibility.source
         arrived = pre.model.dimensions[source] if source else self.net.nodes[p.post].model.dimensions[p.target] / weight
-        traces = {key: self.trace_dimension(p, key) for key, _ in self.plan.synapses[p.name].eligibility.pre}
-        return {**traces, "arrived": arrived, "past_arrived": arrived, "fraction": DIMENSIONLESS, "dt": second.dim}
+        given = {"arrived": arrived, "past_arrived": arrived, "fraction": DIMENSIONLESS, "dt": second.dim}
+        known, traces = {**self.net.nodes[p.post].model.dimensions, **given}, {}
+        for key, expression in telling(self.plan.synapses[p.name].eligibility.pre):
+            traces[key] = known[key] = measured(expression, known)[1]
+        return {**given, **traces}
 
     def mismatch_dimension(self, p):
         """Of the gradient of what a compartment gets wrong."""
@@ -377,7 +374,7 @@ class Learning:
     def ending(self, population, pair):
         """One statement at the end of a step; between two trials there is no mismatch to learn from."""
         lines, name = statements([pair], self.known[population]), pair[0]
-        quiet = name.startswith("mismatch_") and self.block.active
+        quiet = name in self.plan.neurons[population].mismatches and self.block.active
         return [*lines, f"{name} = {name}*int({self.block.active})"] if quiet else lines
 
     def keep_ledger(self, built, name, group):

@@ -4,14 +4,11 @@ batch.
 
 from dataclasses import replace
 
-from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, updates_so_far
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
-from localplast.neuron.check import with_spike
-from localplast.neuron.namespace import namespace
 from localplast.task.regulariser import of_trials
 
 __all__ = ["Parameters", "number_of", "optimiser_dimensions"]
@@ -31,10 +28,10 @@ def optimiser_dimensions(optimiser, own, gradient):
 
 
 class Parameters:
-    """Of one :class:`~localplast.program.learn.Plan`."""
+    """Of one :class:`~localplast.program.learn.Plan`; ``known`` gives the dimensions of all names of a population."""
 
-    def __init__(self, net, block, plan, signals):
-        self.net, self.block, self.plan, self.signals = net, block, plan, signals
+    def __init__(self, net, block, plan, known):
+        self.net, self.block, self.plan, self.known = net, block, plan, known
 
     def connect(self, name, group):
         """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
@@ -58,7 +55,7 @@ class Parameters:
 
     def update(self, name, parameter):
         """The optimiser's statements for one parameter of every neuron, bounds included."""
-        gradient, unit = f"gradient_{parameter}", unit_of(self.dimension(name, f"gradient_{parameter}"))
+        gradient, unit = f"gradient_{parameter}", unit_of(self.known(name)[f"gradient_{parameter}"])
         number = f"(updates_{parameter} + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
         short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
         model, kept = self.net.nodes[name].model, (*self.plan.optimiser.state, "learning_rate")
@@ -76,7 +73,7 @@ class Parameters:
 
     def optimiser_dimensions(self, name, parameter):
         """Dimensions of the names in the text of an optimiser."""
-        own, gradient = self.net.nodes[name].model.dimensions[parameter], self.dimension(name, f"gradient_{parameter}")
+        own, gradient = self.net.nodes[name].model.dimensions[parameter], self.known(name)[f"gradient_{parameter}"]
         return optimiser_dimensions(self.plan.optimiser, own, gradient)
 
     def variables(self, name):
@@ -89,29 +86,3 @@ class Parameters:
             shared[f"learning_rate_{parameter}"] = known["learning_rate"]
             shared[f"updates_{parameter}"] = DIMENSIONLESS
         return kept, shared
-
-    def dimension(self, name, key):
-        """Of what neurons keep for a parameter that learns: a trace is something per parameter, a gradient loss per
-        parameter.
-        """
-        model, signals = self.net.nodes[name].model, self.signals
-        for parameter in self.plan.parameters[name]:
-            per, readout = model.dimensions[parameter], name in self.plan.readouts
-            for state, dimension in model.dimensions.items():
-                if key in (f"eps_{parameter}_{state}", f"primed_{parameter}_{state}"):
-                    return dimension / per
-            if key == f"gradient_{parameter}" and not self.plan.rule.signal.hears_errors:
-                return parse_expression_dimensions(model.mismatch[parameter].error, with_spike(namespace(model)))
-            if key == f"gradient_{parameter}":
-                return (
-                    signals.error_dimension(name) * signals.output_dimension(name) if readout else signals.dimension
-                ) / per
-            if key == f"fading_{parameter}":
-                return self.dimension(name, f"gradient_{parameter}")
-            if (
-                key.endswith(f"_{parameter}")
-                and key.split("_")[0] in ("elig", "filtered", "faded")
-                or key.endswith(f"_elig_{parameter}")
-            ):
-                return (signals.output_dimension(name) if readout else DIMENSIONLESS) / per
-        return None

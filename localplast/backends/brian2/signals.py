@@ -63,7 +63,7 @@ class Signals:
         if term.variable == "L":
             return self.dimension
         model = self.net.nodes[term.source].model
-        return self.dimension / model.dimensions[term.variable.removeprefix("delta_")]
+        return self.dimension / model.dimensions[term.target]
 
     # --- variables and code of neurons ----------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ What depends on the postsynaptic neuron alone is computed once per neuron and st
 neuron once per row, what depends on the number of the update beforehand, in double precision.
 """
 
+import functools
+
 import numpy as np
 import sympy
 
@@ -128,7 +130,12 @@ class SynapseText:
         if name in SHARED and self.optimiser:
             return "step"
         inner = {"arrived", "gradient", "opt_g", *self.adapted, *self.stored, *(n for n, _ in self.program)}
-        return "synapse" if name in inner or name.startswith("back_") else "post"
+        return "synapse" if name in inner or name in self.beside else "post"
+
+    @functools.cached_property
+    def beside(self):
+        """What the optimiser of feedback computes beside that of the weight."""
+        return {name for name, _ in self.optimisation()} - {*self.adapted} if "opt_B" in self.adapted else set()
 
     def optimisation(self):
         """The optimiser's program under its names here, and again for feedback that learns beside the weight."""

@@ -199,7 +199,8 @@ def run_fused(net, tensors, masks, inputs, *, cut, feedback, sums=False):
     """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
     plain = {k: v.detach() for k, v in tensors.items()}
     weights = {n: tensors[f"{n}.weight"] for n in net.projections}
-    others = {k: v for k, v in tensors.items() if v.requires_grad and not k.endswith(".weight")}
+    of_weights = {f"{n}.weight" for n in net.projections}
+    others = {k: v for k, v in tensors.items() if v.requires_grad and k not in of_weights}
     return side_by_side(net, Fused(net, plain, masks, cut=cut, feedback=feedback, sums=sums)(weights, inputs, others))
 
 
