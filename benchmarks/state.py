@@ -101,7 +101,7 @@ def main(quick=False, count=1):
 
     nets, rows = networks(), []
     local = [
-        name for name in rules.__all__ if made(name).local and not made(name).taught
+        name for name in rules.__all__ if made(name).local and made(name).signal.hears_errors
     ]  # those keep what their model says
     if missing := set(local) - set(LEAST):
         raise KeyError(f"say in LEAST what {', '.join(sorted(missing))} must keep")

@@ -38,7 +38,9 @@ def arguments():
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[10, 11], help="of weights and order; tables have 0 to 2"
     )
-    parser.add_argument("--test", type=int, help="validation trials; default: as many as the preset tests")
+    parser.add_argument(
+        "--test", type=int, help="validation trials; default: as many as the preset tests, or all there are"
+    )
     parser.add_argument("--tests", type=int, default=1, help="how often along training: does the loss still fall?")
     return parser.parse_args()
 
@@ -53,6 +55,11 @@ def setting(contender, steps, factor, halvings):
     return replace(optimiser, constants=constants, halving=changes / halvings if halvings else float("inf"))
 
 
+def tested(preset, options):
+    """How many trials a setting is judged by: stored validation trials may be fewer than the preset tests."""
+    return options.test or len((preset.task.validation or preset.task).testing(preset.test, 0))
+
+
 def validated(preset, contender, optimiser, seed, options):
     """Accuracy and loss of validation trials after training; NaN for a run that did not stay finite."""
     try:
@@ -65,7 +72,7 @@ def validated(preset, contender, optimiser, seed, options):
             seed=seed,
             backend="torch",
             batch=preset.batch,
-            test=options.test or preset.test,
+            test=tested(preset, options),
             **evenly(contender.updates, options.tests),
         )
     except RunawayError:
@@ -105,7 +112,7 @@ def table(protocol, options):
             rows.append((name, contender.updates, made.label, found, "*" if number == chosen else ""))
     shown = "validation trials" if preset.task.validation else "trials of what is learned"
     said = f" with {', '.join(options.set)}" if options.set else ""
-    header = f"{protocol}, preset {options.preset}{said}, seeds {options.seeds}, {options.test or preset.test} {shown}"
+    header = f"{protocol}, preset {options.preset}{said}, seeds {options.seeds}, {tested(preset, options)} {shown}"
     return Table(
         (header,),
         (

@@ -162,7 +162,7 @@ def describe(
         found = made(rule or chosen.rule).describe(preset.network, preset.loss, optimiser=preset.optimiser)
         found = replace(found, title=f"{name}: {found.title}")
     elif name.replace("-", "") in rules.__all__:
-        found = made(name).describe(sample("dendrites" if made(name).taught else on))
+        found = made(name).describe(sample(on if made(name).signal.hears_errors else "dendrites"))
     else:
         raise LocalplastError(f"no model, rule or protocol {name!r}; see localplast list")
     typer.echo(found.latex() if latex else str(found))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from brian2 import Quantity, ms, mV
 
+from localplast.errors import LocalplastError
 from localplast.models import pyramidal
 from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.show.plot import COLOURS, legend, style
@@ -51,6 +52,12 @@ class Conditions:
     shown: tuple
     dt: object
     model: object = field(default_factory=pyramidal)
+
+    def __post_init__(self):
+        if strangers := sorted(set(self.shown) - set(self.synapses)):
+            raise LocalplastError(
+                f"nmda-plateau: shown is a choice of synapses, {', '.join(map(str, self.synapses))}; given {strangers}"
+            )
 
 
 def scanned(conditions, run):

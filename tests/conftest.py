@@ -23,6 +23,7 @@ from localplast.backends.brian2.session import session
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.torch.step import Twin, leaves
 from localplast.neuron.step import lower
+from localplast.program.instructions import Fire, Jump
 
 #: What protocols read, below LOCALPLAST_DATA.
 FILES = {
@@ -154,13 +155,15 @@ def on_torch(net, trials, record=None, *, values=None, before_reset=False, margi
     twin.start(inputs)
     kept, distances = {name: [] for name in record}, []
     for t in range(trials.steps):
-        twin.integrate()
-        arguments = [n.argument_tape(n.state)["x"].abs() for n in twin.neurons.values() if n.argument_tape]
-        distances.append([(x.min(), x.max()) for x in arguments])
-        twin.transmit(t)
-        if before_reset:
-            early = {name: twin.read(name) for name in record}
-        twin.jump()
+        twin.interpreter.begin_step(t)
+        found, early = [], None
+        for runs in twin.interpreter.step:
+            if isinstance(runs.s, Fire):
+                found.append(runs.tapes["argument"](twin.interpreter.values)["x"].abs())
+            if isinstance(runs.s, Jump) and runs.s.edges and early is None and before_reset:
+                early = {name: twin.read(name) for name in record}
+            runs()
+        distances.append([(x.min(), x.max()) for x in found])
         for name in record:
             kept[name].append(early[name] if before_reset else twin.read(name))
     if margin is not None:

@@ -80,14 +80,9 @@ class Rule:
             return
         raise LocalplastError(f"update is 'trial', 'step' or a time such as 500*ms, not {self.update!r}")
 
-    @property
-    def taught(self) -> bool:
-        """Whether it learns from what a teacher does to the network (``Input(teacher=True)``), not from the loss."""
-        return isinstance(self.signal, Own)
-
     def shown(self, net: "Network", trials: "Trials") -> "Trials":
-        """``trials`` as this rule meets them: without teachers, unless it is taught."""
-        return trials if self.taught else trials.without(net.teachers)
+        """``trials`` as this rule meets them: without teachers (``Input(teacher=True)``), unless it hears them."""
+        return trials if self.signal.hears_teachers else trials.without(net.teachers)
 
     @property
     def feedback(self) -> FeedbackKind | str:

@@ -7,12 +7,13 @@ learns beside it (``'learned'``), or a fixed one.
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from localplast.arguments import as_number
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.network.convolution import check_dense
 from localplast.network.credit_graph import projection_edges
 
 __all__ = [
@@ -114,6 +115,13 @@ class Feedback:
         weights, whatever the feedback to all others.
     """
 
+    #: Whether errors of the readouts are heard, so that the loss is what is learned from.
+    hears_errors: ClassVar[bool] = True
+    #: Whether what teachers say is heard (``Input(teacher=True)``).
+    hears_teachers: ClassVar[bool] = False
+    #: Whether what is learned from acts on the neurons as well, which it may drive beyond all numbers.
+    drives_neurons: ClassVar[bool] = False
+
     feedback: FeedbackKind = "symmetric"
     std: float = 1.0
     judged: bool = field(default=False, kw_only=True)
@@ -125,6 +133,23 @@ class Feedback:
                 f"not {self.feedback!r}"
             )
         as_number("the standard deviation of feedback", self.std)
+
+    def third_factor(self, projection, readouts):
+        """What its synapses multiply their eligibility with, a variable of the neurons that they end on."""
+        return "error" if projection.post in readouts else "L"
+
+    def check(self, net, rule):
+        """Raise where projections of ``net`` have no weights for ``rule`` to learn, which is its name."""
+        check_dense(net, rule, "use bptt() or dendritic()")
+        for p in net.plastic:
+            if p.transmission != "event":
+                raise UnsupportedError(
+                    f"projection {p.name!r}: {rule} learns weights of event projections; set plastic=False "
+                    "for graded ones, or use bptt()"
+                )
+
+    def check_parameters(self, model, name, parameters):
+        """Parameters learn from what their population ``name`` hears."""
 
     @property
     def form(self):
@@ -214,10 +239,27 @@ class Own:
     """
 
     feedback = form = "none"
+    hears_errors = False
+    hears_teachers = drives_neurons = True
 
     def of(self, net, readouts, seed):
         """No :class:`Signal` at all."""
         return {}
+
+    def third_factor(self, projection, readouts):
+        """The mismatch of the variable that the projection lands on."""
+        return f"mismatch_{projection.target}"
+
+    def check(self, net, rule):
+        """All weights are for neurons to learn that know what they get wrong, however they are sent."""
+
+    def check_parameters(self, model, name, parameters):
+        """Raise where ``model`` has no mismatch for one of them."""
+        for parameter in sorted(set(parameters) - set(model.mismatch)):
+            raise UnsupportedError(
+                f"{name}.{parameter}: {model.name} does not say what its parameter learns from; give "
+                f"the model mismatch={{{parameter!r}: Mismatch(...)}}, or use bptt()"
+            )
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Network(Data):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names of the inputs that only rules taught through them hear."""
+        """Names of the inputs that only rules hear which learn from them."""
         return tuple(k for k, node in self.inputs.items() if node.teacher)
 
     @property

@@ -24,8 +24,8 @@ ROLES = ("forward", "feedback")
 class Input:
     """``size`` channels that come from outside: ``kind`` is ``'spikes'`` or ``'currents'`` (graded values).
 
-    What a ``teacher`` says reaches the network only while a rule learns that is taught through it
-    (:attr:`~localplast.learning.rule.Rule.taught`): it is zero in tests, and for rules that learn from the loss.
+    What a ``teacher`` says reaches the network only while a rule learns that hears it, such as
+    :func:`~localplast.rules.dendritic`: it is zero in tests, and for rules that learn from the loss.
     """
 
     size: int

@@ -146,7 +146,9 @@ def check_learnable(net, rule, synapses=()):
     presynaptic neuron does not hang on it.
     """
     changing = [
-        p for p in net.projections.values() if p.short_term is not None and (not rule.taught or p.name in synapses)
+        p
+        for p in net.projections.values()
+        if p.short_term is not None and (rule.signal.hears_errors or p.name in synapses)
     ]
     if changing:
         raise UnsupportedError(

@@ -82,13 +82,13 @@ def arctan(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Sur
     return scaled("/(1 + (x/{width})**2)", width, gamma)
 
 
-def logistic(width: str | float = "v_th", *, gamma: float = 1.0) -> Surrogate:
+def logistic(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:
     """``gamma/width * s*(1 - s)``, the slope of the logistic function ``s = 1/(1 + exp(-x/width))``.
 
     It is ``gamma/(4 width)`` at threshold. Written with ``exp(-|x|/width)``, which never overflows:
     ``exp(-x)/(1 + exp(-x))**2`` is infinity over infinity far below threshold.
     """
-    return Surrogate(f"{gamma!r}/({width})*exp(-abs(x)/({width}))/(1 + exp(-abs(x)/({width})))**2")
+    return scaled("*exp(-abs(x)/{width})/(1 + exp(-abs(x)/{width}))**2", width, gamma)
 
 
 def boxcar(width: str | float | Quantity = "v_th", *, gamma: float = 1.0) -> Surrogate:

@@ -13,7 +13,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Dimension
 from localplast.equations.language import symbol
 from localplast.network.convolution import Convolution
 
-__all__ = ["Array", "Dense", "Diagonal", "End", "Kernel", "Life", "Neurons", "One", "Synapses", "at"]
+__all__ = ["ONE", "Array", "Dense", "Diagonal", "End", "Kernel", "Life", "Neurons", "One", "Synapses", "at"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ class Synapses:
 class One:
     """Where numbers live that all share; they are kept in double precision."""
 
-    name: str = "one"
+    name: str = "(one)"  # no name of a network is like this
+
+
+#: The name of the space of what all share.
+ONE = One().name
 
 
 class Life(Enum):

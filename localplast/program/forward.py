@@ -19,17 +19,17 @@ from localplast.network.delays import kernel_kind, kernel_widths
 from localplast.network.nodes import Input
 from localplast.network.sent import sent_text, sent_texts
 from localplast.neuron.step import expanded, lower, prospective
-from localplast.program.arrays import Array, Dense, Diagonal, Kernel, Life, Neurons, One, Synapses, at
+from localplast.program.arrays import ONE, Array, Dense, Diagonal, Kernel, Life, Neurons, One, Synapses, at
 from localplast.program.instructions import Draw, Fire, Jump, Map, Reduce, Send, Taps
 from localplast.program.program import Program
 
-__all__ = ["LONG_AGO", "Draft", "forward"]
+__all__ = ["Draft", "forward", "owned"]
 
 #: Steps since a spike that never was.
 LONG_AGO = 1e9
 
 
-def forward(net, values, *, record=(), learned=(), feedback=(), widths=None):
+def forward(net, values, *, record=(), learned=(), feedback=(), widths=None, fixed=True):
     """The step program of ``net``.
 
     Parameters
@@ -46,13 +46,22 @@ def forward(net, values, *, record=(), learned=(), feedback=(), widths=None):
         Projections on whose way back another matrix stands, ``'rec_rec.feedback'``.
     widths : dict of str to float
         Of the kernels of delays that learn, in steps, by projection; default: those with which learning begins.
+    fixed : bool
+        Whether weights stay as they are while trials go on. Those that change act when a spike arrives, not when it
+        leaves: a dendritic delay is then one of signals.
 
     Returns
     -------
     Program
     """
-    made = Draft(net, values, frozenset(learned), frozenset(feedback), {**kernel_widths(net), **(widths or {})})
+    widths = {**kernel_widths(net), **(widths or {})}
+    made = Draft(net, values, frozenset(learned), frozenset(feedback), widths, fixed)
     return made.program(record)
+
+
+def owned(name, expression):
+    """An expression of a model with the names of the arrays of population ``name``, and of its lets."""
+    return expression.xreplace({s: at(f"{name}.{s.name}") for s in expression.free_symbols})
 
 
 @dataclass
@@ -64,7 +73,8 @@ class Draft:
     learned: frozenset
     feedback: frozenset
     widths: dict
-    spaces: dict = field(default_factory=lambda: {"one": One()})
+    fixed: bool = True
+    spaces: dict = field(default_factory=lambda: {ONE: One()})
     arrays: dict = field(default_factory=dict)
     step: list = field(default_factory=list)
     #: What spikes land on, by (population, variable), and the graded variables that are set already.
@@ -109,7 +119,7 @@ class Draft:
     def number(self, name, space, numbers, unit=DIMENSIONLESS, role="parameter"):
         """Declare numbers of the network: of one space, or one for all."""
         life = Life.LEARNED if name in self.learned else Life.FIXED
-        return self.array(name, space if np.ndim(numbers) else "one", life, unit, trial=False, role=role)
+        return self.array(name, space if np.ndim(numbers) else ONE, life, unit, trial=False, role=role)
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 
@@ -135,15 +145,11 @@ class Draft:
         model, step = population.model, lower(population.model)
         for key, value in self.values.parameters[name].items():
             self.number(f"{name}.{key}", name, value, model.dimensions[key])
-        self.array(f"{name}.dt", "one", Life.FIXED, second.dim, trial=False, role="step")
+        self.array(f"{name}.dt", ONE, Life.FIXED, second.dim, trial=False, role="step")
         for key in (*step.state, *step.inputs):
             role, start = "state" if key in step.state else "inlet", f"{name}.{key}.start"
             self.array(start, name, Life.FIXED, model.dimensions[key], trial=False, role="start")
             self.array(f"{name}.{key}", name, Life.STATE, model.dimensions[key], start=start, role=role)
-
-    def own(self, name, expression):
-        """An expression of a model with the names of the arrays of population ``name``, and of its lets."""
-        return expression.xreplace({s: at(f"{name}.{s.name}") for s in expression.free_symbols})
 
     def update(self, name, population):
         """Slot 1: what is sent of the state as it is, then the integration."""
@@ -152,14 +158,14 @@ class Draft:
         for key in step.noise:
             self.array(f"{name}.{key}", name, Life.STEP, role="noise")
             self.step.append(Draw(name, f"{name}.{key}"))
-        lets = [(f"{name}.{key}", self.own(name, e)) for key, e in step.program]
-        lines = [(f"{name}.{key}", self.own(name, e)) for key, e in step.updated.items()]
+        lets = [(f"{name}.{key}", owned(name, e)) for key, e in step.program]
+        lines = [(f"{name}.{key}", owned(name, e)) for key, e in step.updated.items()]
         edges = frozenset() if population.model.spiking else frozenset({"readout"})
         self.step.append(Map(name, tuple(lets), tuple(lines), edges=edges))
 
     def wait(self, name, model):
         """Another step since the last spike: whether the neuron may spike again."""
-        since = self.array(f"{name}.since", name, Life.STATE, start=LONG_AGO, role="clock")
+        since = self.array(f"{name}.since.spike", name, Life.STATE, start=LONG_AGO, role="clock")
         ready = self.array(f"{name}.not_refractory", name, Life.STEP, role="ready")
         silent = timestep(at(f"{name}.{model.refractory}"), at(f"{name}.dt"))
         self.step.append(Map(name, (), ((ready.name, int_(since + 1 >= silent)), (since.name, since + 1))))
@@ -170,12 +176,12 @@ class Draft:
         spikes = self.array(f"{name}.z", name, Life.STEP, events=True, role="spikes")
         slope = self.array(f"{name}.psi", name, Life.STEP, role="slope")
         ready = at(f"{name}.not_refractory") if refractory else sympy.Integer(1)
-        psi = None if step.psi is None else self.own(name, step.psi) * ready
-        argument = self.own(name, step.spike_argument)
+        psi = None if step.psi is None else owned(name, step.psi) * ready
+        argument = owned(name, step.spike_argument)
         x, edges = f"{name}.x", frozenset({"spike"})
         self.step.append(Fire(name, x, argument, step.strict, ready, psi, spikes.name, slope.name, edges))
         if refractory:
-            self.step.append(Jump(name, spikes.name, ((f"{name}.since", sympy.Integer(0)),), cut=True))
+            self.step.append(Jump(name, spikes.name, ((f"{name}.since.spike", sympy.Integer(0)),), cut=True))
 
     def sent(self, p):
         """The array that projection ``p`` carries."""
@@ -184,14 +190,14 @@ class Draft:
         if p.transmission == "event":
             return f"{p.pre}.z"
         texts = list(sent_texts(self.net, p.pre))
-        return f"{p.pre}.sent{texts.index(sent_text(p, self.net.nodes[p.pre].model))}"
+        return f"{p.pre}.sent.{texts.index(sent_text(p, self.net.nodes[p.pre].model))}"
 
     def leave(self, name, model, *, early):
         """What leaves by graded projections: of the state before the update, or after the threshold."""
         for number, text in enumerate(sent_texts(self.net, name)):
             if prospective(model, text) is early:
-                into = self.array(f"{name}.sent{number}", name, Life.STEP, role="sent")
-                self.step.append(Map(name, (), ((into.name, self.own(name, expanded(model, text))),)))
+                into = self.array(f"{name}.sent.{number}", name, Life.STEP, role="sent")
+                self.step.append(Map(name, (), ((into.name, owned(name, expanded(model, text))),)))
 
     # --- projections --------------------------------------------------------------------------------------------------
 
@@ -231,7 +237,8 @@ class Draft:
 
     def place(self, taps):
         """Where a delay is: before the synapses, behind them, or in each of them."""
-        return {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[taps.kind]
+        found = {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[taps.kind]
+        return found if self.fixed or found != "behind" else "within"
 
     def link(self, name, p):
         """Declare the synapses; returns the name of their weights."""
@@ -293,7 +300,7 @@ class Draft:
         """Slot 4: reset and adaptation."""
         step = lower(self.net.nodes[name].model)
         for block in ("reset", "adaptation"):
-            lines = tuple((f"{name}.{k}", self.own(name, e)) for k, e in getattr(step, block).items())
+            lines = tuple((f"{name}.{k}", owned(name, e)) for k, e in getattr(step, block).items())
             if lines:
                 self.step.append(Jump(name, f"{name}.z", lines, edges=frozenset({block})))
 
@@ -305,13 +312,13 @@ class Draft:
         model = self.net.nodes[name].model
         spikes, seen = at(f"{name}.z"), f"{what}.seen"
         if key == "sum":
-            self.array(seen, "one", Life.SEEN, role="sum")
+            self.array(seen, ONE, Life.SEEN, role="sum")
             self.step.append(Reduce(name, spikes, seen))
             return
         slope = at(f"{name}.psi") if model.surrogate else sympy.Integer(0)
         known = {"spikes": spikes, "count": spikes, "psi": slope}
         text = model.output if key == "output" else key
-        value = known[key] if key in known else self.own(name, expanded(model, text))
+        value = known[key] if key in known else owned(name, expanded(model, text))
         self.array(seen, name, Life.SEEN, role=key)
         adds = frozenset([seen] if key == "count" else [])
         self.step.append(Map(name, (), ((seen, value),), adds))

@@ -17,7 +17,6 @@ from localplast.errors import LocalplastError, NetworkError, UnsupportedError
 from localplast.learning.eligibility import Derived, check_certain
 from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
-from localplast.network.convolution import check_dense
 from localplast.network.delays import axonal
 from localplast.network.short_term import check_learnable
 from localplast.program.statements import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
@@ -147,19 +146,12 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
     check_branching(loss, rule)
     for name, population in net.populations.items():
         check_certain(name, population.model)
-    if not rule.taught:
-        check_dense(net, rule.name, "use bptt() or dendritic()")
+    rule.signal.check(net, rule.name)
     if rule.update != "trial":
         check_steps(rule, loss, batch)
-    for p in net.plastic:
-        if p.transmission != "event" and not rule.taught:
-            raise UnsupportedError(
-                f"projection {p.name!r}: {rule.name} learns weights of event projections; set plastic=False "
-                "for graded ones, or use bptt()"
-            )
     asked = [name.split(".") for name in dict.fromkeys([*net.trainable, *trainable])]
     names = [(owner, k) for owner, k in asked if owner in net.populations or k == "delay"]
-    if names and rule.update != "trial" and not rule.taught:
+    if names and rule.update != "trial" and rule.signal.hears_errors:
         raise UnsupportedError(
             f"{rule.name} changes {'.'.join(names[0])} at the end of trials only; use update='trial'"
         )
@@ -175,11 +167,11 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
         )
     synapses, late = {}, {}
     for p in net.plastic:
-        eligibility = rule.eligibility.of(net, p)
-        if rule.taught:
-            synapse = mismatch_plan(eligibility)
-        elif p.post in readouts:
+        eligibility, third = rule.eligibility.of(net, p), rule.signal.third_factor(p, readouts)
+        if third == "error":
             synapse = readout_plan(eligibility, loss, p.name in learned)
+        elif third != "L":
+            synapse = mismatch_plan(eligibility, third)
         else:
             synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
             late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
@@ -223,7 +215,7 @@ def widened(bounds, numbers):
 
 def check_trainable(net, rule, parameters, delays):
     """Raise where parameters or delays cannot learn by this rule."""
-    if delays and rule.taught:
+    if delays and not rule.signal.hears_errors:
         raise UnsupportedError(f"{rule.name} has no trace of the delay of {min(delays)!r}; use eprop() or bptt()")
     fixed = delays - {p.name for p in net.plastic}
     if fixed:
@@ -232,13 +224,8 @@ def check_trainable(net, rule, parameters, delays):
         )
     derived = isinstance(rule.eligibility, Derived) and rule.eligibility.memory
     for name, learned in parameters.items():
-        silent = sorted(set(learned) - set(net.nodes[name].model.mismatch)) if rule.taught else ()
-        if silent:
-            raise UnsupportedError(
-                f"{name}.{silent[0]}: {net.nodes[name].model.name} does not say what its parameter learns from; give "
-                f"the model mismatch={{{silent[0]!r}: Mismatch(...)}}, or use bptt()"
-            )
-        if learned and not derived and not rule.taught:
+        rule.signal.check_parameters(net.nodes[name].model, name, learned)
+        if learned and not derived and rule.signal.hears_errors:
             raise UnsupportedError(f"{rule.name} has no trace of {name}.{learned[0]}; use eprop(), ottt() or bptt()")
         incoming = any(p.post == name for p in net.plastic)
         if learned and not incoming and not net.nodes[name].trainable:

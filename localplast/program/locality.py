@@ -165,9 +165,7 @@ def domains(plan, net, p):
     own |= {"B"} if synapse.learned else set()
     own |= set(plan.optimiser.state) if plan.optimiser else set()
     own |= arrived - pre if synapse.eligibility.arrives == "synapse" else set()
-    third = {"error"} if p.post in plan.readouts else {"L"} & ({"L"} if p.post in plan.signals else set())
-    third = {synapse.eligibility.mismatch} if plan.rule.taught else third
-    third |= reward_signal(plan)
+    third = ({synapse.third} if synapse.third != "L" or p.post in plan.signals else set()) | reward_signal(plan)
     constants = shared | {"learning_rate", "updates"}
     post = neuron_scope(plan, net, p.post)["all"] - constants - third
     return {"own": own, "pre": pre, "third": third, "post": post, "constants": constants}
@@ -206,7 +204,6 @@ def storage(plan, net, projection):
     kept = used_early([line for slot in SLOTS for line in getattr(neuron, slot)])
     pre, post = used_early(synapse.eligibility.pre), tuple(n for n in kept if n not in neuron.personal)
     neurons = [n for n, _ in synapse.eligibility.pre] + [n for slot in SLOTS for n, _ in getattr(neuron, slot)]
-    hidden = set() if plan.rule.taught else {"L"} if p.post in plan.signals else {"error"}
     return Storage(
         synapse=synapse.state,
         sums=synapse.sums,
@@ -214,7 +211,7 @@ def storage(plan, net, projection):
         feedback=("B",) if synapse.learned else (),
         pre=pre,
         post=post,
-        working=tuple(dict.fromkeys(n for n in (*neurons, *sorted(hidden)) if n not in {*pre, *kept})),
+        working=tuple(dict.fromkeys(n for n in (*neurons, synapse.third) if n not in {*pre, *kept})),
     )
 
 

@@ -13,8 +13,8 @@ from localplast.learning.eligibility import ARRIVED
 from localplast.network.delays import kernel_widths
 from localplast.network.nodes import Input
 from localplast.neuron.step import expanded, lower, resolved
-from localplast.program.arrays import Dense, Diagonal, Life, Synapses, at
-from localplast.program.forward import Draft
+from localplast.program.arrays import ONE, Dense, Diagonal, Life, Synapses, at
+from localplast.program.forward import Draft, owned
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
 from localplast.task.loss import Reward, of_trials
 
@@ -37,7 +37,7 @@ def online(net, values, plan, *, record=(), learned=(), widths=None):
         Its sums are ``rec_rec.gradient``, ``rec_rec.gradient_delay``, ``rec.gradient_tau_mem``.
     """
     widths = {**kernel_widths(net), **(widths or {})}
-    made = Learning(net, values, frozenset(learned), frozenset(), widths, plan=plan)
+    made = Learning(net, values, frozenset(learned), frozenset(), widths, plan.rule.update == "trial", plan=plan)
     return made.program(record)
 
 
@@ -76,7 +76,7 @@ class Learning(Draft):
     def neuronal(self, name, key):
         """The symbol of a name in the programs of a population's neurons."""
         if key == "td":
-            return at("reward.td")
+            return at("(reward).td")
         return at(f"{name}.learn.{key}" if key in self.names(name) else f"{name}.{key}")
 
     def slot(self, name, program):
@@ -133,7 +133,7 @@ class Learning(Draft):
     def judge(self):
         """The errors of the readouts, ``dl/dy`` times the weight of the step."""
         loss = self.plan.loss
-        weight = self.array("loss.weight", "one", Life.GIVEN, trial=False, role="weight of a step")
+        weight = self.array("(loss).weight", ONE, Life.GIVEN, trial=False, role="weight of a step")
         outputs = {name: self.output(name) for name in self.plan.readouts}
         if isinstance(loss, Reward):
             self.reward(loss, weight, outputs)
@@ -151,7 +151,7 @@ class Learning(Draft):
     def output(self, name):
         """What a readout says now."""
         found = self.array(f"{name}.learn.output", name, Life.STEP, role="output")
-        self.step.append(Map(name, (), ((found.name, self.own(name, lower(self.net.nodes[name].model).output)),)))
+        self.step.append(Map(name, (), ((found.name, owned(name, lower(self.net.nodes[name].model).output)),)))
         return found
 
     def err(self, name, error, **more):
@@ -163,29 +163,29 @@ class Learning(Draft):
 
     def reduced(self, name, word, op, what):
         """What all neurons of a readout make together: one number, or one for each of them."""
-        found = self.array(f"{name}.learn.{word}", "one" if op == "sum" else name, Life.STEP, role=word)
+        found = self.array(f"{name}.learn.{word}", ONE if op == "sum" else name, Life.STEP, role=word)
         self.step.append(Reduce(name, what, found.name, op))
         return found
 
     def reward(self, loss, weight, outputs):
         """Choose, be paid, and let everybody know the temporal difference error of the step before."""
         policy, critic, choices = loss.policy, loss.value, outputs[loss.policy]
-        self.spaces["reward.dice"] = Synapses("reward.dice", loss.dice, policy, Diagonal())
+        self.spaces["(reward).dice"] = Synapses("(reward).dice", loss.dice, policy, Diagonal())
         dice = self.array(f"{policy}.learn.dice", policy, Life.STEP, role="dice")
-        self.step.append(Send("reward.dice", f"{loss.dice}.given", dice.name, add=False))
+        self.step.append(Send("(reward).dice", f"{loss.dice}.given", dice.name, add=False))
         right = self.array(f"{policy}.learn.target", policy, Life.GIVEN, role="target")
         chosen = self.reduced(policy, "chosen", "argmax", choices + dice)
         share = self.reduced(policy, "softmax", "softmax", choices)
         earned = self.reduced(policy, "earned", "sum", chosen * right)
         value = self.reduced(critic, "value", "sum", outputs[critic])
-        due = self.array("reward.due", "one", Life.GIVEN, trial=False, role="due")
+        due = self.array("(reward).due", ONE, Life.GIVEN, trial=False, role="due")
         purse, paid, before = (
-            self.array(f"reward.{key}", "one", Life.STATE, role="reward") for key in ("purse", "paid", "value")
+            self.array(f"(reward).{key}", ONE, Life.STATE, role="reward") for key in ("purse", "paid", "value")
         )
-        td, full = self.array("reward.td", "one", Life.STEP, role="error"), at("reward.purse:0")
+        td, full = self.array("(reward).td", ONE, Life.STEP, role="error"), at("(reward).purse:0")
         lines = ((td, paid + loss.discount * value - before), (purse, full), (paid, full * due), (before, value))
         lets = ((full.name, purse + weight * (2 * earned - 1)),)
-        self.step.append(Map("one", lets, tuple((x.name, e) for x, e in lines)))
+        self.step.append(Map(ONE, lets, tuple((x.name, e) for x, e in lines)))
         self.err(policy, weight * (share - chosen))
         self.err(critic, sympy.Float(-loss.value_cost))
 
@@ -255,7 +255,7 @@ class Learning(Draft):
         """A variable of the presynaptic neuron that synapses learn from."""
         if isinstance(self.net.nodes[p.pre], Input):
             return at(f"{p.pre}.given")
-        return self.own(p.pre, expanded(self.net.nodes[p.pre].model, text))
+        return owned(p.pre, expanded(self.net.nodes[p.pre].model, text))
 
     def synapses(self, name):
         """What the synapses of one projection compute, and the traces of their sources one step further."""
@@ -279,13 +279,6 @@ class Learning(Draft):
         if hoisted:
             self.step.append(self.sequence(p.pre, hoisted, lambda key: self.hoisted(p, key)))
 
-    def place(self, taps):
-        """As where nothing learns; weights that change while trials go on act when the spike arrives, not when it
-        leaves.
-        """
-        found = super().place(taps)
-        return "within" if found == "behind" and self.plan.rule.update != "trial" else found
-
     def given_late(self, name, key):
         """Whether what arrived a step ago is known from the delay line."""
         return key == "past_arrived" and f"{name}.past_arrived" in self.arrays
@@ -293,8 +286,7 @@ class Learning(Draft):
     def product(self, p):
         """Synapses that remember nothing: what arrives times what the neurons get wrong, minus the gradient."""
         error = self.array(f"{p.name}.error", p.post, Life.STEP, role="error")
-        mismatch = self.neuronal(p.post, self.plan.synapses[p.name].eligibility.mismatch)
-        self.step.append(Map(p.post, (), ((error.name, -mismatch),)))
+        self.step.append(Map(p.post, (), ((error.name, -self.neuronal(p.post, self.plan.synapses[p.name].third)),)))
         self.step.append(Outer(p.name, self.arrived[p.name], error.name, f"{p.name}.gradient"))
 
     def synaptic(self, p, key):
@@ -313,7 +305,7 @@ class Learning(Draft):
         if key in {k for k, _ in plan.eligibility.pre}:
             return at(f"{p.name}.pre.{key}", "pre")
         found = self.neuronal(p.post, key).name
-        return at(found, None if self.arrays[found].space == "one" else "post")
+        return at(found, None if self.arrays[found].space == ONE else "post")
 
     def hoisted(self, p, key):
         """The symbol of a name in the traces of presynaptic neurons."""
@@ -328,7 +320,7 @@ class Learning(Draft):
     def regularise(self):
         """What the rates of a trial, known at its end, add to every gradient."""
         regulariser, body = self.plan.loss.regulariser, []
-        duration = self.array("trial.duration", "one", Life.GIVEN, trial=False, role="duration")
+        duration = self.array("(trial).duration", ONE, Life.GIVEN, trial=False, role="duration")
         for name in self.plan.signals:
             count = self.array(f"{name}.learn.spike_count", name, Life.STATE, role="count")
             self.step.append(Map(name, (), ((count.name, count + at(f"{name}.z")),)))

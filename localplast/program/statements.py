@@ -83,6 +83,8 @@ class SynapsePlan:
         Per synapse and step; it ends by adding to ``gradient`` (and to ``elig_sum`` where rates are regularised).
     state : tuple of str
         What a synapse stores within a trial, zero at its start.
+    third : str
+        What the eligibility is multiplied with, a variable of the postsynaptic neuron.
     sums : tuple of str
         Gradients that are summed up until they are used: of the weight, and of the delay where that learns.
     regularised : bool
@@ -94,6 +96,7 @@ class SynapsePlan:
     eligibility: Eligibility
     program: tuple
     state: tuple
+    third: str
     sums: tuple = ("gradient",)
     regularised: bool = False
     learned: bool = False
@@ -134,15 +137,15 @@ def summed(loss, product, end="", extra=0):
 
 def readout_plan(eligibility, loss, learned):
     sums, state = summed(loss, symbol("error") * symbol("elig"))
-    return SynapsePlan(eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), learned=learned)
-
-
-def mismatch_plan(eligibility):
-    """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
-    product = symbol(eligibility.mismatch) * symbol("elig")
     return SynapsePlan(
-        eligibility, (*eligibility.synapse, ("gradient", symbol("gradient") - product)), eligibility.state
+        eligibility, (*eligibility.synapse, *sums), (*eligibility.state, *state), "error", learned=learned
     )
+
+
+def mismatch_plan(eligibility, mismatch):
+    """The product of eligibility and mismatch, which is minus the gradient of what the compartment gets wrong."""
+    program = (*eligibility.synapse, ("gradient", symbol("gradient") - symbol(mismatch) * symbol("elig")))
+    return SynapsePlan(eligibility, program, eligibility.state, mismatch)
 
 
 def hidden_plan(net, rule, eligibility, signal, loss, learned):
@@ -163,7 +166,7 @@ def hidden_plan(net, rule, eligibility, signal, loss, learned):
     if of_trials(loss):
         program.append(("elig_sum", symbol("elig_sum") + symbol("elig")))
         state.append("elig_sum")
-    return SynapsePlan(eligibility, tuple(program), tuple(state), ("gradient",), of_trials(loss), learned)
+    return SynapsePlan(eligibility, tuple(program), tuple(state), "L", ("gradient",), of_trials(loss), learned)
 
 
 def with_delay(plan):
@@ -298,7 +301,7 @@ def neuron_plan(net, made, name, synapses, shift):
         end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
     personal = []
     for parameter in made.parameters[name]:
-        if made.rule.taught:
+        if not made.rule.signal.hears_errors:
             personal += own_error(net.nodes[name].model, parameter)
             continue
         eligibility = made.rule.eligibility
@@ -308,7 +311,7 @@ def neuron_plan(net, made, name, synapses, shift):
         personal += parameter_program(net, made, name, parameter, found)
     check_apart(name, [n for n, _ in personal])
     plans = {where: tuple(program.items()) for where, program in merged.items()}
-    taught = made.parameters[name] if made.rule.taught else ()
+    taught = () if made.rule.signal.hears_errors else made.parameters[name]
     errors = {synapses[p.name].eligibility.mismatch for p in net.plastic if p.post == name} - {None}
     return NeuronPlan(
         shift=tuple(shift.items()),

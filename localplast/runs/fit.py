@@ -215,7 +215,7 @@ class Fit:
         started = time.perf_counter()
         drawn = [self.drawn(self.done + k) for k in range(self.per_block)]
         trials = self.rule.shown(self.net, concatenate(drawn))
-        before = self.learner.arrays() if self.rule.taught else None
+        before = self.learner.arrays() if self.rule.signal.drives_neurons else None
         began = self.learner.numbers(), self.learner.parameters()
         try:
             found = self.learner.train(trials)

@@ -43,7 +43,7 @@ def gradient(
     trials : Trials
         The loss is the mean over them.
     rule : Rule
-        A teacher (``Input(teacher=True)``) is heard by rules that are taught, and silent for others.
+        A teacher (``Input(teacher=True)``) is heard by rules that learn from it, and silent for others.
 
     Other arguments
     ---------------

@@ -13,7 +13,7 @@ from localplast.equations.tape import Tape
 from localplast.equations.text import to_text
 from localplast.errors import RunawayError, UnsupportedError
 from localplast.network.delays import unspread
-from localplast.neuron.step import expanded, jacobian
+from localplast.neuron.step import expanded, jacobian, lower
 from localplast.program.finite import Unexplained
 
 __all__ = ["explained", "first_not_finite"]
@@ -60,7 +60,7 @@ class Replay:
 
         self.net, self.trials, self.seed = net, trials, seed
         self.twin = Twin(net, leaves(net, values, dtype=getattr(torch, dtype)), values.masks, widths=unspread(net))
-        self.slopes = {name: slopes(neurons) for name, neurons in self.twin.neurons.items()}
+        self.slopes = {name: self.derivatives(name) for name in net.populations}
 
     def first(self):
         """As :func:`first_not_finite`."""
@@ -71,48 +71,78 @@ class Replay:
         with torch.no_grad():
             self.twin.start(inputs)
             for t in range(self.trials.steps):
-                before = {name: dict(neurons.state) for name, neurons in self.twin.neurons.items()}
+                before = self.twin.states()
                 self.twin.advance(t)
-                for name, neurons in self.twin.neurons.items():
-                    if found := self.look(name, neurons, before[name]):
+                for name, state in self.twin.states().items():
+                    if found := self.look(name, state, before[name]):
                         what, place, more = found
                         when = f"step {t} ({t * float(self.net.dt) * 1e3:g} ms)"
                         return f"population {name!r}: {what} at {when} of trial {place}{more}"
         return None
 
-    def look(self, name, neurons, before):
+    def look(self, name, state, before):
         """``(what, trial, more)`` of the first number in one population after one step that is not finite, or None."""
-        for variable, value in neurons.state.items():
+        model = self.net.nodes[name].model
+        for variable, value in state.items():
             if place := first_place(value):
-                return told(variable, value, place, self.why(neurons, before, place))
-        if neurons.psi is not None and (place := first_place(neurons.psi)):
-            argument = neurons.argument_tape(neurons.before_reset)["x"][place].item()
-            more = f", where the spike argument is {argument:g}; write it so that nothing overflows, as logistic() does"
-            return told(f"psi, the surrogate {neurons.model.surrogate.expression},", neurons.psi, place, more)
-        if neurons.output_tape and (place := first_place(output := neurons.output())):
+                return told(variable, value, place, self.why(name, before, place))
+        if model.surrogate and (place := first_place(psi := self.twin.read(f"{name}.psi"))):
+            more = f", where the spike argument is {self.argument(name, before, place):g}"
+            more += "; write it so that nothing overflows, as logistic() does"
+            return told(f"psi, the surrogate {model.surrogate.expression},", psi, place, more)
+        if model.output is not None and (place := first_place(output := self.twin.read(f"{name}.output"))):
             return told("the output", output, place)
-        return self.look_at_slopes(name, neurons, before)
+        return self.look_at_slopes(name, before)
 
-    def look_at_slopes(self, name, neurons, before):
+    def ready(self, name):
+        """Whether neurons may spike, where that can change."""
+        found = self.twin.interpreter.values.get(f"{name}.not_refractory")
+        return {} if found is None else {"not_refractory": found}
+
+    def constants(self, name):
+        """Parameters of a population, and the time step."""
+        known = self.twin.interpreter.numbers
+        return {k: known[f"{name}.{k}"] for k in self.net.nodes[name].values} | {"dt": float(self.net.dt)}
+
+    def argument(self, name, before, place):
+        """The spike argument of one neuron, of the state after the update."""
+        step = lower(self.net.nodes[name].model)
+        noise = {key: self.twin.interpreter.values[f"{name}.{key}"] for key in step.noise}
+        updated = Tape([*step.outputs], self.constants(name))({**before, **self.ready(name), **noise})
+        state = {**before, **{key: updated[f"new_{key}"] for key in step.state}}
+        found = Tape([("x", step.spike_argument)], self.constants(name))(state)["x"]
+        return found.expand_as(next(iter(before.values())))[place].item()
+
+    def derivatives(self, name):
+        """A tape of the derivatives of a population's step, by ``'v with respect to u'``; None where it has none."""
+        step = lower(self.net.nodes[name].model)
+        try:
+            found = jacobian(step)
+        except UnsupportedError:
+            return None
+        entries = [(f"{row} with respect to {column}", e) for (row, column), e in found.entries.items()]
+        constants = {**self.constants(name), **dict.fromkeys(step.noise, 0.0)}
+        return Tape([*found.program, *entries], constants)
+
+    def look_at_slopes(self, name, before):
         """The same, of the derivatives of the step."""
         if self.slopes[name] is None:
             return None
         like = next(iter(before.values()))
-        ready = {} if neurons.since is None else {"not_refractory": neurons.ready}
-        for label, slope in self.slopes[name]({**before, **ready}).items():
-            slope = neurons.tensor(slope, like).expand_as(like)
+        for label, slope in self.slopes[name]({**before, **self.ready(name)}).items():
+            slope = self.twin.interpreter.tensor(slope).expand_as(like)
             if " " in label and (place := first_place(slope)):
                 return told(f"the derivative of {label}", slope, place)
         return None
 
-    def why(self, neurons, before, place):
+    def why(self, name, before, place):
         """The divisor in the model's own equations that is zero, where there is one."""
         state = {k: v[place] for k, v in before.items()} | {"not_refractory": 1.0, "t": 0.0}
-        constants = {k: at(v, place) for k, v in neurons.constants.items()}
-        for name, text, base in divisors(neurons.model):
+        constants = {k: at(v, place) for k, v in self.constants(name).items()}
+        for equation, text, base in divisors(self.net.nodes[name].model):
             if float(Tape([("x", base)], constants)(state)["x"]) == 0:
                 return (
-                    f"; the equation of {name} divides by {text}, which is 0 there: where x/(exp(x) - 1) is meant, "
+                    f"; the equation of {equation} divides by {text}, which is 0 there: where x/(exp(x) - 1) is meant, "
                     "write 1/exprel(x), which is a number at 0 too"
                 )
         return ""
@@ -121,17 +151,6 @@ class Replay:
 def at(value, place):
     """A constant of one neuron."""
     return value[place[1]] if getattr(value, "ndim", 0) else value
-
-
-def slopes(neurons):
-    """A tape of the derivatives of a population's step, by ``'v with respect to u'``; None where it has none."""
-    try:
-        found = jacobian(neurons.step)
-    except UnsupportedError:
-        return None
-    entries = [(f"{row} with respect to {column}", e) for (row, column), e in found.entries.items()]
-    constants = {**neurons.constants, **dict.fromkeys(neurons.step.noise, 0.0)}
-    return Tape([*found.program, *entries], constants)
 
 
 def divisors(model):

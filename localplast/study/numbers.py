@@ -1,10 +1,11 @@
 """The numbers of a preset: data by name, which can be set otherwise, in Python or as text on the command line."""
 
+import contextlib
 import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["Numbers", "chosen", "presets", "said", "settings", "title", "written
 WORDS = {"true": True, "false": False, "none": None}
 #: What people call data of a type; ``bool`` stands before ``int``, which it also is.
 CALLED = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", type(None): "none"}
+#: What every preset calls the time step: in none nothing happens.
+STEP = "dt"
 #: Letters of a value in a list of what can be set.
 SHOWN = 40
 
@@ -38,13 +41,20 @@ class Numbers(Mapping):
     data : dict of str to data
         Numbers, quantities, texts, truth values, None, and tuples and arrays of these.
     examples : dict of str to list of data
-        Of everything that can be set, what the presets of the owner say: other values are of the same kinds.
+        Of everything that can be set, what the presets of the owner say: other values are of the same kinds, and
+        negative, or without any entry, only where one of these is.
+    preset : str
+        Its name.
+    changes : dict of str to data
+        What was set otherwise.
     """
 
     owner: str
     build: Callable
     data: dict
     examples: dict
+    preset: str
+    changes: dict = field(default_factory=dict)
 
     def __getitem__(self, name):
         return self.data[name]
@@ -56,7 +66,22 @@ class Numbers(Mapping):
         return len(self.data)
 
     def __call__(self):
-        return self.build(**self.data)
+        with self.blamed():
+            return self.build(**self.data)
+
+    @contextlib.contextmanager
+    def blamed(self):
+        """While something is made of these numbers: where it cannot be, those are to blame that were set otherwise."""
+        try:
+            yield
+        except LocalplastError:
+            raise
+        except Exception as error:  # of numpy or Brian2: whatever a number leads to that is too large or too small
+            if not self.changes:
+                raise
+            raise LocalplastError(
+                f"{self.where} cannot be built with {said(self.changes)}: {error}; {self.listed}"
+            ) from error
 
     def changed(self, other):
         """These with ``other`` values for some names.
@@ -68,15 +93,27 @@ class Numbers(Mapping):
         """
         if unknown := [name for name in other if name not in self.examples]:
             raise LocalplastError(f"{self.owner} has no {unknown[0]!r} to set; {self.listed}")
-        return replace(self, data={**self.data, **{name: self.fitting(name, v) for name, v in other.items()}})
+        changes = {name: self.fitting(name, value) for name, value in other.items()}
+        return replace(self, data=self.data | changes, changes=self.changes | changes)
 
     def fitting(self, name, value):
         """``value`` as one for ``name``."""
+        examples = self.examples[name]
+        kinds = " or ".join(dict.fromkeys(called(example) for example in examples))
         try:
-            return alike(value, self.examples[name])
+            found = alike(value, examples)
         except ValueError:
-            kinds = " or ".join(dict.fromkeys(called(example) for example in self.examples[name]))
-            raise LocalplastError(f"{self.owner}: {name} is {kinds}; given {value!r:.80}; {self.listed}") from None
+            raise LocalplastError(f"{self.where}: {name} is {kinds}; given {value!r:.80}; {self.listed}") from None
+        if least(found) < 0 <= min(map(least, examples)) or (name == STEP and not least(found)):
+            bound = "above 0" if name == STEP else "0 or more"
+            raise LocalplastError(f"{self.where}: {name} is {kinds}, {bound}; given {written(value):.80}")
+        if is_empty(found) and not any(map(is_empty, examples)):
+            raise LocalplastError(f"{self.where}: {name} is {kinds}, one or more of them; given none")
+        return found
+
+    @property
+    def where(self):
+        return f"{self.owner}, preset {self.preset}"
 
     @property
     def listed(self):
@@ -97,7 +134,7 @@ def presets(owner, build, given):
         found = [values[parameter.name] for values in given.values() if parameter.name in values]
         found += [parameter.default] if is_data(parameter.default) else []
         examples |= {parameter.name: found} if found else {}
-    return {name: Numbers(owner, build, dict(values), examples) for name, values in given.items()}
+    return {name: Numbers(owner, build, dict(values), examples, name) for name, values in given.items()}
 
 
 def chosen(owner, numbers, name):
@@ -105,6 +142,20 @@ def chosen(owner, numbers, name):
     if name not in numbers:
         raise LocalplastError(f"{owner} has the presets {', '.join(numbers)}, not {name!r}")
     return numbers[name]
+
+
+def least(value):
+    """The smallest number in data, 0 where there is none."""
+    if isinstance(value, tuple):
+        return min(map(least, value), default=0)
+    if isinstance(value, np.ndarray):
+        return np.min(np.asarray(value), initial=np.inf) if value.size else 0
+    return value if isinstance(value, (int, float)) else 0
+
+
+def is_empty(value):
+    """Whether ``value`` is several of which there is none."""
+    return isinstance(value, (tuple, np.ndarray)) and not np.size(np.asarray(value, dtype=object))
 
 
 def is_data(value):

@@ -6,6 +6,7 @@ The sibling of :class:`~localplast.study.protocol.Protocol`: a module in ``proto
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -76,7 +77,8 @@ class Phenomenon:
             raise LocalplastError(f"{self.name}: settings are those of a preset; change your own conditions themselves")
         named = chosen(self.name, self.presets, preset).changed(settings or {}) if isinstance(preset, str) else None
         conditions = preset if named is None else named()
-        parts = self.scanned(conditions, partial(run, backend=backend, target=target, show=show))
+        with named.blamed() if named else nullcontext():
+            parts = self.scanned(conditions, partial(run, backend=backend, target=target, show=show))
         attrs = {package: version(package) for package in ("localplast", "brian2", "torch", "numpy")}
         attrs |= {"phenomenon": self.name, "preset": preset if isinstance(preset, str) else "own", "backend": backend}
         attrs |= {"settings": said({name: named[name] for name in settings})} if settings else {}

@@ -112,11 +112,7 @@ class Protocol:
 
     def built(self, numbers, settings):
         """The preset of some ``numbers``, in which those are set otherwise that the text ``settings`` tells."""
-        try:
+        with numbers.blamed():
             found = numbers()
             found.task.training(0, 1, 0).check(found.network)
-        except LocalplastError:
-            raise
-        except Exception as error:  # of numpy or Brian2: whatever a number leads to that is too large or too small
-            raise LocalplastError(f"{self.name} cannot be built with {settings}: {error}") from error
         return replace(found, task=replace(found.task, meta={**found.task.meta, "settings": settings}))

@@ -13,7 +13,7 @@ from localplast.errors import ModelError
 from localplast.files import decode, encode
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.neuron import Mismatch, NeuronModel
-from localplast.neuron.surrogate import Surrogate, triangle
+from localplast.neuron.surrogate import Surrogate, arctan, boxcar, exponential, fast_sigmoid, logistic, ramp, triangle
 from localplast.rules import eprop
 
 TYPES = {c.__name__: c for c in (Mismatch, NeuronModel, Surrogate)}
@@ -159,3 +159,13 @@ def test_a_refractory_period_and_a_width_may_be_given_with_their_units():
     assert np.any(found(named, "torch"))
     for backend in ("torch", "brian2"):
         np.testing.assert_allclose(found(given, backend), found(named, "torch"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [triangle, fast_sigmoid, exponential, arctan, logistic, boxcar, ramp])
+def test_a_width_with_a_unit_is_a_parameter_of_the_neuron(make):
+    """The surrogate is the one whose width is given as text."""
+    given, named = make(10 * mV, gamma=0.7), make("surrogate_width", gamma=0.7)
+    assert given.expression == named.expression and given.parameters == {"surrogate_width": 10 * mV}
+    for wrong in (0 * mV, -1.0, [1, 2] * mV):
+        with pytest.raises(ModelError, match="width of a surrogate"):
+            make(wrong)

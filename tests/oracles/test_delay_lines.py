@@ -13,6 +13,7 @@ from brian2 import ms
 import localplast as lp
 from localplast.backends.torch import delay_line as torch_delay
 from localplast.backends.torch import gradient as torch_backend
+from localplast.backends.torch import transport
 from localplast.backends.torch.delay_line import Line, taps_of
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.models import alif, leaky_readout, lif
@@ -243,9 +244,10 @@ def outcome(net, *, step_by_step=False, **options):
     values, names = net.draw(0), [f"{n}.weight" for n in net.projections] + list(net.trainable)
     tensors = leaves(net, values, trainable=names)
     twin = Twin(net, tensors, values.masks, **options)
-    for level in (level for link in twin.links.values() for level in link.line.levels if step_by_step):
-        level.block = 1
-    found = simulate(twin, tensors_of(trials(100, 2)), ["out.output", "rec.spikes"])
+    with pytest.MonkeyPatch.context() as patch:
+        if step_by_step:
+            patch.setattr(torch_delay, "LARGEST_BLOCK", 1)
+        found = simulate(twin, tensors_of(trials(100, 2)), ["out.output", "rec.spikes"])
     assert 0.02 < found["rec.spikes"].detach().mean() < 0.5
     aim = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None, None]
     return [
@@ -274,7 +276,7 @@ def test_blocks_are_steps(kind, form):
     net, options = recurrent(kind), FORMS[form]
     whole = outcome(net, **options)
     assert apart(whole, outcome(net, step_by_step=True, **options)) < 1e-12
-    assert apart(whole, outcome(net, hoist=False, **options)) < 1e-12
+    assert apart(whole, outcome(net, fixed=False, **options)) < 1e-12
     assert apart(whole, outcome(recurrent(kind, (1.0, 2, 9, 30, 31, 44)), **options)) > 1e-3
 
 
@@ -285,7 +287,7 @@ def test_blocks_of_kernels_are_steps(kind, kernel):
     net = recurrent(kind, (0.2, 2.6, 9.0, 30.7, 31, 45), trainable=True, kernel=KERNELS[kernel])
     whole = outcome(net)
     assert apart(whole, outcome(net, step_by_step=True)) < 1e-12
-    assert apart(whole, outcome(net, hoist=False)) < 1e-12
+    assert apart(whole, outcome(net, fixed=False)) < 1e-12
 
 
 def test_large_inputs_come_in_parts(monkeypatch):
@@ -298,7 +300,7 @@ def test_large_inputs_come_in_parts(monkeypatch):
 def test_products_do_not_grow_with_distinct_delays(kind, monkeypatch):
     """At most two products per step, however many distinct delays."""
     made = []
-    for module in (torch_delay, __import__("localplast.backends.torch.step", fromlist=["product"])):
+    for module in (torch_delay, transport):
         monkeypatch.setattr(module, "product", lambda x, w, b=None: made.append(x.shape) or x @ w)
     counts = []
     for values in ([50.0], [1.0, 50], np.arange(1.0, 51), np.arange(51.0)):

@@ -98,10 +98,10 @@ def by_autograd(net, values, given, names, of):
     total = 0.0
     for t in range(given.steps):
         twin.advance(t)
-        s = twin.neurons["a"]
-        phi = 100 / (1 + torch.exp(2 - 5 * 0.7 * s.state["v_den"]))
-        error = ((s.z - float(net.dt) * phi) * 1.3).detach()
-        total = total - (error * of(s.state)).sum()
+        state = twin.states()["a"]
+        phi = 100 / (1 + torch.exp(2 - 5 * 0.7 * state["v_den"]))
+        error = ((twin.read("a.spikes") - float(net.dt) * phi) * 1.3).detach()
+        total = total - (error * of(state)).sum()
     found = torch.autograd.grad(total / len(given), [tensors[f"{n}.weight"] for n in names])
     return {n: g.numpy() for n, g in zip(names, found, strict=True)}
 
@@ -142,8 +142,8 @@ def test_what_the_presynaptic_neuron_remembers():
     total = torch.zeros(len(given), 4, 4, dtype=torch.float64)
     for t in range(given.steps):
         twin.advance(t)
-        s = twin.neurons["a"]
-        total -= s.state["memory"].unsqueeze(2) * (0.001 * s.z - 2e-4 * s.state["memory"]).unsqueeze(1)
+        memory, z = twin.read("a.memory"), twin.read("a.spikes")
+        total -= memory.unsqueeze(2) * (0.001 * z - 2e-4 * memory).unsqueeze(1)
     expected = total.mean(0).numpy() * values.masks["loop"]
     for backend in ("torch", "brian2"):
         found = lp.gradient(net, given, rule(update="trial"), loss=mse(), backend=backend, values=values)["loop"][

@@ -31,7 +31,7 @@ def local_rules():
             rule = getattr(rules, name)(update="step")
         except TypeError:  # modifiers need a rule, rules that are not local have no update
             continue
-        found += [name] if rule.local and not rule.taught else []  # dendrites: test_dendritic.py
+        found += [name] if rule.local and rule.signal.hears_errors else []  # dendrites: test_dendritic.py
     return found
 
 

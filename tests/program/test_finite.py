@@ -13,6 +13,7 @@ from localplast.equations.tape import Tape
 from localplast.errors import RunawayError
 from localplast.models import leaky_readout, lif, pyramidal, urbanczik_senn
 from localplast.neuron.surrogate import Surrogate, arctan, boxcar, exponential, fast_sigmoid, logistic, ramp, triangle
+from localplast.program.instructions import Fire
 from localplast.rules import bptt, eprop, rtrl
 from localplast.runs.guard import first_not_finite
 
@@ -178,10 +179,11 @@ def test_that_spike_overflows():
     twin.start({"cues": torch.as_tensor(spike_train().inputs["cues"]).transpose(0, 1)})
     seen = []
     for t in range(40):
-        twin.integrate()
-        seen.append(float(twin.neurons["rec"].state["v"]))
-        twin.transmit(t)
-        twin.jump()
+        twin.interpreter.begin_step(t)
+        for runs in twin.interpreter.step:
+            if isinstance(runs.s, Fire):
+                seen.append(float(twin.read("rec.v")))
+            runs()
     assert max(seen) == np.inf
 
 

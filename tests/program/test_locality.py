@@ -66,7 +66,7 @@ def planned(rule, kind="alif", loss=None, optimiser=None):
     try:
         return plan(net, rule, loss, optimiser), net
     except UnsupportedError:
-        if rule.taught:
+        if not rule.signal.hears_errors:
             raise
         return plan(net, rules.feedback_alignment(rule), loss, optimiser), net
 
@@ -184,6 +184,14 @@ def test_weight_transport_is_declared(rule, kind, strict):
     assert found.local and found.strict is strict
     assert all("weight transport" in reason for reason in found.reasons)
     assert bool(found.reasons) is not strict
+
+
+def test_a_signal_says_what_eligibilities_are_multiplied_with():
+    made, _ = planned(rules.eprop(feedback="random"))
+    assert {name: s.third for name, s in made.synapses.items()} == {"cues_rec": "L", "rec_rec": "L", "rec_out": "error"}
+    net = sample("dendrites")
+    made = plan(net, rules.dendritic(), mse())
+    assert {n: s.third for n, s in made.synapses.items()} == {p.name: f"mismatch_{p.target}" for p in net.plastic}
 
 
 def test_a_softmax_is_declared():

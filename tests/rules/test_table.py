@@ -65,7 +65,7 @@ def numbers(rule):
 
 
 def row(name):
-    rule, net = made(name), sample("dendrites") if made(name).taught else network(lif())
+    rule, net = made(name), network(lif()) if made(name).signal.hears_errors else sample("dendrites")
     cut = ", ".join(sorted(rule.cut)) or "none"
     if not rule.local:
         how = "derivatives carried forward" if getattr(rule, "form", None) == "forward" else "automatic differentiation"

@@ -122,7 +122,7 @@ def test_stored_is_what_outlives_a_step():
         rule = getattr(rules, name)(rules.eprop()) if name == "feedback_alignment" else getattr(rules, name)()
         if not rule.local:
             continue
-        net = sample("dendrites") if rule.taught else recurrent(alif())
+        net = recurrent(alif()) if rule.signal.hears_errors else sample("dendrites")
         made = plan(net, rule, mse())
         for projection, synapse in made.synapses.items():
             written, early = set(), set()

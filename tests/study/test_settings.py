@@ -80,7 +80,8 @@ class TestPython:
             TOY.preset("quick", **{name: value})
         told = str(caught.value)
         assert (
-            told.startswith(f"toy: {name} is {kind}") and f"given {value!r:.80}; can be set: dt=1*ms, updates=2" in told
+            told.startswith(f"toy, preset quick: {name} is {kind}")
+            and f"given {value!r:.80}; can be set: dt=1*ms, updates=2" in told
         )
 
     def test_an_unknown_name_is_refused_by_a_list_of_what_can_be_set(self):
@@ -98,12 +99,32 @@ class TestPython:
         with pytest.raises(LocalplastError):
             TOY.preset("quick", **{name: value})
 
+    @pytest.mark.parametrize("name, value, legal", [
+        ("updates", -1, "a whole number, 0 or more; given -1"), ("hidden", (-3,), "several values, each a whole number, 0 or more; given -3,"),
+        ("hidden", (), "several values, each a whole number, one or more of them; given none"),
+        ("dt", -1 * ms, "a quantity in second, above 0; given -1\\*ms"), ("dt", 0 * ms, "a quantity in second, above 0; given 0\\*"), ("rate", -0.1, "a number, 0 or more; given -0.1"),
+        ("train", -5, "a whole number or none, 0 or more; given -5"),
+    ])  # fmt: skip
+    def test_senseless_numbers_are_refused_before_anything_is_built(self, name, value, legal):
+        with pytest.raises(LocalplastError, match=f"^toy, preset quick: {name} is {legal}"):
+            TOY.presets["quick"].changed({name: value})
+
+    def test_a_number_may_be_negative_and_a_list_empty_where_a_preset_has_it_so(self):
+        numbers = Protocol("toy", "a test", "none", lambda *, at, dense: (at, dense), {
+            "quick": {"at": np.array([-1, 1]) * ms, "dense": (3,)}, "paper": {"at": np.array([1]) * ms, "dense": ()},
+        }).presets["paper"]  # fmt: skip
+        found = numbers.changed({"at": [-7] * ms, "dense": ()})
+        assert dict(found) == {"at": [-7] * ms, "dense": ()} and found.changes == dict(found)
+
     def test_what_goes_wrong_in_other_libraries_is_said_with_what_was_set(self):
         def failing(*, size):
             return np.zeros(size)
 
-        failing = Protocol("failing", "a test", "none", failing, {"quick": {"size": 1}})
-        with pytest.raises(LocalplastError, match="failing cannot be built with size=-1: negative dimensions"):
+        failing = Protocol("failing", "a test", "none", failing, {"quick": {"size": 1}, "paper": {"size": -2}})
+        with pytest.raises(
+            LocalplastError,
+            match="failing, preset quick cannot be built with size=-1: negative dimensions.*; can be set: size=-1",
+        ):
             failing.preset("quick", size=-1)
 
     @pytest.mark.parametrize("value", [lambda: 1, {"a": 1}, eprop(), (1, eprop())])
@@ -195,11 +216,11 @@ class TestCommandLine:
         assert lp.open(folder / "runs" / "e-prop-seed0.zarr").attrs["settings"] == "rate=0.02, hidden=4,"
 
     @pytest.mark.parametrize("words, message", [
-        (("run", "toy", "--set", "updates=1.5"), "toy: updates is a whole number; given 1.5; can be set: dt="),
+        (("run", "toy", "--set", "updates=1.5"), "toy, preset quick: updates is a whole number; given 1.5; can be set: dt="),
         (("run", "toy", "--set", "neurons=3"), "toy has no 'neurons' to set; can be set: dt="),
         (("run", "toy", "--set", "updates"), "--set takes NAME=VALUE"),
         (("run", "toy", "--updates", "3", "--set", "updates=3"), "--updates and --set updates"),
-        (("compare", "toy", "--set", "rate=1*ms"), "toy: rate is a number"),
+        (("compare", "toy", "--set", "rate=1*ms"), "toy, preset quick: rate is a number"),
         (("compare", "toy", "--batch", "3", "--set", "batch=3"), "--batch and --set batch"),
         (("describe", "eprop", "--set", "dt=1*ms"), "--set is for numbers of a protocol, and 'eprop' is none"),
     ])  # fmt: skip
@@ -237,10 +258,30 @@ class TestPhenomena:
         assert "settings" not in self.measured()[1].attrs
 
     @pytest.mark.parametrize("preset, given, message", [
-        ("quick", {"frequencies": 80}, "toy: frequencies is several numbers in hertz; given 80; can be set: freq"),
+        ("quick", {"frequencies": 80}, "toy, preset quick: frequencies is several numbers in hertz; given 80; can be set: freq"),
         ("quick", {"model": 80}, "toy has no 'model' to set; can be set: frequencies=60"),
         (conditions(frequencies=[60] * Hz), {"dt": 1 * ms}, "settings are those of a preset"),
     ])  # fmt: skip
     def test_what_cannot_be_set_is_refused(self, preset, given, message):
         with pytest.raises(LocalplastError, match=message):
             self.measured(preset=preset, settings=given)
+
+    @pytest.mark.parametrize("name", [n for n in protocols.names() if isinstance(protocols.load(n), Phenomenon)])
+    def test_every_number_of_every_phenomenon_is_checked(self, name):
+        """Negative, and none at all: told in one sentence each, not by another library."""
+        found = protocols.load(name)
+        for number, value in found.presets["quick"].items():
+            if np.min(value) >= 0:
+                with pytest.raises(LocalplastError, match=f"^{name}, preset quick: {number} is .* 0.*; given -"):
+                    found.measure(settings={number: tuple(-v for v in value) if isinstance(value, tuple) else -value})
+            if np.ndim(value):
+                with pytest.raises(LocalplastError, match=f"^{name}, preset quick: {number} is .* one or more of them"):
+                    found.measure(settings={number: value[:0]})
+
+    def test_an_error_of_another_library_is_said_with_what_was_set(self):
+        with pytest.raises(
+            LocalplastError, match="nmda-bistability, preset quick cannot be built with ramp=0.*; can be"
+        ):
+            protocols.load("nmda-bistability").measure(settings={"ramp": 0 * ms})
+        with pytest.raises(LocalplastError, match=r"shown is a choice of synapses.*given \[21\]"):
+            protocols.load("nmda-plateau").measure(settings={"shown": (21,)})

@@ -60,7 +60,7 @@ def gradient(net, values, trials, rule, loss, *, seed=0, target="numpy", trainab
         states = last_states(net, results)
     finally:
         running.close()
-    if rule.taught and not all(np.all(np.isfinite(g)) for g in grads.values()):
+    if rule.signal.drives_neurons and not all(np.all(np.isfinite(g)) for g in grads.values()):
         if has_torch():
             # Torch says where it diverges, if there it does too; Brian2 learns without it
             from localplast.backends.torch.gradient import gradient as in_torch
@@ -202,7 +202,7 @@ class Brian2Learner:
         self.take(results)
         metrics = self.metrics(results, trials)
         told = (*self.weights.values(), *self.others.values(), [m["loss"] for m in metrics])
-        if self.rule.taught and not all(np.all(np.isfinite(x)) for x in told):
+        if self.rule.signal.drives_neurons and not all(np.all(np.isfinite(x)) for x in told):
             self.find_failure(values, trials)
         check_states(last_states(self.net, results))
         return metrics

@@ -214,10 +214,10 @@ class Learning:
         dimensions |= {
             name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions
         }
-        signals = self.signals
-        if self.plan.rule.taught:
+        signals, third = self.signals, self.plan.synapses[p.name].third
+        if third not in ("error", "L"):
             return {**dimensions, "gradient": self.mismatch_dimension(p)}
-        if p.post in self.plan.readouts:
+        if third == "error":
             signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
         else:
             signal = signals.dimension

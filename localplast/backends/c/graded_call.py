@@ -73,7 +73,7 @@ def why_no_projection(net, p, steps):
 
 
 def why_no_plan(net, plan, optimiser):
-    if not plan.rule.taught or plan.signals or plan.learned:
+    if plan.rule.signal.hears_errors:
         return f"{plan.rule.name} learns from signals of others"
     for name, s in plan.synapses.items():
         found = factors(s)

@@ -5,7 +5,7 @@ Shapes: signals ``(..., neuron)``, kernels ``(channel, image_channel, row, colum
 
 import torch
 
-__all__ = ["ConvolutionLink", "convolved", "kernel_gradient"]
+__all__ = ["convolved", "kernel_gradient"]
 
 
 def convolved(signal, kernel, form):
@@ -36,22 +36,3 @@ def kernel_gradient(pre, post, form):
         padding=form.padding,
         groups=form.groups,
     )
-
-
-class ConvolutionLink:
-    """One convolutional projection, as :class:`~localplast.backends.torch.step.Link` is a dense one; it has no
-    delay.
-    """
-
-    def __init__(self, projection, form, weight, cut):
-        self.projection, self.form, self.weight, self.cut = projection, form, weight, cut
-
-    def start(self, steps):
-        """Begin a trial: nothing is in flight."""
-
-    def __call__(self, signal):
-        return convolved(signal.detach() if self.cut else signal, self.weight, self.form)
-
-    def whole_trial(self, signal):
-        """As calling it on every step of ``signal`` ``(time, trial, pre)``."""
-        return self(signal)

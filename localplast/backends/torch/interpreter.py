@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import sympy
 import torch
 
-from localplast.backends.torch.step import Spike
 from localplast.backends.torch.transport import carrier
 from localplast.equations.tape import Tape
 from localplast.program.arrays import End, Kernel, Life, One, Synapses
-from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send
+from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send, writes
 
 __all__ = ["Interpreter", "Trace", "numbers"]
 
@@ -59,6 +58,20 @@ class Trace:
     seen: dict = field(default_factory=dict)
     histories: dict = field(default_factory=dict)
     sums: dict = field(default_factory=dict)
+
+
+class Spike(torch.autograd.Function):
+    """Heaviside step whose derivative is given: forward ``argument > 0``, backward ``psi``."""
+
+    @staticmethod
+    def forward(ctx, argument, psi, strict):
+        ctx.save_for_backward(psi)
+        return (argument > 0 if strict else argument >= 0).to(argument.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (psi,) = ctx.saved_tensors
+        return grad * psi, None, None
 
 
 class Interpreter:
@@ -132,6 +145,8 @@ class Interpreter:
         self.histories = dict(self.trace.histories)
         self.values = {**self.numbers, **given}
         self.values |= {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
+        #: what is known of all steps
+        self.ahead = {name: given[name] for name in self.stepped if given[name].ndim == 3} if self.fixed else {}
         for runs in self.step:
             runs.start(steps)
         return steps
@@ -143,14 +158,18 @@ class Interpreter:
 
     def advance(self, t):
         """One time step, number ``t`` of the trial."""
+        self.begin_step(t)
+        for runs in self.step:
+            runs()
+
+    def begin_step(self, t):
+        """Take in what is given in step ``t``."""
         self.t = t
         for name in self.stepped:
             along = self.given[name]
             self.values[name] = along[t if len(along) > 1 else 0]
         for name, along in self.histories.items():
             self.values[name] = along[t]
-        for runs in self.step:
-            runs()
 
     def refresh(self):
         """Take note of numbers that have changed in place."""
@@ -329,14 +348,17 @@ class Draws(Runner):
 
 class Sends(Runner):
     def prepare(self):
-        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
+        self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like, self.engine.fixed)
+        self.alone = sum(self.s.target in writes(s) for s in self.program.step) == 1
 
     def start(self, steps):
-        self.carrier.start()
-        self.ahead = None
-        outside = self.program.arrays[self.s.source].life is Life.GIVEN
-        if outside and self.engine.fixed and self.s.taps is None:
-            self.ahead = self.carrier.whole(self.signal(self.engine.given[self.s.source]))
+        """Begin trials; what inputs deliver is known now, where weights stay as they are."""
+        self.carrier.start(steps)
+        ahead, s = self.engine.ahead, self.s
+        known = s.source in ahead and hasattr(self.carrier, "whole")
+        self.ahead = self.carrier.whole(self.signal(ahead[s.source])) if known else None
+        if self.ahead is not None and self.alone:
+            ahead[s.target] = self.ahead
 
     def signal(self, signal):
         signal = signal.to(self.engine.like.dtype)
@@ -353,7 +375,7 @@ class Outers(Runner):
         self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
 
     def start(self, steps):
-        self.carrier.start()
+        self.carrier.start(steps)
 
     def __call__(self):
         values, s = self.engine.values, self.s

@@ -218,9 +218,9 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        kernel, why = OnlineKernel, functools.partial(why_not_online, batch=self.batch)
-        if self.rule.taught:
-            kernel, why = GradedKernel, why_not_graded
+        kernel, why = GradedKernel, why_not_graded
+        if self.rule.signal.hears_errors:
+            kernel, why = OnlineKernel, functools.partial(why_not_online, batch=self.batch)
         reason = elsewhere(self.device) or why(self.net, learned, self.optimiser, delays=self.values.delays)
         if reason:
             logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)

@@ -7,11 +7,10 @@ import torch
 from localplast.backends.torch.finite import Guard
 from localplast.backends.torch.interpreter import Interpreter, numbers
 from localplast.backends.torch.reward import pay_step
-from localplast.backends.torch.step import noise_dice
+from localplast.backends.torch.step import noise_dice, plain
 from localplast.errors import UnsupportedError
 from localplast.network.convolution import form_of
 from localplast.network.delays import summed_over_shared
-from localplast.network.values import Values
 from localplast.program.arrays import Life
 from localplast.program.finite import check_states
 from localplast.program.online import is_product, matrices, online
@@ -43,6 +42,7 @@ class OnlineLearner:
 
     def __init__(self, net, plan, tensors, masks, widths=None, record=()):
         check_kernels(net, plan)
+        tensors = {**tensors, **{n: tensors[n].clone() for n in net.trainable}}  # they change in place here
         self.net, self.plan, self.tensors = net, plan, tensors
         self.spiking = [name for name, p in net.populations.items() if p.model.spiking]
         seen = [*(f"{r}.output" for r in plan.readouts), *(f"{name}.count" for name in self.spiking)]
@@ -99,7 +99,7 @@ class OnlineLearner:
             Compartments that learn from each other are not finite any more; names the step and the population.
         """
         self.follow_weights({})
-        guard = Guard(self) if self.plan.rule.taught else None
+        guard = Guard(self) if self.plan.rule.signal.drives_neurons else None
 
         def after(t):
             if guard:
@@ -118,13 +118,13 @@ class OnlineLearner:
 
     def given(self, inputs, target, weight):
         """What the program is given, by array."""
-        found = {f"{name}.given": x for name, x in inputs.items()} | {"loss.weight": weight}
+        found = {f"{name}.given": x for name, x in inputs.items()} | {"(loss).weight": weight}
         found |= {f"{name}.learn.target": target for name in self.plan.readouts}
         if isinstance(self.plan.loss, Reward):
             due = torch.zeros_like(weight)
             due[pay_step(weight, self.plan.loss.steps(float(self.net.dt)))] = 1
-            found["reward.due"] = due
-        return found | {"trial.duration": weight.new_full((1,), len(weight) * float(self.net.dt))}
+            found["(reward).due"] = due
+        return found | {"(trial).duration": weight.new_full((1,), len(weight) * float(self.net.dt))}
 
     def read(self, name):
         """What is recorded under this name, such as ``'rec.v'``, at the end of this step."""
@@ -183,16 +183,6 @@ class OnlineLearner:
         """Let all gradients begin anew."""
         for a in self.program.of(Life.SUM):
             self.interpreter.values[a.name] = torch.zeros_like(self.interpreter.values[a.name])
-
-
-def plain(net, tensors):
-    """Delays and parameters as :class:`~localplast.network.values.Values` has them, from ``tensors``."""
-
-    def number(name):
-        return tensors[name].detach().cpu().numpy()
-
-    parameters = {n: {k: number(f"{n}.{k}") for k in p.values} for n, p in net.populations.items()}
-    return Values({}, {}, {n: number(f"{n}.delay") for n in net.projections}, parameters)
 
 
 def check_kernels(net, plan):

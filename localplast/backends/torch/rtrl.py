@@ -15,6 +15,7 @@ from localplast.backends.torch.step import Twin
 from localplast.errors import UnsupportedError
 from localplast.network.convolution import check_dense
 from localplast.program.finite import check_states
+from localplast.program.instructions import Send
 from localplast.program.learn import the_readouts
 from localplast.task.loss import Reward
 
@@ -49,11 +50,9 @@ class Influence:
             )
         check_dense(net, "the derivative of the whole network, carried forward,", "use bptt()")
         self.net, self.loss, self.readouts = net, loss, the_readouts(net)
-        self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, hoist=False)
+        self.twin = Twin(net, tensors, masks, cut=cut, feedback=feedback, fixed=False)
         self.parameters = {name: t for name, t in tensors.items() if t.requires_grad}
-        # what inputs have in flight depends on no parameter
-        self.lines = [link for link in self.twin.links.values() if link.projection.pre in net.populations]
-        self.spiking = [name for name, neurons in self.twin.neurons.items() if neurons.model.spiking]
+        self.spiking = [name for name, p in net.populations.items() if p.model.spiking]
 
     def run(self, inputs, target, weight):
         """Present a batch of trials.
@@ -98,9 +97,10 @@ class Influence:
     def start(self, inputs, trials):
         """Begin trials: P is the derivative of the initial state, zero unless that is a parameter."""
         self.twin.start(inputs)
-        for link in self.lines:
-            silence = self.twin.like.new_zeros(trials, self.net.size(link.projection.pre))
-            link.line.resume([silence] * link.line.longest)
+        self.lines = [s.carrier for s in self.twin.interpreter.step if late(s, self.net)]
+        for carrier in self.lines:
+            silence = self.twin.like.new_zeros(trials, carrier.line.width)
+            carrier.line.resume([silence] * carrier.line.longest)
         start = self.state()
         self.check_size(trials, sum(part.shape[1] for part in start))
         self.influence = self.derivative(torch.cat(start, 1), self.parameters.values())
@@ -122,32 +122,32 @@ class Influence:
         """
         before = [part.requires_grad_() for part in self.state()]
         self.twin.advance(t)
-        after, neurons = self.state(), self.twin.neurons
-        watched = {r: neurons[r].output() for r in self.readouts}
-        watched.update({name: neurons[name].z for name in self.spiking if self.loss.regulariser})
+        after, spikes = self.state(), {name: self.twin.read(f"{name}.spikes") for name in self.spiking}
+        watched = {r: self.twin.read(f"{r}.output") for r in self.readouts}
+        watched.update({name: z for name, z in spikes.items() if self.loss.regulariser})
         values = torch.cat([*after, *watched.values()], 1)
         total = torch.einsum("bnm,bmp->bnp", self.jacobian(values, before), self.influence)
         total = total + self.derivative(values, self.parameters.values())
         self.influence, *derivatives = total.split(
             [sum(p.shape[1] for p in after), *(w.shape[1] for w in watched.values())], 1
         )
-        seen = {name: (neurons[name].z.detach(), None) for name in self.spiking}
+        seen = {name: (z.detach(), None) for name, z in spikes.items()}
         seen.update({name: (w.detach(), d) for (name, w), d in zip(watched.items(), derivatives, strict=True)})
         self.resume([part.detach() for part in after])
         return seen
 
     def state(self):
         """The state of the whole network, parts ``(trial, size)``: variables of populations, then signals in flight."""
-        parts = [n.state[k] for n in self.twin.neurons.values() for k in sorted(n.state)]
-        return parts + [signal for link in self.lines for signal in link.line.in_flight()]
+        parts = [state[k] for state in self.twin.states().values() for k in sorted(state)]
+        return parts + [signal for carrier in self.lines for signal in carrier.line.in_flight()]
 
     def resume(self, parts):
         """Set the state, in the order of :meth:`state`."""
         parts = iter(parts)
-        for neurons in self.twin.neurons.values():
-            neurons.state = {k: next(parts) for k in sorted(neurons.state)}
-        for link in self.lines:
-            link.line.resume([next(parts) for _ in range(link.line.longest)])
+        for name, state in self.twin.states().items():
+            self.twin.interpreter.values.update({f"{name}.{k}": next(parts) for k in sorted(state)})
+        for carrier in self.lines:
+            carrier.line.resume([next(parts) for _ in range(carrier.line.longest)])
 
     def jacobian(self, values, before):
         """``d values / d before``, ``(trial, value, state)``: trials do not touch, so that one pass serves them all."""
@@ -173,6 +173,13 @@ class Influence:
         sizes = [p.numel() for p in self.parameters.values()]
         parts = zip(self.parameters.items(), gradient.split(sizes), strict=True)
         return {name: part.view(p.shape) for (name, p), part in parts}
+
+
+def late(runs, net):
+    """Whether a statement delays what a population sends; what inputs have in flight depends on no parameter."""
+    return (
+        isinstance(runs.s, Send) and runs.s.taps is not None and runs.program.spaces[runs.s.link].pre not in net.inputs
+    )
 
 
 def backward(values, inputs, rows):

@@ -17,17 +17,21 @@ from localplast.program.instructions import Outer
 __all__ = ["Carrier", "Outers", "Sends", "carrier"]
 
 
-def carrier(s, program, read, like):
-    """The :class:`Carrier` of a statement; ``read(name)`` gives an array as it is now."""
+def carrier(s, program, read, like, fixed=False):
+    """The :class:`Carrier` of a statement; ``read(name)`` gives an array as it is now, ``fixed`` says whether weights
+    stay as they are while trials go on.
+    """
     link = program.spaces[s.link]
     ends = size_of(program, link.pre), size_of(program, link.post)
     if isinstance(s, Outer):
         return Outers(s, link, ends, read, like)
-    if s.taps is None or s.back:
-        return Sends(s, link, ends, read, like)
     if program.arrays[s.target].space == s.link:
         return Arrivals(s, link, ends, read, like)
-    return LateSignals(s, link, ends, read, like) if s.weight is None else LateProducts(s, link, ends, read, like)
+    if s.taps is None or s.back:
+        return Sends(s, link, ends, read, like)
+    if s.weight is None:
+        return LateSignals(s, link, ends, read, like)
+    return (AheadProducts if fixed else LateProducts)(s, link, ends, read, like)
 
 
 def size_of(program, space):
@@ -53,8 +57,8 @@ class Carrier:
         self.s, self.link, self.ends, self.read, self.like = s, link, ends, read, like
         self.diagonal = isinstance(link.form, Diagonal)
 
-    def start(self):
-        """Begin a trial: nothing is in flight."""
+    def start(self, steps):
+        """Begin a trial of so many steps: nothing is in flight."""
 
     def shape(self):
         """Of the delays, one for each neuron or synapse that has one of its own."""
@@ -88,7 +92,7 @@ class Carrier:
 class Sends(Carrier):
     """A Send without delay, or back through delays: those of an adjoint program, tap by tap."""
 
-    def start(self):
+    def start(self, steps):
         self.shares = [(0, None)] if self.s.taps is None else by_tap(*self.taps(None if self.diagonal else self.ends))
         self.past = deque(maxlen=1 + max(late for late, _ in self.shares))
 
@@ -115,23 +119,32 @@ class Sends(Carrier):
 class LateSignals(Carrier):
     """A delay line: every neuron to itself."""
 
-    def start(self):
+    def start(self, steps):
         self.line = Line(self.ends[0], *self.taps())
 
     def __call__(self, signal):
         found = self.line.read(signal)
         return self.like.new_zeros(()) if found is None else found
 
+    def whole(self, signal):
+        """As calling it on every step of ``signal`` ``(time, trial, neuron)``."""
+        return self.line.whole(signal)
+
 
 class Arrivals(Carrier):
     """What arrives at every synapse, ``(trial, pre, post)``."""
 
-    def start(self):
+    def start(self, steps):
+        if self.s.taps is None:
+            self.line = None
+            return
         steps, shares = self.taps(self.ends)
         columns = torch.arange(self.ends[0], device=self.like.device).repeat_interleave(self.ends[1])
         self.line = Line(self.ends[0], steps.flatten(1), None if shares is None else shares.flatten(1), columns)
 
     def __call__(self, signal):
+        if self.line is None:
+            return signal.unsqueeze(-1)
         found = self.line.read(signal)
         return self.like.new_zeros(()) if found is None else found.unflatten(1, self.ends)
 
@@ -139,24 +152,42 @@ class Arrivals(Carrier):
 class LateProducts(Carrier):
     """Weights times signals that are late synapse by synapse: rows, each a presynaptic neuron some steps ago."""
 
-    def start(self):
+    def start(self, steps):
         exist = self.read(self.s.weight).detach() != 0 if self.s.feedback is None else torch.ones(self.ends)
         self.rows, late, self.shares = rows_of(*self.taps(self.ends), self.matrix(exist).to(self.like))
         self.line = Line(self.ends[0], late.unsqueeze(0), columns=self.rows)
 
-    def __call__(self, signal):
-        found = self.line.read(signal)
-        if found is None:
-            return self.like.new_zeros(())
+    def matrices(self):
+        """The present weights and the feedback of all rows."""
         feedback = self.feedback()
         feedback = None if feedback is None else feedback[self.rows] * self.shares.detach()
-        return product(found, self.weights()[self.rows] * self.shares, feedback)
+        return self.weights()[self.rows] * self.shares, feedback
+
+    def __call__(self, signal):
+        found = self.line.read(signal)
+        return self.like.new_zeros(()) if found is None else product(found, *self.matrices())
+
+    def whole(self, signal):
+        """As calling it on every step of ``signal`` ``(time, trial, neuron)``."""
+        return self.line.whole(signal, *self.matrices())
+
+
+class AheadProducts(LateProducts):
+    """The same, where weights stay as they are: products are made for as many steps at once as delays allow."""
+
+    def start(self, steps):
+        super().start(steps)
+        self.line.start(steps, *self.matrices())
+
+    def __call__(self, signal):
+        found = self.line.deliver(signal)
+        return self.like.new_zeros(()) if found is None else found
 
 
 class Outers(Carrier):
     """The product of both ends, that behind as it was some steps ago."""
 
-    def start(self):
+    def start(self, steps):
         self.shares = [(0, None)] if self.s.taps is None else by_tap(*self.taps(None if self.diagonal else self.ends))
         self.past = deque(maxlen=1 + max(late for late, _ in self.shares))
 

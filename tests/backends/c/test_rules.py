@@ -118,7 +118,7 @@ def named_rules():
             rule = getattr(rules, name)(update="step")
         except TypeError:  # modifiers need a rule, rules that are not local have no update
             continue
-        found |= {name: getattr(rules, name)} if rule.local and not rule.taught else {}
+        found |= {name: getattr(rules, name)} if rule.local and rule.signal.hears_errors else {}
     for make, kind in (
         ("eprop", "learned"),
         ("ottt", "sign"),
