@@ -294,11 +294,10 @@ def test_every_array_of_a_step_program_is_known_to_be_taken(spelled):
     """Where its name is that of a neuron and one more: ``rec.z``; all others are told apart by a second point."""
     found = set()
     for net, made in plans(spelled):
-        counts = [f"{n}.count" for n, p in net.populations.items() if p.model.spiking]
-        program = online(net, net.draw(0), made, record=counts)
+        program = online(net, net.draw(0), made)
         own = {f"{n}.{k}" for n, p in net.populations.items() for k in (*p.model.dimensions, "dt", "not_refractory")}
         found |= {a for a in program.arrays if a.count(".") == 1 and a.split(".")[0] in net.populations} - own
-    assert len(found) > 2 and not [a for a in found if not is_taken(a.split(".")[1])]
+    assert found and not [a for a in found if not is_taken(a.split(".")[1])]
 
 
 def test_every_name_that_brian2_gets_is_known_to_be_taken(spelled):
