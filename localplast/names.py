@@ -33,14 +33,14 @@ OWN = "own_"
 #: here or by :data:`BEGINNINGS`, tests/network/test_spelling.py says so.
 TAKEN = frozenset(
     # of neurons: what learning computes; what readouts are told; what actor and critic keep
-    "x psi z L activity spike_count error loss score teacher normaliser lure "
+    "x psi z since L activity spike_count error loss score teacher normaliser lure "
     "td purse income paid value_before beaten roll earned "
     # of synapses, which read names of their neurons beside their own
     "w B fraction arrived elig gradient filtered fading learning_rate updates "
     # what coefficients are of: d_output_v, d_reset_v_u, d_jump_v
     "output reset jump "
     # what else is asked for by the name of a part: rec.spikes, rec_rec.weight
-    "spikes raster weight".split()
+    "spikes raster weight count sum".split()
 )
 #: How those begin that go on with the name of a variable, parameter, population or projection.
 BEGINNINGS = (
@@ -48,7 +48,7 @@ BEGINNINGS = (
     "initial_ new_ sent_ arrived_ fraction_ utilisation_ resources_ learning_rate_ updates_ optimiser_ opt_ "
     "back_".split()
 )
-LIKE_TAKEN = re.compile(rf"({'|'.join(BEGINNINGS)}|late\d+_|(.*_)?{OWN}).*|.*_from_.*")
+LIKE_TAKEN = re.compile(rf"({'|'.join(BEGINNINGS)}|late\d+_|sent\d|(.*_)?{OWN}).*|.*_from_.*")
 
 
 def is_taken(name: str) -> bool:

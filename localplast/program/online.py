@@ -140,7 +140,7 @@ class Learning(Draft):
             return
         error = loss.derived.expanded(loss.derived.error)
         for name, output in outputs.items():
-            target = self.array(f"{name}.target", name, Life.GIVEN, role="target")
+            target = self.array(f"{name}.learn.target", name, Life.GIVEN, role="target")
             words = {symbol("output"): output, symbol("target"): target}
             for word, op, what in (("softmax", "softmax", output), ("whole", "sum", target)):
                 if error.has(symbol(word)):
@@ -173,7 +173,7 @@ class Learning(Draft):
         self.spaces["(reward).dice"] = Synapses("(reward).dice", loss.dice, policy, Diagonal())
         dice = self.array(f"{policy}.learn.dice", policy, Life.STEP, role="dice")
         self.step.append(Send("(reward).dice", f"{loss.dice}.given", dice.name, add=False))
-        right = self.array(f"{policy}.target", policy, Life.GIVEN, role="target")
+        right = self.array(f"{policy}.learn.target", policy, Life.GIVEN, role="target")
         chosen = self.reduced(policy, "chosen", "argmax", choices + dice)
         share = self.reduced(policy, "softmax", "softmax", choices)
         earned = self.reduced(policy, "earned", "sum", chosen * right)
@@ -286,7 +286,8 @@ class Learning(Draft):
     def product(self, p):
         """Synapses that remember nothing: what arrives times what the neurons get wrong, minus the gradient."""
         error = self.array(f"{p.name}.error", p.post, Life.STEP, role="error")
-        self.step.append(Map(p.post, (), ((error.name, -self.neuronal(p.post, self.plan.synapses[p.name].third)),)))
+        mismatch = self.neuronal(p.post, self.plan.synapses[p.name].third)
+        self.step.append(Map(p.post, (), ((error.name, -mismatch),)))
         self.step.append(Outer(p.name, self.arrived[p.name], error.name, f"{p.name}.gradient"))
 
     def synaptic(self, p, key):

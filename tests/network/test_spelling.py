@@ -24,6 +24,7 @@ from localplast.names import BEGINNINGS, TAKEN, is_taken
 from localplast.network import Input, Network, Population, Projection, depression, normal
 from localplast.program.learn import plan
 from localplast.program.locality import SLOTS
+from localplast.program.online import online
 from localplast.rules import bptt, dendritic, eprop
 from localplast.task import Trials
 from localplast.task.loss import mse, rate, reward
@@ -287,6 +288,17 @@ def test_every_name_that_plans_make_is_known_to_be_taken(spelled):
         assert not [n for n in names if not is_taken(n)]
         seen |= names
     assert len(seen) > 60
+
+
+def test_every_array_of_a_step_program_is_known_to_be_taken(spelled):
+    """Where its name is that of a neuron and one more: ``rec.z``; all others are told apart by a second point."""
+    found = set()
+    for net, made in plans(spelled):
+        counts = [f"{n}.count" for n, p in net.populations.items() if p.model.spiking]
+        program = online(net, net.draw(0), made, record=counts)
+        own = {f"{n}.{k}" for n, p in net.populations.items() for k in (*p.model.dimensions, "dt", "not_refractory")}
+        found |= {a for a in program.arrays if a.count(".") == 1 and a.split(".")[0] in net.populations} - own
+    assert len(found) > 2 and not [a for a in found if not is_taken(a.split(".")[1])]
 
 
 def test_every_name_that_brian2_gets_is_known_to_be_taken(spelled):

@@ -119,7 +119,7 @@ class OnlineLearner:
     def given(self, inputs, target, weight):
         """What the program is given, by array."""
         found = {f"{name}.given": x for name, x in inputs.items()} | {"(loss).weight": weight}
-        found |= {f"{name}.target": target for name in self.plan.readouts}
+        found |= {f"{name}.learn.target": target for name in self.plan.readouts}
         if isinstance(self.plan.loss, Reward):
             due = torch.zeros_like(weight)
             due[pay_step(weight, self.plan.loss.steps(float(self.net.dt)))] = 1
