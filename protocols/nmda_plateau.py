@@ -56,7 +56,7 @@ class Conditions:
     def __post_init__(self):
         if strangers := sorted(set(self.shown) - set(self.synapses)):
             raise LocalplastError(
-                f"nmda-plateau: shown is a choice of synapses, {', '.join(map(str, self.synapses))}; given {strangers}"
+                f"shown is a choice of synapses, {', '.join(map(str, self.synapses))}; given {strangers}"
             )
 
 
