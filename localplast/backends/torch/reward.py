@@ -46,7 +46,7 @@ def rewarded(net, loss, outputs, target, weight, dice):
     for t in range(len(delta) - 1, -1, -1):
         ahead = total[t] = delta[t] + loss.discount * ahead
     errors = {
-        loss.policy: (total * weight[:, None])[..., None] * (y.softmax(-1) - chosen),
+        loss.policy: (total * weight[:, None])[..., None] * loss.error(y, chosen),
         loss.value: -loss.value_cost * total[..., None],
     }
     return torch.cat([errors[r] for r in net.readouts], -1), reward
