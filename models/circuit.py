@@ -5,6 +5,7 @@ Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, 
 
 from collections.abc import Callable
 
+import numpy as np
 from brian2 import ms
 
 from localplast.errors import NetworkError
@@ -14,7 +15,17 @@ from localplast.models.microcircuit import sacramento_interneuron, sacramento_ou
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
 from localplast.neuron import NeuronModel
 
-__all__ = ["STEP", "TARGETS", "basal_share", "circuit", "self_predicting"]
+__all__ = [
+    "STEP",
+    "TARGETS",
+    "as_teacher",
+    "basal_share",
+    "circuit",
+    "of_kind",
+    "self_predicting",
+    "soft_relu",
+    "undisturbed",
+]
 
 #: Potentials of an output neuron that should be off, and on (Haider et al. 2021): 0 and 1 of the readout.
 TARGETS = (0.1, 1.0)
@@ -175,3 +186,33 @@ def self_predicting(net, values):
             share = predicted_share(values.parameters[f"inter{k}"], values.parameters[p.pre])
             weights |= {f"pi{k}": -values.weights[p.name], f"ip{k}": share * values.weights[f"up{k + 1}"]}
     return values.replace_weights(weights)
+
+
+def of_kind(net, kind):
+    """Names of the projections ``up1``, ``up2`` and so on, for the kind ``'up'``."""
+    return tuple(name for name in net.projections if name.rstrip("0123456789") == kind)
+
+
+def soft_relu(u):
+    """The rates of potentials."""
+    return np.log1p(np.exp(u))
+
+
+def undisturbed(net, weights, sense, phi=soft_relu):
+    """Potentials of the output that a circuit comes to without a teacher, apical dendrites at rest.
+
+    ``sense`` is ``(..., channel)``; ``weights`` holds ``up1``, ``up2`` and so on, ``(pre, post)``; ``phi`` makes
+    rates of potentials.
+    """
+    *hidden, out = [p for p in net.projections.values() if p.name.startswith("up")]
+    for p in hidden:
+        sense = phi(basal_share(net.nodes[p.post].values) * sense @ weights[p.name])
+    return basal_share(net.nodes[out.post].values) * sense @ weights[out.name]
+
+
+def as_teacher(net, weights=None, phi=soft_relu):
+    """What a circuit makes of patterns, for :func:`~localplast.task.streams.taught_streams`.
+
+    Its ``weights`` are given by name; default: those of a network like ``net`` that is drawn for each seed.
+    """
+    return lambda sense, seed: undisturbed(net, weights or net.draw(seed + 1000).weights, sense, phi)

@@ -11,8 +11,9 @@ from localplast.models.instant_readout import instant_readout
 from localplast.models.superspike_lif import superspike_lif
 from localplast.models.van_rossum import van_rossum_readout
 from localplast.network import Input, Network, Population, Projection, normal, uniform
+from localplast.task import Trials
 
-__all__ = ["judged", "local_readouts", "locally_read"]
+__all__ = ["judged", "judged_trials", "local_readouts", "locally_read"]
 
 
 def judged(sizes, *, dt, weight=normal(50 * mV)):
@@ -49,6 +50,21 @@ def judged(sizes, *, dt, weight=normal(50 * mV)):
             Projection("out", "judge", weight=1.0, mask=one_to_one, plastic=False),
             Projection("target", "judge", weight=-1.0, mask=one_to_one, plastic=False),
         ],
+    )
+
+
+def judged_trials(pattern, target, dt):
+    """Trials of a :func:`judged` network, whose loss is the van Rossum distance, in milliseconds.
+
+    Parameters
+    ----------
+    pattern : bool array ``(trial, time, input)``
+    target : bool array ``(trial, time, output)``
+        Spikes that the output neurons are to send; they arrive at the readout, as the outputs do, in their own step.
+    dt : Quantity
+    """
+    return Trials(
+        {"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms))
     )
 
 

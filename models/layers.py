@@ -1,7 +1,6 @@
 """Networks of prospective neurons in layers, and the streams of patterns that they are shown."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from localplast.models.graded_readout import graded_readout
 from localplast.network import Input, Network, Population, Projection, normal, transposed
 from localplast.network.nodes import Weight
 from localplast.neuron import NeuronModel
-from localplast.task import Trials
+from localplast.task.streams import classes, stream
 
 __all__ = ["classes", "layered", "one_to_one", "stream"]
 
@@ -179,42 +178,3 @@ def around(output, size):
 def one_to_one(pre: str, post: str, size: int, **options: Any) -> Projection:
     """Each neuron of ``pre`` reaches its partner in ``post`` with weight 1; fixed."""
     return Projection(pre, post, weight=np.eye(size), mask=np.eye(size, dtype=bool), plastic=False, **options)
-
-
-def stream(samples: np.ndarray, wanted: np.ndarray, *, steps: int, targets: tuple[float, float] = (0.0, 1.0)) -> Trials:
-    """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
-
-    Parameters
-    ----------
-    samples : array ``(trial, pattern, channel)``
-    wanted : array ``(trial, pattern, output)``
-        What the readout should say.
-
-    Other arguments
-    ---------------
-    steps : int
-        How long each pattern is shown; the readout is judged in the second half.
-    targets : (float, float)
-        What the teacher gives an output that should say 0, and 1.
-
-    Returns
-    -------
-    Trials
-        With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
-    """
-    low, high = targets
-    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
-    late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
-    inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
-    return Trials(inputs, target, late / late.sum())
-
-
-def classes(
-    samples: np.ndarray, labels: np.ndarray, *, steps: int, outputs: int, targets: tuple[float, float] = (0.0, 1.0)
-) -> Trials:
-    """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
-
-    The target of single patterns is their label ``(trial,)``.
-    """
-    trials = stream(samples, np.eye(outputs)[labels], steps=steps, targets=targets)
-    return replace(trials, target=labels[:, 0]) if labels.shape[1] == 1 else trials

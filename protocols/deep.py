@@ -11,10 +11,10 @@ from brian2 import ms
 from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron.surrogate import triangle
-from localplast.protocols.yin_yang import points_task
 from localplast.rules import bptt, decolle, dfa, eprop
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import cross_entropy
+from localplast.task.points import points_task
 
 __all__ = ["network", "protocol"]
 

@@ -4,49 +4,21 @@ Bellec et al. 2020, Nat Commun 11:3625, fig. 3 and methods "Evidence accumulatio
 Neurosci 19:1672. Numbers as in the authors' published code, which waits for a fixed time.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from brian2 import ms
 
-from localplast.models import alif, leaky_readout, lif
-from localplast.network import Input, Network, Population, Projection, normal, uniform
-from localplast.protocols import delaynet
+from localplast.models import leaky_readout, lif
+from localplast.models.evidence import network
+from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt
 from localplast.study.contenders import Contender, tuned, usual
+from localplast.study.delaynet import contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.evidence import GROUP, evidence_trials, last_k_accuracy
 from localplast.task.loss import cross_entropy, rate
 
 __all__ = ["network", "protocol"]
-
-
-def network(*, neurons=100, tau_adapt=2000 * ms, dt=1 * ms):
-    """``neurons`` recurrent cells, half LIF and half ALIF in one population (beta is 0 for the first half), two
-    readouts.
-
-    The published step is ``v[t] = alpha*v[t-1] + W z[t-1] - v_th z[t-1]`` with ``alpha = exp(-dt/tau_mem)``. Here
-    spikes and reset act before the decay, so whatever a spike adds is divided by the decay of one step. Input spikes
-    act one step later than there. Otherwise the published forward pass is reproduced to rounding.
-    """
-    tau_mem, tau_out, v_th = 20 * ms, 20 * ms, 0.6
-    alpha, rho, kappa = (float(np.exp(-dt / tau)) for tau in (tau_mem, tau_adapt, tau_out))
-    beta = np.where(np.arange(neurons) < neurons // 2, 0.0, 1.7 * (1 - rho) / (1 - alpha) / rho)
-    cell = alif(tau_mem=tau_mem, tau_adapt=tau_adapt, v_th=v_th, tau_ref=5 * ms)
-    cell = replace(cell, reset="v -= v_reset", parameters={**cell.parameters, "v_reset": v_th / alpha})
-    glorot = np.sqrt(6 / (neurons + 2))
-    return Network(
-        dt=dt,
-        cues=Input(4 * GROUP),
-        rec=Population(neurons, cell, {"beta": beta}),
-        out=Population(2, leaky_readout(tau_out=tau_out)),
-        projections=[
-            Projection("cues", "rec", weight=normal(1 / alpha)),
-            Projection("rec", "rec", weight=normal(1 / alpha)),
-            Projection("rec", "out", weight=uniform((1 - kappa) * glorot, fan_in=False)),
-        ],
-    )
 
 
 def memoryless(*, neurons=100, tau_mem=2000 * ms, recurrent=True, v_th=0.6, dt=1 * ms):
@@ -108,7 +80,7 @@ def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, c
         rules = tuned(rules, RATES, updates)
     return Preset(
         network=net,
-        rules=rules | families(neurons, delaynet.contender(delays)),
+        rules=rules | families(neurons, contender(delays)),
         task=task(cues=cues, duration=duration),
         # published: the sum over neurons of (f - 0.01)**2 with f in spikes per ms, of the mean over a batch
         loss=cross_entropy() + rate(10, 2e-6),

@@ -11,19 +11,19 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
+from localplast.analysis.answers import beside_teacher
 from localplast.learning.optimise import adam
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
-from localplast.show.plot import COLOURS, legend, style
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.loss import mse
 
-__all__ = ["figure", "learned", "network", "protocol", "square", "taught", "teacher", "told"]
+__all__ = ["learned", "network", "protocol", "square", "taught", "teacher", "told"]
 
 #: Of the teacher, by name of what learns: two weights, two membranes in seconds.
 TEACHER = {"up1": 1.0, "up2": 2.0, "hidden1.tau_m": 1.0, "out.tau_m": 2.0}
@@ -105,23 +105,6 @@ def told(net, trials, after):
     return ", ".join(f"{name} {found[name]:.3f} (teacher: {value:g})" for name, value in TEACHER.items())
 
 
-def figure(net, trials, before, after):
-    """The student's output in the judged steps of a trial before and after learning, beside the teacher's."""
-    import matplotlib.pyplot as plt
-
-    drawn, ax = plt.subplots(figsize=(7, 3), constrained_layout=True)
-    time, shown = np.arange(trials.steps) * float(net.dt), trials.weight > 0
-    for values, colour, label in ((before, "0.6", "before learning"), (after, COLOURS[0], "after learning")):
-        said = run(net, trials.without(net.teachers), values=values, backend="torch", record=["said.shown"])["said"][
-            "shown"
-        ]
-        ax.plot(time[shown], said.values[0, shown, 0], color=colour, lw=1.6, label=label)
-    ax.plot(time[shown], trials.target[0, shown, 0], color="k", lw=1, ls="--", label="teacher")
-    style(ax, "", "time (s)", "output")
-    legend(ax)
-    return drawn
-
-
 def build(*, dt, settle, length, batch, updates, rate, offline, test=8):
     """``rate`` is Adam's in every step, ``offline`` that of BPTT in every update."""
     made, local = functools.partial(network, dt=dt), dendritic()
@@ -163,6 +146,6 @@ protocol = Protocol(
         "lag line": "weights and time constants of the teacher are found, not with instantaneous errors (no number)"
     },
     rule="dendritic",
-    drawn=figure,
+    drawn=beside_teacher,
     told=told,
 )

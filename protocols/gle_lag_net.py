@@ -11,11 +11,11 @@ import functools
 import numpy as np
 from brian2 import ms, second
 
+from localplast.analysis.answers import beside_teacher
 from localplast.learning.optimise import sgd
 from localplast.models import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import normal, uniform
-from localplast.protocols.gle_lag_line import REST, figure
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, legend, style
@@ -32,6 +32,8 @@ TEACHER = np.array([[-0.5, 1.0]])
 ABOVE = [np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[1.0], [1.0]])]
 #: Angular frequencies of the input, in radians per second.
 FREQUENCIES = np.array([0.49, 1.07, 1.98])
+#: Until the last errors have run out.
+REST = 1 * second
 TAU_M, TAU_R, BETA, GAMMA = 1 * second, [1.0, 0.1] * second, 0.01, 1e-3
 
 
@@ -162,7 +164,7 @@ protocol = Protocol(
         "lag network": "the weights of the teacher are found, errors are in phase with those of the adjoint (no number)"
     },
     rule="dendritic",
-    drawn=figure,
+    drawn=beside_teacher,
     told=told,
     course=course,
     recorded={"up1.weight": {"every": 2}},

@@ -11,18 +11,18 @@ from brian2 import ms
 
 from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
-from localplast.models.layers import classes, layer_names, layered
+from localplast.models.layers import layer_names, layered
 from localplast.network import normal
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
 from localplast.show.plot import COLOURS, style
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task
-from localplast.task.datasets import mnist, pooled
+from localplast.task.datasets import mnist
 from localplast.task.loss import mse
+from localplast.task.streams import classes, digit_streams
 
-__all__ = ["digits", "figure", "network", "protocol"]
+__all__ = ["figure", "network", "protocol"]
 
 #: How strongly the teacher nudges.
 BETA = 0.1
@@ -55,36 +55,6 @@ def network(sizes, *, prospective=True, feedback="symmetric", tau=10 * ms, std=0
 def above(sizes):
     """Names of the layers above the input."""
     return layer_names(sizes, "symmetric")[1:]
-
-
-def digits(*, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
-    """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
-
-    Every epoch goes through the (first ``train``) training images in a new order. Squares of ``averaged`` x
-    ``averaged`` pixels are shown as one, less the first of ``grey`` and over the second.
-    """
-
-    def flat(pixels, labels, rng=None):
-        return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
-
-    name = "latent-equilibrium"
-    single = Task.dataset(name, *mnist(), flat, learned=train, held=5000)
-
-    def presented(found, images, steps):
-        rows = [part.reshape(-1, images, *part.shape[1:]) for part in found]
-        return classes(*rows, steps=steps, outputs=10)
-
-    def streams(single, validation=None):
-        return Task(
-            name,
-            training=lambda update, batch, seed: presented(
-                single.training(update, batch * images, seed), images, steps
-            ),
-            testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
-            validation=validation,
-        )
-
-    return streams(single, streams(single.validation))
 
 
 def figure(net, trials, before, after):
@@ -167,7 +137,7 @@ def build(*, sizes, std, tau, dt, steps, images, shown, train, rate, factors, de
     online, offline, lagging = (sgd(each).with_rates(**scales) for each in rates)
     return Preset(
         network=network(sizes, **options),
-        task=digits(steps=steps, images=images, shown=shown, train=train),
+        task=digit_streams("latent-equilibrium", mnist(), steps=steps, images=images, shown=shown, train=train),
         loss=mse(),
         optimiser=online,
         batch=batch,

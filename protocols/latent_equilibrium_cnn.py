@@ -17,13 +17,17 @@ from localplast.learning.optimise import adam, sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.network import convolution, normal, pooling, transposed
-from localplast.protocols.latent_equilibrium import BETA, digits
 from localplast.rules import bptt, dendritic
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
+from localplast.task.datasets import mnist
 from localplast.task.loss import mse
+from localplast.task.streams import digit_streams
 
 __all__ = ["network", "protocol"]
+
+#: How strongly the published teacher nudges.
+BETA = 0.1
 
 
 def network(
@@ -158,9 +162,10 @@ def build(
     """
     side, drawn = 28 // averaged, {"kernel": normal(kernel, fan_in=fan_in), "weight": normal(weight, fan_in=fan_in)}
     made = partial(network, (1, side, side), channels, dense, size=size, beta=beta, **drawn)
+    pixels = dict(train=train, averaged=averaged, grey=grey)
     return Preset(
         network=made(),
-        task=digits(steps=steps, images=images, shown=24, train=train, averaged=averaged, grey=grey),
+        task=digit_streams("latent-equilibrium", mnist(), steps=steps, images=images, shown=24, **pixels),
         loss=mse(),
         optimiser=sgd(rate),
         batch=batch,

@@ -9,106 +9,19 @@ constants per pattern.
 
 from functools import partial
 
-import numpy as np
-from brian2 import ms
-
+from localplast.analysis.answers import apical_potentials
 from localplast.learning.optimise import adam, sgd
 from localplast.models.circuit import STEP, TARGETS, circuit
-from localplast.models.layers import classes as layered_classes
-from localplast.network import same_as
-from localplast.rules import bptt, dendritic
-from localplast.runs.run import run
-from localplast.show.plot import COLOURS, style
-from localplast.study.contenders import Contender
+from localplast.study.circuits import circuit_contenders
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task
 from localplast.task.loss import mse
+from localplast.task.streams import bars_task
 
-__all__ = ["bars", "classes", "contenders", "figure", "protocol"]
-
-
-def bars():
-    """The eight bars in a square of 3 x 3 pixels, ``(8, 9)``, and whether they lie, stand or slant: 0, 1, 2,
-    ``(8,)``.
-    """
-    row, slant = np.eye(3), np.eye(3).ravel()
-    lying, standing = np.repeat(row, 3, axis=1), np.tile(row, (1, 3))
-    return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
-
-
-#: Streams of bars; see :func:`localplast.models.layers.classes`.
-classes = partial(layered_classes, outputs=3, targets=TARGETS)
-
-
-def bars_task(*, steps, shown=100, targets=TARGETS):
-    """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one
-    for ``shown``.
-
-    ``targets`` are those of :func:`~localplast.models.layers.stream`. The bars that are tested are those that are
-    learned: there are no others.
-    """
-    samples, labels = bars()
-
-    def shuffled(order, steps):
-        return classes(samples[order], labels[order], steps=steps, targets=targets)
-
-    def training(update, batch, seed):
-        rng = np.random.default_rng([seed, 0, update])
-        return shuffled(rng.permuted(np.tile(np.arange(8), (batch, 1)), axis=1), steps)
-
-    def testing(n, seed):
-        order = np.random.default_rng([seed, 1]).permutation(8)
-        return shuffled(np.resize(order, (n, 1)), shown)
-
-    return Task("microcircuit", training, testing)
-
-
-def contenders(made, *, backend, offline=None):
-    """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT.
-
-    ``offline``: how BPTT learns, by the name of a contender, as arguments of
-    :class:`~localplast.study.compare.Contender`. Feedback is random, and in one contender begins as the transpose of
-    the weights onto the output. BPTT changes ``up``; lateral weights, which are there to let dendrites rest and not
-    to lower the loss, stay as they are.
-    """
-    net, symmetric = made(), same_as("up2", transposed=True)
-    lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
-    hidden = tuple(p.name for p in net.plastic if p.name.startswith("up") and p.post != "out")
-    return {
-        **{name: Contender(bptt(), "torch", lateral, **course) for name, course in (offline or {}).items()},
-        "dendritic": Contender(dendritic(), backend),
-        "dendritic, symmetric": Contender(dendritic(), backend, network=made(down=symmetric)),
-        "dendritic, original": Contender(dendritic(), backend, network=made(prospective=False)),
-        "dendritic, hidden frozen": Contender(dendritic(), backend, hidden),
-    }
-
-
-def figure(net, trials, before, after):
-    """What the readout says of the first trial without a teacher, and apical potentials with one, before and after
-    learning.
-
-    ``before`` and ``after`` are :class:`~localplast.network.network.Values`.
-    """
-    import matplotlib.pyplot as plt
-
-    drawn, axes = plt.subplots(2, 2, figsize=(8, 4.6), sharex=True, sharey="row", constrained_layout=True)
-    time = np.arange(1, trials.steps + 1) * float(net.dt / ms)
-    for (title, values), (upper, lower) in zip(
-        {"before learning": before, "after learning": after}.items(), axes.T, strict=True
-    ):
-        silent, taught = (
-            run(net, shown, values=values, backend="torch", record=["said.shown", "hidden1.v_api"])
-            for shown in (trials.without(net.teachers), trials)
-        )
-        upper.plot(time, silent["said"]["shown"].values[0], lw=1.4)
-        lower.plot(time, taught["hidden1"]["v_api"].values[0], color=COLOURS[0], lw=0.8, alpha=0.7)
-        style(upper, title, "", "output, teacher silent" if values is before else "")
-        style(lower, "", "time (ms)", "apical potential, taught" if values is before else "")
-    return drawn
+__all__ = ["protocol"]
 
 
 def by_bptt(offline, converged, updates):
-    """How BPTT learns at these rates, None where it does not; see :func:`contenders`."""
+    """How BPTT learns at these rates, for :func:`~localplast.study.circuits.circuit_contenders`."""
     longer = {"optimiser": adam(converged).halved(updates), "updates": 4 * updates} if converged else None
     found = {"BPTT": {"optimiser": adam(offline)} if offline else None, "BPTT, converged": longer}
     return {name: course for name, course in found.items() if course}
@@ -122,14 +35,14 @@ def build(*, steps, pace, batch, updates, backend, offline=None, converged=None,
     made = partial(circuit, (9, hidden, 3), plastic=("up", "ip"))
     return Preset(
         network=made(),
-        task=bars_task(steps=steps),
+        task=bars_task("microcircuit", steps=steps, targets=TARGETS),
         loss=mse(),
         optimiser=sgd(pace * STEP).with_rates(up1=0.05, up2=0.01, ip1=0.02),
         batch=batch,
         updates=updates,
         test=test,
         hidden="hidden1",
-        rules=contenders(made, backend=backend, offline=by_bptt(offline, converged, updates)),
+        rules=circuit_contenders(made, backend=backend, offline=by_bptt(offline, converged, updates)),
     )
 
 
@@ -149,5 +62,5 @@ protocol = Protocol(
         "fig. 3": "prospective cells learn at any presentation time, the original form only when it is long (no number)"
     },
     rule="dendritic",
-    drawn=figure,
+    drawn=apical_potentials,
 )

@@ -8,14 +8,16 @@ from functools import partial
 
 import numpy as np
 
+from localplast.analysis.answers import apical_potentials
 from localplast.learning.optimise import sgd
-from localplast.models.circuit import STEP, circuit
+from localplast.models.circuit import STEP, TARGETS, circuit
 from localplast.network import uniform
-from localplast.protocols.microcircuit import classes, contenders, figure
+from localplast.study.circuits import circuit_contenders
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.datasets import yin_yang
 from localplast.task.loss import mse
+from localplast.task.streams import classes
 
 __all__ = ["network", "points_task", "protocol"]
 
@@ -39,7 +41,7 @@ def points_task(*, steps, stream, shown=50):
 
     def present(points, labels, steps):
         channels = np.concatenate([2 * points - 1, np.ones((*points.shape[:-1], 1))], axis=-1)
-        return classes(channels, labels, steps=steps)
+        return classes(channels, labels, steps=steps, outputs=3, targets=TARGETS)
 
     def training(update, batch, seed):
         chosen = np.random.default_rng([seed, 0, update]).integers(0, len(train[1]), (batch, stream))
@@ -68,7 +70,7 @@ def build(*, hidden, updates, points=50, steps=50, batch=1, test=1000):
         updates=updates,
         test=test,
         hidden="hidden1",
-        rules=contenders(partial(network, hidden=hidden), backend="brian2"),
+        rules=circuit_contenders(partial(network, hidden=hidden), backend="brian2"),
     )
 
 
@@ -84,5 +86,5 @@ protocol = Protocol(
         "paper": dict(hidden=30, updates=10_000),
     },
     rule="dendritic",
-    drawn=figure,
+    drawn=apical_potentials,
 )

@@ -14,10 +14,9 @@ from brian2 import ms, mV, nS, pF
 from localplast.analysis.bistability import Branch, critical_slope
 from localplast.neuron import Compartment, cell
 from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS, nmda
-from localplast.protocols.nmda_plateau import blocks
 from localplast.show.plot import COLOURS, legend, style
 from localplast.study.phenomenon import Finding, Phenomenon, labelled
-from localplast.study.scan import Drive, scan, traces
+from localplast.study.scan import Drive, blocks, scan, traces
 
 __all__ = ["Conditions", "branch", "protocol"]
 

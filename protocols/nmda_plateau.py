@@ -9,16 +9,16 @@ plateau is no edge. Schiller et al. 2000, Nature 404:285; Major et al. 2008, J N
 from dataclasses import dataclass, field
 
 import numpy as np
-from brian2 import Quantity, ms, mV
+from brian2 import ms, mV
 
 from localplast.errors import LocalplastError
 from localplast.models import pyramidal
 from localplast.neuron.channels import HIPPOCAMPAL, JAHR_STEVENS
 from localplast.show.plot import COLOURS, legend, style
 from localplast.study.phenomenon import Finding, Phenomenon, labelled
-from localplast.study.scan import Drive, events, scan, spike_counts, traces
+from localplast.study.scan import Drive, blocks, events, scan, spike_counts, traces
 
-__all__ = ["Conditions", "blocks", "protocol"]
+__all__ = ["Conditions", "protocol"]
 
 ONSET = 50 * ms
 #: The plateau lasts while the branch is above this.
@@ -56,7 +56,7 @@ class Conditions:
     def __post_init__(self):
         if strangers := sorted(set(self.shown) - set(self.synapses)):
             raise LocalplastError(
-                f"nmda-plateau: shown is a choice of synapses, {', '.join(map(str, self.synapses))}; given {strangers}"
+                f"shown is a choice of synapses, {', '.join(map(str, self.synapses))}; given {strangers}"
             )
 
 
@@ -84,13 +84,6 @@ def scanned(conditions, run):
         tau=(("constant",), [float(model.parameters["tau_nmda_basal"])], "s"),
     )
     return {"synapses": found.assign_attrs(gates="; ".join(GATES))}
-
-
-def blocks(gates, chosen, where):
-    """The parameters of the magnesium block for every condition, of which ``chosen`` ``(condition,)`` counts through
-    ``gates``.
-    """
-    return {f"{key}_nmda_{where}": Quantity([gate[key] for gate in gates.values()])[chosen] for key in HIPPOCAMPAL}
 
 
 def drawn(record):

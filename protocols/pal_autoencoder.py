@@ -7,21 +7,26 @@ a linear classifier, which the network does not know of.
 import numpy as np
 from brian2 import ms
 
+from localplast.analysis.feedback import angles, angles_along, pairs_of_weights
 from localplast.learning.optimise import adam
-from localplast.models.layers import stream
 from localplast.models.pal_circuit import aligning
 from localplast.network import uniform
-from localplast.protocols.pal_alignment import angles, contenders, course, figure, learning
 from localplast.runs.run import run
+from localplast.study.circuits import aligning_contenders, alignment_learning
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.datasets import mnist, pooled
 from localplast.task.loss import mse
+from localplast.task.streams import stream
 
 __all__ = ["images_task", "network", "protocol", "separability", "told"]
 
 #: Pixels are means over squares of so many, 7 x 7 of them.
 WIDTH, SIZES = 4, (49, 40, 10, 40, 49)
+
+
+#: Of :func:`~localplast.study.circuits.alignment_learning`.
+RATES = dict(up=(5.0, 5.0, 3.0, 0.5), ip=8.0, pi=4.0, down=30.0, alpha=2e-4, tau=0.1 * ms)
 
 
 def network(*, sigma=0.05, **options):
@@ -86,14 +91,12 @@ def build(*, steps, patterns, batch, updates, test=200):
         network=net,
         task=images_task(steps=steps, patterns=patterns),
         loss=mse(),
-        optimiser=learning(net, up=(5.0, 5.0, 3.0, 0.5), ip=8.0, pi=4.0, down=30.0, alpha=2e-4, tau=0.1 * ms).halved(
-            15000
-        ),
+        optimiser=alignment_learning(net, **RATES).halved(15000),
         batch=batch,
         updates=updates,
         test=test,
         hidden="hidden1",
-        rules=contenders(network, backend=backend, offline=adam(0.003), strength=0.2),
+        rules=aligning_contenders(network, backend=backend, offline=adam(0.003), strength=0.2),
     )
 
 
@@ -115,7 +118,7 @@ protocol = Protocol(
     },
     rule="dendritic",
     told=told,
-    drawn=figure,
-    course=course,
+    drawn=pairs_of_weights,
+    course=angles_along,
     recorded={f"{name}.weight": {"every": 5} for name in ("up2", "up3", "up4", "down1", "down2", "down3")},
 )

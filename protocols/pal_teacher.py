@@ -10,14 +10,15 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
-from localplast.models.pal_circuit import aligning
+from localplast.analysis.answers import apical_potentials
+from localplast.models.circuit import as_teacher
+from localplast.models.pal_circuit import aligning, logistic
 from localplast.network import uniform
-from localplast.protocols.microcircuit import figure
-from localplast.protocols.microcircuit_teacher import teaching_task
-from localplast.protocols.pal_alignment import contenders, learning, logistic
 from localplast.show.plot import COLOURS, legend, style
+from localplast.study.circuits import aligning_contenders, alignment_learning
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
+from localplast.task.streams import taught_streams
 
 __all__ = ["course", "network", "protocol", "told"]
 
@@ -56,19 +57,19 @@ def course(net, record):
 
 
 def build(*, sigma, up, ip, pi, down, alpha, tau, updates, batch=1, test=100):
-    """``sigma`` is the noise, the rates are those of :func:`~localplast.protocols.pal_alignment.learning`."""
+    """``sigma`` is the noise, the rates are those of :func:`~localplast.study.circuits.alignment_learning`."""
     made = partial(network, sigma=sigma)
     net = made()
     return Preset(
         network=net,
-        task=teaching_task(net, steps=100, patterns=100, teacher=TEACHER, phi=logistic, name="pal-teacher"),
+        task=taught_streams("pal-teacher", SIZES[0], as_teacher(net, TEACHER, logistic), steps=100, patterns=100),
         loss=mse(),
-        optimiser=learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau),
+        optimiser=alignment_learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau),
         batch=batch,
         updates=updates,
         test=test,
         hidden="hidden1",
-        rules=contenders(made, backend="brian2"),
+        rules=aligning_contenders(made, backend="brian2"),
     )
 
 
@@ -88,7 +89,7 @@ protocol = Protocol(
     },
     rule="dendritic",
     told=told,
-    drawn=figure,
+    drawn=apical_potentials,
     course=course,
     recorded={f"{name}.weight": {"every": 2} for name in ("up1", "up2", "down1")},
 )

@@ -9,15 +9,16 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.analysis.feedback import angles_along, angles_said, pairs_of_weights
 from localplast.learning.optimise import adam
-from localplast.models.layers import classes
 from localplast.models.pal_circuit import aligning
 from localplast.network import uniform
-from localplast.protocols.pal_alignment import contenders, course, figure, learning, told
+from localplast.study.circuits import aligning_contenders, alignment_learning
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task
 from localplast.task.datasets import yin_yang
 from localplast.task.loss import mse
+from localplast.task.streams import classes
 
 __all__ = ["network", "points_task", "protocol"]
 
@@ -58,12 +59,12 @@ def points_task(*, steps, stream, shown=100):
 
 
 def build(*, sigma, up, ip, pi, down, alpha, tau, halving, steps, stream, batch, updates, test=300):
-    """``sigma`` is the noise, the rates are those of :func:`~localplast.protocols.pal_alignment.learning`; they halve
+    """``sigma`` is the noise, the rates are those of :func:`~localplast.study.circuits.alignment_learning`; they halve
     after so many updates, where ``halving`` is given.
     """
     made, backend = partial(network, sigma=sigma), "torch" if batch > 1 else "brian2"
     net = made()
-    optimiser = learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau)
+    optimiser = alignment_learning(net, up=up, ip=ip, pi=pi, down=down, alpha=alpha, tau=tau)
     return Preset(
         network=net,
         task=points_task(steps=steps, stream=stream),
@@ -73,7 +74,7 @@ def build(*, sigma, up, ip, pi, down, alpha, tau, halving, steps, stream, batch,
         updates=updates,
         test=test,
         hidden="hidden1",
-        rules=contenders(made, backend=backend, offline=adam(0.01)),
+        rules=aligning_contenders(made, backend=backend, offline=adam(0.01)),
     )
 
 
@@ -118,8 +119,8 @@ protocol = Protocol(
     },
     published={"Yin-Yang": "4-30-3, 400 epochs of 2000 points, 10 seeds (accuracies are in a figure, not checked)"},
     rule="dendritic",
-    told=told,
-    drawn=figure,
-    course=course,
+    told=angles_said,
+    drawn=pairs_of_weights,
+    course=angles_along,
     recorded={f"{name}.weight": {"every": 5} for name in ("up2", "down1")},
 )

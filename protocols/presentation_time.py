@@ -6,8 +6,6 @@ latent equilibrium it does not matter. Only the ratio of the two times counts, s
 change: every network sees the same stream.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from brian2 import ms
 
@@ -15,12 +13,12 @@ from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
 from localplast.network import normal
-from localplast.protocols.microcircuit import bars_task
 from localplast.rules import dendritic
 from localplast.show.plot import COLOURS, legend, style
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
 from localplast.task.loss import mse
+from localplast.task.streams import bars_task
 
 __all__ = ["figure", "network", "protocol", "results"]
 
@@ -72,7 +70,7 @@ def build(*, ratios, updates, rate=0.05, batch=8, test=8):
     first = next(iter(made.values()))
     return Preset(
         network=first,
-        task=replace(bars_task(steps=steps, shown=steps, targets=(0.0, 1.0)), name="presentation-time"),
+        task=bars_task("presentation-time", steps=steps, shown=steps),
         loss=mse(),
         optimiser=sgd(rate),
         batch=batch,

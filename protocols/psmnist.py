@@ -14,11 +14,12 @@ from brian2 import ms, second
 from localplast.arguments import check_choice
 from localplast.learning.optimise import adam, madgrad
 from localplast.models import biased_lif, biased_readout
+from localplast.models.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays
 from localplast.network import Input, Network, Population, Projection, axonal, uniform
 from localplast.packages import need_torch
-from localplast.protocols.delaynet import TAU_LIMITS, THRESHOLD_LIMITS, delays, optimiser
 from localplast.rules import bptt
 from localplast.study.contenders import Contender
+from localplast.study.delaynet import optimiser
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.datasets import mnist, pooled
@@ -81,7 +82,7 @@ def network(*, neurons=216, times=TIMES, radius=1.25, tau=20 * ms, v_th=0.5, dt=
     """One channel, ``neurons`` recurrent cells, ten readouts; thresholds and biases learn per neuron, time constants
     are shared.
 
-    The cells are those of :func:`~localplast.protocols.delaynet.network`, with a ``drive`` that lasts for a step.
+    The cells are those of :func:`~localplast.models.delaynet.network`, with a ``drive`` that lasts for a step.
     ``times`` is None for the same network without delay lines.
 
     Other arguments

@@ -6,9 +6,9 @@ Zenke & Ganguli 2018, Neural Comput 30:1514, fig. 6; patterns, sizes and numbers
 import numpy as np
 from brian2 import ms, second
 
-from localplast.models.feedforward import judged
-from localplast.protocols.superspike_single import hidden_rules, judged_trials, published_optimiser
+from localplast.models.feedforward import judged, judged_trials
 from localplast.study.protocol import Preset, Protocol
+from localplast.study.superspike import hidden_rules, published_optimiser
 from localplast.task import Task
 from localplast.task.datasets import oxford
 from localplast.task.loss import mse

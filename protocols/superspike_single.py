@@ -9,46 +9,15 @@ from functools import partial
 import numpy as np
 from brian2 import ms, second
 
-from localplast.learning.optimise import rmaxprop
-from localplast.models.feedforward import judged
+from localplast.models.feedforward import judged, judged_trials
 from localplast.rules import bptt, superspike
 from localplast.study.contenders import tuned
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task, Trials
+from localplast.study.superspike import published_optimiser
+from localplast.task import Task
 from localplast.task.loss import mse
 
-__all__ = ["frozen_trial", "hidden_rules", "judged_trials", "network", "protocol", "published_optimiser"]
-
-
-def judged_trials(pattern, target, dt):
-    """Trials of a :func:`judged` network, whose loss is the van Rossum distance, in milliseconds.
-
-    Parameters
-    ----------
-    pattern : bool array ``(trial, time, input)``
-    target : bool array ``(trial, time, output)``
-        Spikes that the output neurons are to send; they arrive at the readout, as the outputs do, in their own step.
-    dt : Quantity
-    """
-    return Trials(
-        {"pattern": pattern, "target": target}, np.zeros(target.shape), np.full(target.shape[1], float(dt / ms))
-    )
-
-
-def hidden_rules():
-    """What is compared where there are hidden neurons: SuperSpike with every feedback of the paper, beside BPTT."""
-    return {
-        "BPTT": bptt(),
-        "BPTT, reset cut": bptt(cut={"reset"}),
-        "SuperSpike, symmetric": superspike(),
-        "SuperSpike, random": superspike(feedback="random"),
-        "SuperSpike, uniform": superspike(feedback="uniform"),
-    }
-
-
-def published_optimiser(learning_rate, interval):
-    """RMaxProp with the published memory of 30 s, for updates that are ``interval`` apart."""
-    return rmaxprop(learning_rate, decay=float(np.exp(-interval / (30 * second))), epsilon=1e-12)
+__all__ = ["frozen_trial", "network", "protocol"]
 
 
 def frozen_trial(seed, *, inputs=100, input_rate=10 / second, spikes=5, duration=500 * ms, dt=0.1 * ms):

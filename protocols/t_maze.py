@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from brian2 import ms
 
+from localplast.models.evidence import network as evidence_network
 from localplast.network import Input, Network, Population, Projection, uniform
-from localplast.protocols import evidence_accumulation
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials, evidence
 from localplast.task.loss import gumbel, rate, reward
@@ -60,7 +60,7 @@ def network(**options):
 
     The readouts are ``policy`` and ``value``; ``dice`` projects nowhere, it makes the turns random.
     """
-    base = evidence_accumulation.network(**options)
+    base = evidence_network(**options)
     nodes = {name: node for name, node in base.nodes.items() if name != "out"}
     leaky = base.nodes["out"].model
     kept = [p for p in base.projections.values() if p.post != "out"]

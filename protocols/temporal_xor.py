@@ -8,10 +8,10 @@ that no weights of a single layer separate them.
 import numpy as np
 from brian2 import ms, mV
 
-from localplast.models.feedforward import judged
+from localplast.models.feedforward import judged, judged_trials
 from localplast.network import normal
-from localplast.protocols.superspike_single import hidden_rules, judged_trials, published_optimiser
 from localplast.study.protocol import Preset, Protocol
+from localplast.study.superspike import hidden_rules, published_optimiser
 from localplast.task import Task
 from localplast.task.loss import mse
 

@@ -4,8 +4,6 @@ Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211. Small, yet a network t
 layer stays at 85 %, so that it tells a rule that assigns credit from one that does not.
 """
 
-from functools import partial
-
 import numpy as np
 from brian2 import ms
 
@@ -14,51 +12,10 @@ from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron.surrogate import triangle
 from localplast.study.contenders import tuned, usual
 from localplast.study.protocol import Preset, Protocol
-from localplast.task import Task, Trials
-from localplast.task.datasets import yin_yang
 from localplast.task.loss import cross_entropy
+from localplast.task.points import points_task
 
-__all__ = ["latency_trials", "network", "points_task", "protocol"]
-
-
-def latency_trials(points, labels, rng=None, *, span=30 * ms, duration=50 * ms, judged=20 * ms, dt=1 * ms):
-    """One spike per coordinate, the later the larger, and one on a fifth channel at the start, as a bias.
-
-    Parameters
-    ----------
-    points : float array ``(trial, 4)``
-        Between 0 and 1.
-    labels : int array ``(trial,)``
-    rng : ignored
-        The code is deterministic.
-
-    Other arguments
-    ---------------
-    span : Quantity
-        Time of the spike of a coordinate that is 1.
-    duration, judged : Quantity
-        Length of a trial, and of the window at its end in which the readout is judged.
-    dt : Quantity
-
-    Returns
-    -------
-    Trials
-        Input ``points``: bool ``(trial, time, 5)``.
-    """
-    steps, counted = round(float(duration / dt)), round(float(judged / dt))
-    when = np.floor(points * float(span / dt) + 0.5).astype(int)
-    raster = np.zeros((len(points), steps, 5), bool)
-    raster[np.arange(len(points))[:, None], when, np.arange(4)] = True
-    raster[:, 0, 4] = True
-    weight = np.zeros(steps)
-    weight[-counted:] = 1 / counted
-    return Trials({"points": raster}, labels, weight)
-
-
-def points_task(name, dt):
-    """The published sets: seed 42 to train, 41 for validation, 40 for tests."""
-    sets = yin_yang(5000, 42), yin_yang(1000, 40)
-    return Task.dataset(name, *sets, partial(latency_trials, dt=dt), held=yin_yang(1000, 41))
+__all__ = ["network", "protocol"]
 
 
 def network(*, hidden=120, dt=1 * ms):

@@ -78,6 +78,13 @@ def test_imports_point_one_way(module):
         assert FLOOR[there] < FLOOR[here] or {here, there} <= GROUND, where
 
 
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m.startswith("protocols.")))
+def test_no_protocol_imports_another(module):
+    """What several share lies in a room below: tasks, networks, figures, what is compared."""
+    found = {other for other, _, _ in imports(MODULES[module])}
+    assert not {other for other in found if room(other) == "protocols"}
+
+
 def test_no_circles():
     graph = {m: {other for other, _, loading in imports(file) if loading and other} for m, file in MODULES.items()}
     faces = {m for m, file in MODULES.items() if file.name == "__init__.py"}

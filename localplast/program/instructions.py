@@ -15,6 +15,7 @@ from localplast.program.arrays import End
 __all__ = ["Draw", "Every", "Fire", "Jump", "Map", "Outer", "Reduce", "Send", "Taps", "arrays_in", "reads", "writes"]
 
 NONE = frozenset()
+STOPPED = sympy.Dummy("stopped", real=True)
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def arrays_in(expression, lets=(), *, stopped=True):
     """Names of the arrays in an expression, but for ``lets``; without ``stopped``: of those that a gradient reaches."""
     expression = sympy.sympify(expression, strict=True)
     if not stopped:
-        expression = expression.replace(stop, lambda _: sympy.Integer(0))
-    names = {s.array if isinstance(s, End) else s.name for s in expression.free_symbols}
+        expression = expression.replace(stop, lambda _: STOPPED)  # a number would take factors with it
+    names = {s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED}}
     return names - set(lets)
 
 

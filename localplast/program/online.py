@@ -16,7 +16,8 @@ from localplast.neuron.step import expanded, lower, resolved
 from localplast.program.arrays import ONE, Dense, Diagonal, Life, Synapses, at
 from localplast.program.forward import Draft, owned
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
-from localplast.task.loss import Reward, of_trials
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
 __all__ = ["is_product", "matrices", "online"]
 
@@ -34,7 +35,7 @@ def online(net, values, plan, *, record=(), learned=(), widths=None):
     Returns
     -------
     Program
-        Its sums are ``rec_rec.gradient``, ``rec_rec.gradient_delay``, ``rec.gradient_tau_mem``.
+        Its sums are ``rec_rec.gradient``, ``rec_rec.gradient_delay``, ``rec.learn.gradient_tau_mem``.
     """
     widths = {**kernel_widths(net), **(widths or {})}
     made = Learning(net, values, frozenset(learned), frozenset(), widths, plan.rule.update == "trial", plan=plan)
@@ -286,7 +287,8 @@ class Learning(Draft):
     def product(self, p):
         """Synapses that remember nothing: what arrives times what the neurons get wrong, minus the gradient."""
         error = self.array(f"{p.name}.error", p.post, Life.STEP, role="error")
-        self.step.append(Map(p.post, (), ((error.name, -self.neuronal(p.post, self.plan.synapses[p.name].third)),)))
+        mismatch = self.neuronal(p.post, self.plan.synapses[p.name].third)
+        self.step.append(Map(p.post, (), ((error.name, -mismatch),)))
         self.step.append(Outer(p.name, self.arrived[p.name], error.name, f"{p.name}.gradient"))
 
     def synaptic(self, p, key):

@@ -15,13 +15,15 @@ from brian2.units.fundamentalunits import Quantity, get_dimensions
 from localplast.arguments import is_real
 from localplast.equations.expressions import quantity
 from localplast.equations.units import unit_text
-from localplast.errors import LocalplastError
+from localplast.errors import DatasetError, DiskError, LocalplastError, RunawayError
 
 __all__ = ["Numbers", "chosen", "presets", "said", "settings", "title", "written"]
 
 WORDS = {"true": True, "false": False, "none": None}
 #: What people call data of a type; ``bool`` stands before ``int``, which it also is.
 CALLED = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", type(None): "none"}
+#: What goes wrong whatever the numbers are, or in the course of a simulation.
+NOT_TO_BLAME = (DatasetError, DiskError, RunawayError)
 #: What every preset calls the time step: in none nothing happens.
 STEP = "dt"
 #: Letters of a value in a list of what can be set.
@@ -74,7 +76,9 @@ class Numbers(Mapping):
         """While something is made of these numbers: where it cannot be, those are to blame that were set otherwise."""
         try:
             yield
-        except LocalplastError:
+        except LocalplastError as error:
+            if self.changes and not isinstance(error, NOT_TO_BLAME):
+                error.args = (f"{self.where} with {said(self.changes)}: {error}",)
             raise
         except Exception as error:  # of numpy or Brian2: whatever a number leads to that is too large or too small
             if not self.changes:

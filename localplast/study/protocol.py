@@ -113,6 +113,6 @@ class Protocol:
     def built(self, numbers, settings):
         """The preset of some ``numbers``, in which those are set otherwise that the text ``settings`` tells."""
         with numbers.blamed():
-            found = numbers()
+            found = numbers.build(**numbers)
             found.task.training(0, 1, 0).check(found.network)
         return replace(found, task=replace(found.task, meta={**found.task.meta, "settings": settings}))

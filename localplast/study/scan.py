@@ -14,13 +14,16 @@ is to flow from t on does flow from t on.
 from dataclasses import dataclass
 
 import numpy as np
+from brian2 import Quantity
 
 from localplast.errors import LocalplastError
 from localplast.network.network import Network
 from localplast.network.nodes import Input, Population, Projection
+from localplast.neuron.channels import HIPPOCAMPAL
 from localplast.task.trials import Trials
 
 __all__ = [
+    "blocks",
     "Drive",
     "double_exponential",
     "events",
@@ -163,3 +166,10 @@ def threshold(values, reached):
     """The lowest of the ascending ``values`` at which ``reached`` ``(..., value)`` holds; NaN where it never does."""
     reached = np.asarray(reached, bool)
     return np.where(reached.any(-1), np.asarray(values)[reached.argmax(-1)], np.nan)
+
+
+def blocks(gates, chosen, where):
+    """The parameters of the magnesium block for every condition, of which ``chosen`` ``(condition,)`` counts through
+    ``gates``.
+    """
+    return {f"{key}_nmda_{where}": Quantity([gate[key] for gate in gates.values()])[chosen] for key in HIPPOCAMPAL}

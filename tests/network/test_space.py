@@ -6,9 +6,9 @@ from brian2 import meter, mm, ms, second
 
 from localplast.errors import NetworkError
 from localplast.models import lif
+from localplast.models.delaynet import delays
 from localplast.network import Input, Network, Population, Projection, synaptic
 from localplast.network.space import from_centre, lattice, pairwise, shells
-from localplast.protocols.delaynet import delays
 
 
 def shares(neurons, **options):

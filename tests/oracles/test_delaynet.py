@@ -11,10 +11,13 @@ from localplast.equations.expressions import to_sympy
 from localplast.equations.tape import Tape
 from localplast.errors import NetworkError
 from localplast.models import biased_lif
+from localplast.models.delaynet import delays as published_delays
+from localplast.models.delaynet import network
 from localplast.network import Network, axonal, dendritic
 from localplast.neuron.surrogate import ramp
 from localplast.protocols import delaynet
 from localplast.rules import bptt, eprop
+from localplast.study.delaynet import optimiser as published_optimiser
 from localplast.task.evidence import evidence_trials
 
 STEPS, N = 210, 64
@@ -62,11 +65,11 @@ def biased(net):
 @pytest.mark.parametrize("travel", [axonal, dendritic])
 def test_the_published_step(travel, backend):
     """To 1e-12, spikes exactly; with delays one step longer, or the other reading of the delay, nothing agrees."""
-    net = biased(delaynet.network(neurons=N, dt=5 * ms, times=TIMES, radius=2.5, travel=travel))
+    net = biased(network(neurons=N, dt=5 * ms, times=TIMES, radius=2.5, travel=travel))
     values, trials = net.draw(1), evidence_trials(np.random.default_rng(2), 1, cues=3, duration=1050 * ms, dt=5 * ms)
     found = lp.run(net, trials, backend=backend, record=["rec.raster", "out.v"], values=values)
     spikes, output = found["rec"]["spikes"].values[0], found["out"]["v"].values[0]
-    delays = np.round(np.asarray(delaynet.delays(N, TIMES)) / 5e-3).astype(int)
+    delays = np.round(np.asarray(published_delays(N, TIMES)) / 5e-3).astype(int)
     assert set(delays) == {1, 12, 16}
     raster = np.roll(trials.inputs["cues"][0], 1, axis=0).astype(float)  # published inputs act in their own step
     raster[0] = 0
@@ -80,11 +83,11 @@ def test_the_published_step(travel, backend):
 def test_weights_are_scaled_to_a_radius():
     """Of the absolute weights, autapses left out, whatever the size; times the decay that turns theirs into ours."""
     for neurons, radius in ((27, 1.25), (64, 3.0)):
-        net = delaynet.network(neurons=neurons, radius=radius, dt=5 * ms)
+        net = network(neurons=neurons, radius=radius, dt=5 * ms)
         weight = np.exp(-5 / 45) * net.draw(3).weights["rec_rec"]
         assert np.abs(np.linalg.eigvals(np.abs(weight))).max() == pytest.approx(radius, rel=1e-12)
         assert not np.diag(weight).any() and (weight < 0).mean() == pytest.approx(0.5, abs=0.05)
-    raw = np.exp(-1 / 45) * delaynet.network(radius=None).draw(0).weights["rec_rec"]
+    raw = np.exp(-1 / 45) * network(radius=None).draw(0).weights["rec_rec"]
     assert np.abs(raw).max() == pytest.approx(np.sqrt(6 / 125), rel=0.01)  # as published
 
 
@@ -139,13 +142,13 @@ def test_eprop_learns_online_through_delays():
     settings = dict(rule=eprop(), loss=lp.losses.cross_entropy(), batch=2, updates=2)
 
     def learned(net, **options):
-        optimiser = lp.adam(1e-2).with_rates(**delaynet.optimiser(net, 1e-2).rates)
+        optimiser = lp.adam(1e-2).with_rates(**published_optimiser(net, 1e-2).rates)
         return net.values_from(lp.run(net, task, optimiser=optimiser, **settings, **options))
 
-    net = delaynet.network(neurons=27, times=TIMES, dt=5 * ms, shared=False)
+    net = network(neurons=27, times=TIMES, dt=5 * ms, shared=False)
     one, other, start = learned(net, backend="brian2", target="numpy"), learned(net, backend="torch"), net.draw(0)
     for name in (*net.trainable, *net.projections):
         found, expected, before = (v.weights[name] if name in v.weights else v.other(name) for v in (one, other, start))
         assert np.abs(found - expected).max() < 1e-10 * np.abs(expected - before).max(), name
     with pytest.raises(lp.LocalplastError, match="tau_mem is one number for the whole population"):
-        learned(delaynet.network(neurons=27, times=TIMES, dt=5 * ms), backend="brian2", target="numpy")
+        learned(network(neurons=27, times=TIMES, dt=5 * ms), backend="brian2", target="numpy")

@@ -15,13 +15,13 @@ import localplast as lp
 from localplast.errors import LocalplastError, ModelError, NetworkError
 from localplast.learning.optimise import momentum, sgd
 from localplast.models import sacramento_pyramidal
-from localplast.models.circuit import circuit, self_predicting
+from localplast.models.circuit import TARGETS, circuit, self_predicting, undisturbed
 from localplast.network import Network, same_as, uniform
 from localplast.program.learn import plan
 from localplast.program.locality import audit
 from localplast.protocols import microcircuit_teacher
-from localplast.protocols.microcircuit import bars, bars_task, classes
 from localplast.rules import bptt, dendritic
+from localplast.task.streams import bars, bars_task, classes
 
 SIZES = (4, 10, 8, 3)
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.1  # per ms, ms
@@ -367,12 +367,15 @@ class TestProtocols:
     def test_streams_say_what_is_shown_and_what_is_wanted(self):
         samples, labels = bars()
         order = np.array([[3, 0, 7]])
-        trials = classes(samples[order], labels[order], steps=4)
+        trials = classes(samples[order], labels[order], steps=4, outputs=3, targets=TARGETS)
         np.testing.assert_array_equal(trials.inputs["sense"][0, 4:8], np.tile(samples[0], (4, 1)))
         np.testing.assert_array_equal(trials.target[0, ::4], np.eye(3)[[1, 0, 2]])
         np.testing.assert_allclose(trials.inputs["target"], 0.1 + 0.9 * trials.target, rtol=1e-12)
         np.testing.assert_allclose(trials.weight, np.tile([0, 0, 1 / 6, 1 / 6], 3), rtol=1e-12)
-        assert classes(samples[:, None], labels[:, None], steps=4).target.tolist() == labels.tolist()
+        assert (
+            classes(samples[:, None], labels[:, None], steps=4, outputs=3, targets=TARGETS).target.tolist()
+            == labels.tolist()
+        )
 
     def test_the_teacher_of_a_student_is_a_circuit_at_rest(self):
         net = microcircuit_teacher.network()
@@ -381,9 +384,7 @@ class TestProtocols:
             {"sense": sense[:, None].repeat(80, 1), "teach": np.zeros((2, 80, 1)), "target": np.zeros((2, 80, 10))}
         )
         said = lp.run(net, held, values=values, backend="torch", record=["said.shown"])["said"]["shown"].values[:, -1]
-        np.testing.assert_allclose(
-            said, microcircuit_teacher.undisturbed(net, values.weights, sense), rtol=0, atol=1e-12
-        )
+        np.testing.assert_allclose(said, undisturbed(net, values.weights, sense), rtol=0, atol=1e-12)
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -397,7 +398,7 @@ class TestProtocols:
         optimiser = sgd(0.6).with_rates(up1=0.05, up2=0.01, ip1=0.02)
         fit = lp.run(
             net,
-            bars_task(steps=10, shown=1000),
+            bars_task("bars", steps=10, shown=1000, targets=TARGETS),
             rule=dendritic(),
             backend="brian2",
             optimiser=optimiser,

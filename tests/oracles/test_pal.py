@@ -10,19 +10,19 @@ import pytest
 from brian2 import ms
 
 import localplast as lp
+from localplast.analysis.feedback import angles, angles_along
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import momentum, sgd
 from localplast.models import graded_readout, pal_pyramidal, sacramento_interneuron
-from localplast.models.circuit import CELLS, circuit
+from localplast.models.circuit import CELLS, circuit, undisturbed
 from localplast.models.layers import stream
-from localplast.models.pal_circuit import aligning
+from localplast.models.pal_circuit import aligning, logistic
 from localplast.network import Input, Network, Population, Projection, uniform
 from localplast.program.learn import plan
 from localplast.program.locality import audit
-from localplast.protocols.microcircuit_teacher import undisturbed
-from localplast.protocols.pal_alignment import angles, contenders, course, learning, logistic
 from localplast.rules import dendritic
 from localplast.study.alignment import feedback_cosines
+from localplast.study.circuits import aligning_contenders, alignment_learning
 from localplast.task.datasets import pooled
 
 G_L, G_B, G_A, G_D, G_SOM, DT = 0.03, 0.1, 0.06, 0.1, 0.06, 0.01  # per ms, ms
@@ -197,7 +197,7 @@ class TestOnline:
         return {name: found[name]["noise"].values[0] for name in names}
 
     def optimiser(self, net):
-        return learning(net, **self.RATES, alpha=self.ALPHA, tau=5 * ms)
+        return alignment_learning(net, **self.RATES, alpha=self.ALPHA, tau=5 * ms)
 
     @pytest.mark.sampled(2, 1)
     @pytest.mark.parametrize("backend", BACKENDS)
@@ -306,7 +306,7 @@ class TestAlignment:
         """Angles before and after 2000 steps of 64 networks side by side, whose weights learn from the mean."""
         net = self.network(plastic=("down",), down=uniform(0.2, fan_in=False), **options)
         task = lp.Task.generated("rest", lambda rng, n: self.shown(net, np.zeros((n, 2000, 2))))
-        optimiser = learning(net, up=0, ip=0, pi=0, down=200.0, alpha=1e-3)
+        optimiser = alignment_learning(net, up=0, ip=0, pi=0, down=200.0, alpha=1e-3)
         options = dict(
             rule=dendritic(), backend="torch", optimiser=optimiser, loss=lp.losses.mse(), batch=64, updates=1, seed=1
         )
@@ -335,7 +335,7 @@ class TestAlignment:
         task = lp.Task.generated("patterns", lambda rng, n: stream(
             rng.uniform(0, 1, (n, 100, 5)), np.zeros((n, 100, 5)), steps=100
         ).without(net.teachers))  # fmt: skip
-        optimiser = learning(net, up=0, ip=0, pi=5.0, down=50.0, alpha=1e-5)
+        optimiser = alignment_learning(net, up=0, ip=0, pi=5.0, down=50.0, alpha=1e-5)
         fit = lp.run(
             net, task, rule=dendritic(), backend="brian2", optimiser=optimiser, loss=lp.losses.mse(), updates=120
         )
@@ -372,10 +372,10 @@ class TestProtocols:
         kept = {f"{name}.weight": {"every": 2} for name in ("up2", "up3", "down1", "down2")}
         fit = lp.run(
             net, task, rule=dendritic(), backend="brian2", target="numpy", record=kept, updates=6, loss=lp.losses.mse(),
-            optimiser=learning(net, up=1.0, ip=1.0, pi=1.0, down=50.0, alpha=1e-5),
+            optimiser=alignment_learning(net, up=1.0, ip=1.0, pi=1.0, down=50.0, alpha=1e-5),
         )  # fmt: skip
         assert fit["down1"]["update"].values.tolist() == [2, 4, 6]
-        left = course(net, fit).axes[0]
+        left = angles_along(net, fit).axes[0]
         starts = {line.get_label(): line.get_ydata()[0] for line in left.lines[:2]}
         first = angles({name: w for name, w in net.draw(0).weights.items() if name[:2] in ("up", "do")})
         assert starts == pytest.approx(first) and all(len(line.get_xdata()) == 4 for line in left.lines[:2])
@@ -400,7 +400,9 @@ class TestProtocols:
         )
 
     def test_symmetric_feedback_stays_the_transpose(self):
-        own = contenders(lambda **options: aligning((3, 4, 3, 2), **options), backend="torch")["symmetric"].network
+        own = aligning_contenders(lambda **options: aligning((3, 4, 3, 2), **options), backend="torch")[
+            "symmetric"
+        ].network
         weights = own.draw(1).weights
         assert max(angles({k: w for k, w in weights.items() if k[:2] in ("up", "do")}).values()) < 1e-4
 

@@ -19,13 +19,13 @@ from localplast.protocols import superspike_oxford, t_maze, temporal_xor
 from localplast.protocols import superspike_single as single
 from localplast.protocols.mnist import latency_trials
 from localplast.protocols.pattern_generation import frozen_pattern
-from localplast.protocols.yin_yang import latency_trials as yin_yang_trials
 from localplast.rules import bptt, decolle, superspike
 from localplast.study.phenomenon import Phenomenon
 from localplast.study.protocol import Preset, Protocol
 from localplast.task import Task, Trials
 from localplast.task.evidence import evidence_trials
 from localplast.task.loss import Loss
+from localplast.task.points import latency_trials as yin_yang_trials
 
 LEARNED = [name for name in protocols.names() if isinstance(protocols.load(name), Protocol)]
 #: Presets whose trials take seconds to draw; the quick ones of the same protocols draw fewer in the same way.

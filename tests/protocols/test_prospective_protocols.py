@@ -15,15 +15,16 @@ import localplast as lp
 from localplast import protocols
 from localplast.errors import RunawayError
 from localplast.models import latent_equilibrium, latent_equilibrium_output
+from localplast.models.circuit import TARGETS
 from localplast.models.layers import layered, stream
 from localplast.protocols import fourier_synthesis, presentation_time
 from localplast.protocols import latent_equilibrium as images
-from localplast.protocols.microcircuit import bars_task
 from localplast.rules import bptt, dendritic
 from localplast.study.alignment import gradient_measures
 from localplast.study.contenders import Contender
 from localplast.study.report import contenders, inside, report
 from localplast.task.datasets import mnist
+from localplast.task.streams import bars_task, digit_streams
 
 needs_mnist = pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
 
@@ -123,7 +124,7 @@ class TestPresentationTime:
     @pytest.mark.thorough
     def test_a_report_writes_the_figure_of_a_whole_comparison(self, preset, tmp_path):
         net = layered((9, 2, 3), latent_equilibrium(), latent_equilibrium_output())
-        rules, task = {"LE": Contender(dendritic(), "torch")}, bars_task(steps=2, shown=2)
+        rules, task = {"LE": Contender(dendritic(), "torch")}, bars_task("bars", steps=2, shown=2, targets=TARGETS)
         small = replace(preset, network=net, task=task, test=2, batch=1, rules=rules)
         seen = []
         protocol = replace(protocols.load("presentation-time"), overview=lambda tree: seen.append(tree) or Figure())
@@ -148,7 +149,7 @@ class TestLatentEquilibrium:
         return protocols.load("latent-equilibrium").presets["quick"]()
 
     def test_images_follow_each_other_without_a_gap(self):
-        task = images.digits(steps=4, images=3, shown=6, train=9)
+        task = digit_streams("digits", mnist(), steps=4, images=3, shown=6, train=9)
         trials, pixels = task.training(0, 3, seed=0), mnist()[0][0][:9].reshape(9, -1) / 255
         shown = trials.inputs["sense"].reshape(9, 4, 784)
         assert np.array_equal(shown, np.repeat(shown[:, :1], 4, axis=1)) and shown.max() == 1.0

@@ -109,6 +109,15 @@ class TestPython:
         with pytest.raises(LocalplastError, match=f"^toy, preset quick: {name} is {legal}"):
             TOY.presets["quick"].changed({name: value})
 
+    @pytest.mark.parametrize("name", [n for n in protocols.names() if isinstance(protocols.load(n), Protocol)])
+    def test_no_number_of_any_protocol_may_be_negative_that_no_preset_has_so(self, name):
+        for number, value in (numbers := protocols.load(name).presets["quick"]).items():
+            if isinstance(value, (bool, str, type(None))) or not np.size(value):
+                continue
+            negative = tuple(-1 - v for v in value) if isinstance(value, tuple) else -value
+            with pytest.raises(LocalplastError, match=f"^{name}, preset quick: {number} is .* 0.*; given .*-"):
+                numbers.changed({number: negative})
+
     def test_a_number_may_be_negative_and_a_list_empty_where_a_preset_has_it_so(self):
         numbers = Protocol("toy", "a test", "none", lambda *, at, dense: (at, dense), {
             "quick": {"at": np.array([-1, 1]) * ms, "dense": (3,)}, "paper": {"at": np.array([1]) * ms, "dense": ()},
@@ -283,5 +292,8 @@ class TestPhenomena:
             LocalplastError, match="nmda-bistability, preset quick cannot be built with ramp=0.*; can be"
         ):
             protocols.load("nmda-bistability").measure(settings={"ramp": 0 * ms})
-        with pytest.raises(LocalplastError, match=r"shown is a choice of synapses.*given \[21\]"):
+        with pytest.raises(
+            LocalplastError,
+            match=r"^nmda-plateau, preset quick with shown=21,: shown is a choice of synapses.*given \[21\]",
+        ):
             protocols.load("nmda-plateau").measure(settings={"shown": (21,)})

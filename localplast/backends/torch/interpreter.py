@@ -252,6 +252,8 @@ def at_end(value, end):
 
 
 class Maps(Runner):
+    """Lines of all members of a space at once."""
+
     def prepare(self):
         self.tape("lines", [*self.s.lets, *((f"new {n}", e) for n, e in self.s.lines)])
         self.lines = [(n, f"new {n}", self.program.arrays[n], n in self.s.adds) for n, _ in self.s.lines]
@@ -287,6 +289,8 @@ class Maps(Runner):
 
 
 class Fires(Runner):
+    """Thresholds."""
+
     def prepare(self):
         self.tape("argument", [("x", self.s.argument), ("ready", self.s.ready)])
         if self.s.psi is not None:
@@ -304,6 +308,8 @@ class Fires(Runner):
 
 
 class Jumps(Runner):
+    """What spikes do to their neuron."""
+
     def prepare(self):
         self.tape("lines", [(f"new {n}", e) for n, e in self.s.lines])
 
@@ -321,6 +327,8 @@ class Jumps(Runner):
 
 
 class Reduces(Runner):
+    """What all neurons of a space make together."""
+
     def prepare(self):
         self.tape("value", [("value", self.s.expression)])
 
@@ -340,6 +348,8 @@ def chosen(value):
 
 
 class Draws(Runner):
+    """Noise."""
+
     def __call__(self):
         engine, like = self.engine, self.engine.like
         shape = (engine.trials, *engine.shapes[self.s.into])
@@ -347,6 +357,8 @@ class Draws(Runner):
 
 
 class Sends(Runner):
+    """What travels; where it is known of all steps, as one product."""
+
     def prepare(self):
         self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like, self.engine.fixed)
         self.alone = sum(self.s.target in writes(s) for s in self.program.step) == 1
@@ -371,6 +383,8 @@ class Sends(Runner):
 
 
 class Outers(Runner):
+    """Gradients of weights and delays."""
+
     def prepare(self):
         self.carrier = carrier(self.s, self.program, self.engine.read, self.engine.like)
 

@@ -14,7 +14,7 @@ from localplast.backends.torch.delay_line import Line, product, rows_of, slope_o
 from localplast.program.arrays import Diagonal, Kernel
 from localplast.program.instructions import Outer
 
-__all__ = ["Carrier", "Outers", "Sends", "carrier"]
+__all__ = ["Carrier", "carrier"]
 
 
 def carrier(s, program, read, like, fixed=False):
@@ -89,16 +89,24 @@ class Carrier:
         return None if self.s.feedback is None else self.read(self.s.feedback)
 
 
-class Sends(Carrier):
-    """A Send without delay, or back through delays: those of an adjoint program, tap by tap."""
+class ByTap(Carrier):
+    """What reads its delays tap by tap."""
 
     def start(self, steps):
         self.shares = [(0, None)] if self.s.taps is None else by_tap(*self.taps(None if self.diagonal else self.ends))
         self.past = deque(maxlen=1 + max(late for late, _ in self.shares))
 
-    def __call__(self, signal):
+    def earlier(self, signal):
+        """``(signal of so many steps ago, share)`` of every tap that has one, as ``signal`` comes in."""
         self.past.appendleft(signal)
-        parts = [self.product(self.past[late], share) for late, share in self.shares if late < len(self.past)]
+        return [(self.past[late], share) for late, share in self.shares if late < len(self.past)]
+
+
+class Sends(ByTap):
+    """A Send without delay, or back through delays: those of an adjoint program, tap by tap."""
+
+    def __call__(self, signal):
+        parts = [self.product(earlier, share) for earlier, share in self.earlier(signal)]
         return sum(parts) if parts else self.like.new_zeros(())
 
     def product(self, signal, share=None):
@@ -184,16 +192,11 @@ class AheadProducts(LateProducts):
         return self.like.new_zeros(()) if found is None else found
 
 
-class Outers(Carrier):
+class Outers(ByTap):
     """The product of both ends, that behind as it was some steps ago."""
 
-    def start(self, steps):
-        self.shares = [(0, None)] if self.s.taps is None else by_tap(*self.taps(None if self.diagonal else self.ends))
-        self.past = deque(maxlen=1 + max(late for late, _ in self.shares))
-
     def __call__(self, pre, post):
-        self.past.appendleft(post)
-        return sum(self.product(pre, self.past[late], share) for late, share in self.shares if late < len(self.past))
+        return sum(self.product(pre, earlier, share) for earlier, share in self.earlier(post))
 
     def product(self, pre, post, share):
         if self.diagonal:

@@ -331,3 +331,80 @@ def test_counts_and_sums_are_those_of_the_rasters():
     seen = found.run({f"{n}.given": x for n, x in inputs(net).items()}).seen
     assert torch.equal(seen["a.count.seen"], seen["a.spikes.seen"].sum(0)) and seen["a.count.seen"].sum() > 0
     assert torch.equal(seen["a.sum.seen"], seen["a.spikes.seen"].sum(-1, keepdim=True))
+
+
+# --- random networks --------------------------------------------------------------------------------------------------
+
+
+def some_delay(rng, pre, post):
+    """None, or a delay of any kind, whole, between steps or spread, which learns or not."""
+    make, shape = [(axonal, (pre,)), (axonal, ()), (dendritic, (post,)), (synaptic, (pre, post))][rng.integers(4)]
+    chosen = rng.integers(5)
+    if chosen == 0:
+        return None, False
+    steps = rng.integers(0, 6, shape) if chosen == 1 else 0.2 + 5 * rng.random(shape)
+    kernel = [None, None, None, triangle(2.5 * ms), gaussian(1.2 * ms)][chosen]
+    learns = {} if chosen == 1 else {"trainable": (0 * ms, 20 * ms), "kernel": kernel}
+    return make(steps * ms, **learns), bool(chosen > 1)
+
+
+def driven_cell():
+    """A spiking neuron that also hears graded signals."""
+    return NeuronModel(
+        name="driven", equations="dv/dt = (sin(J) - v)/tau : 1 (unless refractory)\n J : 1", threshold="v > 1",
+        reset="v = 0.2*v", refractory="tau_ref", parameters={"tau": 10 * ms, "tau_ref": 2 * ms}, receives="v",
+        surrogate=surrogate_triangle(1.0), method="exponential_euler",
+    )  # fmt: skip
+
+
+def rate_cell():
+    """A graded neuron on which spikes land, too."""
+    return NeuronModel(
+        name="rate", equations="du/dt = (tanh(I) - u)/tau : 1\n I : 1", output="u**2 + u", receives="I",
+        parameters={"tau": 8 * ms}, method="exponential_euler",
+    )  # fmt: skip
+
+
+def random_network(seed):
+    """``(network, learned, edges)``: spikes and graded values on cycles, delays of every kind, some of it learns and
+    some is cut.
+    """
+    rng, sizes = np.random.default_rng(seed), {"a": 5, "b": 6, "r": 4}
+    links = [
+        Projection("cues", "a", weight=normal(2.5)), Projection("a", "r", weight=normal(1.0), target="u"),
+        Projection("r", "r"), Projection("r", "b", target="J", transmission="graded"), Projection("b", "out"),
+    ]  # fmt: skip
+    learned = ["a.tau_mem"]
+    for pre, post in (("a", "a"), ("a", "b"), ("b", "a"), ("b", "r")):
+        if rng.random() < 0.7:
+            late, learns = some_delay(rng, sizes[pre], sizes[post])
+            short = depression(0.5, 20 * ms) if late is None and rng.random() < 0.3 else None
+            options = {"target": "u"} if post == "r" else {}
+            mask = 0.6 if rng.random() < 0.5 else None
+            links.append(Projection(pre, post, weight=normal(1.5), delay=late, short_term=short, mask=mask, **options))
+            learned += [f"{pre}_{post}.delay"] * learns
+    first = [lif(), alif(beta=0.3), lif(tau_ref=3 * ms)][rng.integers(3)]
+    parts = {"a": Population(5, first), "b": Population(6, driven_cell()), "r": Population(4, rate_cell())}
+    learned += [name for name in ("b.tau", "r.tau") if rng.random() < 0.5]
+    edges = [e for e in ("reset", "adaptation", "recurrent", "feedforward", "leak", "readout") if rng.random() < 0.15]
+    out = Population(2, leaky_readout())
+    return Network(dt=1 * ms, cues=Input(7), out=out, projections=links, **parts), learned, edges
+
+
+def differ(seed):
+    """Nothing, or what a random network's program gets wrong."""
+    net, learned, edges = random_network(seed)
+    both = Both(net, ["a.spikes", "r.u", "b.v"], learned, edges)
+    seen, gradients = both.apart()
+    return [] if seen < 1e-12 and gradients < 1e-9 else [(seed, seen, gradients)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_random_networks():
+    assert not [wrong for seed in range(6) for wrong in differ(seed)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_thousand_random_networks():
+    assert not [wrong for seed in range(1000) for wrong in differ(seed)]

@@ -1,0 +1,130 @@
+"""Streams of patterns, one following the other, for networks that learn all along: a teacher says what is wanted.
+
+Inputs are ``sense``, what is shown; ``teach``, whether the teacher speaks; and ``target``, what it says.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from localplast.task.datasets import pooled
+from localplast.task.trials import Task, Trials
+
+__all__ = ["bars", "bars_task", "classes", "digit_streams", "stream", "taught_streams"]
+
+
+def stream(samples: np.ndarray, wanted: np.ndarray, *, steps: int, targets: tuple[float, float] = (0.0, 1.0)) -> Trials:
+    """Streams of patterns, one following the other, with a teacher who says of each what is wanted while it is shown.
+
+    Parameters
+    ----------
+    samples : array ``(trial, pattern, channel)``
+    wanted : array ``(trial, pattern, output)``
+        What the readout should say.
+
+    Other arguments
+    ---------------
+    steps : int
+        How long each pattern is shown; the readout is judged in the second half.
+    targets : (float, float)
+        What the teacher gives an output that should say 0, and 1.
+
+    Returns
+    -------
+    Trials
+        With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
+    """
+    low, high = targets
+    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
+    late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
+    inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
+    return Trials(inputs, target, late / late.sum())
+
+
+def classes(
+    samples: np.ndarray, labels: np.ndarray, *, steps: int, outputs: int, targets: tuple[float, float] = (0.0, 1.0)
+) -> Trials:
+    """As :func:`stream`, of classes: 1 is wanted of the right output, 0 of others; ``labels`` int ``(trial, pattern)``.
+
+    The target of single patterns is their label ``(trial,)``.
+    """
+    trials = stream(samples, np.eye(outputs)[labels], steps=steps, targets=targets)
+    return replace(trials, target=labels[:, 0]) if labels.shape[1] == 1 else trials
+
+
+def bars():
+    """The eight bars in a square of 3 x 3 pixels, ``(8, 9)``, and whether they lie, stand or slant: 0, 1, 2,
+    ``(8,)``.
+    """
+    row, slant = np.eye(3), np.eye(3).ravel()
+    lying, standing = np.repeat(row, 3, axis=1), np.tile(row, (1, 3))
+    return np.concatenate([lying, standing, [slant, np.eye(3)[::-1].ravel()]]), np.repeat([0, 1, 2], [3, 3, 2])
+
+
+def bars_task(name, *, steps, shown=100, targets=(0.0, 1.0)):
+    """Streams of all eight bars, in an order of its own for every trial, each for so many ``steps``; tests show one
+    for ``shown``.
+
+    ``targets`` are those of :func:`stream`. The bars that are tested are those that are learned: there are no others.
+    """
+    samples, labels = bars()
+
+    def shuffled(order, steps):
+        return classes(samples[order], labels[order], steps=steps, outputs=3, targets=targets)
+
+    def training(update, batch, seed):
+        rng = np.random.default_rng([seed, 0, update])
+        return shuffled(rng.permuted(np.tile(np.arange(8), (batch, 1)), axis=1), steps)
+
+    def testing(n, seed):
+        order = np.random.default_rng([seed, 1]).permutation(8)
+        return shuffled(np.resize(order, (n, 1)), shown)
+
+    return Task(name, training, testing)
+
+
+def digit_streams(name, samples, *, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
+    """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
+
+    ``samples`` are those of :func:`~localplast.task.datasets.mnist`. Every epoch goes through the (first ``train``)
+    training images in a new order. Squares of ``averaged`` x ``averaged`` pixels are shown as one, less the first of
+    ``grey`` and over the second.
+    """
+
+    def flat(pixels, labels, rng=None):
+        return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
+
+    single = Task.dataset(name, samples[0], samples[1], flat, learned=train, held=5000)
+
+    def presented(found, images, steps):
+        rows = [part.reshape(-1, images, *part.shape[1:]) for part in found]
+        return classes(*rows, steps=steps, outputs=10)
+
+    def streams(single, validation=None):
+        return Task(
+            name,
+            training=lambda update, batch, seed: presented(
+                single.training(update, batch * images, seed), images, steps
+            ),
+            testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
+            validation=validation,
+        )
+
+    return streams(single, streams(single.validation))
+
+
+def taught_streams(name, channels, teacher, *, steps, patterns, shown=100):
+    """Streams of so many ``patterns`` within ±1, each for so many ``steps``, and what a teacher makes of them; tests
+    show one for ``shown``.
+
+    ``teacher(sense, seed)`` says what is wanted of patterns ``(trial, pattern, channel)``.
+    """
+
+    def presented(rng, trials, seed, patterns, steps):
+        sense = rng.uniform(-1.0, 1.0, (trials, patterns, channels))
+        return stream(sense, teacher(sense, seed), steps=steps)
+
+    return Task.drawn(
+        name, partial(presented, patterns=patterns, steps=steps), partial(presented, patterns=1, steps=shown)
+    )
