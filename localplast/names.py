@@ -37,10 +37,8 @@ TAKEN = frozenset(
     "td purse income paid value_before beaten roll earned "
     # of synapses, which read names of their neurons beside their own
     "w B fraction arrived elig gradient filtered fading learning_rate updates "
-    # what coefficients are of: d_output_v, d_reset_v_u, d_jump_v
-    "output reset jump "
-    # what else is asked for by the name of a part: rec.spikes, rec_rec.weight
-    "spikes raster weight count sum".split()
+    # what else is asked for by the name of a part: out.output, rec.spikes, rec_rec.weight
+    "output spikes raster weight count sum".split()
 )
 #: How those begin that go on with the name of a variable, parameter, population or projection.
 BEGINNINGS = (

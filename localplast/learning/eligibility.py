@@ -189,8 +189,9 @@ class Coefficients:
         check_additive(self.model, [expression])
         if not expression.free_symbols & self.postsynaptic:
             return expression
-        while self.named[where].get(name, expression) != expression:  # d_a_b_c: of a_b by c, or of a by b_c
-            name += "_"
+        others = {n for slot, named in self.named.items() if slot != where for n in named}
+        while name in others or self.named[where].get(name, expression) != expression:
+            name += "_"  # d_a_b_c: of a_b by c, or of a by b_c; d_jump_v: of a variable called jump, or of a jump
         self.named[where][name] = expression
         self.postsynaptic.add(symbol(name))
         return symbol(name)

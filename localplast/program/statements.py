@@ -284,15 +284,15 @@ def neuron_plan(net, made, name, synapses, shift):
     for p in net.plastic:
         if p.post == name:
             for where, program in merged.items():
-                program.update(getattr(synapses[p.name].eligibility, where))
+                merge(name, program, getattr(synapses[p.name].eligibility, where))
     own = {n: e for p in net.plastic if p.post == name for n, e in synapses[p.name].eligibility.end}
     shift, end = dict(shift), list(own.items())
     lag = signals[name].lag if name in signals else 0
     sent = [t for s in signals.values() for t in s.terms if t.source == name and t.target is not None]
     for target in sorted({t.target for t in sent}):
         before, after = credit(net, name, target)
-        merged["before"].update(before)
-        merged["after"].update(after)
+        merge(name, merged["before"], before)
+        merge(name, merged["after"], after)
         factor = f"credit_{target}"
         shift.update(copies(factor, lag))
         end.append((f"delta_{target}", symbol("L") * symbol(f"late{lag}_{factor}" if lag else factor)))
@@ -307,9 +307,10 @@ def neuron_plan(net, made, name, synapses, shift):
         eligibility = made.rule.eligibility
         found = sensitivity(net, name, parameter, keep=eligibility.keep, wiped=eligibility.wiped)
         for where, program in merged.items():
-            program.update(getattr(found, where))
+            merge(name, program, getattr(found, where))
         personal += parameter_program(net, made, name, parameter, found)
-    check_apart(name, [n for n, _ in personal])
+    slots = (shift.items(), *(program.items() for program in merged.values()), end, personal)
+    check_apart(name, [n for slot in slots for n, _ in slot])
     plans = {where: tuple(program.items()) for where, program in merged.items()}
     taught = () if made.rule.signal.hears_errors else made.parameters[name]
     errors = {synapses[p.name].eligibility.mismatch for p in net.plastic if p.post == name} - {None}
@@ -323,12 +324,21 @@ def neuron_plan(net, made, name, synapses, shift):
     )
 
 
+def merge(name, into, program):
+    """Add a program to what a population computes; raise where both mean different things by one name."""
+    for n, e in dict(program).items():
+        if into.setdefault(n, e) != e:
+            check_apart(name, [n, n])
+
+
 def check_apart(name, made):
-    """Raise where the traces of two parameters have one name: of ``a`` in ``b_v``, and of ``a_b`` in ``v``."""
+    """Raise where two things have one name, as the traces of two parameters: of ``a`` in ``b_v``, of ``a_b`` in
+    ``v``.
+    """
     if twice := [n for n, count in Counter(made).items() if count > 1]:
         raise UnsupportedError(
-            f"population {name!r}: two parameters that learn would both keep {twice[0]!r}; give one of them, or of the "
-            "variables that they move, another name"
+            f"population {name!r}: two things that learning needs would be called {twice[0]!r}; give one of its "
+            "parameters, or of its variables, another name"
         )
 
 

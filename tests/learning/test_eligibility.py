@@ -1,6 +1,7 @@
 """Derived eligibility traces: what is stored where, and equality with autograd for neurons nobody derived by hand."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import sympy
 import torch
 from brian2 import ms, mV
 
+import localplast as lp
 from localplast.backends.brian2 import learner as brian2_backend
 from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
 from localplast.equations.language import symbol
+from localplast.errors import UnsupportedError
 from localplast.learning.eligibility import derive
 from localplast.models import alif, cuba_lif, eprop_2020, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
@@ -283,3 +286,71 @@ def test_planted_errors_are_caught(trace):
     assert (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
     with pytest.raises(ValueError, match="nothing to compare"):
         error({k: 0 * v for k, v in wrong.items()}, {k: 0 * v for k, v in expected.items()})
+
+
+# --- names that are made of two ---------------------------------------------------------------------------------------
+
+
+def crossing(**names):
+    """A neuron whose ``a_b`` follows the square of ``c``, and ``a`` that of ``b_c``: both slopes are d_a_b_c."""
+    text = "da_b/dt = (c*c - a_b)/tau : 1\nda/dt = (b_c*b_c - 2*a)/tau : 1\ndc/dt = -c/tau : 1\ndb_c/dt = -b_c/tau : 1"
+    for old, new in names.items():
+        text = re.sub(rf"(?<![A-Za-z0-9_])(d?){old}\b", rf"\g<1>{new}", text)
+    model = NeuronModel(
+        "crossing", text, {"tau": 10 * ms}, threshold=f"{names.get('a_b', 'a_b')} + {names.get('a', 'a')} > 0.5",
+        reset=f"{names.get('a_b', 'a_b')} = 0", method="euler", receives=names.get("c", "c"), surrogate=triangle("1.0"),
+    )  # fmt: skip
+    weights = np.random.default_rng(0).normal(0.3, 0.2, (2, 4, 3))
+    return Network(
+        dt=1 * ms, cues=Input(4), rec=Population(3, model), out=Population(2, leaky_readout()),
+        projections=[
+            Projection("cues", "rec", weight=weights[0]), Projection("rec", "out"),
+            Projection("cues", "rec", weight=weights[1], target=names.get("b_c", "b_c"), name="other"),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["torch", "brian2"])
+def test_slopes_of_one_name_are_kept_apart(backend):
+    trials = Trials({"cues": np.random.default_rng(1).random((2, 30, 4)) < 0.3}, np.array([0, 1]))
+    options = {"form": "traces"} if backend == "torch" else {"backend": "brian2"}
+    found = lp.gradient(crossing(), trials, eprop(), **options)
+    apart = lp.gradient(crossing(a_b="k", b_c="u"), trials, eprop(), **options)
+    for name in ("cues_rec", "other", "rec_out"):
+        assert np.abs(apart[name]["gradient"]).max() > 1e-3
+        np.testing.assert_allclose(found[name]["gradient"], apart[name]["gradient"], rtol=1e-10, atol=1e-14)
+
+
+def test_traces_of_two_parameters_that_would_have_one_name_are_refused():
+    model = NeuronModel(
+        "cell", "dv/dt = (b_v - v)/a_b : 1\ndb_v/dt = -b_v/a : 1", {"a": 5 * ms, "a_b": 9 * ms}, threshold="v > 1",
+        reset="v -= 1", receives="b_v", surrogate=triangle("1.0"),
+    )  # fmt: skip
+    net = Network(
+        dt=1 * ms, cues=Input(4), rec=Population(3, model, trainable=dict.fromkeys(("a", "a_b"), (1 * ms, None))),
+        out=Population(2, leaky_readout()), projections=[Projection("cues", "rec"), Projection("rec", "out")],
+    )  # fmt: skip
+    trials = Trials({"cues": np.zeros((1, 5, 4), bool)}, np.array([0]))
+    with pytest.raises(
+        UnsupportedError, match="^population 'rec': two things that learning needs would be called '.*a_b_v'"
+    ):
+        lp.gradient(net, trials, eprop(), form="traces")
+
+
+def test_traces_of_two_projections_that_would_have_one_name_are_refused_by_brian2():
+    model = NeuronModel(
+        "cell", "dv/dt = (v_a - v)/tau : 1\ndv_a/dt = -v_a/tau : 1", {"tau": 9 * ms}, threshold="v > 1", reset="v -= 1",
+        receives="v_a", surrogate=triangle("1.0"),
+    )  # fmt: skip
+    net = Network(
+        dt=1 * ms, cues=Input(4), rec=Population(3, model), out=Population(2, leaky_readout()),
+        projections=[
+            Projection("cues", "rec", name="b"), Projection("cues", "rec", target="v", name="a_b"), Projection("rec", "out"),
+        ],
+    )  # fmt: skip
+    trials = Trials({"cues": np.random.default_rng(1).random((2, 30, 4)) < 0.5}, np.array([0, 1]))
+    assert np.isfinite(lp.gradient(net, trials, eprop(), form="traces").attrs["loss"])
+    with pytest.raises(
+        UnsupportedError, match="^'cues': in Brian2 traces of two of its projections would both be called"
+    ):
+        lp.gradient(net, trials, eprop(), backend="brian2")

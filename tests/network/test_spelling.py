@@ -93,7 +93,7 @@ def gradients_with(spelled):
 
 @pytest.mark.sampled(8)
 @pytest.mark.parametrize(
-    "name", sorted([*TAKEN, *(f"{b}v" for b in BEGINNINGS), "late3_v", "v_from_in", "own_w", "target"])
+    "name", sorted([*TAKEN, *(f"{b}v" for b in BEGINNINGS), "late3_v", "v_from_in", "own_w", "target", "jump", "reset"])
 )
 def test_every_name_that_is_taken_can_be_used(name, gradients_with, spelled):
     plain, found = gradients_with(None), gradients_with(name)

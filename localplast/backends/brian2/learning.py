@@ -5,6 +5,7 @@ population (:mod:`localplast.backends.brian2.signals`), synapses, end of the tri
 """
 
 import functools
+from collections import Counter
 from dataclasses import replace
 
 import brian2 as b2
@@ -33,6 +34,7 @@ from localplast.backends.brian2.text import (
 from localplast.equations.language import symbol
 from localplast.equations.text import fit, measured, to_text
 from localplast.equations.units import unit_of
+from localplast.errors import UnsupportedError
 from localplast.network.check import weight_dimension
 from localplast.network.nodes import Input
 from localplast.neuron.check import with_spike
@@ -70,6 +72,10 @@ class Learning:
             p = net.projections[name]
             self.outgoing[p.pre].append(p)
             self.incoming[p.post].append(p)
+        for name, projections in self.outgoing.items():
+            check_traces(
+                name, [f"{key}_{p.name}" for p in projections for key, _ in plan.synapses[p.name].eligibility.pre]
+            )
 
     # --- variables of neurons -------------------------------------------------------------------------------------
 
@@ -408,6 +414,15 @@ class Learning:
         if p.name not in self.shared:
             synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
         built.objects[f"arrivals_{p.name}"] = synapses
+
+
+def check_traces(name, kept):
+    """Raise where traces of two projections have one name: ``eps_v`` of ``a_b``, and ``eps_v_a`` of ``b``."""
+    if twice := [key for key, count in Counter(kept).items() if count > 1]:
+        raise UnsupportedError(
+            f"{name!r}: in Brian2 traces of two of its projections would both be called {twice[0]!r}; give one of these "
+            "another name=, or use backend='torch'"
+        )
 
 
 def telling(program):
