@@ -22,6 +22,7 @@ from localplast.models import alif, cuba_lif, latent_equilibrium, latent_equilib
 from localplast.models.layers import layered, stream
 from localplast.names import BEGINNINGS, TAKEN, is_taken
 from localplast.network import Input, Network, Population, Projection, depression, normal
+from localplast.neuron import Mismatch, NeuronModel
 from localplast.program.learn import plan
 from localplast.program.locality import SLOTS
 from localplast.program.online import online
@@ -45,7 +46,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sampled(4, 1)
+@pytest.mark.sampled(7, 1)
 @pytest.mark.parametrize(("name", "kind", "backend"), CASES)
 def test_gradients_of_every_local_rule(name, kind, backend, spelled):
     pair, rule = spelled.both(spelled.network(kind), start=len(name) % 3), LOCAL[name]
@@ -91,7 +92,7 @@ def gradients_with(spelled):
     return found
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     "name", sorted([*TAKEN, *(f"{b}v" for b in BEGINNINGS), "late3_v", "v_from_in", "own_w", "target", "jump", "reset"])
 )
@@ -309,3 +310,41 @@ def test_every_name_that_brian2_gets_is_known_to_be_taken(spelled):
             assert not {*kept} & {*learning.variables(name)}  # by the names of the optimiser: see number_of
             found |= {n for n in {*learning.variables(name), *shared} if n not in net.nodes[name].model.dimensions}
     assert len(found) > 40 and not [n for n in found if not is_taken(n)]
+
+
+@pytest.mark.thorough
+def test_the_cpp_program_of_brian2(spelled):
+    pair = spelled.both(learning_network(spelled, "rich each"), start=4)
+    trials, rule = spelled.trials_for(pair.plain, 2), eprop()
+    found = [
+        lp.gradient(pair.plain, trials, rule, loss=mse()),
+        lp.gradient(pair.clashing, trials, rule, loss=mse(), backend="brian2", target="cpp"),
+    ]
+    spelled.same_trees(*found, pair)
+
+
+def test_values_within_a_reset_are_no_variables_of_learning(spelled):
+    """Brian2 runs the text of a reset where the variables of learning are."""
+    found = []
+    for name in ("u", "z"):
+        model = dataclasses.replace(alif(beta=0.3), reset=f"{name} = v - v_th; v = {name}")
+        links = [Projection("cues", "rec", weight=normal(3.0)), Projection("rec", "rec"), Projection("rec", "out")]
+        nodes = {"cues": Input(4), "rec": Population(3, model), "out": Population(2, leaky_readout())}
+        net = Network(dt=1 * ms, **nodes, projections=links)
+        found.append(lp.gradient(net, spelled.trials_for(net, 1), eprop(), loss=mse(), backend="brian2"))
+    spelled.same_trees(*found, SimpleNamespace(plain=net, new={}))
+
+
+@pytest.mark.parametrize("backend", ["torch", "brian2"])
+def test_a_synapse_learns_from_a_variable_of_its_source(backend, spelled):
+    def joined(v):
+        equations, times = f"d{v}/dt = (I - {v})/tau : 1\nI : 1", {"tau": 5 * ms}
+        options = {"output": v, "receives": "I", "method": "euler"}
+        pre = NeuronModel("pre", equations, times, **options)
+        post = NeuronModel("post", equations, times, **options, mismatch={"I": Mismatch(f"1 - {v}", pre=v)})
+        nodes = {"cues": Input(4, "currents"), "a": Population(3, pre), "out": Population(2, post)}
+        return Network(dt=1 * ms, **nodes, projections=[Projection("cues", "a", plastic=False), Projection("a", "out")])
+
+    nets, rule = [joined("v"), joined("error")], dendritic(update="trial")
+    found = [lp.gradient(net, spelled.trials_for(net, 1), rule, loss=mse(), backend=backend) for net in nets]
+    spelled.same_trees(*found, SimpleNamespace(plain=nets[0], new={"v": "error"}))

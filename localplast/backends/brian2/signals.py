@@ -10,6 +10,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 from localplast.backends.brian2.judged import Judged
 from localplast.backends.brian2.reward import REWARD_VARIABLES, build_reward
 from localplast.backends.brian2.text import ERROR, SIGNAL, SOFTMAX, gather, suffixed, tables
+from localplast.equations.language import symbol
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
 from localplast.network.check import weight_dimension
@@ -145,7 +146,8 @@ class Signals:
         if isinstance(self.plan.loss, Reward):
             build_reward(self, built)
         else:
-            built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
+            if self.plan.loss.derived.error.has(symbol("whole")):  # a C++ program has no table that nothing reads
+                built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
             for readout in self.plan.readouts:
                 self.build_readout(built, readout)
         for (name, _), term in self.terms.items():
@@ -155,7 +157,7 @@ class Signals:
     def build_readout(self, built, readout):
         block, loss = self.block, self.plan.loss
         group = built.objects[readout]
-        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum")}
+        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum") if name in built.timed}
         found, names = tables(self.net.nodes[readout].model, **given)
         group.namespace.update(found)
         output, dimension = self.output_text(readout), self.output_dimension(readout)
@@ -167,7 +169,9 @@ class Signals:
         if loss.derived.coupled:
             self.build_softmax(built, readout, output)
         one = output if output.isidentifier() else f"({output})"
-        code += Judged(loss, dimension).statements({"output": one, "_whole": f"{names['target_sum']}({block.clock})"})
+        code += Judged(loss, dimension).statements(
+            {"output": one, "_whole": f"{names.get('target_sum')}({block.clock})"}
+        )
         code += [f"score += _weight*({output})", "lure = -_weight*teacher"]
         group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{readout}_error")
 
