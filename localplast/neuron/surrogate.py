@@ -6,7 +6,6 @@ import numpy as np
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import Quantity, get_dimensions
 from brian2.units.stdunits import ms
-from brian2.utils.stringtools import get_identifiers
 
 from localplast.arguments import as_number, is_real
 from localplast.errors import ModelError
@@ -38,7 +37,7 @@ def scaled(shape: str, width: str | float | Quantity, gamma: float) -> Surrogate
     """
     gamma = as_number("gamma of a surrogate", gamma)
     parameters = {}
-    if isinstance(width, str) and "x" in get_identifiers(width):
+    if isinstance(width, str) and width.strip() == "x":  # within more text it may well be meant
         raise ModelError(
             f"the width of a surrogate is {width!r}, in which x is the spike argument: rename the parameter"
         )
