@@ -68,9 +68,9 @@ class Synapses:
 
 @dataclass(frozen=True)
 class One:
-    """Where numbers live that all share; they are kept in double precision."""
+    """Where numbers live that all share; no population can have its name."""
 
-    name: str = "one"
+    name: str = "(one)"
 
 
 class Life(Enum):

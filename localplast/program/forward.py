@@ -25,6 +25,7 @@ from localplast.program.program import Program
 
 __all__ = ["LONG_AGO", "forward"]
 
+ONE = One().name
 #: Steps since a spike that never was.
 LONG_AGO = 1e9
 
@@ -75,7 +76,7 @@ class Draft:
     learned: frozenset
     feedback: frozenset
     widths: dict
-    spaces: dict = field(default_factory=lambda: {"one": One()})
+    spaces: dict = field(default_factory=lambda: {ONE: One()})
     arrays: dict = field(default_factory=dict)
     step: list = field(default_factory=list)
     #: What spikes land on, by (population, variable), and the graded variables that are set already.
@@ -89,7 +90,15 @@ class Draft:
     def number(self, name, space, numbers, unit=DIMENSIONLESS, role="parameter"):
         """Declare numbers of the network: of one space, or one for all."""
         life = Life.LEARNED if name in self.learned else Life.FIXED
-        return self.array(name, space if np.ndim(numbers) else "one", life, unit, trial=False, role=role)
+        return self.array(name, space if np.ndim(numbers) else ONE, life, unit, trial=False, role=role)
+
+    def free(self, name, word):
+        """An array of population ``name``, called as none of its variables is: by ``word``, or more of it."""
+        model = self.net.nodes[name].model
+        taken = {*model.dimensions, *(key for key, _ in lower(model).program)}
+        while word in taken:
+            word += "_"
+        return f"{name}.{word}"
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 
@@ -111,7 +120,7 @@ class Draft:
         model, step = population.model, lower(population.model)
         for key, value in self.values.parameters[name].items():
             self.number(f"{name}.{key}", name, value, model.dimensions[key])
-        self.array(f"{name}.dt", "one", Life.FIXED, second.dim, trial=False, role="step")
+        self.array(f"{name}.dt", ONE, Life.FIXED, second.dim, trial=False, role="step")
         for key in (*step.state, *step.inputs):
             role, start = "state" if key in step.state else "inlet", f"{name}.{key}.start"
             self.array(start, name, Life.FIXED, model.dimensions[key], trial=False, role="start")
@@ -137,7 +146,7 @@ class Draft:
 
     def wait(self, name, model):
         """Another step since the last spike: whether the neuron may spike again."""
-        since = self.array(f"{name}.since", name, Life.STATE, start=LONG_AGO, role="clock")
+        since = self.array(self.free(name, "since"), name, Life.STATE, start=LONG_AGO, role="clock")
         ready = self.array(f"{name}.not_refractory", name, Life.STEP, role="ready")
         silent = timestep(at(f"{name}.{model.refractory}"), at(f"{name}.dt"))
         self.step.append(Map(name, (), ((ready.name, int_(since + 1 >= silent)), (since.name, since + 1))))
@@ -153,7 +162,7 @@ class Draft:
         x, edges = f"{name}.x", frozenset({"spike"})
         self.step.append(Fire(name, x, argument, step.strict, ready, psi, spikes.name, slope.name, edges))
         if refractory:
-            self.step.append(Jump(name, spikes.name, ((f"{name}.since", sympy.Integer(0)),), cut=True))
+            self.step.append(Jump(name, spikes.name, ((self.free(name, "since"), sympy.Integer(0)),), cut=True))
 
     def sent(self, p):
         """The array that projection ``p`` carries."""
@@ -162,13 +171,13 @@ class Draft:
         if p.transmission == "event":
             return f"{p.pre}.z"
         texts = list(sent_texts(self.net, p.pre))
-        return f"{p.pre}.sent{texts.index(sent_text(p, self.net.nodes[p.pre].model))}"
+        return self.free(p.pre, f"sent{texts.index(sent_text(p, self.net.nodes[p.pre].model))}")
 
     def leave(self, name, model, *, early):
         """What leaves by graded projections: of the state before the update, or after the threshold."""
         for number, text in enumerate(sent_texts(self.net, name)):
             if prospective(model, text) is early:
-                into = self.array(f"{name}.sent{number}", name, Life.STEP, role="sent")
+                into = self.array(self.free(name, f"sent{number}"), name, Life.STEP, role="sent")
                 self.step.append(Map(name, (), ((into.name, self.own(name, expanded(model, text))),)))
 
     # --- projections --------------------------------------------------------------------------------------------------
@@ -279,7 +288,7 @@ class Draft:
         model = self.net.nodes[name].model
         spikes, seen = at(f"{name}.z"), f"{what}.seen"
         if key == "sum":
-            self.array(seen, "one", Life.SEEN, role="sum")
+            self.array(seen, ONE, Life.SEEN, role="sum")
             self.step.append(Reduce(name, spikes, seen))
             return
         slope = at(f"{name}.psi") if model.surrogate else sympy.Integer(0)
