@@ -118,7 +118,7 @@ class Judge:
         self.net, self.loss, self.dtype = net, loss, dtype
         tensors = leaves(net, values.rounded(net), dtype=dtype)
         self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-        self.forward = Forward(net, tensors, values.masks, threads=threads)
+        self.forward = Forward(net, tensors, values.masks, threads=threads, wanted=False)
 
     def __call__(self, trials: Trials, rng: np.random.Generator) -> float:
         """Share of ``trials`` in which the readout decides for the label."""

@@ -8,8 +8,8 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.brian2.learner import Brian2Learner
-from localplast.backends.c.call import Fused
 from localplast.backends.c.compile import missing
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.c.graded_call import GradedKernel
 from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch import learner as torch_learn
@@ -76,7 +76,7 @@ def in_brian2(target):
 
 #: What is built, and what it has to be that learns there: of a Torch learner its kernel, or the plain step.
 ENGINES = {
-    ("spikes", "adjoint in C"): (in_torch(), Fused),
+    ("spikes", "adjoint in C"): (in_torch(), NetworkFunction),
     ("spikes", "plain adjoint"): (in_torch(**PLAIN), type(None)),
     ("spikes", "traces in C"): (in_torch(**FORWARD), OnlineKernel),
     ("spikes", "Brian2"): (in_brian2("numpy"), None),
@@ -97,7 +97,7 @@ def trained(where, make, kind):
     net, trials, *given = NETWORKS[where]()
     learner = make(net, trials, *given)
     if isinstance(learner, TorchLearner):
-        assert type(learner.online or learner.forward.fused) is kind
+        assert type(learner.online or learner.forward.kernel) is kind
     start, said, weights = learner.numbers(), [], []
     for k in range(UPDATES):
         said += learner.train(trials[k * BATCH : (k + 1) * BATCH])

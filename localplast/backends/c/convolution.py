@@ -14,32 +14,33 @@ __all__ = ["CONVOLUTION", "convolve", "kernel_sum"]
 #: How an image and that matrix become each other; ``rows``: turned round, a position per row.
 CONVOLUTION = r"""
 struct shape { int channels, rows, columns, size, stride, padding, made_rows, made_columns; };
-#define POSITIONS(f)                                                                                   \
-    for (int c = 0; c < f.channels; c++)                                                               \
-        for (int i = 0; i < f.size; i++)                                                               \
-            for (int j = 0; j < f.size; j++)                                                           \
-                for (int y = 0; y < f.made_rows; y++)                                                  \
-                    for (int x = 0; x < f.made_columns; x++)
+#define OF_SYNAPSES                                  \
+    for (int c = 0; c < f.channels; c++)             \
+        for (int i = 0; i < f.size; i++)             \
+            for (int j = 0; j < f.size; j++)
+#define OF_POSITIONS                                 \
+    for (int y = 0; y < f.made_rows; y++)            \
+        for (int x = 0; x < f.made_columns; x++)
 #define SYNAPSE ((c * f.size + i) * f.size + j)
 #define POSITION (y * f.made_columns + x)
 #define ROW (y * f.stride + i - f.padding)
 #define COLUMN (x * f.stride + j - f.padding)
-#define INSIDE ((unsigned)ROW < (unsigned)f.rows & (unsigned)COLUMN < (unsigned)f.columns)
+#define INSIDE (f.padding == 0 || (unsigned)ROW < (unsigned)f.rows & (unsigned)COLUMN < (unsigned)f.columns)
 #define PIXEL image[(c * f.rows + ROW) * f.columns + COLUMN]
 
 INLINE void unfold(const struct shape f, const real *restrict image, real *restrict to, const long m)
 {
-    POSITIONS(f) to[SYNAPSE * m + POSITION] = INSIDE ? PIXEL : 0;
+    OF_SYNAPSES OF_POSITIONS to[SYNAPSE * m + POSITION] = INSIDE ? PIXEL : 0;
 }
 
 INLINE void unfold_rows(const struct shape f, const real *restrict image, real *restrict to, const long m)
 {
-    POSITIONS(f) to[POSITION * m + SYNAPSE] = INSIDE ? PIXEL : 0;
+    OF_POSITIONS OF_SYNAPSES to[POSITION * m + SYNAPSE] = INSIDE ? PIXEL : 0;
 }
 
 INLINE void fold(const struct shape f, real *restrict image, const real *restrict from, const long m)
 {
-    POSITIONS(f) if (INSIDE) PIXEL += from[SYNAPSE * m + POSITION];
+    OF_SYNAPSES OF_POSITIONS if (INSIDE) PIXEL += from[SYNAPSE * m + POSITION];
 }
 """
 

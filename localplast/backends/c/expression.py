@@ -79,10 +79,11 @@ class Constants:
     def text(self, node, ready="ready"):
         """C text of a node that :meth:`holds`."""
         if READY in node.free_symbols and self.refractory:
-            return f"({ready} != 0 ? {self._place(node, 1.0)} : {self._place(node, 0.0)})"
-        return self._place(node, 1.0)
+            return f"({ready} != 0 ? {self.place(node, 1.0)} : {self.place(node, 0.0)})"
+        return self.place(node, 1.0)
 
-    def _place(self, node, ready):
+    def place(self, node, ready):
+        """C text of a node at one value of ``not_refractory``."""
         shared = all(np.ndim(self.values[s.name]) == 0 for s in node.free_symbols - {READY})
         asked = self.asked[shared]
         if (node, ready) not in asked:

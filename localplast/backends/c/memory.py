@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from localplast.backends.c.expression import Constants
-from localplast.program.arrays import Kernel, Life, Neurons, Synapses, at
+from localplast.program.arrays import Kernel, Life, Neurons, One, Synapses, at
 from localplast.program.instructions import Jump, Map, Outer, Reduce, Send, arrays_in
 from localplast.program.passes import resolved
 
@@ -241,7 +241,7 @@ class Memory:
         """Whether a number is one of ``space``, or of all."""
         array = self.arrays[name]
         numeric = array.role in ("parameter", "step")
-        return numeric and array.space in (space, "one")
+        return numeric and array.space in (space, One().name)
 
     def known(self, space):
         """C declarations of the constants of a space, once its text has asked for all of them."""

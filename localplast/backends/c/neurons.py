@@ -19,16 +19,21 @@ class Statements(Writer):
         if node == READY:
             return self._new(self.load(READY.name))
         if READY in node.free_symbols and self.constants.holds(node) and not is_condition(node):
-            return self._new(self.constants.text(node, self(READY)))
+            one, other = (self._new(self.constants.place(node, ready)) for ready in (1.0, 0.0))
+            return self._new(f"{self(READY)} != 0 ? {one} : {other}")  # loads in a branch would not be vectorised
         return super()._make(node)
 
 
 class Loop:
-    """The inside of a loop over the neurons i, of trials s, of a space; ``o = s*N + i``."""
+    """The inside of a loop over the neurons i, of trials s, of a space; ``o = s*N + i``.
+
+    What one statement has computed the next ones use, unless it is ``stale``: of a number that has changed.
+    """
 
     def __init__(self, memory, space):
         self.memory, self.space = memory, space
         self.now, self.used, self.last = {}, {}, None
+        self.stale = {READY}
 
     def text(self, name):
         """C text of the number of an array that this neuron has."""
@@ -46,7 +51,10 @@ class Loop:
             name = ready[0] if name == READY.name else name
             return self.now.get(name) or self.text(name)
 
+        known = self.last.seen if self.last else {}
         self.last = Statements(self.memory.constants_of(self.space), load, after=self.last)
+        self.last.seen = {node: text for node, text in known.items() if not node.free_symbols & self.stale}
+        self.stale = {READY}
         return self.last, [e.xreplace({at(n): READY for n in ready}) for e in expressions]
 
     def map(self, s):
@@ -56,7 +64,8 @@ class Loop:
         writer.program(zip(names, found, strict=False))
         new = [writer(e) for e in found[len(names) :]]
         for (name, _), text in zip(s.lines, new, strict=True):
-            self.now[name] = writer._new(f"{writer.load(name)} + {text}") if name in s.adds else text
+            self.now[name] = writer._new(f"{writer(at(name))} + {text}") if name in s.adds else text
+        self.stale |= {at(n) for n in (*names, *(n for n, _ in s.lines))}
 
     def fire(self, s):
         """A mask, the spike as a number, and psi of the argument."""
@@ -69,6 +78,7 @@ class Loop:
         if psi:
             writer.seen[at(s.x)] = x
             self.now[s.slope] = writer(psi[0])
+        self.stale |= {at(n) for n in (s.x, s.spikes, s.slope)}
 
     def stores(self, names):
         """Statements that put the numbers of ``names`` in their places."""
@@ -161,6 +171,7 @@ def spiked(memory, group, _):
         writer, found = loop.writer(*(e for _, e in s.lines))
         new = [writer(e) for e in found]
         loop.now |= {n: text for (n, _), text in zip(s.lines, new, strict=True)}
+        loop.stale |= {at(n) for n, _ in s.lines}
         names += [n for n, _ in s.lines if n not in names]
     inside = loop.inside(names)
     return f"""{indent(loop.outside(), 4)}

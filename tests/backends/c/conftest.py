@@ -12,7 +12,7 @@ import pytest
 import torch
 from brian2 import ms, mV
 
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.gradient import prepare as given_to
@@ -126,13 +126,14 @@ def gradients(results, tensors):
 
 def by_twin(net, tensors, masks, inputs, **options):
     """Results by plain autograd; the network must be alive for them to mean anything."""
-    spiking = [name for name, p in net.populations.items() if p.model.spiking]
     outputs = [f"{name}.output" for name in net.readouts]
     dtype = next(iter(tensors.values())).dtype
     given = {k: x.to(dtype) for k, x in inputs.items()}
-    run = simulate(Twin(net, tensors, masks, **options), given, [*outputs, *(f"{name}.spikes" for name in spiking)])
+    run = simulate(
+        Twin(net, tensors, masks, **options), given, [*outputs, *(f"{name}.spikes" for name in spiking(net))]
+    )
     results = {name: run[name] for name in outputs}
-    for name in spiking:
+    for name in spiking(net):
         spikes = run[f"{name}.spikes"]
         assert 0.005 < float(spikes.detach().mean()) < 0.6, f"{name} is silent or saturated"
         results |= {f"{name}.count": spikes.sum(0), f"{name}.sum": spikes.sum(-1)}
@@ -142,8 +143,19 @@ def by_twin(net, tensors, masks, inputs, **options):
 def by_kernel(net, tensors, masks, inputs, learned=(), **options):
     """Results of the kernel; without ``learned`` the one for which parameters are fixed numbers."""
     weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-    kernel = Fused(net, {k: x.detach() for k, x in tensors.items()}, masks, sums=bool(learned), **options)
+    kernel = NetworkFunction(
+        net,
+        {k: x.detach() for k, x in tensors.items()},
+        masks,
+        record=[f"{k}.sum" for k in spiking(net) if learned],
+        **options,
+    )
     return kernel(weights, inputs, {k: tensors[k] for k in learned}) if learned else kernel(weights, inputs)
+
+
+def spiking(net):
+    """Names of the populations that spike."""
+    return [name for name, p in net.populations.items() if p.model.spiking]
 
 
 def distance(a, b):

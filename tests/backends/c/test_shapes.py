@@ -11,7 +11,7 @@ import localplast as lp
 from localplast import ms
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.arguments import pointers
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.gradient import prepare
@@ -73,7 +73,7 @@ def same_as_plain(net, steps, trials, threads=1):
     values = net.draw(1)
     tensors = leaves(net, values, trainable=[f"{name}.weight" for name in net.projections])
     weights, inputs = {name: tensors[f"{name}.weight"] for name in net.projections}, rasters(net, steps, trials)
-    fused = Fused(net, tensors, values.masks, threads=threads)(weights, inputs)
+    fused = NetworkFunction(net, tensors, values.masks, threads=threads)(weights, inputs)
     plain = simulate(
         Twin(net, tensors, values.masks), {k: x.double() for k, x in inputs.items()}, ["out.output", "rec.spikes"]
     )
