@@ -49,14 +49,14 @@ def localplast_learner(problem, threads):
 def localplast_kernel(problem, threads):
     """The generated kernel as a Torch function, under torch.optim as the peers are."""
     torch = torch_threads(1)
-    from localplast.backends.c.call import Fused
+    from localplast.backends.c.function import NetworkFunction
     from localplast.backends.torch.step import leaves
 
     net = localplast_network(problem)
     values = net.draw(0)
     tensors = leaves(net, values, dtype=torch.float32)
     weights = {name: tensors[f"{name}.weight"].requires_grad_() for name in net.projections}
-    kernel = Fused(net, {k: t.detach() for k, t in tensors.items()}, values.masks, threads=threads)
+    kernel = NetworkFunction(net, {k: t.detach() for k, t in tensors.items()}, values.masks, threads=threads)
     return trainer(problem, weights.values(), lambda x: kernel(weights, {"cues": x})["out.output"], dtype=torch.bool)
 
 

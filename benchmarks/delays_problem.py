@@ -94,8 +94,8 @@ def learner(problem, threads, plain):
     )
     if plain:
         torch_threads(threads)
-        made.forward.fused = None
-    elif made.forward.fused is None:
+        made.forward.kernel = None
+    elif made.forward.kernel is None:
         raise RuntimeError("the generated kernel does not run this network")
     return lambda: made.train(trials)[0]["loss"]
 

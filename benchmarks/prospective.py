@@ -181,7 +181,7 @@ def memory_case(steps, form, threads=1):
 
 KERNEL, PLAIN = "localplast, generated C", "localplast, plain Torch"
 FLOOR, BACKPROP = "matrix products alone", "backprop by hand, Torch"
-BPTT = "localplast, BPTT, plain Torch"
+BPTT = "localplast, BPTT, generated C"
 STREAM = {KERNEL: le_case, PLAIN: plain_le_case, BACKPROP: backprop_case, FLOOR: floor_case}
 MNIST1D = {KERNEL: digits_case, PLAIN: plain_digits_case, BPTT: digits_case, FLOOR: floor_digits_case}
 

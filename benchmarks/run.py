@@ -8,7 +8,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "prospective", "state")
+PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "networks", "prospective", "state")
 PACKAGES = (
     "localplast",
     "numpy",

@@ -10,12 +10,14 @@ import pytest
 
 import localplast as lp
 from localplast import ms
-from localplast.backends.c.forward import source
-from localplast.backends.c.layout import make_plan
+from localplast.backends.c.blocks import Source
+from localplast.backends.c.function import NetworkFunction
+from localplast.backends.torch.interpreter import numbers
 from localplast.backends.torch.step import leaves
 from localplast.equations.bounded import check_bounded, check_written
 from localplast.errors import LocalplastError, ModelError
 from localplast.models import alif, leaky_readout, lif
+from localplast.network.delays import kernel_widths
 from localplast.neuron.surrogate import Surrogate
 
 #: What each payload carries, so that it is found wherever it comes out.
@@ -93,9 +95,11 @@ def changed(data, path, payload):
 
 def generated(net):
     """The C text made for a network."""
-    tensors = leaves(net, net.draw())
-    plan = make_plan(net, tensors, cut=(), block=1, learned=("rec.tau_mem",))
-    return source(plan)
+    values, learned = net.draw(), frozenset({"rec.tau_mem"})
+    tensors = leaves(net, values)
+    pair = NetworkFunction(net, tensors, values.masks).pair(learned, learned, kernel_widths(net))
+    known = numbers(net, pair[0], tensors, values.masks)
+    return Source(*pair, block=1, double=True, bits=frozenset(), numbers=known).text
 
 
 @pytest.fixture(scope="module")

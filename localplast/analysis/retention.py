@@ -119,7 +119,7 @@ class Judge:
         with spelling.errors():
             tensors = leaves(spelling.net, spelling.values(values.rounded(net)), dtype=dtype)
             self.weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-            self.forward = Forward(spelling.net, tensors, values.masks, threads=threads)
+            self.forward = Forward(spelling.net, tensors, values.masks, threads=threads, wanted=False)
 
     def __call__(self, trials: Trials, rng: np.random.Generator) -> float:
         """Share of ``trials`` in which the readout decides for the label."""

@@ -18,7 +18,7 @@ from localplast.program.arrays import Array, Life, at
 from localplast.program.instructions import Fire, Jump, Map, Outer, Reduce, Send, arrays_in, writes
 from localplast.program.program import Program
 
-__all__ = ["adjoint"]
+__all__ = ["adjoint", "mark_of"]
 
 ZERO = sympy.Integer(0)
 
@@ -45,6 +45,14 @@ def adjoint(program, wanted):
         silent = left
 
 
+def mark_of(program):
+    """What stands before a name in that of its gradient: ``d_``, or more where something is called so already."""
+    mark = "d_"
+    while any(name.startswith(mark) for name in (*program.arrays, *program.spaces)):
+        mark += "_"
+    return mark
+
+
 class Adjoint:
     """One pass backwards; ``silent``: states whose gradient is zero when a reversed step begins."""
 
@@ -53,7 +61,7 @@ class Adjoint:
         self.clocks = {at(a.name): DT for a in program.arrays.values() if a.role == "step"}
         self.overflowing = {s.space for s in program.step if self.may_overflow(s)}
         self.active = active(program, wanted)
-        self.arrays = dict(program.arrays)
+        self.arrays, self.mark = dict(program.arrays), mark_of(program)
         states = {n for n in self.active if program.arrays[n].life is Life.STATE}
         self.zero = (self.active - states) | (silent & self.active)
         self.keeps, self.back = defaultdict(list), []
@@ -82,7 +90,7 @@ class Adjoint:
 
     def gradient(self, name):
         """The name of the array that holds the gradient of ``name``."""
-        made, of = f"d_{name}", self.program.arrays[name]
+        made, of = f"{self.mark}{name}", self.program.arrays[name]
         if made not in self.arrays:
             life = of.life if of.life in (Life.STATE, Life.STEP) else Life.SUM
             trial = life is not Life.SUM
@@ -91,7 +99,7 @@ class Adjoint:
 
     def neuronal(self, name, space):
         """As :meth:`gradient`, of a number that neurons share: per neuron of ``space``."""
-        made, of = f"d_{name}", self.program.arrays[name]
+        made, of = f"{self.mark}{name}", self.program.arrays[name]
         self.arrays.setdefault(made, Array(made, space, Life.SUM, of.unit**-1, False, role="gradient"))
         return made
 
@@ -99,7 +107,7 @@ class Adjoint:
         """What is known of the gradient of ``name`` at this point, an expression."""
         of = self.program.arrays[name]
         if of.life is Life.SEEN:
-            made, life = f"d_{name}", Life.FIXED if summed else Life.GIVEN
+            made, life = f"{self.mark}{name}", Life.FIXED if summed else Life.GIVEN
             self.arrays.setdefault(made, Array(made, of.space, life, of.unit**-1, role="gradient"))
             return at(made)
         return ZERO if name in self.zero or name not in self.active else at(self.gradient(name))
@@ -136,7 +144,7 @@ class Adjoint:
             self.spread(e, self.coming(k, k in s.adds), total)
         for name, e in reversed(s.lets):
             if parts := total.pop(at(name), None):
-                made = f"d_{name}"
+                made = f"{self.mark}{name}"
                 lets.append((made, sympy.Add(*parts)))
                 self.spread(e, at(made), total)
         slopes = {x: sympy.Add(*parts) for x, parts in total.items()}
@@ -162,12 +170,12 @@ class Adjoint:
             slope = slope if guard is None else where_finite(slope, guard)
             if x.name in self.wanted:
                 adds.add(self.neuronal(x.name, s.space))
-                lines[f"d_{x.name}"] = slope
+                lines[f"{self.mark}{x.name}"] = slope
             elif x.name in self.active and slope != 0:
                 own = ZERO if x.name in overwritten else self.coming(x.name)
                 lines[self.gradient(x.name)] = own + slope
-        self.zero |= {k for k in overwritten if f"d_{k}" not in lines}
-        self.zero -= {x.name for x in slopes if f"d_{x.name}" in lines}
+        self.zero |= {k for k in overwritten if f"{self.mark}{k}" not in lines}
+        self.zero -= {x.name for x in slopes if f"{self.mark}{x.name}" in lines}
         expressions = [*(e for _, e in lets), *lines.values()]
         histories, before = self.values(expressions, known, number)
         lines = {n: e.xreplace(histories) for n, e in lines.items() if e != at(n)}
@@ -220,10 +228,10 @@ class Adjoint:
 
     def begin_at_zero(self, s, lines):
         """A gradient that only spiking neurons have begins at zero for all others."""
-        fresh = [n for n in lines if n.removeprefix("d_") in self.zero]
+        fresh = [n for n in lines if n.removeprefix(self.mark) in self.zero]
         if fresh:
             self.back.append(Map(s.space, (), tuple((n, ZERO) for n in fresh)))
-            self.zero -= {n.removeprefix("d_") for n in fresh}
+            self.zero -= {n.removeprefix(self.mark) for n in fresh}
 
     def send(self, number, s):
         coming = self.coming(s.target)
@@ -234,9 +242,9 @@ class Adjoint:
             source = self.kept(s.source, number).name
             self.back.append(Outer(s.link, source, coming.name, self.gradient(s.weight), s.taps))
         if s.taps and s.taps.delay in self.wanted:
-            self.arrays.setdefault(f"d_{s.taps.delay}", self.of_delay(s, link))
+            self.arrays.setdefault(f"{self.mark}{s.taps.delay}", self.of_delay(s, link))
             source = self.kept(s.source, number).name
-            self.back.append(Outer(s.link, source, coming.name, f"d_{s.taps.delay}", s.taps, slopes=True))
+            self.back.append(Outer(s.link, source, coming.name, f"{self.mark}{s.taps.delay}", s.taps, slopes=True))
         if not s.cut and s.source in self.active:
             into, add = self.gradient(s.source), s.source not in self.zero
             self.back.append(Send(s.link, coming.name, into, s.feedback or s.weight, s.taps, add, not s.back))
@@ -246,7 +254,7 @@ class Adjoint:
 
     def of_delay(self, s, link):
         """The gradient of delays: per neuron of a line, or per synapse."""
-        name = f"d_{s.taps.delay}"
+        name = f"{self.mark}{s.taps.delay}"
         return Array(name, link.pre if s.weight is None else link.name, Life.SUM, trial=False, role="gradient")
 
     def reduce(self, number, s):

@@ -68,7 +68,7 @@ class Synapses:
 
 @dataclass(frozen=True)
 class One:
-    """Where numbers live that all share; they are kept in double precision."""
+    """Where numbers live that all share; no population can have its name."""
 
     name: str = "(one)"  # no name of a network is like this
 

@@ -85,11 +85,11 @@ def test_what_could_learn_does_not_make_it_slow(monkeypatch):
     net = remembering()
     slow = {**net.nodes, "rec": replace(net.nodes["rec"], trainable={"tau_mem": (5 * ms, 50 * ms)})}
     net = lp.Network(dt=net.dt, projections=net.projections.values(), **slow)
-    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.fused is not None
+    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.kernel is not None
     make, over = functools.partial(cue, noise=0.3), {"wait": [10, 40] * ms}
     fused = accuracy_against(net, net.draw(0), make, over, trials=60)
-    monkeypatch.setattr(torch_learn, "why_not", lambda net, **options: "for a test")
-    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.fused is None
+    monkeypatch.setattr(torch_learn, "why_not", lambda *_: "for a test")
+    assert Judge(net, net.draw(0), None, torch.float64, 1).forward.kernel is None
     assert fused.identical(accuracy_against(net, net.draw(0), make, over, trials=60))
 
 

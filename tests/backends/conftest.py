@@ -16,7 +16,7 @@ import torch
 from brian2 import ms, mV
 
 from localplast.backends.brian2.learner import Brian2Learner
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.c.graded_call import GradedKernel
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
@@ -242,7 +242,8 @@ def by_twin(net, tensors, masks, inputs, alive=True, **options):
 def by_kernel(net, tensors, masks, inputs, learned=(), **options):
     """Results of the kernel; without ``learned`` the one for which parameters are fixed numbers."""
     weights = {name: tensors[f"{name}.weight"] for name in net.projections}
-    kernel = Fused(net, {k: x.detach() for k, x in tensors.items()}, masks, sums=bool(learned), **options)
+    record = [f"{k}.sum" for k, p in net.populations.items() if p.model.spiking and learned]
+    kernel = NetworkFunction(net, {k: x.detach() for k, x in tensors.items()}, masks, record=record, **options)
     return kernel(weights, inputs, {k: tensors[k] for k in learned}) if learned else kernel(weights, inputs)
 
 
@@ -325,7 +326,7 @@ FORWARD = {"adjoint_form": lambda *args, **options: None}
 ENGINES = {
     "plain step": (PLAIN | FORWARD, OnlineLearner),
     "plain adjoint": (PLAIN, type(None)),
-    "adjoint in C": ({}, Fused),
+    "adjoint in C": ({}, NetworkFunction),
     "traces in C": (FORWARD, OnlineKernel),
     "rates in C": ({}, GradedKernel),
     "Brian2": ("numpy", Brian2Learner),
@@ -344,7 +345,7 @@ def course(engine, net, rule, loss, optimiser, trials, *, batch=1, **options):
         for name, function in chosen.items():
             patch.setattr(torch_learn, name, function)
         learner = TorchLearner(*described, batch=batch, **options)
-        assert type(learner.online or learner.forward.fused) is kind
+        assert type(learner.online or learner.forward.kernel) is kind
         return followed(learner, trials)
 
 

@@ -218,7 +218,7 @@ def test_networks_are_alive(row, bench):
 def test_a_gradient_alone_is_that_of_the_plain_step(monkeypatch, bench):
     net, rule, loss, _, trials = parameters(bench)
     plain, _ = torch_backend.gradient(net, net.draw(1), trials, rule, loss)
-    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0)
+    monkeypatch.setattr(torch_backend, "WORTH_COMPILING", 0)
     monkeypatch.setattr(torch_backend, "run_forward", lambda *args, **kwargs: pytest.fail("the kernel should run"))
     fused, _ = torch_backend.gradient(net, net.draw(1), trials, rule, loss)
     assert {"rec.tau_mem", "rec.v_th", "out.tau_out", "rec_rec.delay"} <= plain.keys()

@@ -12,7 +12,7 @@ import pytest
 from brian2 import ms
 
 from localplast import protocols
-from localplast.backends.c import call as torch_fused
+from localplast.backends.c import call as torch_scans
 from localplast.backends.c import graded_call as torch_graded
 from localplast.backends.c import online_call as torch_online
 from localplast.equations.slopes import FUNCTIONS
@@ -48,11 +48,9 @@ def learner(contender, preset, backend):
 def c_text(contender, preset):
     """The kernel that finds the gradient, or presents trials where plain Torch learns; None where there is none."""
     try:
-        learning = learner(contender, preset, "torch")
-        if learning.forward.fused is not None:
-            learning.train(preset.task.training(0, TRIALS, 0))
-        if learning.forward.presents:
-            learning.forward.graded  # noqa: B018
+        learning, trials = learner(contender, preset, "torch"), preset.task.training(0, TRIALS, 0)
+        if learning.forward.kernel is not None:
+            learning.train(trials) if learning.online is None else learning.evaluate(trials)
     except Written as written:
         return str(written)
 
@@ -87,7 +85,7 @@ def digest(text):
 def digests(preset):
     """By contender, of the text in each language that it is run in."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (torch_fused, torch_graded, torch_online):
+        for module in (torch_scans, torch_graded, torch_online):
             patch.setattr(module, "build", stop)
         return {name: in_each_language(c, preset) for name, c in contenders(preset).items()}
 

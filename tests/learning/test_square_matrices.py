@@ -111,7 +111,7 @@ def test_layer_by_layer(how, feedback):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_automatic_differentiation_through_given_matrices(fused, monkeypatch):
-    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0 if fused else np.inf)
+    monkeypatch.setattr(torch_backend, "WORTH_COMPILING", 0 if fused else np.inf)
     net = layers("low", "top")
     rule = bptt(feedback={"top_out": one(1, 2), "low_top": one(3, 1)}, cut={"reset"})
     found = asked("torch")(net, net.draw(1), trials(), rule)

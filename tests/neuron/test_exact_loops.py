@@ -11,7 +11,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast import ModelError, NeuronModel
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.equations.expressions import to_sympy
 from localplast.equations.language import read, symbol
@@ -318,7 +318,7 @@ def test_brian2_plain_torch_and_the_kernel_agree_where_the_matrix_changes_in_eve
     tensors = leaves(net, values, trainable=names)
     learned = [tensors[n] for n in names]
     inputs = {"cues": torch.as_tensor(rng.random((15, 3, 12)))}
-    fused = Fused(net, {k: t.detach() for k, t in tensors.items()}, values.masks)
+    fused = NetworkFunction(net, {k: t.detach() for k, t in tensors.items()}, values.masks)
     outputs = {
         "plain": simulate(Twin(net, tensors, values.masks), inputs, ["out.v"])["out.v"],
         "kernel": fused({"cues_out": learned[2]}, inputs, dict(zip(names[:2], learned, strict=False)))["out.output"],

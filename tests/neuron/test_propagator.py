@@ -13,7 +13,7 @@ from scipy.linalg import expm
 
 import localplast as lp
 from localplast import NeuronModel
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.torch.step import leaves
 from localplast.equations.divided_exp import divided_exp, value
 from localplast.equations.expressions import to_sympy
@@ -149,7 +149,7 @@ def test_the_kernel_and_plain_torch_agree_there():
     net = network(SEVERAL)
     values, shown = net.draw(0), trials()
     tensors = leaves(net, values, trainable=["rec.tau_mem", "cues_rec.weight"])
-    fused = Fused(net, {k: v.detach() for k, v in tensors.items()}, values.masks)
+    fused = NetworkFunction(net, {k: v.detach() for k, v in tensors.items()}, values.masks)
     weights = {n: tensors[f"{n}.weight"] for n in net.projections}
     inputs = {"cues": torch.as_tensor(shown.inputs["cues"]).transpose(0, 1)}
     output = fused(weights, inputs, {"rec.tau_mem": tensors["rec.tau_mem"]})["out.output"]
@@ -220,7 +220,7 @@ def test_neurons_that_do_not_leak_are_the_limit_of_those_that_do(kind, monkeypat
     np.testing.assert_allclose(all_gradients(kind, 1e-9), expected, rtol=1e-6)
     np.testing.assert_allclose(all_gradients(kind, 1e-9), all_gradients(kind, 1e-9, backend="brian2"), rtol=1e-10)
     plain = all_gradients(kind, 0.0, bptt())
-    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
+    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_COMPILING", 0)
     np.testing.assert_allclose(all_gradients(kind, 0.0, bptt()), plain, rtol=1e-10)
 
 

@@ -356,7 +356,7 @@ def test_long_trials_run_on_the_generated_adjoint(rule, monkeypatch):
     net, given = network(), trials(50)
     values = net.draw(3)
     plain, _ = torch_backend.gradient(net, values, given, rule, mse())
-    monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0)
+    monkeypatch.setattr(torch_backend, "WORTH_COMPILING", 0)
     monkeypatch.setattr(torch_backend, "run_forward", None)  # nothing else may run
     fused, info = torch_backend.gradient(net, values, given, rule, mse())
     other, _ = torch_backend.gradient(net, values, given, bptt(cut={"recurrent"}), mse())

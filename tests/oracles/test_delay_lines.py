@@ -11,8 +11,8 @@ import torch
 from brian2 import ms
 
 import localplast as lp
+from localplast.backends.c.function import NetworkFunction
 from localplast.backends.torch import delay_line as torch_delay
-from localplast.backends.torch import gradient as torch_backend
 from localplast.backends.torch import transport
 from localplast.backends.torch.delay_line import Line, taps_of
 from localplast.backends.torch.step import Twin, leaves, simulate
@@ -358,13 +358,12 @@ def test_learning_narrows_and_tests_round(monkeypatch):
     """Each update has its width; what is tested has whole delays and no width."""
     seen = []
 
-    class Watched(Twin):
-        def __init__(self, net, tensors, *given, **options):
-            delay = tensors["rec_rec.delay"].detach()
-            seen.append((options["widths"]["rec_rec"], delay.numpy().copy()))
-            super().__init__(net, tensors, *given, **options)
+    class Watched(NetworkFunction):
+        def __call__(self, weights, inputs, others, widths, *given):
+            seen.append((widths["rec_rec"], others["rec_rec.delay"].detach().numpy().copy()))
+            return super().__call__(weights, inputs, others, widths, *given)
 
-    monkeypatch.setattr(torch_backend, "Twin", Watched)
+    monkeypatch.setattr("localplast.backends.torch.learner.NetworkFunction", Watched)
     net = recurrent("axonal", (0.2, 2.5, 9.0, 30.7), trainable=True, kernel=triangle(4 * ms, halving=1))
     task = Task.generated("any", lambda rng, n: trials(40, n, seed=1))
     optimiser = lp.adam(1e-3).with_rates(**{"cues_rec.delay": 0.01, "rec_rec.delay": 0.01})

@@ -113,7 +113,7 @@ def same_gradients(net, trials, values, text):
                 other, first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"{rule.name} of {text}"
             )
     with pytest.MonkeyPatch.context() as patch:  # the last first is that of BPTT by automatic differentiation
-        patch.setattr(torch_backend, "WORTH_FUSING", 0)
+        patch.setattr(torch_backend, "WORTH_COMPILING", 0)
         np.testing.assert_allclose(
             gradient(bptt()), first, rtol=0, atol=1e-8 * np.abs(first).max(), err_msg=f"C of {text}"
         )

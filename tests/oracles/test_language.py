@@ -237,7 +237,7 @@ class TestPlaces:
         net = around(neuron(place))
         learned = [f"it.{key}" for key in net.nodes["it"].values]
         plain = lp.gradient(net, some_trials(), bptt(), trainable=learned)
-        monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
+        monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_COMPILING", 0)
         fused = lp.gradient(net, some_trials(), bptt(), trainable=learned)
         assert fused.attrs["loss"] == pytest.approx(plain.attrs["loss"], rel=1e-12)
         assert_same(numbers(fused), numbers(plain))
@@ -258,7 +258,7 @@ def test_kernels_learn_through_exprel_at_zero(rule, monkeypatch):
     assert lp.run(net, some_trials(), record=["it.v"])["it"]["v"].values[0, 0].min() == 0  # nothing has arrived
     expected = lp.gradient(net, some_trials(), rule, **options)
     assert np.abs(expected["cues_it"]["gradient"]).min() > 0
-    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_FUSING", 0)
+    monkeypatch.setattr("localplast.backends.torch.gradient.WORTH_COMPILING", 0)
     found = lp.gradient(net, some_trials(), rule, **options)
     assert found.attrs["loss"] == pytest.approx(expected.attrs["loss"], rel=1e-12)
     assert_same(numbers(found), numbers(expected))

@@ -37,7 +37,7 @@ def gradient(monkeypatch):
     def found(net, way, trials=TRIALS, **options):
         rule, chosen = WAYS[way]
         chosen = {**chosen, **options}
-        monkeypatch.setattr(torch_backend, "WORTH_FUSING", 0 if chosen.pop("fused", False) else 10**9)
+        monkeypatch.setattr(torch_backend, "WORTH_COMPILING", 0 if chosen.pop("fused", False) else 10**9)
         return lp.gradient(net, trials, rule, **chosen)
 
     return found

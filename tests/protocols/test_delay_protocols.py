@@ -291,7 +291,7 @@ def furthest(one, two):
 def test_off_the_cpu_the_plain_step_learns_the_same(rule):
     """``'cpu:0'`` is the CPU by a name that is not ``'cpu'``: it goes the way of every other device."""
     kernel, plain = learner(rule, device="cpu"), learner(rule, device="cpu:0")
-    assert kernel.forward.fused is not None and plain.forward.fused is None
+    assert kernel.forward.kernel is not None and plain.forward.kernel is None
     measured = [each.train(labelled(0)) for each in (kernel, plain)]
     assert all(one == pytest.approx(two, abs=1e-9) for one, two in zip(*measured, strict=True))
     for part in ("numbers", "parameters", "arrays"):

@@ -8,11 +8,12 @@ lies there.
 import ctypes
 import math
 
+import numpy as np
 import torch
 
 from localplast.errors import NetworkError
 
-__all__ = ["delay_shape", "numbers_of", "pointers"]
+__all__ = ["check_inputs", "delay_shape", "numbers_of", "padded_row", "pointers", "share"]
 
 TYPES = {
     "unsigned char": torch.bool,
@@ -74,3 +75,23 @@ def delay_shape(k):
     """Shape of the delays of a link, by their kind."""
     pre, post = k.pre.size, k.post.size
     return {"shared": (1,), "axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[k.kind]
+
+
+def check_inputs(net, inputs):
+    """Raise a :class:`NetworkError` unless ``inputs`` are what the network takes: C would read past the end."""
+    shapes = {k: tuple(x.shape) for k, x in inputs.items()}
+    steps = next(iter(shapes.values()), ())[:2]
+    expected = {k: (*steps, node.size) for k, node in net.inputs.items()}
+    if shapes != expected or len(steps) != 2:
+        raise NetworkError(f"inputs of shape {shapes}; the network takes (time, trial, channel) = {expected}")
+
+
+def padded_row(values, size, padded):
+    """One number per neuron, the last repeated up to ``padded``: padding then behaves as some real neuron does."""
+    return np.pad(np.broadcast_to(np.asarray(values, float), (size,)), (0, padded - size), mode="edge")
+
+
+def share(trials, block, threads):
+    """Borders of the threads' parts: whole blocks."""
+    blocks = -(-trials // block)
+    return [min(trials, block * (blocks * number // threads)) for number in range(threads + 1)]

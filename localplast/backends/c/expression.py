@@ -8,13 +8,13 @@ uses, and handed to the kernel as a number: C and Torch then start from the same
 import numpy as np
 import sympy
 
-from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, symbol, timestep
+from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, stop, symbol, timestep
 from localplast.equations.slopes import Tamed
 from localplast.equations.tape import Tape, operation
 from localplast.equations.variadic import Variadic
 from localplast.errors import UnsupportedError
 
-__all__ = ["Constants", "Writer", "check_c_form", "in_one_line"]
+__all__ = ["READY", "Constants", "Writer", "check_c_form", "in_one_line", "is_condition"]
 
 READY = symbol("not_refractory")
 FUNCTIONS = {
@@ -38,6 +38,7 @@ BY_NAME = {"expm1": "expm1", "log1p": "log1p", "log10": "log10"}
 #: What more than one operation computes; functions that are not of libm are in :mod:`~localplast.backends.c.runtime`.
 FORMS = {
     clip: "smaller(larger({0}, {1}), {2})",
+    stop: "{0}",
     sign: "({0} > 0) - ({0} < 0)",
     mod: "modulo({0}, {1})",
     floordiv: "floor_divide({0}, {1})",
@@ -78,10 +79,11 @@ class Constants:
     def text(self, node, ready="ready"):
         """C text of a node that :meth:`holds`."""
         if READY in node.free_symbols and self.refractory:
-            return f"({ready} != 0 ? {self._place(node, 1.0)} : {self._place(node, 0.0)})"
-        return self._place(node, 1.0)
+            return f"({ready} != 0 ? {self.place(node, 1.0)} : {self.place(node, 0.0)})"
+        return self.place(node, 1.0)
 
-    def _place(self, node, ready):
+    def place(self, node, ready):
+        """C text of a node at one value of ``not_refractory``."""
         shared = all(np.ndim(self.values[s.name]) == 0 for s in node.free_symbols - {READY})
         asked = self.asked[shared]
         if (node, ready) not in asked:

@@ -11,14 +11,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from localplast.backends.c.arguments import pointers
-from localplast.backends.c.call import check_inputs, constant_arrays, padded_row, share
+from localplast.backends.c.arguments import check_inputs, padded_row, pointers, share
 from localplast.backends.c.compile import build, missing
 from localplast.backends.c.expression import check_c_form
 from localplast.backends.c.graded_layout import Graded, fields, given
 from localplast.backends.c.graded_optimise import Adaptation, factors
 from localplast.backends.c.graded_step import source
-from localplast.backends.c.layout import make_plan
+from localplast.backends.c.layout import constant_arrays, make_plan
 from localplast.backends.torch.step import noise_dice
 from localplast.errors import not_finite
 from localplast.network.convolution import form_of
@@ -114,7 +113,7 @@ class GradedKernel:
         self.net, self.plan, self.threads = net, plan, threads
         self.tensors, self.masks = dict(tensors), {k: torch.as_tensor(m) for k, m in masks.items()}
         self.interval = plan.rule.interval(net.dt) if plan else 0
-        self.body = body = make_plan(net, tensors, cut=(), block=1)
+        self.body = body = make_plan(net, tensors)
         self.dtype = torch.float64 if body.double else torch.float32
         self.links, self.cells = {k.name: k for k in body.links}, {n.name: n for n in body.cells}
         adaptations = tuple(self.adaptations(optimiser)) if self.interval else ()

@@ -1,22 +1,32 @@
-"""What a kernel must do, read off a network: populations, projections, which gradients flow, and why it cannot run.
+"""What a kernel that learns must do, read off a network: populations, projections, and why it cannot run.
 
 The plan fixes the C text; sizes are baked in, numbers (weights, parameters, delays) are not.
 """
 
 from dataclasses import dataclass
 
-import sympy
+import numpy as np
 import torch
 
+from localplast.backends.c.arguments import padded_row
 from localplast.backends.c.compile import missing
 from localplast.backends.c.expression import Constants, check_c_form
-from localplast.equations.expressions import differentiate
 from localplast.network.convolution import form_of
-from localplast.network.credit_graph import check_cut, projection_edges
 from localplast.network.nodes import Input
 from localplast.neuron.step import jacobian, lower
+from localplast.program.finite import Unexplained
 
-__all__ = ["Cells", "Channels", "Link", "Plan", "make_plan", "why_not"]
+__all__ = [
+    "Cells",
+    "Channels",
+    "Link",
+    "Plan",
+    "check_diverged",
+    "constant_arrays",
+    "make_plan",
+    "silent_steps",
+    "why_not",
+]
 
 #: Lanes that rows are padded to, in bytes: the widest vector register in use.
 ROW_BYTES = 64
@@ -24,13 +34,11 @@ ROW_BYTES = 64
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """An input: ``bits`` if given as bool; ``dense`` if its projections run as products and not by events."""
+    """An input."""
 
     number: int
     name: str
     size: int
-    bits: bool
-    dense: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +53,6 @@ class Cells:
         ``(target, transmission)`` of whatever arrives.
     refractory : bool
         Whether a spike can silence the neuron for more than the next step.
-    learns : bool
-        Whether a gradient flows through the spike.
-    learned : tuple of str
-        Parameters whose gradient is wanted.
-    cut : frozenset of str
     """
 
     number: int
@@ -61,9 +64,6 @@ class Cells:
     variables: tuple
     boxes: tuple
     refractory: bool
-    learns: bool
-    learned: tuple
-    cut: frozenset
 
     @property
     def spiking(self):
@@ -73,48 +73,10 @@ class Cells:
     def readout(self):
         return not self.spiking and self.step.output is not None
 
-    def transition(self):
-        """``(program, entries)`` of the Jacobian of the update, with the cut ``readout`` left out.
-
-        Inputs keep their value, and pass their gradient on, whatever is cut.
-        """
-        found = jacobian(self.step)
-        entries = {(v, v): sympy.Integer(1) for v in self.step.inputs} | found.entries
-        if not self.spiking and "readout" in self.cut:
-            entries = {(row, column): e for (row, column), e in entries.items() if column in self.step.inputs}
-        return found.program, entries
-
-    def forgets(self, variable):
-        """Whether what is in ``variable`` before spikes arrive carries no gradient on: the cut ``leak``."""
-        return self.spiking and "leak" in self.cut and variable not in self.step.inputs
-
-    def jumps(self):
-        """``[(name, value, whether the gradient to the spike is kept)]`` of reset and adaptation."""
-        return [
-            (name, value, block not in self.cut)
-            for block in ("reset", "adaptation")
-            for name, value in getattr(self.step, block).items()
-        ]
-
-    def sensitivity(self):
-        """d spike argument / d variable or learned parameter, for those that it depends on."""
-        found = {v: differentiate(self.step.spike_argument, v) for v in (*self.variables, *self.learned)}
-        return {v: e for v, e in found.items() if e != 0}
-
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """A projection between the nodes ``pre`` and ``post``; ``kind`` of delay ``'shared'`` where one serves all.
-
-    Attributes
-    ----------
-    passes : bool
-        Whether the gradient goes back to the presynaptic spikes.
-    between : bool
-        Whether delays are real numbers, shared by two steps and with a gradient.
-    sent_late : bool
-        Whether it is the source that delays, so that a feedback matrix stands between a delay and its error.
-    """
+    """A projection between the nodes ``pre`` and ``post``; ``kind`` of delay ``'shared'`` where one serves all."""
 
     number: int
     name: str
@@ -123,71 +85,40 @@ class Link:
     target: str
     transmission: str
     kind: str
-    passes: bool
-    between: bool
-    sent_late: bool
-
-    @property
-    def sized(self):
-        """Whether events carry a number; else all are 1."""
-        return isinstance(self.pre, Channels) and not self.pre.bits
-
-    @property
-    def dense(self):
-        return isinstance(self.pre, Channels) and self.pre.dense and self.kind == "shared"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. ``block`` is the number of trials that one pass of the kernel runs side by side."""
+    """All of it."""
 
     nodes: tuple
     links: tuple
     double: bool
-    block: int
 
     cells = property(lambda self: [n for n in self.nodes if isinstance(n, Cells)])
     channels = property(lambda self: [n for n in self.nodes if isinstance(n, Channels)])
-    delayed = property(lambda self: [k for k in self.links if k.between])
-
-    @property
-    def learned(self):
-        """Names of what is differentiated besides weights: parameters, then delays."""
-        return [f"{n.name}.{p}" for n in self.cells for p in n.learned] + [f"{k.name}.delay" for k in self.delayed]
-
-    def into(self, cells, target, transmission):
-        """Links that fill one box."""
-        return [k for k in self.links if (k.post, k.target, k.transmission) == (cells, target, transmission)]
 
 
-def make_plan(net, tensors, *, cut, block, bits=(), dense=(), learned=()):
-    """The :class:`Plan` of a network; ``bits`` and ``dense`` name inputs (:class:`Channels`), ``learned`` parameters
-    and delays.
-    """
-    cut, edges = check_cut(net, cut), projection_edges(net)
+def make_plan(net, tensors):
+    """The :class:`Plan` of a network."""
     double = next(iter(tensors.values())).dtype == torch.float64
     nodes = {}
     for number, (name, node) in enumerate(net.nodes.items()):
         if isinstance(node, Input):
-            nodes[name] = Channels(number, name, node.size, name in bits, name in dense)
+            nodes[name] = Channels(number, name, node.size)
         else:
-            nodes[name] = make_cells(net, number, name, node, tensors, cut, double, learned)
+            nodes[name] = make_cells(net, number, name, node, tensors, double)
     links = []
     for number, (name, p) in enumerate(net.projections.items()):
-        pre, post = nodes[p.pre], nodes[p.post]
         kind = "shared" if tensors[f"{name}.delay"].ndim == 0 else p.delay.kind
-        passes = isinstance(pre, Cells) and pre.learns and not edges[name] & cut
-        between = f"{name}.delay" in learned or name in net.learned_delays
-        sent_late = p.delay is None or p.delay.kind == "axonal"
-        links.append(Link(number, name, pre, post, p.target, p.transmission, kind, passes, between, sent_late))
-    return Plan(tuple(nodes.values()), tuple(links), double, block)
+        links.append(Link(number, name, nodes[p.pre], nodes[p.post], p.target, p.transmission, kind))
+    return Plan(tuple(nodes.values()), tuple(links), double)
 
 
-def make_cells(net, number, name, population, tensors, cut, double, learned):
-    step, dt, period = lower(population.model), float(net.dt), population.model.refractory
+def make_cells(net, number, name, population, tensors, double):
+    step, dt = lower(population.model), float(net.dt)
     values = {k: tensors[f"{name}.{k}"].detach() for k in population.values}
-    grows = f"{name}.{period}" in learned
-    refractory = period is not None and (grows or bool((silent_steps(net, name, tensors) > 1).any()))
+    refractory = population.model.refractory is not None and bool((silent_steps(net, name, tensors) > 1).any())
     lanes = ROW_BYTES // (8 if double else 4)
     arriving = [p for p in net.projections.values() if p.post == name]
     return Cells(
@@ -200,9 +131,6 @@ def make_cells(net, number, name, population, tensors, cut, double, learned):
         variables=step.state + step.inputs,
         boxes=tuple(sorted({(p.target, p.transmission) for p in arriving}, key=lambda b: (b[1] == "event", b[0]))),
         refractory=refractory,
-        learns=population.model.spiking and step.psi is not None and "spike" not in cut,
-        learned=tuple(k for k in population.values if f"{name}.{k}" in learned),
-        cut=cut,
     )
 
 
@@ -212,27 +140,8 @@ def silent_steps(net, name, tensors):
     return torch.floor(period / float(net.dt) + 1e-3)
 
 
-def why_not(net, *, trainable=(), record=(), feedback=()):
-    """Why the fused kernel cannot run this, as a sentence, or None if it can.
-
-    Parameters
-    ----------
-    net : Network
-    trainable : iterable of str
-        Names of tensors that need gradients, such as ``'rec_rec.weight'``, ``'rec.tau_mem'``, ``'rec_rec.delay'``.
-    record : iterable of str
-        What must come back: ``'<readout>.output'``, ``'<population>.count'`` and ``'<population>.sum'``.
-    feedback : iterable of str
-        Projections with a feedback matrix.
-    """
-    spiking = {name for name, p in net.populations.items() if p.model.spiking}
-    known = {f"{n}.output" for n in net.readouts} | {f"{n}.{what}" for n in spiking for what in ("count", "sum")}
-    parameters = {f"{n}.{k}" for n, p in net.populations.items() for k in p.values}
-    learnable = parameters | {f"{n}.{what}" for n in net.projections for what in ("weight", "delay")}
-    if other := [name for name in trainable if name not in learnable]:
-        return f"gradients of {', '.join(other)}: the kernel has those of weights, parameters and delays"
-    if set(record) - known:
-        return f"recording {', '.join(sorted(set(record) - known))}: the kernel returns {', '.join(sorted(known))}"
+def why_not(net):
+    """Why the kernel that learns online cannot run a network, as a sentence, or None if it can."""
     for name, p in net.projections.items():
         if p.transmission == "graded" and not isinstance(net.nodes[p.pre], Input):
             return f"projection {name!r} is graded between populations"
@@ -244,25 +153,44 @@ def why_not(net, *, trainable=(), record=(), feedback=()):
             return f"projection {name!r}: spikes land on a variable that is clamped while refractory"
         if getattr(p.delay, "kernel", None) is not None:
             return f"projection {name!r} spreads its delays by a {p.delay.kernel.kind} kernel"
-        if p.delay is not None and p.delay.kind == "synaptic" and name in feedback:
-            return f"projection {name!r} has a feedback matrix and one delay per synapse"
     for name, population in net.populations.items():
-        reason = why_no_cells(population.model, tuple(k for k in population.values if f"{name}.{k}" in trainable))
-        if reason:
+        if reason := why_no_cells(population.model):
             return f"population {name!r}: {reason}"
     return missing()
 
 
-def why_no_cells(model, learned=()):
+def why_no_cells(model):
     step = lower(model)
     if step.noise or step.draws():
         return f"{model.name} is stochastic"
     expressions = [e for _, e in step.program] + list(step.updated.values())
     expressions += [*step.reset.values(), *step.adaptation.values()]
     expressions += [e for e in (step.spike_argument, step.psi, step.output) if e is not None]
-    for found in (jacobian(step), *(jacobian(step, p) for p in learned)):
-        expressions += [e for _, e in found.program] + list(found.entries.values())
-    outside = [*step.reset.values(), *step.adaptation.values(), step.spike_argument, step.output]
-    expressions += [differentiate(e, p) for p in learned for e in outside if e is not None]
-    reason = check_c_form(expressions)
+    found = jacobian(step)
+    reason = check_c_form([*expressions, *(e for _, e in found.program), *found.entries.values()])
     return f"{model.name}: {reason}" if reason else None
+
+
+def constant_arrays(plan, net, tensors):
+    """Parameters and delays as arrays, by slot; call it when the C text is written, for that asks for constants."""
+    given, dtype = {}, torch.float64 if plan.double else torch.float32
+    for n in plan.cells:
+        n.constants.values.update({k: tensors[f"{n.name}.{k}"].detach() for k in n.constants.values if k != "dt"})
+        given[f"shared{n.number}"], given[f"each{n.number}"] = n.constants.numbers(n.padded)
+        given[f"initial{n.number}"] = np.array(
+            [padded_row(tensors[f"{n.name}.{v}"].detach().double(), n.size, n.padded) for v in n.variables]
+        )
+        if n.refractory:
+            given[f"silent{n.number}"] = padded_row(silent_steps(net, n.name, tensors), n.size, n.padded)
+    arrays = {k: torch.as_tensor(v, dtype=dtype).contiguous() for k, v in given.items()}
+    for k in plan.links:
+        steps = tensors[f"{k.name}.delay"].detach()
+        arrays[f"delay{k.number}"] = steps.to(torch.int32).contiguous()
+        arrays[f"part{k.number}"] = (steps - steps.floor()).contiguous()
+    return arrays
+
+
+def check_diverged(cells, found):
+    """Raise where a kernel has returned the number of one of the populations."""
+    if wrong := [cells[place].name for place in found if place >= 0]:
+        raise Unexplained(f"population {wrong[0]!r} is not finite at the end of a trial")

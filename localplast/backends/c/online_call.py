@@ -9,11 +9,10 @@ import threading
 
 import torch
 
-from localplast.backends.c.arguments import TYPES, pointers
-from localplast.backends.c.call import check_diverged, check_inputs, constant_arrays, share
+from localplast.backends.c.arguments import TYPES, check_inputs, pointers, share
 from localplast.backends.c.compile import build
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.layout import make_plan, why_not
+from localplast.backends.c.layout import check_diverged, constant_arrays, make_plan, why_not
 from localplast.backends.c.online_signals import matrix_slot
 from localplast.backends.c.online_step import Online, fields, source
 
@@ -62,7 +61,7 @@ class OnlineKernel:
 
     def __init__(self, net, plan, tensors, masks, optimiser=None, *, threads=1):
         self.net, self.plan, self.masks = net, plan, {k: torch.as_tensor(m) for k, m in masks.items()}
-        body, self.interval = make_plan(net, tensors, cut=(), block=1), plan.rule.interval(net.dt)
+        body, self.interval = make_plan(net, tensors), plan.rule.interval(net.dt)
         optimiser = optimiser if self.interval else None
         masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
         bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}

@@ -1,8 +1,8 @@
-"""The part of every kernel's C text that does not depend on the network, and phrases that several parts use."""
+"""The part of every kernel's C text that does not depend on the network."""
 
 from localplast.equations import divided_exp, matrix_exp
 
-__all__ = ["HELPERS", "add", "events", "gather_each", "indent", "taps", "total", "weighted"]
+__all__ = ["HELPERS", "indent"]
 
 #: Macros ``R(number)`` and ``M(function)`` give numbers and functions of libm the precision of ``real``;
 #: ``LARGEST`` is that of :mod:`localplast.equations.slopes`.
@@ -54,7 +54,13 @@ static int broken(const real *x, long n)
     for (long i = 0; i < n; i++) if (x[i] - x[i] != 0) return 1;
     return 0;
 }
-static inline real where_finite(real x, real y) { return y - y == 0 ? x : 0; }
+/* Not by a branch: what is needed in one only would be computed there, and no loop be vectorised. */
+static inline real where_finite(real x, real y)
+{
+    union { real number; mask bits; } found = { x };
+    found.bits &= -(mask)(y - y == 0);
+    return found.number;
+}
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 """
 HELPERS += (
@@ -114,30 +120,6 @@ static void unflush(unsigned old) { }
     }
 TILE(tile_wide, ROWS, COLUMNS)
 TILE(tile_narrow, ROWS, 1)
-
-/* y (S, m) += a (S, n) b (n, m); m is a multiple of LANES. */
-static void product(const real *a, long lda, long n, const real *b, long m, real *y)
-{
-    for (int s = 0; s < S; s += ROWS) {
-        long column = 0;
-        for (; column + COLUMNS * LANES <= m; column += COLUMNS * LANES)
-            tile_wide(a + s * lda, lda, 1, n, b + column, m, y + s * m + column);
-        for (; column < m; column += LANES)
-            tile_narrow(a + s * lda, lda, 1, n, b + column, m, y + s * m + column);
-    }
-}
-
-/* d (n, m) += a (S, n) transposed, times y (S, m). */
-MULTIPLY_ADD void outer(const real *restrict a, long n, const real *restrict y, long m, real *restrict d)
-{
-    CONTRACT
-    for (long k = 0; k < n; k++)
-        for (long column = 0; column < m; column += LANES) {
-            vec sum = *(vec *)(d + k * m + column);
-            for (int s = 0; s < S; s++) sum += a[s * n + k] * *(const vec *)(y + s * m + column);
-            *(vec *)(d + k * m + column) = sum;
-        }
-}
 
 INLINE void add_row(real *restrict to, const real *restrict row, const int n)
 {
@@ -207,56 +189,3 @@ INLINE long collect_bytes(const unsigned char *row, const int n, unsigned *list,
 
 def indent(lines, by=8):
     return "\n".join(" " * by + line for line in lines)
-
-
-def events(link, when, body):
-    """C loop over the presynaptic events of step ``when``; ``body`` sees the trial s, the neuron i and the size x."""
-    number = link.pre.number
-    sized = link.sized
-    x = f"const real x = w->value{number}[e]; " if sized else ""
-    return f"""for (int s = 0; s < w->live; s++)
-        for (long e = w->start{number}[({when}) * S + s]; e < w->start{number}[({when}) * S + s + 1]; e++) {{
-            const long i = w->list{number}[e]; {x}{body}
-        }}"""
-
-
-def add(link, to, row, share=None):
-    """C statement: add a row, times the size of the event where it has one, and times ``share`` where it is given."""
-    factors = " * ".join([*([share] if share else []), *(["x"] if link.sized else [])])
-    if factors:
-        return f"add_scaled({to}, {row}, {factors}, N);"
-    return f"add_row({to}, {row}, N);"
-
-
-def taps(link, at):
-    """``[(delay in steps, share of the weight, d share / d delay)]`` as C text; ``at`` is the place in the table of
-    delays.
-
-    A delay between two steps is shared by both (linear interpolation); a whole one needs one tap, and no share.
-    """
-    if not link.between:
-        return [(f"delay[{at}]", None, None)]
-    return [(f"delay[{at}]", f"(R(1.0) - part[{at}])", "R(-1.0)"), (f"(delay[{at}] + 1)", f"part[{at}]", "R(1.0)")]
-
-
-def total(terms):
-    """The sum of C texts."""
-    return " + ".join(terms) or "R(0.0)"
-
-
-def weighted(terms):
-    """The sum of C texts, each times its factor where it has one: ``[(text, factor or None)]``."""
-    return total([f"{factor} * {text}" if factor else text for text, factor in terms])
-
-
-def gather_each(link, rows, place):
-    """How each target j reads, in trial s, its own step of a ring of ``rows``.
-
-    Returns C statements, and ``[(text, share, d share / d delay)]``. ``place`` is the C text of the step, ``{}``
-    standing for the delay. It is looked up once for all trials.
-    """
-    found = list(enumerate(taps(link, "j")))
-    names = ", ".join(f"at{n}[N]" for n, _ in found)
-    places = " ".join(f"at{n}[j] = wrap({place.format(d)}, ring) * S * N + j;" for n, (d, _, _) in found)
-    lines = f"long {names}; for (int j = 0; j < {link.post.size}; j++) {{ {places} }}"
-    return lines, [(f"{rows}[at{n}[j] + s * N]", share, slope) for n, (_, share, slope) in found]

@@ -1,13 +1,11 @@
 """The Torch backend: gradients and learning on batches of trials."""
 
 import contextlib
-from functools import partial
 
 import numpy as np
 import torch
 
-from localplast.backends.c.call import Fused
-from localplast.backends.c.layout import why_not
+from localplast.backends.c.function import NetworkFunction, why_not
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.reward import rewarded, split
 from localplast.backends.torch.rtrl import Influence
@@ -27,7 +25,7 @@ from localplast.task.regulariser import of_trials
 __all__ = ["batch_loss", "denormals_flushed", "gradient", "prepare", "side_by_side"]
 
 #: Neurons times steps times trials: some hundred bytes each are kept by automatic differentiation.
-WORTH_FUSING = 1_000_000
+WORTH_COMPILING = 1_000_000
 
 
 @contextlib.contextmanager
@@ -189,19 +187,23 @@ def run_forward(net, tensors, masks, inputs, *, cut=(), feedback=None, sums=Fals
     return torch.cat([traces[name] for name in outputs], -1), counts, together
 
 
-def worth_fusing(net, trials, names, feedback, device):
+def worth_compiling(net, trials, device):
     """Whether the history that automatic differentiation keeps is so large that the generated adjoint should run."""
-    numbers = len(trials) * trials.steps * sum(p.size for p in net.populations.values())
-    return numbers > WORTH_FUSING and device == "cpu" and why_not(net, trainable=names, feedback=feedback) is None
+    return (
+        len(trials) * trials.steps * sum(p.size for p in net.populations.values()) > WORTH_COMPILING and device == "cpu"
+    )
 
 
-def run_fused(net, tensors, masks, inputs, *, cut, feedback, sums=False):
-    """As :func:`run_forward`, by the generated kernel: memory does not grow with the batch."""
-    plain = {k: v.detach() for k, v in tensors.items()}
+def run_kernel(net, tensors, masks, inputs, *, cut, feedback, sums=False, seed=0):
+    """As :func:`run_forward`, by the generated kernel where it can: memory does not grow with the batch."""
+    record = [f"{k}.sum" for k, p in net.populations.items() if p.model.spiking and sums]
+    function = NetworkFunction(net, tensors, masks, cut=cut, feedback=feedback, record=record)
+    if why_not(function, [n for n, x in tensors.items() if x.requires_grad]):
+        return run_forward(net, tensors, masks, inputs, cut=cut, feedback=feedback, sums=sums, seed=seed)
     weights = {n: tensors[f"{n}.weight"] for n in net.projections}
     of_weights = {f"{n}.weight" for n in net.projections}
     others = {k: v for k, v in tensors.items() if v.requires_grad and k not in of_weights}
-    return side_by_side(net, Fused(net, plain, masks, cut=cut, feedback=feedback, sums=sums)(weights, inputs, others))
+    return side_by_side(net, function(weights, inputs, others, seed=seed))
 
 
 def side_by_side(net, results):
@@ -249,14 +251,9 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             feedback = {k: torch.as_tensor(b, device=device).to(dtype) for k, b in adjoint[1].items()}
         if form == "adjoint":
             many = loss.branching is not None
-            forward = (
-                run_fused
-                if worth_fusing(net, trials, names, feedback, device)
-                else partial(run_forward, seed=[seed, 3])
-            )
-            outputs, counts, sums = forward(
-                net, tensors, values.masks, inputs, cut=adjoint[0], feedback=feedback, sums=many
-            )
+            forward = run_kernel if worth_compiling(net, trials, device) else run_forward
+            options = {"cut": adjoint[0], "feedback": feedback, "sums": many, "seed": [seed, 3]}
+            outputs, counts, sums = forward(net, tensors, values.masks, inputs, **options)
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs, sums)
             found = torch.autograd.grad(total.mean(), [tensors[n] for n in names], allow_unused=True)
             grads = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in zip(names, found, strict=True)}

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from localplast.backends.c.call import Fused
+from localplast.backends.c.function import NetworkFunction, why_not
 from localplast.backends.c.graded_call import GradedKernel, why_not_graded
-from localplast.backends.c.layout import why_not
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.gradient import (
     adjoint_form,
@@ -66,35 +65,25 @@ single_thread = SingleThread()
 
 
 class Forward:
-    """A differentiable run of the network: the generated kernel where it can, else the plain step.
+    """A run of the network, differentiable if ``wanted``: the generated kernel where it can, else the plain step."""
 
-    Where no gradient is wanted, networks of graded populations run in a kernel of their own.
-    """
-
-    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu"):
+    def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu", wanted=True):
         self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
-        self.cut, self.feedback = cut, feedback or {}
-        reason = elsewhere(device) or why_not(net, trainable=net.trainable, feedback=self.feedback)
-        delays = {name: tensors[f"{name}.delay"].detach() for name in net.projections}
-        self.presents = bool(reason) and not elsewhere(device) and not why_not_graded(net, delays=delays)
-        self.threads = threads
-        if reason and not self.presents:
+        self.cut, self.feedback, self.kernel = cut, feedback or {}, None
+        reason = elsewhere(device)
+        if not reason:
+            record = [f"{k}.sum" for k, p in net.populations.items() if p.model.spiking and sums]
+            options = {"cut": cut, "feedback": self.feedback, "record": record, "threads": threads}
+            function = NetworkFunction(net, tensors, masks, **options)
+            reason = why_not(function, [*(f"{p.name}.weight" for p in net.plastic), *net.trainable] if wanted else ())
+            self.kernel = None if reason else function
+        if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
-        options = {"cut": cut, "feedback": self.feedback, "sums": sums, "threads": threads}
-        self.fused = None if reason else Fused(net, tensors, masks, **options)
-
-    @functools.cached_property
-    def graded(self):
-        """The kernel of a network of graded populations, which presents trials and learns nothing."""
-        return GradedKernel(self.net, None, self.tensors, self.masks, threads=self.threads)
 
     def __call__(self, weights, inputs, others=None, widths=None, seed=0):
         """As :func:`~localplast.backends.torch.gradient.run_forward`."""
-        if self.fused is not None:
-            return side_by_side(self.net, self.fused(weights, inputs, others))
-        if self.presents and not torch.is_grad_enabled():
-            self.graded.refresh({**self.tensors, **(others or {})})
-            return *self.graded.outputs(weights, inputs, seed), {}
+        if self.kernel is not None:
+            return side_by_side(self.net, self.kernel(weights, inputs, others, widths, seed))
         tensors = {**self.tensors, **{f"{k}.weight": w for k, w in weights.items()}, **(others or {})}
         options = {"cut": self.cut, "feedback": self.feedback, "sums": self.sums, "widths": widths, "seed": seed}
         return run_forward(self.net, tensors, self.masks, inputs, **options)
@@ -205,6 +194,7 @@ class TorchLearner:
             sums=sums,
             threads=self.threads,
             device=self.device,
+            wanted=self.online is None,
         )
 
     def tensor(self, array):

@@ -18,7 +18,7 @@ from localplast import ms
 from localplast.backends.brian2 import session as brian2_run
 from localplast.backends.c import cache as program_cache
 from localplast.backends.c import compile as kernel_build
-from localplast.backends.c.layout import why_not
+from localplast.backends.c.compile import missing
 from localplast.errors import LocalplastWarning
 from localplast.models import leaky_readout, lif
 from localplast.rules import bptt
@@ -165,7 +165,7 @@ def test_an_odd_compiler_means_plain_torch_and_one_warning(cache, monkeypatch, t
         projections=[lp.Projection("cues", "rec"), lp.Projection("rec", "out")],
     )
     with pytest.warns(LocalplastWarning, match="is of no use here") as told:
-        assert message in why_not(net) and message in why_not(net)
+        assert message in missing() and message in missing()
     assert len(told) == 1
     task = lp.Task.generated("t", lambda rng, n: lp.Trials({"cues": rng.random((n, 4, 2)) < 0.5}, np.zeros(n, int)))
     fit = lp.run(net, task, rule=bptt(), optimiser=lp.sgd(0.1), updates=1, batch=2, test=2, backend="torch", show=False)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from brian2 import ms, mV
 
-from localplast.backends.c import call as torch_fused
+from localplast.backends.c import call as kernel_call
 from localplast.backends.c import compile as kernel_build
-from localplast.backends.c.call import Fused
-from localplast.backends.c.layout import make_plan, why_not
+from localplast.backends.c.call import Kernel
+from localplast.backends.c.function import NetworkFunction, why_not
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, normal, uniform
@@ -61,6 +61,14 @@ def follower():
         parameters={"tau_mem": 10 * ms, "v_th": 1.0},
         surrogate=boxcar(),
     )
+
+
+def drawing():
+    """A neuron whose threshold is drawn."""
+    return NeuronModel(
+        name="drawing", equations="dv/dt = -v/tau_mem : 1", threshold="poisson(v) > 1", reset="v = 0",
+        parameters={"tau_mem": 10 * ms},
+    )  # fmt: skip
 
 
 def squared_readout():
@@ -224,19 +232,32 @@ def test_batches_and_threads_where_parameters_learn(trials, threads, network, be
     bench.agree(net, learned, bench.spikes_in(net, trials=trials, steps=40), threads=threads)
 
 
-def test_long_trials_run_fewer_at_a_time(monkeypatch, bench):
-    net = bench.of("lif")
+def test_windows_of_steps_change_nothing(monkeypatch, bench):
+    """Each is run again from the state before it, delay lines included."""
+    net = bench.recurrent(lif(tau_ref=3 * ms, surrogate=triangle(gamma=0.8)), 4.0, late=bench.delays["axonal"])
     tensors, masks = bench.prepare(net)
-    inputs = bench.spikes_in(net)
-    wide = bench.by_kernel(net, tensors, masks, inputs)
-    blocks = []
-    monkeypatch.setattr(torch_fused, "MOST_MEMORY", 0)
-    monkeypatch.setattr(torch_fused, "make_plan", lambda *a, **k: blocks.append(k["block"]) or make_plan(*a, **k))
-    narrow = bench.by_kernel(net, tensors, masks, inputs)
-    assert float(wide["rec.count"].detach().sum()) > 0
-    assert bench.distance(narrow["out.output"], wide["out.output"]) < 1e-12
-    assert bench.apart(bench.gradients(narrow, tensors), bench.gradients(wide, tensors)) < 1e-12
-    assert blocks == [8, 4, 2, 1]
+    found = bench.by_kernel(net, tensors, masks, bench.spikes_in(net))
+    whole = bench.gradients(found, tensors)
+    for steps in (STEPS - 1, 13, 1):
+        monkeypatch.setattr(Kernel, "window", lambda *_, steps=steps: steps)
+        parts = bench.gradients(found, tensors)
+        assert all(torch.equal(parts[k], whole[k]) for k in whole)
+
+
+def test_long_trials_keep_part_of_their_history(monkeypatch, bench):
+    monkeypatch.setattr(kernel_call, "MOST_MEMORY", 2**17)
+    monkeypatch.setattr(kernel_call, "WINDOW_MEMORY", 2**17)
+    net, bytes_of = bench.of("lif"), {}
+    tensors, masks = bench.prepare(net)
+    function = NetworkFunction(net, tensors, masks)
+    for steps in (60, 600, 6000):
+        inputs = bench.spikes_in(net, trials=8, steps=steps)
+        results = function({name: tensors[f"{name}.weight"] for name in net.projections}, inputs)
+        bench.gradients(results, tensors)
+        (kernel,) = function.kernels.values()
+        bytes_of[steps] = kernel.kept[True][0].numel()
+    assert bytes_of[600] < 2**17 + 100, "so much is allowed"
+    assert bytes_of[6000] < 20 * bytes_of[60], "beyond that, states are saved, and few steps of history"
 
 
 def test_inputs_may_be_numbers(bench):
@@ -264,7 +285,7 @@ def test_wrong_inputs_are_refused(shape, bench):
     tensors, masks = bench.prepare(bench.of("lif"))
     weights = {name: tensors[f"{name}.weight"] for name in bench.of("lif").projections}
     with pytest.raises(NetworkError, match="the network takes"):
-        Fused(bench.of("lif"), tensors, masks)(weights, {"cues": torch.zeros(shape)})
+        NetworkFunction(bench.of("lif"), tensors, masks)(weights, {"cues": torch.zeros(shape)})
 
 
 def test_single_precision(network, bench):
@@ -284,29 +305,30 @@ def test_only_wanted_gradients_are_made(bench):
     tensors, masks = bench.prepare(net)
     weights = {name: tensors[f"{name}.weight"].detach() for name in net.projections}
     weights["rec_rec"].requires_grad_(True)
-    out = Fused(net, {k: v.detach() for k, v in tensors.items()}, masks)(weights, bench.spikes_in(net))["out.output"]
+    out = NetworkFunction(net, {k: v.detach() for k, v in tensors.items()}, masks)(weights, bench.spikes_in(net))[
+        "out.output"
+    ]
     out.sum().backward()
     assert weights["rec_rec"].grad.abs().max() > 0 and weights["cues_rec"].grad is None
     assert not weights["rec_rec"].grad.diagonal().any(), "autapses do not exist, so they do not learn"
 
 
-def test_why_not_names_what_is_missing(bench):
+def test_what_has_no_c_form_is_named(bench):
+    """A function that the language draws from, and a state that a trial starts from, which does not learn."""
     net = bench.of("lif")
-    assert why_not(net, trainable=["rec_rec.weight"], record=["out.output", "rec.count"]) is None
-    assert "rec.v" in why_not(net, trainable=["rec.tau_mem", "rec.v"]), (
-        "the state that trials start from does not learn"
-    )
-    assert "rec.v" in why_not(net, record=["rec.v"])
-    synapses = bench.recurrent(lif(), 1.0, late=bench.delays["synaptic"])
-    assert "one delay per synapse" in why_not(synapses, feedback=["rec_rec"])
-    tensors, masks = bench.prepare(synapses)
-    with pytest.raises(UnsupportedError, match="one delay per synapse"):
-        Fused(synapses, tensors, masks, feedback={"rec_rec": torch.ones(7, 7)})
+    tensors, masks = bench.prepare(net)
+    assert why_not(NetworkFunction(net, tensors, masks), ["rec_rec.weight", "rec.tau_mem"]) is None
+    drawn = bench.recurrent(drawing(), 1.0)
+    tensors, masks = bench.prepare(drawn)
+    assert "population 'rec': no numerical form for poisson()" in why_not(NetworkFunction(drawn, tensors, masks))
+    weights = {name: tensors[f"{name}.weight"] for name in drawn.projections}
+    with pytest.raises(UnsupportedError, match="no kernel can be made for this network: population 'rec'"):
+        NetworkFunction(drawn, tensors, masks)(weights, bench.spikes_in(drawn))
 
 
 def test_without_a_compiler_the_reason_says_what_to_do(monkeypatch, bench):
     monkeypatch.setattr(kernel_build, "compiler", lambda: None)
-    assert "no C compiler found" in why_not(bench.of("lif"))
+    assert "no C compiler found" in why_not(NetworkFunction(bench.of("lif"), *bench.prepare(bench.of("lif"))))
     with pytest.raises(UnsupportedError, match="Install gcc or clang"):
         kernel_build.build("int nothing;")
 

@@ -1,0 +1,200 @@
+"""The C text of statements about neurons: one loop for a group of them, over neurons or over those that spiked.
+
+Within a group a number is read once and stored once, and what nobody else reads stays in a register.
+"""
+
+from localplast.backends.c.expression import READY, Writer, is_condition
+from localplast.backends.c.memory import as_list
+from localplast.backends.c.runtime import indent
+from localplast.program.arrays import Life, at
+from localplast.program.instructions import Fire, Jump, Map, arrays_in, reads, writes
+
+__all__ = ["neurons", "numeric", "reduced", "spiked"]
+
+
+class Statements(Writer):
+    """Expressions of one statement; constants that depend on refractoriness are chosen by the ``ready`` of a neuron."""
+
+    def _make(self, node):
+        if node == READY:
+            return self._new(self.load(READY.name))
+        if READY in node.free_symbols and self.constants.holds(node) and not is_condition(node):
+            one, other = (self._new(self.constants.place(node, ready)) for ready in (1.0, 0.0))
+            return self._new(f"{self(READY)} != 0 ? {one} : {other}")  # loads in a branch would not be vectorised
+        return super()._make(node)
+
+
+class Loop:
+    """The inside of a loop over the neurons i, of trials s, of a space; ``o = s*N + i``.
+
+    What one statement has computed the next ones use, unless it is ``stale``: of a number that has changed.
+    """
+
+    def __init__(self, memory, space):
+        self.memory, self.space = memory, space
+        self.now, self.used, self.last = {}, {}, None
+        self.stale = {READY}
+
+    def text(self, name):
+        """C text of the number of an array that this neuron has."""
+        if name not in self.used:
+            self.used[name] = self.memory.values(name)
+        here = "o" if self.memory.arrays[name].space == self.space else "s"
+        return f"{self.memory.identifier(name)}[{here}]"
+
+    def writer(self, *expressions):
+        """What writes the next statement, and its ``expressions`` as it takes them."""
+        used = set().union(*(arrays_in(e) for e in expressions)) & self.memory.arrays.keys()
+        ready = [n for n in used if self.memory.arrays[self.memory.first(n)].role == "ready"]
+
+        def load(name):
+            name = ready[0] if name == READY.name else name
+            return self.now.get(name) or self.text(name)
+
+        known = self.last.seen if self.last else {}
+        self.last = Statements(self.memory.constants_of(self.space), load, after=self.last)
+        self.last.seen = {node: text for node, text in known.items() if not node.free_symbols & self.stale}
+        self.stale = {READY}
+        return self.last, [e.xreplace({at(n): READY for n in ready}) for e in expressions]
+
+    def map(self, s):
+        """All lines of the old values."""
+        names = [n for n, _ in s.lets]
+        writer, found = self.writer(*(e for _, e in (*s.lets, *s.lines)))
+        writer.program(zip(names, found, strict=False))
+        new = [writer(e) for e in found[len(names) :]]
+        for (name, _), text in zip(s.lines, new, strict=True):
+            self.now[name] = writer._new(f"{writer(at(name))} + {text}") if name in s.adds else text
+        self.stale |= {at(n) for n in (*names, *(n for n, _ in s.lines))}
+
+    def fire(self, s):
+        """A mask, the spike as a number, and psi of the argument."""
+        writer, (argument, ready, *psi) = self.writer(s.argument, s.ready, *([] if s.psi is None else [s.psi]))
+        x = writer(argument)
+        when = "" if ready == 1 else f" & ({writer(ready)} != 0)"
+        mask = writer._new(f"-(mask)(({x} {'>' if s.strict else '>='} 0){when})", "mask")
+        writer.lines.append(f"fired_{self.memory.identifier(s.spikes)}[o] = {mask};")
+        self.now[s.spikes] = writer._new(f"{mask} ? R(1.0) : R(0.0)")
+        if psi:
+            writer.seen[at(s.x)] = x
+            self.now[s.slope] = writer(psi[0])
+        self.stale |= {at(n) for n in (s.x, s.spikes, s.slope)}
+
+    def stores(self, names):
+        """Statements that put the numbers of ``names`` in their places."""
+        return [f"{self.text(n)} = {self.now[n]};" for n in names]
+
+    def inside(self, names, by=12):
+        """C text of the body of the loop."""
+        stores = self.stores(names)
+        return indent(self.last.lines + stores, by)
+
+    def outside(self):
+        """Declarations that stand before the loop."""
+        pointers = [f"real *restrict {self.memory.identifier(n)} = {place};" for n, place in self.used.items()]
+        return [f"enum {{ N = {self.memory.padded(self.space)} }};", *self.memory.known(self.space), *pointers]
+
+
+def numeric(program, s):
+    """Arrays that a statement reads as numbers."""
+    if isinstance(s, (Map, Jump)):
+        lines = set().union(*(arrays_in(e) for _, e in (*getattr(s, "lets", ()), *s.lines)))
+        return lines | getattr(s, "adds", set()) | (writes(s) if isinstance(s, Jump) else set())
+    return {n for n in reads(s) if not as_list(program, s, n)}
+
+
+def stored(memory, group, others):
+    """What of a group's results has to be in its place: states, and whatever ``others`` read as numbers."""
+    asked = set().union(*(numeric(memory.backward, s) for g in others if g is not group for s in g.body))
+    back = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+    found = []
+    for name in dict.fromkeys(n for s in group.body for n in sorted(writes(s), key=list(memory.arrays).index)):
+        array = memory.arrays[name]
+        if array.life is Life.HISTORY:
+            keep = name in back
+        elif array.events:
+            keep = name in asked or collected_as_numbers(memory, group, name)
+        else:
+            keep = array.life is not Life.STEP or name in asked
+        found += [name] if keep else []
+    return found
+
+
+def collected_as_numbers(memory, group, name):
+    """Whether the list of an array is made of its numbers: of what no threshold makes."""
+    return name in memory.listed and not any(isinstance(s, Fire) and s.spikes == name for s in group.body)
+
+
+def neurons(memory, group, others):
+    """The C text of Maps and Fires of one space."""
+    loop = Loop(memory, group.key[1])
+    for s in group.body:
+        (loop.map if isinstance(s, Map) else loop.fire)(s)
+    inside = loop.inside(stored(memory, group, others))
+    after = [line for s in group.body for line in collected(memory, s)]
+    fired = [
+        f"mask *restrict fired_{memory.identifier(s.spikes)} = {fired_of(memory, s)};"
+        for s in group.body
+        if isinstance(s, Fire)
+    ]
+    return f"""{indent(loop.outside() + fired, 4)}
+    NEURONS {{
+        const long o = s * N + i;
+{inside}
+    }}
+{indent(after, 4)}"""
+
+
+def fired_of(memory, s):
+    return memory.want(f"fired_{memory.identifier(s.spikes)}", "mask", f"S * {memory.padded(s.space)}")
+
+
+def collected(memory, s):
+    """Lines that make lists of the events that a statement leaves."""
+    for name in sorted(writes(s) & memory.listed):
+        if memory.arrays[name].life is Life.HISTORY:
+            continue
+        place, many, *value = memory.lists(name)
+        size, stride = memory.size(s.space), memory.padded(s.space)
+        if isinstance(s, Fire):
+            found = f"collect(fired_{memory.identifier(name)} + s * N, {size}, {place}, 0)"
+        else:
+            found = f"collect_numbers({memory.values(name)} + s * {stride}, {size}, {place}, {value[0]}, 0)"
+        yield f"for (long s = 0; s < S; s++) {many} = {found};"
+
+
+def spiked(memory, group, _):
+    """The C text of Jumps: a loop over the neurons that spiked."""
+    loop = Loop(memory, group.key[1])
+    names = []
+    for s in group.body:
+        writer, found = loop.writer(*(e for _, e in s.lines))
+        new = [writer(e) for e in found]
+        loop.now |= {n: text for (n, _), text in zip(s.lines, new, strict=True)}
+        loop.stale |= {at(n) for n, _ in s.lines}
+        names += [n for n, _ in s.lines if n not in names]
+    inside = loop.inside(names)
+    return f"""{indent(loop.outside(), 4)}
+    {memory.events(group.key[2], f"const long o = s * N + i;{chr(10)}{inside}")}"""
+
+
+def reduced(memory, s):
+    """The C text of a Reduce: a sum over the neurons of each trial."""
+    into = f"{memory.values(s.into)}[s]"
+    spikes = [n for n in reads(s) if as_list(memory.backward, s, n)]
+    if spikes:
+        _, many = memory.lists(spikes[0])
+        return f"    for (long s = 0; s < S; s++) {into} = {many};"
+    loop = Loop(memory, s.space)
+    writer, found = loop.writer(s.expression)
+    value = writer(found[0])
+    return f"""{indent(loop.outside(), 4)}
+    for (long s = 0; s < S; s++) {{
+        real total = 0;
+        for (long i = 0; i < {memory.size(s.space)}; i++) {{
+            const long o = s * N + i;
+{indent(writer.lines)}
+            total += {value};
+        }}
+        {into} = total;
+    }}"""

@@ -1,0 +1,84 @@
+"""Passes from program to program: the same numbers, from fewer statements."""
+
+import sympy
+from brian2 import ms
+
+from localplast.models import alif, leaky_readout, lif
+from localplast.network import Input, Network, Population, Projection, axonal, normal
+from localplast.program.adjoint import adjoint
+from localplast.program.arrays import Array, Life, Neurons, at
+from localplast.program.forward import forward
+from localplast.program.instructions import Fire, Jump, Map, Send, reads, writes
+from localplast.program.passes import as_numbers, fuse, live, never_refractory, resolved
+from localplast.program.program import Program
+
+
+def network():
+    return Network(
+        dt=1 * ms, cues=Input(4), a=Population(3, lif(tau_ref=3 * ms)), b=Population(3, alif()),
+        out=Population(2, leaky_readout()),
+        projections=[Projection("cues", "a", delay=axonal(2 * ms)), Projection("a", "b", weight=normal(3.0)),
+                     Projection("b", "a"), Projection("b", "out")],
+    )  # fmt: skip
+
+
+def program(*record):
+    net = network()
+    return forward(net, net.draw(0), record=record or ["out.output"])
+
+
+def test_neurons_that_are_always_ready_keep_no_clock():
+    found = never_refractory(program(), ["b"])
+    asked = {n for s in found.step for n in reads(s) | writes(s)}
+    assert not asked & {"b.since.spike", "b.not_refractory"} and {"a.since.spike", "a.not_refractory"} <= asked
+    assert [s.ready for s in found.step if isinstance(s, Fire)] == [at("a.not_refractory"), 1]
+    assert len(found.step) == len(program().step) - 2, "the clock, and its start at a spike"
+
+
+def test_dense_spikes_stay_numbers_through_their_delay_line():
+    found = as_numbers(program(), ["cues.given"]).arrays
+    assert not found["cues.given"].events and not found["cues_a.late"].events and found["a.z"].events
+
+
+def test_what_nobody_needs_is_not_computed():
+    whole = program("out.output", "a.psi", "b.count")
+    kept = live(whole.step, ["out.output.seen"])
+    assert {n for s in kept for n in writes(s)} >= {"out.v", "a.v", "b.a"}, "states live on to the next step"
+    assert not {n for s in kept for n in writes(s)} & {"a.psi.seen", "b.count.seen", "a.psi"}
+    assert live(whole.step, ["b.count.seen"]) and not live(whole.step, ["no such thing"])
+    keep = adjoint(whole, ["a_b.weight"])[0]
+    assert set(resolved(keep)) == {a.name for a in keep.of(Life.HISTORY)} and set(resolved(keep).values()) <= set(
+        whole.arrays
+    )
+
+
+def test_lets_that_are_needed_stay_and_others_go():
+    x, lets = at("a.x"), (("a.u", at("a.x") + 1), ("a.w", at("a.u") * 2), ("a.unused", at("a.x") * 3))
+    s = Map("a", lets, (("a.y", at("a.w")), ("a.q", x)))
+    (found,) = live([s], ["a.y"])
+    assert [n for n, _ in found.lets] == ["a.u", "a.w"] and [n for n, _ in found.lines] == ["a.y"]
+
+
+def of_neurons(*steps):
+    """A program of two populations of states u and v; each step is ``(population, target, what is read)``."""
+    arrays = {f"{n}.{k}": Array(f"{n}.{k}", n, Life.STATE) for n in "ab" for k in "uvw"}
+    made = [Map(n, (), ((f"{n}.{to}", sympy.Add(*(at(f"{n}.{k}") for k in read))),)) for n, to, read in steps]
+    return Program({n: Neurons(n, 2) for n in "ab"}, arrays, tuple(made))
+
+
+def test_loops_of_one_space_are_one():
+    groups = fuse(of_neurons("auv", "bvu", "avw", "bwv").step)
+    assert [g.key for g in groups] == [("neurons", "a"), ("neurons", "b")] and [len(g.body) for g in groups] == [2, 2]
+
+
+def test_a_statement_stays_behind_what_it_depends_on():
+    """It joins an earlier loop only if nothing in between writes what it reads, or uses what it writes."""
+    steps = program().step
+    groups = fuse(steps)
+    place = [next(k for k, g in enumerate(groups) if any(s is other for other in g.body)) for s in steps]
+    assert sum(len(g.body) for g in groups) == len(steps) > len(groups)
+    for first, s in enumerate(steps):
+        for second, other in enumerate(steps[first + 1 :], first + 1):
+            if writes(s) & (reads(other) | writes(other)) or reads(s) & writes(other):
+                assert place[first] <= place[second]
+    assert any(isinstance(s, Jump) for s in steps) and any(isinstance(s, Send) for s in steps)
