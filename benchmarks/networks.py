@@ -27,13 +27,13 @@ def digits(steps=360, batch=100):
 
 def microcircuit(steps=100, batch=64):
     """Dendritic microcircuit, 5-30-3, as the protocol ``microcircuit-yin-yang``."""
-    from localplast.protocols.microcircuit import classes
     from localplast.protocols.microcircuit_yin_yang import network
     from localplast.task.loss import mse
+    from localplast.task.streams import classes
 
     rng = np.random.default_rng(0)
     shown = rng.uniform(-1, 1, (batch, steps // 50, 5)), rng.integers(0, 3, (batch, steps // 50))
-    return network(), classes(*shown, steps=50), mse()
+    return network(), classes(*shown, steps=50, outputs=3), mse()
 
 
 def pyramidal(steps=200, batch=64):
@@ -89,9 +89,9 @@ def spread(steps=500, batch=64):
 
 def pictures(steps=30, batch=32):
     """Latent equilibrium on 28 x 28 pixels: 8 and 16 kernels of 5 x 5, averages of 2 x 2, 100 neurons, 10 outputs."""
-    from localplast.models.layers import classes
     from localplast.protocols.latent_equilibrium_cnn import network
     from localplast.task.loss import mse
+    from localplast.task.streams import classes
 
     rng = np.random.default_rng(0)
     trials = classes(rng.random((batch, 1, 784)), rng.integers(0, 10, (batch, 1)), steps=steps, outputs=10)

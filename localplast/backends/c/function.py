@@ -15,10 +15,10 @@ from localplast.backends.c.call import Call, Kernel, Trial
 from localplast.backends.c.compile import missing
 from localplast.backends.c.layout import silent_steps
 from localplast.backends.torch.interpreter import numbers
+from localplast.backends.torch.step import plain
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.network.credit_graph import check_cut
 from localplast.network.delays import MAX_DELAY_STEPS, kernel_widths
-from localplast.network.values import Values
 from localplast.neuron.step import check_integration, lower
 from localplast.program.adjoint import adjoint
 from localplast.program.cut import cut as without
@@ -42,7 +42,7 @@ def why_not(function, trainable=()):
     trainable : iterable of str
         Names of what changes from call to call: weights, parameters and delays.
     """
-    others = frozenset(n for n in trainable if not n.endswith(".weight"))
+    others = frozenset(trainable) - {f"{n}.weight" for n in function.net.projections}
     pair = function.pair(others, frozenset(trainable), kernel_widths(function.net))
     return next(filter(None, map(blocks.why_not, pair)), None) or missing()
 
@@ -66,11 +66,8 @@ class NetworkPrograms:
     def pair(self, learned, wanted, dense, widths):
         """``(forward with histories, its adjoint)`` where ``learned`` may change and ``wanted`` have gradients."""
         net, tensors = self.net, self.tensors
-        delays = {n: tensors[f"{n}.delay"].numpy() for n in net.projections}
-        parameters = {n: {k: tensors[f"{n}.{k}"].numpy() for k in p.values} for n, p in net.populations.items()}
-        values = Values({}, {}, delays, parameters)
-        options = {"learned": learned, "feedback": self.feedback, "widths": widths}
-        program = never_refractory(forward(net, values, record=self.results, **options), self.always_ready(learned))
+        options = {"record": self.results, "learned": learned, "feedback": self.feedback, "widths": widths}
+        program = never_refractory(forward(net, plain(net, tensors), **options), self.always_ready(learned))
         program = as_numbers(program, [f"{n}.given" for n in dense])
         return adjoint(without(program, check_cut(net, self.cut)), wanted)
 
