@@ -167,7 +167,8 @@ class Interpreter:
         self.t = t
         for name in self.stepped:
             along = self.given[name]
-            self.values[name] = along[t if len(along) > 1 else 0]
+            # spikes are numbers: a bool times a number of its own would be single precision
+            self.values[name] = along[t if len(along) > 1 else 0].to(self.like.dtype)
         for name, along in self.histories.items():
             self.values[name] = along[t]
 

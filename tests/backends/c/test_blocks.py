@@ -31,6 +31,7 @@ from localplast.network.short_term import depression, facilitation
 from localplast.neuron import NeuronModel
 from localplast.neuron.step import lower
 from localplast.neuron.surrogate import triangle as surrogate
+from localplast.program.arrays import at
 from localplast.program.instructions import Fire, Jump, Map, Outer, Send
 from localplast.protocols.gle_mnist1d import network as prospective
 from localplast.protocols.latent_equilibrium_cnn import network as pixels
@@ -282,14 +283,29 @@ def twice(kind):
     return lambda program: program.with_step([*program.step, next(s for s in program.step if isinstance(s, kind))])
 
 
+def half_psi(program):
+    """The surrogate of one population, half as large."""
+    return program.with_step(
+        [dataclasses.replace(s, psi=s.psi / 2) if isinstance(s, Fire) and s.space == "b" else s for s in program.step]
+    )
+
+
+def at_once(program):
+    """Delay lines that let everything through."""
+    late = [s for s in program.step if isinstance(s, Send) and s.taps]
+    assert late
+    passed = {id(s): Map(program.spaces[s.link].pre, (), ((s.target, at(s.source)),)) for s in late}
+    return program.with_step([passed.get(id(s), s) for s in program.step])
+
+
 #: By what is wrong: which of (forward, backward), and how it is changed.
 PLANTED = {
     "Map": (1, halved),
-    "Fire": (0, changed(Fire, lambda s: s.space == "b", psi=None)),
+    "Fire": (0, half_psi),
     "Jump": (1, without(Jump)),
     "Send": (1, changed(Send, lambda s: s.link == "a_a", source="d_a.v.arrived", back=False, weight="a_a.weight")),
     "Outer": (1, twice(Outer)),
-    "taps": (1, changed(Send, lambda s: s.taps, taps=None, weight=None)),
+    "taps": (0, at_once),
 }
 
 
@@ -305,4 +321,5 @@ def test_planted_errors_are_seen(error, monkeypatch):
         return tuple(pair)
 
     monkeypatch.setattr(functions.NetworkPrograms, "pair", spoiled)
-    assert not max(apart(layered({"b_a": axonal(2 * ms)}, first=to_zero))) < 1e-6
+    with pytest.raises(AssertionError):  # of the numbers, or of the spikes already
+        assert max(apart(layered({"b_a": axonal(2 * ms)}, first=to_zero))) < 1e-6
