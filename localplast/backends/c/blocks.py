@@ -66,7 +66,8 @@ class Source:
         self.memory.argument("rings", "long", (1,), ("rings",))
         self.functions, self.calls = {}, {}
         arrays, seen = forward.arrays, [a.name for a in forward.of(Life.SEEN)]
-        checked = [a.name for a in forward.of(Life.STATE) if a.role in CHECKED]
+        set_here = set().union(*map(writes, forward.step))  # a state that nothing changes is as it was
+        checked = [a.name for a in forward.of(Life.STATE) if a.role in CHECKED and a.name in set_here]
         histories = [a.name for a in forward.of(Life.HISTORY)]
         self.bodies = [
             Body("forward", live(forward.step, [*seen, *checked]), "t"),

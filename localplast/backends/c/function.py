@@ -118,7 +118,7 @@ class NetworkFunction:
         check_numbers(net, self.tensors)
         self.programs = NetworkPrograms(net, self.tensors, frozenset(cut), frozenset(self.feedback), tuple(record))
         self.like = next(iter(self.tensors.values()))
-        self.pairs, self.kernels, self.dense = {}, {}, None
+        self.pairs, self.kernels, self.dense = {}, {}, frozenset()
 
     def __call__(self, weights, inputs, others=None, widths=None, seed=0):
         """Run trials.
@@ -149,9 +149,7 @@ class NetworkFunction:
         check_learnable(self.net, others)
         if others:
             check_numbers(self.net, {**self.tensors, **{k: v.detach() for k, v in others.items()}})
-        if self.dense is None:
-            spiking = {k: x for k, x in inputs.items() if self.net.inputs[k].kind == "spikes"}
-            self.dense = frozenset(k for k, x in spiking.items() if int(x.count_nonzero()) > DENSE * x.numel())
+        self.dense = frozenset(k for k, x in inputs.items() if self.net.inputs[k].kind == "spikes" and is_dense(x))
         given = {f"{k}.given": self.prepared(k, x) for k, x in inputs.items()}
         widths = {**kernel_widths(self.net), **(widths or {})}
         tensors = {**self.tensors, **others, **{f"{k}.weight": w.to(self.like) for k, w in weights.items()}}
@@ -174,7 +172,7 @@ class NetworkFunction:
         trials = next(iter(given.values())).shape[1]
         block = min(WIDEST_BLOCK, 1 << (-(-trials // self.threads) - 1).bit_length())
         bits = frozenset(k for k, x in given.items() if x.dtype == torch.bool)
-        key, wanted = (block, bits, learned, spread(learned, widths)), frozenset(wanted)
+        key, wanted = (block, bits, self.dense, learned, spread(learned, widths)), frozenset(wanted)
         for (other, has), kernel in self.kernels.items():
             if other == key and (has == wanted or not wanted):
                 return kernel
@@ -187,10 +185,16 @@ class NetworkFunction:
 
     def pair(self, learned, wanted, widths):
         """The programs, derived once for whatever may change and is wanted."""
-        key = learned, wanted, spread(learned, widths), self.dense or frozenset()
+        key = learned, wanted, spread(learned, widths), self.dense
         if key not in self.pairs:
             self.pairs[key] = self.programs.pair(learned, wanted, key[-1], widths)
         return self.pairs[key]
+
+
+def is_dense(spikes):
+    """Whether products are faster than events: of the first trial, so that a batch is always run in the same way."""
+    first = spikes[:, :1]
+    return int(first.count_nonzero()) > DENSE * first.numel()
 
 
 def spread(learned, widths):
