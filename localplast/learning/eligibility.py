@@ -52,8 +52,6 @@ class Eligibility:
         Per postsynaptic neuron, at the end of the step: what it predicts, and its mismatch.
     source : str, optional
         The variable of the presynaptic neuron that ``arrived`` is, where it is not what the projection carries.
-    mismatch : str, optional
-        Which name of ``end`` is the mismatch, the third factor of rules that are taught.
     """
 
     before: tuple
@@ -66,7 +64,6 @@ class Eligibility:
     arrives: str
     end: tuple = ()
     source: str | None = None
-    mismatch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -294,9 +291,6 @@ class Derivation(Coefficients):
         outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
         return sympy.Add(*[e * ended[k] for k, e in outputs.items()])
 
-    #: The name of what the neuron gets wrong.
-    mismatch = None
-
     def ending(self):
         """What the neuron computes at the end of the step."""
         return ()
@@ -345,7 +339,6 @@ class Derivation(Coefficients):
             value=value,
             arrives=self.arrives,
             end=self.ending(),
-            mismatch=self.mismatch,
         )
 
     def hoisted(self, parts, update, moved, kicked):

@@ -313,7 +313,7 @@ def neuron_plan(net, made, name, synapses, shift):
     check_apart(name, [n for slot in slots for n, _ in slot])
     plans = {where: tuple(program.items()) for where, program in merged.items()}
     taught = () if made.rule.signal.hears_errors else made.parameters[name]
-    errors = {synapses[p.name].eligibility.mismatch for p in net.plastic if p.post == name} - {None}
+    errors = {synapses[p.name].third for p in net.plastic if p.post == name} - {"error", "L"}
     return NeuronPlan(
         shift=tuple(shift.items()),
         **plans,

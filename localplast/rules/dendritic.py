@@ -55,7 +55,7 @@ def of_source(net, p, found, error):
             f"projection {p.name!r}: what a synapse learns from its presynaptic neuron has no delay; remove the delay"
         )
     trace = (("elig", ARRIVED),)
-    return Eligibility((), (), (), (), trace, (), ARRIVED, "pre", end=error, source=found.pre, mismatch=error[0][0])
+    return Eligibility((), (), (), (), trace, (), ARRIVED, "pre", end=error, source=found.pre)
 
 
 class Prediction(Derivation):
@@ -63,7 +63,7 @@ class Prediction(Derivation):
 
     def __init__(self, net, projection, of, error):
         super().__init__(net, projection, frozenset(), True)
-        self.predicted, self.error, self.mismatch = expanded(self.model, of), error, error[0][0]
+        self.predicted, self.error = expanded(self.model, of), error
         self.named["end"] = {}
 
     def update_coefficients(self):
