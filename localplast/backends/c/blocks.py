@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.graded_runtime import HEAD
+from localplast.backends.c.products import HEAD
 from localplast.backends.c.links import outer, send
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
@@ -131,7 +131,7 @@ class Source:
         used = set().union(*(numeric(memory.backward, s) for s in groups))
         own = memory.backward if body.backwards else memory.forward
         late = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
-        for name in (a.name for a in own.of(Life.GIVEN)):
+        for name in (a.name for a in own.of(Life.GIVEN) if a.trial):
             array = memory.arrays[name]
             if body.backwards and memory.slotted(name):
                 continue  # the way forth has left them in their slots
