@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.products import HEAD
 from localplast.backends.c.links import outer, send
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
+from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Life, Neurons
 from localplast.program.check import expressions

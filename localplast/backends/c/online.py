@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from localplast.backends.c.blocks import CHECKED, Source
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import Constants
-from localplast.backends.c.products import HEAD
 from localplast.backends.c.memory import SPARE, Memory, as_list
+from localplast.backends.c.products import HEAD
 from localplast.backends.c.rows import reduced_rows, rows
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Dense, Life, One, Synapses
