@@ -147,7 +147,7 @@ class Adjoint:
 
     def map(self, number, s):
         """Reverse accumulation over the lets: linear in their number."""
-        s = with_parts(s, self.active)
+        s = with_parts(s, frozenset(self.active))
         targets = {k: e for k, e in s.lines if k in self.active}
         lets, total = [], defaultdict(list)
         for k, e in targets.items():

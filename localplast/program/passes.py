@@ -1,5 +1,6 @@
 """From program to program: what need not be computed is left out, and what one loop can do is put together."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -93,6 +94,7 @@ def merged(step):
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=2**12)
 def with_parts(s, varying):
     """A Map that means the same, in which every part that occurs twice is a let, and every function.
 
@@ -163,14 +165,13 @@ class Group:
 
     key: object
     body: list = field(default_factory=list)
+    reads: set = field(default_factory=set)
+    writes: set = field(default_factory=set)
 
-    @property
-    def reads(self):
-        return set().union(*map(reads, self.body))
-
-    @property
-    def writes(self):
-        return set().union(*map(writes, self.body))
+    def add(self, s):
+        self.body.append(s)
+        self.reads |= reads(s)
+        self.writes |= writes(s)
 
 
 def fuse(step):
@@ -181,16 +182,21 @@ def fuse(step):
     groups = []
     for s in step:
         key = loop_of(s)
-        for place in range(len(groups) - 1, -1, -1):
-            if groups[place].key == key:
-                groups[place].body.append(s)
-                break
-            if groups[place].writes & (reads(s) | writes(s)) or groups[place].reads & writes(s):
-                groups.append(Group(key, [s]))
-                break
-        else:
-            groups.append(Group(key, [s]))
+        if (group := joined(groups, key, s)) is None:
+            groups.append(group := Group(key))
+        group.add(s)
     return groups
+
+
+def joined(groups, key, s):
+    """The group that a statement may join, or None."""
+    asked, new = reads(s), writes(s)
+    for group in reversed(groups):
+        if group.key == key:
+            return group
+        if group.writes & (asked | new) or group.reads & new:
+            return None
+    return None
 
 
 def loop_of(s):

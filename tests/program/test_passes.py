@@ -96,14 +96,14 @@ def test_maps_side_by_side_are_one_unless_the_second_reads_what_the_first_sets()
 def test_parts_that_occur_twice_and_functions_are_named_once():
     x, y, p = (at(f"a.{n}") for n in "xyp")
     s = Map("a", (("a.u", x * y),), (("a.x", sympy.tanh(x * y + 1)), ("a.y", sympy.tanh(x * y + 1) ** 2 + x * y)))
-    found = with_parts(s, {"a.x", "a.y"})
+    found = with_parts(s, frozenset({"a.x", "a.y"}))
     (_, u), (name, function) = found.lets
     assert u == x * y and function == sympy.tanh(at("a.u") + 1), "a product that has a name is called by it"
     assert found.lines == (("a.x", at(name)), ("a.y", at(name) ** 2 + at("a.u")))
     still = Map("a", (), (("a.x", p * sympy.tanh(y)), ("a.y", x * sympy.tanh(y))))
-    assert with_parts(still, {"a.x"}) == still, "what does not vary has no derivative"
+    assert with_parts(still, frozenset({"a.x"})) == still, "what does not vary has no derivative"
     cut = Map("a", (), (("a.x", sympy.log(x) + sympy.log(x) * y + sympy.tanh(sympy.log(x))), ("a.y", p * y)))
-    assert with_parts(cut, {"a.x", "a.y"}) == cut, "what is singular stays beside what cuts it off"
+    assert with_parts(cut, frozenset({"a.x", "a.y"})) == cut, "what is singular stays beside what cuts it off"
 
 
 def test_a_function_that_an_array_was_set_to_is_read_from_its_history():

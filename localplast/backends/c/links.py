@@ -86,7 +86,7 @@ def ring(memory, s, space, backwards):
     In the text, ``late`` is the ring, ``here`` its present step, ``length`` how many there are.
     """
     steps, share, many, kind = memory.taps(s)
-    found, length = memory.ring(s.taps, space, backwards=backwards)
+    found, length = memory.ring(s, space, backwards=backwards)
     lines = f"""    const int *restrict steps = {steps};
     {f"const real *restrict share = {share};" if share else ""}
     const long taps = {many}, length = {length}, here = n % length;

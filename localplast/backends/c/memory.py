@@ -78,7 +78,7 @@ class Memory:
         self.origin = resolved(self.forward)
         self.totals = {n for s in self.forward.step for n in getattr(s, "adds", ())}
         both = [(p, s) for p in (self.forward, self.backward) for s in p.step]
-        self.listed = {self.first(n) for p, s in both for n in self.arrays if n in named(s) and as_list(p, s, n)}
+        self.listed = {self.first(n) for p, s in both for n in named(s) if n in self.arrays and as_list(p, s, n)}
         self.sized = self.with_sizes()
 
     # --- names and sizes ----------------------------------------------------------------------------------------------
@@ -218,10 +218,11 @@ class Memory:
         share = self.argument(f"share_{slot}", "real", (f"taps_{slot}", *shape), source) if found.spread else None
         return steps, share, f"{many}[0]", kind
 
-    def ring(self, taps, space, *, backwards, rows="S"):
-        """A ring of signals as long as the longest delay: C text of its memory, and of its length."""
-        number = len(self.rings)
-        self.rings.append(taps)
+    def ring(self, s, space, *, backwards, rows="S"):
+        """The ring of a statement's signals, as long as the longest delay: C text of its memory, and of its length."""
+        if s not in self.rings:
+            self.rings.append(s)
+        number = self.rings.index(s)
         self.argument("rings", "long", (number + 1,), ("rings",))
         many = self.padded(space)
         found = self.want(
