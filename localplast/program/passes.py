@@ -1,14 +1,32 @@
 """From program to program: what need not be computed is left out, and what one loop can do is put together."""
 
+import functools
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import sympy
 
+from localplast.equations.language import stop
 from localplast.program.arrays import Diagonal, End, Life, at
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.program import Program
 
-__all__ = ["Group", "as_numbers", "at_once", "fuse", "live", "never_refractory", "resolved", "without"]
+__all__ = [
+    "Group",
+    "as_numbers",
+    "at_once",
+    "fuse",
+    "live",
+    "merged",
+    "never_refractory",
+    "resolved",
+    "trimmed",
+    "with_parts",
+    "without",
+]
+
+#: What has a derivative everywhere, so that zero times it is zero.
+SMOOTH = (sympy.Add, sympy.Mul, sympy.exp, sympy.tanh, sympy.sin, sympy.cos, sympy.atan, stop)
 
 
 def never_refractory(program, spaces):
@@ -75,6 +93,79 @@ def trimmed(s, needed):
     return replace(s, lets=tuple(lets), lines=lines, adds=s.adds & {n for n, _ in lines})
 
 
+def merged(step):
+    """Maps of one space that stand side by side, as one where the order of their lines makes no difference."""
+    found = []
+    for s in step:
+        before = found[-1] if found else None
+        both = isinstance(s, Map) and isinstance(before, Map) and s.space == before.space
+        if both and not writes(before) & (reads(s) | writes(s)) and not dict(before.lets).keys() & dict(s.lets).keys():
+            lets, lines = (*before.lets, *s.lets), (*before.lines, *s.lines)
+            found[-1] = Map(s.space, lets, lines, before.adds | s.adds, before.edges | s.edges)
+        else:
+            found.append(s)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=2**12)
+def with_parts(s, varying):
+    """A Map that means the same, in which every part that occurs twice is a let, and every function.
+
+    Derivatives are then short, and each is taken once. Only parts are named that depend on ``varying`` arrays and are
+    smooth: the derivative of others is cut off by the factors around them.
+    """
+    s = Parts(varying | {n for n, _ in s.lets}).spelled(s)
+    expressions = [e for _, e in (*s.lets, *s.lines)]
+    uses = Counter(expressions)
+    for node in {node for e in expressions for node in sympy.preorder_traversal(e)}:
+        uses.update(node.args)
+    return Parts(varying | {n for n, _ in s.lets}, uses).spelled(s)
+
+
+class Parts:
+    """Writes a Map anew: what a let says is called by its name, and so is what ``uses`` counts twice."""
+
+    def __init__(self, varying, uses=()):
+        self.varying, self.uses, self.known, self.smooth = varying, uses, {}, {}
+
+    def spelled(self, s):
+        self.space, self.lets = s.space, []
+        for name, e in s.lets:
+            new = self.within(e)
+            self.lets.append((name, new))
+            if e.args:
+                self.known |= {e: at(name), new: at(name)}
+        lines = tuple((name, self(e)) for name, e in s.lines)
+        return replace(s, lets=tuple(self.lets), lines=lines)
+
+    def within(self, e):
+        return e.func(*map(self, e.args)) if e.args else e
+
+    def __call__(self, e):
+        if e not in self.known:
+            new = self.within(e)
+            self.known[e] = self.known.get(new) or (self.named(new) if self.worth_a_name(e) else new)
+        return self.known[e]
+
+    def named(self, e):
+        self.lets.append((f"{self.space}.part.{len(self.lets)}", e))
+        return at(self.lets[-1][0])
+
+    def worth_a_name(self, e):
+        if not (self.uses and e.args and isinstance(e, sympy.Expr)):
+            return False
+        return (e.is_Function or self.uses[e] > 1) and self.varies(e) and self.is_smooth(e)
+
+    def varies(self, e):
+        return any(x.name in self.varying for x in e.free_symbols)
+
+    def is_smooth(self, e):
+        if e not in self.smooth:
+            simple = e.func in SMOOTH or (e.is_Pow and e.exp.is_Integer and e.exp > 0)
+            self.smooth[e] = not e.args or not self.varies(e) or (simple and all(map(self.is_smooth, e.args)))
+        return self.smooth[e]
+
+
 @dataclass
 class Group:
     """Statements that one loop can do: over the neurons of a space, or over those that spiked.
@@ -87,14 +178,13 @@ class Group:
 
     key: object
     body: list = field(default_factory=list)
+    reads: set = field(default_factory=set)
+    writes: set = field(default_factory=set)
 
-    @property
-    def reads(self):
-        return set().union(*map(reads, self.body))
-
-    @property
-    def writes(self):
-        return set().union(*map(writes, self.body))
+    def add(self, s):
+        self.body.append(s)
+        self.reads |= reads(s)
+        self.writes |= writes(s)
 
 
 def fuse(step, common=frozenset()):
@@ -106,16 +196,21 @@ def fuse(step, common=frozenset()):
     groups = []
     for s in step:
         key = loop_of(s, common)
-        for place in range(len(groups) - 1, -1, -1):
-            if groups[place].key == key:
-                groups[place].body.append(s)
-                break
-            if groups[place].writes & (reads(s) | writes(s)) or groups[place].reads & writes(s):
-                groups.append(Group(key, [s]))
-                break
-        else:
-            groups.append(Group(key, [s]))
+        if (group := joined(groups, key, s)) is None:
+            groups.append(group := Group(key))
+        group.add(s)
     return groups
+
+
+def joined(groups, key, s):
+    """The group that a statement may join, or None."""
+    asked, new = reads(s), writes(s)
+    for group in reversed(groups):
+        if group.key == key:
+            return group
+        if group.writes & (asked | new) or group.reads & new:
+            return None
+    return None
 
 
 def loop_of(s, common):

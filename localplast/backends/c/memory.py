@@ -7,7 +7,7 @@ have sizes, ``value [S][N]``; also as numbers, if somebody reads it so.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Memory:
         self.origin = resolved(self.forward)
         self.totals = {n for s in self.forward.step for n in getattr(s, "adds", ())}
         both = [(p, s) for p in (self.forward, self.backward) for s in p.step]
-        self.listed = {self.first(n) for p, s in both for n in self.arrays if n in named(s) and as_list(p, s, n)}
+        self.listed = {self.first(n) for p, s in both for n in named(s) if n in self.arrays and as_list(p, s, n)}
         self.sized = self.with_sizes()
 
     # --- names and sizes ----------------------------------------------------------------------------------------------
@@ -231,19 +231,17 @@ class Memory:
         return steps, share, f"{many}[0]", kind
 
     def ring(self, s, space, *, backwards, rows="S"):
-        """A ring of signals as long as the longest delay of a statement: C text of its memory, and of its length."""
-        number = self.ring_of(s)
+        """The ring of a statement's signals, as long as the longest delay: C text of its memory, and of its length."""
+        known = replace(s, add=False) if isinstance(s, Send) else s  # the same where others do not add first
+        if known not in self.rings:
+            self.rings.append(known)
+        number = self.rings.index(known)
         self.argument("rings", "long", (len(self.rings),), ("rings",))
         many = self.padded(space)
         found = self.want(
             f"ring{number}", "real", f"rings[{number}] * {rows} * {many}", "zero" if backwards else "state"
         )
         return found, f"((long *)p[P_rings])[{number}]"
-
-    def ring_of(self, s):
-        """The number of a ring of a statement's own."""
-        self.rings.append(s.taps)
-        return len(self.rings) - 1
 
     def constants_of(self, space):
         """The numbers of a space that no step changes, as its expressions ask for them."""

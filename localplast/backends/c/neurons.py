@@ -13,7 +13,20 @@ __all__ = ["neurons", "numeric", "reduced", "spiked"]
 
 
 class Statements(Writer):
-    """Expressions of one statement; constants that depend on refractoriness are chosen by the ``ready`` of a neuron."""
+    """Expressions of one statement; constants that depend on refractoriness are chosen by the ``ready`` of a neuron.
+
+    A name never changes, and nothing is stored before the end of the loop: equal texts are equal values.
+    """
+
+    def __init__(self, constants, load, after=None):
+        super().__init__(constants, load, after)
+        self.named = after.named if after else {}
+
+    def _new(self, text, kind="real"):
+        if text not in self.named:
+            name = super()._new(text, kind)
+            self.named |= {text: name, name: name}
+        return self.named[text]
 
     def _make(self, node):
         if node == READY:

@@ -39,7 +39,6 @@ class OnlineMemory(Memory):
 
     alone: bool = False
     schedules: dict = field(default_factory=dict)
-    ring_numbers: dict = field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,13 +130,6 @@ class OnlineMemory(Memory):
         slot = f"schedule_{self.identifier(space)}"
         found = self.argument(slot, "real", ("U", f"many_{slot}"), ("schedule", space))
         return [f"const real *restrict now = {found} + w->update * MANY_{self.identifier(space)};"]
-
-    def ring_of(self, s):
-        """The same in all bodies of a step."""
-        key = s.link, s.source if isinstance(s, Send) else s.pre, s.target if isinstance(s, Send) else s.into, s.slopes
-        if key not in self.ring_numbers:
-            self.ring_numbers[key] = super().ring_of(s)
-        return self.ring_numbers[key]
 
 
 @dataclass
@@ -273,7 +265,7 @@ class OnlineSource(Source):
             HEAD,
             CONVOLUTION,
             "enum { @ };",
-            self.workspace(),
+            self.workspace(FIELDS, SIDE),
             *functions,
             *bodies,
             *(
@@ -287,10 +279,6 @@ class OnlineSource(Source):
         for space, nodes in self.memory.schedules.items():  # known once all text is there
             slots += f", MANY_{self.memory.identifier(space)} = {len(nodes)}"
         return "\n".join(parts).replace("enum { @ };", f"enum {{ {slots} }};")
-
-    def workspace(self):
-        text = super().workspace().replace("long T, K, B, first, live, high;", FIELDS)
-        return text.replace("    size_t used = 0;", "    const long S = (w->side + 7) & ~7L;\n    size_t used = 0;")
 
     def sharing(self):
         """What threads do together at an update: add up sums, and copy what has changed."""
@@ -375,7 +363,9 @@ def summed(memory, s):
     return f"    add_product({pre}, S, {post}, {memory.total(s.into)});"
 
 
-FIELDS = "long T, K, B, first, live, high, side, from, me, mine, team, update;\n    long long *gate;"
+#: What else a thread knows, and for how many trials it has memory: products write whole blocks of rows.
+FIELDS = "long side, from, me, mine, team, update; long long *gate;"
+SIDE = "const long S = (w->side + 7) & ~7L;"
 #: What all threads do where an update is due; one that went wrong stops all.
 UPDATE = """if ({due}) {{
                 if (wrong >= 0) __atomic_store_n(w.gate + 2, 1, __ATOMIC_RELEASE);
@@ -396,7 +386,7 @@ size_t space(long T, long side, const long *rings)
 {{
     struct space w;
     w.side = side;
-    return layout(&w, NULL, T, 1, 1, rings, 0);
+    return layout(&w, NULL, T, 1, 1, rings);
 }}
 
 long learn(void **p, char *memory, long T, long B, long first, long last, long from, long end, long side, long me, long team)
@@ -406,7 +396,7 @@ long learn(void **p, char *memory, long T, long B, long first, long last, long f
     long wrong = -1, place, counted = T - 1; /* the last step that counts: later traces reach nothing */
     const unsigned old = flush();
     w.side = side; w.from = from; w.me = w.mine = me; w.team = team; w.gate = p[P_gate];
-    layout(&w, memory, T, 1, B, p[P_rings], 0);
+    layout(&w, memory, T, 1, B, p[P_rings]);
     {counted}
     for (; first < last; first += side) {{
         w.first = first;
