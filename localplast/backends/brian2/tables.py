@@ -48,7 +48,7 @@ class Table(Function):
         arguments = 1 + len(self.shape)
         super().__init__(self.read, arg_units=[1] * arguments, arg_types=["integer"] * arguments, return_unit=1)
         self.implementations.add_dynamic_implementation("numpy", lambda owner: lambda *index: self.values[index])
-        for target, text, namespace in (("cython", CYTHON, self.namespace), ("cpp", CPP, None)):
+        for target, text, namespace in (("cython", CYTHON, self.namespace), ("cpp", CPP, lambda owner: {})):
             text = text.replace("NAME", name).replace("COLUMNS", str(columns or 1))
             self.implementations.add_dynamic_implementation(target, lambda owner, t=text: t, namespace, name=name)
 
