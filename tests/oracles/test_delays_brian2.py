@@ -14,9 +14,10 @@ from brian2 import Hz, ms
 
 import localplast as lp
 from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.build import build
 from localplast.backends.brian2.delays import settings
 from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.brian2.timing import Block, longest_delay
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.online import OnlineLearner
 from localplast.equations.language import symbol
