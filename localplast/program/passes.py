@@ -266,7 +266,7 @@ def reduced(s, zero, arrays):
     lets, lines, nothing, known = [], [], set(), {}
     for name, e in s.lets:
         e = at_zero(e, zero).xreplace(known)
-        if e.is_Number:
+        if e.is_Number or e.is_Symbol:
             known[at(name)] = e
         else:
             lets.append((name, e))
@@ -274,10 +274,16 @@ def reduced(s, zero, arrays):
         e = at_zero(e, zero).xreplace(known)
         if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
             nothing.add(name)
-        elif e != (0 if name in s.adds else at(name)):
+        elif unmasked(e, arrays) != (0 if name in s.adds else at(name)):
             lines.append((name, e))
     kept = replace(s, lets=tuple(lets), lines=tuple(lines), adds=s.adds & {n for n, _ in lines})
     return (kept if lines else None), nothing
+
+
+def unmasked(e, arrays):
+    """An expression without masks: what they have left out stays so."""
+    masks = {x: 1 for x in e.free_symbols if x.name in arrays and arrays[x.name].role == "mask"}
+    return e.subs(masks) if masks else e
 
 
 def at_zero(e, zero):

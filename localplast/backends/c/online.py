@@ -13,7 +13,7 @@ from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import Constants
 from localplast.backends.c.memory import SPARE, Memory, as_list
 from localplast.backends.c.products import HEAD
-from localplast.backends.c.rows import reduced_rows, rows
+from localplast.backends.c.rows import reduced_rows, rows, summed
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Dense, Life, One, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
@@ -152,20 +152,24 @@ class OnlineSource(Source):
         Trials side by side: 1, or 0 for as many as there are.
     alone : bool
         Whether numbers change in every step of one trial (:func:`~localplast.program.passes.at_once`).
+    single : bool
+        Whether one thread does it all.
     watched : bool
         Whether it is to be found out in which step a number stops being finite.
     """
 
-    def __init__(self, program, *, side, alone, watched, double, bits, numbers):
+    def __init__(self, program, *, side, alone, single, watched, double, bits, numbers):
         self.program, self.side, self.alone, self.watched = program, side, alone, watched
         lanes = 64 // (8 if double else 4)
         self.memory = OnlineMemory(program, program, side, lanes, bits, numbers, alone=alone)
         self.memory.argument("rings", "long", (1,), ("rings",))
         self.memory.argument("gate", "long long", (3,), ("gate",))
-        self.functions, self.calls = {}, {}
+        self.functions, self.calls, self.contracted = {}, {}, set()
         every = [s for s in program.step if isinstance(s, Every)]
         self.every = next((s for s in every if s.when != "trial"), None)
         self.at_end = next((s for s in every if s.when == "trial"), None)
+        #: Outers whose sums are made row by row, as the update takes them: a few rows stay in the cache.
+        self.by_row = self.row_by_row() if single and self.every and self.every.when == 1 else {}
         alone_spaces = {n for n, x in program.spaces.items() if alone and isinstance(x, Synapses)}
         self.common = {
             n
@@ -190,7 +194,10 @@ class OnlineSource(Source):
         last = [n for s in (self.every, self.at_end) if s for n in reads(s)]
         lasting = [*seen, *self.checked, *last, *(n for n in self.memory.moving if self.alone)]
         lasting += [a.name for a in program.of(Life.SUM)]
-        step = live([s for s in program.step if not isinstance(s, Every)], lasting)
+        taken = [s for outers in self.by_row.values() for s in outers]
+        asked = [n for s in taken for n in reads(s) - writes(s)]
+        step = [s for s in program.step if not isinstance(s, Every) and s not in taken]
+        step = live(step, [*lasting, *asked])
         found = [Step("counts", step)]
         if WEIGHT in set().union(*map(reads, step)):
             silent = without(step, {WEIGHT}, arrays)
@@ -205,7 +212,8 @@ class OnlineSource(Source):
         """The functions of one part."""
         groups = fuse(body.step, self.common)
         texts = [] if body.name in ("update", "end") else [*self.loads(body)]
-        each = [(g, self.statement(body, g, groups)) for g in groups]
+        others = [*groups, *fuse(s for outers in self.by_row.values() for s in outers)]
+        each = [(g, self.statement(body, g, others)) for g in groups]
         calls = [f"{self.function(text, body)}(w, p, t, 0);" for text in texts]
         for number, (group, text) in enumerate(each):
             later = set().union(*(g.reads | g.writes for g, _ in each[number + 1 :]))
@@ -218,12 +226,14 @@ class OnlineSource(Source):
     def statement(self, body, group, groups):
         s, memory = group.body[0], self.memory
         if isinstance(s, Map) and (group.key[0] == "common" or isinstance(memory.spaces[s.space], Synapses)):
-            return rows(memory, group, groups, shared=body.name == "update")
+            update = body.name == "update"
+            text = rows(memory, group, groups, shared=update, by_row=self.by_row if update else {})
+            self.contracted.add(text)
+            return text
         if isinstance(s, Send) and s.back and self.by_rows(s):
             return dotted(memory, s)
-        plain = isinstance(s, Outer) and isinstance(memory.spaces[s.link].form, Dense) and not s.taps
-        if plain and not as_list(self.program, s, s.pre):
-            return summed(memory, s)
+        if isinstance(s, Outer) and dense(self.program, s):
+            return f"    {summed(memory, s)}"
         if isinstance(s, Reduce) and not memory.arrays[s.into].trial and not self.alone:
             return reduced_rows(memory, s)
         return super().statement(body, group, groups)
@@ -232,6 +242,16 @@ class OnlineSource(Source):
         """What is shown of a whole trial."""
         memory, arrays = self.memory, self.program.arrays
         return [f"{{\n{self.shown(n)}\n}}" for n in sorted(memory.totals) if arrays[n].life is Life.SEEN], []
+
+    def row_by_row(self):
+        """Outers by the sum that they alone add to."""
+        outers, others = {}, set()
+        for s in self.program.step:
+            if isinstance(s, Outer) and dense(self.program, s):
+                outers.setdefault(s.into, []).append(s)
+            elif not isinstance(s, Every):
+                others |= writes(s)
+        return {n: found for n, found in outers.items() if n not in others}
 
     def by_rows(self, s):
         """Whether a product with a matrix turned round takes it as it is: that costs less than to turn it."""
@@ -251,7 +271,8 @@ class OnlineSource(Source):
         beside = "" if self.side else "    const long S = w->side;\n"
         head = "(struct space *w, void **p, const long t, const long slot)\n{\n"
         functions = [
-            f"static void {name}{head}{beside}    const long K = 1, n = t;\n{text}\n}}"
+            f"{'MULTIPLY_ADD' if text in self.contracted else 'static'} void {name}{head}{beside}"
+            f"    const long K = 1, n = t;\n{text}\n}}"
             for (text, _), name in self.functions.items()
         ]
         bodies = [f"static void {b.name}_step{head}{indent(self.calls[b.name], 4)}\n}}" for b in self.bodies]
@@ -342,6 +363,12 @@ class OnlineSource(Source):
         return f"\nstatic long diverged(struct space *w)\n{{\n{indent(checks, 4)}\n    return -1;\n}}"
 
 
+def dense(program, s):
+    """Whether an Outer is a product of matrices."""
+    plain = isinstance(program.spaces[s.link].form, Dense) and not s.taps
+    return plain and not as_list(program, s, s.pre)
+
+
 def dotted(memory, s):
     """The C text of a Send back: the products of the rows of a matrix and what comes back."""
     link = memory.spaces[s.link]
@@ -353,14 +380,6 @@ def dotted(memory, s):
     for (long s = 0; s < S; s++)
         for (long i = 0; i < {memory.size(link.pre)}; i++)
             target[s * {m} + i] += dot(weight + i * {n}, source + s * {n}, {memory.size(link.post)});"""
-
-
-def summed(memory, s):
-    """The C text of an Outer of numbers: over the trials of this step."""
-    link = memory.spaces[s.link]
-    n, m = memory.padded(link.post), memory.padded(link.pre)
-    pre, post = f"{memory.values(s.pre)}, 1, {m}, {memory.size(link.pre)}", f"{memory.values(s.post)}, {n}"
-    return f"    add_product({pre}, S, {post}, {memory.total(s.into)});"
 
 
 #: What else a thread knows, and for how many trials it has memory: products write whole blocks of rows.

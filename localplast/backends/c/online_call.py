@@ -89,9 +89,9 @@ class OnlineKernel(OnlineLearner):
         bits = frozenset(n for n, x in given.items() if torch.is_tensor(x) and x.dtype == torch.bool)
         trials = next(x.shape[1] for x in given.values() if torch.is_tensor(x) and x.ndim == 3)
         side, team, alone = self.sides(trials)
-        key = min(side, 2), alone, bits
+        key = int(side == 1), alone, team == 1, bits
         if key not in self.compiled:
-            self.compiled[key] = Compiled(self, 1 if side == 1 else 0, alone, bits)
+            self.compiled[key] = Compiled(self, *key)
         return OnlineCall(self.compiled[key], given, {}, team, seed, self.numbers, self.interval, side).trace()
 
     def made(self):
@@ -101,14 +101,15 @@ class OnlineKernel(OnlineLearner):
 class Compiled:
     """The program of a learner, compiled for so many trials side by side."""
 
-    def __init__(self, learner, side, alone, bits):
+    def __init__(self, learner, side, alone, single, bits):
         program = at_once(learner.program) if alone else None
         self.alone = program is not None
         self.forward = program or learner.program
         self.watched = learner.plan.rule.signal.drives_neurons
         self.dtype = learner.like.dtype
         options = {"double": self.dtype == torch.float64, "bits": bits, "numbers": learner.numbers}
-        source = OnlineSource(self.forward, side=side, alone=self.alone, watched=self.watched, **options)
+        choices = {"side": side, "alone": self.alone, "single": single, "watched": self.watched}
+        source = OnlineSource(self.forward, **choices, **options)
         self.memory, self.checked = source.memory, source.checked
         self.library, self.kept = build(source.text), []
         self.library.learn.restype = ctypes.c_long
