@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.equations.language import stop
-from localplast.program.arrays import Diagonal, End, Life, at
+from localplast.program.arrays import Dense, Diagonal, End, Life, at
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.program import Program
 
@@ -303,8 +303,12 @@ class OneTrial(Program):
 def at_once(program):
     """The program of one trial after the other, numbers changing in every step, without a memory for sums.
 
-    None where several statements add to one sum.
+    None where several statements add to one sum, or one of other things than what is known of each synapse now.
     """
+    if any(
+        isinstance(s, Outer) and (s.taps or not isinstance(program.spaces[s.link].form, Dense)) for s in program.step
+    ):
+        return None
     sums = {a.name for a in program.of(Life.SUM)}
     adding = [n for s in program.step if not isinstance(s, Every) for n in writes(s) & sums]
     if len(adding) > len(set(adding)):

@@ -8,6 +8,8 @@ step says is used as it comes. In every function ``w`` is the workspace, ``p`` w
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from localplast.backends.c.blocks import CHECKED, Source
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import Constants
@@ -15,7 +17,7 @@ from localplast.backends.c.memory import SPARE, Memory, as_list
 from localplast.backends.c.products import HEAD
 from localplast.backends.c.rows import reduced_rows, rows, summed
 from localplast.backends.c.runtime import HELPERS, indent
-from localplast.program.arrays import Dense, Life, One, Synapses
+from localplast.program.arrays import ONE, Dense, Kernel, Life, One, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
 from localplast.program.passes import fuse, live, without
 
@@ -66,12 +68,20 @@ class OnlineMemory(Memory):
     def many_rows(self, space):
         """Rows of an array: of synapses one for each neuron before them."""
         found = self.spaces[space]
+        if isinstance(found, Synapses) and isinstance(found.form, Kernel):
+            return found.form.convolution.shape[0]
         return self.size(found.pre) if isinstance(found, Synapses) else 1
+
+    def many_columns(self, space):
+        """Numbers of a row that are there."""
+        found = self.spaces[space]
+        if isinstance(found, Synapses) and isinstance(found.form, Kernel):
+            return int(np.prod(found.form.convolution.shape[1:]))
+        return self.size(found.post if isinstance(found, Synapses) else space)
 
     def columns(self, space):
         """Numbers of a row, padded."""
-        found = self.spaces[space]
-        return self.padded(found.post if isinstance(found, Synapses) else space)
+        return self.whole(self.many_columns(space)) if space != ONE else 1
 
     def share(self, space):
         """C text of the first and last row of this thread's share."""
@@ -96,6 +106,7 @@ class OnlineMemory(Memory):
             found = self.argument(f"sum_{self.identifier(name)}", "real", ("team", *shape), ("sum", name))
             return f"({found} + w->mine * {shape[0] * shape[1]})"
         if array.life in (Life.LEARNED, Life.FIXED):
+            shape = shape[0] + SPARE * isinstance(getattr(self.spaces[array.space], "form", None), Kernel), shape[1]
             return self.argument(f"number_{self.identifier(name)}", "real", shape, ("number", name))
         return self.want(f"x_{self.identifier(name)}", "real", f"{shape[0] * shape[1]}")
 
@@ -112,13 +123,19 @@ class OnlineMemory(Memory):
             return self.values(weight)
         return super().matrix(link, weight, turned)
 
+    def kernel(self, link, weight):
+        moves = weight in self.moving and link.times == 1
+        return self.values(weight) if moves else super().kernel(link, weight)
+
     def copies(self):
-        """``(slot, weight, link, transposed)`` of copies of what changes within a trial."""
+        """``(slot, weight, transposed, times)`` of copies of what changes within a trial."""
         for slot, (kind, *source) in self.sources.items():
+            if kind == "kernel" and source[0] in self.moving:
+                yield slot, source[0], False, source[1].times
             if kind == "matrix" and source[0] in self.moving:
                 weight, link, turned = source
                 of_weight = self.arrays[weight].role == "weight"
-                yield slot, weight, link, turned != (of_weight and link.turned), link.times if of_weight else 1.0
+                yield slot, weight, turned != (of_weight and link.turned), link.times if of_weight else 1.0
 
     def schedule(self, space):
         return self.schedules.setdefault(space, [])
@@ -310,10 +327,11 @@ class OnlineSource(Source):
                 many, n = memory.many_rows(array.space), memory.columns(array.space)
                 low, high = memory.share(array.space)
                 gathered.append(f"gather({memory.values(name)}, {(many + SPARE) * n}, {low}, {high}, {n}, w->team);")
-        for slot, weight, link, transposed, times in memory.copies():
-            many, n = memory.arguments[slot][1]
-            size = memory.size(link.pre) if many == memory.size(link.post) else memory.size(link.post)
-            columns = memory.columns(memory.arrays[weight].space)
+        for slot, weight, transposed, times in memory.copies():
+            _, n = memory.arguments[slot][1]
+            own = memory.arrays[weight].space
+            columns, sizes = memory.columns(own), (memory.many_rows(own), memory.many_columns(own))
+            many, size = sizes[::-1] if transposed else sizes
             at = f"i * {columns} + h" if transposed else f"h * {columns} + i"
             copied.append(
                 f"for (long h = {many} * w->me / w->team; h < {many} * (w->me + 1) / w->team; h++)\n"

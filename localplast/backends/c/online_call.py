@@ -41,9 +41,6 @@ def why_not_online(learner):
     """Why an :class:`OnlineKernel` cannot be compiled, as a sentence, or None."""
     for s in statements(learner.program):
         space = getattr(s, "space", None) or s.link
-        form = getattr(learner.program.spaces[space], "form", None)
-        if isinstance(form, Kernel) and learner.interval:
-            return f"projection {space!r} is a convolution whose weights change within a trial"
         if reason := check_c_form(expressions(s)):
             return f"{space!r}: {reason}"
     return missing()
@@ -147,8 +144,8 @@ class OnlineCall(Call):
     def row(self, x, shape):
         """Numbers as rows, padded with zeros; of neurons with the last one."""
         x = torch.as_tensor(np.asarray(x, float) if not torch.is_tensor(x) else x).to(self.kernel.dtype)
-        if x.ndim == 2:
-            return padded(x, shape)
+        if x.ndim > 1:
+            return padded(x.flatten(1), shape)
         x = x.reshape(-1)
         made = x[-1:].expand(shape[1]).clone()
         made[: len(x)] = x
@@ -269,9 +266,9 @@ class OnlineCall(Call):
                 name = source[0]
                 array = own[slot].sum(0) if kind == "sum" else own[slot]
                 space = memory.spaces[memory.arrays[name].space]
-                if isinstance(space, Synapses):
-                    found = array[: memory.size(space.pre), : memory.size(space.post)].clone()
-                else:
-                    found = array[0, : memory.size(memory.arrays[name].space)].clone()
+                found = array[: memory.many_rows(space.name), : memory.many_columns(space.name)].clone()
+                if isinstance(getattr(space, "form", None), Kernel):
+                    found = found.reshape(space.form.convolution.shape)
+                found = found if isinstance(space, Synapses) else found[0]
                 (sums if kind == "sum" else learned)[name] = found
         return sums, learned
