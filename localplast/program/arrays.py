@@ -7,13 +7,31 @@ data.
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import sympy
 from brian2.units.fundamentalunits import DIMENSIONLESS, Dimension
 
 from localplast.equations.language import symbol
 from localplast.network.convolution import Convolution
 
-__all__ = ["ONE", "Array", "Dense", "Diagonal", "End", "Kernel", "Life", "Neurons", "One", "Synapses", "at"]
+__all__ = [
+    "ONE",
+    "Array",
+    "Dense",
+    "Diagonal",
+    "End",
+    "Kernel",
+    "Life",
+    "Neurons",
+    "One",
+    "Sparse",
+    "Synapses",
+    "at",
+    "sparse",
+]
+
+#: Share of the possible synapses below which those that there are cost less one by one, and the fewest possible ones.
+FEW, SMALLEST = 0.2, 4096
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,26 @@ class Kernel:
     convolution: Convolution
 
 
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Some synapses: weights ``(synapse,)``, those of one presynaptic neuron side by side.
+
+    Attributes
+    ----------
+    pre, post : int array ``(synapse,)``
+        The two neurons of each, in the order of the first, then of the second.
+    """
+
+    pre: np.ndarray
+    post: np.ndarray
+
+
+def sparse(mask):
+    """The synapses of a mask ``(pre, post)`` one by one; None where a matrix costs no more."""
+    few = mask.ndim == 2 and mask.size >= SMALLEST and np.count_nonzero(mask) < FEW * mask.size
+    return Sparse(*np.nonzero(mask)) if few else None
+
+
 @dataclass(frozen=True)
 class Neurons:
     """A population, or the channels of an input."""
@@ -48,7 +86,7 @@ class Synapses:
     Attributes
     ----------
     name, pre, post : str
-    form : Dense, Diagonal or Kernel
+    form : Dense, Sparse, Diagonal or Kernel
     shares : str or None
         The other synapses whose weights these are at every moment.
     turned : bool
@@ -60,7 +98,7 @@ class Synapses:
     name: str
     pre: str
     post: str
-    form: Dense | Diagonal | Kernel = Dense()
+    form: Dense | Sparse | Diagonal | Kernel = Dense()
     shares: str | None = None
     turned: bool = False
     times: float = 1.0

@@ -19,11 +19,11 @@ from localplast.network.delays import kernel_kind, kernel_widths
 from localplast.network.nodes import Input
 from localplast.network.sent import sent_text, sent_texts
 from localplast.neuron.step import expanded, lower, prospective
-from localplast.program.arrays import ONE, Array, Dense, Diagonal, Kernel, Life, Neurons, One, Synapses, at
+from localplast.program.arrays import ONE, Array, Dense, Diagonal, Kernel, Life, Neurons, One, Synapses, at, sparse
 from localplast.program.instructions import Draw, Fire, Jump, Map, Reduce, Send, Taps
 from localplast.program.program import Program
 
-__all__ = ["Draft", "forward", "owned"]
+__all__ = ["Draft", "few", "forward", "owned"]
 
 #: Steps since a spike that never was.
 LONG_AGO = 1e9
@@ -36,7 +36,7 @@ def forward(net, values, *, record=(), learned=(), feedback=(), widths=None, fix
     ----------
     net : Network
     values : Values
-        Which delays there are; all other numbers are given to who runs the program.
+        Which delays and synapses there are; all other numbers are given to who runs the program.
     record : iterable of str
         Such as ``'rec.v'``, ``'rec.spikes'``, ``'rec.psi'``, ``'out.output'``: seen in every step; ``'rec.count'``,
         spikes summed over the trial; ``'rec.sum'``, those of all neurons in a step.
@@ -57,6 +57,12 @@ def forward(net, values, *, record=(), learned=(), feedback=(), widths=None, fix
     widths = {**kernel_widths(net), **(widths or {})}
     made = Draft(net, values, frozenset(learned), frozenset(feedback), widths, fixed)
     return made.program(record)
+
+
+def few(net, name, mask):
+    """The synapses of a projection one by one where these are few, and no other one's too; else None."""
+    shared = name in net.tied or name in {same.projection for same in net.tied.values()}
+    return None if shared else sparse(mask)
 
 
 def owned(name, expression):
@@ -219,13 +225,13 @@ class Draft:
     def projection(self, name, p):
         """What arrives by a projection in this step: delay line, product, or both."""
         source = f"{name}.released" if p.short_term else self.sent(p)
-        weight = self.link(name, p)
         edges, taps = frozenset(projection_edges(self.net)[name]), self.taps(name, p)
         target, add = self.target(p)
         also = f"{name}.feedback" if name in self.feedback else None
         if also:
             self.array(also, name, Life.FIXED, trial=False, role="feedback")
         place = taps and self.place(taps)
+        weight = self.link(name, p, place == "within")
         if place == "before":
             source, edges = self.line(name, p.pre, source, taps, edges), frozenset()
         into, onto = (self.made(name, p), False) if place == "behind" else (target, add)
@@ -240,11 +246,11 @@ class Draft:
         found = {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[taps.kind]
         return found if self.fixed or found != "behind" else "within"
 
-    def link(self, name, p):
+    def link(self, name, p, within):
         """Declare the synapses; returns the name of their weights."""
-        tied, form = self.net.tied.get(name), form_of(self.net.projections, p)
-        own = (tied.projection, tied.transposed and form is None, tied.times) if tied else ()
-        self.spaces[name] = Synapses(name, p.pre, p.post, Kernel(form) if form else Dense(), *own)
+        tied, form = self.net.tied.get(name), self.form(name, p, within)
+        own = (tied.projection, tied.transposed and not isinstance(form, Kernel), tied.times) if tied else ()
+        self.spaces[name] = Synapses(name, p.pre, p.post, form, *own)
         shares = tied and tied.projection
         weight = f"{shares or name}.weight"
         if weight not in self.arrays:
@@ -252,6 +258,15 @@ class Draft:
             unit = weight_dimension(self.net, self.net.projections[shares or name])
             self.array(weight, shares or name, life, unit, trial=False, role="weight")
         return weight
+
+    def form(self, name, p, within):
+        """How weights lie: in a matrix, too, where those of few synapses are another projection's, too, are late
+        ``within`` each, or errors come back through all numbers of another matrix.
+        """
+        if kernel := form_of(self.net.projections, p):
+            return Kernel(kernel)
+        whole = within or name in self.feedback
+        return (None if whole else few(self.net, name, self.values.masks[name])) or Dense()
 
     def taps(self, name, p):
         """How late a projection is; None where it is not."""

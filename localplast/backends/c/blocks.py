@@ -16,6 +16,7 @@ from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
 from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
+from localplast.backends.c.sparse import SPARSE
 from localplast.program.arrays import Life, Neurons
 from localplast.program.check import expressions
 from localplast.program.instructions import Draw, Outer, Reduce, Send, reads, writes
@@ -221,6 +222,7 @@ class Source:
             HELPERS,
             HEAD,
             CONVOLUTION,
+            SPARSE if self.memory.few() else "",
             f"enum {{ {', '.join(f'P_{slot}' for slot in self.memory.arguments) or 'P_none'} }};",
             self.workspace(),
             *functions,

@@ -15,7 +15,7 @@ from localplast.backends.torch.delay_line import slope_of, taps_of
 from localplast.backends.torch.step import noise_dice
 from localplast.program.adjoint import mark_of
 from localplast.program.arrays import Kernel as KernelForm
-from localplast.program.arrays import Neurons
+from localplast.program.arrays import Neurons, Sparse
 from localplast.program.finite import Unexplained
 from localplast.program.instructions import Draw
 
@@ -118,7 +118,13 @@ class Call:
         found = {
             f"taps_{slot.removeprefix('steps_')}": len(x) for slot, x in self.tables.items() if slot[:6] == "steps_"
         }
-        return {"T": steps, "B": trials, "K": window, **found}
+        return {"T": steps, "B": trials, "K": window, **found, **self.synapses}
+
+    @functools.cached_property
+    def synapses(self):
+        """How many there are, where they are few."""
+        memory = self.kernel.memory
+        return {memory.many_synapses(link): len(link.form.pre) for link in memory.few()}
 
     @functools.cached_property
     def tables(self):
@@ -152,6 +158,13 @@ class Call:
         for slot, (kind, *source) in kernel.memory.sources.items():
             if kind == "matrix":
                 found[slot] = self.matrix(*source)
+            elif kind == "number of few":
+                found[slot] = self.numbers[source[0]].detach().contiguous()
+            elif kind == "begins":
+                many = np.bincount(source[0].form.pre, minlength=kernel.memory.size(source[0].pre))
+                found[slot] = torch.as_tensor(np.cumsum([0, *many]), dtype=torch.int32)
+            elif kind == "ends":
+                found[slot] = torch.as_tensor(source[0].form.post, dtype=torch.int32)
             elif kind == "kernel":
                 weight, link = source
                 rows = link.times * self.numbers[weight].detach().flatten(1)
@@ -221,7 +234,8 @@ class Call:
         memory = self.kernel.memory
         slots = {slot: source[1] for slot, source in memory.sources.items() if source[0] == "sum"}
         new = functools.partial(torch.zeros, dtype=self.kernel.dtype)
-        return [{slot: new(memory.arguments[slot][1]) for slot in slots} for _ in range(self.threads)], slots
+        shapes = {slot: [self.sizes.get(d, d) for d in memory.arguments[slot][1]] for slot in slots}
+        return [{slot: new(shape) for slot, shape in shapes.items()} for _ in range(self.threads)], slots
 
     def gradient(self, name, total):
         """The gradient of a number in its own shape, from its sum over trials."""
@@ -231,6 +245,8 @@ class Call:
         if isinstance(space, Neurons):
             each = total[: space.size]
             return each if own.ndim else each.sum()
+        if isinstance(space.form, Sparse):
+            return total
         if isinstance(space.form, KernelForm):
             channels, *rest = space.form.convolution.shape
             return total[:channels, : int(np.prod(rest))].reshape(own.shape)

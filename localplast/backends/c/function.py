@@ -52,6 +52,7 @@ class NetworkPrograms:
 
     net: object
     tensors: dict
+    masks: dict
     cut: frozenset
     feedback: frozenset
     record: tuple
@@ -66,7 +67,7 @@ class NetworkPrograms:
         """``(forward with histories, its adjoint)`` where ``learned`` may change and ``wanted`` have gradients."""
         net, tensors = self.net, self.tensors
         options = {"record": self.results, "learned": learned, "feedback": self.feedback, "widths": widths}
-        program = never_refractory(forward(net, plain(net, tensors), **options), self.always_ready(learned))
+        program = never_refractory(forward(net, plain(net, tensors, self.masks), **options), self.always_ready(learned))
         program = as_numbers(program, [f"{n}.given" for n in dense])
         return adjoint(without(program, check_cut(net, self.cut)), wanted)
 
@@ -115,7 +116,9 @@ class NetworkFunction:
         self.net, self.masks, self.feedback, self.threads = net, masks, dict(feedback or {}), threads
         self.tensors = {k: v.detach() for k, v in tensors.items()}
         check_numbers(net, self.tensors)
-        self.programs = NetworkPrograms(net, self.tensors, frozenset(cut), frozenset(self.feedback), tuple(record))
+        self.programs = NetworkPrograms(
+            net, self.tensors, masks, frozenset(cut), frozenset(self.feedback), tuple(record)
+        )
         self.like = next(iter(self.tensors.values()))
         self.pairs, self.kernels, self.dense = {}, {}, frozenset()
 

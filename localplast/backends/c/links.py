@@ -6,7 +6,8 @@ will arrive, numbers where they left.
 
 from localplast.backends.c.convolution import convolve, kernel_sum
 from localplast.backends.c.memory import as_list
-from localplast.program.arrays import Diagonal, Kernel
+from localplast.backends.c.sparse import few_outer, few_send
+from localplast.program.arrays import Diagonal, Kernel, Sparse
 
 __all__ = ["CHUNK_STEPS", "outer", "send"]
 
@@ -20,6 +21,8 @@ def send(memory, s, *, backwards):
     ends = (link.post, link.pre) if s.back else (link.pre, link.post)
     if isinstance(link.form, Kernel):
         text = convolve(memory, link, s)
+    elif isinstance(link.form, Sparse):
+        text = few_send(memory, s, link)
     elif memory.arrays[s.target].space == s.link:
         return arrivals(memory, s, link, backwards)
     elif isinstance(link.form, Diagonal) and not s.taps:
@@ -227,6 +230,8 @@ def outer(memory, s, *, backwards):
     link = memory.spaces[s.link]
     if isinstance(link.form, Kernel):
         return kernel_sum(memory, link, s)
+    if isinstance(link.form, Sparse):
+        return few_outer(memory, s, link)
     if isinstance(link.form, Diagonal):
         return of_line(memory, s, link, backwards)
     if s.taps:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from localplast.backends.c.expression import Constants
-from localplast.program.arrays import Kernel, Life, Neurons, One, Synapses, at
+from localplast.program.arrays import Kernel, Life, Neurons, One, Sparse, Synapses, at
 from localplast.program.instructions import Jump, Map, Outer, Reduce, Send, arrays_in
 from localplast.program.passes import resolved
 
@@ -203,12 +203,33 @@ class Memory:
         shape = channels + SPARE, self.whole(int(np.prod(rest)))
         return self.argument(slot, "real", shape, ("kernel", weight, link))
 
+    def vector(self, link, weight):
+        """The weights of few synapses, ``(synapse,)``."""
+        shape = (self.many_synapses(link),)
+        return self.argument(f"few_{self.identifier(weight)}", "real", shape, ("number of few", weight))
+
+    def many_synapses(self, link):
+        """The name of the number of few synapses among the sizes of a call: no text depends on it."""
+        return f"many_{self.identifier(link.name)}"
+
+    def neighbours(self, link):
+        """C text of where the synapses of each presynaptic neuron begin, and of the neuron behind each."""
+        place, rows = self.identifier(link.name), self.size(link.pre) + 1
+        start = self.argument(f"start_{place}", "int", (rows,), ("begins", link))
+        return start, self.argument(f"end_{place}", "int", (self.many_synapses(link),), ("ends", link))
+
+    def few(self):
+        """The links of few synapses."""
+        return [x for x in self.spaces.values() if isinstance(getattr(x, "form", None), Sparse)]
+
     def total(self, name):
         """The sum of a gradient: of neurons in the workspace, of synapses an array of this thread's own."""
         array, space = self.arrays[name], self.spaces[self.arrays[name].space]
         if not isinstance(space, Synapses):
             return self.values(name)
         shape = self.size(space.pre) + SPARE, self.padded(space.post)
+        if isinstance(space.form, Sparse):
+            shape = (self.many_synapses(space),)
         if isinstance(space.form, Kernel):
             channels, *rest = space.form.convolution.shape
             shape = channels + SPARE, self.whole(int(np.prod(rest)))

@@ -10,6 +10,7 @@ from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.reward import rewarded, split
 from localplast.backends.torch.rtrl import Influence
 from localplast.backends.torch.step import Twin, leaves, simulate
+from localplast.backends.torch.synapses import as_matrix
 from localplast.errors import NetworkError, UnsupportedError
 from localplast.learning.eligibility import Derived
 from localplast.learning.filters import AsReadout, Immediate
@@ -268,7 +269,8 @@ def gradient(net, values, trials, rule, loss, *, seed=0, dtype=torch.float64, fo
             )
             outputs, counts = learner.run(inputs, target, weight, seed=[seed, 3])
             _, total = batch_loss(net, loss, outputs, target, weight, counts, duration, inputs)
-            grads = {f"{n}.weight": g for n, g in learner.gradients().items()} | learner.other_gradients(tensors)
+            grads = {f"{n}.weight": as_matrix(g, values.masks[n]) for n, g in learner.gradients().items()}
+            grads |= learner.other_gradients(tensors)
     grads = {n: g.detach().cpu().numpy() for n, g in grads.items()}
     check_found(rule, grads, float(total.detach().mean()))
     info = {

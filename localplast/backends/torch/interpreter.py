@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import sympy
 import torch
 
+from localplast.backends.torch.synapses import as_vector, masked, neurons_of
 from localplast.backends.torch.transport import carrier
 from localplast.equations.tape import Tape
-from localplast.program.arrays import End, Kernel, Life, One, Synapses
+from localplast.program.arrays import End, Kernel, Life, One, Sparse, Synapses
 from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send, reads, writes
 
 __all__ = ["Interpreter", "Trace", "numbers"]
@@ -42,12 +43,18 @@ def numbers(net, program, tensors, masks, feedback=None, more=None):
         elif array.role == "feedback":
             found[array.name] = torch.as_tensor(feedback[array.name.removesuffix(".feedback")]).to(like)
         elif array.role == "weight":
-            found[array.name] = tensors[array.name] * torch.as_tensor(masks[owner]).to(tensors[array.name])
+            found[array.name] = masked(tensors[array.name], program.spaces[owner].form, masks[owner])
         elif not array.trial:
             found[array.name] = tensors[
                 f"{owner}.{key.removesuffix('.start')}" if array.role == "start" else array.name
             ]
-    return found
+    return {n: of_synapses(x, program.spaces[program.arrays[n].space], masks) for n, x in found.items()}
+
+
+def of_synapses(x, space, masks):
+    """Numbers of a space; of few synapses without those of which there are none."""
+    few = isinstance(getattr(space, "form", None), Sparse) and torch.is_tensor(x)
+    return as_vector(x, masks[space.name]) if few else x
 
 
 @dataclass
@@ -116,6 +123,8 @@ class Interpreter:
         found = self.program.spaces[space]
         if isinstance(getattr(found, "form", None), Kernel):
             return found.form.convolution.shape
+        if isinstance(getattr(found, "form", None), Sparse):
+            return found.form.pre.shape
         if isinstance(found, Synapses):
             return (*self.shape(found.pre), *self.shape(found.post))
         return (1,) if isinstance(found, One) else (found.size,)
@@ -249,6 +258,10 @@ class Runner:
         known = {n: x for n, x in self.engine.numbers.items() if n in fixed}
         self.tapes[key] = Tape(lines, {} if self.at_synapses else known)
         if self.at_synapses:
+            form = self.program.spaces[self.s.space].form
+            few = isinstance(form, Sparse)
+            pre, post = neurons_of(form, self.engine.like.device) if few else (None, None)
+            self.neurons = {"pre": pre, "post": post} if few else None
             symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
             self.ends = {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
             self.plain = [n for n in self.tapes[key].slots if n not in self.ends]
@@ -263,18 +276,24 @@ class Runner:
         if not self.at_synapses:
             return values
         found = {n: self.beside(values[n], n) for n in self.plain if n in values}
-        return found | {n: at_end(values[array], end) for n, (array, end) in self.ends.items()}
+        return found | {n: self.at_end(values[array], end) for n, (array, end) in self.ends.items()}
 
     def beside(self, value, name):
         """What all synapses share, beside ``(pre, post)``."""
         shared = isinstance(self.program.spaces[self.program.arrays[name].space], One)
+        shared = shared and self.neurons is None
         return value.unsqueeze(-1) if shared and torch.is_tensor(value) and value.ndim == 2 else value
+
+    def at_end(self, value, end):
+        """Numbers of neurons as synapses read them: ``(trial, pre, 1)`` or ``(trial, 1, post)``; ``(trial, synapse)``
+        where these are few.
+        """
+        if not torch.is_tensor(value):
+            return value
+        return at_end(value, end) if self.neurons is None else value[..., self.neurons[end]]
 
 
 def at_end(value, end):
-    """Numbers of neurons as synapses read them: ``(trial, pre, 1)`` or ``(trial, 1, post)``."""
-    if not torch.is_tensor(value):
-        return value
     return value.unsqueeze(-1) if end == "pre" else value.unsqueeze(-2) if value.ndim > 1 else value
 
 

@@ -20,6 +20,7 @@ from localplast.backends.torch.gradient import (
 )
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
+from localplast.backends.torch.synapses import as_matrix, as_vector
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.interrupt import deferred
@@ -27,6 +28,7 @@ from localplast.learning.filters import AsReadout
 from localplast.learning.optimise import check_norm, check_rates
 from localplast.network.delays import kernel_widths, moving, unspread
 from localplast.program.finite import check_found
+from localplast.program.forward import few
 from localplast.program.learn import check_branching, plan
 
 __all__ = ["Forward", "TorchLearner", "single_thread"]
@@ -149,14 +151,17 @@ class TorchLearner:
         moving = [n for n in self.plastic if not self.optimiser.frozen(n)]
         self.values = values = net.clip(values, moving)
         self.tensors = leaves(net, values, dtype=self.dtype, device=self.device)
-        self.weights = {n: self.tensors[f"{n}.weight"] for n in net.projections}
+        #: projections of few synapses: their weights, gradients and what the optimiser remembers are vectors of these
+        self.few = {n for n, mask in values.masks.items() if few(net, n, mask)}
+        self.weights = {n: self.laid(n, self.tensors[f"{n}.weight"]) for n in net.projections}
+        self.tensors |= {f"{n}.weight": w for n, w in self.weights.items()}
         self.others = {n: self.tensors[n] for n in net.trainable}
         learning = {n: self.weights[n] for n in self.plastic} | self.others
         self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
         self.steps = {n: self.program(n) for n in learning}
         found = {n: net.bounds(n) for n in moving}
         found |= {n: net.limits(n) for n in self.others if not self.optimiser.frozen(n)}
-        self.bounds = {n: [self.tensor(b) for b in pair] for n, pair in found.items() if pair}
+        self.bounds = {n: [self.laid(n, self.tensor(b)) for b in pair] for n, pair in found.items() if pair}
         self.give_credit()
 
     def check(self):
@@ -181,7 +186,7 @@ class TorchLearner:
         cut, feedback = adjoint or ((), {})
         feedback = {k: self.tensor(b) for k, b in feedback.items()}
         starts = learned.learned if learned else {}
-        self.feedback = {k: self.tensor(b) * self.mask(k) for k, b in starts.items()}
+        self.feedback = {k: self.laid(k, self.tensor(b)) * self.mask(k) for k, b in starts.items()}
         sums = self.loss.branching is not None
         self.forward = Forward(
             net,
@@ -198,6 +203,10 @@ class TorchLearner:
     def tensor(self, array):
         """A copy of ``array`` among the numbers that learn: of their type, on their device."""
         return torch.tensor(np.asarray(array), dtype=self.dtype, device=self.device)
+
+    def laid(self, name, x):
+        """Numbers of synapses as they are kept here: those of few ones as a vector."""
+        return as_vector(x, self.values.masks[name]) if name in self.few else x
 
     def program(self, name):
         """The optimiser of one projection, parameter or delay; only weights decay."""
@@ -288,7 +297,8 @@ class TorchLearner:
         self.tensors.update({f"{n}.weight": self.weights[n] for n in self.net.tied})
 
     def mask(self, name):
-        return self.tensor(self.values.masks[name])
+        """1 where there is a synapse, else 0: of few synapses there is nothing else."""
+        return self.tensor(1.0 if name in self.few else self.values.masks[name])
 
     def learn_online(self, inputs, target, weight):
         """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
@@ -298,7 +308,8 @@ class TorchLearner:
         online.follow(self.weights, self.others, self.feedback, self.state)
         found = online.run(inputs, target, weight, updates=self.updates, seed=[self.seed, 3, self.updates])
         if self.rule.update == "trial":
-            return *found, online.gradients() | online.other_gradients(self.tensors)
+            grads = {n: self.laid(n, g) for n, g in online.gradients().items()}
+            return *found, grads | online.other_gradients(self.tensors)
         self.updates += self.rule.updates(len(weight), self.net.dt)
         self.feedback = {n: online.left(f"{n}.feedback", b) for n, b in self.feedback.items()}
         self.state = {
@@ -337,13 +348,17 @@ class TorchLearner:
     def adopt(self, numbers, parameters=None):
         """Take over weights, by projection, and what else learns, by name."""
         for name, weight in numbers.items():
-            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(weight)
+            self.weights[name] = self.tensors[f"{name}.weight"] = self.laid(name, self.tensor(weight))
         for name, value in (parameters or {}).items():
             self.others[name] = self.tensors[name] = self.tensor(value)
 
     def numbers(self):
         """The present weights, by projection."""
-        return {n: w.detach().cpu().numpy().astype(float) for n, w in self.weights.items()}
+        return {n: self.matrix(n, w).astype(float) for n, w in self.weights.items()}
+
+    def matrix(self, name, x):
+        """Numbers of synapses, ``(pre, post)``."""
+        return as_matrix(x.detach(), self.values.masks[name]).cpu().numpy()
 
     def parameters(self):
         """The present values of what else learns, by name: ``'rec.tau_mem'``, ``'rec_rec.delay'`` (in steps)."""
@@ -351,20 +366,21 @@ class TorchLearner:
 
     def arrays(self):
         """Everything that a checkpoint must hold, by name."""
-        kept = {f"weight.{n}": w.detach().cpu().numpy() for n, w in self.weights.items()}
+        kept = {f"weight.{n}": self.matrix(n, w) for n, w in self.weights.items()}
         kept.update({f"{k}.{n}": s.detach().cpu().numpy() for n, state in self.state.items() for k, s in state.items()})
-        kept.update({f"feedback.{n}": b.cpu().numpy() for n, b in self.feedback.items()})
+        kept.update({f"feedback.{n}": self.matrix(n, b) for n, b in self.feedback.items()})
         kept.update({f"value.{n}": x.cpu().numpy() for n, x in self.others.items()})
         return {**kept, "updates": np.array(self.updates)}
 
     def load(self, arrays):
         """Go on from what :meth:`arrays` gave."""
         for name in self.weights:
-            self.weights[name] = self.tensors[f"{name}.weight"] = self.tensor(arrays[f"weight.{name}"])
-        self.feedback = {n: self.tensor(arrays[f"feedback.{n}"]) for n in self.feedback}
+            weight = self.laid(name, self.tensor(arrays[f"weight.{name}"]))
+            self.weights[name] = self.tensors[f"{name}.weight"] = weight
+        self.feedback = {n: self.laid(n, self.tensor(arrays[f"feedback.{n}"])) for n in self.feedback}
         self.adopt({}, {n: arrays[f"value.{n}"] for n in self.others})
         for name, state in self.state.items():
-            self.state[name] = {k: self.tensor(arrays[f"{k}.{name}"]) for k in state}
+            self.state[name] = {k: self.laid(name, self.tensor(arrays[f"{k}.{name}"])) for k in state}
         self.updates = int(arrays["updates"])
 
     def interrupt(self):

@@ -8,10 +8,11 @@ from localplast.backends.torch.finite import Guard
 from localplast.backends.torch.interpreter import Interpreter, numbers
 from localplast.backends.torch.reward import pay_step
 from localplast.backends.torch.step import noise_dice, plain
+from localplast.backends.torch.synapses import as_matrix, as_vector, laid
 from localplast.errors import UnsupportedError
 from localplast.network.convolution import form_of
 from localplast.network.delays import summed_over_shared
-from localplast.program.arrays import Life
+from localplast.program.arrays import Life, Sparse
 from localplast.program.finite import check_states
 from localplast.program.online import is_product, online
 from localplast.program.update import SHARE, K
@@ -56,9 +57,10 @@ class OnlineLearner:
         learned += [f"{name}.{key}" for name, keys in plan.parameters.items() for key in keys]
         record = list(dict.fromkeys([*seen, *record]))
         options = {"record": record, "learned": learned, "widths": widths, "optimiser": optimiser, "masks": masks}
-        self.program, more = online(net, plain(net, tensors), plan, **options)
+        self.program, more = online(net, plain(net, tensors, masks), plan, **options)
         self.numbers = numbers(net, self.program, tensors, masks, more=more)
-        self.masks = {name: torch.as_tensor(m).to(self.like) for name, m in masks.items()}
+        self.exists, whole = masks, [n for n in masks if not isinstance(self.program.spaces[n].form, Sparse)]
+        self.masks = {name: torch.as_tensor(masks[name]).to(self.like) for name in whole}
         self.engine = self.made()
 
     def made(self):
@@ -77,21 +79,35 @@ class OnlineLearner:
 
         Parameters
         ----------
-        weights, feedback : dict of str to tensor ``(pre, post)``
-            By projection.
+        weights, feedback : dict of str to tensor ``(pre, post)``, or ``(synapse,)``
+            By projection (:mod:`localplast.backends.torch.synapses`).
         others : dict of str to tensor
             Parameters and delays by name.
         state : dict of str to dict of str to tensor
             The optimiser's memory, by the name of what it moves.
         """
-        found = {f"{n}.weight": w * self.masks[n] for n, w in weights.items()}
+        found = {f"{n}.weight": w for n, w in weights.items()}
         found |= {f"{n}.feedback": b for n, b in (feedback or {}).items()} | dict(others or {})
         found |= {f"{n}.optimiser.{k}": x for n, kept in (state or {}).items() for k, x in kept.items()}
-        self.numbers |= {n: x for n, x in found.items() if n in self.numbers}
+        found = {n: self.laid(n, x) for n, x in found.items() if n in self.numbers}
+        owners = {f"{n}.weight": n for n in weights}
+        self.numbers |= {n: self.there(owners[n], x) if n in owners else x for n, x in found.items()}
 
     def left(self, name, like):
         """What has become of a number within the trials, in its own shape."""
-        return self.numbers[name].reshape(like.shape)
+        found, owner = self.numbers[name], self.program.arrays[name].space
+        if owner in self.exists:
+            found = (as_vector if like.ndim == 1 else as_matrix)(found, self.exists[owner])
+        return found.reshape(like.shape)
+
+    def laid(self, name, x):
+        """A number as the program has it."""
+        owner = self.program.arrays[name].space
+        return laid(x, self.program.spaces[owner].form, self.exists[owner]) if owner in self.exists else x
+
+    def there(self, name, x):
+        """What synapses have, zero where there is none."""
+        return x * self.masks[name] if name in self.masks else x
 
     @torch.no_grad()
     def run(self, inputs, target, weight, *, updates=0, on_step=None, seed=0):
@@ -166,7 +182,8 @@ class OnlineLearner:
     def weights(self):
         """The weights at the end of this step, by projection."""
         own = [a.name for a in self.program.arrays.values() if a.role == "weight"]
-        return self.net.tie({n.removesuffix(".weight"): self.engine.values[n] for n in own})
+        found = {n.removesuffix(".weight"): self.engine.values[n] for n in own}
+        return self.net.tie({n: as_matrix(x, self.exists[n]) for n, x in found.items()})
 
     @cached_property
     def states(self):
@@ -192,8 +209,8 @@ class OnlineLearner:
         return self.trace.sums[name] / self.trials
 
     def gradients(self):
-        """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
-        return {name: self.mean(f"{name}.gradient") * self.masks[name] for name in self.plan.synapses}
+        """The estimate for every plastic projection, mean over trials, as its weights lie in the program."""
+        return {name: self.there(name, self.mean(f"{name}.gradient")) for name in self.plan.synapses}
 
     def other_gradients(self, tensors):
         """The estimates for parameters and delays, by name in ``tensors`` and of their shape, mean over trials."""
@@ -204,7 +221,8 @@ class OnlineLearner:
                 found[f"{name}.{parameter}"] = each if tensors[f"{name}.{parameter}"].ndim else each.sum()
         for name, s in self.plan.synapses.items():
             if "gradient_delay" in s.sums:
-                each, delay = self.mean(f"{name}.gradient_delay") * self.masks[name], self.net.projections[name].delay
+                each = self.there(name, self.mean(f"{name}.gradient_delay"))
+                each, delay = as_matrix(each, self.exists[name]), self.net.projections[name].delay
                 found[f"{name}.delay"] = summed_over_shared(each, delay and delay.kind, tensors[f"{name}.delay"].ndim)
         return found
 

@@ -58,14 +58,14 @@ def noise_dice(seed, device="cpu"):
     return dice
 
 
-def plain(net, tensors):
-    """Delays and parameters as :class:`~localplast.network.values.Values` has them, from ``tensors``."""
+def plain(net, tensors, masks):
+    """Masks, delays and parameters as :class:`~localplast.network.values.Values` has them, from ``tensors``."""
 
     def number(name):
         return tensors[name].detach().cpu().numpy()
 
     parameters = {n: {k: number(f"{n}.{k}") for k in p.values} for n, p in net.populations.items()}
-    return Values({}, {}, {n: number(f"{n}.delay") for n in net.projections}, parameters)
+    return Values({}, masks, {n: number(f"{n}.delay") for n in net.projections}, parameters)
 
 
 def check_neurons(net, values):
@@ -100,7 +100,7 @@ class Twin:
     """
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, fixed=True, widths=None):
-        edges, values = check_cut(net, cut), plain(net, tensors)
+        edges, values = check_cut(net, cut), plain(net, tensors, masks)
         check_neurons(net, values)
         learned = [f"{name}.delay" for name in net.projections if tensors[f"{name}.delay"].requires_grad]
         options = {"feedback": feedback or (), "widths": widths, "fixed": fixed}

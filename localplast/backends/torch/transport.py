@@ -11,7 +11,8 @@ import torch
 
 from localplast.backends.torch.convolution import convolved, kernel_gradient
 from localplast.backends.torch.delay_line import Line, product, rows_of, slope_of, taps_of
-from localplast.program.arrays import Diagonal, Kernel
+from localplast.backends.torch.synapses import joined, joint, neurons_of
+from localplast.program.arrays import Diagonal, Kernel, Sparse
 from localplast.program.instructions import Outer
 
 __all__ = ["Carrier", "carrier"]
@@ -23,6 +24,9 @@ def carrier(s, program, read, like, fixed=False):
     """
     link = program.spaces[s.link]
     ends = size_of(program, link.pre), size_of(program, link.post)
+    if isinstance(link.form, Sparse):
+        kind = FewOuters if isinstance(s, Outer) else FewSends if s.weight else FewArrivals
+        return kind(s, link, ends, read, like)
     if isinstance(s, Outer):
         return Outers(s, link, ends, read, like)
     if program.arrays[s.target].space == s.link:
@@ -204,6 +208,49 @@ class Outers(ByTap):
         if isinstance(self.link.form, Kernel):
             return self.matrix(kernel_gradient(pre, post, self.link.form.convolution))
         return self.matrix(pre.T @ post * (1 if share is None else share))
+
+
+class Few(Carrier):
+    """What reads the two neurons of each of few synapses."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.pre, self.post = neurons_of(self.link.form, self.like.device)
+
+
+class FewSends(Few):
+    """Weighted signals, forth or back."""
+
+    def __call__(self, signal):
+        (start, _), (end, size) = ends = (self.pre, self.ends[0]), (self.post, self.ends[1])
+        if self.s.back:
+            (end, size), (start, _) = ends
+        return joined(signal, self.weights(), start, end, size)
+
+
+class FewOuters(Few):
+    """The product of both ends of every synapse."""
+
+    def __call__(self, pre, post):
+        return joint(pre, post, self.pre, self.post)
+
+
+class FewArrivals(Few):
+    """What arrives at every synapse, ``(trial, synapse)``."""
+
+    def start(self, steps):
+        self.line = None if self.s.taps is None else Line(self.ends[0], *self.taps(), columns=self.pre)
+
+    def taps(self, shape=None):
+        """Of the neuron whose delay a synapse has: ``(tap, synapse)``."""
+        which = self.pre if self.s.taps.kind == "axonal" else self.post
+        return [x if x is None else x[:, which] for x in super().taps()]
+
+    def __call__(self, signal):
+        if self.line is None:
+            return signal[:, self.pre]
+        found = self.line.read(signal)
+        return self.like.new_zeros(()) if found is None else found
 
 
 def by_tap(steps, shares):
