@@ -145,9 +145,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Every:
-    """What happens at the end of each ``'trial'``: statements that read what steps have left behind."""
+    """What happens at the end of each ``'trial'``: statements that read what steps have left behind; or every so many
+    steps, and at the end of a trial: numbers that learn are set, and the sums that they are set from begin anew.
+    """
 
-    when: str
+    when: str | int
     body: tuple
 
 

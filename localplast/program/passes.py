@@ -7,10 +7,23 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.equations.language import stop
-from localplast.program.arrays import Diagonal, Life, at
-from localplast.program.instructions import Fire, Jump, Map, Reduce, Send, arrays_in, reads, writes
+from localplast.program.arrays import Dense, Diagonal, End, Life, at
+from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.program import Program
 
-__all__ = ["Group", "as_numbers", "fuse", "live", "merged", "never_refractory", "resolved", "trimmed", "with_parts"]
+__all__ = [
+    "Group",
+    "as_numbers",
+    "at_once",
+    "fuse",
+    "live",
+    "merged",
+    "never_refractory",
+    "resolved",
+    "trimmed",
+    "with_parts",
+    "without",
+]
 
 #: What has a derivative everywhere, so that zero times it is zero.
 SMOOTH = (sympy.Add, sympy.Mul, sympy.exp, sympy.tanh, sympy.sin, sympy.cos, sympy.atan, stop)
@@ -174,14 +187,15 @@ class Group:
         self.writes |= writes(s)
 
 
-def fuse(step):
+def fuse(step, common=frozenset()):
     """Statements in groups, in an order that changes nothing.
 
     A statement joins the last group of its kind unless one in between writes what it reads, or uses what it writes.
+    Statements that set nothing but arrays in ``common`` do not join those of single trials.
     """
     groups = []
     for s in step:
-        key = loop_of(s)
+        key = loop_of(s, common)
         if (group := joined(groups, key, s)) is None:
             groups.append(group := Group(key))
         group.add(s)
@@ -199,8 +213,10 @@ def joined(groups, key, s):
     return None
 
 
-def loop_of(s):
+def loop_of(s, common):
     """What loop a statement needs; statements of equal loops may share one."""
+    if isinstance(s, Map) and writes(s) <= common:
+        return "common", s.space
     if isinstance(s, (Map, Fire)):
         return "neurons", s.space
     if isinstance(s, Jump):
@@ -217,3 +233,98 @@ def resolved(program):
         for n, e in s.lines
         if program.arrays[n].life is Life.HISTORY
     }
+
+
+def without(step, zero, arrays):
+    """The statements that are left in a step in which the arrays ``zero`` are zero, of a program with these ``arrays``.
+
+    What is made of them alone is zero, too, and set by nobody: who reads it gets the number.
+    """
+    zero, found = set(zero), []
+    for s in step:
+        kept, nothing = reduced(s, zero, arrays)
+        zero |= nothing
+        found += [kept] if kept else []
+    return tuple(found)
+
+
+def reduced(s, zero, arrays):
+    """``(statement or None, what of its results is zero)``."""
+    if isinstance(s, Send) and s.source in zero and not s.taps:
+        of_step = arrays[s.target].life is Life.STEP
+        return (None, set()) if s.add else (None, {s.target}) if of_step else (s, set())
+    if isinstance(s, Send) and s.add and s.target in zero:
+        zero.discard(s.target)
+        return replace(s, add=False), set()
+    if isinstance(s, Outer):
+        return (None if {s.pre, s.post} & zero and not s.taps else s), set()
+    if isinstance(s, Reduce):
+        e = at_zero(s.expression, zero)
+        return (None, {s.into}) if e == 0 and s.op == "sum" else (replace(s, expression=e), set())
+    if not isinstance(s, Map):
+        return s, set()
+    lets, lines, nothing, known = [], [], set(), {}
+    for name, e in s.lets:
+        e = at_zero(e, zero).xreplace(known)
+        if e.is_Number or e.is_Symbol:
+            known[at(name)] = e
+        else:
+            lets.append((name, e))
+    for name, e in s.lines:
+        e = at_zero(e, zero).xreplace(known)
+        if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
+            nothing.add(name)
+        elif unmasked(e, arrays) != (0 if name in s.adds else at(name)):
+            lines.append((name, e))
+    kept = replace(s, lets=tuple(lets), lines=tuple(lines), adds=s.adds & {n for n, _ in lines})
+    return (kept if lines else None), nothing
+
+
+def unmasked(e, arrays):
+    """An expression without masks: what they have left out stays so."""
+    masks = {x: 1 for x in e.free_symbols if x.name in arrays and arrays[x.name].role == "mask"}
+    return e.subs(masks) if masks else e
+
+
+def at_zero(e, zero):
+    """An expression where the arrays ``zero`` are zero."""
+    e = sympy.sympify(e, strict=True)
+    gone = {x: 0 for x in e.free_symbols if (x.array if isinstance(x, End) else x.name) in zero}
+    return e.subs(gone) if gone else e
+
+
+class OneTrial(Program):
+    """A program as one trial runs it alone: sums are numbers of the step, and what changes does so at the end of it."""
+
+    def __post_init__(self):
+        """What all trials share is the trial's own: that rule no longer holds."""
+
+
+def at_once(program):
+    """The program of one trial after the other, numbers changing in every step, without a memory for sums.
+
+    None where several statements add to one sum, or one of other things than what is known of each synapse now.
+    """
+    if any(
+        isinstance(s, Outer) and (s.taps or not isinstance(program.spaces[s.link].form, Dense)) for s in program.step
+    ):
+        return None
+    sums = {a.name for a in program.of(Life.SUM)}
+    adding = [n for s in program.step if not isinstance(s, Every) for n in writes(s) & sums]
+    if len(adding) > len(set(adding)):
+        return None
+    arrays = {n: replace(a, life=Life.STEP, trial=True) if n in sums else a for n, a in program.arrays.items()}
+    step = [q for s in program.step for q in (s.body if isinstance(s, Every) else [set_at_once(s, sums, program)])]
+    return OneTrial(program.spaces, arrays, tuple(step))
+
+
+def set_at_once(s, sums, program):
+    """A statement that sets what it added to."""
+    if isinstance(s, Map) and s.adds & sums:
+        return replace(s, adds=s.adds - sums)
+    if not isinstance(s, Outer):
+        return s
+    link = program.spaces[s.link]
+    ends = ("post", "pre") if link.turned else ("pre", "post")
+    product = at(s.pre, ends[0]) * at(s.post, ends[1])
+    return Map(link.shares or s.link, (), ((s.into, product if link.times == 1 else link.times * product),))

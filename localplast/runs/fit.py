@@ -29,7 +29,7 @@ from localplast.runs.record import Recorder
 from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
 from localplast.task.loss import default_loss
 from localplast.task.regulariser import of_trials
-from localplast.task.trials import Poisson, concatenate, split
+from localplast.task.trials import Poisson, alike, split
 
 __all__ = ["Fit", "fit"]
 
@@ -213,8 +213,17 @@ class Fit:
     def block(self, recorder, probe=None):
         """Some updates and what they leave in the record; returns the metrics of the last one."""
         started = time.perf_counter()
-        drawn = [self.drawn(self.done + k) for k in range(self.per_block)]
-        trials = self.rule.shown(self.net, concatenate(drawn))
+        drawn = alike([self.drawn(self.done + k) for k in range(self.per_block)])
+        self.seconds += time.perf_counter() - started
+        for trials in drawn:
+            metrics = self.learned(self.rule.shown(self.net, trials), recorder, probe)
+        self.keep_along(recorder, [name for name, every in recorder.request.weights.items() if self.done % every == 0])
+        self.keep_place(recorder)
+        return metrics
+
+    def learned(self, trials, recorder, probe):
+        """As :meth:`block`, from trials of one form."""
+        started = time.perf_counter()
         before = self.learner.arrays() if self.rule.signal.drives_neurons else None
         began = self.learner.numbers(), self.learner.parameters()
         try:
@@ -225,14 +234,12 @@ class Fit:
             self.check_began(began, trials, recorder, isinstance(error, Unexplained))
             raise self.runaway(f"{error} at update {self.done + 1} of {self.rule.name}", recorder) from error
         self.seconds += time.perf_counter() - started
-        steps = self.done + np.arange(1, self.per_block + 1)
-        self.done += self.per_block
-        for update, metrics in zip(steps, found, strict=True):
+        first = self.done + 1
+        self.done += len(found)
+        for update, metrics in enumerate(found, first):
             self.check(update, metrics, recorder, began, trials)
             tested = self.tested(probe) if update % self.schedule.test_every == 0 else {}
-            recorder.add_metrics(update=int(update), **metrics, **tested)
-        self.keep_along(recorder, [name for name, every in recorder.request.weights.items() if self.done % every == 0])
-        self.keep_place(recorder)
+            recorder.add_metrics(update=update, **metrics, **tested)
         return {**metrics, **tested}
 
     def drawn(self, update):

@@ -1,5 +1,6 @@
 """Trials are presented, and what was asked for is recorded."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -31,11 +32,12 @@ def simulate(net, trials, values, request, options):
     options, spelling = replace(options, target=options.target or "numpy"), net.spelling
     with spelling.errors(), only_writer(options.path), writing(options.path, "start anew at another path"):
         inside = spelling.net, spelling.values(values), request, options
-        player = (brian2_player if options.backend == "brian2" else torch_player)(*inside)
+        parts = chunks(trials, BLOCK_NUMBERS)
+        player = (brian2_player if options.backend == "brian2" else torch_player)(*inside, parts[0])
         recorder = Recorder(net, request, path=options.path, provenance=options.provenance)
-        with progress(options.backend, len(trials), show=options.show) as advance, recorder:
-            for number, part in enumerate(chunks(trials, BLOCK_NUMBERS)):
-                player(part, recorder, number)
+        with progress(options.backend, len(trials), show=options.show) as advance, recorder, player as play:
+            for number, part in enumerate(parts):
+                play(part, recorder, number)
                 recorder.flush()
                 advance(len(part))
             for name in request.weights:
@@ -52,33 +54,33 @@ def keep(recorder, request, arrays, spikes, shape):
             recorder.add(entry.node, entry.variable, entry.select(arrays(entry.node, entry.variable)))
 
 
-def brian2_player(net, values, request, options):
-    """``play(trials, recorder, number)``: some trials are run, and handed to the recorder."""
+@contextlib.contextmanager
+def brian2_player(net, values, request, options, example):
+    """``play(trials, recorder, number)``: some trials like the ``example`` are run, and handed to the recorder."""
     # a backend loads when it is chosen
     from localplast.backends.brian2.learner import block_for, last_states
     from localplast.backends.brian2.session import session
 
     wanted, seed = [(e.node, e.variable) for e in request.entries if e.variable != "weight"], options.seed
+    block = block_for(net, example, values)
+    running = session(options.target, net, values, block, example, request=wanted, seed=seed)
 
     def play(trials, recorder, number):
-        block = block_for(net, trials, values)
-        running = session(options.target, net, values, block, trials, request=wanted, seed=seed)
-        try:
-            results = running.run(trials, seed=[seed, number])
+        results = running.run(trials, seed=[seed, number])
 
-            def arrays(node, variable):
-                return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
+        def arrays(node, variable):
+            return results.raster(node, net.size(node)) if variable == "raster" else results.state(node, variable)
 
-            keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
-            with explained(net, values, trials, seed=seed, recorder=recorder):
-                check_states(last_states(net, results))
-        finally:
-            running.close()
+        keep(recorder, request, arrays, results.spikes, (len(trials), trials.steps))
+        with explained(net, values, trials, seed=seed, recorder=recorder):
+            check_states(last_states(net, results))
 
-    return play
+    with contextlib.closing(running):
+        yield play
 
 
-def torch_player(net, values, request, options):
+@contextlib.contextmanager
+def torch_player(net, values, request, options, _):
     """As :func:`brian2_player`, in plain Torch."""
     need_torch("backend='torch'")
     import torch
@@ -104,7 +106,7 @@ def torch_player(net, values, request, options):
         with explained(net, values, trials, seed=seed, dtype=dtype, recorder=recorder):
             check_states(twin.last_states())
 
-    return play
+    yield play
 
 
 def traced(net, request):

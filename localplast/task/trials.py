@@ -1,5 +1,6 @@
 """Seeded trials: the same arrays for every backend."""
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from localplast.errors import LocalplastError, NetworkError
 if TYPE_CHECKING:
     from localplast.network.network import Network
 
-__all__ = ["Poisson", "Task", "Trials", "concatenate", "split"]
+__all__ = ["Poisson", "Task", "Trials", "alike", "concatenate", "split"]
 
 #: Stored samples, an array or what is indexed like one, and their labels.
 Samples = tuple[Any, np.ndarray]
@@ -361,3 +362,15 @@ def concatenate(parts: Sequence[Trials]) -> Trials:
         else:
             inputs[name] = np.concatenate(arrays)
     return Trials(inputs, np.concatenate([part.target for part in parts]), parts[0].weight)
+
+
+def alike(parts: Sequence[Trials]) -> list[Trials]:
+    """Batches of trials in their order, those in a row joined that have one form: length, weights of steps, target."""
+    return [concatenate(list(row)) for _, row in itertools.groupby(parts, form)]
+
+
+def form(trials: Trials) -> tuple:
+    """What trials have in common that can be presented in one go."""
+    segments = {name: a.segment for name, a in trials.inputs.items() if isinstance(a, Poisson)}
+    weight = None if trials.weight is None else trials.weight.tobytes()
+    return trials.steps, segments, weight, np.ndim(trials.target)

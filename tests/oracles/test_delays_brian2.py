@@ -14,9 +14,10 @@ from brian2 import Hz, ms
 
 import localplast as lp
 from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.build import build
 from localplast.backends.brian2.delays import settings
 from localplast.backends.brian2.learner import Brian2Learner
+from localplast.backends.brian2.timing import Block, longest_delay
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.online import OnlineLearner
 from localplast.equations.language import symbol
@@ -215,7 +216,7 @@ def test_weights_that_change_within_a_trial():
     values = net.draw(3)
     values = values.replace_weights({}, {f"{name}.delay": d + 0.3 for name, d in values.delays.items() if d.ndim})
     one = TorchLearner(net, values, rule, loss, lp.sgd(1e-3))
-    one.online = OnlineLearner(net, one.online.plan, one.tensors, values.masks)  # the plain step
+    one.online = OnlineLearner(net, one.online.plan, one.tensors, values.masks, one.optimiser)  # the plain step
     other = Brian2Learner(net, values, rule, loss, lp.sgd(1e-3), trials(1))
     teach(one, 2), teach(other, 2)
     assert max(error(other.numbers()[n], w) for n, w in one.numbers().items()) < 1e-9

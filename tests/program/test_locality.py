@@ -11,8 +11,9 @@ from brian2.codegen.runtime.cython_rt.cython_rt import CythonCodeObject
 
 from localplast import rules
 from localplast.backends.brian2.audit import audit_text, example_trials, text_violations, texts_of
-from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.build import build
 from localplast.backends.brian2.session import codegen
+from localplast.backends.brian2.timing import Block, longest_delay
 from localplast.backends.torch import gradient as torch_backend
 from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
@@ -375,7 +376,7 @@ def test_the_text_is_seen(objects):
 def test_cheats_in_the_text_of_synapses(objects, text, words):
     built, made, values = objects
     synapses = built.objects["rec_rec"]
-    synapses.namespace["step_weight"] = built.timed["step_weight"]
+    synapses.namespace["step_weight"] = built.tables["step_weight"]
     synapses.run_regularly(text, when="end", name="rec_rec_spy")
     assert any(words in v for v in text_violations(built, made, values))
 

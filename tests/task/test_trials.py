@@ -6,7 +6,6 @@ from brian2 import ms
 
 from localplast.backends.brian2.learner import block_for
 from localplast.backends.brian2.session import session
-from localplast.errors import UnsupportedError
 from localplast.models import alif, leaky_readout
 from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
 from localplast.neuron import NeuronModel
@@ -173,8 +172,17 @@ def test_drawing_leaves_the_random_numbers_of_the_caller_alone():
     np.testing.assert_array_equal(np.random.random(3), expected)
 
 
-def test_segments_that_do_not_fit_are_refused():
-    net, given = poisson_network(), Trials({"cues": Poisson(RATES, 50)})
-    block = type(block_for(net, given))(2, 1000, 20)
-    with pytest.raises(UnsupportedError, match="input 'cues': segments of 50 steps do not divide a trial of 1020"):
-        session("numpy", net, net.draw(0), block, given)
+def test_a_gap_holds_whole_segments_of_every_input():
+    """Else the rates of the second trial would be read too early: both inputs of it are silent there."""
+    net = Network(
+        dt=1 * ms, cues=Input(2), others=Input(1), out=Population(1, leaky_readout()),
+        projections=[Projection("cues", "out", delay=axonal(35 * ms)), Projection("others", "out")],
+    )  # fmt: skip
+    rates = {"cues": np.full((2, 9, 2), 300.0), "others": np.full((2, 6, 1), 300.0)}
+    rates["cues"][1] = rates["others"][1] = 0.0
+    given = Trials({"cues": Poisson(rates["cues"], 10), "others": Poisson(rates["others"], 15)})
+    request = [("cues", "spikes"), ("others", "spikes")]
+    results = session("numpy", net, net.draw(0), block_for(net, given), given, request=request).run(given)
+    for name in ("cues", "others"):
+        raster = results.raster(name, net.size(name))
+        assert raster[0, -10:].any() and not raster[1].any()

@@ -13,20 +13,20 @@ from brian2.core.functions import DEFAULT_FUNCTIONS, Function
 from brian2.core.namespace import DEFAULT_UNITS
 from brian2.groups.group import CodeRunner
 from brian2.groups.neurongroup import Resetter, StateUpdater, Thresholder
-from brian2.input.timedarray import TimedArray
 from brian2.synapses.synapses import Synapses
 from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 
-from localplast.backends.brian2.build import Block, build, longest_delay
+from localplast.backends.brian2.build import build
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.session import codegen
+from localplast.backends.brian2.tables import Table
+from localplast.backends.brian2.timing import CLOCK, Block, longest_delay
 from localplast.equations.slopes import FUNCTIONS
 from localplast.program.locality import neuron_scope, reward_signal
 from localplast.task.trials import Trials
 
 __all__ = ["audit_text", "example_trials", "text_violations"]
 
-CLOCK = {"t", "dt", "t_in_timesteps"}
 WORDS = {"and", "or", "not", "True", "False"}
 INDICES = ("_synaptic_pre", "_synaptic_post", "_presynaptic_idx", "_postsynaptic_idx")
 
@@ -47,7 +47,7 @@ def audit_text(net, plan, values=None):
     """Build ``plan`` in Brian2 without running it; returns what its text reads and may not, as a tuple of str."""
     trials, values = example_trials(net), values or net.draw(0)
     with codegen("numpy"):  # making synapses is code too, and Brian2's default compiles it
-        built = build(net, values, Block(1, trials.steps, longest_delay(values.delays)), trials, plan=plan)
+        built = build(net, values, Block.of(trials, longest_delay(values.delays)), trials, plan=plan)
     b2.Network(*built.objects.values())  # Brian2 warns of objects that belong to none
     return text_violations(built, plan, values)
 
@@ -134,21 +134,26 @@ def statement_violations(title, text, synapses, allowed, may_write):
     for n in sorted(identifiers(text) - set(new)):
         variable, index = synapses.variables.get(n), synapses.variables.indices[n] if n in synapses.variables else None
         if variable is None:
-            if n in synapses.namespace and isinstance(synapses.namespace[n], TimedArray):
+            if n in synapses.namespace and isinstance(synapses.namespace[n], Table):
                 yield f"{title}: reads the table {n!r}"
             else:
                 yield f"{title}: {n!r} is no variable of the synapse or of its neurons"
-        elif isinstance(variable, Function) or n in CLOCK:
+        elif isinstance(variable, Function) or owner_of(variable) == CLOCK:
             continue
         elif n in INDICES or n in ("i", "j"):
             yield f"{title}: reads the index {n!r}"
-        elif variable.owner is not None and variable.owner.name == synapses.name and index in ("_idx", "0"):
+        elif owner_of(variable) == synapses.name and index in ("_idx", "0"):
             continue
         elif n not in allowed | may_write:
-            yield f"{title}: reads {n!r} of {getattr(variable.owner, 'name', '?')!r}, which the plan does not give it"
+            yield f"{title}: reads {n!r} of {owner_of(variable)!r}, which the plan does not give it"
     for n in sorted(written(text) - set(new) - may_write):
         if not (n in synapses.variables and synapses.variables[n].owner.name == synapses.name):
             yield f"{title}: writes {n!r}, which is not its own"
+
+
+def owner_of(variable):
+    """The name of the Brian2 object whose variable this is; the clock's are known to everybody."""
+    return getattr(variable.owner, "name", "?")
 
 
 def identifiers(text):
@@ -169,11 +174,10 @@ def group_violations(name, group):
     for title, text in texts_of_group(group):
         for n in sorted(identifiers(text)):
             variable = group.variables.get(n)
-            if variable is None or isinstance(variable, Function) or n in CLOCK or n == "i":
+            if variable is None or isinstance(variable, Function) or owner_of(variable) == CLOCK or n == "i":
                 continue
-            mine = variable.owner is not None and variable.owner.name == group.name
-            if not mine or group.variables.indices[n] not in ("_idx", "0"):
-                yield f"{name}, {title}: reads {n!r} of another neuron ({getattr(variable.owner, 'name', '?')})"
+            if owner_of(variable) != group.name or group.variables.indices[n] not in ("_idx", "0"):
+                yield f"{name}, {title}: reads {n!r} of another neuron ({owner_of(variable)})"
 
 
 def texts_of_group(group):

@@ -1,8 +1,8 @@
 """A network as Brian2 objects: as few as possible, for each one compiles for seconds.
 
 A run is a block of trials, one after the other, ``period`` steps each: the trial itself and a *gap* as long as the
-longest delay, in which nothing spikes and everything in flight lands. The state is set back in the first step of a
-trial, inside the state updater, so that no extra object is needed for it.
+longest delay, in which nothing spikes and everything in flight lands. How many they are, and how long, is no part of
+what is built: the clock holds these numbers, tables the inputs.
 """
 
 from collections import Counter
@@ -25,7 +25,10 @@ from localplast.backends.brian2.graded import (
     sent_lines,
 )
 from localplast.backends.brian2.learning import Learning
+from localplast.backends.brian2.loops import RestCodeObject, in_cpp
 from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
+from localplast.backends.brian2.tables import Table, held_for
+from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
 from localplast.equations.statements import assignments, split_threshold
 from localplast.equations.units import unit_of
 from localplast.errors import UnsupportedError
@@ -37,42 +40,7 @@ from localplast.neuron.namespace import namespace
 from localplast.neuron.step import check_integration, lower
 from localplast.task.trials import Poisson
 
-__all__ = ["Block", "Built", "build", "longest_delay"]
-
-
-@dataclass(frozen=True)
-class Block:
-    """The timing of a run: ``trials`` of ``steps`` steps with a ``gap`` after each."""
-
-    trials: int
-    steps: int
-    gap: int
-
-    period = property(lambda self: self.steps + self.gap)
-    length = property(lambda self: self.trials * self.period)
-
-    @property
-    def clock(self):
-        """Time since the start of the block, as Brian2 text."""
-        return f"(t_in_timesteps % {self.length})*dt"
-
-    @property
-    def fresh(self):
-        """Text that is 1 in the first step of a trial."""
-        return f"int(t_in_timesteps % {self.period} == 0)"
-
-    @property
-    def held(self):
-        """Text that is 1 where the state is at rest: in the first step of a trial, and all through a gap.
-
-        Nothing spikes in a gap; a neuron that only its reset keeps from diverging would leave NaN to the next trial.
-        """
-        return f"int((t_in_timesteps % {self.period} == 0) or (t_in_timesteps % {self.period} >= {self.steps}))"
-
-    @property
-    def active(self):
-        """Text that is true inside a trial, empty where there is no gap."""
-        return f"(t_in_timesteps % {self.period} < {self.steps})" if self.gap else ""
+__all__ = ["Built", "build"]
 
 
 class Objects(dict):
@@ -94,14 +62,26 @@ def check_once(name, twice):
 
 @dataclass
 class Built:
-    """Brian2 objects by name, the timed arrays that carry the trials, and the monitors."""
+    """Brian2 objects by name, their clock, the tables that carry the trials, the monitors, and what begins trials."""
 
     net: object
     block: Block
+    clock: b2.Clock
     objects: dict = field(default_factory=Objects)
-    timed: dict = field(default_factory=dict)
+    tables: dict = field(default_factory=dict)
     monitors: dict = field(default_factory=dict)
+    restarts: list = field(default_factory=list)
     pay_delay: int = 0
+
+    def table(self, name, columns=None):
+        """Add a table of the whole run, whose rows each hold for a number of steps; returns it."""
+        add_number(self.clock, held_for(name))
+        self.tables[name] = Table(name, columns, f"t_in_timesteps//{held_for(name)}")
+        return self.tables[name]
+
+    def trial_table(self, name):
+        """Add a table of one trial, with a number for each step."""
+        self.tables[name] = Table(name, None, "t_in_timesteps % _period")
 
     def set(self, numbers):
         """Set variables, ``{(object, variable): SI numbers}``."""
@@ -109,22 +89,9 @@ class Built:
             setattr(self.objects[owner], f"{name}_", value)
 
 
-def longest_delay(delays):
-    """Steps that the slowest spike is in flight; ``delays`` are those of
-    :class:`~localplast.network.network.Values`.
-    """
-    return max([0, *(int(np.ceil(np.max(steps))) for steps in delays.values())])
-
-
 def parameter(name, dimension, *flags):
     """One line of Brian2 equations: a variable that code sets."""
     return SingleEquation(PARAMETER, name, dimension, flags=list(flags))
-
-
-def timed_array(built, name, rows, columns, dt):
-    """A table of input that is refilled before every run."""
-    shape = (rows, columns) if columns else (rows,)
-    built.timed[name] = b2.TimedArray(np.zeros(shape), dt=dt, name=name)
 
 
 def build(net, values, block, trials, *, request=(), plan=None, seed=0):
@@ -135,8 +102,9 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     net : Network
     values : Values
     block : Block
+        Whether there are gaps.
     trials : Trials
-        An example of what will be presented (kinds and shapes only).
+        An example of what will be presented (kinds only).
     request : iterable of (str, str)
         What to monitor: ``(node, variable)``; the variables ``spikes`` and ``raster`` mean events.
     plan : Plan, optional
@@ -144,31 +112,32 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     """
     check_dense(net, "Brian2", "use backend='torch'")
     net.check_values(values)
-    built = Built(net, block)
-    clock = b2.Clock(net.dt, name="localplast_clock")
+    built = Built(net, block, make_clock(net.dt))
     learning = Learning(net, values, block, plan, seed) if plan else None
     heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
     for name, node in net.nodes.items():
         if isinstance(node, Input) and not learning and name not in heard:
             continue
         if isinstance(node, Input):
-            built.objects[name] = build_input(built, name, node, trials.inputs[name], learning, clock)
+            built.objects[name] = build_input(built, name, node, trials.inputs[name], learning)
         else:
             check_integration(name, lower(node.model), values.parameters[name], net.dt)
-            built.objects[name] = build_population(built, name, node, values, learning, clock)
+            built.objects[name] = build_population(built, name, node, values, learning)
     for projection in net.projections.values():
         check_projection(net, projection, values)
     for name, projection in net.projections.items():
         if name not in net.tied:
             built.objects[name] = build_projection(built, projection, values, learning)
     if learning:
-        learning.connect(built, trials)
+        learning.connect(built)
     for p in net.projections.values():
         if p.transmission == "event" and divided(net, p, values, plan):
             gathered = f"arrivals_{p.name}" in built.objects
             built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
     build_monitors(built, request)
     check_names(built)
+    for thing in built.objects.values():
+        read_clock(thing, built.clock)
     return built
 
 
@@ -180,25 +149,17 @@ def check_names(built):
         check_once(name, count > 1)
 
 
-def build_input(built, name, node, example, learning, clock):
-    block = built.block
+def build_input(built, name, node, example, learning):
     lines = [parameter(n, d) for n, d in learning.variables(name).items()] if learning else []
     if isinstance(example, Poisson):
-        if block.period % example.segment:
-            raise UnsupportedError(
-                f"input {name!r}: segments of {example.segment} steps do not divide a trial of {block.period} "
-                "(with its gap for delays); use another segment"
-            )
-        timed_array(built, f"rates_{name}", block.length // example.segment, node.size, built.net.dt * example.segment)
-        signal = f"int(rand() < rates_{name}({block.clock}, i)*dt/second)"
+        signal = f"int(rand() < {built.table(f'rates_{name}', node.size).text()}*dt/second)"
     else:
-        timed_array(built, f"signal_{name}", block.length, node.size, built.net.dt)
-        signal = f"signal_{name}({block.clock}, i)"
+        signal = built.table(f"signal_{name}", node.size).text()
     equations = Equations([*lines, *short_term_lines(built.net, name), parameter("r", DIMENSIONLESS)])
     code = [
         *(learning.before_update(name) if learning else []),
         f"r = {signal}",
-        *between_spikes(built.net, name, block),
+        *between_spikes(built.net, name, built.block),
     ]
     if learning and node.kind == "spikes":
         code += learning.after_update(name, "r")
@@ -206,13 +167,13 @@ def build_input(built, name, node, example, learning, clock):
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
-        node.size, equations, clock=clock, namespace=dict(built.timed, second=b2.second), name=name, **spiking
+        node.size, equations, clock=built.clock, namespace=dict(built.tables, second=b2.second), name=name, **spiking
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
 
 
-def build_population(built, name, population, values, learning, clock):
+def build_population(built, name, population, values, learning):
     """The neurons of one population; what they learn is part of their step."""
     model, step, block = population.model, lower(population.model), built.block
     graded, arrays = graded_parts(built.net, name), values.parameters[name]
@@ -220,7 +181,7 @@ def build_population(built, name, population, values, learning, clock):
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
     lines = declared(built, name, model, values, started, graded, learning)
     # the restart costs nothing in all other steps, and one object more to compile
-    apart = learning is None and not block.gap
+    apart = learning is None and (in_cpp() or not block.gap)
     code = [] if apart else start_of_trial(block, model, step, started, graded)
     code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
     threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
@@ -236,7 +197,7 @@ def build_population(built, name, population, values, learning, clock):
         threshold=threshold,
         reset="\n".join(after) if model.spiking else None,
         refractory=model.refractory or False,
-        clock=clock,
+        clock=built.clock,
         name=name,
         method=(lambda *_: "\n".join(code)) if model.odes else None,
         events=learning.events(name) if learning else None,
@@ -246,7 +207,9 @@ def build_population(built, name, population, values, learning, clock):
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
     if apart:
         restart = "\n".join(restart_of_trial(model, step, started, graded))
-        group.run_regularly(restart, dt=block.period * built.net.dt, when="start", name=f"{name}_restart")
+        when = {"codeobj_class": RestCodeObject} if in_cpp() else {"dt": built.net.dt}  # a clock that a session sets
+        runner = group.run_regularly(restart, when="start", name=f"{name}_restart", **when)
+        built.restarts += [] if in_cpp() else [runner]
     for key in model.parameters:
         setattr(group, f"{key}_", arrays[key] if arrays[key].ndim else float(arrays[key]))
     for key, value in started.items():

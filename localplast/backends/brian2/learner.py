@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from localplast.backends.brian2.build import Block, longest_delay
 from localplast.backends.brian2.delays import DelayLearner, check_spread, settings, with_room
 from localplast.backends.brian2.parameters import number_of
 from localplast.backends.brian2.session import session
 from localplast.backends.brian2.signals import feedback_name
+from localplast.backends.brian2.timing import Block, longest_delay
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.learning.optimise import check_norm, check_rates
 from localplast.network.delays import summed_over_shared
@@ -15,20 +15,14 @@ from localplast.packages import has_torch
 from localplast.program.finite import check_found, check_states
 from localplast.program.learn import check_trials, judged_readout, plan
 from localplast.task.regulariser import of_trials
-from localplast.task.trials import Poisson
 
 __all__ = ["Brian2Learner", "block_for", "gradient"]
 
 
 def block_for(net, trials, values=None):
-    """The :class:`Block` that holds these trials; gaps are whole segments of inputs given as rates."""
-    gap = longest_delay(
-        {name: net.delay_steps(p) for name, p in net.projections.items()} if values is None else values.delays
-    )
-    for array in trials.inputs.values():
-        if isinstance(array, Poisson):
-            gap = -(-gap // array.segment) * array.segment
-    return Block(len(trials), trials.steps, gap)
+    """The :class:`~localplast.backends.brian2.timing.Block` that holds these trials."""
+    delays = {n: net.delay_steps(p) for n, p in net.projections.items()} if values is None else values.delays
+    return Block.of(trials, longest_delay(delays))
 
 
 def check_local(rule):
@@ -163,11 +157,9 @@ class Brian2Learner:
             )
         self.plan = plan(net, rule, loss, optimiser, batch=batch, seed=seed, values=values)
         check_trials(net, example, loss)
-        template = example[np.zeros(batch * updates_per_block, int)]
-        self.block = block_for(net, template, with_room(net, values, optimiser))
-        self.dims = np.ndim(template.target)
+        block = block_for(net, example, with_room(net, values, optimiser))
         self.masks, self.built_delays = values.masks, values.delays
-        self.session = session(target, net, values, self.block, template, plan=self.plan, seed=seed)
+        self.session = session(target, net, values, block, example, plan=self.plan, seed=seed)
         self.restart(values, seed)
 
     def restart(self, values, seed):
@@ -191,7 +183,7 @@ class Brian2Learner:
         self.feedback = {name: matrix * self.masks[name] for name, matrix in again.learned.items()}
 
     def train(self, trials):
-        """Learn from one block of trials (``updates_per_block`` batches); returns one dict of metrics per update."""
+        """Learn from one block of trials, a number of batches; returns one dict of metrics per update."""
         check_trials(self.net, trials, self.loss)
         self.check_block(trials)
         results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
@@ -208,16 +200,13 @@ class Brian2Learner:
         return metrics
 
     def check_block(self, trials):
-        """Raise where these trials are not like those that the program was made for."""
-        found, made = (
-            (len(trials), trials.steps, np.ndim(trials.target)),
-            (self.block.trials, self.block.steps, self.dims),
-        )
-        if found != made:
-            raise LocalplastError(
-                f"update {self.updates + 1}: (trials, steps, dims of the target) are {found}, and {made} when the "
-                "program was made; a task must give trials of one form"
+        """Raise where these trials are no whole number of updates, or more than delays that learn can wait for."""
+        updates, rest = divmod(len(trials), self.batch)
+        if rest or (self.delays.names and updates > 1):
+            wanted = (
+                f"batches of {self.batch}" if not self.delays.names else f"{self.batch} for each move of the delays"
             )
+            raise LocalplastError(f"update {self.updates + 1}: there are {len(trials)} trials; give {wanted}")
 
     def find_failure(self, values, trials):
         """Learn the same in Torch, which raises a :class:`~localplast.errors.RunawayError` that says where it fails."""

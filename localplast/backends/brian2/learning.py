@@ -18,8 +18,8 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.delays import divided
 from localplast.backends.brian2.graded import is_late, output_name
+from localplast.backends.brian2.loops import by_rows
 from localplast.backends.brian2.parameters import Parameters, optimiser_dimensions
-from localplast.backends.brian2.rows import by_rows
 from localplast.backends.brian2.signals import Signals
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
@@ -178,12 +178,11 @@ class Learning:
 
     def events(self, name):
         """Custom events of a population: the end of a trial, and of a batch."""
-        period = self.block.period
         learning = self.incoming[name] or self.plan.parameters.get(name) or name in self.plan.readouts
         counted = name in self.net.populations and self.net.nodes[name].model.spiking
-        last = {"trial_end": f"t_in_timesteps % {period} == {period - 1}"}
-        batch = period * self.plan.batch
-        last["batch_end"] = f"t_in_timesteps % {batch} == {batch - 1}"
+        batch = f"(_period*{self.plan.batch})"
+        last = {"trial_end": "t_in_timesteps % _period == _period - 1"}
+        last["batch_end"] = f"t_in_timesteps % {batch} == {batch} - 1"
         return last if learning or counted else None
 
     # --- synapses -------------------------------------------------------------------------------------------------
@@ -291,10 +290,8 @@ class Learning:
     def trial_end(self, p):
         plan, code = self.plan.synapses[p.name], []
         if plan.regularised:
-            duration = self.block.steps * float(self.net.dt)
             regulariser = self.plan.loss.regulariser
-            factor = regulariser.strength / duration
-            excess = f"{factor!r}*(spike_count_post/{duration!r} - {regulariser.target!r})"
+            excess = f"{regulariser.strength!r}/_duration*(spike_count_post/_duration - {regulariser.target!r})"
             code.append(f"gradient += {excess}*elig_sum")
             if "gradient_delay" in plan.sums:
                 code.append(f"gradient_delay += {excess}*w*drift_elig_sum")
@@ -308,7 +305,7 @@ class Learning:
     def optimiser_code(self, p):
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
         known = self.optimiser_dimensions(p)
-        number = f"(updates + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
+        number = f"(updates + 1 + {updates_so_far(self.plan, self.net.dt)})"
         rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
         lines = []
         for name, expression in self.plan.optimiser.program(projection=p.name):
@@ -357,9 +354,9 @@ class Learning:
 
     # --- connections that learning adds ---------------------------------------------------------------------------
 
-    def connect(self, built, trials):
+    def connect(self, built):
         """Errors and signals, delayed arrivals of hoisted traces, and the ledger of each trial."""
-        self.signals.connect(built, trials)
+        self.signals.connect(built)
         for name in self.plan.synapses:
             p = self.net.projections[name]
             if self.gathers(p):

@@ -35,12 +35,12 @@ class Parameters:
 
     def connect(self, name, group):
         """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
-        regulariser, duration = self.plan.loss.regulariser, self.block.steps * float(self.net.dt)
+        regulariser = self.plan.loss.regulariser
         ends, updates = [], []
         within = self.plan.rule.interval(self.net.dt)
         for parameter in self.plan.parameters[name]:
             if of_trials(self.plan.loss) and name in self.plan.signals:
-                excess = f"{regulariser.strength / duration!r}*(spike_count/{duration!r} - {regulariser.target!r})"
+                excess = f"{regulariser.strength!r}/_duration*(spike_count/_duration - {regulariser.target!r})"
                 ends.append(f"gradient_{parameter} += {excess}*elig_sum_{parameter}")
             updates += self.update(name, parameter) if self.plan.optimiser else []
         if within and updates:
@@ -56,7 +56,7 @@ class Parameters:
     def update(self, name, parameter):
         """The optimiser's statements for one parameter of every neuron, bounds included."""
         gradient, unit = f"gradient_{parameter}", unit_of(self.known(name)[f"gradient_{parameter}"])
-        number = f"(updates_{parameter} + 1 + {updates_so_far(self.block, self.plan, self.net.dt)})"
+        number = f"(updates_{parameter} + 1 + {updates_so_far(self.plan, self.net.dt)})"
         short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
         model, kept = self.net.nodes[name].model, (*self.plan.optimiser.state, "learning_rate")
         short |= {n: number_of(model, parameter, n) for n in kept}

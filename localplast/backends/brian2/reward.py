@@ -1,7 +1,5 @@
 """Actor and critic as Brian2 objects: choices, the reward, and the temporal difference error that everybody hears."""
 
-import brian2 as b2
-import numpy as np
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.judged import Judged
@@ -21,16 +19,14 @@ def policy_error(loss):
 
 
 def give_tables(net, loss, built):
-    """Let actor and critic look up what they need; returns what each calls its tables."""
-    given = {name: built.timed[name] for name in ("step_weight", "target")} | {
-        "dice": built.timed[f"signal_{loss.dice}"]
-    }
-    called = []
-    for readout, found in ((loss.policy, given), (loss.value, {"pay": built.timed["pay"]})):
-        found, names = tables(net.nodes[readout].model, **found)
+    """Let actor and critic look up what they need; returns each one's text of what they hold."""
+    given = {n: built.tables[n] for n in ("step_weight", "target")} | {"dice": built.tables[f"signal_{loss.dice}"]}
+    texts = []
+    for readout, found in ((loss.policy, given), (loss.value, {"pay": built.tables["pay"]})):
+        found, now = tables(net.nodes[readout].model, **found)
         built.objects[readout].namespace.update(found)
-        called.append(names)
-    return called
+        texts.append(now)
+    return texts
 
 
 def build_reward(signals, built):
@@ -41,17 +37,12 @@ def build_reward(signals, built):
         if signals.output_dimension(readout) is not DIMENSIONLESS:
             raise UnsupportedError(f"readout {readout!r} has a unit; actor and critic need outputs without one")
     built.pay_delay = loss.steps(float(net.dt))
-    built.timed["pay"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="pay")
+    built.trial_table("pay")
     policy, value = built.objects[loss.policy], built.objects[loss.value]
-    names, own = give_tables(net, loss, built)
-    step = f"(t_in_timesteps % {block.period})*dt"
+    now, own = give_tables(net, loss, built)
 
-    policy.run_regularly(
-        f"roll = {outputs[loss.policy]} + {names['dice']}({block.clock}, i)",
-        when="end",
-        order=SOFTMAX - 1,
-        name="roll_dice",
-    )
+    roll = f"roll = {outputs[loss.policy]} + {now['dice']}"
+    policy.run_regularly(roll, when="end", order=SOFTMAX - 1, name="roll_dice")
     y = [suffixed(net.nodes[loss.policy].model, outputs[loss.policy], end) for end in ("_pre", "_post")]
     sums = {
         "normaliser_post": (DIMENSIONLESS, f"exp({y[0]} - ({y[1]}))"),
@@ -59,9 +50,9 @@ def build_reward(signals, built):
     }
     built.objects["choice"] = gather(built, "choice", loss.policy, loss.policy, sums, SOFTMAX)
     code = [
-        f"_weight = {names['step_weight']}({step})",
+        f"_weight = {now['step_weight']}",
         "_chosen = int(beaten < 0.5)",
-        f"teacher = {names['target']}({block.clock}, i)",
+        f"teacher = {now['target']}",
         f"error = _weight*({policy_error(loss)})",
         "earned = _weight*_chosen*(2*teacher - 1)",
         f"score += _weight*({outputs[loss.policy]})",
@@ -74,7 +65,7 @@ def build_reward(signals, built):
     code = [
         "purse += income",
         f"td = {active}(paid + {loss.discount!r}*({outputs[loss.value]}) - value_before)",
-        f"paid = purse*{own['pay']}({step})",
+        f"paid = purse*{own['pay']}",
         f"value_before = {outputs[loss.value]}",
         f"error = -{loss.value_cost!r}",
         "loss -= paid",

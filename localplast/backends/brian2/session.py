@@ -12,16 +12,19 @@ import subprocess
 
 import brian2 as b2
 import numpy as np
+from brian2.core.names import Nameable
+from brian2.core.tracking import InstanceTrackerSet
 from brian2.devices.device import all_devices, get_device, reset_device, set_device
 
 from localplast.arguments import check_backend
 from localplast.backends.brian2.build import build
 from localplast.backends.brian2.delays import flights
+from localplast.backends.brian2.tables import contents, held_for
+from localplast.backends.brian2.timing import CLOCK, Block
 from localplast.backends.c.cache import folder, intact, keep, scratch, warn_once
 from localplast.backends.c.compile import processor
 from localplast.equations.slopes import FUNCTIONS
 from localplast.errors import LocalplastError
-from localplast.task.trials import Poisson
 
 __all__ = ["session"]
 
@@ -37,8 +40,21 @@ def codegen(target):
         b2.prefs.codegen.target = before
 
 
+@contextlib.contextmanager
+def own_names():
+    """Name Brian2's objects as if there were no others: programs whose text is the same are compiled once."""
+    kept = Nameable.__instancefollower__.instance_sets
+    before, kept[Nameable] = kept[Nameable], InstanceTrackerSet()
+    try:
+        yield
+    finally:
+        kept[Nameable] = before
+
+
 def session(target, net, values, block, trials, **options):
-    """A :class:`Runtime` or :class:`Standalone` session; see :func:`localplast.backends.brian2.build.build`."""
+    """A :class:`Runtime` or :class:`Standalone` session, for trials of every number and length; see
+    :func:`localplast.backends.brian2.build.build`.
+    """
     check_backend("brian2", target)
     if target == "cpp":
         if shutil.which("g++") is None or shutil.which("make") is None:
@@ -50,41 +66,14 @@ def session(target, net, values, block, trials, **options):
     return Runtime(target, net, values, block, trials, **options)
 
 
-def tables(built, trials):
-    """The contents of every timed array for these trials, by name."""
-    block, net = built.block, built.net
-    filled = {}
-    for name, array in trials.inputs.items():
-        if name not in built.objects:
-            continue
-        if isinstance(array, Poisson):
-            rates = np.zeros((block.trials, block.period // array.segment, net.size(name)))
-            rates[:, : array.rates.shape[1]] = array.rates
-            filled[f"rates_{name}"] = rates.reshape(-1, net.size(name))
-        else:
-            filled[f"signal_{name}"] = with_gap(block, array)
-    if "target" in built.timed:
-        labels = np.ndim(trials.target) == 1
-        outputs = built.timed["target"].values.shape[1]
-        filled["target"] = np.eye(outputs)[trials.target] if labels else with_gap(block, trials.target)
-        if "target_sum" in built.timed:
-            filled["target_sum"] = filled["target"].sum(-1)
-        weight = np.zeros(block.period)
-        weight[: block.steps] = 1.0 if trials.weight is None else trials.weight
-        filled["step_weight"] = weight
-        if "pay" in built.timed:
-            pay = np.arange(block.period) == np.flatnonzero(weight)[-1] + built.pay_delay
-            filled["pay"] = pay.astype(float)
-    return filled
-
-
-def with_gap(block, array):
-    """``(trial, time, channel)`` as one long table, zeros in the gaps."""
-    if not block.gap:
-        return np.ascontiguousarray(array, float).reshape(block.length, -1)
-    padded = np.zeros((block.trials, block.period, array.shape[-1]))
-    padded[:, : block.steps] = array
-    return padded.reshape(block.length, -1)
+def settings(built, block, trials):
+    """What is set before these trials are run: numbers of the clock, and tables, by name."""
+    filled, numbers = contents(built, block, trials), block.numbers(float(built.net.dt))
+    for name, (table, hold) in filled.items():
+        built.tables[name].check(table)
+        if hold is not None:
+            numbers[held_for(name)] = hold
+    return numbers, {name: table for name, (table, _) in filled.items()}
 
 
 def integer_seed(seed):
@@ -125,22 +114,21 @@ class Runtime:
     """Brian2 in this process."""
 
     def __init__(self, target, net, values, block, trials, **options):
-        self.target, self.block = target, block
+        self.target, self.longest = target, block.longest
         if get_device() is not all_devices["runtime"]:
             raise LocalplastError("another Brian2 device is active; call brian2.set_device('runtime') first")
         self.seed = options.get("seed", 0)
         with codegen(target):  # making synapses is code too: Brian2's default would compile it with Cython
             self.built = build(net, values, block, trials, **options)
         self.network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
-        self.start = 0
 
     def run(self, trials, variables=None, seed=None):
-        """Run one block; ``variables`` maps ``(object, variable)`` to SI values set before it."""
+        """Run one block, from time zero; ``variables`` maps ``(object, variable)`` to SI values set before it."""
+        block = Block.of(trials, self.longest)
+        self.prepare(block, trials)
         self.built.set(variables or {})
         for delay, flight, later in flights(self.built):
             delay.set_value(flight.get_value() + later)
-        for name, table in tables(self.built, trials).items():
-            self.built.timed[name].values[...] = table
         for monitor in self.built.monitors.values():
             monitor.resize(0)
             monitor.variables["N"].set_value(0)
@@ -148,16 +136,26 @@ class Runtime:
         b2.seed(integer_seed(self.seed if seed is None else seed))
         try:
             with codegen(self.target):
-                self.network.run(self.block.length * self.built.net.dt, namespace=FUNCTIONS)
+                self.network.run(block.length * self.built.net.dt, namespace=FUNCTIONS)
         finally:
             b2.Network._globally_running = False  # else Brian2, after an exception, would not hear the next Ctrl-C
             b2.seed()
             np.random.set_state(random)  # last: Brian2 seeds the generator of numpy
-        self.start += self.block.length
         # on Ctrl-C Brian2 ends early, and says nothing
-        if round(float(self.network.t / self.built.net.dt)) != self.start:
+        if round(float(self.network.t / self.built.net.dt)) != block.length:
             raise KeyboardInterrupt
-        return Results(self.block, self.read, self.events, self.states)
+        return Results(block, self.read, self.events, self.states)
+
+    def prepare(self, block, trials):
+        """Set clocks and tables for the coming run."""
+        numbers, tables = settings(self.built, block, trials)
+        for name, number in numbers.items():
+            self.built.clock.variables[name].set_value(number)
+        for name, table in tables.items():
+            self.built.tables[name].values = table
+        for restart in self.built.restarts:
+            restart.clock.dt = block.period * self.built.net.dt
+        self.network.t_ = 0.0
 
     def read(self, owner, name):
         if isinstance(owner, tuple):
@@ -166,8 +164,7 @@ class Runtime:
 
     def events(self, node, kind):
         monitor = self.built.monitors[node, kind]
-        step = np.round(np.asarray(monitor.t_) / float(self.built.net.dt)).astype(int)
-        return step - (self.start - self.block.length), np.array(monitor.i)
+        return np.round(np.asarray(monitor.t_) / float(self.built.net.dt)).astype(int), np.array(monitor.i)
 
     def states(self, node, variable):
         return np.array(getattr(self.built.monitors[node, "state"], f"{variable}_")).T
@@ -184,46 +181,54 @@ class Standalone:
     """Brian2 as a C++ program, compiled once per network and kept in a cache; every block is one run of it."""
 
     def __init__(self, net, values, block, trials, **options):
-        self.block, self.running = block, None
+        self.longest, self.running = block.longest, None
         self.directory = scratch()
         set_device("cpp_standalone", build_on_run=False)
         try:
-            device = get_device()
-            device.reinit()
-            device.activate(build_on_run=False)
-            self.built = build(net, values, block, trials, **options)
-            network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
-            reseed = (
-                'for (auto& g : brian::_random_generators) g.seed((unsigned long)atol(std::getenv("LOCALPLAST_SEED")));'
-            )
-            device.insert_code("after_start", reseed)
-            device.apply_run_args()  # before the queues of spikes are made, which read the delays
-            device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
-            network.run(block.length * net.dt, namespace=FUNCTIONS)
-            device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
-            self.files = {}
-            for owner in (*self.built.objects.items(), *self.built.monitors.items()):
-                for name, variable in owner[1].variables.items():
-                    if variable in device.arrays:
-                        self.files[owner[0], name] = (device.get_array_filename(variable), variable.dtype)
-            self.names = {key: value.name for key, value in self.built.objects.items()}
-            device.reinit()
+            with own_names():
+                self.generate(get_device(), net, values, block, trials, **options)
         finally:
             reset_device()
         compile_cached(self.directory)
 
+    def generate(self, device, net, values, block, trials, **options):
+        """Write the sources, and note what is kept where."""
+        device.reinit()
+        device.activate(build_on_run=False)
+        self.built = build(net, values, block, trials, **options)
+        owners = {**self.built.objects, **self.built.monitors}
+        network = b2.Network(*owners.values(), name="localplast_network")
+        reseed = (
+            'for (auto& g : brian::_random_generators) g.seed((unsigned long)atol(std::getenv("LOCALPLAST_SEED")));'
+        )
+        device.insert_code("after_start", reseed)
+        device.apply_run_args()  # before the queues of spikes are made, which read the delays
+        device.insert_code("main", "\n".join(copied(device, *flight) for flight in flights(self.built)))
+        device.insert_code("after_network_run", whole_run(device, network, self.built.clock))
+        network.run(0 * net.dt, namespace=FUNCTIONS)  # the number of steps is no part of the program
+        device.build(directory=str(self.directory), compile=False, run=False, with_output=False)
+        self.files = {}
+        for key, owner in owners.items():
+            for name, variable in owner.variables.items():
+                if variable in device.arrays:
+                    self.files[key, name] = (device.get_array_filename(variable), variable.dtype)
+        self.names = {key: value.name for key, value in self.built.objects.items()}
+        device.reinit()
+
     def run(self, trials, variables=None, seed=0):
         """Run one block; see :meth:`Runtime.run`."""
-        arguments = []
+        block = Block.of(trials, self.longest)
+        numbers, tables = settings(self.built, block, trials)
+        arguments = [f"{CLOCK}.{name}={number!r}" for name, number in numbers.items()]
         for (owner, name), value in (variables or {}).items():
             arguments.append(f"{self.names[owner]}.{name}={self.store(f'set_{owner}_{name}', value)}")
-        for name, table in tables(self.built, trials).items():
-            arguments.append(f"{name}.values={self.store(f'set_{name}', table)}")
+        for name, table in tables.items():
+            table.tofile(self.directory / f"{name}.table")
         results = self.directory / "results"
         results.mkdir(exist_ok=True)
         environment = {**os.environ, "LOCALPLAST_SEED": str(integer_seed(seed))}
         self.execute(["./main", "--results_dir", f"{results}/", *arguments], environment)
-        return Results(self.block, self.read, self.events, self.states)
+        return Results(block, self.read, self.events, self.states)
 
     def execute(self, command, environment):
         """Run the program; it ends when this does, and a KeyboardInterrupt here when somebody ends it."""
@@ -276,6 +281,12 @@ def copied(device, delay, flight, later):
     """C++ that sets delays from a variable of the synapses: the command line does not tell pathways apart."""
     delay, flight = (device.get_array_name(v, access_data=False) for v in (delay, flight))
     return f"for (size_t _s = 0; _s < {flight}.size(); _s++) {delay}[_s] = {flight}[_s] + {later!r};"
+
+
+def whole_run(device, network, clock):
+    """C++ that runs as many steps as the clock says."""
+    length, dt = (device.get_array_name(clock.variables[name]) for name in ("_length", "dt"))
+    return f"{network.name}.run({length}[0]*{dt}[0], NULL, 10.0);"
 
 
 #: What every file of a Brian2 program includes.

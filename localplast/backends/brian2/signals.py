@@ -135,19 +135,15 @@ class Signals:
 
     # --- objects --------------------------------------------------------------------------------------------------
 
-    def connect(self, built, trials):
+    def connect(self, built):
         """Errors of the readouts, fixed feedback, and what populations pass on."""
-        block, net = self.block, self.net
-        labels = np.ndim(trials.target) == 1
-        outputs = net.size(self.plan.readouts[0])
-        built.timed["step_weight"] = b2.TimedArray(np.zeros(block.period), dt=net.dt, name="step_weight")
-        rows, dt = (block.trials, net.dt * block.period) if labels else (block.length, net.dt)
-        built.timed["target"] = b2.TimedArray(np.zeros((rows, outputs)), dt=dt, name="target")
+        built.trial_table("step_weight")
+        built.table("target", self.net.size(self.plan.readouts[0]))
         if isinstance(self.plan.loss, Reward):
             build_reward(self, built)
         else:
             if self.plan.loss.derived.error.has(symbol("whole")):  # a C++ program has no table that nothing reads
-                built.timed["target_sum"] = b2.TimedArray(np.zeros(rows), dt=dt, name="target_sum")
+                built.table("target_sum")
             for readout in self.plan.readouts:
                 self.build_readout(built, readout)
         for (name, _), term in self.terms.items():
@@ -155,23 +151,17 @@ class Signals:
                 self.build_feedback(built, name, term)
 
     def build_readout(self, built, readout):
-        block, loss = self.block, self.plan.loss
-        group = built.objects[readout]
-        given = {name: built.timed[name] for name in ("step_weight", "target", "target_sum") if name in built.timed}
-        found, names = tables(self.net.nodes[readout].model, **given)
+        loss, group = self.plan.loss, built.objects[readout]
+        given = {n: built.tables[n] for n in ("step_weight", "target", "target_sum") if n in built.tables}
+        found, now = tables(self.net.nodes[readout].model, **given)
         group.namespace.update(found)
         output, dimension = self.output_text(readout), self.output_dimension(readout)
         unit = f"*{unit_of(dimension)}" if unit_of(dimension) else ""
-        code = [
-            f"_weight = {names['step_weight']}((t_in_timesteps % {block.period})*dt)",
-            f"teacher = {names['target']}({block.clock}, i){unit}",
-        ]
+        code = [f"_weight = {now['step_weight']}", f"teacher = {now['target']}{unit}"]
         if loss.derived.coupled:
             self.build_softmax(built, readout, output)
         one = output if output.isidentifier() else f"({output})"
-        code += Judged(loss, dimension).statements(
-            {"output": one, "_whole": f"{names.get('target_sum')}({block.clock})"}
-        )
+        code += Judged(loss, dimension).statements({"output": one, "_whole": now.get("target_sum", "")})
         code += [f"score += _weight*({output})", "lure = -_weight*teacher"]
         group.run_regularly("\n".join(code), when="end", order=ERROR, name=f"{readout}_error")
 

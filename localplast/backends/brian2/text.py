@@ -52,11 +52,11 @@ def suffixed(model, text, end):
 
 
 def tables(model, **given):
-    """Tables by name for the text of neurons of this ``model``, and their names there: others where it has a variable
-    called so.
+    """Tables by name for the text of neurons of this ``model``, others where it has a variable called so; and the text
+    of what each holds.
     """
     names = {name: name + "_table" * (name in model.dimensions) for name in given}
-    return {names[name]: table for name, table in given.items()}, names
+    return {names[n]: table for n, table in given.items()}, {n: t.text(names[n]) for n, t in given.items()}
 
 
 def gather(built, key, source, target, sums, order, namespace=None):
@@ -73,19 +73,19 @@ def gather(built, key, source, target, sums, order, namespace=None):
     return synapses
 
 
-def updates_so_far(block, plan, dt):
+def updates_so_far(plan, dt):
     """Text of the number of updates since the block began."""
-    elapsed, within = f"(t_in_timesteps % {block.length})", plan.rule.interval(dt)
+    within = plan.rule.interval(dt)
     if not within:
-        return f"{elapsed}//{block.period * plan.batch}"
-    before = f"({elapsed}//{block.period})*{plan.rule.updates(block.steps, dt)}"
-    return f"{before} + (t_in_timesteps % {block.period})//{within}"
+        return f"t_in_timesteps//(_period*{plan.batch})"
+    before = f"(t_in_timesteps//_period)*((_steps + {within - 1})//{within})"
+    return f"{before} + (t_in_timesteps % _period)//{within}"
 
 
 def gated(lines, block, interval):
     """Assignments of the optimiser within a trial, run where it is time for an update, and never in the gaps."""
-    step = f"(t_in_timesteps % {block.period})"
-    due = f"({step} % {interval} == {interval - 1}) or ({step} == {block.steps - 1})" if interval > 1 else ""
+    step = "(t_in_timesteps % _period)"
+    due = f"({step} % {interval} == {interval - 1}) or ({step} == _steps - 1)" if interval > 1 else ""
     condition = " and ".join(f"({c})" for c in (due, block.active) if c)
     if not condition or not lines:
         return lines

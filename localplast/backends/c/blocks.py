@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.graded_runtime import HEAD
 from localplast.backends.c.links import outer, send
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
+from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Life, Neurons
 from localplast.program.check import expressions
@@ -134,7 +134,7 @@ class Source:
         used = set().union(*(numeric(memory.backward, s) for s in groups))
         own = memory.backward if body.backwards else memory.forward
         late = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
-        for name in (a.name for a in own.of(Life.GIVEN)):
+        for name in (a.name for a in own.of(Life.GIVEN) if a.trial):
             array = memory.arrays[name]
             if body.backwards and memory.slotted(name):
                 continue  # the way forth has left them in their slots
@@ -234,8 +234,10 @@ class Source:
         ]
         return "\n".join(parts)
 
-    def workspace(self):
-        """The struct of all arrays, and a function that lays it out; without a base it only counts the bytes."""
+    def workspace(self, more="", side=""):
+        """The struct of all arrays, of ``more`` fields, and a function that lays it out (without a base it only counts
+        the bytes) for trials ``side`` by side.
+        """
         fields = sorted(self.memory.fields.items(), key=lambda f: ("state", "zero", "kept").index(f[1][2]))
         declared = indent((f"{kind} *{name};" for name, (kind, *_) in fields), 4)
         placed, before = [], "state"
@@ -250,11 +252,12 @@ struct space {{
     long T, K, B, first, live, high;
     size_t states, zeros;
     char *base;
-{declared}
+{indent([more, declared.strip()], 4)}
 }};
 
 static size_t layout(struct space *w, char *base, long T, long K, long B, const long *rings)
 {{
+    {side}
     size_t used = 0;
     w->T = T; w->K = K; w->B = B; w->base = base;
 {indent(placed, 4)}

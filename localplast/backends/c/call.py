@@ -178,8 +178,8 @@ class Call:
         """The numbers that the expressions of each space ask for."""
         memory = self.kernel.memory
         for space, constants in memory.constants.items():
-            constants.values.update({n: detached(self.numbers[n]) for n in constants.values})
-            shared, each = constants.numbers(memory.padded(space))
+            constants.values.update({n: detached(self.numbers[n.partition("@")[0]]) for n in constants.values})
+            shared, each = constants.numbers(memory.columns(space))
             place = memory.identifier(space)
             yield from ((slot, x) for slot, x in ((f"k_{place}", shared), (f"c_{place}", each)) if len(x))
 

@@ -1,19 +1,22 @@
-"""A faster loop over all synapses for Brian2's C++ programs: along the rows of the weight matrix.
+"""Loops of our own for Brian2's C++ programs, with the same results as Brian2's.
 
-Brian2 loops over synapses and looks up the number of each postsynaptic neuron, which keeps the compiler from
-vectorising. Synapses are made row by row here, so that runs of synapses of one presynaptic neuron end on neurons with
-consecutive numbers: within such a *piece* the number is a sum, and everything is read in order. Results are the same.
+Along the rows of the weight matrix: Brian2 loops over synapses and looks up the number of each postsynaptic neuron,
+which keeps the compiler from vectorising. Synapses are made row by row here, so that runs of synapses of one
+presynaptic neuron end on neurons with consecutive numbers: within such a *piece* the number is a sum, and everything is
+read in order.
+
+At rest: what holds the state between two trials does nothing in all other steps.
 """
 
 from brian2.devices.cpp_standalone.codeobject import CPPStandaloneCodeObject
 from brian2.devices.device import all_devices, get_device
 from jinja2 import ChoiceLoader, DictLoader
 
-__all__ = ["by_rows"]
+__all__ = ["RestCodeObject", "by_rows", "in_cpp"]
 
 #: Takes the place of Brian2's ``stateupdate.cpp``. Where pieces are short (sparse random networks), it is Brian2's
 #: loop.
-TEMPLATE = """
+ROWS = """
 {# USES_VARIABLES { N, _synaptic_pre, _synaptic_post } #}
 {# ALLOWS_SCALAR_WRITE #}
 {% extends 'common_group.cpp' %}
@@ -61,17 +64,43 @@ TEMPLATE = """
 """
 
 
-class RowCodeObject(CPPStandaloneCodeObject):
-    """Brian2's C++ code object with the loop above."""
+#: As Brian2's ``stateupdate.cpp``, in the steps that :attr:`~localplast.backends.brian2.timing.Block.held` tells of.
+REST = """
+{# USES_VARIABLES { N, t_in_timesteps, _period, _steps } #}
+{# ALLOWS_SCALAR_WRITE #}
+{% extends 'common_group.cpp' %}
 
+{% block maincode %}
+    const int64_t _step = {{t_in_timesteps}} % {{_period}};
+    if (_step > 0 && _step < {{_steps}})
+        return;
+    const size_t _vectorisation_idx = -1;
+    {{scalar_code|autoindent}}
+    const int _N = {{constant_or_scalar('N', variables['N'])}};
+    for(int _idx=0; _idx<_N; _idx++)
+    {
+        const size_t _vectorisation_idx = _idx;
+        {{vector_code|autoindent}}
+    }
+{% endblock %}
+"""
+
+
+def loop(template):
+    """Brian2's C++ code object with another loop."""
     templater = CPPStandaloneCodeObject.templater.derive("brian2.devices.cpp_standalone")
+    templater.env.loader = ChoiceLoader([DictLoader({"stateupdate.cpp": template}), templater.env.loader])
+    return type("LoopCodeObject", (CPPStandaloneCodeObject,), {"templater": templater})
 
 
-RowCodeObject.templater.env.loader = ChoiceLoader(
-    [DictLoader({"stateupdate.cpp": TEMPLATE}), RowCodeObject.templater.env.loader]
-)
+RowCodeObject, RestCodeObject = loop(ROWS), loop(REST)
+
+
+def in_cpp():
+    """Whether a C++ program is being made."""
+    return get_device() is all_devices["cpp_standalone"]
 
 
 def by_rows():
     """The ``codeobj_class`` for statements that run on every synapse; None (Brian2's own) outside C++ programs."""
-    return RowCodeObject if get_device() is all_devices["cpp_standalone"] else None
+    return RowCodeObject if in_cpp() else None
