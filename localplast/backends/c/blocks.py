@@ -10,32 +10,19 @@ the window, ``s`` the trial of the block, ``i`` the neuron.
 from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
-from localplast.backends.c.expression import check_c_form
 from localplast.backends.c.links import outer, send
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
 from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Life, Neurons
-from localplast.program.check import expressions
 from localplast.program.instructions import Draw, Outer, Reduce, Send, reads, writes
 from localplast.program.passes import fuse, live
 
-__all__ = ["Source", "why_not"]
+__all__ = ["CHECKED", "ENDS", "Source"]
 
 #: Roles of states whose numbers must be finite at the end of a trial.
 CHECKED = ("state", "inlet")
-
-
-def why_not(program):
-    """What the kernel cannot run of a program, as a sentence; None if it can."""
-    for s in program.step:
-        space = getattr(s, "space", None)
-        if space is not None and not isinstance(program.spaces[space], Neurons):
-            return f"a statement about every member of {space!r} has no C form: the kernel's are about neurons"
-        if reason := check_c_form(expressions(s)):
-            return f"population {space!r}: {reason}"
-    return None
 
 
 @dataclass
