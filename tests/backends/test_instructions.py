@@ -147,6 +147,7 @@ def test_a_row_has_its_instruction(row, bench):
     assert any(asked(program, s) for s in (when if row.startswith("Every") else statements(program)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("row", "engine"), [(r, e) for e in ("traces in C", "Brian2") for r in ROWS if (r, e) not in OTHERWISE]
 )
