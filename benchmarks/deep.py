@@ -55,7 +55,7 @@ def torch_case(rule, batch, steps, threads, repeats, *, plain=False):
     learner = TorchLearner(net, values, *learning(rule, "step" if batch == 1 else "trial"), **options)
     # DECOLLE by the batch would be differentiated: here traces are timed
     learned = plan(net, learner.rule, learner.loss)
-    slow = OnlineLearner(net, learned, learner.tensors, values.masks) if plain else None
+    slow = OnlineLearner(net, learned, learner.tensors, values.masks, learner.optimiser) if plain else None
     learner.online = slow or learner.online_learner(learned)
     return per_step(measure(lambda: learner.train(trials), repeats=repeats), steps)
 

@@ -36,7 +36,7 @@ def learner_of(net, rule, optimiser, batch, threads, *, plain=False, loss=None):
         net, values, rule, loss or mse(), optimiser, batch=batch, dtype=torch.float32, threads=threads
     )
     if plain:  # it is made anew where parameters change
-        learner.online_learner = lambda learned: OnlineLearner(net, learned, learner.tensors, values.masks)
+        learner.online_learner = lambda learned: OnlineLearner(net, learned, learner.tensors, values.masks, optimiser)
         learner.online = learner.online_learner(plan(net, rule, learner.loss))
     return learner
 

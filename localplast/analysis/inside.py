@@ -49,13 +49,13 @@ def trial(
     seen = {"v": [], "x": [], "eligibility": [], "z": []}
 
     def watch(learner, step):
-        values = learner.interpreter.values
+        values = learner.engine.values
         seen["v"].append(values[early][0].clone())
         seen["x"].append(values[f"{population}.learn.x"][0].clone())
         seen["z"].append(values[f"{population}.z"][0].clone())
         seen["eligibility"].append(values[f"{projection}.learn.elig"][0, strongest, np.arange(size)].clone())
 
-    learner.run(inputs, target, weight, watch)
+    learner.run(inputs, target, weight, on_step=watch)
     stacked = {k: torch.stack(v).numpy() for k, v in seen.items()}
     interest = np.abs(stacked["eligibility"]).sum(0) * (stacked["z"].sum(0) > 0)
     chosen = np.sort(np.argsort(-interest, kind="stable")[:neurons])
@@ -79,5 +79,5 @@ def at_threshold(learner, population, variable):
     noted = Map(population, (), ((early.name, at(f"{population}.{variable}")),))
     step = list(learner.program.step)
     step.insert(next(k for k, s in enumerate(step) if isinstance(s, Fire) and s.space == population), noted)
-    learner.interpreter = Interpreter(learner.program.with_step(step, [early]), learner.interpreter.numbers)
+    learner.engine = Interpreter(learner.program.with_step(step, [early]), learner.engine.numbers)
     return early.name

@@ -54,6 +54,7 @@ def quantity(text):
     return found
 
 
+@functools.lru_cache(maxsize=2**14)
 def differentiate(expression, by):
     """d expression / d ``by``, a name or a symbol; abs has the derivative sign, and what is constant in pieces (int,
     floor, a comparison) none.

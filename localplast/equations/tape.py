@@ -236,7 +236,6 @@ class Tape:
         constants = dict(constants)
         self.registers = []  # value where constant, else None
         self.instructions = []  # (function, target, arguments)
-        self.folded = []  # the same, of what is constant
         self.slots = {}  # free name -> register
         self.seen = {}
         self.outputs = {}
@@ -265,18 +264,12 @@ class Tape:
         function, arguments = operation(node), [self._visit(a) for a in node.args]
         values = [self.registers[a] for a in arguments]
         if all(v is not None for v in values):
-            self.folded.append((function, len(self.registers), arguments))
             found = function(*values)
             single = isinstance(found, (np.generic, np.ndarray)) and not found.ndim  # it would turn tensors into arrays
             return self._new(found.item() if single else found)
         target = self._new()
         self.instructions.append((function, target, arguments))
         return target
-
-    def refresh(self):
-        """Take note of constants, tensors, whose numbers have changed in place."""
-        for function, target, arguments in self.folded:
-            self.registers[target] = function(*[self.registers[a] for a in arguments])
 
     def __call__(self, values):
         """Run on ``values``, a dict of the remaining names; returns a dict of every assigned name."""

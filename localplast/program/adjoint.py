@@ -9,6 +9,7 @@ the reversed step has none at its start either, which is found by going round un
 """
 
 from collections import defaultdict
+from dataclasses import replace
 
 import sympy
 
@@ -16,6 +17,7 @@ from localplast.equations.expressions import differentiate
 from localplast.equations.slopes import DT, grows, where_finite
 from localplast.program.arrays import Array, Life, at
 from localplast.program.instructions import Fire, Jump, Map, Outer, Reduce, Send, arrays_in, writes
+from localplast.program.passes import merged, trimmed, with_parts
 from localplast.program.program import Program
 
 __all__ = ["adjoint", "mark_of"]
@@ -36,7 +38,7 @@ def adjoint(program, wanted):
         sums ``d_rec_rec.weight`` and so on. That of a number which neurons share comes per neuron; that of synaptic
         delays without the factor of the weight.
     """
-    silent = frozenset()
+    program, silent = program.with_step(merged(program.step)), frozenset()
     while True:
         found = Adjoint(program, frozenset(wanted), silent)
         found.write()
@@ -124,20 +126,28 @@ class Adjoint:
             self.keeps[last].append(Map(of.space, (), ((made, at(name)),)))
         return at(made)
 
-    def values(self, expressions, lets, number):
-        """What stands for the names in ``expressions``: histories of arrays, and the lets that are needed."""
-        needed = {}
-        for name, e in reversed(lets):
+    def values(self, expressions, s, number):
+        """What stands for the names in ``expressions``: histories of arrays, and the lets that are needed.
+
+        A function that an array was set to is not computed again: the history of that array has it.
+        """
+        needed, results, histories = {}, {e: k for k, e in s.lines} if isinstance(s, Map) else {}, {}
+        for name, e in reversed(getattr(s, "lets", ())):
             if any(at(name) in x.free_symbols for x in (*expressions, *needed.values())):
-                needed[name] = e
+                result = results.get(at(name))
+                if e.is_Function and result and self.program.arrays[result].life in (Life.STATE, Life.STEP):
+                    histories[at(name)] = self.kept(result, number + 1)
+                else:
+                    needed[name] = e
         names = {n for e in (*expressions, *needed.values()) for n in arrays_in(e)} & set(self.program.arrays)
-        histories = {at(n): self.kept(n, number) for n in sorted(names)}
+        histories |= {at(n): self.kept(n, number) for n in sorted(names)}
         return histories, [(n, e.xreplace(histories)) for n, e in reversed(needed.items())]
 
     # --- rules --------------------------------------------------------------------------------------------------------
 
     def map(self, number, s):
         """Reverse accumulation over the lets: linear in their number."""
+        s = with_parts(s, frozenset(self.active))
         targets = {k: e for k, e in s.lines if k in self.active}
         lets, total = [], defaultdict(list)
         for k, e in targets.items():
@@ -146,26 +156,31 @@ class Adjoint:
             if parts := total.pop(at(name), None):
                 made = f"{self.mark}{name}"
                 lets.append((made, sympy.Add(*parts)))
-                self.spread(e, at(made), total)
+                self.spread(e, at(made), total, at(name))
         slopes = {x: sympy.Add(*parts) for x, parts in total.items()}
         overwritten = {k for k in targets if self.program.arrays[k].life is not Life.SEEN and k not in s.adds}
         self.account(number, s, lets, slopes, overwritten)
 
-    def spread(self, expression, weight, total):
-        """Add ``weight`` times the derivative of ``expression`` to the ``total`` of every symbol in it."""
+    def spread(self, expression, weight, total, name=None):
+        """Add ``weight`` times the derivative of ``expression`` to the ``total`` of every symbol in it.
+
+        Where a derivative holds the expression itself stands its ``name``.
+        """
         if weight == 0:
             return
         plain = expression.xreplace(self.clocks)
         clock = next((clock for clock in self.clocks if expression.has(clock)), DT)
-        for x in sorted(expression.free_symbols, key=str):
+        still = self.program.arrays.keys() - self.active - self.wanted
+        for x in sorted((x for x in expression.free_symbols if x.name not in still), key=str):
             slope = differentiate(plain, x)
             if slope != 0:
-                total[x].append(weight * slope.xreplace({DT: clock}))
+                slope = slope.xreplace({DT: clock})
+                total[x].append(weight * (slope.xreplace({expression: name}) if name else slope))
 
     def account(self, number, s, lets, slopes, overwritten):
         """The Map that carries ``slopes``, by symbol, to gradients; what was ``overwritten`` keeps nothing else."""
-        known, lines, adds = getattr(s, "lets", ()), {}, set()
-        guard = sympy.Add(*(e for _, e in s.lines)) if known and s.space in self.overflowing else None
+        lines, adds, guarded = {}, set(), getattr(s, "lets", ()) and s.space in self.overflowing
+        guard = sympy.Add(*(e for _, e in s.lines)) if guarded else None
         for x, slope in slopes.items():
             slope = slope if guard is None else where_finite(slope, guard)
             if x.name in self.wanted:
@@ -176,12 +191,11 @@ class Adjoint:
                 lines[self.gradient(x.name)] = own + slope
         self.zero |= {k for k in overwritten if f"{self.mark}{k}" not in lines}
         self.zero -= {x.name for x in slopes if f"{self.mark}{x.name}" in lines}
-        expressions = [*(e for _, e in lets), *lines.values()]
-        histories, before = self.values(expressions, known, number)
-        lines = {n: e.xreplace(histories) for n, e in lines.items() if e != at(n)}
-        lets = [(n, e.xreplace(histories)) for n, e in lets]
-        if lines:
-            self.back.append(Map(s.space, (*before, *lets), tuple(lines.items()), frozenset(adds)))
+        lines = tuple((n, e) for n, e in lines.items() if e != at(n))
+        if found := trimmed(Map(s.space, tuple(lets), lines, frozenset(adds)), dict(lines).keys()):
+            histories, before = self.values([e for _, e in (*found.lets, *lines)], s, number)
+            lets, lines = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, lines))
+            self.back.append(replace(found, lets=(*before, *lets), lines=tuple(lines)))
 
     def may_overflow(self, s):
         """Whether an update of spiking neurons may give no number, which a reset ends."""
@@ -219,7 +233,7 @@ class Adjoint:
             if x.name in self.active and x.name not in self.wanted and x != at(s.spikes):
                 own = ZERO if x.name in targets else self.coming(x.name)
                 lines[x.name] = own + slopes.get(x, ZERO)
-        histories, _ = self.values(list(lines.values()), (), number)
+        histories, _ = self.values(list(lines.values()), s, number)
         lines = {self.gradient(n): e.xreplace(histories) for n, e in lines.items()}
         lines = {n: e for n, e in lines.items() if e != at(n)}
         self.begin_at_zero(s, lines)

@@ -23,9 +23,10 @@ def check(program):
 
 def faults(program):
     """Every breach of a rule, as a sentence."""
+    due = {id(q) for s in program.step if isinstance(s, Every) and s.when != "trial" for q in s.body}
     for number, s in enumerate(statements(program)):
         where = f"statement {number}, {type(s).__name__} of {s.link if isinstance(s, (Send, Outer)) else s.space}"
-        for fault in (*named(program, s), *placed(program, s), *lasting(program, s)):
+        for fault in (*named(program, s), *placed(program, s), *lasting(program, s, id(s) in due)):
             yield f"{where}: {fault}"
     yield from ordered(program)
 
@@ -109,9 +110,9 @@ def fitting(program, s):
             yield f"{weight} lives on {space_of(program, weight)}, not on {s.link}"
 
 
-def lasting(program, s):
+def lasting(program, s, due):
     """Rule 4: what all trials share is set from what they share, or added to as a sum; numbers from outside are not
-    set.
+    set, and those that learn where an update is ``due``.
     """
     for name in writes(s) & set(program.arrays):
         array = program.arrays[name]
@@ -119,7 +120,7 @@ def lasting(program, s):
             yield f"sets {name}, which is {array.life.value}"
         if array.life is Life.SUM and not (isinstance(s, Outer) or name in getattr(s, "adds", ())):
             yield f"sets {name}, a sum, which is added to only"
-        if array.life is Life.LEARNED:
+        if array.life is Life.LEARNED and not due:
             yield f"sets {name}, which changes when an update is due only"
         own = [n for n in reads(s) & set(program.arrays) if program.arrays[n].trial]
         if not array.trial and array.life is not Life.SUM and own:

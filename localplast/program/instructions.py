@@ -5,6 +5,7 @@ Expressions are sympy. Their symbols are arrays (:func:`~localplast.program.arra
 intermediate results, seen by one statement only. All instructions are frozen.
 """
 
+import functools
 from dataclasses import dataclass
 
 import sympy
@@ -144,19 +145,26 @@ class Draw:
 
 @dataclass(frozen=True)
 class Every:
-    """What happens at the end of each ``'trial'``: statements that read what steps have left behind."""
+    """What happens at the end of each ``'trial'``: statements that read what steps have left behind; or every so many
+    steps, and at the end of a trial: numbers that learn are set, and the sums that they are set from begin anew.
+    """
 
-    when: str
+    when: str | int
     body: tuple
 
 
 def arrays_in(expression, lets=(), *, stopped=True):
     """Names of the arrays in an expression, but for ``lets``; without ``stopped``: of those that a gradient reaches."""
+    return set(names_in(expression, stopped).difference(lets))
+
+
+@functools.lru_cache(maxsize=2**16)
+def names_in(expression, stopped):
+    """Kept: a program is asked for the same expressions again and again, by every check and every pass."""
     expression = sympy.sympify(expression, strict=True)
     if not stopped:
         expression = expression.replace(stop, lambda _: STOPPED)  # a number would take factors with it
-    names = {s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED}}
-    return names - set(lets)
+    return frozenset(s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED})
 
 
 def reads(s):

@@ -16,13 +16,14 @@ from localplast.neuron.step import expanded, lower, resolved
 from localplast.program.arrays import ONE, Dense, Diagonal, Life, Synapses, at
 from localplast.program.forward import Draft, owned
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send
+from localplast.program.update import Updates
 from localplast.task.loss import Reward
 from localplast.task.regulariser import of_trials
 
 __all__ = ["is_product", "matrices", "online"]
 
 
-def online(net, values, plan, *, record=(), learned=(), widths=None):
+def online(net, values, plan, *, record=(), learned=(), widths=None, optimiser=None, masks=None):
     """The step program of a network that learns by ``plan``; gradients are sums over trials.
 
     Parameters
@@ -31,15 +32,24 @@ def online(net, values, plan, *, record=(), learned=(), widths=None):
         As of :func:`~localplast.program.forward.forward`.
     plan : Plan
         From :func:`localplast.program.learn.plan`.
+    optimiser : Optimiser, optional
+        What changes numbers within a trial, where the rule does so; else gradients are summed.
+    masks : dict of str to bool array ``(pre, post)``
+        Which synapses there are; an optimiser asks for them.
 
     Returns
     -------
-    Program
+    program : Program
         Its sums are ``rec_rec.gradient``, ``rec_rec.gradient_delay``, ``rec.learn.gradient_tau_mem``.
+    numbers : dict of str to array
+        Of arrays that neither the network nor who runs it knows: feedback, masks, bounds, learning rates.
     """
     widths = {**kernel_widths(net), **(widths or {})}
-    made = Learning(net, values, frozenset(learned), frozenset(), widths, plan.rule.update == "trial", plan=plan)
-    return made.program(record)
+    fixed = plan.rule.update == "trial"
+    made = Learning(net, values, frozenset(learned), frozenset(), widths, fixed, plan=plan)
+    made.updates = None if fixed or optimiser is None else Updates(made, optimiser, masks)
+    program, found = made.program(record), {f"{n}.feedback": x for n, x in matrices(plan).items()}
+    return program, found | (made.updates.numbers if made.updates else {})
 
 
 def matrices(plan):
@@ -65,6 +75,8 @@ class Learning(Draft):
     plan: object = None
     #: The array of what arrives at the synapses of each plastic projection, before it is weighted.
     arrived: dict = field(default_factory=dict)
+    #: What changes numbers within a trial.
+    updates: Updates | None = None
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 
@@ -130,6 +142,8 @@ class Learning(Draft):
             self.synapses(name)
         if of_trials(self.plan.loss):
             self.regularise()
+        if self.updates:
+            self.step.append(self.updates.every(self.plan.rule.interval(self.net.dt)))
 
     def judge(self):
         """The errors of the readouts, ``dl/dy`` times the weight of the step."""

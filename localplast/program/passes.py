@@ -1,13 +1,32 @@
 """From program to program: what need not be computed is left out, and what one loop can do is put together."""
 
+import functools
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import sympy
 
-from localplast.program.arrays import Diagonal, Life, at
-from localplast.program.instructions import Fire, Jump, Map, Reduce, Send, arrays_in, reads, writes
+from localplast.equations.language import stop
+from localplast.program.arrays import Diagonal, End, Life, at
+from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.program import Program
 
-__all__ = ["Group", "as_numbers", "fuse", "live", "never_refractory", "resolved"]
+__all__ = [
+    "Group",
+    "as_numbers",
+    "at_once",
+    "fuse",
+    "live",
+    "merged",
+    "never_refractory",
+    "resolved",
+    "trimmed",
+    "with_parts",
+    "without",
+]
+
+#: What has a derivative everywhere, so that zero times it is zero.
+SMOOTH = (sympy.Add, sympy.Mul, sympy.exp, sympy.tanh, sympy.sin, sympy.cos, sympy.atan, stop)
 
 
 def never_refractory(program, spaces):
@@ -74,6 +93,79 @@ def trimmed(s, needed):
     return replace(s, lets=tuple(lets), lines=lines, adds=s.adds & {n for n, _ in lines})
 
 
+def merged(step):
+    """Maps of one space that stand side by side, as one where the order of their lines makes no difference."""
+    found = []
+    for s in step:
+        before = found[-1] if found else None
+        both = isinstance(s, Map) and isinstance(before, Map) and s.space == before.space
+        if both and not writes(before) & (reads(s) | writes(s)) and not dict(before.lets).keys() & dict(s.lets).keys():
+            lets, lines = (*before.lets, *s.lets), (*before.lines, *s.lines)
+            found[-1] = Map(s.space, lets, lines, before.adds | s.adds, before.edges | s.edges)
+        else:
+            found.append(s)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=2**12)
+def with_parts(s, varying):
+    """A Map that means the same, in which every part that occurs twice is a let, and every function.
+
+    Derivatives are then short, and each is taken once. Only parts are named that depend on ``varying`` arrays and are
+    smooth: the derivative of others is cut off by the factors around them.
+    """
+    s = Parts(varying | {n for n, _ in s.lets}).spelled(s)
+    expressions = [e for _, e in (*s.lets, *s.lines)]
+    uses = Counter(expressions)
+    for node in {node for e in expressions for node in sympy.preorder_traversal(e)}:
+        uses.update(node.args)
+    return Parts(varying | {n for n, _ in s.lets}, uses).spelled(s)
+
+
+class Parts:
+    """Writes a Map anew: what a let says is called by its name, and so is what ``uses`` counts twice."""
+
+    def __init__(self, varying, uses=()):
+        self.varying, self.uses, self.known, self.smooth = varying, uses, {}, {}
+
+    def spelled(self, s):
+        self.space, self.lets = s.space, []
+        for name, e in s.lets:
+            new = self.within(e)
+            self.lets.append((name, new))
+            if e.args:
+                self.known |= {e: at(name), new: at(name)}
+        lines = tuple((name, self(e)) for name, e in s.lines)
+        return replace(s, lets=tuple(self.lets), lines=lines)
+
+    def within(self, e):
+        return e.func(*map(self, e.args)) if e.args else e
+
+    def __call__(self, e):
+        if e not in self.known:
+            new = self.within(e)
+            self.known[e] = self.known.get(new) or (self.named(new) if self.worth_a_name(e) else new)
+        return self.known[e]
+
+    def named(self, e):
+        self.lets.append((f"{self.space}.part.{len(self.lets)}", e))
+        return at(self.lets[-1][0])
+
+    def worth_a_name(self, e):
+        if not (self.uses and e.args and isinstance(e, sympy.Expr)):
+            return False
+        return (e.is_Function or self.uses[e] > 1) and self.varies(e) and self.is_smooth(e)
+
+    def varies(self, e):
+        return any(x.name in self.varying for x in e.free_symbols)
+
+    def is_smooth(self, e):
+        if e not in self.smooth:
+            simple = e.func in SMOOTH or (e.is_Pow and e.exp.is_Integer and e.exp > 0)
+            self.smooth[e] = not e.args or not self.varies(e) or (simple and all(map(self.is_smooth, e.args)))
+        return self.smooth[e]
+
+
 @dataclass
 class Group:
     """Statements that one loop can do: over the neurons of a space, or over those that spiked.
@@ -86,38 +178,45 @@ class Group:
 
     key: object
     body: list = field(default_factory=list)
+    reads: set = field(default_factory=set)
+    writes: set = field(default_factory=set)
 
-    @property
-    def reads(self):
-        return set().union(*map(reads, self.body))
-
-    @property
-    def writes(self):
-        return set().union(*map(writes, self.body))
+    def add(self, s):
+        self.body.append(s)
+        self.reads |= reads(s)
+        self.writes |= writes(s)
 
 
-def fuse(step):
+def fuse(step, common=frozenset()):
     """Statements in groups, in an order that changes nothing.
 
     A statement joins the last group of its kind unless one in between writes what it reads, or uses what it writes.
+    Statements that set nothing but arrays in ``common`` do not join those of single trials.
     """
     groups = []
     for s in step:
-        key = loop_of(s)
-        for place in range(len(groups) - 1, -1, -1):
-            if groups[place].key == key:
-                groups[place].body.append(s)
-                break
-            if groups[place].writes & (reads(s) | writes(s)) or groups[place].reads & writes(s):
-                groups.append(Group(key, [s]))
-                break
-        else:
-            groups.append(Group(key, [s]))
+        key = loop_of(s, common)
+        if (group := joined(groups, key, s)) is None:
+            groups.append(group := Group(key))
+        group.add(s)
     return groups
 
 
-def loop_of(s):
+def joined(groups, key, s):
+    """The group that a statement may join, or None."""
+    asked, new = reads(s), writes(s)
+    for group in reversed(groups):
+        if group.key == key:
+            return group
+        if group.writes & (asked | new) or group.reads & new:
+            return None
+    return None
+
+
+def loop_of(s, common):
     """What loop a statement needs; statements of equal loops may share one."""
+    if isinstance(s, Map) and writes(s) <= common:
+        return "common", s.space
     if isinstance(s, (Map, Fire)):
         return "neurons", s.space
     if isinstance(s, Jump):
@@ -134,3 +233,88 @@ def resolved(program):
         for n, e in s.lines
         if program.arrays[n].life is Life.HISTORY
     }
+
+
+def without(step, zero, arrays):
+    """The statements that are left in a step in which the arrays ``zero`` are zero, of a program with these ``arrays``.
+
+    What is made of them alone is zero, too, and set by nobody: who reads it gets the number.
+    """
+    zero, found = set(zero), []
+    for s in step:
+        kept, nothing = reduced(s, zero, arrays)
+        zero |= nothing
+        found += [kept] if kept else []
+    return tuple(found)
+
+
+def reduced(s, zero, arrays):
+    """``(statement or None, what of its results is zero)``."""
+    if isinstance(s, Send) and s.source in zero and not s.taps:
+        of_step = arrays[s.target].life is Life.STEP
+        return (None, set()) if s.add else (None, {s.target}) if of_step else (s, set())
+    if isinstance(s, Send) and s.add and s.target in zero:
+        zero.discard(s.target)
+        return replace(s, add=False), set()
+    if isinstance(s, Outer):
+        return (None if {s.pre, s.post} & zero and not s.taps else s), set()
+    if isinstance(s, Reduce):
+        e = at_zero(s.expression, zero)
+        return (None, {s.into}) if e == 0 and s.op == "sum" else (replace(s, expression=e), set())
+    if not isinstance(s, Map):
+        return s, set()
+    lets, lines, nothing, known = [], [], set(), {}
+    for name, e in s.lets:
+        e = at_zero(e, zero).xreplace(known)
+        if e.is_Number:
+            known[at(name)] = e
+        else:
+            lets.append((name, e))
+    for name, e in s.lines:
+        e = at_zero(e, zero).xreplace(known)
+        if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
+            nothing.add(name)
+        elif e != (0 if name in s.adds else at(name)):
+            lines.append((name, e))
+    kept = replace(s, lets=tuple(lets), lines=tuple(lines), adds=s.adds & {n for n, _ in lines})
+    return (kept if lines else None), nothing
+
+
+def at_zero(e, zero):
+    """An expression where the arrays ``zero`` are zero."""
+    e = sympy.sympify(e, strict=True)
+    gone = {x: 0 for x in e.free_symbols if (x.array if isinstance(x, End) else x.name) in zero}
+    return e.subs(gone) if gone else e
+
+
+class OneTrial(Program):
+    """A program as one trial runs it alone: sums are numbers of the step, and what changes does so at the end of it."""
+
+    def __post_init__(self):
+        """What all trials share is the trial's own: that rule no longer holds."""
+
+
+def at_once(program):
+    """The program of one trial after the other, numbers changing in every step, without a memory for sums.
+
+    None where several statements add to one sum.
+    """
+    sums = {a.name for a in program.of(Life.SUM)}
+    adding = [n for s in program.step if not isinstance(s, Every) for n in writes(s) & sums]
+    if len(adding) > len(set(adding)):
+        return None
+    arrays = {n: replace(a, life=Life.STEP, trial=True) if n in sums else a for n, a in program.arrays.items()}
+    step = [q for s in program.step for q in (s.body if isinstance(s, Every) else [set_at_once(s, sums, program)])]
+    return OneTrial(program.spaces, arrays, tuple(step))
+
+
+def set_at_once(s, sums, program):
+    """A statement that sets what it added to."""
+    if isinstance(s, Map) and s.adds & sums:
+        return replace(s, adds=s.adds - sums)
+    if not isinstance(s, Outer):
+        return s
+    link = program.spaces[s.link]
+    ends = ("post", "pre") if link.turned else ("pre", "post")
+    product = at(s.pre, ends[0]) * at(s.post, ends[1])
+    return Map(link.shares or s.link, (), ((s.into, product if link.times == 1 else link.times * product),))

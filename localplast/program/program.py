@@ -66,7 +66,7 @@ def written(s):
     if isinstance(s, Reduce):
         yield f"{s.space}: {s.into} = {s.op}({s.expression})"
     if isinstance(s, Every):
-        yield f"at the end of each {s.when}:"
+        yield "at the end of each trial:" if s.when == "trial" else f"every {s.when} steps, and at the end of a trial:"
         yield from (f"    {line}" for q in s.body for line in written(q))
     if isinstance(s, Draw):
         yield f"{s.space}: {s.into} = randn()"

@@ -141,20 +141,21 @@ class WatchedLearner(TorchLearner):
         super().__init__(*args, **options)
 
     def online_learner(self, learned):
-        return WatchedSteps(self.watch, self.net, learned, self.tensors, self.values.masks, self.widths())
+        arguments = self.net, learned, self.tensors, self.values.masks, self.optimiser
+        return WatchedSteps(self.watch, *arguments, widths=self.widths(), record=self.watch.states)
 
 
 class WatchedSteps(OnlineLearner):
     """An :class:`OnlineLearner` of whose every step the states are seen, then the weights that it leaves."""
 
-    def __init__(self, watch, net, plan, tensors, masks, widths):
-        super().__init__(net, plan, tensors, masks, widths, record=watch.states)
+    def __init__(self, watch, *args, **options):
+        super().__init__(*args, **options)
         self.watch = watch
 
-    def run(self, inputs, target, weight, on_step=None, seed=0):
-        def watched(learner, step):
-            self.watch.see(learner)
-            on_step(learner, step)
-            self.watch.weigh(learner, step + 1)
+    def present(self, given, seed, _):
+        return super().present(given, seed, self.see)
 
-        return super().run(inputs, target, weight, watched, seed)
+    def see(self, _, step):
+        """Look at the end of a step."""
+        self.watch.see(self)
+        self.watch.weigh(self, step + 1)

@@ -17,7 +17,6 @@ from brian2 import ms, mV
 
 from localplast.backends.brian2.learner import Brian2Learner
 from localplast.backends.c.function import NetworkFunction
-from localplast.backends.c.graded_call import GradedKernel
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch import learner as torch_learn
 from localplast.backends.torch.gradient import prepare as given_to
@@ -304,23 +303,23 @@ def same_gradients(
 ):
     """Assert that gradients, outputs and spikes are those of the plain learner; ``spoil`` plants an error."""
     values, tensors, given, learned = case(net, rule, loss, trials)
-    assert why_not_online(net, learned) is None
     oracle = OnlineLearner(net, learned, tensors, values.masks)
     outputs, counts = oracle.run(*given)
     kernel = OnlineKernel(net, spoil(learned), tensors, values.masks, threads=threads)
-    found = kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given, oracle.learned)
+    assert why_not_online(kernel) is None
+    found = kernel.run(*given)
     for name, count in counts.items():
         assert alive is None or 0.005 < float(count.mean()) / trials.steps < 0.6, f"{name} is silent or saturated"
         assert torch.equal(found[1][name], count), f"spikes of {name}"
     assert distance(found[0], outputs, least) < exact
     wanted = oracle.gradients() | oracle.other_gradients(tensors)
-    assert apart(found[2], wanted, alive, least) < exact
+    assert apart(kernel.gradients() | kernel.other_gradients(tensors), wanted, alive, least) < exact
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 #: What chooses an engine in Torch, and what stands in for it: no kernel, and no adjoint where traces can go forward.
-PLAIN = dict.fromkeys(("why_not", "why_not_online", "why_not_graded"), lambda *args, **options: "to see the plain step")
+PLAIN = dict.fromkeys(("why_not", "why_not_online"), lambda *args, **options: "to see the plain step")
 FORWARD = {"adjoint_form": lambda *args, **options: None}
 #: What stands in for what, or the target of Brian2; and what it has to be that learns there.
 ENGINES = {
@@ -328,7 +327,7 @@ ENGINES = {
     "plain adjoint": (PLAIN, type(None)),
     "adjoint in C": ({}, NetworkFunction),
     "traces in C": (FORWARD, OnlineKernel),
-    "rates in C": ({}, GradedKernel),
+    "rates in C": ({}, OnlineKernel),
     "Brian2": ("numpy", Brian2Learner),
     "Brian2 in C++": ("cpp", Brian2Learner),
 }
@@ -363,9 +362,14 @@ def followed(learner, trials):
     return SimpleNamespace(learner=learner, moved=moved, metrics=metrics, arrays=arrays, updates=learner.updates)
 
 
-def same_learning(engine, *described, oracle="plain step", first=1e-10, last=1e-10, said=1e-9, alive=1e-12, batch=1):
+def same_learning(
+    engine, *described, oracle="plain step", first=1e-10, last=1e-10, said=1e-9, alive=1e-12, batch=1, threads=1
+):
     """Assert that an engine learns what the plain step learns, and says the same; returns both courses."""
-    found, expected = (course(name, *described, batch=batch) for name in (engine, oracle))
+    found, expected = (
+        course(engine, *described, batch=batch, threads=threads),
+        course(oracle, *described, batch=batch),
+    )
     assert apart(found.moved[0], expected.moved[0], alive) < first
     assert apart(found.moved[-1], expected.moved[-1], alive) < last
     assert apart(found.arrays, expected.arrays, None) < last

@@ -13,7 +13,6 @@ from brian2 import ms
 
 from localplast import protocols
 from localplast.backends.c import call as torch_scans
-from localplast.backends.c import graded_call as torch_graded
 from localplast.backends.c import online_call as torch_online
 from localplast.equations.slopes import FUNCTIONS
 from localplast.errors import LocalplastError
@@ -46,11 +45,12 @@ def learner(contender, preset, backend):
 
 
 def c_text(contender, preset):
-    """The kernel that finds the gradient, or presents trials where plain Torch learns; None where there is none."""
+    """The kernel that learns, or presents trials where plain Torch learns; None where there is none."""
     try:
         learning, trials = learner(contender, preset, "torch"), preset.task.training(0, TRIALS, 0)
         if learning.forward.kernel is not None:
-            learning.train(trials) if learning.online is None else learning.evaluate(trials)
+            plain = learning.online is not None and not isinstance(learning.online, torch_online.OnlineKernel)
+            learning.evaluate(trials) if plain else learning.train(trials)
     except Written as written:
         return str(written)
 
@@ -85,7 +85,7 @@ def digest(text):
 def digests(preset):
     """By contender, of the text in each language that it is run in."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (torch_scans, torch_graded, torch_online):
+        for module in (torch_scans, torch_online):
             patch.setattr(module, "build", stop)
         return {name: in_each_language(c, preset) for name, c in contenders(preset).items()}
 

@@ -282,13 +282,14 @@ def by_trial(net, values, given, rule, loss, optimiser, batch):
 def by_step(net, values, given, rule, loss, optimiser):
     """Weights after every trial, by torch.optim in every step."""
     learner = OnlineLearner(net, plan(net, rule, loss), leaves(net, values), values.masks)
-    parameters = {n: torch.nn.Parameter(weight) for n, weight in learner.weights.items()}  # sharing its memory
+    names = {n: f"{n}.weight" for n in learner.plan.synapses}
+    parameters = {n: torch.nn.Parameter(learner.numbers[name]) for n, name in names.items()}  # sharing its memory
     stepper = torch_optimiser(optimiser, parameters)
 
     def every_step(running, _):
-        for name, grad in running.gradients().items():
-            parameters[name].grad = grad
-        running.forget()
+        for name, weight in parameters.items():
+            found = running.engine.values[f"{name}.gradient"]
+            weight.grad, running.engine.values[f"{name}.gradient"] = found * running.masks[name], 0 * found
         stepper.step()
 
     for number in range(len(given)):
@@ -296,7 +297,7 @@ def by_step(net, values, given, rule, loss, optimiser):
         inputs, target, weight = torch_backend.prepare(
             net, one, loss, rng=np.random.default_rng(0), dtype=torch.float64
         )
-        _, counts = learner.run(inputs, target, weight, every_step)
+        _, counts = learner.run(inputs, target, weight, on_step=every_step)
         assert 0.5 < counts["rec"].mean() < 40
         yield {n: w.detach().numpy().copy() for n, w in parameters.items()}
 
@@ -396,7 +397,9 @@ def test_other_optimisers(name, update):
         *_, expected = (by_step if update == "step" else by_trial)(net, values, given, rule, mse(), optimiser, *options)
     else:
         plain = TorchLearner(net, values, rule, mse(), optimiser, batch=1)
-        plain.online = plain.online and OnlineLearner(net, plan(net, rule, mse()), plain.tensors, values.masks)
+        plain.online = plain.online and OnlineLearner(
+            net, plan(net, rule, mse()), plain.tensors, values.masks, optimiser
+        )
         plain.train(given)
         expected = plain.numbers()
     for learner in learners:

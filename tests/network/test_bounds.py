@@ -59,7 +59,7 @@ def learned(path, net, rule, optimiser, values=None, given=None):
     learner = PATHS[path](net, values, rule, mse(), optimiser, *example)
     if path == "torch, plain" and learner.online is not None:
         assert isinstance(learner.online, OnlineKernel)
-        learner.online = OnlineLearner(net, learner.online.plan, learner.tensors, values.masks)
+        learner.online = OnlineLearner(net, learner.online.plan, learner.tensors, values.masks, optimiser)
     kept = []
     for number in range(len(given)):
         learner.train(given[number])

@@ -299,12 +299,12 @@ def test_factorisation(kind):
 
     def note(learner, _):
         for name, kept in sums.items():
-            kept.append(learner.interpreter.values[f"{name}.learn.elig_sum"].clone())
+            kept.append(learner.engine.values[f"{name}.learn.elig_sum"].clone())
 
     learner = OnlineLearner(net, plan(net, eprop(), mse() + REGULARISER), leaves(net, values), values.masks)
     inputs = {"cues": torch.tensor(given.inputs["cues"]).double().transpose(0, 1)}
     target = torch.tensor(given.target).transpose(0, 1)
-    learner.run(inputs, target, torch.tensor(given.weight), note)
+    learner.run(inputs, target, torch.tensor(given.weight), on_step=note)
     for name, kept in sums.items():
         kept = torch.stack(kept)
         elig = torch.diff(kept, dim=0)

@@ -216,7 +216,7 @@ def test_weights_that_change_within_a_trial():
     values = net.draw(3)
     values = values.replace_weights({}, {f"{name}.delay": d + 0.3 for name, d in values.delays.items() if d.ndim})
     one = TorchLearner(net, values, rule, loss, lp.sgd(1e-3))
-    one.online = OnlineLearner(net, one.online.plan, one.tensors, values.masks)  # the plain step
+    one.online = OnlineLearner(net, one.online.plan, one.tensors, values.masks, one.optimiser)  # the plain step
     other = Brian2Learner(net, values, rule, loss, lp.sgd(1e-3), trials(1))
     teach(one, 2), teach(other, 2)
     assert max(error(other.numbers()[n], w) for n, w in one.numbers().items()) < 1e-9

@@ -56,9 +56,17 @@ def optimiser(rate):
 class Watched(TorchLearner):
     """Keeps the weights after every update."""
 
-    def step(self, name, grad):
-        super().step(name, grad)
-        self.history.setdefault(name, []).append(self.weights[name].numpy().copy())
+    def online_learner(self, learned):
+        made = super().online_learner(learned)
+        present, steps = made.present, self.rule.interval(self.net.dt)
+
+        def keep(running, t):
+            if (t + 1) % steps == 0 or t + 1 == running.engine.steps:
+                for name in learned.synapses:
+                    self.history.setdefault(name, []).append(running.weights[name].numpy().copy())
+
+        made.present = lambda given, seed, _: present(given, seed, keep)
+        return made
 
 
 def in_torch(net, rule, trials, rate, monkeypatch):

@@ -9,8 +9,9 @@ from localplast.program.adjoint import adjoint
 from localplast.program.arrays import Array, Life, Neurons, at
 from localplast.program.forward import forward
 from localplast.program.instructions import Fire, Jump, Map, Send, reads, writes
-from localplast.program.passes import as_numbers, fuse, live, never_refractory, resolved
+from localplast.program.passes import as_numbers, fuse, live, merged, never_refractory, resolved, with_parts
 from localplast.program.program import Program
+from localplast.protocols.gle_mnist1d import network as digits
 
 
 def network():
@@ -82,3 +83,33 @@ def test_a_statement_stays_behind_what_it_depends_on():
             if writes(s) & (reads(other) | writes(other)) or reads(s) & writes(other):
                 assert place[first] <= place[second]
     assert any(isinstance(s, Jump) for s in steps) and any(isinstance(s, Send) for s in steps)
+
+
+def test_maps_side_by_side_are_one_unless_the_second_reads_what_the_first_sets():
+    x, y, z = (at(f"a.{n}") for n in "xyz")
+    first, second, third = (Map("a", (), ((f"a.{k}", e),)) for k, e in (("x", y + 1), ("y", z), ("z", 2 * y)))
+    (both,) = merged([first, second])
+    assert both.lines == first.lines + second.lines, "both of the old values: y + 1 is of the y before"
+    assert len(merged([second, third])) == 2 and len(merged([first, Map("b", (), (("b.x", x),))])) == 2
+
+
+def test_parts_that_occur_twice_and_functions_are_named_once():
+    x, y, p = (at(f"a.{n}") for n in "xyp")
+    s = Map("a", (("a.u", x * y),), (("a.x", sympy.tanh(x * y + 1)), ("a.y", sympy.tanh(x * y + 1) ** 2 + x * y)))
+    found = with_parts(s, frozenset({"a.x", "a.y"}))
+    (_, u), (name, function) = found.lets
+    assert u == x * y and function == sympy.tanh(at("a.u") + 1), "a product that has a name is called by it"
+    assert found.lines == (("a.x", at(name)), ("a.y", at(name) ** 2 + at("a.u")))
+    still = Map("a", (), (("a.x", p * sympy.tanh(y)), ("a.y", x * sympy.tanh(y))))
+    assert with_parts(still, frozenset({"a.x"})) == still, "what does not vary has no derivative"
+    cut = Map("a", (), (("a.x", sympy.log(x) + sympy.log(x) * y + sympy.tanh(sympy.log(x))), ("a.y", p * y)))
+    assert with_parts(cut, frozenset({"a.x", "a.y"})) == cut, "what is singular stays beside what cuts it off"
+
+
+def test_a_function_that_an_array_was_set_to_is_read_from_its_history():
+    net = digits(layers=2, slow=2, fast=2)
+    keeping, backward = adjoint(forward(net, net.draw(0), record=["said.output"]), ["up1.weight", "up2.weight"])
+    hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden1"]
+    assert hidden and "tanh" not in str(backward)
+    kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden1"}
+    assert kept == {"hidden1.sent.0", "hidden1.slope", "hidden1.feedback"}

@@ -13,7 +13,7 @@ import torch
 
 from localplast.errors import NetworkError
 
-__all__ = ["check_inputs", "delay_shape", "numbers_of", "padded_row", "pointers", "share"]
+__all__ = ["check_inputs", "padded_row", "pointers", "share"]
 
 TYPES = {
     "unsigned char": torch.bool,
@@ -59,22 +59,6 @@ def check(slot, array, kind, shape, real, sizes):
             f"{SHOWN.get(slot, slot)} has shape {tuple(array.shape)} and type {array.dtype}"
             f"{'' if plain else ', in pieces'}; the compiled network reads {shape} of {dtype}"
         )
-
-
-def numbers_of(n):
-    """The arguments of a population that hold its numbers; complete once the C text has asked for all constants."""
-    shared, each = n.constants.asked[True], n.constants.asked[False]
-    return {
-        f"shared{n.number}": ("real", (len(shared),)),
-        f"each{n.number}": ("real", (len(each), n.padded)),
-        f"initial{n.number}": ("real", (len(n.variables), n.padded)),
-    }
-
-
-def delay_shape(k):
-    """Shape of the delays of a link, by their kind."""
-    pre, post = k.pre.size, k.post.size
-    return {"shared": (1,), "axonal": (pre,), "dendritic": (post,), "synaptic": (pre, post)}[k.kind]
 
 
 def check_inputs(net, inputs):

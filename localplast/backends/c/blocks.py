@@ -1,9 +1,9 @@
 """The C text of a step program and its adjoint: blocks of trials, all steps, then the same steps back.
 
-One block runs ``S`` trials side by side. Forward, nothing is kept. For the gradient a block runs through all windows of
-``K`` steps but the last, saving its state at the start of each; then, from the last window to the first, it runs the
-steps of the window again, keeping histories, and back. Memory grows with neither trials nor, beyond the saved states,
-steps. In every function ``w`` is the workspace, ``p`` what Python hands over, ``t`` the step, ``slot`` its place in
+One block runs ``S`` trials side by side. Forward, nothing is kept but, for the gradient, the state at the start of each
+window of ``K`` steps. The gradient goes from the last window to the first: from its state it runs the steps of the
+window again, keeping histories, and back. Memory grows with trials and steps by the saved states only. In every
+function ``w`` is the workspace, ``p`` what Python hands over, ``t`` the step, ``slot`` its place in
 the window, ``s`` the trial of the block, ``i`` the neuron.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.graded_runtime import HEAD
 from localplast.backends.c.links import outer, send
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
+from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.program.arrays import Life, Neurons
 from localplast.program.check import expressions
-from localplast.program.instructions import Draw, Outer, Reduce, Send, writes
+from localplast.program.instructions import Draw, Outer, Reduce, Send, reads, writes
 from localplast.program.passes import fuse, live
 
 __all__ = ["Source", "why_not"]
@@ -64,14 +64,17 @@ class Source:
     def __init__(self, forward, backward, *, block, double, bits, numbers):
         self.memory = Memory(forward, backward, block, 64 // (8 if double else 4), bits, numbers)
         self.memory.argument("rings", "long", (1,), ("rings",))
+        self.memory.arguments["saved"] = None
         self.functions, self.calls = {}, {}
         arrays, seen = forward.arrays, [a.name for a in forward.of(Life.SEEN)]
         set_here = set().union(*map(writes, forward.step))  # a state that nothing changes is as it was
         checked = [a.name for a in forward.of(Life.STATE) if a.role in CHECKED and a.name in set_here]
         histories = [a.name for a in forward.of(Life.HISTORY)]
+        keep = live(forward.step, histories)
+        again = [n for s in keep for n in reads(s) if arrays[n].life is Life.STATE]  # what windows begin with
         self.bodies = [
-            Body("forward", live(forward.step, [*seen, *checked]), "t"),
-            Body("keep", live(forward.step, histories), "t"),
+            Body("forward", live(forward.step, [*seen, *checked, *again]), "t"),
+            Body("keep", keep, "t"),
             Body("back", backward.step, "w->T - 1 - t"),
         ]
         for body in self.bodies:
@@ -131,7 +134,7 @@ class Source:
         used = set().union(*(numeric(memory.backward, s) for s in groups))
         own = memory.backward if body.backwards else memory.forward
         late = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
-        for name in (a.name for a in own.of(Life.GIVEN)):
+        for name in (a.name for a in own.of(Life.GIVEN) if a.trial):
             array = memory.arrays[name]
             if body.backwards and memory.slotted(name):
                 continue  # the way forth has left them in their slots
@@ -231,8 +234,10 @@ class Source:
         ]
         return "\n".join(parts)
 
-    def workspace(self):
-        """The struct of all arrays, and a function that lays it out; without a base it only counts the bytes."""
+    def workspace(self, more="", side=""):
+        """The struct of all arrays, of ``more`` fields, and a function that lays it out (without a base it only counts
+        the bytes) for trials ``side`` by side.
+        """
         fields = sorted(self.memory.fields.items(), key=lambda f: ("state", "zero", "kept").index(f[1][2]))
         declared = indent((f"{kind} *{name};" for name, (kind, *_) in fields), 4)
         placed, before = [], "state"
@@ -246,16 +251,16 @@ class Source:
 struct space {{
     long T, K, B, first, live, high;
     size_t states, zeros;
-    char *base, *saved;
-{declared}
+    char *base;
+{indent([more, declared.strip()], 4)}
 }};
 
-static size_t layout(struct space *w, char *base, long T, long K, long B, const long *rings, const int keep)
+static size_t layout(struct space *w, char *base, long T, long K, long B, const long *rings)
 {{
+    {side}
     size_t used = 0;
     w->T = T; w->K = K; w->B = B; w->base = base;
 {indent(placed, 4)}
-    w->saved = base + used; used += keep ? (T - 1) / K * w->states : 0;
     return used + 1024; /* products may read beyond the last row */
 }}"""
 
@@ -271,19 +276,33 @@ static size_t layout(struct space *w, char *base, long T, long K, long B, const 
 
 #: The ends of the regions of the workspace.
 ENDS = {"state": ["w->states = used;"], "zero": ["w->zeros = used;"]}
-#: What Python calls: bytes of workspace; trials ``first`` to ``last`` of ``B``, forward or their adjoint.
+#: What Python calls: bytes of workspace, and of the states of a block; trials ``first`` to ``last`` of ``B``, forward or
+#: their adjoint. The states at the start of all windows but the first are saved by block.
 BLOCKS = """
-size_t space(long T, long K, const long *rings, int keep)
+size_t space(long K, const long *rings)
 {
     struct space w;
-    return layout(&w, NULL, T, K, 1, rings, keep);
+    return layout(&w, NULL, 1, K, 1, rings);
+}
+
+size_t states(const long *rings)
+{
+    struct space w;
+    layout(&w, NULL, 1, 1, 1, rings);
+    return w.states;
+}
+
+static void start(struct space *w, void **p)
+{
+    memset(w->base, 0, w->states);
+    begin(w, p);
 }
 
 static void block(struct space *w, void **p, long first, long last)
 {
     w->first = first; w->live = last - first < S ? last - first : S;
     memset(w->base, 0, w->zeros);
-    begin(w, p);
+    start(w, p);
 }
 
 long forward(void **p, char *memory, long T, long K, long B, long first, long last)
@@ -291,10 +310,14 @@ long forward(void **p, char *memory, long T, long K, long B, long first, long la
     struct space w;
     long wrong = -1;
     unsigned old = flush();
-    layout(&w, memory, T, 1, B, p[P_rings], 0);
+    layout(&w, memory, T, 1, B, p[P_rings]);
     for (; first < last; first += S) {
+        char *saved = p[P_saved] ? (char *)p[P_saved] + first / S * ((T - 1) / K) * w.states : NULL;
         block(&w, p, first, last);
-        for (long t = 0; t < T; t++) forward_step(&w, p, t, 0);
+        for (long t = 0; t < T; t++) {
+            if (saved && t > 0 && t % K == 0) memcpy(saved + (t / K - 1) * w.states, w.base, w.states);
+            forward_step(&w, p, t, 0);
+        }
         end(&w, p);
         if (wrong < 0) wrong = diverged(&w);
     }
@@ -306,19 +329,16 @@ long adjoint(void **p, char *memory, long T, long K, long B, long first, long la
 {
     struct space w;
     unsigned old = flush();
-    layout(&w, memory, T, K, B, p[P_rings], 1);
+    layout(&w, memory, T, K, B, p[P_rings]);
     for (; first < last; first += S) {
-        const long windows = (T + K - 1) / K;
+        const char *saved = (char *)p[P_saved] + first / S * ((T - 1) / K) * w.states;
         block(&w, p, first, last);
         begin_back(&w, p);
-        for (long t = 0; t < (windows - 1) * K; t++) {
-            if (t % K == 0) memcpy(w.saved + t / K * w.states, w.base, w.states);
-            keep_step(&w, p, t, 0);
-        }
-        for (long b = windows - 1; b >= 0; b--) {
+        for (long b = (T - 1) / K; b >= 0; b--) {
             const long low = b * K;
             w.high = low + K < T ? K : T - low;
-            if (b < windows - 1) memcpy(w.base, w.saved + b * w.states, w.states);
+            if (b > 0) memcpy(w.base, saved + (b - 1) * w.states, w.states);
+            else start(&w, p);
             for (long slot = 0; slot < w.high; slot++) keep_step(&w, p, low + slot, slot);
             for (long slot = w.high - 1; slot >= 0; slot--) back_step(&w, p, low + slot, slot);
         }

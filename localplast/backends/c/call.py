@@ -21,9 +21,9 @@ from localplast.program.instructions import Draw
 
 __all__ = ["Call", "Kernel", "Trial"]
 
-#: Bytes per thread above which histories are kept of a window of steps only; bytes of such a window, which a cache
-#: holds, and its fewest steps. To run a window again costs a fifth of a training step where most of it is products.
-MOST_MEMORY, WINDOW_MEMORY, FEWEST_STEPS = 24 * 2**20, 4 * 2**20, 16
+#: Bytes of histories that a cache holds: of so many steps they are kept; the fewest steps, and the bytes of saved states
+#: of all trials above which windows grow, as long as these are the larger part.
+WINDOW_MEMORY, FEWEST_STEPS, MOST_MEMORY = 2**20, 16, 24 * 2**20
 
 
 class Kernel:
@@ -38,20 +38,22 @@ class Kernel:
         self.library, self.kept = build(source.text), {}
         for function in (self.library.forward, self.library.adjoint):
             function.restype, function.argtypes = ctypes.c_long, [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5
-        self.library.space.restype = ctypes.c_size_t
-        self.library.space.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_int]
+        self.library.space.restype = self.library.states.restype = ctypes.c_size_t
+        self.library.space.argtypes, self.library.states.argtypes = [ctypes.c_long, ctypes.c_void_p], [ctypes.c_void_p]
 
-    def window(self, steps, rings):
-        """Of how many steps histories are kept, so that memory stays small."""
-
-        def size(window):
-            return self.library.space(steps, window, rings, 1)
-
-        if size(window := steps) <= MOST_MEMORY:
-            return steps
-        while size(window) > WINDOW_MEMORY and window > FEWEST_STEPS and size(-(-window // 2)) < size(window):
-            window = -(-window // 2)
+    def window(self, steps, trials, rings):
+        """Of how many steps histories are kept: as few as a cache holds, unless memory for states forbids it."""
+        window = steps
+        while window > FEWEST_STEPS and (size := self.library.space(window, rings)) > WINDOW_MEMORY:
+            half = -(-window // 2)
+            if self.saved(steps, half, trials, rings) > max(MOST_MEMORY, size):
+                break
+            window = half
         return window
+
+    def saved(self, steps, window, trials, rings):
+        """Bytes of the states at the start of all windows but the first."""
+        return -(-trials // self.block) * ((steps - 1) // window) * self.library.states(rings)
 
     def workspace(self, threads, size, adjoint):
         """Aligned memory for every thread, kept from call to call: fresh pages would cost more than the arithmetic."""
@@ -63,16 +65,15 @@ class Kernel:
     def run(self, adjoint, arrays, sizes, threads, private=()):
         """Call the kernel on all trials; ``private`` holds arrays of the single threads, by slot."""
         function, steps, trials = self.library.adjoint if adjoint else self.library.forward, sizes["T"], sizes["B"]
-        rings = arrays["rings"].data_ptr()
-        window = self.window(steps, rings) if adjoint else 1
-        memory = self.workspace(threads, self.library.space(steps, window, rings, int(adjoint)), adjoint)
+        slots = sizes["K"] if adjoint else 1
+        memory = self.workspace(threads, self.library.space(slots, arrays["rings"].data_ptr()), adjoint)
         edges, each = share(trials, self.block, threads), private or [{}] * threads
         tables = [pointers(self.memory.arguments, {**arrays, **mine}, self.dtype, sizes) for mine in each]
         found = [-1] * threads
 
         def work(number):
             part = edges[number], edges[number + 1]
-            found[number] = function(tables[number], memory[number], steps, window, trials, *part)
+            found[number] = function(tables[number], memory[number], steps, sizes["K"], trials, *part)
 
         others = [threading.Thread(target=work, args=(number,)) for number in range(1, threads)]
         for thread in others:
@@ -111,12 +112,13 @@ class Call:
 
     @functools.cached_property
     def sizes(self):
-        """What the shapes of arguments are made of: ``T`` steps, ``B`` trials, and how many taps there are."""
+        """``T`` steps, ``B`` trials, windows of ``K`` steps, and how many taps there are."""
         steps, trials = next(iter(self.given.values())).shape[:2]
+        window = self.kernel.window(steps, trials, self.tables["rings"].data_ptr())
         found = {
             f"taps_{slot.removeprefix('steps_')}": len(x) for slot, x in self.tables.items() if slot[:6] == "steps_"
         }
-        return {"T": steps, "B": trials, **found}
+        return {"T": steps, "B": trials, "K": window, **found}
 
     @functools.cached_property
     def tables(self):
@@ -130,7 +132,7 @@ class Call:
                 found[f"taps_{name}"] = torch.tensor([len(steps)])
                 if shares is not None:
                     found[f"share_{name}"] = shares.to(self.kernel.dtype).contiguous()
-        lengths = [self.taps(taps, (), False)[0].max() + 1 for taps in memory.rings] or [1]
+        lengths = [self.taps(s.taps, (), False)[0].max() + 1 for s in memory.rings] or [1]
         return found | {"rings": torch.tensor([int(n) for n in lengths])}
 
     def taps(self, taps, shape, slopes):
@@ -176,8 +178,8 @@ class Call:
         """The numbers that the expressions of each space ask for."""
         memory = self.kernel.memory
         for space, constants in memory.constants.items():
-            constants.values.update({n: detached(self.numbers[n]) for n in constants.values})
-            shared, each = constants.numbers(memory.padded(space))
+            constants.values.update({n: detached(self.numbers[n.partition("@")[0]]) for n in constants.values})
+            shared, each = constants.numbers(memory.columns(space))
             place = memory.identifier(space)
             yield from ((slot, x) for slot, x in ((f"k_{place}", shared), (f"c_{place}", each)) if len(x))
 
@@ -207,6 +209,12 @@ class Call:
             shape = (trials, memory.size(memory.arrays[name].space))
             found[name] = torch.zeros(shape if name in memory.totals else (steps, *shape), dtype=self.kernel.dtype)
         return found
+
+    @functools.cached_property
+    def saved(self):
+        """Memory for the states that the way back begins from."""
+        size = self.kernel.saved(*(self.sizes[k] for k in "TKB"), self.tables["rings"].data_ptr())
+        return {"saved": torch.empty(size, dtype=torch.uint8)}
 
     def private(self):
         """Arrays that each thread adds up, by slot."""
@@ -249,8 +257,8 @@ class Trial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, call, names, *_):
-        seen = call.seen()
-        call.kernel.run(False, call.fixed | call.outside({**call.given, **seen}), call.sizes, call.threads)
+        seen, saved = call.seen(), call.saved if any(ctx.needs_input_grad) else {}
+        call.kernel.run(False, call.fixed | call.outside({**call.given, **seen}) | saved, call.sizes, call.threads)
         ctx.call, ctx.names = call, names
         return tuple(seen.values())
 
@@ -260,7 +268,8 @@ class Trial(torch.autograd.Function):
         call, kernel = ctx.call, ctx.call.kernel
         given = {f"{kernel.mark}{n}.seen": g.contiguous() for n, g in zip(kernel.results, gradients, strict=True)}
         private, slots = call.private()
-        kernel.run(True, call.fixed | call.outside({**call.given, **given}), call.sizes, call.threads, private)
+        arrays = call.fixed | call.outside({**call.given, **given}) | call.saved
+        kernel.run(True, arrays, call.sizes, call.threads, private)
         total = {slots[slot]: sum(mine[slot] for mine in private) for slot in slots}
         found = {n: call.gradient(n, total[f"{kernel.mark}{n}"]) for n in ctx.names if f"{kernel.mark}{n}" in total}
         return (None, None, *(found.get(n) for n in ctx.names))

@@ -13,7 +13,6 @@ from localplast.backends.c import blocks
 from localplast.backends.c.arguments import check_inputs
 from localplast.backends.c.call import Call, Kernel, Trial
 from localplast.backends.c.compile import missing
-from localplast.backends.c.layout import silent_steps
 from localplast.backends.torch.interpreter import numbers
 from localplast.backends.torch.step import plain
 from localplast.errors import NetworkError, UnsupportedError
@@ -189,6 +188,12 @@ class NetworkFunction:
         if key not in self.pairs:
             self.pairs[key] = self.programs.pair(learned, wanted, key[-1], widths)
         return self.pairs[key]
+
+
+def silent_steps(net, name, tensors):
+    """Steps for which a spike silences the neurons of a population, as Brian2's ``timestep()`` counts them."""
+    period = tensors[f"{name}.{net.nodes[name].model.refractory}"].detach()
+    return torch.floor(period / float(net.dt) + 1e-3)
 
 
 def is_dense(spikes):

@@ -20,10 +20,15 @@ def send(memory, s, *, backwards):
     ends = (link.post, link.pre) if s.back else (link.pre, link.post)
     if isinstance(link.form, Kernel):
         text = convolve(memory, link, s)
+    elif memory.arrays[s.target].space == s.link:
+        return arrivals(memory, s, link, backwards)
+    elif isinstance(link.form, Diagonal) and not s.taps:
+        text = f"    add_row(target, {memory.values(s.source)}, S * {memory.padded(link.pre)});"
     elif isinstance(link.form, Diagonal):
         text = line(memory, s, link, backwards)
     elif s.taps:
-        text = (gathered if s.back else scattered)(memory, s, link, backwards)
+        ahead = looked_up if s.weight in memory.moving else scattered
+        text = (gathered if s.back else ahead)(memory, s, link, backwards)
     else:
         text = product(memory, s, link, ends)
     clear = "" if s.add else f"memset(target, 0, S * {memory.padded(ends[1])} * sizeof(real));"
@@ -86,7 +91,7 @@ def ring(memory, s, space, backwards):
     In the text, ``late`` is the ring, ``here`` its present step, ``length`` how many there are.
     """
     steps, share, many, kind = memory.taps(s)
-    found, length = memory.ring(s.taps, space, backwards=backwards)
+    found, length = memory.ring(s, space, backwards=backwards)
     lines = f"""    const int *restrict steps = {steps};
     {f"const real *restrict share = {share};" if share else ""}
     const long taps = {many}, length = {length}, here = n % length;
@@ -100,6 +105,8 @@ def where(memory, link, kind, s="i", j="j"):
         return "k"
     if kind == "synaptic":
         return f"(k * {memory.size(link.pre)} + {s}) * {memory.size(link.post)} + {j}"
+    if kind == "dendritic" and not isinstance(link.form, Diagonal):
+        return f"k * {memory.size(link.post)} + {j}"
     return f"k * {memory.size(link.pre)} + {s}"
 
 
@@ -147,6 +154,46 @@ def scattered(memory, s, link, backwards):
     return f"""{declared}
     const real *restrict weight = {memory.matrix(link, s.weight, False)};
     {each_source(memory, s, s.source, link.pre, body)}{ARRIVED.format(n=n)}"""
+
+
+def sent_before(memory, s, link, backwards):
+    """``(C text, number)``: a ring of what has left presynaptic neurons, and what arrives at synapse (i, j) of one tap."""
+    n = memory.padded(link.pre)
+    declared, kind, shared = ring(memory, s, link.pre, backwards)
+    at = where(memory, link, kind)
+    put = each_source(memory, s, s.source, link.pre, f"late[(here * S + s) * {n} + i] = x;")
+    read = f"late[(wrap(here + length - steps[{at}], length) * S + s) * {n} + i]"
+    text = f"{declared}\n    memset(late + here * S * {n}, 0, S * {n} * sizeof(real));\n    {put}"
+    return text, f"share[{at}] * {read}" if shared else read
+
+
+def arrivals(memory, s, link, backwards):
+    """What arrives at every synapse, before it is weighted."""
+    n, size = memory.padded(link.post), memory.size(link.post)
+    text, number = "", f"{memory.values(s.source)}[s * {memory.padded(link.pre)} + i]"
+    if s.taps:
+        text, number = sent_before(memory, s, link, backwards)
+    loop = "for (long k = 0; k < taps; k++) " if s.taps else ""
+    return f"""    real *restrict target = {memory.values(s.target)};
+{text}
+    for (long s = 0; s < S; s++)
+        for (long i = 0; i < {memory.size(link.pre)}; i++) {{
+            real *restrict row = target + (s * {memory.size(link.pre)} + i) * {n};
+            memset(row, 0, {n} * sizeof(real));
+            {loop}for (long j = 0; j < {size}; j++) row[j] += {number};
+        }}"""
+
+
+def looked_up(memory, s, link, backwards):
+    """The same where weights may change while signals are under way: they act when these arrive."""
+    n = memory.padded(link.post)
+    text, number = sent_before(memory, s, link, backwards)
+    return f"""{text}
+    const real *restrict weight = {memory.matrix(link, s.weight, False)};
+    for (long s = 0; s < S; s++)
+        for (long i = 0; i < {memory.size(link.pre)}; i++)
+            for (long k = 0; k < taps; k++) for (long j = 0; j < {memory.size(link.post)}; j++)
+                target[s * {n} + j] += weight[i * {n} + j] * {number};"""
 
 
 def past(memory, kind, link, n, shared):

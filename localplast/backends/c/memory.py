@@ -7,7 +7,7 @@ have sizes, ``value [S][N]``; also as numbers, if somebody reads it so.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ def as_list(program, s, name):
         return name == s.spikes
     if isinstance(s, (Send, Outer)):
         source = s.source if isinstance(s, Send) else s.pre
+        if isinstance(s, Send) and s.taps is None and s.weight is None:
+            return False
         return name == source and not isinstance(program.spaces[s.link].form, Kernel)
     return isinstance(s, Reduce) and program.arrays[name].role == "spikes" and s.expression == at(name)
 
@@ -71,6 +73,8 @@ class Memory:
     sources: dict = field(default_factory=dict)
     constants: dict = field(default_factory=dict)
     rings: list = field(default_factory=list)
+    #: Numbers that change within a trial: none.
+    moving = frozenset()
 
     def __post_init__(self):
         self.spaces, self.arrays = self.backward.spaces, self.backward.arrays
@@ -78,7 +82,7 @@ class Memory:
         self.origin = resolved(self.forward)
         self.totals = {n for s in self.forward.step for n in getattr(s, "adds", ())}
         both = [(p, s) for p in (self.forward, self.backward) for s in p.step]
-        self.listed = {self.first(n) for p, s in both for n in self.arrays if n in named(s) and as_list(p, s, n)}
+        self.listed = {self.first(n) for p, s in both for n in named(s) if n in self.arrays and as_list(p, s, n)}
         self.sized = self.with_sizes()
 
     # --- names and sizes ----------------------------------------------------------------------------------------------
@@ -94,6 +98,10 @@ class Memory:
     def padded(self, space):
         """Numbers that a trial takes: whole vectors."""
         return self.whole(self.size(space)) if isinstance(self.spaces[space], Neurons) else 1
+
+    def columns(self, space):
+        """Constants of a space that are not the same for all."""
+        return self.padded(space)
 
     def whole(self, size):
         return -(-size // self.lanes) * self.lanes
@@ -138,6 +146,10 @@ class Memory:
         slots, now = ("K * ", f" + slot * S * {many}") if self.slotted(name) else ("", "")
         found = self.want(f"x_{self.identifier(name)}", "real", f"{slots}S * {many}", self.region(name))
         return f"({found}{now})" if now else found
+
+    def index(self, name, space):
+        """C text of which number of an array belongs to neuron i of ``space`` in trial s."""
+        return "o" if self.arrays[name].space == space else "s"
 
     def events(self, name, body):
         """C loop over the events of this step; ``body`` sees the trial s, the neuron i, and the size x if it has one."""
@@ -210,7 +222,7 @@ class Memory:
         )
         kind = "shared" if shared and found.kind != "synaptic" else found.kind
         shape = () if kind == "shared" else shape
-        slopes = isinstance(s, Outer) and s.slopes
+        slopes = s.slopes
         slot = f"{self.identifier(found.delay)}{'_slopes' if slopes else ''}"
         source = ("taps", found, shape, slopes)
         steps = self.argument(f"steps_{slot}", "int", (f"taps_{slot}", *shape), source)
@@ -218,11 +230,13 @@ class Memory:
         share = self.argument(f"share_{slot}", "real", (f"taps_{slot}", *shape), source) if found.spread else None
         return steps, share, f"{many}[0]", kind
 
-    def ring(self, taps, space, *, backwards, rows="S"):
-        """A ring of signals as long as the longest delay: C text of its memory, and of its length."""
-        number = len(self.rings)
-        self.rings.append(taps)
-        self.argument("rings", "long", (number + 1,), ("rings",))
+    def ring(self, s, space, *, backwards, rows="S"):
+        """The ring of a statement's signals, as long as the longest delay: C text of its memory, and of its length."""
+        known = replace(s, add=False) if isinstance(s, Send) else s  # the same where others do not add first
+        if known not in self.rings:
+            self.rings.append(known)
+        number = self.rings.index(known)
+        self.argument("rings", "long", (len(self.rings),), ("rings",))
         many = self.padded(space)
         found = self.want(
             f"ring{number}", "real", f"rings[{number}] * {rows} * {many}", "zero" if backwards else "state"
@@ -247,7 +261,7 @@ class Memory:
         """C declarations of the constants of a space, once its text has asked for all of them."""
         place, (shared, each) = self.identifier(space), (self.constants_of(space).asked[k] for k in (True, False))
         found = []
-        for letter, asked, shape in (("k", shared, ()), ("c", each, (self.padded(space),))):
+        for letter, asked, shape in (("k", shared, ()), ("c", each, (self.columns(space),))):
             if asked:
                 text = self.argument(f"{letter}_{place}", "real", (len(asked), *shape), ("constants", space))
                 found.append(f"const real *restrict {letter} = {text};")

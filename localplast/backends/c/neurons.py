@@ -13,7 +13,20 @@ __all__ = ["neurons", "numeric", "reduced", "spiked"]
 
 
 class Statements(Writer):
-    """Expressions of one statement; constants that depend on refractoriness are chosen by the ``ready`` of a neuron."""
+    """Expressions of one statement; constants that depend on refractoriness are chosen by the ``ready`` of a neuron.
+
+    A name never changes, and nothing is stored before the end of the loop: equal texts are equal values.
+    """
+
+    def __init__(self, constants, load, after=None):
+        super().__init__(constants, load, after)
+        self.named = after.named if after else {}
+
+    def _new(self, text, kind="real"):
+        if text not in self.named:
+            name = super()._new(text, kind)
+            self.named |= {text: name, name: name}
+        return self.named[text]
 
     def _make(self, node):
         if node == READY:
@@ -39,8 +52,7 @@ class Loop:
         """C text of the number of an array that this neuron has."""
         if name not in self.used:
             self.used[name] = self.memory.values(name)
-        here = "o" if self.memory.arrays[name].space == self.space else "s"
-        return f"{self.memory.identifier(name)}[{here}]"
+        return f"{self.memory.identifier(name)}[{self.memory.index(name, self.space)}]"
 
     def writer(self, *expressions):
         """What writes the next statement, and its ``expressions`` as it takes them."""
@@ -179,7 +191,9 @@ def spiked(memory, group, _):
 
 
 def reduced(memory, s):
-    """The C text of a Reduce: a sum over the neurons of each trial."""
+    """The C text of a Reduce: of the neurons of each trial."""
+    if s.op != "sum":
+        return compared(memory, s)
     into = f"{memory.values(s.into)}[s]"
     spikes = [n for n in reads(s) if as_list(memory.backward, s, n)]
     if spikes:
@@ -197,4 +211,34 @@ def reduced(memory, s):
             total += {value};
         }}
         {into} = total;
+    }}"""
+
+
+#: What all neurons are compared with, and what becomes of each.
+COMPARISONS = {
+    "softmax": """real most = to[0], sum = 0;
+        for (long i = 1; i < SIZE; i++) most = larger(most, to[i]);
+        for (long i = 0; i < SIZE; i++) sum += M(exp)(to[i] - most);
+        for (long i = 0; i < SIZE; i++) to[i] = M(exp)(to[i] - most) / sum;""",
+    "argmax": """long most = 0;
+        for (long i = 1; i < SIZE; i++) if (to[i] > to[most]) most = i;
+        for (long i = 0; i < SIZE; i++) to[i] = i == most;""",
+}
+
+
+def compared(memory, s):
+    """The C text of a Reduce that leaves a number for each neuron."""
+    loop = Loop(memory, s.space)
+    writer, found = loop.writer(s.expression)
+    value = writer(found[0])
+    return f"""{indent(loop.outside(), 4)}
+    enum {{ SIZE = {memory.size(s.space)} }};
+    for (long s = 0; s < S; s++) {{
+        real *restrict to = {memory.values(s.into)} + s * N;
+        for (long i = 0; i < SIZE; i++) {{
+            const long o = s * N + i;
+{indent(writer.lines, 12)}
+            to[i] = {value};
+        }}
+        {COMPARISONS[s.op]}
     }}"""

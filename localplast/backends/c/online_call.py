@@ -1,244 +1,276 @@
-"""Learning online in generated C: the fast form of :class:`~localplast.backends.torch.online.OnlineLearner`.
+"""Learning online in generated C: an :class:`~localplast.backends.torch.online.OnlineLearner` whose program is compiled.
 
-The kernel is made from the plan (:mod:`localplast.backends.c.online_step`); it carries traces forward, and runs the
-optimiser within the trial where the rule says so.
+What runs side by side is told from the program and the batch: where synapses have traces of their own one trial after
+the other, so that memory does not grow with the batch; all of them, a step at a time, where numbers change within
+trials; else as many as a cache holds.
 """
 
 import ctypes
 import threading
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
-from localplast.backends.c.arguments import TYPES, check_inputs, pointers, share
-from localplast.backends.c.compile import build
+from localplast.backends.c.arguments import check_inputs, pointers, share
+from localplast.backends.c.call import Call, padded
+from localplast.backends.c.compile import build, missing
 from localplast.backends.c.expression import check_c_form
-from localplast.backends.c.layout import check_diverged, constant_arrays, make_plan, why_not
-from localplast.backends.c.online_signals import matrix_slot
-from localplast.backends.c.online_step import Online, fields, source
+from localplast.backends.c.online import OnlineSource
+from localplast.backends.torch.interpreter import Trace
+from localplast.backends.torch.online import OnlineLearner
+from localplast.backends.torch.step import noise_dice
+from localplast.equations.tape import Tape
+from localplast.errors import not_finite
+from localplast.program.arrays import Kernel, Life, Synapses
+from localplast.program.check import expressions, statements
+from localplast.program.finite import Unexplained
+from localplast.program.instructions import Draw
+from localplast.program.passes import at_once
 
 __all__ = ["OnlineKernel", "why_not_online"]
 
-
-def why_not_online(net, plan, optimiser=None, *, batch=1, delays=None):
-    """Why the kernel cannot learn this online, as a sentence, or None if it can; ``delays`` in steps, by projection."""
-    if plan.rule.update != "trial" and batch > 1:
-        return f"weights change within a trial, with {batch} trials side by side: the kernel runs one trial after the other"
-    if net.learned_delays:
-        return "delays learn, and lie between two steps then"
-    between = [name for name, steps in (delays or {}).items() if bool((steps != steps.round()).any())]
-    if between:
-        return f"projection {between[0]!r} has delays between two steps"
-    expressions = []
-    for n in plan.neurons.values():
-        expressions += [x for _, x in (*n.shift, *n.before, *n.after, *n.before_reset, *n.end)]
-    for s in plan.synapses.values():
-        expressions += [x for _, x in (*s.eligibility.pre, *s.program)]
-    if plan.rule.update != "trial" and optimiser:
-        expressions += [x for name in plan.synapses for _, x in optimiser.program(projection=name)]
-    return why_not(net) or check_c_form(expressions)
+#: Trials side by side where numbers stay: their state fits into the cache of a core.
+BLOCK = 32
+#: Steps for which noise is drawn at once.
+STRETCH = 64
 
 
-class OnlineKernel:
-    """A network that learns online, compiled.
+def why_not_online(learner):
+    """Why an :class:`OnlineKernel` cannot be compiled, as a sentence, or None."""
+    for s in statements(learner.program):
+        space = getattr(s, "space", None) or s.link
+        form = getattr(learner.program.spaces[space], "form", None)
+        if isinstance(form, Kernel) and learner.interval:
+            return f"projection {space!r} is a convolution whose weights change within a trial"
+        if reason := check_c_form(expressions(s)):
+            return f"{space!r}: {reason}"
+    return missing()
 
-    Parameters
-    ----------
-    net : Network
-    plan : localplast.program.learn.Plan
-    tensors : dict of str to tensor
-        From :func:`~localplast.backends.torch.step.leaves`, on the CPU; their dtype is that of all arithmetic.
-    masks : dict of str to bool array ``(pre, post)``
-    optimiser : Optimiser, optional
-        What changes weights within a trial, for rules with ``update='step'`` or a time.
+
+class OnlineKernel(OnlineLearner):
+    """An :class:`OnlineLearner` that is compiled.
+
+    Other arguments
+    ---------------
     threads : int
-        Where weights change between trials only, these are split between threads.
+        The batch is split between them. Where weights change within a trial they wait for each other at every update.
 
     Notes
     -----
-    Memory does not depend on the length of trials. Calls of one object share it: make one object per thread of your
-    own.
+    Memory does not depend on the length of trials, beyond what goes in and comes out. Calls of one object share it:
+    make one object per thread of your own.
     """
 
-    def __init__(self, net, plan, tensors, masks, optimiser=None, *, threads=1):
-        self.net, self.plan, self.masks = net, plan, {k: torch.as_tensor(m) for k, m in masks.items()}
-        body, self.interval = make_plan(net, tensors), plan.rule.interval(net.dt)
-        optimiser = optimiser if self.interval else None
-        masked = frozenset(n for n in plan.synapses if not bool(self.masks[n].all()))
-        bounds = {n: net.bounds(n) for n in plan.synapses if optimiser and not optimiser.frozen(n)}
-        self.online = Online(
-            body, plan, optimiser, masked, {n: b for n, b in bounds.items() if b}, float(net.dt), self.interval
-        )
-        self.dtype = torch.float64 if body.double else torch.float32
-        self.library = build(source(self.online))
+    def __init__(self, *args, threads=1, **options):
+        super().__init__(*args, **options)
+        self.threads, self.compiled = threads, {}
+
+    @cached_property
+    def traced(self):
+        """Whether every synapse of some projection has numbers for every trial."""
+        of_trials = [a for a in self.program.of(Life.STATE, Life.STEP) if a.trial]
+        return any(isinstance(self.program.spaces[a.space], Synapses) for a in of_trials)
+
+    def sides(self, trials):
+        """``(trials side by side, threads, whether numbers change as soon as one trial says so)``."""
+        if self.interval:
+            team = max(1, min(self.threads, trials // 8))
+            return -(-trials // team), team, trials == 1 and self.interval == 1
+        if self.traced:
+            return 1, min(self.threads, trials), False
+        count = -(-trials // (BLOCK * self.threads)) * self.threads
+        return min(trials, 8 * -(-trials // (8 * count))), min(self.threads, trials), False
+
+    def present(self, given, seed, on_step):
+        check_inputs(self.net, {n: given[f"{n}.given"] for n in self.net.inputs})
+        given = {n: x.contiguous() if torch.is_tensor(x) else x for n, x in given.items()}
+        bits = frozenset(n for n, x in given.items() if torch.is_tensor(x) and x.dtype == torch.bool)
+        trials = next(x.shape[1] for x in given.values() if torch.is_tensor(x) and x.ndim == 3)
+        side, team, alone = self.sides(trials)
+        key = min(side, 2), alone, bits
+        if key not in self.compiled:
+            self.compiled[key] = Compiled(self, 1 if side == 1 else 0, alone, bits)
+        return OnlineCall(self.compiled[key], given, {}, team, seed, self.numbers, self.interval, side).trace()
+
+    def made(self):
+        """Nothing: how the program runs is told from the batch."""
+
+
+class Compiled:
+    """The program of a learner, compiled for so many trials side by side."""
+
+    def __init__(self, learner, side, alone, bits):
+        program = at_once(learner.program) if alone else None
+        self.alone = program is not None
+        self.forward = program or learner.program
+        self.watched = learner.plan.rule.signal.drives_neurons
+        self.dtype = learner.like.dtype
+        options = {"double": self.dtype == torch.float64, "bits": bits, "numbers": learner.numbers}
+        source = OnlineSource(self.forward, side=side, alone=self.alone, watched=self.watched, **options)
+        self.memory, self.checked = source.memory, source.checked
+        self.library, self.kept = build(source.text), []
         self.library.learn.restype = ctypes.c_long
-        self.library.learn.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
-        self.fields = list(fields(self.online))  # once the text has asked for all constants
-        self.arguments = {slot: (kind, shape) if life == "given" else None for slot, kind, shape, life in self.fields}
-        self.fixed = constant_arrays(body, net, tensors)
-        self.fixed |= self.rings() | self.feedback()
-        for k in self.online.plastic():
-            self.fixed[f"mask{k.number}"] = self.pad(self.masks[k.name].to(self.dtype), k.post.padded)
-        for s in self.online.synapses:
-            for slot, bound in s.limits().items():
-                self.fixed[slot] = self.pad(torch.tensor(bound), 1 if bound.shape[1] == 1 else s.link.post.padded)
-        self.memories = [self.memory() for _ in range(threads if optimiser is None else 1)]
+        self.library.learn.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 9
+        self.library.space.restype = ctypes.c_size_t
+        self.library.space.argtypes = [ctypes.c_long] * 2 + [ctypes.c_void_p]
 
-    def refresh(self, tensors):
-        """Take over parameters that have changed."""
-        self.fixed |= constant_arrays(self.online.body, self.net, tensors)
+    def workspace(self, threads, size):
+        """Aligned memory for every thread, kept from call to call."""
+        if len(self.kept) < threads or self.kept[0].numel() < size + 64:
+            self.kept = [torch.zeros(size + 64, dtype=torch.uint8) for _ in range(threads)]
+        return [m.data_ptr() + (-m.data_ptr()) % 64 for m in self.kept]
 
-    # --- memory ---------------------------------------------------------------------------------------------------
 
-    def rings(self):
-        """Steps that spikes are remembered for, by node, then by link."""
-        body = self.online.body
-        longest = {k: int(self.fixed[f"delay{k.number}"].max()) + 1 for k in body.links}
-        shared = [k for k in body.links if k.kind == "shared"]
-        nodes = [max([1, *(longest[k] for k in shared if k.pre is n)]) for n in body.nodes]
-        self.lengths = dict(zip((*body.nodes, *body.links), [*nodes, *longest.values()], strict=True))
-        return {"rings": torch.tensor(list(self.lengths.values()), dtype=torch.int64)}
+@dataclass(frozen=True, eq=False)
+class OnlineCall(Call):
+    """One call; ``side`` trials side by side, numbers changing every ``interval`` steps, or not at all (0)."""
 
-    def feedback(self):
-        """Feedback that does not learn: fixed matrices, and the gains of signs."""
-        return {
-            matrix_slot(self.online, name, t): self.pad(
-                torch.as_tensor(t.matrix), self.online.population(t.source).padded
-            )
-            for name, t in self.online.terms
-            if t.form in ("fixed", "sign")
-        }
+    interval: int
+    side: int
 
-    def learned(self, feedback):
-        """Feedback that learns, given by projection ``(pre, post)``."""
-        links = [k for k in self.online.body.links if k.name in (feedback or {})]
-        return {f"back{k.number}": self.pad(feedback[k.name], k.post.padded) for k in links}
+    @cached_property
+    def sizes(self):
+        steps = len(self.given["(loss).weight"])
+        trials = next(x.shape[1] for x in self.given.values() if torch.is_tensor(x) and x.ndim == 3)
+        found = {f"taps_{n.removeprefix('steps_')}": len(x) for n, x in self.tables.items() if n[:6] == "steps_"}
+        return {"T": steps, "B": trials, "team": self.threads, "U": -(-steps // (self.interval or steps)), **found}
 
-    def memory(self):
-        """Everything that lives within a trial."""
-        types = {**TYPES, "real": self.dtype, "mask": torch.int64 if self.dtype == torch.float64 else torch.int32}
-        made = {}
-        for slot, kind, shape, life in self.fields:
-            if life != "given":
-                made[slot] = torch.zeros(
-                    [d if isinstance(d, int) else self.lengths[d[1]] for d in shape], dtype=types[kind]
-                )
-        return made
+    def noise(self):
+        """Drawn as steps go on."""
+        return ()
 
-    def pad(self, matrix, columns):
-        padded = matrix.new_zeros((matrix.shape[0], columns), dtype=self.dtype)
-        padded[:, : matrix.shape[1]] = matrix
-        return padded
+    # --- arguments ----------------------------------------------------------------------------------------------------
 
-    # --- running --------------------------------------------------------------------------------------------------
+    def row(self, x, shape):
+        """Numbers as rows, padded with zeros; of neurons with the last one."""
+        x = torch.as_tensor(np.asarray(x, float) if not torch.is_tensor(x) else x).to(self.kernel.dtype)
+        if x.ndim == 2:
+            return padded(x, shape)
+        x = x.reshape(-1)
+        made = x[-1:].expand(shape[1]).clone()
+        made[: len(x)] = x
+        return made.reshape(1, -1)
 
-    def gradients(self, weights, inputs, target, weight, feedback=None):
-        """Present trials; weights stay.
-
-        Parameters
-        ----------
-        weights : dict of str to tensor ``(pre, post)``
-            All projections.
-        inputs : dict of str to tensor ``(time, trial, channel)``
-        target : tensor ``(time or 1, trial, readout)``
-        weight : tensor ``(time,)``
-        feedback : dict of str to tensor ``(pre, post)``, optional
-            Feedback that learns, by projection.
-
-        Returns
-        -------
-        outputs : tensor ``(time, trial, readout)``
-        counts : dict of str to tensor ``(trial, neuron)``
-        gradients : dict of str to tensor ``(pre, post)``, mean over trials; and of parameters, by name and of their
-        shape
-        """
-        trials = next(iter(inputs.values())).shape[1]
-        sums = [
-            (f"q{n.number}_{name}", (n.padded,)) for n in self.online.body.cells for name in self.online.neurons(n).sums
-        ]
-        sums += [(f"s{k.number}_gradient", (k.pre.size, k.post.padded)) for k in self.online.plastic()]
-        private = [{slot: torch.zeros(shape, dtype=self.dtype) for slot, shape in sums} for _ in self.memories]
-        found = self.run(self.padded(weights) | self.learned(feedback), private, inputs, target, weight)
-        total = {slot: sum(mine[slot] for mine in private) / trials for slot, _ in sums}
-        gradients = {
-            k.name: total[f"s{k.number}_gradient"][:, : k.post.size] * self.masks[k.name] for k in self.online.plastic()
-        }
-        return *found, gradients | self.of_parameters(total)
-
-    def of_parameters(self, total):
-        """Gradients of parameters, by name; of one that all neurons share, their sum."""
-        found = {}
-        for n in self.online.body.cells:
-            for name in self.plan.parameters[n.name]:
-                each = total[f"q{n.number}_gradient_{name}"][: n.size]
-                found[f"{n.name}.{name}"] = each if n.constants.values[name].ndim else each.sum()
+    def arrays(self):
+        """Numbers that learn, sums, and what is known of every update, by slot."""
+        memory, found, steps = self.kernel.memory, {}, self.sizes["T"]
+        new = {"dtype": self.kernel.dtype}
+        for slot, (kind, *source) in memory.sources.items():
+            shape = memory.arguments[slot][1]
+            if kind == "number":
+                x = self.numbers[source[0]]
+                own = memory.spaces[memory.arrays[source[0]].space]
+                if isinstance(own, Synapses) and np.ndim(x) < 2:
+                    x = torch.as_tensor(x).expand(memory.size(own.pre), memory.size(own.post))
+                found[slot] = self.row(x, shape)
+            elif kind == "sum":
+                found[slot] = torch.zeros((self.threads, *shape[1:]), **new)
+            elif kind == "along":
+                x = self.given[source[0]]
+                x = x if torch.is_tensor(x) else torch.tensor(x, dtype=torch.float64)
+                found[slot] = x.to(self.kernel.dtype).expand(steps).contiguous()
+            elif kind == "schedule":
+                found[slot] = self.schedule(source[0])
         return found
 
-    def learn(self, weights, state, inputs, target, weight, updates, feedback=None):
-        """Present one trial, the optimiser running within it.
+    def schedule(self, space):
+        """Numbers that depend on the update's number alone, ``(update, number)``, in double precision."""
+        nodes, count = self.kernel.memory.schedules[space], self.sizes["U"]
+        names = {s.name for node in nodes for s in node.free_symbols}
+        rates = {n: self.numbers[n] for n in names if n in self.numbers}
+        first = self.given["(update).k"][0]
+        tape = Tape([(f"n{m}", node) for m, node in enumerate(nodes)], rates)
+        columns = tape({"(update).k": np.arange(first, first + count, dtype=float)}).values()
+        made = np.stack([np.broadcast_to(c, (count,)) for c in columns], -1)
+        return torch.as_tensor(made).to(self.kernel.dtype).contiguous()
 
-        Parameters
-        ----------
-        state : dict of str to dict of str to tensor ``(pre, post)``
-            The optimiser's memory, by plastic projection.
-        updates : int
-            Updates before this trial.
-        feedback : as for :meth:`gradients`
+    def expanded(self):
+        """What is given to every trial, in every step; numbers are of the kernel's type."""
+        found, steps = {}, self.sizes["T"]
+        for name, x in self.given.items():
+            if torch.is_tensor(x) and x.ndim == 3:
+                x = x if x.dtype == torch.bool else x.to(self.kernel.dtype)
+                found[name] = x.expand(steps, -1, -1).contiguous()
+        return found
 
-        Returns
-        -------
-        outputs, counts : as :meth:`gradients` gives them
-        weights, state, feedback : as they were given, after the trial
-        """
-        arrays, many = self.padded(weights) | self.learned(feedback), -(-len(weight) // self.interval)
-        for s in self.online.synapses:
-            k = s.link
-            arrays |= {f"s{k.number}_opt_{n}": self.pad(m, k.post.padded) for n, m in state[k.name].items()}
-            arrays[f"schedule{k.number}"] = torch.as_tensor(s.schedule(updates + 1, many)).to(self.dtype).contiguous()
-        found = self.run(arrays, [{}], inputs, target, weight)
-        for k in self.online.plastic():
-            weights = {**weights, k.name: arrays[f"weight{k.number}"][:, : k.post.size].clone()}
-            mine = {n: arrays[f"s{k.number}_opt_{n}"][:, : k.post.size].clone() for n in state[k.name]}
-            state = {**state, k.name: mine}
-            if k.name in (feedback or {}):
-                feedback = {**feedback, k.name: arrays[f"back{k.number}"][:, : k.post.size].clone()}
-        return *found, weights, state, feedback
+    def seen(self):
+        memory, found = self.kernel.memory, {}
+        for a in self.kernel.forward.of(Life.SEEN):
+            shape = (self.sizes["B"], memory.size(a.space))
+            found[a.name] = torch.zeros(
+                shape if a.name in memory.totals else (self.sizes["T"], *shape), dtype=self.kernel.dtype
+            )
+        return found
 
-    def padded(self, weights):
-        """All weights, zero where there is no synapse."""
-        links = self.online.body.links
-        return {f"weight{k.number}": self.pad(weights[k.name] * self.masks[k.name], k.post.padded) for k in links}
+    # --- the call -----------------------------------------------------------------------------------------------------
 
-    def run(self, arrays, private, inputs, target, weight):
-        """Call the kernel, ``private`` holding arrays of each thread; returns outputs and counts."""
-        check_inputs(self.net, inputs)
-        steps, trials = next(iter(inputs.values())).shape[:2]
-        body, new = self.online.body, torch.zeros
-        counts = {n: new((trials, n.size), dtype=self.dtype) for n in body.cells if n.spiking}
-        outputs = new((steps, trials, sum(n.size for n in self.online.readouts)), dtype=self.dtype)
-        given = {}
-        for n in body.channels:  # a raster is read as it is: memory must not grow with the trial
-            x = inputs[n.name]
-            raster = x.dtype == torch.bool
-            slot = f"{'raster' if raster else 'data'}{n.number}"
-            given[slot] = x.transpose(0, 1).contiguous() if raster else x.to(self.dtype).contiguous()
-        given |= {f"count{n.number}": count for n, count in counts.items()}
-        given |= {"target": target.to(self.dtype).contiguous(), "step_weight": weight.to(self.dtype).contiguous()}
-        every = {**self.fixed, **arrays, **given, "output": outputs}
-        sizes = {"T": steps, "B": trials, "U": -(-steps // (self.interval or steps))}
-        sizes["rows"] = steps if len(target) > 1 else 1
-        edges, each = share(trials, 1, len(private)), zip(self.memories, private, strict=False)
-        tables = [pointers(self.arguments, {**every, **memory, **mine}, self.dtype, sizes) for memory, mine in each]
-        found = [-1] * len(private)
+    def trace(self):
+        """Run; returns what is left behind."""
+        own, seen = self.arrays(), self.seen()
+        every = self.fixed | own | self.outside({**self.expanded(), **seen})
+        draws = [s for s in self.kernel.forward.step if isinstance(s, Draw)]
+        stretch = STRETCH if draws and self.side > 1 else self.sizes["T"]
+        dice = noise_dice(self.seed) if draws else None
+        for start in range(0, self.sizes["T"], stretch):
+            end = min(self.sizes["T"], start + stretch)
+            self.run(every | dict(self.drawn(draws, end - start, dice)), start, end)
+        return Trace(seen, {}, *self.taken(own))
+
+    def drawn(self, draws, steps, dice):
+        """White noise of so many steps, drawn in the order of the plain step."""
+        memory, trials = self.kernel.memory, self.sizes["B"]
+        found = {s.into: torch.empty(steps, trials, memory.size(s.space), dtype=self.kernel.dtype) for s in draws}
+        for t in range(steps):
+            for s in draws:
+                found[s.into][t] = torch.randn(found[s.into].shape[1:], generator=dice, dtype=self.kernel.dtype)
+        return {f"noise_{memory.identifier(n)}": x for n, x in found.items()}
+
+    def run(self, arrays, start, end):
+        """Steps ``start`` to ``end``, on all threads."""
+        kernel, team, sizes = self.kernel, self.threads, self.sizes | {"stretch": end - start}
+        sizes |= {f"many_schedule_{kernel.memory.identifier(n)}": len(x) for n, x in kernel.memory.schedules.items()}
+        memory = kernel.workspace(team, kernel.library.space(sizes["T"], self.side, arrays["rings"].data_ptr()))
+        gate = torch.zeros(3, dtype=torch.int64)
+        arrays = {**arrays, "gate": gate}
+        table = pointers(kernel.memory.arguments, arrays, kernel.dtype, sizes)
+        edges, found = share(sizes["B"], 1 if self.side == 1 or self.interval else 8, team), [-1] * team
 
         def work(number):
-            ends = edges[number], edges[number + 1]
-            found[number] = self.library.learn(tables[number], steps, trials, len(target), *ends)
+            span = edges[number], edges[number + 1], start, end
+            place = (number, team) if self.interval else (0, 1)
+            found[number] = kernel.library.learn(
+                table, memory[number], sizes["T"], sizes["B"], *span, self.side, *place
+            )
 
-        others = [threading.Thread(target=work, args=(number,)) for number in range(1, len(private))]
+        others = [threading.Thread(target=work, args=(number,)) for number in range(1, team)]
         for thread in others:
             thread.start()
         work(0)
         for thread in others:
             thread.join()
-        check_diverged(body.cells, found)
-        return outputs, {n.name: count for n, count in counts.items()}
+        if wrong := [code for code in found if code >= 0]:
+            self.raise_wrong(min(wrong))
+
+    def raise_wrong(self, code):
+        step, place = divmod(code, max(1, len(self.kernel.checked)))
+        space = self.kernel.forward.arrays[self.kernel.checked[place]].space
+        if self.kernel.watched:
+            raise not_finite(space, step)
+        raise Unexplained(f"population {space!r} is not finite at the end of a trial")
+
+    def taken(self, own):
+        """Sums over trials, and what has changed, in their own shapes."""
+        memory, sums, learned = self.kernel.memory, {}, {}
+        for slot, (kind, *source) in memory.sources.items():
+            if kind == "sum" or (kind == "number" and source[0] in memory.moving):
+                name = source[0]
+                array = own[slot].sum(0) if kind == "sum" else own[slot]
+                space = memory.spaces[memory.arrays[name].space]
+                if isinstance(space, Synapses):
+                    found = array[: memory.size(space.pre), : memory.size(space.post)].clone()
+                else:
+                    found = array[0, : memory.size(memory.arrays[name].space)].clone()
+                (sums if kind == "sum" else learned)[name] = found
+        return sums, learned

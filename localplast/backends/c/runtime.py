@@ -175,14 +175,6 @@ INLINE long collect_numbers(const real *row, const int n, unsigned *list, real *
     }
     return count;
 }
-
-/* The same for a row of bytes, which are spikes: every value is one. */
-INLINE long collect_bytes(const unsigned char *row, const int n, unsigned *list, real *value, long count)
-{
-    for (int i = 0; i < n; i++)
-        if (row[i]) { value[count] = 1; list[count++] = i; }
-    return count;
-}
 """
 )
 

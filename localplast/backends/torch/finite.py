@@ -21,7 +21,7 @@ class Guard:
 
     def look(self):
         """Note this step: one number per population, which is not finite where part of its state is not."""
-        values, states = self.learner.interpreter.values, self.learner.states.values()
+        values, states = self.learner.engine.values, self.learner.states.values()
         self.seen.append(torch.stack([sum(values[n].sum() for n in names) for names in states]))
 
     def check(self):

@@ -13,25 +13,32 @@ import torch
 from localplast.backends.torch.transport import carrier
 from localplast.equations.tape import Tape
 from localplast.program.arrays import End, Kernel, Life, One, Synapses
-from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send, writes
+from localplast.program.instructions import Draw, Every, Fire, Jump, Map, Outer, Reduce, Send, reads, writes
 
 __all__ = ["Interpreter", "Trace", "numbers"]
 
 
-def numbers(net, program, tensors, masks, feedback=None):
+def numbers(net, program, tensors, masks, feedback=None, more=None):
     """The numbers of a program's arrays, from those of :func:`~localplast.backends.torch.step.leaves`.
 
     Parameters
     ----------
     masks : dict of str to bool array ``(pre, post)``
     feedback : dict of str to tensor or array ``(pre, post)``
-        By link (:func:`localplast.program.online.matrices`).
+        By link.
+    more : dict of str to array
+        Of other arrays (:func:`localplast.program.online.online`).
     """
     found, like = {}, next(iter(tensors.values()))
     for array in program.of(Life.FIXED, Life.LEARNED):
         owner, key = array.name.split(".", 1)
-        if array.role == "step":
+        if array.name in (more or {}):
+            number = more[array.name]
+            found[array.name] = number if isinstance(number, float) else torch.as_tensor(number).to(like)
+        elif array.role == "step":
             found[array.name] = float(net.dt)
+        elif array.role == "optimiser":
+            found[array.name] = like.new_zeros(())
         elif array.role == "feedback":
             found[array.name] = torch.as_tensor(feedback[array.name.removesuffix(".feedback")]).to(like)
         elif array.role == "weight":
@@ -53,11 +60,14 @@ class Trace:
     histories : dict of str to list of tensor ``(trial, neuron)``
         In the order of time.
     sums : dict of str to tensor, without an axis of trials
+    learned : dict of str to tensor
+        What has changed within the trials.
     """
 
     seen: dict = field(default_factory=dict)
     histories: dict = field(default_factory=dict)
     sums: dict = field(default_factory=dict)
+    learned: dict = field(default_factory=dict)
 
 
 class Spike(torch.autograd.Function):
@@ -96,8 +106,10 @@ class Interpreter:
         self.like = next(v for v in numbers.values() if torch.is_tensor(v))
         self.shapes = {a.name: self.shape(a.space) for a in program.arrays.values()}
         self.stepped = [a.name for a in program.of(Life.GIVEN)]
+        ends = [s for s in program.step if isinstance(s, Every)]
         self.step = [runner(s, self) for s in program.step if not isinstance(s, Every)]
-        self.ends = [runner(s, self) for every in program.step if isinstance(every, Every) for s in every.body]
+        self.ends = [runner(s, self) for every in ends if every.when == "trial" for s in every.body]
+        self.updates = [Update(every, self) for every in ends if every.when != "trial"]
 
     def shape(self, space):
         """Of an array without an axis of trials."""
@@ -114,8 +126,8 @@ class Interpreter:
         Parameters
         ----------
         given : dict of str to tensor ``(time, trial, neuron)``, ``(time,)`` where trials share it
-            Of all arrays that are given (a time axis of 1: the same in every step); of fixed arrays of each trial
-            ``(trial, neuron)``.
+            Of all arrays that are given (a time axis of 1: the same in every step; numbers that are no tensors are used
+            as they are); of fixed arrays of each trial ``(trial, neuron)``.
         backwards : bool
             From the last step to the first, reading the histories of ``trace``.
         dice : torch.Generator
@@ -127,6 +139,8 @@ class Interpreter:
         seen = {a.name: [] for a in self.program.of(Life.SEEN)}
         for t in range(steps - 1, -1, -1) if backwards else range(steps):
             self.advance(t)
+            for update in self.updates:
+                update(t, steps)
             for name, found in seen.items():
                 found.append(self.values[name])
             if on_step:
@@ -136,20 +150,22 @@ class Interpreter:
         totals = {n for s in self.program.step for n in getattr(s, "adds", ())}
         self.trace.seen = {n: v[-1] if n in totals else torch.stack(v) for n, v in seen.items()}
         self.trace.sums = {a.name: self.values[a.name] for a in self.program.of(Life.SUM)}
+        moved = set().union(*(writes(update.every) for update in self.updates))
+        self.trace.learned = {a.name: self.values[a.name] for a in self.program.of(Life.LEARNED) if a.name in moved}
         return self.trace
 
     def start(self, given, trace=None, dice=None):
         """Begin trials; returns their number of steps."""
-        steps, self.trials = max(v.shape[:2] for v in given.values() if v.ndim == 3)
+        self.steps, self.trials = max(v.shape[:2] for v in given.values() if getattr(v, "ndim", 0) == 3)
         self.given, self.dice, self.trace = given, dice, trace or Trace()
         self.histories = dict(self.trace.histories)
         self.values = {**self.numbers, **given}
         self.values |= {a.name: self.begin(a) for a in self.program.of(Life.STATE, Life.SUM, Life.SEEN)}
         #: what is known of all steps
-        self.ahead = {name: given[name] for name in self.stepped if given[name].ndim == 3} if self.fixed else {}
+        self.ahead = {n: given[n] for n in self.stepped if getattr(given[n], "ndim", 0) == 3} if self.fixed else {}
         for runs in self.step:
-            runs.start(steps)
-        return steps
+            runs.start(self.steps)
+        return self.steps
 
     def begin(self, array):
         start = self.numbers[array.start] if isinstance(array.start, str) else array.start
@@ -167,20 +183,15 @@ class Interpreter:
         self.t = t
         for name in self.stepped:
             along = self.given[name]
+            now = along[t if len(along) > 1 else 0]
             # spikes are numbers: a bool times a number of its own would be single precision
-            self.values[name] = along[t if len(along) > 1 else 0].to(self.like.dtype)
+            self.values[name] = now.to(self.like.dtype) if torch.is_tensor(now) else now
         for name, along in self.histories.items():
             self.values[name] = along[t]
 
-    def refresh(self):
-        """Take note of numbers that have changed in place."""
-        for runs in (*self.step, *self.ends):
-            runs.refresh()
-
     def learn(self, numbers):
-        """Go on with other ``numbers`` of what synapses and links read."""
+        """Go on with other ``numbers`` of what learns."""
         self.numbers.update(numbers)
-        self.values.update(numbers)
 
     def read(self, name):
         """An array as it is now."""
@@ -193,6 +204,23 @@ class Interpreter:
     def full(self, name, value):
         """A value for every member of an array's space, in every trial."""
         return self.tensor(value).expand(self.trials, *self.shapes[name])
+
+
+class Update:
+    """What happens every so many steps, and at the end of a trial; the sums that it reads begin anew."""
+
+    def __init__(self, every, engine):
+        self.every, self.engine = every, engine
+        self.body = [runner(s, engine) for s in every.body]
+        self.sums = [n for n in reads(every) if engine.program.arrays[n].life is Life.SUM]
+
+    def __call__(self, t, steps):
+        if (t + 1) % self.every.when and t + 1 < steps:
+            return
+        for runs in self.body:
+            runs()
+        for name in self.sums:
+            self.engine.values[name] = torch.zeros_like(self.engine.values[name])
 
 
 def runner(s, engine):
@@ -215,13 +243,11 @@ class Runner:
     def start(self, steps):
         """Begin trials of so many steps."""
 
-    def refresh(self):
-        for tape in self.tapes.values():
-            tape.refresh()
-
     def tape(self, key, lines):
         """Expressions to be computed; what is known of them is computed now, except where synapses read it."""
-        self.tapes[key] = Tape(lines, {} if self.at_synapses else self.engine.numbers)
+        fixed = {a.name for a in self.program.of(Life.FIXED)}
+        known = {n: x for n, x in self.engine.numbers.items() if n in fixed}
+        self.tapes[key] = Tape(lines, {} if self.at_synapses else known)
         if self.at_synapses:
             symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
             self.ends = {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
@@ -337,7 +363,8 @@ class Reduces(Runner):
         engine, s = self.engine, self.s
         value = engine.tensor(self.tapes["value"](engine.values)["value"])
         if s.op == "sum":
-            found = value.expand(engine.trials, -1).sum(-1, keepdim=True)
+            found = value.expand(engine.trials, -1) if self.program.arrays[s.into].trial else value
+            found = found.sum(-1, keepdim=True)
         else:
             found = value.softmax(-1) if s.op == "softmax" else chosen(value)
         engine.values[s.into] = found

@@ -1,6 +1,5 @@
 """Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
 
-import functools
 import logging
 import threading
 from dataclasses import replace
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 
 from localplast.backends.c.function import NetworkFunction, why_not
-from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.gradient import (
     adjoint_form,
@@ -208,14 +206,13 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        kernel, why = GradedKernel, why_not_graded
-        if self.rule.signal.hears_errors:
-            kernel, why = OnlineKernel, functools.partial(why_not_online, batch=self.batch)
-        reason = elsewhere(self.device) or why(self.net, learned, self.optimiser, delays=self.values.delays)
-        if reason:
-            logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
-            return OnlineLearner(self.net, learned, self.tensors, self.values.masks, self.widths())
-        return kernel(self.net, learned, self.tensors, self.values.masks, self.optimiser, threads=self.threads)
+        arguments = self.net, learned, self.tensors, self.values.masks, self.optimiser
+        kernel = OnlineKernel(*arguments, widths=self.widths(), threads=self.threads)
+        reason = elsewhere(self.device) or why_not_online(kernel)
+        if not reason:
+            return kernel
+        logger.warning("%s learns step by step in plain Torch, which is slower: %s", self.rule.name, reason)
+        return OnlineLearner(*arguments, widths=self.widths())
 
     def widths(self):
         """Of the kernels of delays at this update, by projection: what does not learn is not spread."""
@@ -295,55 +292,20 @@ class TorchLearner:
 
     def learn_online(self, inputs, target, weight):
         """Traces carried forward; unless ``update='trial'`` the weights change along the way."""
-        if isinstance(self.online, OnlineKernel):
-            return self.learn_in_kernel(inputs, target, weight)
-        if isinstance(self.online, GradedKernel):
-            return self.learn_in_graded(inputs)
-        if self.others:  # the learner holds numbers of neurons
+        if self.online.widths != self.widths():
             self.online = self.online_learner(self.online.plan)
-        online, noise = self.online, [self.seed, 3, self.updates]
-        online.learned = self.feedback
-        online.follow_weights({name: weight * self.mask(name) for name, weight in self.weights.items()})
-        interval = self.rule.interval(self.net.dt)
-        if not interval:
-            return *online.run(inputs, target, weight, seed=noise), online.gradients() | online.other_gradients(
-                self.tensors
-            )
-
-        def now_and_then(learner, t):
-            if (t + 1) % interval and t + 1 < len(weight):
-                return
-            self.updates += 1
-            for name, grad in (learner.gradients() | learner.other_gradients(self.tensors)).items():
-                self.step(name, grad)
-            learner.follow(self.weights, self.others)
-
-        return *online.run(inputs, target, weight, now_and_then, noise), {}
-
-    def learn_in_kernel(self, inputs, target, weight):
-        """As :meth:`learn_online`."""
+        online = self.online
+        online.follow(self.weights, self.others, self.feedback, self.state)
+        found = online.run(inputs, target, weight, updates=self.updates, seed=[self.seed, 3, self.updates])
         if self.rule.update == "trial":
-            if self.others:
-                self.online.refresh(self.tensors)
-            return self.online.gradients(self.weights, inputs, target, weight, self.feedback)
-        *found, weights, self.state, self.feedback = self.online.learn(
-            self.weights, self.state, inputs, target, weight, self.updates, self.feedback
-        )
-        self.adopt(weights)
+            return *found, online.gradients() | online.other_gradients(self.tensors)
         self.updates += self.rule.updates(len(weight), self.net.dt)
-        return *found, {}
-
-    def learn_in_graded(self, inputs):
-        """As :meth:`learn_online`, for a network of graded populations."""
-        noise = [self.seed, 3, self.updates]
-        if self.rule.update == "trial":
-            self.online.refresh(self.tensors)
-            return self.online.gradients(self.weights, inputs, noise)
-        *found, numbers, self.state = self.online.learn(
-            self.weights | self.others, self.state, inputs, self.updates, noise
-        )
-        self.adopt({n: numbers[n] for n in self.weights}, {n: numbers[n] for n in self.others})
-        self.updates += self.rule.updates(len(found[0]), self.net.dt)
+        self.feedback = {n: online.left(f"{n}.feedback", b) for n, b in self.feedback.items()}
+        self.state = {
+            n: {k: online.left(f"{n}.optimiser.{k}", x) for k, x in kept.items()} for n, kept in self.state.items()
+        }
+        weights = {n: online.left(f"{n}.weight", self.weights[n]) for n in self.plastic}
+        self.adopt(weights, {n: online.left(n, x) for n, x in self.others.items()})
         return *found, {}
 
     def evaluate(self, trials, part=0):

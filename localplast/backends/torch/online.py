@@ -1,4 +1,4 @@
-"""Local rules in Torch as they run in a brain: traces carried forward step by step, for a batch of trials."""
+"""Local rules as they run in a brain: traces carried forward step by step, weights that may change on the way."""
 
 from functools import cached_property
 
@@ -13,14 +13,15 @@ from localplast.network.convolution import form_of
 from localplast.network.delays import summed_over_shared
 from localplast.program.arrays import Life
 from localplast.program.finite import check_states
-from localplast.program.online import is_product, matrices, online
+from localplast.program.online import is_product, online
+from localplast.program.update import SHARE, K
 from localplast.task.loss import Reward
 
 __all__ = ["OnlineLearner"]
 
 
 class OnlineLearner:
-    """Runs a :class:`~localplast.program.learn.Plan` in Torch, step by step.
+    """A :class:`~localplast.program.learn.Plan` that runs, for a batch of trials side by side.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ class OnlineLearner:
     tensors : dict of str to tensor
         From :func:`localplast.backends.torch.step.leaves`.
     masks : dict of str to bool array
+    optimiser : Optimiser, optional
+        What changes numbers within a trial, for rules that do so.
     widths : dict of str to float
         Of the kernels of delays that learn, in steps, by projection; default: those with which learning begins.
     record : iterable of str
@@ -36,46 +39,62 @@ class OnlineLearner:
 
     Attributes
     ----------
-    learned : dict of str to tensor ``(pre, post)``
-        Feedback that learns, by projection; the caller changes it with the weights.
+    program : Program
+    numbers : dict of str to tensor
+        Of all arrays that no step changes, and of those that learn as they are now: ``'rec_rec.weight'``,
+        ``'rec_rec.feedback'``, ``'rec_rec.optimiser.m'``, ``'rec.tau_mem'``.
     """
 
-    def __init__(self, net, plan, tensors, masks, widths=None, record=()):
+    def __init__(self, net, plan, tensors, masks, optimiser=None, *, widths=None, record=()):
         check_kernels(net, plan)
-        tensors = {**tensors, **{n: tensors[n].clone() for n in net.trainable}}  # they change in place here
-        self.net, self.plan, self.tensors = net, plan, tensors
+        self.net, self.plan, self.tensors, self.widths = net, plan, tensors, widths
         self.spiking = [name for name, p in net.populations.items() if p.model.spiking]
         seen = [*(f"{r}.output" for r in plan.readouts), *(f"{name}.count" for name in self.spiking)]
         learned = [f"{name}.delay" for name, s in plan.synapses.items() if "gradient_delay" in s.sums]
+        self.interval = plan.rule.interval(net.dt) if optimiser else 0
+        learned += [f"{name}.weight" for name in plan.synapses]
+        learned += [f"{name}.{key}" for name, keys in plan.parameters.items() for key in keys]
         record = list(dict.fromkeys([*seen, *record]))
-        self.program = online(net, plain(net, tensors), plan, record=record, learned=learned, widths=widths)
-        found = numbers(net, self.program, tensors, masks, matrices(plan))
-        self.interpreter = Interpreter(self.program, found, fixed=plan.rule.update == "trial")
-        self.masks = {name: torch.as_tensor(masks[name]).to(self.like) for name in plan.synapses}
-        self.others = {n: tensors[n] for n in net.trainable}
-        self.learned = {name: found[f"{name}.feedback"] for name in plan.learned}
+        options = {"record": record, "learned": learned, "widths": widths, "optimiser": optimiser, "masks": masks}
+        self.program, more = online(net, plain(net, tensors), plan, **options)
+        self.numbers = numbers(net, self.program, tensors, masks, more=more)
+        self.masks = {name: torch.as_tensor(m).to(self.like) for name, m in masks.items()}
+        self.engine = self.made()
 
-    @property
+    def made(self):
+        """What runs the program."""
+        return Interpreter(self.program, self.numbers, fixed=self.plan.rule.update == "trial")
+
+    @cached_property
     def like(self):
         """A tensor of the type and on the device of all others."""
-        return self.interpreter.like
+        return next(x for x in self.numbers.values() if torch.is_tensor(x))
 
-    @property
-    def weights(self):
-        """The present weights, by projection."""
-        found = {n.removesuffix(".weight"): x for n, x in self.interpreter.numbers.items() if self.is_weight(n)}
-        return self.net.tie(found)
+    # --- what learns --------------------------------------------------------------------------------------------------
 
-    def is_weight(self, name):
-        return self.program.arrays[name].role == "weight"
+    def follow(self, weights, others=None, feedback=None, state=None):
+        """Go on with other numbers.
 
-    def follow_weights(self, weights):
-        """Go on with other ``weights``, by projection."""
-        found = {f"{n}.weight": w for n, w in weights.items() if f"{n}.weight" in self.interpreter.numbers}
-        self.interpreter.learn(found | {f"{n}.feedback": b for n, b in self.learned.items()})
+        Parameters
+        ----------
+        weights, feedback : dict of str to tensor ``(pre, post)``
+            By projection.
+        others : dict of str to tensor
+            Parameters and delays by name.
+        state : dict of str to dict of str to tensor
+            The optimiser's memory, by the name of what it moves.
+        """
+        found = {f"{n}.weight": w * self.masks[n] for n, w in weights.items()}
+        found |= {f"{n}.feedback": b for n, b in (feedback or {}).items()} | dict(others or {})
+        found |= {f"{n}.optimiser.{k}": x for n, kept in (state or {}).items() for k, x in kept.items()}
+        self.numbers |= {n: x for n, x in found.items() if n in self.numbers}
+
+    def left(self, name, like):
+        """What has become of a number within the trials, in its own shape."""
+        return self.numbers[name].reshape(like.shape)
 
     @torch.no_grad()
-    def run(self, inputs, target, weight, on_step=None, seed=0):
+    def run(self, inputs, target, weight, *, updates=0, on_step=None, seed=0):
         """Present a batch of trials.
 
         Parameters
@@ -83,8 +102,10 @@ class OnlineLearner:
         inputs : dict of str to tensor ``(time, trial, channel)``
         target : tensor ``(time or 1, trial, readout)``
         weight : tensor ``(time,)``
+        updates : int
+            How many there have been before.
         on_step : callable, optional
-            Called after every step with this learner and the step's number: weights may change there.
+            Called at the end of every step with this learner and the step's number.
         seed : int or list of int
             Of noise.
 
@@ -98,7 +119,15 @@ class OnlineLearner:
         RunawayError
             Compartments that learn from each other are not finite any more; names the step and the population.
         """
-        self.follow_weights({})
+        self.trace = self.present(self.given(inputs, target, weight, updates), seed, on_step)
+        self.trials = target.shape[1]
+        self.numbers |= self.trace.learned
+        seen = self.trace.seen
+        outputs = torch.cat([seen[f"{r}.output.seen"] for r in self.plan.readouts], -1)
+        return outputs, {name: seen[f"{name}.count.seen"] for name in self.spiking}
+
+    def present(self, given, seed, on_step):
+        """Run the program; returns its :class:`~localplast.backends.torch.interpreter.Trace`."""
         guard = Guard(self) if self.plan.rule.signal.drives_neurons else None
 
         def after(t):
@@ -109,26 +138,35 @@ class OnlineLearner:
 
         noisy = any(a.role == "noise" for a in self.program.arrays.values())
         dice = noise_dice(seed, self.like.device) if noisy else None
-        seen = self.interpreter.run(self.given(inputs, target, weight), dice=dice, on_step=after).seen
+        self.engine.learn(self.numbers)
+        trace = self.engine.run(given, dice=dice, on_step=after)
         if guard:
             guard.check()
         check_states(self.last_states())
-        outputs = torch.cat([seen[f"{r}.output.seen"] for r in self.plan.readouts], -1)
-        return outputs, {name: seen[f"{name}.count.seen"] for name in self.spiking}
+        return trace
 
-    def given(self, inputs, target, weight):
+    def given(self, inputs, target, weight, updates):
         """What the program is given, by array."""
+        steps, trials = len(weight), target.shape[1]
         found = {f"{name}.given": x for name, x in inputs.items()} | {"(loss).weight": weight}
         found |= {f"{name}.learn.target": target for name in self.plan.readouts}
         if isinstance(self.plan.loss, Reward):
             due = torch.zeros_like(weight)
             due[pay_step(weight, self.plan.loss.steps(float(self.net.dt)))] = 1
             found["(reward).due"] = due
-        return found | {"(trial).duration": weight.new_full((1,), len(weight) * float(self.net.dt))}
+        if self.interval:
+            found |= {K: [updates + 1 + t // self.interval for t in range(steps)], SHARE: [1 / trials]}
+        return found | {"(trial).duration": weight.new_full((1,), steps * float(self.net.dt))}
 
     def read(self, name):
         """What is recorded under this name, such as ``'rec.v'``, at the end of this step."""
-        return self.interpreter.values[f"{name}.seen"]
+        return self.engine.values[f"{name}.seen"]
+
+    @property
+    def weights(self):
+        """The weights at the end of this step, by projection."""
+        own = [a.name for a in self.program.arrays.values() if a.role == "weight"]
+        return self.net.tie({n.removesuffix(".weight"): self.engine.values[n] for n in own})
 
     @cached_property
     def states(self):
@@ -142,16 +180,16 @@ class OnlineLearner:
     def last_states(self):
         """The state of all populations, by words that name each variable."""
         return {
-            f"population {name!r}: {array.split('.', 1)[1]}": self.interpreter.values[array]
+            f"population {name!r}: {array.split('.', 1)[1]}": self.engine.values[array]
             for name, arrays in self.states.items()
             for array in arrays
         }
 
-    # --- what has been learned ----------------------------------------------------------------------------------------
+    # --- what has been summed up --------------------------------------------------------------------------------------
 
     def mean(self, name):
         """A sum of the program, per trial."""
-        return self.interpreter.values[name] / self.interpreter.trials
+        return self.trace.sums[name] / self.trials
 
     def gradients(self):
         """The estimate for every plastic projection, mean over trials, ``(pre, post)``."""
@@ -169,20 +207,6 @@ class OnlineLearner:
                 each, delay = self.mean(f"{name}.gradient_delay") * self.masks[name], self.net.projections[name].delay
                 found[f"{name}.delay"] = summed_over_shared(each, delay and delay.kind, tensors[f"{name}.delay"].ndim)
         return found
-
-    def follow(self, weights, others):
-        """Go on with other weights, by projection, and other values of what else learns; gradients begin anew."""
-        self.follow_weights(weights)
-        self.forget()
-        for name, value in others.items():
-            self.others[name].copy_(value)
-        if others:
-            self.interpreter.refresh()
-
-    def forget(self):
-        """Let all gradients begin anew."""
-        for a in self.program.of(Life.SUM):
-            self.interpreter.values[a.name] = torch.zeros_like(self.interpreter.values[a.name])
 
 
 def check_kernels(net, plan):

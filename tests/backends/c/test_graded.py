@@ -10,12 +10,12 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.c.compile import missing
-from localplast.backends.c.graded_call import GradedKernel, why_not_graded
+from localplast.backends.c.online_call import OnlineKernel, why_not_online
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
 from localplast.learning.optimise import adam, sgd
-from localplast.models import graded_readout, latent_equilibrium, lif
+from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.network import convolution
 from localplast.program.learn import plan
 from localplast.rules import dendritic
@@ -64,15 +64,17 @@ def test_blocks_of_trials_add_up(threads, bench):
     trials, tensors, values = bench.shown(net, trials=75, steps=60), leaves(net, net.draw(0)), net.draw(0)
     made = plan(net, dendritic(update="trial"), mse())
     inputs = {k: torch.as_tensor(v).transpose(0, 1) for k, v in trials.inputs.items()}
-    weights = {n: tensors[f"{n}.weight"] for n in net.projections}
-    kernel = GradedKernel(net, made, tensors, values.masks, threads=threads)
-    outputs, _, found = kernel.gradients(weights, inputs)
+    judged = torch.zeros(1, 75, 3).double(), torch.ones(60).double()
+    kernel = OnlineKernel(net, made, tensors, values.masks, threads=threads)
+    outputs, _ = kernel.run(inputs, *judged)
+    found = kernel.gradients() | kernel.other_gradients(tensors)
     learner = OnlineLearner(net, made, leaves(net, values), values.masks)
-    expected_outputs, _ = learner.run(inputs, torch.zeros(1, 75, 3).double(), torch.ones(60).double())
+    expected_outputs, _ = learner.run(inputs, *judged)
     expected = learner.gradients() | learner.other_gradients(tensors)
     torch.testing.assert_close(outputs, expected_outputs, rtol=1e-12, atol=1e-13)
     assert bench.apart(found, expected, alive=None) < 1e-12
-    fewer = kernel.gradients(weights, {k: x[:, :-1] for k, x in inputs.items()})[2]
+    kernel.run({k: x[:, :-1] for k, x in inputs.items()}, judged[0][:, :-1], judged[1])
+    fewer = kernel.gradients() | kernel.other_gradients(tensors)
     assert bench.apart(fewer, expected, alive=None) > 1e-4
 
 
@@ -82,7 +84,7 @@ def test_memory_does_not_grow_with_the_trial(bench):
 
     def held(steps):
         learner.train(bench.shown(net, steps=steps))
-        return {key: sum(x.numel() for x in memory.values()) for key, memory in learner.online.memories.items()}
+        return [m.numel() for made in learner.online.compiled.values() for m in made.kept]
 
     assert held(50) == held(500)
 
@@ -99,18 +101,17 @@ def test_divergence_names_the_first_step_and_population(learned, bench):
     learned(net, dendritic(), sgd(1e-3), bench.shown(net))  # the negative twin: nothing to complain about
 
 
-REFUSED = {
-    "lif spikes": lambda bench: lp.Network(dt=1 * ms, sense=lp.Input(3), rec=lp.Population(2, lif()),
-                                     projections=[lp.Projection("sense", "rec")]),
-    "has several delays": lambda bench: bench.changed(bench.le(), up2={"delay": lp.axonal(np.arange(bench.layers[1]) * 0.1 * ms)}),
-    "is a convolution": lambda bench: lp.Network(
-        dt=1 * ms, sense=lp.Input(9, "currents"), out=lp.Population(4, graded_readout()),
-        projections=[lp.Projection("sense", "out", weight=convolution((1, 3, 3), 1, 2), plastic=False)],
-    ),
-}  # fmt: skip
+def test_a_convolution_that_changes_within_a_trial_is_refused(bench):
+    def learner(update):
+        kernel = convolution((1, 3, 3), 1, 2)
+        net = lp.Network(
+            dt=1 * ms,
+            sense=lp.Input(9, "currents"),
+            out=lp.Population(4, latent_equilibrium_output()),
+            projections=[lp.Projection("sense", "out", weight=kernel)],
+        )
+        values, rule = net.draw(0), dendritic(update=update)
+        return OnlineKernel(net, plan(net, rule, mse()), leaves(net, values), values.masks, sgd(0.1))
 
-
-@pytest.mark.parametrize("reason", REFUSED)
-def test_why_not(reason, bench):
-    assert reason in why_not_graded(REFUSED[reason](bench))
-    assert why_not_graded(bench.le()) is None
+    assert "is a convolution" in why_not_online(learner("step"))
+    assert why_not_online(learner("trial")) is None

@@ -9,7 +9,7 @@ import torch
 from brian2 import ms
 
 from localplast.backends.c import compile as kernel_build
-from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.gradient import prepare
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.online import OnlineLearner
@@ -62,7 +62,7 @@ def same_weights(bench):
 
 def kernel_gradients(net, learned, values, tensors, given):
     kernel = OnlineKernel(net, learned, tensors, values.masks)
-    return kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given)
+    return *kernel.run(*given), kernel.gradients()
 
 
 @pytest.mark.sampled(4)
@@ -165,22 +165,24 @@ def test_learning_in_every_step_is_not_learning_at_the_end(trials_for, bench):
     assert bench.apart(little, at_the_end) < 1e-4
 
 
-def test_batches_fall_back_to_the_plain_step_and_say_so(caplog, trials_for, bench):
-    net, rule = bench.recurrent(lif(), 4.0), eprop(update="step")
-    assert "one trial after the other" in why_not_online(net, plan(net, rule, mse()), sgd(0.1), batch=2)
-    learner = TorchLearner(net, net.draw(1), rule, mse(), sgd(0.1), batch=2)
-    assert isinstance(learner.online, OnlineLearner) and "slower" in caplog.text
-    assert np.isfinite(learner.train(trials_for(mse(), 2, steps=20))[0]["loss"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("update", ["step", 7 * ms])
+def test_a_batch_changes_its_weights_together(update, threads, trials_for, bench):
+    """17 trials side by side, shared by threads that wait for each other at every update."""
+    net, rule, trials = bench.recurrent(lif(), 4.0), eprop(update=update), trials_for(mse(), 17)
+    found, _ = bench.same_learning("traces in C", net, rule, mse(), adam(2e-3), trials, batch=17, threads=threads)
+    assert found.updates == rule.updates(STEPS, net.dt)
 
 
 def test_memory_does_not_grow_with_the_trial(trials_for, bench):
     net = bench.recurrent(lif(), 4.0, late=bench.delays["synaptic"], late_out=False)
     values, tensors, given, learned = bench.case(net, eprop(), mse(), trials_for(mse(), 1, steps=400))
-    kernel = OnlineKernel(net, learned, tensors, values.masks)
-    before = {slot: m.shape for slot, m in kernel.memories[0].items()}
-    kernel.gradients({n: tensors[f"{n}.weight"] for n in net.projections}, *given)
-    assert {slot: m.shape for slot, m in kernel.memories[0].items()} == before
-    assert all(m.numel() < 400 for m in (*kernel.fixed.values(), *kernel.memories[0].values()))
+    kernel, held = OnlineKernel(net, learned, tensors, values.masks), []
+    inputs, target, weight = given
+    for steps in (40, 400):
+        kernel.run({n: x[:steps] for n, x in inputs.items()}, target[:steps], weight[:steps])
+        held.append([m.numel() for made in kernel.compiled.values() for m in made.kept])
+    assert held[0] == held[1] and 1000 < held[0][0]
 
 
 def test_rasters_and_numbers_are_read_alike(trials_for, bench):
@@ -189,8 +191,7 @@ def test_rasters_and_numbers_are_read_alike(trials_for, bench):
     values, trials = net.draw(1), trials_for(loss, 3)
     inputs, target, weight = prepare(net, trials, loss, rng=np.random.default_rng(0), dtype=torch.float64)
     kernel = OnlineKernel(net, plan(net, eprop(), loss), leaves(net, values), values.masks)
-    weights = {n: torch.as_tensor(w) for n, w in values.weights.items()}
     given = [inputs, {k: x.double() for k, x in inputs.items()}, {k: x.flip(1) for k, x in inputs.items()}]
-    (bits, _, one), (_, _, same), (_, _, other) = (kernel.gradients(weights, x, target, weight) for x in given)
+    (bits, one), (_, same), (_, other) = ((kernel.run(x, target, weight)[0], kernel.gradients()) for x in given)
     assert inputs["cues"].dtype == torch.bool and bool(bits.abs().sum() > 0)
     assert bench.apart(same, one) < 1e-12 and bench.apart(other, one) > 1e-3

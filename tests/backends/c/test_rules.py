@@ -11,12 +11,14 @@ from brian2 import Hz, ms
 
 from localplast import rules
 from localplast.backends.c import compile as kernel_build
-from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.learner import TorchLearner
+from localplast.equations.language import symbol
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import adam, sgd
 from localplast.models import alif, cuba_lif, decolle_lif, instant_readout, leaky_readout, van_rossum_readout
-from localplast.network import Input, Network, Population, Projection, axonal, normal, synaptic
+from localplast.network import Input, Network, Population, Projection, axonal, dendritic, normal, synaptic
+from localplast.network.delays import triangle
 from localplast.program.learn import plan
 from localplast.task import Trials
 from localplast.task.loss import cross_entropy, gumbel, mse, rate, reward, smooth_l1
@@ -201,9 +203,10 @@ def spoiled(factor):
 
 
 def punctual(learned):
-    """The plan with a signal that reaches the lower layer too early."""
+    """The plan with a slope that reaches the lower layer too early."""
     low = learned.neurons["low"]
-    shift = tuple((name, e) for name, e in low.shift if not name.startswith("late1"))
+    early = {"late3_psi": symbol("late1_psi")}
+    shift = tuple((name, early.get(name, e)) for name, e in low.shift)
     return replace(learned, neurons={**learned.neurons, "low": replace(low, shift=shift)})
 
 
@@ -221,8 +224,9 @@ def test_threads_share_the_trials(trials_for, bench):
 
 def test_batches_learn_in_the_kernel(caplog, trials_for):
     learner = TorchLearner(layers(False), layers(False).draw(1), rules.ottt(), mse(), adam(0.01), batch=4, threads=2)
-    assert isinstance(learner.online, OnlineKernel) and len(learner.online.memories) == 2
     losses = [m["loss"] for _ in range(15) for m in learner.train(trials_for(mse(), 4))]
+    (made,) = learner.online.compiled.values()
+    assert isinstance(learner.online, OnlineKernel) and len(made.kept) == 2
     assert losses[-1] < losses[0] and "slower" not in caplog.text
 
 
@@ -296,19 +300,23 @@ def test_parameters_change_from_batch_to_batch(trials_for, bench):
     bench.same_learning("traces in C", net, rules.ottt(), mse(), optimiser, trials, batch=2)
 
 
-def test_what_cannot_be_is_refused():
-    net, rule = layers(False), rules.ottt(update="step")
-    assert "one trial after the other" in why_not_online(net, plan(net, rule, mse()), sgd(0.1), batch=2)
-    # fmt: skip
-    late = Network(
-        dt=1 * ms,
-        **net.nodes,
-        projections=[
-            replace(p, delay=axonal(1 * ms, trainable=True)) if p.name == "cues_low" else p
-            for p in net.projections.values()
-        ],
-    )
-    assert "delays learn" in why_not_online(late, plan(late, rules.ottt(), mse()))
-    learned = plan(net, rules.ottt(), mse())
-    assert "between two steps" in why_not_online(net, learned, delays={"cues_low": np.array([0.0, 1.5])})
-    assert why_not_online(net, learned, delays={"cues_low": np.array([0.0, 2.0])}) is None
+DELAYS = {
+    "one for all": lambda sizes: axonal(1.5 * ms, trainable=True),
+    "axonal": lambda sizes: axonal(np.linspace(0.2, 4, sizes[0]) * ms, trainable=True),
+    "dendritic": lambda sizes: dendritic(np.linspace(0.2, 4, sizes[1]) * ms, trainable=True),
+    "synaptic": lambda sizes: synaptic(np.linspace(0.2, 4, sizes[0] * sizes[1]).reshape(sizes) * ms, trainable=True),
+    "triangle": lambda sizes: axonal(1.5 * ms, trainable=(0 * ms, 9 * ms), kernel=triangle(2 * ms)),
+}
+
+
+@pytest.mark.parametrize("kind", DELAYS)
+def test_delays_learn(kind, trials_for, bench):
+    net = layers(False)
+    sizes = {p.name: (net.size(p.pre), net.size(p.post)) for p in net.projections.values()}
+    projections = [
+        replace(p, delay=DELAYS[kind](sizes[p.name])) if p.name == "cues_low" else p for p in net.projections.values()
+    ]
+    late = Network(dt=net.dt, **net.nodes, projections=projections)
+    optimiser = adam(1e-3).with_rates(**{"cues_low.delay": 10.0})
+    found, _ = bench.same_learning("traces in C", late, rules.ottt(), mse(), optimiser, trials_for(mse(), 4), batch=2)
+    assert np.abs(found.moved[-1]["value.cues_low.delay"]).max() > 1e-3

@@ -11,12 +11,11 @@ import localplast as lp
 from localplast import ms
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c.arguments import pointers
-from localplast.backends.c.graded_call import GradedKernel, why_not_graded
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.errors import NetworkError
 from localplast.models import gle, gle_output, leaky_readout, lif
 from localplast.models.layers import layered
-from localplast.rules import eprop
+from localplast.rules import dendritic, eprop
 from localplast.task.loss import mse
 
 pytestmark = pytest.mark.skipif(kernel_build.compiler() is None, reason="no C compiler here")
@@ -125,23 +124,17 @@ def graded(size=3):
     return layered((2, size, 2), gle(), gle_output())
 
 
-def presented(net, steps, trials, threads=1):
-    """Outputs of the graded kernel, and of the plain step."""
-    values, rng = net.draw(1), np.random.default_rng(2)
-    tensors = leaves(net, values)
-    inputs = {name: torch.as_tensor(rng.normal(size=(steps, trials, node.size))) for name, node in net.inputs.items()}
-    assert why_not_graded(net) is None
-    weights = {n: tensors[f"{n}.weight"] for n in net.projections}
-    kernel = GradedKernel(net, None, tensors, values.masks, threads=threads)
-    plain = simulate(Twin(net, tensors, values.masks), inputs, [f"{n}.output" for n in net.readouts])
-    return kernel.outputs(weights, inputs)[0], torch.cat([plain[f"{n}.output"] for n in net.readouts], -1)
-
-
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("size", [1, 9])
-def test_graded_kernel(size, run, bench):
-    found, wanted = presented(graded(size), *RUNS[run])
-    assert bench.distance(found, wanted) <= 1e-12
+def test_rates_that_learn(size, run, bench):
+    net, rng = graded(size), np.random.default_rng(2)
+    steps, trials, *threads = RUNS[run]
+    shown = lp.Trials(
+        {name: rng.normal(size=(trials, steps, node.size)) for name, node in net.inputs.items()},
+        np.zeros((trials, steps, 2)),
+    )
+    options = {"threads": threads[0]} if threads else {}
+    bench.same_gradients(net, dendritic(update="trial"), mse(), shown, alive=None, **options, **ROUNDING)
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------

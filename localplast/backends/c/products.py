@@ -1,11 +1,11 @@
-"""The part of every graded kernel's C text that does not depend on the network."""
+"""The part of every kernel's C text that computes with whole rows: vector functions, products, threads that meet."""
 
 __all__ = ["HEAD"]
 
 #: Functions that the C library computes for a whole vector at once, to four units in the last place.
 WIDE = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "expm1", "log1p", "log10")
 
-#: Vector functions, loops over neurons in trials, whether numbers are finite, and the one product of matrices.
+#: Vector functions, loops over columns, whether numbers are finite, and the one product of matrices.
 HEAD = (
     f"""
 #include <sched.h>
@@ -17,7 +17,6 @@ __attribute__((simd("notinbranch"))) real M(pow)(real, real);
 #endif
 """
     + r"""
-#define TRIALS for (long b = 0; b < live; b++)
 #define EVERY _Pragma("GCC ivdep") for (long i = 0; i < N; i++)
 #define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST) /* beyond it squares, and so losses, are infinite */
 
@@ -33,6 +32,36 @@ static void meet(long long *gate, long team)
     }
     for (long turns = 0; __atomic_load_n(gate + 1, __ATOMIC_ACQUIRE) == before; turns++)
         if (turns > 2000) sched_yield(); /* others need the processor */
+}
+
+/* Add up the sums of all threads, of rows low to high; those of the others begin anew. */
+static void gather(real *sums, long size, long low, long high, long n, long team)
+{
+    for (long other = 1; other < team; other++) {
+        add_row(sums + low * n, sums + other * size + low * n, (high - low) * n);
+        memset(sums + other * size + low * n, 0, (high - low) * n * sizeof(real));
+    }
+}
+
+/* Whether some number of these rows is not finite, or so large that its square is not. */
+static int too_large(const real *x, long rows, long n, long m)
+{
+    mask wrong = 0;
+    for (long r = 0; r < rows; r++) for (long i = 0; i < n; i++) wrong |= BROKEN(x[r * m + i]);
+    return wrong != 0;
+}
+
+/* What lies behind n numbers may be anything. */
+MULTIPLY_ADD real dot(const real *restrict a, const real *restrict b, long n)
+{
+    CONTRACT
+    vec sum = {0};
+    real total = 0;
+    long j = 0;
+    for (; j + LANES <= n; j += LANES) sum += *(const vec *)(a + j) * *(const vec *)(b + j);
+    EACH(l, LANES) total += sum[l];
+    for (; j < n; j++) total += a[j] * b[j];
+    return total;
 }
 
 TILE(tile_middle, ROWS, 2)
