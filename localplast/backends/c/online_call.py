@@ -166,6 +166,8 @@ class OnlineCall(Call):
                 found[slot] = x.to(self.kernel.dtype).expand(steps).contiguous()
             elif kind == "schedule":
                 found[slot] = self.schedule(source[0])
+            elif kind == "many":
+                found[slot] = torch.tensor([len(memory.schedules[source[0]])])
         return found
 
     def schedule(self, space):
@@ -232,7 +234,7 @@ class OnlineCall(Call):
 
         def work(number):
             span = edges[number], edges[number + 1], start, end
-            place = (number, team) if self.interval else (0, 1)
+            place = number, team if self.interval else 1
             found[number] = kernel.library.learn(
                 table, memory[number], sizes["T"], sizes["B"], *span, self.side, *place
             )
