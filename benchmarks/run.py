@@ -8,7 +8,19 @@ import platform
 from datetime import date
 from pathlib import Path
 
-PARTS = ("bptt", "deep", "delays", "dendrites", "eprop", "growth", "memory", "networks", "prospective", "state")
+PARTS = (
+    "bptt",
+    "deep",
+    "delays",
+    "dendrites",
+    "eprop",
+    "forward",
+    "growth",
+    "memory",
+    "networks",
+    "prospective",
+    "state",
+)
 PACKAGES = (
     "localplast",
     "numpy",

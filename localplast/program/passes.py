@@ -315,8 +315,15 @@ def at_once(program):
     if len(adding) > len(set(adding)):
         return None
     arrays = {n: replace(a, life=Life.STEP, trial=True) if n in sums else a for n, a in program.arrays.items()}
-    step = [q for s in program.step for q in (s.body if isinstance(s, Every) else [set_at_once(s, sums, program)])]
+    step = [q for s in program.step for q in inlined(s, sums, program)]
     return OneTrial(program.spaces, arrays, tuple(step))
+
+
+def inlined(s, sums, program):
+    """What an update does, in place of it; of a step what it sets."""
+    if isinstance(s, Every):
+        return [s] if s.when == "trial" else s.body
+    return [set_at_once(s, sums, program)]
 
 
 def set_at_once(s, sums, program):

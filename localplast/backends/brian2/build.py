@@ -62,7 +62,10 @@ def check_once(name, twice):
 
 @dataclass
 class Built:
-    """Brian2 objects by name, their clock, the tables that carry the trials, the monitors, and what begins trials."""
+    """Brian2 objects by name, their clock, the tables that carry the trials, the monitors, and what begins trials.
+
+    An update is made of ``batch`` trials.
+    """
 
     net: object
     block: Block
@@ -72,6 +75,7 @@ class Built:
     monitors: dict = field(default_factory=dict)
     restarts: list = field(default_factory=list)
     pay_delay: int = 0
+    batch: int = 1
 
     def table(self, name, columns=None):
         """Add a table of the whole run, whose rows each hold for a number of steps; returns it."""
@@ -112,7 +116,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     """
     check_dense(net, "Brian2", "use backend='torch'")
     net.check_values(values)
-    built = Built(net, block, make_clock(net.dt))
+    built = Built(net, block, make_clock(net.dt), batch=plan.batch if plan else 1)
     learning = Learning(net, values, block, plan, seed) if plan else None
     heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
     for name, node in net.nodes.items():

@@ -15,16 +15,15 @@ import torch
 
 from localplast.backends.c.arguments import check_inputs, pointers, share
 from localplast.backends.c.call import Call, padded
-from localplast.backends.c.compile import build, missing
-from localplast.backends.c.expression import check_c_form
+from localplast.backends.c.compile import build
 from localplast.backends.c.online import OnlineSource
+from localplast.backends.c.refusal import why_no_program
 from localplast.backends.torch.interpreter import Trace
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import noise_dice
 from localplast.equations.tape import Tape
 from localplast.errors import not_finite
 from localplast.program.arrays import Kernel, Life, Synapses
-from localplast.program.check import expressions, statements
 from localplast.program.finite import Unexplained
 from localplast.program.instructions import Draw
 from localplast.program.passes import at_once
@@ -39,11 +38,7 @@ STRETCH = 64
 
 def why_not_online(learner):
     """Why an :class:`OnlineKernel` cannot be compiled, as a sentence, or None."""
-    for s in statements(learner.program):
-        space = getattr(s, "space", None) or s.link
-        if reason := check_c_form(expressions(s)):
-            return f"{space!r}: {reason}"
-    return missing()
+    return why_no_program(learner.program)
 
 
 class OnlineKernel(OnlineLearner):
@@ -171,6 +166,8 @@ class OnlineCall(Call):
                 found[slot] = x.to(self.kernel.dtype).expand(steps).contiguous()
             elif kind == "schedule":
                 found[slot] = self.schedule(source[0])
+            elif kind == "many":
+                found[slot] = torch.tensor([len(memory.schedules[source[0]])])
         return found
 
     def schedule(self, space):
@@ -237,7 +234,7 @@ class OnlineCall(Call):
 
         def work(number):
             span = edges[number], edges[number + 1], start, end
-            place = (number, team) if self.interval else (0, 1)
+            place = number, team if self.interval else 1
             found[number] = kernel.library.learn(
                 table, memory[number], sizes["T"], sizes["B"], *span, self.side, *place
             )

@@ -11,7 +11,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.brian2 import session as sessions
-from localplast.backends.brian2.learner import Brian2Learner, block_for
+from localplast.backends.brian2.learner import Brian2Learner, block_for, gradient
 from localplast.backends.brian2.session import session
 from localplast.backends.brian2.timing import Block
 from localplast.errors import LocalplastError
@@ -266,6 +266,17 @@ def test_one_program_learns_from_every_length_and_number(kind, compilations):
             ours.train(given(*shape)), twin.train(given(*shape))
             for name, expected in twin.arrays().items():
                 np.testing.assert_allclose(ours.arrays()[name], expected, rtol=1e-9, atol=1e-12)
+    assert compilations == ["make"]
+
+
+@COMPILER
+@pytest.mark.thorough
+def test_batches_of_every_size_are_one_program(compilations):
+    net, described = network(), (eprop(), LOSS)
+    for shape in ((2, 30), (3, 20)):
+        one, twin = (gradient(net, net.draw(1), trials(*shape), *described, target=t)[0] for t in ("cpp", "numpy"))
+        for name, expected in twin.items():
+            np.testing.assert_allclose(one[name], expected, rtol=1e-9, atol=1e-12)
     assert compilations == ["make"]
 
 
