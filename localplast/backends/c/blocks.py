@@ -10,7 +10,7 @@ the window, ``s`` the trial of the block, ``i`` the neuron.
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.source import Body, Source, checked_states
 from localplast.program.arrays import Life, Neurons
-from localplast.program.instructions import reads
+from localplast.program.instructions import Send, reads
 from localplast.program.passes import fuse, live
 
 __all__ = ["BlockSource"]
@@ -31,6 +31,7 @@ class BlockSource(Source):
         arrays, seen = forward.arrays, [a.name for a in forward.of(Life.SEEN)]
         keep = live(forward.step, [a.name for a in forward.of(Life.HISTORY)])
         again = [n for s in keep for n in reads(s) if arrays[n].life is Life.STATE]  # what windows begin with
+        again += [s.target for s in keep if isinstance(s, Send) and s.taps]  # the rings of these, too
         self.bodies = [
             Body("forward", live(forward.step, [*seen, *self.checked, *again])),
             Body("keep", keep),
