@@ -131,10 +131,11 @@ class Adjoint:
 
         A function that an array was set to is not computed again: the history of that array has it.
         """
-        needed, results, histories = {}, {e: k for k, e in s.lines} if isinstance(s, Map) else {}, {}
+        set_to = {e: k for k, e in s.lines if k not in s.adds} if isinstance(s, Map) else {}
+        needed, histories = {}, {}
         for name, e in reversed(getattr(s, "lets", ())):
             if any(at(name) in x.free_symbols for x in (*expressions, *needed.values())):
-                result = results.get(at(name))
+                result = set_to.get(at(name))
                 if e.is_Function and result and self.program.arrays[result].life in (Life.STATE, Life.STEP):
                     histories[at(name)] = self.kept(result, number + 1)
                 else:

@@ -139,7 +139,8 @@ class Parts:
         return replace(s, lets=tuple(self.lets), lines=lines)
 
     def within(self, e):
-        return e.func(*map(self, e.args)) if e.args else e
+        args = tuple(map(self, e.args))
+        return e if args == e.args else e.func(*args)  # to make a function anew takes sympy a millisecond
 
     def __call__(self, e):
         if e not in self.known:
