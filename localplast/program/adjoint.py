@@ -192,11 +192,11 @@ class Adjoint:
                 lines[self.gradient(x.name)] = own + slope
         self.zero |= {k for k in overwritten if f"{self.mark}{k}" not in lines}
         self.zero -= {x.name for x in slopes if f"{self.mark}{x.name}" in lines}
-        changed = {n: e for n, e in lines.items() if e != at(n)}
-        if found := trimmed(Map(s.space, tuple(lets), tuple(changed.items()), frozenset(adds)), changed.keys()):
-            histories, before = self.values([e for _, e in (*found.lets, *found.lines)], s, number)
-            after, last = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, found.lines))
-            self.back.append(replace(found, lets=(*before, *after), lines=tuple(last)))
+        changed = tuple((n, e) for n, e in lines.items() if e != at(n))
+        if found := trimmed(Map(s.space, tuple(lets), changed, frozenset(adds)), dict(changed).keys()):
+            histories, before = self.values([e for _, e in (*found.lets, *changed)], s, number)
+            own, new = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, changed))
+            self.back.append(replace(found, lets=(*before, *own), lines=tuple(new)))
 
     def may_overflow(self, s):
         """Whether an update of spiking neurons may give no number, which a reset ends."""

@@ -72,6 +72,8 @@ class OnlineKernel(OnlineLearner):
             return -(-trials // team), team, trials == 1 and self.interval == 1
         if self.traced:
             return 1, min(self.threads, trials), False
+        if any(isinstance(s, Draw) for s in self.program.step):  # noise is drawn for a stretch of all trials
+            return -(-trials // self.threads), min(self.threads, trials), False
         count = -(-trials // (BLOCK * self.threads)) * self.threads
         return min(trials, 8 * -(-trials // (8 * count))), min(self.threads, trials), False
 
@@ -230,7 +232,8 @@ class OnlineCall(Call):
         gate = torch.zeros(3, dtype=torch.int64)
         arrays = {**arrays, "gate": gate}
         table = pointers(kernel.memory.arguments, arrays, kernel.dtype, sizes)
-        edges, found = share(sizes["B"], 1 if self.side == 1 or self.interval else 8, team), [-1] * team
+        whole = self.side * team >= sizes["B"]  # every thread has all its trials side by side
+        edges, found = share(sizes["B"], 1 if whole or self.side == 1 else 8, team), [-1] * team
 
         def work(number):
             span = edges[number], edges[number + 1], start, end
