@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.equations.language import stop
-from localplast.program.arrays import Diagonal, End, Life, at
+from localplast.program.arrays import Dense, Diagonal, End, Life, at
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.program import Program
 
@@ -139,7 +139,8 @@ class Parts:
         return replace(s, lets=tuple(self.lets), lines=lines)
 
     def within(self, e):
-        return e.func(*map(self, e.args)) if e.args else e
+        args = tuple(map(self, e.args))
+        return e if args == e.args else e.func(*args)  # to make a function anew takes sympy a millisecond
 
     def __call__(self, e):
         if e not in self.known:
@@ -266,7 +267,7 @@ def reduced(s, zero, arrays):
     lets, lines, nothing, known = [], [], set(), {}
     for name, e in s.lets:
         e = at_zero(e, zero).xreplace(known)
-        if e.is_Number:
+        if e.is_Number or e.is_Symbol:
             known[at(name)] = e
         else:
             lets.append((name, e))
@@ -274,10 +275,16 @@ def reduced(s, zero, arrays):
         e = at_zero(e, zero).xreplace(known)
         if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
             nothing.add(name)
-        elif e != (0 if name in s.adds else at(name)):
+        elif unmasked(e, arrays) != (0 if name in s.adds else at(name)):
             lines.append((name, e))
     kept = replace(s, lets=tuple(lets), lines=tuple(lines), adds=s.adds & {n for n, _ in lines})
     return (kept if lines else None), nothing
+
+
+def unmasked(e, arrays):
+    """An expression without masks: what they have left out stays so."""
+    masks = {x: 1 for x in e.free_symbols if x.name in arrays and arrays[x.name].role == "mask"}
+    return e.subs(masks) if masks else e
 
 
 def at_zero(e, zero):
@@ -297,15 +304,26 @@ class OneTrial(Program):
 def at_once(program):
     """The program of one trial after the other, numbers changing in every step, without a memory for sums.
 
-    None where several statements add to one sum.
+    None where several statements add to one sum, or one of other things than what is known of each synapse now.
     """
+    if any(
+        isinstance(s, Outer) and (s.taps or not isinstance(program.spaces[s.link].form, Dense)) for s in program.step
+    ):
+        return None
     sums = {a.name for a in program.of(Life.SUM)}
     adding = [n for s in program.step if not isinstance(s, Every) for n in writes(s) & sums]
     if len(adding) > len(set(adding)):
         return None
     arrays = {n: replace(a, life=Life.STEP, trial=True) if n in sums else a for n, a in program.arrays.items()}
-    step = [q for s in program.step for q in (s.body if isinstance(s, Every) else [set_at_once(s, sums, program)])]
+    step = [q for s in program.step for q in inlined(s, sums, program)]
     return OneTrial(program.spaces, arrays, tuple(step))
+
+
+def inlined(s, sums, program):
+    """What an update does, in place of it; of a step what it sets."""
+    if isinstance(s, Every):
+        return [s] if s.when == "trial" else s.body
+    return [set_at_once(s, sums, program)]
 
 
 def set_at_once(s, sums, program):

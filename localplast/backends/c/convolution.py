@@ -71,7 +71,8 @@ def convolve(memory, link, s):
     weight = memory.kernel(link, s.weight)
     cells, made = scratch(memory, "cells", synapses, padded), scratch(memory, "made", channels, padded)
     pixels = int(np.prod(form.image)) // form.groups
-    return f"""    enum {{ SYNAPSES = {synapses}, CHANNELS = {channels}, POSITIONS_ = {positions}, M = {padded} }};
+    widths = f"WIDTH = {memory.whole(synapses)}, M = {padded}"
+    return f"""    enum {{ SYNAPSES = {synapses}, CHANNELS = {channels}, POSITIONS_ = {positions}, {widths} }};
     const real *weight = {weight}, *source = {memory.values(s.source)};
     real *cells = {cells}, *made = {made};
     const struct shape f = {geometry(form)};
@@ -86,7 +87,7 @@ def convolve(memory, link, s):
 def from_image(pixels):
     return f"""            unfold(f, from + g * {pixels}, cells, M);
             memset(made, 0, CHANNELS * M * sizeof(real));
-            add_product(weight + g * CHANNELS * SYNAPSES, SYNAPSES, 1, CHANNELS, SYNAPSES, cells, M, made);
+            add_product(weight + g * CHANNELS * WIDTH, WIDTH, 1, CHANNELS, SYNAPSES, cells, M, made);
             for (long c = 0; c < CHANNELS; c++) add_row(to + (g * CHANNELS + c) * POSITIONS_, made + c * M, POSITIONS_);"""
 
 
@@ -96,7 +97,7 @@ def back_to_image(pixels):
                 memcpy(made + c * M, from + (g * CHANNELS + c) * POSITIONS_, POSITIONS_ * sizeof(real));
             }}
             memset(cells, 0, SYNAPSES * M * sizeof(real));
-            add_product(weight + g * CHANNELS * SYNAPSES, 1, SYNAPSES, SYNAPSES, CHANNELS, made, M, cells);
+            add_product(weight + g * CHANNELS * WIDTH, 1, WIDTH, SYNAPSES, CHANNELS, made, M, cells);
             fold(f, to + g * {pixels}, cells, M);"""
 
 

@@ -197,10 +197,11 @@ class Memory:
         return self.argument(slot, "real", shape, ("matrix", weight, link, turned))
 
     def kernel(self, link, weight):
-        """The weights of a convolution, ``(channel, image_channel * row * column)``, and rows to spare."""
+        """The weights of a convolution, ``(channel, image_channel * row * column)``, rows padded, and rows to spare."""
         channels, *rest = link.form.convolution.shape
         slot = f"kernel_{self.identifier(weight)}_{self.identifier(link.name)}"
-        return self.argument(slot, "real", (channels + SPARE, int(np.prod(rest))), ("kernel", weight, link))
+        shape = channels + SPARE, self.whole(int(np.prod(rest)))
+        return self.argument(slot, "real", shape, ("kernel", weight, link))
 
     def total(self, name):
         """The sum of a gradient: of neurons in the workspace, of synapses an array of this thread's own."""

@@ -83,8 +83,8 @@ class Loop:
         """A mask, the spike as a number, and psi of the argument."""
         writer, (argument, ready, *psi) = self.writer(s.argument, s.ready, *([] if s.psi is None else [s.psi]))
         x = writer(argument)
-        when = "" if ready == 1 else f" & ({writer(ready)} != 0)"
-        mask = writer._new(f"-(mask)(({x} {'>' if s.strict else '>='} 0){when})", "mask")
+        when = "" if ready == 1 else f" & -(mask)({writer(ready)} != 0)"  # as masks: && would be a branch
+        mask = writer._new(f"-(mask)({x} {'>' if s.strict else '>='} 0){when}", "mask")
         writer.lines.append(f"fired_{self.memory.identifier(s.spikes)}[o] = {mask};")
         self.now[s.spikes] = writer._new(f"{mask} ? R(1.0) : R(0.0)")
         if psi:

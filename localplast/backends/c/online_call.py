@@ -15,16 +15,15 @@ import torch
 
 from localplast.backends.c.arguments import check_inputs, pointers, share
 from localplast.backends.c.call import Call, padded
-from localplast.backends.c.compile import build, missing
-from localplast.backends.c.expression import check_c_form
+from localplast.backends.c.compile import build
 from localplast.backends.c.online import OnlineSource
+from localplast.backends.c.refusal import why_no_program
 from localplast.backends.torch.interpreter import Trace
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import noise_dice
 from localplast.equations.tape import Tape
 from localplast.errors import not_finite
 from localplast.program.arrays import Kernel, Life, Synapses
-from localplast.program.check import expressions, statements
 from localplast.program.finite import Unexplained
 from localplast.program.instructions import Draw
 from localplast.program.passes import at_once
@@ -39,14 +38,7 @@ STRETCH = 64
 
 def why_not_online(learner):
     """Why an :class:`OnlineKernel` cannot be compiled, as a sentence, or None."""
-    for s in statements(learner.program):
-        space = getattr(s, "space", None) or s.link
-        form = getattr(learner.program.spaces[space], "form", None)
-        if isinstance(form, Kernel) and learner.interval:
-            return f"projection {space!r} is a convolution whose weights change within a trial"
-        if reason := check_c_form(expressions(s)):
-            return f"{space!r}: {reason}"
-    return missing()
+    return why_no_program(learner.program)
 
 
 class OnlineKernel(OnlineLearner):
@@ -80,6 +72,8 @@ class OnlineKernel(OnlineLearner):
             return -(-trials // team), team, trials == 1 and self.interval == 1
         if self.traced:
             return 1, min(self.threads, trials), False
+        if any(isinstance(s, Draw) for s in self.program.step):  # noise is drawn for a stretch of all trials
+            return -(-trials // self.threads), min(self.threads, trials), False
         count = -(-trials // (BLOCK * self.threads)) * self.threads
         return min(trials, 8 * -(-trials // (8 * count))), min(self.threads, trials), False
 
@@ -89,9 +83,9 @@ class OnlineKernel(OnlineLearner):
         bits = frozenset(n for n, x in given.items() if torch.is_tensor(x) and x.dtype == torch.bool)
         trials = next(x.shape[1] for x in given.values() if torch.is_tensor(x) and x.ndim == 3)
         side, team, alone = self.sides(trials)
-        key = min(side, 2), alone, bits
+        key = int(side == 1), alone, team == 1, bits
         if key not in self.compiled:
-            self.compiled[key] = Compiled(self, 1 if side == 1 else 0, alone, bits)
+            self.compiled[key] = Compiled(self, *key)
         return OnlineCall(self.compiled[key], given, {}, team, seed, self.numbers, self.interval, side).trace()
 
     def made(self):
@@ -101,14 +95,15 @@ class OnlineKernel(OnlineLearner):
 class Compiled:
     """The program of a learner, compiled for so many trials side by side."""
 
-    def __init__(self, learner, side, alone, bits):
+    def __init__(self, learner, side, alone, single, bits):
         program = at_once(learner.program) if alone else None
         self.alone = program is not None
         self.forward = program or learner.program
         self.watched = learner.plan.rule.signal.drives_neurons
         self.dtype = learner.like.dtype
         options = {"double": self.dtype == torch.float64, "bits": bits, "numbers": learner.numbers}
-        source = OnlineSource(self.forward, side=side, alone=self.alone, watched=self.watched, **options)
+        choices = {"side": side, "alone": self.alone, "single": single, "watched": self.watched}
+        source = OnlineSource(self.forward, **choices, **options)
         self.memory, self.checked = source.memory, source.checked
         self.library, self.kept = build(source.text), []
         self.library.learn.restype = ctypes.c_long
@@ -146,8 +141,8 @@ class OnlineCall(Call):
     def row(self, x, shape):
         """Numbers as rows, padded with zeros; of neurons with the last one."""
         x = torch.as_tensor(np.asarray(x, float) if not torch.is_tensor(x) else x).to(self.kernel.dtype)
-        if x.ndim == 2:
-            return padded(x, shape)
+        if x.ndim > 1:
+            return padded(x.flatten(1), shape)
         x = x.reshape(-1)
         made = x[-1:].expand(shape[1]).clone()
         made[: len(x)] = x
@@ -173,6 +168,8 @@ class OnlineCall(Call):
                 found[slot] = x.to(self.kernel.dtype).expand(steps).contiguous()
             elif kind == "schedule":
                 found[slot] = self.schedule(source[0])
+            elif kind == "many":
+                found[slot] = torch.tensor([len(memory.schedules[source[0]])])
         return found
 
     def schedule(self, space):
@@ -235,11 +232,12 @@ class OnlineCall(Call):
         gate = torch.zeros(3, dtype=torch.int64)
         arrays = {**arrays, "gate": gate}
         table = pointers(kernel.memory.arguments, arrays, kernel.dtype, sizes)
-        edges, found = share(sizes["B"], 1 if self.side == 1 or self.interval else 8, team), [-1] * team
+        whole = self.side * team >= sizes["B"]  # every thread has all its trials side by side
+        edges, found = share(sizes["B"], 1 if whole or self.side == 1 else 8, team), [-1] * team
 
         def work(number):
             span = edges[number], edges[number + 1], start, end
-            place = (number, team) if self.interval else (0, 1)
+            place = number, team if self.interval else 1
             found[number] = kernel.library.learn(
                 table, memory[number], sizes["T"], sizes["B"], *span, self.side, *place
             )
@@ -268,9 +266,9 @@ class OnlineCall(Call):
                 name = source[0]
                 array = own[slot].sum(0) if kind == "sum" else own[slot]
                 space = memory.spaces[memory.arrays[name].space]
-                if isinstance(space, Synapses):
-                    found = array[: memory.size(space.pre), : memory.size(space.post)].clone()
-                else:
-                    found = array[0, : memory.size(memory.arrays[name].space)].clone()
+                found = array[: memory.many_rows(space.name), : memory.many_columns(space.name)].clone()
+                if isinstance(getattr(space, "form", None), Kernel):
+                    found = found.reshape(space.form.convolution.shape)
+                found = found if isinstance(space, Synapses) else found[0]
                 (sums if kind == "sum" else learned)[name] = found
         return sums, learned

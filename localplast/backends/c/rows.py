@@ -15,7 +15,7 @@ from localplast.backends.c.runtime import indent
 from localplast.program.arrays import End, Life, One, Synapses, at
 from localplast.program.instructions import arrays_in, writes
 
-__all__ = ["reduced_rows", "rows"]
+__all__ = ["reduced_rows", "rows", "summed"]
 
 #: Roles of numbers that are known beforehand of every update.
 SCHEDULED = ("update", "rate")
@@ -118,9 +118,11 @@ class Rows:
         Whatever else reads what the group leaves.
     shared : bool
         Whether every thread does its share of the rows.
+    by_row : dict of str to list of Outer
+        Sums that are made here, some rows at a time, by what they are made of.
     """
 
-    def __init__(self, memory, group, others, shared):
+    def __init__(self, memory, group, others, shared, by_row):
         self.memory, self.body, self.space = memory, group.body, group.key[1]
         self.link = memory.spaces[self.space]
         self.of_synapses = isinstance(self.link, Synapses)
@@ -133,7 +135,8 @@ class Rows:
         for s in self.body:
             self.write(s)
         self.stores = {n: self.now[n] for n in stored(memory, group, others)}
-        self.spent = sorted(n for n in self.symbols if self.is_spent(n))
+        self.by_row = {n: by_row[n] for n in self.symbols if n in by_row}
+        self.spent = sorted(n for n in self.symbols if self.is_spent(n) and n not in by_row)
 
     def domain(self, x):
         """Where a name belongs."""
@@ -207,8 +210,8 @@ class Rows:
         stores += [f"{self.pointer(n)}[i] = 0;" for n in self.spent]
         own = [n for n in self.pointers if memory.arrays[n].space == self.space]
         others = [f"real *restrict {memory.identifier(n)} = {memory.values(n)};" for n in self.pointers if n not in own]
-        loop = [quiet] if quiet else []
-        loop += [f"real *restrict {memory.identifier(n)} = {memory.values(n)} + {self.row(n)} * N;" for n in own]
+        loop = ([quiet] if quiet else []) + [line for n, outers in self.by_row.items() for line in self.made(n, outers)]
+        loop += [f"real *restrict {memory.identifier(n)} = {memory.values(n)} + ({self.row(n)}) * N;" for n in own]
         loop += self.writer.rows.lines + ["EVERY {", *(f"    {x}" for x in self.writer.lines + stores), "}"]
         low, high = memory.share(self.space) if self.shared else ("0", str(memory.many_rows(self.space)))
         head = [
@@ -224,10 +227,22 @@ class Rows:
             text = ["for (long s = 0; s < S; s++) {", *(f"    {line}" for line in text), "}"]
         return indent([*head, *text], 4)
 
+    def made(self, name, outers):
+        """C statements that make the next rows of a sum, all of them in the place of the first."""
+        many, n = self.memory.many_rows(self.space), self.memory.columns(self.space)
+        products = [summed(self.memory, s, "h", f"{many} - h < ROWS ? {many} - h : ROWS") for s in outers]
+        return [
+            f"if (h % ROWS == 0) {{ memset({self.memory.values(name)}, 0, ROWS * {n} * sizeof(real));",
+            *products,
+            "}",
+        ]
+
     def row(self, name):
         """C text of the number of a row."""
+        if name in self.by_row:
+            return "h % ROWS"
         many = self.memory.many_rows(self.space)
-        return f"(s * {many} + h)" if self.memory.arrays[name].trial else "h"
+        return f"s * {many} + h" if self.memory.arrays[name].trial else "h"
 
 
 def symbols_of(s):
@@ -248,9 +263,17 @@ def still(s, silent):
     return True
 
 
-def rows(memory, group, others, *, shared=False):
+def rows(memory, group, others, *, shared=False, by_row=()):
     """The C text of Maps of synapses, or of numbers that all trials share."""
-    return Rows(memory, group, others, shared).text()
+    return Rows(memory, group, others, shared, dict(by_row)).text()
+
+
+def summed(memory, s, low="0", count=None):
+    """C statement of an Outer of numbers, over the trials of this step: of ``count`` rows from ``low``, or of all."""
+    link = memory.spaces[s.link]
+    n, m = memory.padded(link.post), memory.padded(link.pre)
+    pre = f"{memory.values(s.pre)} + {low}, 1, {m}, {count or memory.size(link.pre)}"
+    return f"add_product({pre}, S, {memory.values(s.post)}, {n}, {memory.total(s.into)});"
 
 
 def reduced_rows(memory, s):

@@ -10,14 +10,14 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.c.compile import missing
-from localplast.backends.c.online_call import OnlineKernel, why_not_online
+from localplast.backends.c.online_call import OnlineKernel
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import leaves
 from localplast.learning.optimise import adam, sgd
-from localplast.models import latent_equilibrium, latent_equilibrium_output
-from localplast.network import convolution
+from localplast.models import latent_equilibrium
 from localplast.program.learn import plan
+from localplast.protocols.latent_equilibrium_cnn import network
 from localplast.rules import dendritic
 from localplast.task.loss import mse
 
@@ -78,6 +78,21 @@ def test_blocks_of_trials_add_up(threads, bench):
     assert bench.apart(fewer, expected, alive=None) > 1e-4
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_noise_of_many_trials_and_steps(threads, bench):
+    """More trials than a block has, more steps than are drawn at once; other dice are something else."""
+    net = bench.mirror()
+    values, trials = net.draw(0), bench.shown(net, trials=75, steps=150)
+    inputs = {k: torch.as_tensor(v).transpose(0, 1) for k, v in trials.inputs.items()}
+    judged = torch.zeros(1, 75, 3).double(), torch.ones(150).double()
+    described = net, plan(net, dendritic(update="trial"), mse()), leaves(net, values), values.masks
+    kernel, plain = OnlineKernel(*described, threads=threads), OnlineLearner(*described)
+    plain.run(inputs, *judged, seed=5)
+    for seed, least, most in ((5, 0, 1e-11), (6, 1e-3, 10)):
+        kernel.run(inputs, *judged, seed=seed)
+        assert least <= bench.apart(kernel.gradients(), plain.gradients(), alive=None) < most
+
+
 def test_memory_does_not_grow_with_the_trial(bench):
     net = bench.le()
     learner = TorchLearner(net, net.draw(1), dendritic(), mse(), sgd(1e-3), batch=5)
@@ -101,17 +116,12 @@ def test_divergence_names_the_first_step_and_population(learned, bench):
     learned(net, dendritic(), sgd(1e-3), bench.shown(net))  # the negative twin: nothing to complain about
 
 
-def test_a_convolution_that_changes_within_a_trial_is_refused(bench):
-    def learner(update):
-        kernel = convolution((1, 3, 3), 1, 2)
-        net = lp.Network(
-            dt=1 * ms,
-            sense=lp.Input(9, "currents"),
-            out=lp.Population(4, latent_equilibrium_output()),
-            projections=[lp.Projection("sense", "out", weight=kernel)],
-        )
-        values, rule = net.draw(0), dendritic(update=update)
-        return OnlineKernel(net, plan(net, rule, mse()), leaves(net, values), values.masks, sgd(0.1))
-
-    assert "is a convolution" in why_not_online(learner("step"))
-    assert why_not_online(learner("trial")) is None
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_kernels_change_within_a_trial(batch, threads, bench):
+    """All places that share one; errors come back through it."""
+    net, optimiser = network((1, 10, 10), (2, 3), (5,), 4, size=3), adam(1e-3)
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.normal(size=(16, 8, node.size)) for name, node in net.inputs.items()}
+    trials = lp.Trials(inputs, rng.normal(size=(16, 8, net.size(net.readouts[0]))))
+    bench.same_learning("rates in C", net, dendritic(), mse(), optimiser, trials, batch=batch, threads=threads)
