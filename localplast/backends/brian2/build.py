@@ -25,7 +25,7 @@ from localplast.backends.brian2.graded import (
     sent_lines,
 )
 from localplast.backends.brian2.learning import Learning
-from localplast.backends.brian2.loops import RestCodeObject, in_cpp
+from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
 from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
 from localplast.backends.brian2.tables import Table, held_for
 from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
@@ -171,7 +171,13 @@ def build_input(built, name, node, example, learning):
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
-        node.size, equations, clock=built.clock, namespace=dict(built.tables, second=b2.second), name=name, **spiking
+        node.size,
+        equations,
+        clock=built.clock,
+        namespace=dict(built.tables, second=b2.second),
+        name=name,
+        codeobj_class=few_spikes(),
+        **spiking,
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
@@ -206,6 +212,7 @@ def build_population(built, name, population, values, learning):
         method=(lambda *_: "\n".join(code)) if model.odes else None,
         events=learning.events(name) if learning else None,
         namespace={},
+        codeobj_class=few_spikes(),
     )
     if not model.odes:
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
