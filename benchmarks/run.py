@@ -14,6 +14,7 @@ PARTS = (
     "delays",
     "dendrites",
     "eprop",
+    "forward",
     "growth",
     "memory",
     "networks",

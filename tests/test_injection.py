@@ -10,7 +10,7 @@ import pytest
 
 import localplast as lp
 from localplast import ms
-from localplast.backends.c.blocks import Source
+from localplast.backends.c.blocks import BlockSource
 from localplast.backends.c.function import NetworkFunction
 from localplast.backends.torch.interpreter import numbers
 from localplast.backends.torch.step import leaves
@@ -99,7 +99,7 @@ def generated(net):
     tensors = leaves(net, values)
     pair = NetworkFunction(net, tensors, values.masks).pair(learned, learned, kernel_widths(net))
     known = numbers(net, pair[0], tensors, values.masks)
-    return Source(*pair, block=1, double=True, bits=frozenset(), numbers=known).text
+    return BlockSource(*pair, block=1, double=True, bits=frozenset(), numbers=known).text
 
 
 @pytest.fixture(scope="module")

@@ -131,10 +131,11 @@ class Adjoint:
 
         A function that an array was set to is not computed again: the history of that array has it.
         """
-        needed, results, histories = {}, {e: k for k, e in s.lines} if isinstance(s, Map) else {}, {}
+        set_to = {e: k for k, e in s.lines if k not in s.adds} if isinstance(s, Map) else {}
+        needed, histories = {}, {}
         for name, e in reversed(getattr(s, "lets", ())):
             if any(at(name) in x.free_symbols for x in (*expressions, *needed.values())):
-                result = results.get(at(name))
+                result = set_to.get(at(name))
                 if e.is_Function and result and self.program.arrays[result].life in (Life.STATE, Life.STEP):
                     histories[at(name)] = self.kept(result, number + 1)
                 else:
@@ -191,11 +192,11 @@ class Adjoint:
                 lines[self.gradient(x.name)] = own + slope
         self.zero |= {k for k in overwritten if f"{self.mark}{k}" not in lines}
         self.zero -= {x.name for x in slopes if f"{self.mark}{x.name}" in lines}
-        lines = tuple((n, e) for n, e in lines.items() if e != at(n))
-        if found := trimmed(Map(s.space, tuple(lets), lines, frozenset(adds)), dict(lines).keys()):
-            histories, before = self.values([e for _, e in (*found.lets, *lines)], s, number)
-            lets, lines = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, lines))
-            self.back.append(replace(found, lets=(*before, *lets), lines=tuple(lines)))
+        changed = tuple((n, e) for n, e in lines.items() if e != at(n))
+        if found := trimmed(Map(s.space, tuple(lets), changed, frozenset(adds)), dict(changed).keys()):
+            histories, before = self.values([e for _, e in (*found.lets, *changed)], s, number)
+            own, new = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, changed))
+            self.back.append(replace(found, lets=(*before, *own), lines=tuple(new)))
 
     def may_overflow(self, s):
         """Whether an update of spiking neurons may give no number, which a reset ends."""

@@ -139,7 +139,8 @@ class Parts:
         return replace(s, lets=tuple(self.lets), lines=lines)
 
     def within(self, e):
-        return e.func(*map(self, e.args)) if e.args else e
+        args = tuple(map(self, e.args))
+        return e if args == e.args else e.func(*args)  # to make a function anew takes sympy a millisecond
 
     def __call__(self, e):
         if e not in self.known:
@@ -314,8 +315,15 @@ def at_once(program):
     if len(adding) > len(set(adding)):
         return None
     arrays = {n: replace(a, life=Life.STEP, trial=True) if n in sums else a for n, a in program.arrays.items()}
-    step = [q for s in program.step for q in (s.body if isinstance(s, Every) else [set_at_once(s, sums, program)])]
+    step = [q for s in program.step for q in inlined(s, sums, program)]
     return OneTrial(program.spaces, arrays, tuple(step))
+
+
+def inlined(s, sums, program):
+    """What an update does, in place of it; of a step what it sets."""
+    if isinstance(s, Every):
+        return [s] if s.when == "trial" else s.body
+    return [set_at_once(s, sums, program)]
 
 
 def set_at_once(s, sums, program):

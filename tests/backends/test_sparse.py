@@ -7,7 +7,7 @@ import pytest
 import torch
 from brian2 import ms
 
-from localplast.backends.c import blocks
+from localplast.backends.c import source
 from localplast.backends.c import sparse as few_synapses
 from localplast.backends.torch.learner import TorchLearner
 from localplast.backends.torch.synapses import as_matrix
@@ -141,7 +141,7 @@ WRONG = {"forth": ("each_synapse", "q = start[i]", "q = start[i] + 1"), "back": 
 def test_a_synapse_left_out_is_noticed(bench, way, monkeypatch):
     name, right, wrong = WRONG[way]
     if way == "back":
-        monkeypatch.setattr(blocks, name, blocks.SPARSE.replace(right, wrong))
+        monkeypatch.setattr(source, name, source.SPARSE.replace(right, wrong))
     else:
         whole = few_synapses.each_synapse
         monkeypatch.setattr(few_synapses, name, lambda statement: whole(statement).replace(right, wrong))

@@ -295,7 +295,8 @@ def test_every_array_of_a_step_program_is_known_to_be_taken(spelled):
     """Where its name is that of a neuron and one more: ``rec.z``; all others are told apart by a second point."""
     found = set()
     for net, made in plans(spelled):
-        program = online(net, net.draw(0), made)
+        values, learned = net.draw(0), [f"{name}.weight" for name in made.synapses]
+        program, _ = online(net, values, made, learned=learned, optimiser=lp.adam(0.1), masks=values.masks)
         own = {f"{n}.{k}" for n, p in net.populations.items() for k in (*p.model.dimensions, "dt", "not_refractory")}
         found |= {a for a in program.arrays if a.count(".") == 1 and a.split(".")[0] in net.populations} - own
     assert found and not [a for a in found if not is_taken(a.split(".")[1])]

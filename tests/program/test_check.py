@@ -12,7 +12,7 @@ from localplast.program.adjoint import adjoint
 from localplast.program.arrays import Array, Life, at
 from localplast.program.check import ProgramError
 from localplast.program.forward import forward
-from localplast.program.instructions import Fire, Map, Outer, Send
+from localplast.program.instructions import Every, Fire, Map, Outer, Send
 from localplast.program.program import Program
 
 
@@ -123,6 +123,20 @@ def a_weight_that_changes_at_any_time(p):
     return added(p, Map("a_a", (), (("a_a.weight", at("a_a.weight") / 2),)), arrays=arrays)
 
 
+def a_weight_that_changes_at_the_end_of_a_trial(p):
+    arrays = [dataclasses.replace(p.arrays["a_a.weight"], life=Life.LEARNED)]
+    return added(p, Every("trial", (Map("a_a", (), (("a_a.weight", at("a_a.weight") / 2),)),)), arrays=arrays)
+
+
+def a_parameter_that_an_update_sets(p):
+    return added(p, Every(1, (Map("a", (), (("a.tau_mem", at("a.tau_mem") / 2),)),)))
+
+
+def a_weight_set_from_one_trial(p):
+    arrays = [dataclasses.replace(p.arrays["a_a.weight"], life=Life.LEARNED)]
+    return added(p, Every(1, (Map("a_a", (), (("a_a.weight", at("a.v", "pre")),)),)), arrays=arrays)
+
+
 def a_synapse_that_reads_the_wrong_neuron(p):
     trace = Array("a_b.trace", "a_b", Life.STATE)
     return added(p, Map("a_b", (), (("a_b.trace", at("a.psi", "post")),)), arrays=[trace])
@@ -136,6 +150,9 @@ PLANTED = {
     a_map_that_sets_another_population: "sets b.v, which lives on b",
     a_send_to_the_wrong_end: "a.v.arrived lives on a, not on out",
     the_weights_of_another_link: "a_b.weight lives on a_b, not on b_out",
+    a_weight_that_changes_at_the_end_of_a_trial: "sets a_a.weight, which changes when an update is due only",
+    a_parameter_that_an_update_sets: "sets a.tau_mem, which is fixed",
+    a_weight_set_from_one_trial: "a_a.weight is common to all trials, and is set from a.v",
     a_line_between_populations: "a line without weights",
     a_state_declared_as_a_value_of_the_step: "reads a.v, of this step, before it is set",
     a_threshold_before_its_refractoriness: "reads a.not_refractory, of this step, before it is set",
@@ -171,3 +188,9 @@ def test_an_outer_product_fits_its_link(programs):
     program = programs["backward"]
     with pytest.raises(ProgramError, match="d_b.z lives on b, not on a"):
         program.with_step(changed(program, place(program, Outer), pre="d_b.z"))
+
+
+def test_an_update_that_is_due_sets_weights(programs):
+    p = programs["plain"]
+    learned = [dataclasses.replace(p.arrays["a_a.weight"], life=Life.LEARNED)]
+    assert added(p, Every(3, (Map("a_a", (), (("a_a.weight", at("a_a.weight") / 2),)),)), arrays=learned)

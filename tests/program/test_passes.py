@@ -3,15 +3,31 @@
 import sympy
 from brian2 import ms
 
-from localplast.models import alif, leaky_readout, lif
+from localplast.learning.optimise import adam, sgd
+from localplast.models import alif, latent_equilibrium, latent_equilibrium_output, leaky_readout, lif
+from localplast.models.layers import layered
 from localplast.network import Input, Network, Population, Projection, axonal, normal
 from localplast.program.adjoint import adjoint
-from localplast.program.arrays import Array, Life, Neurons, at
+from localplast.program.arrays import Array, Life, Neurons, Synapses, at
 from localplast.program.forward import forward
-from localplast.program.instructions import Fire, Jump, Map, Send, reads, writes
-from localplast.program.passes import as_numbers, fuse, live, merged, never_refractory, resolved, with_parts
+from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Send, reads, writes
+from localplast.program.learn import plan
+from localplast.program.online import online
+from localplast.program.passes import (
+    as_numbers,
+    at_once,
+    fuse,
+    live,
+    merged,
+    never_refractory,
+    resolved,
+    with_parts,
+    without,
+)
 from localplast.program.program import Program
 from localplast.protocols.gle_mnist1d import network as digits
+from localplast.rules import dendritic, eprop
+from localplast.task.loss import mse
 
 
 def network():
@@ -113,3 +129,75 @@ def test_a_function_that_an_array_was_set_to_is_read_from_its_history():
     assert hidden and "tanh" not in str(backward)
     kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden1"}
     assert kept == {"hidden1.sent.0", "hidden1.slope", "hidden1.feedback"}
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def learning(optimiser, update="step"):
+    """The program of e-prop in a network some of whose synapses are missing."""
+    net = Network(
+        dt=1 * ms,
+        cues=Input(4),
+        rec=Population(3, lif()),
+        out=Population(2, leaky_readout()),
+        projections=[Projection("cues", "rec", mask=0.5), Projection("rec", "out")],
+    )
+    values = net.draw(0)
+    return online(net, values, plan(net, eprop(update=update), mse()), record=["out.output"], learned=LEARNED,
+                  optimiser=optimiser, masks=values.masks)[0]  # fmt: skip
+
+
+LEARNED = ["cues_rec.weight", "rec_out.weight"]
+
+
+def test_a_step_without_an_error_leaves_out_what_is_made_of_it():
+    program = learning(sgd(0.1), "trial")
+    found = without(program.step, ["(loss).weight"], program.arrays)
+    gone = {n for s in program.step for n in writes(s)} - {n for s in found for n in writes(s)}
+    assert gone == {"out.learn.error", "out.learn.lure", "rec.learn.L", "cues_rec.gradient", "rec_out.gradient"}
+    assert without(program.step, [], program.arrays) == program.step
+
+
+def test_weights_stay_where_the_optimiser_says_so():
+    """Gradient descent changes nothing without a gradient, whatever is masked; Adam goes on with its memory."""
+    for optimiser, changed in ((sgd(0.1), set()), (adam(0.1), {*LEARNED, *MEMORY})):
+        program = at_once(learning(optimiser))
+        found = without(program.step, ["(loss).weight"], program.arrays)
+        assert {n for s in found for n in writes(s) if program.arrays[n].life is Life.LEARNED} == changed
+
+
+MEMORY = {f"{name}.optimiser.{key}" for name in ("cues_rec", "rec_out") for key in "ms"}
+
+
+def test_what_is_added_to_nothing_is_set():
+    """The first of two that send to a target is silent: the second does not add to what an earlier step has left."""
+    arrays = {n: Array(n, "a", life) for n, life in (("x", Life.GIVEN), ("y", Life.GIVEN), ("into", Life.STEP))}
+    sends = [Send("ab", "x", "into", "w", add=False), Send("ab", "y", "into", "w")]
+    assert without(sends, ["x"], arrays) == (Send("ab", "y", "into", "w", add=False),)
+    assert without(sends, ["y"], arrays) == (sends[0],)
+
+
+def test_one_trial_needs_no_sums():
+    program = learning(adam(0.1))
+    found = at_once(program)
+    assert not found.of(Life.SUM) and not any(isinstance(s, Every) for s in found.step)
+    adding = [n for s in found.step for n in getattr(s, "adds", ()) if found.arrays[n].life is not Life.SEEN]
+    assert not adding and program.of(Life.SUM)
+    spaces = {n for n, x in found.spaces.items() if isinstance(x, Synapses)}
+    groups = [g for g in fuse(found.step) if isinstance(g.body[0], Map) and g.body[0].space in spaces]
+    assert [len(g.body) for g in groups] == [2, 2], "traces and optimiser share a loop"
+
+
+def test_products_of_rates_become_numbers_of_synapses():
+    net = layered((4, 3, 2), latent_equilibrium(), latent_equilibrium_output())
+    values = net.draw(0)
+    options = {"learned": [f"{p.name}.weight" for p in net.plastic], "optimiser": sgd(0.1), "masks": values.masks}
+    program, _ = online(net, values, plan(net, dendritic(), mse()), **options)
+    assert any(isinstance(s, Outer) for s in program.step)
+    assert not any(isinstance(s, Outer) for s in at_once(program).step)
+
+
+def test_what_all_trials_share_is_a_loop_of_its_own():
+    step = [Map("a", (), (("a.x", at("a.y")),)), Map("a", (), (("a.p", at("a.p") * 2),))]
+    assert len(fuse(step)) == 1 and [g.key for g in fuse(step, {"a.p"})] == [("neurons", "a"), ("common", "a")]

@@ -25,7 +25,7 @@ from localplast.backends.brian2.graded import (
     sent_lines,
 )
 from localplast.backends.brian2.learning import Learning
-from localplast.backends.brian2.loops import RestCodeObject, in_cpp
+from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
 from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
 from localplast.backends.brian2.tables import Table, held_for
 from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
@@ -62,7 +62,10 @@ def check_once(name, twice):
 
 @dataclass
 class Built:
-    """Brian2 objects by name, their clock, the tables that carry the trials, the monitors, and what begins trials."""
+    """Brian2 objects by name, their clock, the tables that carry the trials, the monitors, and what begins trials.
+
+    An update is made of ``batch`` trials.
+    """
 
     net: object
     block: Block
@@ -72,6 +75,7 @@ class Built:
     monitors: dict = field(default_factory=dict)
     restarts: list = field(default_factory=list)
     pay_delay: int = 0
+    batch: int = 1
 
     def table(self, name, columns=None):
         """Add a table of the whole run, whose rows each hold for a number of steps; returns it."""
@@ -112,7 +116,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     """
     check_dense(net, "Brian2", "use backend='torch'")
     net.check_values(values)
-    built = Built(net, block, make_clock(net.dt))
+    built = Built(net, block, make_clock(net.dt), batch=plan.batch if plan else 1)
     learning = Learning(net, values, block, plan, seed) if plan else None
     heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
     for name, node in net.nodes.items():
@@ -167,7 +171,13 @@ def build_input(built, name, node, example, learning):
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
-        node.size, equations, clock=built.clock, namespace=dict(built.tables, second=b2.second), name=name, **spiking
+        node.size,
+        equations,
+        clock=built.clock,
+        namespace=dict(built.tables, second=b2.second),
+        name=name,
+        codeobj_class=few_spikes(),
+        **spiking,
     )
     group.run_regularly("\n".join(code), when="groups", name=f"{name}_signal")
     return group
@@ -202,6 +212,7 @@ def build_population(built, name, population, values, learning):
         method=(lambda *_: "\n".join(code)) if model.odes else None,
         events=learning.events(name) if learning else None,
         namespace={},
+        codeobj_class=few_spikes(),
     )
     if not model.odes:
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")

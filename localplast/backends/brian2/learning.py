@@ -26,6 +26,7 @@ from localplast.backends.brian2.text import (
     LEARN,
     MONITOR,
     UPDATE,
+    averaged,
     gated,
     replace_word,
     replace_words,
@@ -180,9 +181,8 @@ class Learning:
         """Custom events of a population: the end of a trial, and of a batch."""
         learning = self.incoming[name] or self.plan.parameters.get(name) or name in self.plan.readouts
         counted = name in self.net.populations and self.net.nodes[name].model.spiking
-        batch = f"(_period*{self.plan.batch})"
-        last = {"trial_end": "t_in_timesteps % _period == _period - 1"}
-        last["batch_end"] = f"t_in_timesteps % {batch} == {batch} - 1"
+        lengths = {"trial_end": "_period", "batch_end": "(_period*_batch)"}
+        last = {event: f"t_in_timesteps % {length} == {length} - 1" for event, length in lengths.items()}
         return last if learning or counted else None
 
     # --- synapses -------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class Learning:
         """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
         known = self.optimiser_dimensions(p)
         number = f"(updates + 1 + {updates_so_far(self.plan, self.net.dt)})"
-        rename = {"g": f"(gradient/{self.plan.batch})" if self.plan.batch > 1 else "gradient", "k": number}
+        rename = {"g": averaged("gradient", self.plan, self.net.dt), "k": number}
         lines = []
         for name, expression in self.plan.optimiser.program(projection=p.name):
             plain = text = replace_words(to_text(expression, known, known[name]), rename)

@@ -6,13 +6,16 @@ presynaptic neuron end on neurons with consecutive numbers: within such a *piece
 read in order.
 
 At rest: what holds the state between two trials does nothing in all other steps.
+
+Thresholds: few neurons spike in a step. Whether any of some neurons does can be asked of all at once; only those are
+asked one by one.
 """
 
 from brian2.devices.cpp_standalone.codeobject import CPPStandaloneCodeObject
 from brian2.devices.device import all_devices, get_device
 from jinja2 import ChoiceLoader, DictLoader
 
-__all__ = ["RestCodeObject", "by_rows", "in_cpp"]
+__all__ = ["RestCodeObject", "by_rows", "few_spikes", "in_cpp"]
 
 #: Takes the place of Brian2's ``stateupdate.cpp``. Where pieces are short (sparse random networks), it is Brian2's
 #: loop.
@@ -85,15 +88,64 @@ REST = """
 {% endblock %}
 """
 
+#: Takes the place of Brian2's ``threshold.cpp``. A condition that draws random numbers is asked once, as there.
+THRESHOLD = """
+{# USES_VARIABLES { N } #}
+{% extends 'common_group.cpp' %}
 
-def loop(template):
-    """Brian2's C++ code object with another loop."""
+{% block maincode %}
+    {% set _eventspace = get_array_name(eventspace_variable) %}
+    {% set _drawn = variables.values()|selectattr('stateless', 'defined')|rejectattr('stateless')|list %}
+    const size_t _vectorisation_idx = -1;
+    {{scalar_code|autoindent}}
+    const int _N = {{constant_or_scalar('N', variables['N'])}};
+    long _count = 0;
+    for(int _first=0; _first<_N; _first+=64)
+    {
+        const int _end = _first + 64 < _N ? _first + 64 : _N;
+        {% if not _drawn %}
+        int _any = 0;
+        for(int _idx=_first; _idx<_end; _idx++)
+        {
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code|autoindent}}
+            _any |= _cond;
+        }
+        if (!_any)
+            continue;
+        {% endif %}
+        for(int _idx=_first; _idx<_end; _idx++)
+        {
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code|autoindent}}
+            if (_cond)
+            {
+                {{_eventspace}}[_count++] = _idx;
+                {% if _uses_refractory %}
+                {{not_refractory}}[_idx] = false;
+                {{lastspike}}[_idx] = {{t}};
+                {% endif %}
+            }
+        }
+    }
+    {{_eventspace}}[_N] = _count;
+{% endblock %}
+
+{% block after_code %}
+{{get_array_name(eventspace_variable)}}[N] = 0;
+{% endblock %}
+"""
+
+
+def loop(name, template):
+    """Brian2's C++ code object with another loop in place of that of a name."""
     templater = CPPStandaloneCodeObject.templater.derive("brian2.devices.cpp_standalone")
-    templater.env.loader = ChoiceLoader([DictLoader({"stateupdate.cpp": template}), templater.env.loader])
+    templater.env.loader = ChoiceLoader([DictLoader({name: template}), templater.env.loader])
     return type("LoopCodeObject", (CPPStandaloneCodeObject,), {"templater": templater})
 
 
-RowCodeObject, RestCodeObject = loop(ROWS), loop(REST)
+RowCodeObject, RestCodeObject = loop("stateupdate.cpp", ROWS), loop("stateupdate.cpp", REST)
+ThresholdCodeObject = loop("threshold.cpp", THRESHOLD)
 
 
 def in_cpp():
@@ -104,3 +156,8 @@ def in_cpp():
 def by_rows():
     """The ``codeobj_class`` for statements that run on every synapse; None (Brian2's own) outside C++ programs."""
     return RowCodeObject if in_cpp() else None
+
+
+def few_spikes():
+    """As :func:`by_rows`, for a group of neurons."""
+    return ThresholdCodeObject if in_cpp() else None

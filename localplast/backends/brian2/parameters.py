@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, gated, replace_words, updates_so_far
+from localplast.backends.brian2.text import END_OF_TRIAL, UPDATE, averaged, gated, replace_words, updates_so_far
 from localplast.equations.text import to_text
 from localplast.equations.units import unit_of
 from localplast.task.regulariser import of_trials
@@ -57,7 +57,7 @@ class Parameters:
         """The optimiser's statements for one parameter of every neuron, bounds included."""
         gradient, unit = f"gradient_{parameter}", unit_of(self.known(name)[f"gradient_{parameter}"])
         number = f"(updates_{parameter} + 1 + {updates_so_far(self.plan, self.net.dt)})"
-        short = {"g": f"({gradient}/{self.plan.batch})", "k": number, "w": parameter}
+        short = {"g": averaged(gradient, self.plan, self.net.dt), "k": number, "w": parameter}
         model, kept = self.net.nodes[name].model, (*self.plan.optimiser.state, "learning_rate")
         short |= {n: number_of(model, parameter, n) for n in kept}
         own, lines = unit_of(model.dimensions[parameter]) or "1", []

@@ -68,7 +68,8 @@ def session(target, net, values, block, trials, **options):
 
 def settings(built, block, trials):
     """What is set before these trials are run: numbers of the clock, and tables, by name."""
-    filled, numbers = contents(built, block, trials), block.numbers(float(built.net.dt))
+    filled = contents(built, block, trials)
+    numbers = {**block.numbers(float(built.net.dt)), "_batch": built.batch}
     for name, (table, hold) in filled.items():
         built.tables[name].check(table)
         if hold is not None:

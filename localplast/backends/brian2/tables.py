@@ -3,15 +3,16 @@
 import numpy as np
 from brian2.core.functions import Function
 
+from localplast.backends.brian2.text import replace_words
 from localplast.errors import LocalplastError
 from localplast.task.trials import Poisson
 
 __all__ = ["Table", "contents", "held_for"]
 
 CYTHON = """
-cdef double NAME(const int64_t row, const int64_t column=0):
+cdef double NAME(ARGUMENTS):
     global _namespaceNAME_values
-    return _namespaceNAME_values[row*COLUMNS + column]
+    return _namespaceNAME_values[INDEX]
 """
 #: A program reads all of the file that its folder has for the table.
 CPP = """
@@ -24,9 +25,9 @@ static std::vector<double> _read_NAME()
     return values;
 }
 static const std::vector<double> _NAME_values = _read_NAME();
-static inline double NAME(const int64_t row, const int64_t column=0)
+static inline double NAME(ARGUMENTS)
 {
-    return _NAME_values[row*COLUMNS + column];
+    return _NAME_values[INDEX];
 }
 """
 
@@ -48,8 +49,10 @@ class Table(Function):
         arguments = 1 + len(self.shape)
         super().__init__(self.read, arg_units=[1] * arguments, arg_types=["integer"] * arguments, return_unit=1)
         self.implementations.add_dynamic_implementation("numpy", lambda owner: lambda *index: self.values[index])
+        given = ", ".join(["const int64_t row", "const int64_t column"][:arguments])
+        words = {"ARGUMENTS": given, "INDEX": f"row*{columns} + column" if columns else "row"}
         for target, text, namespace in (("cython", CYTHON, self.namespace), ("cpp", CPP, lambda owner: {})):
-            text = text.replace("NAME", name).replace("COLUMNS", str(columns or 1))
+            text = replace_words(text.replace("NAME", name), words)
             self.implementations.add_dynamic_implementation(target, lambda owner, t=text: t, namespace, name=name)
 
     def read(self, *index):

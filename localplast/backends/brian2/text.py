@@ -20,6 +20,7 @@ __all__ = [
     "SOFTMAX",
     "SURPRISE",
     "UPDATE",
+    "averaged",
     "gated",
     "gather",
     "replace_word",
@@ -77,9 +78,14 @@ def updates_so_far(plan, dt):
     """Text of the number of updates since the block began."""
     within = plan.rule.interval(dt)
     if not within:
-        return f"t_in_timesteps//(_period*{plan.batch})"
+        return "t_in_timesteps//(_period*_batch)"
     before = f"(t_in_timesteps//_period)*((_steps + {within - 1})//{within})"
     return f"{before} + (t_in_timesteps % _period)//{within}"
+
+
+def averaged(gradient, plan, dt):
+    """Text of a gradient, over the trials of an update: within a trial there is no other."""
+    return gradient if plan.rule.interval(dt) else f"({gradient}/_batch)"
 
 
 def gated(lines, block, interval):

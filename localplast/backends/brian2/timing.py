@@ -29,12 +29,8 @@ class Block:
     @classmethod
     def of(cls, trials, longest):
         """The block that holds ``trials``."""
-        return cls(
-            len(trials),
-            trials.steps,
-            longest,
-            tuple(a.segment for a in trials.inputs.values() if isinstance(a, Poisson)),
-        )
+        segments = tuple(a.segment for a in trials.inputs.values() if isinstance(a, Poisson))
+        return cls(len(trials), trials.steps, longest, segments)
 
     @property
     def gap(self):
@@ -45,7 +41,7 @@ class Block:
     length = property(lambda self: self.trials * self.period)
 
     def numbers(self, dt):
-        """What the clock holds, by name; ``dt`` in seconds."""
+        """What the clock holds of this block, by name; ``dt`` in seconds."""
         return {"_steps": self.steps, "_period": self.period, "_length": self.length, "_duration": self.steps * dt}
 
     #: Text that is 1 in the first step of a trial.
@@ -71,7 +67,7 @@ def longest_delay(delays):
 def make_clock(dt):
     """The clock of a program: its time, and numbers that are set before each run, called so in all text."""
     clock = b2.Clock(dt, name=CLOCK)
-    for name in ("_steps", "_period", "_length"):
+    for name in ("_steps", "_period", "_length", "_batch"):
         add_number(clock, name)
     add_number(clock, "_duration", float)
     return clock

@@ -22,8 +22,6 @@ TYPES = {
     "long": torch.int64,
     "long long": torch.int64,
 }
-#: What a person calls the arrays that come from outside.
-SHOWN = {"target": "the target", "step_weight": "the weight of the steps"}
 
 
 def pointers(declared, arrays, real, sizes):
@@ -56,7 +54,7 @@ def check(slot, array, kind, shape, real, sizes):
     plain = array.device.type == "cpu" and array.is_contiguous()
     if not plain or array.dtype != dtype or array.numel() != math.prod(shape):
         raise NetworkError(
-            f"{SHOWN.get(slot, slot)} has shape {tuple(array.shape)} and type {array.dtype}"
+            f"{slot} has shape {tuple(array.shape)} and type {array.dtype}"
             f"{'' if plain else ', in pieces'}; the compiled network reads {shape} of {dtype}"
         )
 

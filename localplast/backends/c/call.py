@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from localplast.backends.c.arguments import padded_row, pointers, share
-from localplast.backends.c.blocks import Source
+from localplast.backends.c.blocks import BlockSource
 from localplast.backends.c.compile import build
 from localplast.backends.torch.delay_line import slope_of, taps_of
 from localplast.backends.torch.step import noise_dice
@@ -33,7 +33,9 @@ class Kernel:
         self.forward, self.backward, self.results, self.block = forward, backward, results, block
         self.mark = mark_of(forward)
         self.dtype = next(x.dtype for x in numbers.values() if torch.is_tensor(x))
-        source = Source(forward, backward, block=block, double=self.dtype == torch.float64, bits=bits, numbers=numbers)
+        source = BlockSource(
+            forward, backward, block=block, double=self.dtype == torch.float64, bits=bits, numbers=numbers
+        )
         self.memory, self.checked = source.memory, source.checked
         self.library, self.kept = build(source.text), {}
         for function in (self.library.forward, self.library.adjoint):

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from localplast.backends.c import blocks
 from localplast.backends.c.arguments import check_inputs
 from localplast.backends.c.call import Call, Kernel, Trial
-from localplast.backends.c.compile import missing
+from localplast.backends.c.refusal import why_no_program
 from localplast.backends.torch.interpreter import numbers
 from localplast.backends.torch.step import plain
 from localplast.errors import NetworkError, UnsupportedError
@@ -43,7 +42,7 @@ def why_not(function, trainable=()):
     """
     others = frozenset(trainable) - {f"{n}.weight" for n in function.net.projections}
     pair = function.pair(others, frozenset(trainable), kernel_widths(function.net))
-    return next(filter(None, map(blocks.why_not, pair)), None) or missing()
+    return why_no_program(*pair)
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class NetworkFunction:
                 return kernel
         pair = self.pair(learned, wanted, widths)
         found = numbers(self.net, pair[0], self.tensors, self.masks, self.feedback)
-        if reason := next(filter(None, map(blocks.why_not, pair)), None) or missing():
+        if reason := why_no_program(*pair):
             raise UnsupportedError(f"no kernel can be made for this network: {reason}")
         made = Kernel(*pair, self.programs.results, found, block=block, bits=bits)
         return self.kernels.setdefault((key, wanted), made)

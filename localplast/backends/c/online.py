@@ -6,157 +6,20 @@ step says is used as it comes. In every function ``w`` is the workspace, ``p`` w
 ``s`` the trial, ``h`` the row and ``i`` the neuron.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-import numpy as np
-
-from localplast.backends.c.blocks import CHECKED, Source
-from localplast.backends.c.convolution import CONVOLUTION
-from localplast.backends.c.expression import Constants
-from localplast.backends.c.memory import SPARE, Memory, as_list
-from localplast.backends.c.products import HEAD
+from localplast.backends.c.memory import SPARE, as_list
+from localplast.backends.c.online_memory import OnlineMemory
 from localplast.backends.c.rows import reduced_rows, rows, summed
-from localplast.backends.c.runtime import HELPERS, indent
-from localplast.program.arrays import ONE, Dense, Kernel, Life, One, Synapses
+from localplast.backends.c.runtime import indent
+from localplast.backends.c.source import Body, Source, checked_states
+from localplast.program.arrays import Dense, Life, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
 from localplast.program.passes import fuse, live, without
 
-__all__ = ["OnlineMemory", "OnlineSource"]
+__all__ = ["OnlineSource"]
 
 WEIGHT = "(loss).weight"
-
-
-@dataclass
-class OnlineMemory(Memory):
-    """Where arrays lie: those of all trials side by side in the workspace of a thread, all others where Python has
-    them.
-
-    Attributes
-    ----------
-    alone : bool
-        Whether numbers change as soon as one trial says so.
-    schedules : dict of str to list of expressions
-        What depends on the number of the update alone, by space.
-    """
-
-    alone: bool = False
-    schedules: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        super().__post_init__()
-        ends = [s for s in self.forward.step if isinstance(s, Every) and s.when != "trial"]
-        moved = set().union(*(writes(s) for s in (self.forward.step if self.alone else ends)))
-        #: what changes within a trial
-        self.moving = {n for n in moved if self.arrays[n].life is Life.LEARNED}
-
-    def constant(self, name, space):
-        return name not in self.moving and super().constant(name, space)
-
-    def constants_of(self, space):
-        found = self.spaces[space]
-        if space not in self.constants and isinstance(found, Synapses):
-            shared = {n: x for n, x in self.numbers.items() if self.constant(n, space) and self.common(n)}
-            own = {f"{n}@post": x for n, x in self.numbers.items() if self.constant(n, found.post)}
-            self.constants[space] = Constants(shared | own, False)
-        return super().constants_of(space)
-
-    def common(self, name):
-        return isinstance(self.spaces[self.arrays[name].space], One)
-
-    # --- sizes --------------------------------------------------------------------------------------------------------
-
-    def many_rows(self, space):
-        """Rows of an array: of synapses one for each neuron before them."""
-        found = self.spaces[space]
-        if isinstance(found, Synapses) and isinstance(found.form, Kernel):
-            return found.form.convolution.shape[0]
-        return self.size(found.pre) if isinstance(found, Synapses) else 1
-
-    def many_columns(self, space):
-        """Numbers of a row that are there."""
-        found = self.spaces[space]
-        if isinstance(found, Synapses) and isinstance(found.form, Kernel):
-            return int(np.prod(found.form.convolution.shape[1:]))
-        return self.size(found.post if isinstance(found, Synapses) else space)
-
-    def columns(self, space):
-        """Numbers of a row, padded."""
-        return self.whole(self.many_columns(space)) if space != ONE else 1
-
-    def share(self, space):
-        """C text of the first and last row of this thread's share."""
-        many = self.many_rows(space)
-        return f"{many} * w->me / w->team", f"{many} * (w->me + 1) / w->team"
-
-    # --- places -------------------------------------------------------------------------------------------------------
-
-    def slotted(self, name):
-        return False
-
-    def values(self, name):
-        array = self.arrays[name]
-        if array.trial:
-            many = self.many_rows(array.space) * self.columns(array.space)
-            return self.want(f"x_{self.identifier(name)}", "real", f"S * {many}", self.region(name))
-        shape = (self.many_rows(array.space), self.columns(array.space))
-        if array.life is Life.GIVEN:
-            return f"({self.argument(f'given_{self.identifier(name)}', 'real', ('T',), ('along', name))} + t)"
-        if array.life is Life.SUM:
-            shape = shape[0] + SPARE, shape[1]
-            found = self.argument(f"sum_{self.identifier(name)}", "real", ("team", *shape), ("sum", name))
-            return f"({found} + w->mine * {shape[0] * shape[1]})"
-        if array.life in (Life.LEARNED, Life.FIXED):
-            shape = shape[0] + SPARE * isinstance(getattr(self.spaces[array.space], "form", None), Kernel), shape[1]
-            return self.argument(f"number_{self.identifier(name)}", "real", shape, ("number", name))
-        return self.want(f"x_{self.identifier(name)}", "real", f"{shape[0] * shape[1]}")
-
-    def index(self, name, space):
-        own = self.arrays[name].space == space
-        return ("o" if own else "s") if self.arrays[name].trial else "i" if own else "0"
-
-    def total(self, name):
-        return self.values(name)
-
-    def matrix(self, link, weight, turned):
-        own = link.name == self.arrays[weight].space
-        if self.arrays[weight].life is Life.STEP or (weight in self.moving and own and not turned):
-            return self.values(weight)
-        return super().matrix(link, weight, turned)
-
-    def kernel(self, link, weight):
-        moves = weight in self.moving and link.times == 1
-        return self.values(weight) if moves else super().kernel(link, weight)
-
-    def copies(self):
-        """``(slot, weight, transposed, times)`` of copies of what changes within a trial."""
-        for slot, (kind, *source) in self.sources.items():
-            if kind == "kernel" and source[0] in self.moving:
-                yield slot, source[0], False, source[1].times
-            if kind == "matrix" and source[0] in self.moving:
-                weight, link, turned = source
-                of_weight = self.arrays[weight].role == "weight"
-                yield slot, weight, turned != (of_weight and link.turned), link.times if of_weight else 1.0
-
-    def schedule(self, space):
-        return self.schedules.setdefault(space, [])
-
-    def now(self, space, schedule):
-        """C declaration of the numbers of this update."""
-        if not schedule:
-            return []
-        slot = f"schedule_{self.identifier(space)}"
-        found = self.argument(slot, "real", ("U", f"many_{slot}"), ("schedule", space))
-        return [f"const real *restrict now = {found} + w->update * MANY_{self.identifier(space)};"]
-
-
-@dataclass
-class Step:
-    """What happens in some of the steps."""
-
-    name: str
-    step: tuple
-    steps: str = "t"
-    backwards: bool = False
 
 
 class OnlineSource(Source):
@@ -178,10 +41,10 @@ class OnlineSource(Source):
     def __init__(self, program, *, side, alone, single, watched, double, bits, numbers):
         self.program, self.side, self.alone, self.watched = program, side, alone, watched
         lanes = 64 // (8 if double else 4)
-        self.memory = OnlineMemory(program, program, side, lanes, bits, numbers, alone=alone)
-        self.memory.argument("rings", "long", (1,), ("rings",))
-        self.memory.argument("gate", "long long", (3,), ("gate",))
-        self.functions, self.calls, self.contracted = {}, {}, set()
+        steps = replace(program, step=tuple(s for s in program.step if not isinstance(s, Every)))
+        memory = OnlineMemory(program, program, side, lanes, bits, numbers, alone=alone)
+        super().__init__(memory, checked_states(steps))
+        memory.argument("gate", "long long", (3,), ("gate",))
         every = [s for s in program.step if isinstance(s, Every)]
         self.every = next((s for s in every if s.when != "trial"), None)
         self.at_end = next((s for s in every if s.when == "trial"), None)
@@ -193,14 +56,13 @@ class OnlineSource(Source):
             for n, a in program.arrays.items()
             if not a.trial and a.life is not Life.SUM and a.space not in alone_spaces
         }
-        states = [n for n, a in program.arrays.items() if a.life is Life.STATE]
-        set_here = set().union(*(writes(s) for s in program.step if not isinstance(s, Every)))
-        self.checked = [n for n in states if program.arrays[n].role in CHECKED and n in set_here]
-        self.bodies = self.parts()
-        for body in self.bodies:
+        for body in self.parts():
             self.write(body)
-        begin, end = self.begin(states), self.end()
-        self.text = self.whole(double, begin, end)
+        begin, given = self.begin(program.of(Life.STATE))
+        entries = {"begin": [*begin, *given], "finish": self.end()} | self.sharing()
+        beside = "" if side else "const long S = w->side;"
+        options = {"double": double, "block": side or 8, "beside": beside, "more": FIELDS, "side": SIDE}
+        self.text = self.assembled(entries, self.entry(), **options)
 
     # --- what runs when -----------------------------------------------------------------------------------------------
 
@@ -215,15 +77,15 @@ class OnlineSource(Source):
         asked = [n for s in taken for n in reads(s) - writes(s)]
         step = [s for s in program.step if not isinstance(s, Every) and s not in taken]
         step = live(step, [*lasting, *asked])
-        found = [Step("counts", step)]
+        found = [Body("counts", step)]
         if WEIGHT in set().union(*map(reads, step)):
             silent = without(step, {WEIGHT}, arrays)
             kept = {n for s in step for n in reads(s) | writes(s) if arrays[n].life is Life.STATE}
             lines = {s.target for s in step if isinstance(s, Send) and s.taps}
-            found.append(Step("silent", live(silent, {*lasting, *kept, *lines})))
-            found.append(Step("done", live(silent, lasting)))
-        found += [Step("update", self.every.body)] if self.every else []
-        return found + ([Step("end", self.at_end.body)] if self.at_end else [])
+            found.append(Body("silent", live(silent, {*lasting, *kept, *lines})))
+            found.append(Body("done", live(silent, lasting)))
+        found += [Body("update", self.every.body)] if self.every else []
+        return found + ([Body("end", self.at_end.body)] if self.at_end else [])
 
     def write(self, body):
         """The functions of one part."""
@@ -258,7 +120,7 @@ class OnlineSource(Source):
     def end(self):
         """What is shown of a whole trial."""
         memory, arrays = self.memory, self.program.arrays
-        return [f"{{\n{self.shown(n)}\n}}" for n in sorted(memory.totals) if arrays[n].life is Life.SEEN], []
+        return [f"{{\n{self.shown(n)}\n}}" for n in sorted(memory.totals) if arrays[n].life is Life.SEEN]
 
     def row_by_row(self):
         """Outers by the sum that they alone add to."""
@@ -284,40 +146,6 @@ class OnlineSource(Source):
 
     # --- the whole text -----------------------------------------------------------------------------------------------
 
-    def whole(self, double, begin, end):
-        beside = "" if self.side else "    const long S = w->side;\n"
-        head = "(struct space *w, void **p, const long t, const long slot)\n{\n"
-        functions = [
-            f"{'MULTIPLY_ADD' if text in self.contracted else 'static'} void {name}{head}{beside}"
-            f"    const long K = 1, n = t;\n{text}\n}}"
-            for (text, _), name in self.functions.items()
-        ]
-        bodies = [f"static void {b.name}_step{head}{indent(self.calls[b.name], 4)}\n}}" for b in self.bodies]
-        entries = {"begin": begin[0] + begin[1], "finish": end[0]} | self.sharing()
-        for lines in entries.values():
-            lines.insert(0, beside.strip())
-        parts = [
-            "#define DOUBLE" if double else "",
-            f"enum {{ S = {self.side or 8} }};",
-            HELPERS,
-            HEAD,
-            CONVOLUTION,
-            "enum { @ };",
-            self.workspace(FIELDS, SIDE),
-            *functions,
-            *bodies,
-            *(
-                f"static void {name}(struct space *w, void **p)\n{{\n{indent(lines, 4)}\n}}"
-                for name, lines in entries.items()
-            ),
-            self.diverged(),
-            self.entry(),
-        ]
-        slots = ", ".join(f"P_{slot}" for slot in self.memory.arguments)
-        for space, nodes in self.memory.schedules.items():  # known once all text is there
-            slots += f", MANY_{self.memory.identifier(space)} = {len(nodes)}"
-        return "\n".join(parts).replace("enum { @ };", f"enum {{ {slots} }};")
-
     def sharing(self):
         """What threads do together at an update: add up sums, and copy what has changed."""
         memory, gathered, copied = self.memory, [], []
@@ -342,8 +170,7 @@ class OnlineSource(Source):
 
     def entry(self):
         """What Python calls."""
-        names = [b.name for b in self.bodies]
-        weight = f"((const real *)p[P_given_{self.memory.identifier(WEIGHT)}])" if "silent" in names else ""
+        weight = f"((const real *)p[P_given_{self.memory.identifier(WEIGHT)}])" if "silent" in self.calls else ""
         choose = "counts_step(&w, p, t, 0);"
         if weight:
             choose = f"""if (t > counted) done_step(&w, p, t, 0);

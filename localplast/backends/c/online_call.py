@@ -15,16 +15,15 @@ import torch
 
 from localplast.backends.c.arguments import check_inputs, pointers, share
 from localplast.backends.c.call import Call, padded
-from localplast.backends.c.compile import build, missing
-from localplast.backends.c.expression import check_c_form
+from localplast.backends.c.compile import build
 from localplast.backends.c.online import OnlineSource
+from localplast.backends.c.refusal import why_no_program
 from localplast.backends.torch.interpreter import Trace
 from localplast.backends.torch.online import OnlineLearner
 from localplast.backends.torch.step import noise_dice
 from localplast.equations.tape import Tape
 from localplast.errors import not_finite
 from localplast.program.arrays import Kernel, Life, Synapses
-from localplast.program.check import expressions, statements
 from localplast.program.finite import Unexplained
 from localplast.program.instructions import Draw
 from localplast.program.passes import at_once
@@ -39,11 +38,7 @@ STRETCH = 64
 
 def why_not_online(learner):
     """Why an :class:`OnlineKernel` cannot be compiled, as a sentence, or None."""
-    for s in statements(learner.program):
-        space = getattr(s, "space", None) or s.link
-        if reason := check_c_form(expressions(s)):
-            return f"{space!r}: {reason}"
-    return missing()
+    return why_no_program(learner.program)
 
 
 class OnlineKernel(OnlineLearner):
@@ -77,6 +72,8 @@ class OnlineKernel(OnlineLearner):
             return -(-trials // team), team, trials == 1 and self.interval == 1
         if self.traced:
             return 1, min(self.threads, trials), False
+        if any(isinstance(s, Draw) for s in self.program.step):  # noise is drawn for a stretch of all trials
+            return -(-trials // self.threads), min(self.threads, trials), False
         count = -(-trials // (BLOCK * self.threads)) * self.threads
         return min(trials, 8 * -(-trials // (8 * count))), min(self.threads, trials), False
 
@@ -171,6 +168,8 @@ class OnlineCall(Call):
                 found[slot] = x.to(self.kernel.dtype).expand(steps).contiguous()
             elif kind == "schedule":
                 found[slot] = self.schedule(source[0])
+            elif kind == "many":
+                found[slot] = torch.tensor([len(memory.schedules[source[0]])])
         return found
 
     def schedule(self, space):
@@ -233,11 +232,12 @@ class OnlineCall(Call):
         gate = torch.zeros(3, dtype=torch.int64)
         arrays = {**arrays, "gate": gate}
         table = pointers(kernel.memory.arguments, arrays, kernel.dtype, sizes)
-        edges, found = share(sizes["B"], 1 if self.side == 1 or self.interval else 8, team), [-1] * team
+        whole = self.side * team >= sizes["B"]  # every thread has all its trials side by side
+        edges, found = share(sizes["B"], 1 if whole or self.side == 1 else 8, team), [-1] * team
 
         def work(number):
             span = edges[number], edges[number + 1], start, end
-            place = (number, team) if self.interval else (0, 1)
+            place = number, team if self.interval else 1
             found[number] = kernel.library.learn(
                 table, memory[number], sizes["T"], sizes["B"], *span, self.side, *place
             )

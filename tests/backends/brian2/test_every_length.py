@@ -11,7 +11,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.brian2 import session as sessions
-from localplast.backends.brian2.learner import Brian2Learner, block_for
+from localplast.backends.brian2.learner import Brian2Learner, block_for, gradient
 from localplast.backends.brian2.session import session
 from localplast.backends.brian2.timing import Block
 from localplast.errors import LocalplastError
@@ -214,8 +214,10 @@ def compilations(monkeypatch, tmp_path):
     return made
 
 
-def relay(size=6):
-    """As few objects as a program can do with: each compiles for a second."""
+def relay(size=70):
+    """As few objects as a program can do with: each compiles for a second. More neurons than are asked at once whether
+    one of them spikes.
+    """
     return lp.Network(
         dt=1 * ms, cues=lp.Input(6), rec=lp.Population(size, lif(), initial={"v": np.linspace(0.1, 0.9, size)}),
         projections=[lp.Projection("cues", "rec", weight=lp.normal(2.0, mean=1.0), delay=lp.axonal(4 * ms))],
@@ -235,8 +237,8 @@ def test_one_program_presents_every_length_and_number(compilations):
             running = stack.enter_context(contextlib.closing(relayed(trials(*made_for), "cpp")))
             for shape in SHAPES:
                 given = trials(*shape)
-                found, twin = (one.run(given).raster("rec", 6) for one in (running, relayed(given, "numpy")))
-                assert found.shape == (*shape, 6) and found.any()
+                found, twin = (one.run(given).raster("rec", 70) for one in (running, relayed(given, "numpy")))
+                assert found.shape == (*shape, 70) and found.any() and not found.all((0, 1)).any()
                 np.testing.assert_array_equal(found, twin)
     assert compilations == ["make"]
 
@@ -267,6 +269,29 @@ def test_one_program_learns_from_every_length_and_number(kind, compilations):
             for name, expected in twin.arrays().items():
                 np.testing.assert_allclose(ours.arrays()[name], expected, rtol=1e-9, atol=1e-12)
     assert compilations == ["make"]
+
+
+@COMPILER
+@pytest.mark.thorough
+def test_batches_of_every_size_are_one_program(compilations):
+    net, described = network(), (eprop(), LOSS)
+    for shape in ((2, 30), (3, 20)):
+        one, twin = (gradient(net, net.draw(1), trials(*shape), *described, target=t)[0] for t in ("cpp", "numpy"))
+        for name, expected in twin.items():
+            np.testing.assert_allclose(one[name], expected, rtol=1e-9, atol=1e-12)
+    assert compilations == ["make"]
+
+
+@COMPILER
+@pytest.mark.slow
+def test_a_threshold_that_draws_random_numbers_draws_them_once():
+    """Else there would be half as many spikes: what is rare is rarely drawn twice."""
+    model = lp.NeuronModel("dice", "dv/dt = -v/tau : 1", {"tau": 20 * ms, "p": 0.01}, "rand() < p", "v = 0")
+    net = lp.Network(dt=1 * ms, cues=lp.Input(1), rec=lp.Population(64, model), projections=[])
+    given = Trials({"cues": np.zeros((1, 2000, 1), bool)})
+    running = session("cpp", net, net.draw(0), block_for(net, given), given, request=RECORD[1:2])
+    with contextlib.closing(running):
+        assert abs(running.run(given).raster("rec", 64).sum() - 1280) < 5 * np.sqrt(1280)
 
 
 @COMPILER

@@ -10,6 +10,7 @@ from brian2 import ms
 import localplast.models
 from localplast.backends.c import compile as kernel_build
 from localplast.backends.c import function as functions
+from localplast.backends.c.call import Kernel
 from localplast.backends.c.function import NetworkFunction
 from localplast.backends.torch.step import Twin, leaves, simulate
 from localplast.models import alif, graded_readout, leaky_readout, lif
@@ -211,6 +212,16 @@ def test_graded_cycles_with_noise_and_tied_weights():
 def test_networks_with_errors_in_them(net):
     """Prospective neurons, microcircuits, kernels that are read both ways: feedback through shared weights."""
     net = net()
+    assert max(apart(net, (), net.trainable)) < 1e-11
+
+
+@pytest.mark.parametrize(
+    "net", [lambda: layered(DELAYS["triangle"]), cycle, lambda: prospective(layers=2, slow=4, fast=3)],
+    ids=["spread delays", "noise and tied weights", "errors in the network"],
+)  # fmt: skip
+def test_every_window_begins_with_the_state_that_the_forward_run_had(net, monkeypatch):
+    net = net()
+    monkeypatch.setattr(Kernel, "window", lambda *_: 4)
     assert max(apart(net, (), net.trainable)) < 1e-11
 
 

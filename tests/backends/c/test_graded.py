@@ -78,6 +78,21 @@ def test_blocks_of_trials_add_up(threads, bench):
     assert bench.apart(fewer, expected, alive=None) > 1e-4
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_noise_of_many_trials_and_steps(threads, bench):
+    """More trials than a block has, more steps than are drawn at once; other dice are something else."""
+    net = bench.mirror()
+    values, trials = net.draw(0), bench.shown(net, trials=75, steps=150)
+    inputs = {k: torch.as_tensor(v).transpose(0, 1) for k, v in trials.inputs.items()}
+    judged = torch.zeros(1, 75, 3).double(), torch.ones(150).double()
+    described = net, plan(net, dendritic(update="trial"), mse()), leaves(net, values), values.masks
+    kernel, plain = OnlineKernel(*described, threads=threads), OnlineLearner(*described)
+    plain.run(inputs, *judged, seed=5)
+    for seed, least, most in ((5, 0, 1e-11), (6, 1e-3, 10)):
+        kernel.run(inputs, *judged, seed=seed)
+        assert least <= bench.apart(kernel.gradients(), plain.gradients(), alive=None) < most
+
+
 def test_memory_does_not_grow_with_the_trial(bench):
     net = bench.le()
     learner = TorchLearner(net, net.draw(1), dendritic(), mse(), sgd(1e-3), batch=5)

@@ -174,6 +174,15 @@ def test_a_batch_changes_its_weights_together(update, threads, trials_for, bench
     assert found.updates == rule.updates(STEPS, net.dt)
 
 
+@pytest.mark.parametrize("engine", ["plain step", "traces in C"])
+def test_a_batch_of_the_same_trial_learns_as_one_does(engine, trials_for, bench):
+    """Gradients are means over trials."""
+    net, rule, one = bench.recurrent(lif(), 4.0), eprop(update="step"), trials_for(mse(), 1)
+    same = one[np.zeros(3, int)]
+    found, expected = (bench.course(engine, net, rule, mse(), sgd(0.1), t, batch=len(t)) for t in (same, one))
+    assert bench.apart(found.moved[-1], expected.moved[-1]) < 1e-12
+
+
 def test_memory_does_not_grow_with_the_trial(trials_for, bench):
     net = bench.recurrent(lif(), 4.0, late=bench.delays["synaptic"], late_out=False)
     values, tensors, given, learned = bench.case(net, eprop(), mse(), trials_for(mse(), 1, steps=400))
