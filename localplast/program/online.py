@@ -127,10 +127,6 @@ class Learning(Draft):
     def before_reset(self, name):
         self.slot(name, self.plan.neurons[name].before_reset)
 
-    def form(self, name, p, within):
-        """Synapses that hold traces of their own lie in matrices."""
-        return super().form(name, p, True)
-
     # --- the end of a step --------------------------------------------------------------------------------------------
 
     def end(self):

@@ -10,7 +10,7 @@ import sympy
 
 from localplast.equations.language import clip, symbol
 from localplast.learning.optimise import Optimiser
-from localplast.program.arrays import ONE, Life, at
+from localplast.program.arrays import ONE, Life, Sparse, at
 from localplast.program.instructions import Every, Map, Reduce
 
 __all__ = ["Updates"]
@@ -111,7 +111,7 @@ class Updates:
 
     def mask(self, name):
         """1 where there is a synapse, else 0: a number where all are there."""
-        if bool(np.all(self.masks[name])):
+        if bool(np.all(self.masks[name])) or isinstance(self.draft.spaces[name].form, Sparse):
             return sympy.Integer(1)
         self.numbers[f"{name}.exists"] = np.asarray(self.masks[name], float)
         return self.draft.array(f"{name}.exists", name, Life.FIXED, trial=False, role="mask")

@@ -17,11 +17,14 @@ from localplast.network import Input, Network, Population, Projection, axonal, d
 from localplast.network.short_term import depression
 from localplast.program import arrays, forward
 from localplast.program.arrays import Dense, Sparse
-from localplast.rules import bptt
+from localplast.rules import bptt, eprop
+from localplast.rules import dendritic as dendritic_rule
 from localplast.task import Trials
 from localplast.task.loss import mse
 
 CHANNELS, SIZE, OUTPUTS = 8, 13, 6
+#: A delay for every neuron.
+EACH = np.arange(SIZE) % 5 * ms
 
 
 def holes(pre, post, share=0.17, seed=0):
@@ -40,10 +43,9 @@ def one(pre, post):
 
 
 def scattered(pre, post):
-    """Every neuron sends to two others: never to itself."""
+    """Every neuron sends to two others, or to one of few."""
     mask = np.zeros((pre, post), bool)
-    mask[np.arange(pre)[:, None], (np.arange(pre)[:, None] * 5 + [1, 4]) % post] = True
-    mask[:, 2] &= np.arange(pre) != 2
+    mask[np.arange(pre)[:, None], (np.arange(pre)[:, None] * 5 + ([1, 4] if post > 10 else [1])) % post] = True
     return mask
 
 
@@ -100,8 +102,7 @@ def test_in_single_precision_and_on_threads(bench):
 
 
 def test_delays_stand_before_the_synapses_or_behind_them(bench):
-    each = np.arange(SIZE) % 5 * ms
-    late = axonal(np.arange(CHANNELS) % 3 * ms), dendritic(each), axonal(each)
+    late = axonal(EACH[:CHANNELS]), dendritic(EACH), axonal(EACH)
     same(bench, network(late=late))
 
 
@@ -116,10 +117,16 @@ def test_what_synapses_release(bench):
     same(bench, network(short_term=depression(0.4, 30 * ms)), alive=False)
 
 
+def rates(bench):
+    """Layers of rates, of which one pair hears few of each other."""
+    ends = {"up2": (1, 2), "down2": (3, 2)}
+    return bench.changed(
+        bench.le("random"), **{n: {"mask": scattered(*(bench.layers[k] for k in pair))} for n, pair in ends.items()}
+    )
+
+
 def test_numbers_in_place_of_spikes(bench):
-    few = {"up2": (1, 2), "down2": (3, 2)}
-    masks = {name: {"mask": scattered(bench.layers[m], bench.layers[n])} for name, (m, n) in few.items()}
-    same(bench, bench.changed(bench.le("random"), **masks), alive=False)
+    same(bench, rates(bench), alive=False)
 
 
 @pytest.mark.parametrize("engine", ["torch", "c"])
@@ -173,14 +180,14 @@ def test_only_where_it_is_less_work(monkeypatch):
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def learned(bench, net, engine, rule, few, *, loss=None, batch=3, **options):
+def learned(bench, net, engine, rule, few, *, loss=None, batch=3, trials=None, **options):
     """What an engine has learned of six trials; all numbers of synapses as matrices."""
     optimiser = adam(0.05).with_rates(**dict.fromkeys(net.trainable, 1e-2))
     optimiser = replace(optimiser, decay=0.01, norm=0.5 if rule.update == "trial" else np.inf)
     loss = loss or mse()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "SMALLEST", 1 if few else np.inf)
-        found = bench.course(engine, net, rule, loss, optimiser, shown(), batch=batch, **options)
+        found = bench.course(engine, net, rule, loss, optimiser, trials or shown(max(6, batch)), batch=batch, **options)
     masks = found.learner.values.masks
 
     def whole(name, x):
@@ -226,3 +233,42 @@ def test_what_is_resumed_goes_on(bench, monkeypatch):
     second.load(first.arrays())
     second.train(trials[4:])
     assert bench.apart(second.arrays(), whole.arrays(), None) == 0
+
+
+#: Rules that carry traces forward, with what learns on which network.
+FORWARD = {
+    "traces": (eprop(update="trial"), {}),
+    "every step": (eprop(update="step"), {}),
+    "feedback that learns": (eprop(feedback="learned", update="step"), {}),
+    "feedback of signs": (eprop(feedback="sign"), {}),
+    "late": (eprop(), {"late": (axonal(EACH[:CHANNELS]), dendritic(EACH), None)}),
+    "late, in every step": (eprop(update="step"), {"late": (axonal(EACH[:CHANNELS]), axonal(2 * ms), None)}),
+    "delays that learn": (eprop(), {"late": (None, dendritic(EACH + 0.5 * ms, trainable=(0 * ms, 9 * ms)), None)}),
+}
+
+
+@pytest.mark.parametrize("how", FORWARD)
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (17, 2)])
+def test_traces_of_few_synapses(bench, how, batch, threads):
+    rule, options = FORWARD[how]
+    net = network(scattered, **options)
+    for engine in ("plain step", "traces in C"):
+        options = {"threads": threads} if engine == "traces in C" else {}
+        found = same_learning(bench, net, engine, rule, batch=batch, **options)
+        spaces = found.learner.online.program.spaces
+        assert all(isinstance(spaces[n].form, Sparse) for n in net.projections)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rates_of_few_synapses(bench, batch):
+    net, trials = rates(bench), bench.shown(rates(bench), steps=60)
+    found = same_learning(bench, net, "rates in C", dendritic_rule(update="step"), batch=batch, trials=trials)
+    spaces = found.learner.online.program.spaces
+    assert isinstance(spaces["up2"].form, Sparse) and isinstance(spaces["down2"].form, Sparse)
+
+
+def test_a_trace_left_out_is_noticed(bench, monkeypatch):
+    whole = few_synapses.each_synapse
+    monkeypatch.setattr(few_synapses, "each_synapse", lambda *given: whole(*given).replace("start[h]", "start[h] + 1"))
+    with pytest.raises(AssertionError):
+        same_learning(bench, network(scattered), "traces in C", eprop(update="step"), batch=1)

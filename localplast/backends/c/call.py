@@ -140,8 +140,9 @@ class Call:
                 found[f"taps_{name}"] = torch.tensor([len(steps)])
                 if shares is not None:
                     found[f"share_{name}"] = shares.to(self.kernel.dtype).contiguous()
-        lengths = [self.taps(s.taps, (), False)[0].max() + 1 for s in memory.rings] or [1]
-        return found | {"rings": torch.tensor([int(n) for n in lengths])}
+        lengths = [self.taps(s.taps, (), False)[0].max() + 1 for s in memory.rings]
+        many = [len(link.form.pre) for link in memory.few()]
+        return found | {"rings": torch.tensor([int(n) for n in [*many, *lengths] or [1]])}
 
     def taps(self, taps, shape, slopes):
         """``(steps, shares)`` of taps, ``(tap, *shape)``; shares None where steps are whole."""

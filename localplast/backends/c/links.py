@@ -6,7 +6,7 @@ will arrive, numbers where they left.
 
 from localplast.backends.c.convolution import convolve, kernel_sum
 from localplast.backends.c.memory import as_list
-from localplast.backends.c.sparse import few_outer, few_send
+from localplast.backends.c.sparse import few_arrivals, few_outer, few_send
 from localplast.program.arrays import Diagonal, Kernel, Sparse
 
 __all__ = ["CHUNK_STEPS", "outer", "send"]
@@ -21,10 +21,10 @@ def send(memory, s, *, backwards):
     ends = (link.post, link.pre) if s.back else (link.pre, link.post)
     if isinstance(link.form, Kernel):
         text = convolve(memory, link, s)
-    elif isinstance(link.form, Sparse):
-        text = few_send(memory, s, link)
     elif memory.arrays[s.target].space == s.link:
         return arrivals(memory, s, link, backwards)
+    elif isinstance(link.form, Sparse):
+        text = few_send(memory, s, link)
     elif isinstance(link.form, Diagonal) and not s.taps:
         text = f"    add_row(target, {memory.values(s.source)}, S * {memory.padded(link.pre)});"
     elif isinstance(link.form, Diagonal):
@@ -177,6 +177,8 @@ def arrivals(memory, s, link, backwards):
     if s.taps:
         text, number = sent_before(memory, s, link, backwards)
     loop = "for (long k = 0; k < taps; k++) " if s.taps else ""
+    if isinstance(link.form, Sparse):
+        return f"{text}\n{few_arrivals(memory, s, link, number, loop)}"
     return f"""    real *restrict target = {memory.values(s.target)};
 {text}
     for (long s = 0; s < S; s++)

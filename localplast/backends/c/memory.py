@@ -212,6 +212,11 @@ class Memory:
         """The name of the number of few synapses among the sizes of a call: no text depends on it."""
         return f"many_{self.identifier(link.name)}"
 
+    def count(self, link):
+        """C text of it, where the workspace is laid out and where it is used: it comes with the lengths of rings."""
+        number = [x.name for x in self.few()].index(link.name)
+        return f"rings[{number}]", f"((long *)p[P_rings])[{number}]"
+
     def neighbours(self, link):
         """C text of where the synapses of each presynaptic neuron begin, and of the neuron behind each."""
         place, rows = self.identifier(link.name), self.size(link.pre) + 1
@@ -257,8 +262,8 @@ class Memory:
         known = replace(s, add=False) if isinstance(s, Send) else s  # the same where others do not add first
         if known not in self.rings:
             self.rings.append(known)
-        number = self.rings.index(known)
-        self.argument("rings", "long", (len(self.rings),), ("rings",))
+        number = len(self.few()) + self.rings.index(known)
+        self.argument("rings", "long", (len(self.few()) + len(self.rings),), ("rings",))
         many = self.padded(space)
         found = self.want(
             f"ring{number}", "real", f"rings[{number}] * {rows} * {many}", "zero" if backwards else "state"

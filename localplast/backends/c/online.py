@@ -8,7 +8,7 @@ step says is used as it comes. In every function ``w`` is the workspace, ``p`` w
 
 from dataclasses import replace
 
-from localplast.backends.c.memory import SPARE, as_list
+from localplast.backends.c.memory import as_list
 from localplast.backends.c.online_memory import OnlineMemory
 from localplast.backends.c.rows import reduced_rows, rows, summed
 from localplast.backends.c.runtime import indent
@@ -152,9 +152,8 @@ class OnlineSource(Source):
         for name in sorted(reads(self.every)) if self.every and not self.alone else ():
             array = memory.arrays[name]
             if array.life is Life.SUM:
-                many, n = memory.many_rows(array.space), memory.columns(array.space)
-                low, high = memory.share(array.space)
-                gathered.append(f"gather({memory.values(name)}, {(many + SPARE) * n}, {low}, {high}, {n}, w->team);")
+                size, low, high, n = memory.parts(array.space)
+                gathered.append(f"gather({memory.values(name)}, {size}, {low}, {high}, {n}, w->team);")
         for slot, weight, transposed, times in memory.copies():
             _, n = memory.arguments[slot][1]
             own = memory.arrays[weight].space

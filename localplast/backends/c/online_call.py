@@ -130,7 +130,11 @@ class OnlineCall(Call):
         steps = len(self.given["(loss).weight"])
         trials = next(x.shape[1] for x in self.given.values() if torch.is_tensor(x) and x.ndim == 3)
         found = {f"taps_{n.removeprefix('steps_')}": len(x) for n, x in self.tables.items() if n[:6] == "steps_"}
-        return {"T": steps, "B": trials, "team": self.threads, "U": -(-steps // (self.interval or steps)), **found}
+        return (
+            {"T": steps, "B": trials, "team": self.threads, "U": -(-steps // (self.interval or steps))}
+            | found
+            | self.synapses
+        )
 
     def noise(self):
         """Drawn as steps go on."""
@@ -157,11 +161,14 @@ class OnlineCall(Call):
             if kind == "number":
                 x = self.numbers[source[0]]
                 own = memory.spaces[memory.arrays[source[0]].space]
+                if own in memory.few():
+                    found[slot] = x.reshape(-1).clone()
+                    continue
                 if isinstance(own, Synapses) and np.ndim(x) < 2:
                     x = torch.as_tensor(x).expand(memory.size(own.pre), memory.size(own.post))
                 found[slot] = self.row(x, shape)
             elif kind == "sum":
-                found[slot] = torch.zeros((self.threads, *shape[1:]), **new)
+                found[slot] = torch.zeros([self.sizes.get(d, d) for d in shape], **new)
             elif kind == "along":
                 x = self.given[source[0]]
                 x = x if torch.is_tensor(x) else torch.tensor(x, dtype=torch.float64)
@@ -266,9 +273,13 @@ class OnlineCall(Call):
                 name = source[0]
                 array = own[slot].sum(0) if kind == "sum" else own[slot]
                 space = memory.spaces[memory.arrays[name].space]
+                into = sums if kind == "sum" else learned
+                if space in memory.few():
+                    into[name] = array
+                    continue
                 found = array[: memory.many_rows(space.name), : memory.many_columns(space.name)].clone()
                 if isinstance(getattr(space, "form", None), Kernel):
                     found = found.reshape(space.form.convolution.shape)
                 found = found if isinstance(space, Synapses) else found[0]
-                (sums if kind == "sum" else learned)[name] = found
+                into[name] = found
         return sums, learned

@@ -8,7 +8,7 @@ import numpy as np
 
 from localplast.backends.c.expression import Constants
 from localplast.backends.c.memory import SPARE, Memory
-from localplast.program.arrays import ONE, Kernel, Life, One, Synapses
+from localplast.program.arrays import ONE, Kernel, Life, One, Sparse, Synapses
 from localplast.program.instructions import Every, writes
 
 __all__ = ["OnlineMemory"]
@@ -76,13 +76,40 @@ class OnlineMemory(Memory):
         many = self.many_rows(space)
         return f"{many} * w->me / w->team", f"{many} * (w->me + 1) / w->team"
 
+    def parts(self, space):
+        """C text of a sum of a thread: how many numbers it has, from which to which they are in this one's share, and
+        how many belong together.
+        """
+        (low, high), link = self.share(space), self.spaces[space]
+        if isinstance(getattr(link, "form", None), Sparse):
+            start, _ = self.neighbours(link)
+            return self.count(link)[1], f"{start}[{low}]", f"{start}[{high}]", 1
+        n = self.columns(space)
+        return (self.many_rows(space) + SPARE) * n, low, high, n
+
     # --- places -------------------------------------------------------------------------------------------------------
 
     def slotted(self, name):
         return False
 
+    def of_few(self, array):
+        """As :meth:`values`, of numbers of few synapses."""
+        link, name = self.spaces[array.space], self.identifier(array.name)
+        (laid, used), shape = self.count(link), (self.many_synapses(link),)
+        if array.life is Life.SUM and not array.trial:
+            return f"({self.argument(f'sum_{name}', 'real', ('team', *shape), ('sum', array.name))} + w->mine * {used})"
+        if array.life in (Life.LEARNED, Life.FIXED):
+            return self.argument(f"number_{name}", "real", shape, ("number", array.name))
+        return self.want(f"x_{name}", "real", f"S * {laid}" if array.trial else laid, self.region(array.name))
+
+    def vector(self, link, weight):
+        own = weight in self.moving or self.arrays[weight].life is Life.STEP
+        return self.values(weight) if own else super().vector(link, weight)
+
     def values(self, name):
         array = self.arrays[name]
+        if isinstance(getattr(self.spaces[array.space], "form", None), Sparse):
+            return self.of_few(array)
         if array.trial:
             many = self.many_rows(array.space) * self.columns(array.space)
             return self.want(f"x_{self.identifier(name)}", "real", f"S * {many}", self.region(name))

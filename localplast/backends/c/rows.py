@@ -12,7 +12,8 @@ import sympy
 from localplast.backends.c.expression import Writer, in_one_line, is_condition
 from localplast.backends.c.neurons import stored
 from localplast.backends.c.runtime import indent
-from localplast.program.arrays import End, Life, One, Synapses, at
+from localplast.backends.c.sparse import few_rows
+from localplast.program.arrays import End, Life, One, Sparse, Synapses, at
 from localplast.program.instructions import arrays_in, writes
 
 __all__ = ["reduced_rows", "rows", "summed"]
@@ -126,6 +127,9 @@ class Rows:
         self.memory, self.body, self.space = memory, group.body, group.key[1]
         self.link = memory.spaces[self.space]
         self.of_synapses = isinstance(self.link, Synapses)
+        self.few = isinstance(getattr(self.link, "form", None), Sparse)
+        #: the number of a synapse in its row; of few ones among all
+        self.own = "q" if self.few else "i"
         self.common, self.shared = group.key[0] == "common", shared
         self.symbols = {x.name: x for s in self.body for x in symbols_of(s)}
         self.pointers, self.now = {}, {}
@@ -160,7 +164,7 @@ class Rows:
         array = self.memory.arrays[x.array if isinstance(x, End) else x.name]
         place = self.pointer(array.name)
         if array.space == self.space and not isinstance(x, End):
-            return self.now.get(name) or f"{place}[i]"
+            return self.now.get(name) or f"{place}[{self.own}]"
         if isinstance(self.memory.spaces[array.space], One):
             return f"{place}[{'s' if array.trial else 0}]"
         offset = f"s * {self.memory.padded(array.space)} + " if array.trial else ""
@@ -206,13 +210,13 @@ class Rows:
         before = [f"real neuron{m}[N] __attribute__((aligned(64)));" for m in range(len(each))]
         before += ["EVERY {", *(f"    {line}" for line in neurons.lines + each), "}"] if each else []
         quiet = self.quiet()
-        stores = [f"{self.pointer(n)}[i] = {text};" for n, text in self.stores.items()]
-        stores += [f"{self.pointer(n)}[i] = 0;" for n in self.spent]
+        stores = [f"{self.pointer(n)}[{self.own}] = {text};" for n, text in self.stores.items()]
+        stores += [f"{self.pointer(n)}[{self.own}] = 0;" for n in self.spent]
         own = [n for n in self.pointers if memory.arrays[n].space == self.space]
         others = [f"real *restrict {memory.identifier(n)} = {memory.values(n)};" for n in self.pointers if n not in own]
         loop = ([quiet] if quiet else []) + [line for n, outers in self.by_row.items() for line in self.made(n, outers)]
-        loop += [f"real *restrict {memory.identifier(n)} = {memory.values(n)} + ({self.row(n)}) * N;" for n in own]
-        loop += self.writer.rows.lines + ["EVERY {", *(f"    {x}" for x in self.writer.lines + stores), "}"]
+        loop += [f"real *restrict {memory.identifier(n)} = {memory.values(n)} + {self.row(n)};" for n in own]
+        loop += self.writer.rows.lines + self.columns(self.writer.lines + stores)
         low, high = memory.share(self.space) if self.shared else ("0", str(memory.many_rows(self.space)))
         head = [
             f"enum {{ N = {columns} }};",
@@ -237,12 +241,20 @@ class Rows:
             "}",
         ]
 
+    def columns(self, body):
+        """C lines of the loop over a row."""
+        if self.few:
+            return few_rows(self.memory, self.link, body)
+        return ["EVERY {", *(f"    {line}" for line in body), "}"]
+
     def row(self, name):
-        """C text of the number of a row."""
+        """C text of where a row begins; of few synapses, where all of a trial do."""
         if name in self.by_row:
-            return "h % ROWS"
-        many = self.memory.many_rows(self.space)
-        return f"s * {many} + h" if self.memory.arrays[name].trial else "h"
+            return "(h % ROWS) * N"
+        trial = self.memory.arrays[name].trial
+        if self.few:
+            return f"s * {self.memory.count(self.link)[1]}" if trial else "0"
+        return f"(s * {self.memory.many_rows(self.space)} + h) * N" if trial else "(h) * N"
 
 
 def symbols_of(s):

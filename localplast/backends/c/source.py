@@ -55,7 +55,7 @@ class Source:
 
     def __init__(self, memory, checked):
         self.memory, self.checked, self.functions, self.calls, self.contracted = memory, checked, {}, {}, set()
-        memory.argument("rings", "long", (1,), ("rings",))
+        memory.argument("rings", "long", (max(1, len(memory.few())),), ("rings",))
 
     # --- one step -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ The synapses of neuron ``i`` before them are ``start[i] <= q < start[i + 1]``, a
 
 from localplast.backends.c.memory import as_list
 
-__all__ = ["SPARSE", "few_outer", "few_send", "each_synapse"]
+__all__ = ["SPARSE", "each_synapse", "few_arrivals", "few_outer", "few_rows", "few_send"]
 
 #: Backwards every synapse reads a number of each trial: they lie side by side then, as one vector.
 SPARSE = r"""
@@ -35,9 +35,9 @@ def declared(memory, link):
     return f"const int *restrict start = {start}, *restrict end = {end};"
 
 
-def each_synapse(statement):
-    """C loop over the synapses of neuron i: none of them has the same end as another one."""
-    return f'_Pragma("GCC ivdep") for (long q = start[i]; q < start[i + 1]; q++) {statement}'
+def each_synapse(statement, row="i"):
+    """C loop over the synapses of a presynaptic neuron: none of them has the same end as another one."""
+    return f'_Pragma("GCC ivdep") for (long q = start[{row}]; q < start[{row} + 1]; q++) {statement}'
 
 
 def each_source(memory, s, name, space, statement):
@@ -76,3 +76,26 @@ def few_outer(memory, s, link):
     const real *restrict post = {memory.values(s.post)};
     real *restrict into = {memory.total(s.into)};
     {each_source(memory, s, s.pre, link.pre, put)}"""
+
+
+def few_arrivals(memory, s, link, number, loop):
+    """What arrives at every synapse: in a ``loop`` over the taps of a delay the ``number`` that neuron j is sent by i."""
+    return f"""    {declared(memory, link)}
+    const long many = {memory.count(link)[1]};
+    real *restrict target = {memory.values(s.target)};
+    memset(target, 0, S * many * sizeof(real));
+    for (long s = 0; s < S; s++)
+        for (long i = 0; i < {memory.size(link.pre)}; i++) {{
+            {loop}{each_synapse(f"{{ const long j = end[q]; (void)j; target[s * many + q] += {number}; }}")}
+        }}"""
+
+
+def few_rows(memory, link, body):
+    """Lines of C: a loop over the synapses q of the row h, each with the neuron i behind it."""
+    return [
+        declared(memory, link),
+        each_synapse("{", "h"),
+        "    const long i = end[q];",
+        *(f"    {line}" for line in body),
+        "}",
+    ]
