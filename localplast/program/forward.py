@@ -225,13 +225,13 @@ class Draft:
     def projection(self, name, p):
         """What arrives by a projection in this step: delay line, product, or both."""
         source = f"{name}.released" if p.short_term else self.sent(p)
+        weight = self.link(name, p)
         edges, taps = frozenset(projection_edges(self.net)[name]), self.taps(name, p)
         target, add = self.target(p)
         also = f"{name}.feedback" if name in self.feedback else None
         if also:
             self.array(also, name, Life.FIXED, trial=False, role="feedback")
-        place = taps and self.place(taps)
-        weight = self.link(name, p, place == "within")
+        place = taps and self.place(taps.kind)
         if place == "before":
             source, edges = self.line(name, p.pre, source, taps, edges), frozenset()
         into, onto = (self.made(name, p), False) if place == "behind" else (target, add)
@@ -241,14 +241,14 @@ class Draft:
             self.spaces[f"{name}.line"] = Synapses(f"{name}.line", p.post, p.post, Diagonal())
             self.step.append(Send(f"{name}.line", into, target, None, taps, add))
 
-    def place(self, taps):
+    def place(self, kind):
         """Where a delay is: before the synapses, behind them, or in each of them."""
-        found = {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[taps.kind]
+        found = {"axonal": "before", "dendritic": "behind", "synaptic": "within"}[kind]
         return found if self.fixed or found != "behind" else "within"
 
-    def link(self, name, p, within):
+    def link(self, name, p):
         """Declare the synapses; returns the name of their weights."""
-        tied, form = self.net.tied.get(name), self.form(name, p, within)
+        tied, form = self.net.tied.get(name), self.form(name, p)
         own = (tied.projection, tied.transposed and not isinstance(form, Kernel), tied.times) if tied else ()
         self.spaces[name] = Synapses(name, p.pre, p.post, form, *own)
         shares = tied and tied.projection
@@ -259,20 +259,29 @@ class Draft:
             self.array(weight, shares or name, life, unit, trial=False, role="weight")
         return weight
 
-    def form(self, name, p, within):
+    def form(self, name, p):
         """How weights lie: in a matrix, too, where those of few synapses are another projection's, too, are late
-        ``within`` each, or errors come back through all numbers of another matrix.
+        within each, or errors come back through all numbers of another matrix.
         """
         if kernel := form_of(self.net.projections, p):
             return Kernel(kernel)
+        within = p.delay and self.place(p.delay.kind) == "within" and self.late(name)
         whole = within or name in self.feedback
         return (None if whole else few(self.net, name, self.values.masks[name])) or Dense()
 
+    def whole(self, name):
+        """Whether delays are whole steps, and stay so."""
+        steps, moving = np.asarray(self.values.delays[name]), f"{name}.delay" in self.learned
+        return not moving and bool((steps == np.floor(steps)).all()) and self.widths[name] == 0
+
+    def late(self, name):
+        """Whether a projection takes time."""
+        return not self.whole(name) or bool(np.any(self.values.delays[name]))
+
     def taps(self, name, p):
         """How late a projection is; None where it is not."""
-        steps, moving = np.asarray(self.values.delays[name]), f"{name}.delay" in self.learned
-        whole = not moving and bool((steps == np.floor(steps)).all()) and self.widths[name] == 0
-        if whole and not steps.any():
+        steps, whole = np.asarray(self.values.delays[name]), self.whole(name)
+        if not self.late(name):
             return None
         kind = p.delay.kind if p.delay else "axonal"
         space = {"axonal": p.pre, "dendritic": p.post, "synaptic": name}[kind]
