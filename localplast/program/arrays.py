@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: Share of the possible synapses below which those that there are cost less one by one, and the fewest possible ones.
-FEW, SMALLEST = 0.2, 4096
+FEW, SMALLEST = 0.2, 2**16
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,13 @@ MULTIPLY_ADD void add_gathered(real *target, long m, const real *source, long n,
         const long live = trials - first < SIDE ? trials - first : SIDE;
         for (long j = 0; j < n; j++) for (long s = 0; s < SIDE; s++) across[j][s] = s < live ? source[(first + s) * n + j] : 0;
         for (long i = 0; i < rows; i++) {
-            beside sum = {0};
-            for (long q = start[i]; q < start[i + 1]; q++) sum += weight[q] * across[end[q]];
-            for (long s = 0; s < live; s++) target[(first + s) * m + i] += sum[s];
+            const long last = start[i + 1];
+            beside sum[4] = {{0}}; /* several, or each addition would wait for the one before */
+            long q = start[i];
+            for (; q + 4 <= last; q += 4) EACH(k, 4) sum[k] += weight[q + k] * across[end[q + k]];
+            for (; q < last; q++) sum[0] += weight[q] * across[end[q]];
+            sum[0] += sum[1] + (sum[2] + sum[3]);
+            for (long s = 0; s < live; s++) target[(first + s) * m + i] += sum[0][s];
         }
     }
 }
