@@ -71,6 +71,7 @@ class Constants:
     def __init__(self, values, refractory):
         self.values, self.refractory = dict(values), refractory
         self.asked = {True: [], False: []}  # (node, ready) by whether one number serves all neurons
+        self.tapes = {}  # by how much was asked for: the numbers change from call to call, what is computed does not
 
     def holds(self, node):
         """Whether ``node`` is known before the trial, up to the two values of ``not_refractory``."""
@@ -104,8 +105,9 @@ class Constants:
         asked = [pair for pairs in self.asked.values() for pair in pairs if pair[1] == ready]
         one = next(iter(self.values.values()))
         known = {**self.values, "not_refractory": one.new_tensor(ready) if hasattr(one, "new_tensor") else ready}
-        values = Tape([(str(number), node) for number, (node, _) in enumerate(asked)], known)({})
-        return dict(zip(asked, values.values(), strict=True))
+        if (ready, len(asked)) not in self.tapes:
+            self.tapes[ready, len(asked)] = Tape([(str(number), node) for number, (node, _) in enumerate(asked)])
+        return dict(zip(asked, self.tapes[ready, len(asked)](known).values(), strict=True))
 
 
 class Writer:
