@@ -159,7 +159,9 @@ def test_every_instruction_on_every_engine(row, engine, bench):
         with pytest.raises(UnsupportedError, match=REFUSED[row, engine]):
             bench.course(engine, *described, batch=1)
         return
-    bench.same_learning(engine, *described, batch=1, first=1e-8, last=1e-8, said=1e-8, alive=None)
+    found, _ = bench.same_learning(engine, *described, batch=1, first=1e-8, last=1e-8, said=1e-8, alive=None)
+    for p in net.plastic:
+        assert bench.size(found.moved[-1][f"weight.{p.name}"]) > 1e-9, f"{p.name} has nothing to learn"
 
 
 def test_instructions_are_all_here():

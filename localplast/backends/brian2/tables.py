@@ -69,7 +69,7 @@ class Table(Function):
             )
 
     def text(self, called=None):
-        """Brian2 text of each neuron's number, or of the only one, in this step; there it may be ``called`` otherwise."""
+        """Brian2 text of each neuron's number, or of the only one, in this step; it may be ``called`` otherwise."""
         return f"{called or self.name}({', '.join([self.now, *'i' * len(self.shape)])})"
 
 
@@ -91,8 +91,8 @@ def contents_of_input(built, block, name, array):
     if table not in built.tables:
         given = ("rates", "an array") if rates else ("an array", "rates")
         raise LocalplastError(
-            f"input {name!r} is {given[0]}, and was {given[1]} when the program was made; give it in one form, or build "
-            "a new learner"
+            f"input {name!r} is {given[0]}, and was {given[1]} when the program was made; give it in one form, or "
+            "build a new learner"
         )
     hold = array.segment if rates else 1
     return {table: (with_gap(block, array.rates if rates else array, hold), hold)}

@@ -62,8 +62,8 @@ class BlockSource(Source):
         return shown, added
 
 
-#: What Python calls: bytes of workspace, and of the states of a block; trials ``first`` to ``last`` of ``B``, forward or
-#: their adjoint. The states at the start of all windows but the first are saved by block.
+#: What Python calls: bytes of workspace, and of the states of a block; trials ``first`` to ``last`` of ``B``, forward
+#: or their adjoint. The states at the start of all windows but the first are saved by block.
 BLOCKS = """
 size_t space(long K, const long *rings)
 {

@@ -21,8 +21,8 @@ from localplast.program.instructions import Draw
 
 __all__ = ["Call", "Kernel", "Trial"]
 
-#: Bytes of histories that a cache holds: of so many steps they are kept; the fewest steps, and the bytes of saved states
-#: of all trials above which windows grow, as long as these are the larger part.
+#: Bytes of histories that a cache holds: of so many steps they are kept; the fewest steps, and the bytes of saved
+#: states of all trials above which windows grow, as long as these are the larger part.
 WINDOW_MEMORY, FEWEST_STEPS, MOST_MEMORY = 2**20, 16, 24 * 2**20
 
 

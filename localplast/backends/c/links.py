@@ -160,7 +160,7 @@ def scattered(memory, s, link, backwards):
 
 
 def sent_before(memory, s, link, backwards):
-    """``(C text, number)``: a ring of what has left presynaptic neurons, and what arrives at synapse (i, j) of one tap."""
+    """``(C text, number)``: a ring of what has left presynaptic neurons; what arrives at synapse (i, j) of one tap."""
     n = memory.padded(link.pre)
     declared, kind, shared = ring(memory, s, link.pre, backwards)
     at = where(memory, link, kind)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from localplast.backends.c.memory import as_list
 from localplast.backends.c.online_memory import OnlineMemory
 from localplast.backends.c.rows import reduced_rows, rows, summed
-from localplast.backends.c.runtime import indent
 from localplast.backends.c.source import Body, Source, checked_states
 from localplast.program.arrays import Dense, Life, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
@@ -45,6 +44,8 @@ class OnlineSource(Source):
         memory = OnlineMemory(program, program, side, lanes, bits, numbers, alone=alone)
         super().__init__(memory, checked_states(steps))
         memory.argument("gate", "long long", (3,), ("gate",))
+        if watched:  # beyond the largest number losses are infinite
+            self.wrong = "if (too_large({x}, w->live, {n}, {m}))"
         every = [s for s in program.step if isinstance(s, Every)]
         self.every = next((s for s in every if s.when != "trial"), None)
         self.at_end = next((s for s in every if s.when == "trial"), None)
@@ -194,18 +195,6 @@ class OnlineSource(Source):
             stop="(wrong < 0 || team > 1)" if self.watched else "1",
         )
 
-    def diverged(self):
-        """The first state that is not finite: of all that can be; beyond the largest number losses are infinite."""
-        if not self.watched:
-            return super().diverged()
-        memory = self.memory
-        checks = [
-            f"if (too_large({memory.values(n)}, w->live, {memory.size(memory.arrays[n].space)}, "
-            f"{memory.padded(memory.arrays[n].space)})) return {place};"
-            for place, n in enumerate(self.checked)
-        ]
-        return f"\nstatic long diverged(struct space *w)\n{{\n{indent(checks, 4)}\n    return -1;\n}}"
-
 
 def dense(program, s):
     """Whether an Outer is a product of matrices."""
@@ -252,7 +241,8 @@ size_t space(long T, long side, const long *rings)
     return layout(&w, NULL, T, 1, 1, rings);
 }}
 
-long learn(void **p, char *memory, long T, long B, long first, long last, long from, long end, long side, long me, long team)
+long learn(void **p, char *memory, long T, long B, long first, long last, long from, long end, long side, long me,
+           long team)
 {{
     enum {{ MANY = {many} }};
     struct space w;

@@ -1,4 +1,4 @@
-"""Learning online in generated C: an :class:`~localplast.backends.torch.online.OnlineLearner` whose program is compiled.
+"""Learning online in generated C: an :class:`~localplast.backends.torch.online.OnlineLearner`, its program compiled.
 
 What runs side by side is told from the program and the batch: where synapses have traces of their own one trial after
 the other, so that memory does not grow with the batch; all of them, a step at a time, where numbers change within

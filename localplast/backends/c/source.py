@@ -53,6 +53,9 @@ class Source:
         States that must be finite.
     """
 
+    #: C text of whether some number of a state, ``n`` of ``m`` in a row, is none.
+    wrong = "for (long s = 0; s < w->live; s++) if (broken({x} + s * {m}, {n}))"
+
     def __init__(self, memory, checked):
         self.memory, self.checked, self.functions, self.calls, self.contracted = memory, checked, {}, {}, set()
         memory.argument("rings", "long", (max(1, len(memory.few())),), ("rings",))
@@ -221,12 +224,12 @@ static size_t layout(struct space *w, char *base, long T, long K, long B, const 
 }}"""
 
     def diverged(self):
-        memory = self.memory
-        checks = [
-            f"for (long s = 0; s < w->live; s++) if (broken({memory.values(n)} + s * "
-            f"{memory.padded(memory.arrays[n].space)}, {memory.size(memory.arrays[n].space)})) return {place};"
-            for place, n in enumerate(self.checked)
-        ]
+        """The first state with a number that is :attr:`wrong`."""
+        memory, checks = self.memory, []
+        for place, name in enumerate(self.checked):
+            space = memory.arrays[name].space
+            rows = {"x": memory.values(name), "n": memory.size(space), "m": memory.padded(space)}
+            checks.append(f"{self.wrong.format(**rows)} return {place};")
         return f"\nstatic long diverged(struct space *w)\n{{\n{indent(checks, 4)}\n    return -1;\n}}"
 
 

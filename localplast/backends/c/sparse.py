@@ -13,12 +13,14 @@ enum { SIDE = S < 8 ? S : 8 };
 typedef real beside __attribute__((vector_size(SIDE * sizeof(real))));
 
 /* Of every row the sum of weights times what the neurons behind say; "across" has room for as many vectors as these. */
-MULTIPLY_ADD void add_gathered(real *target, long m, const real *source, long n, long trials, long rows, const int *start, const int *end, const real *weight, beside *across)
+MULTIPLY_ADD void add_gathered(real *target, long m, const real *source, long n, long trials, long rows,
+                               const int *start, const int *end, const real *weight, beside *across)
 {
     CONTRACT
     for (long first = 0; first < trials; first += SIDE) {
         const long live = trials - first < SIDE ? trials - first : SIDE;
-        for (long j = 0; j < n; j++) for (long s = 0; s < SIDE; s++) across[j][s] = s < live ? source[(first + s) * n + j] : 0;
+        for (long j = 0; j < n; j++)
+            for (long s = 0; s < SIDE; s++) across[j][s] = s < live ? source[(first + s) * n + j] : 0;
         for (long i = 0; i < rows; i++) {
             const long last = start[i + 1];
             beside sum[4] = {{0}}; /* several, or each addition would wait for the one before */
@@ -83,7 +85,7 @@ def few_outer(memory, s, link):
 
 
 def few_arrivals(memory, s, link, number, loop):
-    """What arrives at every synapse: in a ``loop`` over the taps of a delay the ``number`` that neuron j is sent by i."""
+    """What arrives at every synapse: in a ``loop`` over the taps of a delay the ``number`` that i sends to neuron j."""
     return f"""    {declared(memory, link)}
     const long many = {memory.count(link)[1]};
     real *restrict target = {memory.values(s.target)};
