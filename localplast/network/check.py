@@ -28,7 +28,7 @@ from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.namespace import namespace
 
-__all__ = ["check_network", "synapses", "weight_dimension"]
+__all__ = ["check_network", "check_node", "check_time_constants", "synapses", "weight_dimension"]
 
 #: Above zero, and no more is said of it.
 TINY = float(np.finfo(float).tiny)
@@ -126,9 +126,12 @@ def check_node(name, node):
         for key, value in getattr(node, what).items():
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
-            check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
-    check_numbers(node.model, node.parameters, f"population {name!r}", NetworkError)
+            if isinstance(value, Random) and what == "parameters":
+                check_drawn(f"population {name!r}", key, value, node.model.dimensions[key])
+            else:
+                check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
     check_trainable(name, node)
+    check_numbers(node.model, node.drawn(name, 0).parameters, f"population {name!r}", NetworkError)
 
 
 def check_types(label, part, names):
@@ -194,6 +197,17 @@ def check_ending(name):
     if f"_{name}".endswith(("_pre", "_post")):
         raise NetworkError(
             f"{name!r} ends as Brian2 calls what belongs to the two ends of a synapse; take another name"
+        )
+
+
+def check_drawn(label, key, drawn, dimension):
+    """A parameter to be drawn: numbers of the right unit, around one mean."""
+    for value in (drawn.mean, drawn.spread):
+        check_value(label, key, value, dimension, 1)
+    if drawn.fan_in or drawn.radius is not None or np.ndim(drawn.mean) or np.ndim(drawn.spread):
+        raise NetworkError(
+            f"{label}: {key} belongs to a neuron, not to its synapses; draw it without fan-in and radius, around one "
+            f"mean, such as uniform(0.1, fan_in=False), not {drawn!r}"
         )
 
 
