@@ -188,12 +188,13 @@ def build(
     made = partial(network, layers=layers, slow=slow, fast=fast, tau=tau, steps=steps, limit=limit)
     net = made()
     biases, within = dict.fromkeys(net.trainable, 1.0), digits * steps
+    published = adam(online, epsilon=1e-8 / steps)  # of errors that are not divided by the steps: some are that small
     falling = adam(offline).halved(halving * longer, after=held * longer) if longer else adam(offline)
     return Preset(
         network=net,
         task=task(points=steps, digits=digits),
         loss=cross_entropy(),
-        optimiser=adam(online).halved(halving * within, after=held * within).with_rates(**biases),
+        optimiser=published.halved(halving * within, after=held * within).with_rates(**biases),
         batch=batch,
         updates=updates,
         test=test,
