@@ -83,7 +83,8 @@ def network(
     feedback, errors : str
         Of :func:`~localplast.models.layers.layered` and :func:`~localplast.models.gle.gle`.
 
-    Errors do not move the neurons (``gamma`` is 0), and their size is that of the mean over steps, as that of the loss.
+    Symmetric feedback is weighted before the step's learning, as published: errors that look ahead multiply what they
+    have changed themselves. Errors do not move the neurons (``gamma`` is 0), and their size is that of the mean over steps, as that of the loss.
     """
     dt, size = DURATION / steps * ms, slow + fast
     names = [f"hidden{k}" for k in range(1, layers + 1)]
@@ -99,6 +100,7 @@ def network(
         weight=uniform(limit),
         dt=dt,
         down=uniform(limit),
+        when="sent",
         parameters={
             name: own | (time_constants(slow, fast, tau=tau, dt=dt) if name in names else {})
             for name, own in biases.items()
