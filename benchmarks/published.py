@@ -1,12 +1,16 @@
-"""What was reached here beside what authors report: ``python benchmarks/published.py`` writes docs/published.md.
+"""What was reached here beside what authors report: ``python benchmarks/published.py`` writes docs/published.md and the
+figures of courses of training.
 
 Published numbers stand in the protocols, ours in docs/published.json, by protocol and quantity: ``values`` (one for
-each seed), ``seeds``, ``preset``, ``machine``, ``command``, and ``cause`` where a number is missed or missing.
+each seed) or a ``text``, ``seeds``, ``preset``, ``machine``, ``command``, and ``cause`` where a number is missed or
+missing. A ``course`` and a ``published course`` hold mean and standard deviation over seeds, by epoch.
 """
 
 import json
 from pathlib import Path
 from statistics import mean, stdev
+
+import numpy as np
 
 from localplast import protocols
 
@@ -80,5 +84,33 @@ def page():
     return HEADER + "".join(row(n, q, p, found[n][q]) + "\n" for n, q, p in claims())
 
 
-if __name__ == "__main__":
+def course(found):
+    """Accuracy and loss on the test set along training, the published ones behind: mean and standard deviation."""
+    import matplotlib.pyplot as plt
+
+    from localplast.show.plot import COLOURS, style
+
+    drawn, axes = plt.subplots(1, 2, figsize=(9, 3), constrained_layout=True)
+    for ax, what in zip(axes, ("accuracy", "loss"), strict=True):
+        for key, colour, label in (("published course", "0.5", "published"), ("course", COLOURS[0], "here")):
+            middle, sd = map(np.array, found[key][what])
+            ax.fill_between(found[key]["epoch"], middle - sd, middle + sd, color=colour, alpha=0.25, lw=0)
+            ax.plot(found[key]["epoch"], middle, color=colour, lw=1.6, label=f"{label}, mean ± sd")
+        style(ax, "", "epoch", f"test {what}")
+    axes[1].legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def main():
+    """The page and its figures."""
+    from localplast.study.report import write_figure
+
     (DOCS / "published.md").write_text(page(), encoding="utf-8")
+    for name, each in ours().items():
+        for found in each.values():
+            if "course" in found:
+                write_figure(course(found), DOCS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
