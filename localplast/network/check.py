@@ -17,7 +17,7 @@ from localplast.memory import check_memory
 from localplast.names import BRIAN2, check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
-from localplast.network.delays import check_delay, delay_shapes
+from localplast.network.delays import check_delay, delay_shapes, warn
 from localplast.network.nodes import ROLES, Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
@@ -355,11 +355,41 @@ def check_shapes(net, p, projections):
         raise NetworkError(
             f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array"
         )
+    if not form and p.pre == p.post and not p.autapses:
+        check_diagonal(label, p, shape, projections)
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
     if p.bounds is not None and not isinstance(weight, (Random, SameAs)):
         check_given(label, weight, p.bounds, synapses(p, shape))
     if p.delay is not None:
         check_delay(label, p.delay, delay_shapes(*pair), net.dt)
+
+
+def check_diagonal(label, p, shape, projections):
+    """Synapses from a neuron to itself that are given, one by one, are not left out without a word.
+
+    A mask says which synapses there are, so that it is an error; weights say how strong those are that there are.
+    """
+    what, given = ("mask has", p.mask) if np.ndim(p.mask) else ("weights have", given_weight(p))
+    if isinstance(given, SameAs):
+        what, given = f"weights, those of {given.projection!r}, have", numbers(p, shape, projections)
+    if isinstance(given, Random) or not np.ndim(given):
+        return
+    given = np.asarray(given)
+    if not (many := np.count_nonzero(given.diagonal())):
+        return
+    text = f"{label}: its {what} {many} numbers on the diagonal, of synapses from a neuron to itself"
+    cure = "write autapses=True to keep them, or set the diagonal to zero"
+    if np.ndim(p.mask) or many == np.count_nonzero(given):
+        raise NetworkError(f"{text}, and it is to have none; {cure}")
+    warn(f"{text}, which are left out; {cure}")
+
+
+def numbers(p, shape, projections):
+    """Weights as far as they are given, zero where there is no synapse; 1 where they are drawn."""
+    if isinstance(p.weight, SameAs):
+        other = projections[p.weight.projection]
+        return np.where(synapses(other, shape), numbers(other, shape, projections), 0.0)
+    return 1.0 if isinstance(p.weight, Random) else np.asarray(given_weight(p), float)
 
 
 def synapses(p, shape):

@@ -93,7 +93,8 @@ class Projection(Data):
     mask : bool array ``(pre, post)`` or float, optional
         Which synapses exist, or the probability that one does.
     autapses : bool
-        Whether a neuron may project to itself, where ``pre`` is ``post``.
+        Whether a neuron may project to itself, where ``pre`` is ``post``. If not, a mask or weights that are given
+        leave the diagonal out, too.
     plastic : bool
         Whether rules may change the weights.
     bounds : (low, high), optional

@@ -22,7 +22,7 @@ __all__ = [
     "resolved",
     "trimmed",
     "with_parts",
-    "without",
+    "with_zeros",
 ]
 
 #: What has a derivative everywhere, so that zero times it is zero.
@@ -236,7 +236,7 @@ def resolved(program):
     }
 
 
-def without(step, zero, arrays):
+def with_zeros(step, zero, arrays):
     """The statements that are left in a step in which the arrays ``zero`` are zero, of a program with these ``arrays``.
 
     What is made of them alone is zero, too, and set by nobody: who reads it gets the number.
