@@ -30,6 +30,7 @@ def layered(
     parameters: Mapping[str, Mapping] | None = None,
     trainable: Mapping[str, Mapping] | None = None,
     plastic: bool | Sequence[bool] = True,
+    when: Literal["arriving", "sent"] = "arriving",
     dt: Quantity = 0.1 * ms,
 ) -> Network:
     """Layers of rate neurons that send rates up and errors down, a teacher at the output, and a readout.
@@ -70,6 +71,8 @@ def layered(
         As those of a :class:`~localplast.network.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
     plastic : bool or sequence of bool
         Whether ``up`` learns, or each.
+    when : str
+        Symmetric feedback: as :func:`~localplast.network.weights.transposed`.
     dt : Quantity
 
     The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
@@ -86,7 +89,7 @@ def layered(
         said=Population(outputs, graded_readout()),
         projections=[
             *forward(layers, normal() if weight is None else weight, plastic),
-            *backward(layers, feedback, normal() if down is None else down),
+            *backward(layers, feedback, normal() if down is None else down, when),
             *around(output, outputs),
         ],
     )
@@ -136,10 +139,10 @@ def forward(layers, weight, plastic):
     ]
 
 
-def backward(layers, feedback, down):
+def backward(layers, feedback, down, when):
     """The projections that carry errors to the hidden layers; see :func:`layered`."""
     hidden = layers[1:-1]
-    symmetric = [transposed(f"up{k + 2}") for k in range(len(hidden))]
+    symmetric = [transposed(f"up{k + 2}", when=when) for k in range(len(hidden))]
     drawn = symmetric if feedback == "symmetric" else in_turn(down, len(hidden), "down")
     return [
         Projection(

@@ -90,6 +90,11 @@ def check_tied(net, p, other):
             f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give "
             "plastic=False and no mask or bounds, or let it begin with same_as(..., transposed=True)"
         )
+    if p.weight.when == "sent" and p.delay is not None:
+        raise NetworkError(
+            f"projection {p.name!r}: what is delayed arrives through the weights of that moment; use "
+            f"transposed({other.name!r}), without when='sent'"
+        )
     if "event" in (p.transmission, other.transmission):
         raise NetworkError(
             f"projection {p.name!r}: only graded projections can share the weights of {other.name!r}; use same_as(...)"

@@ -55,7 +55,7 @@ def spikes(*learns):
     return {name: Says(rule, *learns) for name, rule in rules.items()}
 
 
-def generalised(learns, output, apart_back, apart_errors):
+def generalised(learns, output, apart_back, apart_errors, *, times=1):
     """Generalised latent equilibrium: errors look ahead, but in one contender."""
     ahead = {"rates": "prospective", "errors": "prospective"}
     return {
@@ -64,7 +64,7 @@ def generalised(learns, output, apart_back, apart_errors):
         "instantaneous errors": Says(
             "dendritic", learns, rates="prospective", errors="instantaneous", back="transposed", apart=apart_errors,
         ),
-        "BPTT": Says("bptt", learns, **ahead, back="transposed", own_optimiser=True),
+        "BPTT": Says("bptt", learns, **ahead, back="transposed", own_optimiser=True, times=times),
         "GLE, hidden frozen": Says("dendritic", output, **ahead, back="transposed"),
     }  # fmt: skip
 
@@ -135,10 +135,6 @@ SLOW = "rec.model rec.parameters.beta cues_rec.weight rec_rec.weight rec_out.wei
 LAG_LINE = "up1 up2 hidden1.tau_m out.tau_m"
 LAG_NET = {"rates": "prospective", "errors": "prospective", "back": "transposed"}
 BLIND = {**LAG_NET, "errors": "instantaneous", "apart": "hidden.model out.model"}
-MNIST1D = [
-    {"quick": "up1-4 hidden1-3.b out.b", "paper": "up1-7 hidden1-6.b out.b"},
-    {"quick": "up4 out.b", "paper": "up7 out.b"},
-]  # fmt: skip
 CNN = [{"quick": "up1 up3 up5", "paper": "up1 up3 up5 up6"}, {"quick": "up5", "paper": "up6"}]
 DELAYED = {"delayed": "cues_det"}
 OTHER_TAU, SHOWN = "hidden.model out.model", {"rates": "prospective", "back": "transposed"}
@@ -196,7 +192,9 @@ SAID = {
         "instantaneous errors": Says("dendritic", "up1", **BLIND),
     },
     "gle-mackey-glass": generalised("up1-3 hidden1-2.b out.b", "up3 out.b", "down.weight", "hidden.model"),
-    "gle-mnist1d": generalised(*MNIST1D, "down.weight", "hidden.model"),
+    "gle-mnist1d": generalised(
+        "up1-7 hidden1-6.b out.b", "up7 out.b", "down.weight", "hidden.model", times=2
+    ),
     "latent-equilibrium": latent(
         "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
         other=False,
