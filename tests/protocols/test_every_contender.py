@@ -20,7 +20,7 @@ class Says:
     ``learns``: what the optimiser changes, by preset where that depends on the size. ``apart``: in what its network
     differs from the one that is compared, without numbers of layers. ``delayed``: projections with delays. ``back``:
     how errors come back where a projection ``down`` carries them. ``noise``: of apical dendrites.
-    ``times``: so many times the updates of the preset.
+    ``times``: so many times the updates of the preset; ``parts``: into how many of its own it divides each batch.
     """
 
     rule: str
@@ -34,6 +34,7 @@ class Says:
     noise: float = 0.0
     own_optimiser: bool = False
     times: int = 1
+    parts: int = 1
 
 
 def usual(hidden, readout):
@@ -105,18 +106,19 @@ def delay_lines(inputs):
     }, whole
 
 
-def latent(learns, frozen, *, lagging="", learned="", longer=0):
+def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1, other=True):
     """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns.
 
-    ``longer``: so many times the updates BPTT needs to converge.
+    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch;
+    ``other``: whether at another rate.
     """
     ahead = {"rates": "prospective", "back": "transposed"}
     late = {"rates": "lagging", "back": "transposed", "apart": lagging, "own_optimiser": bool(learned)}
     moving = {"rates": "prospective", "back": "random", "apart": "down.weight down.plastic", "own_optimiser": True}
-    offline = Says("bptt", learns, **ahead, own_optimiser=True)
+    offline = Says("bptt", learns, **ahead, own_optimiser=other, times=often, parts=often)
     return {
         "BPTT": offline,
-        **({"BPTT, converged": replace(offline, times=longer)} if longer else {}),
+        **({"BPTT, converged": replace(offline, times=longer * often)} if longer else {}),
         "LE, symmetric": Says("dendritic", learns, **ahead),
         "LE, random": Says("dendritic", learns, rates="prospective", back="random", apart="down.weight"),
         **({"LE, learned": Says("dendritic", f"{learns} {learned}", **moving)} if learned else {}),
@@ -194,7 +196,8 @@ SAID = {
         "up1-7 hidden1-6.b out.b", "up7 out.b", "down.weight", "hidden.model", times=2
     ),
     "latent-equilibrium": latent(
-        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2"
+        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
+        other=False,
     ),
     "latent-equilibrium-cnn": latent(*CNN),
     "microcircuit": circuit(bptt=True),
@@ -346,7 +349,7 @@ def case(request, built):
     """Protocol, size, preset, and what is compared, completed."""
     name, size = request.param
     preset = built(name, size)
-    whole = (preset.network, preset.optimiser, preset.loss)
+    whole = (preset.network, preset.optimiser, preset.loss, preset.updates, preset.batch)
     return name, size, preset, {label: own.completed(*whole) for label, own in contenders(preset).items()}
 
 
@@ -387,7 +390,8 @@ def test_what_learns(case):
 
 def test_how_long_they_learn(case):
     _, _, preset, own = case
-    assert {label: (c.updates or preset.updates) / preset.updates for label, c in own.items()} == said(case, "times")
+    assert {label: c.updates / preset.updates for label, c in own.items()} == said(case, "times")
+    assert {label: preset.batch / c.batch for label, c in own.items()} == said(case, "parts")
 
 
 def test_losses(case):
