@@ -193,7 +193,7 @@ SAID = {
     },
     "gle-mackey-glass": generalised("up1-3 hidden1-2.b out.b", "up3 out.b", "down.weight", "hidden.model"),
     "gle-mnist1d": generalised(
-        "up1-7 hidden1-6.b out.b", "up7 out.b", "down.weight", "hidden.model", times=2
+        "up1-7 bias1-7", "up7 bias7", "down.weight", "hidden.model", times=2
     ),
     "latent-equilibrium": latent(
         "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
