@@ -13,18 +13,9 @@ from localplast.program.forward import forward
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Send, reads, writes
 from localplast.program.learn import plan
 from localplast.program.online import online
-from localplast.program.passes import (
-    as_numbers,
-    at_once,
-    fuse,
-    live,
-    merged,
-    never_refractory,
-    resolved,
-    with_parts,
-    with_zeros,
-)
+from localplast.program.passes import as_numbers, at_once, fuse, live, merged, never_refractory, resolved, with_parts
 from localplast.program.program import Program
+from localplast.program.zeros import with_zeros
 from localplast.protocols.gle_mnist1d import network as digits
 from localplast.rules import dendritic, eprop
 from localplast.task.loss import mse
