@@ -119,7 +119,7 @@ def test_a_function_that_an_array_was_set_to_is_read_from_its_history():
     hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden2"]
     assert hidden and "tanh" not in str(backward)
     kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden2"}
-    assert kept == {"hidden2.sent.0", "hidden2.slope", "hidden2.feedback"}
+    assert kept == {"hidden2.sent.0", "hidden2.slope", "hidden2.feedback", "down1.now"}
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
