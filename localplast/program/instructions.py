@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sympy
 
 from localplast.equations.language import stop
+from localplast.network.convolution import Convolution
 from localplast.program.arrays import End
 
 __all__ = [
@@ -140,13 +141,15 @@ class Outer:
 @dataclass(frozen=True)
 class Reduce:
     """``into`` is the ``'sum'`` of an expression over the neurons of a space, one number per trial; or the
-    ``'softmax'``, or 1 at the ``'argmax'`` and else 0, one number per neuron.
+    ``'softmax'``, or 1 at the ``'argmax'`` and else 0, one number per neuron: of all of them, or of each square
+    ``within`` an image (a Convolution), where the first is taken of several that are as large.
     """
 
     space: str
     expression: sympy.Expr
     into: str
     op: str = "sum"
+    within: Convolution | None = None
 
 
 @dataclass(frozen=True)

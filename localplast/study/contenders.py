@@ -66,8 +66,14 @@ class Contender:
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         check_named("frozen=", self.frozen, self.network or net)
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
-        course = {"updates": self.updates or updates, "batch": self.batch or batch}
-        return replace(self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, **course)
+        return replace(
+            self,
+            network=self.network or net,
+            optimiser=chosen,
+            loss=self.loss or loss,
+            updates=self.updates or updates,
+            batch=self.batch or batch,
+        )
 
 
 def evenly(updates, probes):

@@ -111,16 +111,15 @@ def delay_lines(inputs):
     }, whole
 
 
-def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1, other=True):
+def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1):
     """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns.
 
-    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch;
-    ``other``: whether at another rate.
+    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch.
     """
     ahead = {"rates": "prospective", "back": "transposed"}
     late = {"rates": "lagging", "back": "transposed", "apart": lagging, "own_optimiser": bool(learned)}
     moving = {"rates": "prospective", "back": "random", "apart": "down.weight down.plastic", "own_optimiser": True}
-    offline = Says("bptt", learns, **ahead, own_optimiser=other, times=often, parts=often)
+    offline = Says("bptt", learns, **ahead, own_optimiser=True, times=often, parts=often)
     return {
         "BPTT": offline,
         **({"BPTT, converged": replace(offline, times=longer * often)} if longer else {}),
@@ -203,8 +202,7 @@ SAID = {
         "up1-7 bias1-7", "up7 bias7", "down.weight", "hidden.model", times=2
     ),
     "latent-equilibrium": latent(
-        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
-        other=False,
+        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8
     ),
     "latent-equilibrium-cnn": latent(*CNN),
     "microcircuit": circuit(bptt=True),

@@ -268,7 +268,9 @@ WINDOWS = {
     "gle-lag-net": {"quick": [between(125, 350, 375)]},
     "gle-mackey-glass": {"quick": [last(400, 500)], "paper": [last(1900, 2000)]},
     "gle-mnist1d": {"quick": [last(360, 360)], "paper": [np.full(14_400, 1 / 14_400), last(360, 720)]},
-    "latent-equilibrium": [second_halves(10, 8), second_halves(12, 1)],
+    "latent-equilibrium": {
+        "quick": [second_halves(10, 8), second_halves(12, 1)], "paper": [second_halves(20, 8), second_halves(12, 1)],
+    },
     "latent-equilibrium-cnn": {
         "quick": [second_halves(16, 4), second_halves(24, 1)], "paper": [second_halves(100, 1), second_halves(24, 1)],
     },

@@ -22,6 +22,7 @@ from localplast.network import (
     axonal,
     convolution,
     dendritic,
+    max_pooling,
     normal,
     pooling,
     synaptic,
@@ -166,6 +167,7 @@ def pictures():
             Projection("cues", "a", weight=kernel), Projection("a", "b", weight=strided, name="up"),
             Projection("b", "out"),
             Projection("a", "c", weight=pooling((4, 6, 6), 2)), Projection("c", "out"),
+            Projection("a", "c", weight=max_pooling((4, 6, 6), 2), plastic=False, name="most"),
             Projection("b", "a", weight=dataclasses.replace(strided, transposed=True, weight=normal(1.0)), name="back"),
         ],
     )  # fmt: skip
