@@ -21,7 +21,7 @@ def digits(steps=360, batch=100):
     from localplast.task.loss import cross_entropy
 
     rng = np.random.default_rng(0)
-    trials = signals(rng.normal(size=(batch, 40)), rng.integers(0, 10, batch), steps=steps)
+    trials = signals(rng.normal(size=(batch, 1, steps)), rng.integers(0, 10, (batch, 1)))
     return network(), trials, cross_entropy()
 
 

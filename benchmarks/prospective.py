@@ -146,7 +146,7 @@ def digits_case(update, threads, repeats, *, plain=False, steps=STEPS):
     from localplast.task.loss import cross_entropy
 
     rule, net, rng = bptt() if update == "bptt" else dendritic(update=update), network(), np.random.default_rng(0)
-    trials = signals(rng.normal(size=(DIGITS, 40)), rng.integers(0, 10, DIGITS), steps=steps)
+    trials = signals(rng.normal(size=(DIGITS, 1, steps)), rng.integers(0, 10, (DIGITS, 1)))
     optimiser = adam(1e-3).with_rates(**{name: 1.0 for name in net.trainable})
     learner = learner_of(net, rule, optimiser, DIGITS, threads, plain=plain, loss=cross_entropy())
     return timed(lambda: learner.train(trials), DIGITS * steps, repeats)

@@ -71,7 +71,7 @@ def validated(preset, contender, optimiser, seed, options):
             loss=contender.loss,
             seed=seed,
             backend="torch",
-            batch=preset.batch,
+            batch=contender.batch,
             test=tested(preset, options),
             **evenly(contender.updates, options.tests),
         )
@@ -102,7 +102,8 @@ def table(protocol, options):
     for name, contender in contenders(preset).items():
         if options.contender is None or name in options.contender:
             updates = options.updates or contender.updates or preset.updates
-            named[name] = replace(contender, updates=updates).completed(preset.network, preset.optimiser, preset.loss)
+            whole = (preset.network, preset.optimiser, preset.loss, updates, preset.batch)
+            named[name] = replace(contender, updates=updates).completed(*whole)
     rows = []
     for name, contender in named.items():
         tried = [setting(contender, steps, f, h) for f in options.factors for h in options.halvings]

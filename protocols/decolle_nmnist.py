@@ -13,7 +13,7 @@ from brian2 import ms
 from localplast.models.feedforward import locally_read
 from localplast.rules import bptt, decolle
 from localplast.study.contenders import Contender
-from localplast.study.protocol import Preset, Protocol
+from localplast.study.protocol import Preset, Protocol, Published
 from localplast.task import Task, Trials
 from localplast.task.datasets import nmnist_small
 from localplast.task.loss import smooth_l1
@@ -85,7 +85,7 @@ protocol = Protocol(
         ),
     },
     published={
-        "DECOLLE, convolutional, all recordings": "99.04 ± 0.12 % (not checked against the paper)",
-        "DECOLLE, fully connected, all recordings": "93.1 % (NeuroTrain's re-run, as they print it)",
+        "DECOLLE, convolutional, all recordings": Published("99.04 ± 0.12 %", 99.04, 0.12, certainty="memory"),
+        "DECOLLE, fully connected, all recordings": Published("93.1 % (NeuroTrain's re-run, as they print it)", 93.1),
     },
 )

@@ -17,7 +17,7 @@ from localplast.models.delaynet import network
 from localplast.rules import bptt, eprop
 from localplast.study.contenders import Contender
 from localplast.study.delaynet import LOSS, SIZES, optimiser
-from localplast.study.protocol import Preset, Protocol
+from localplast.study.protocol import Preset, Protocol, Published
 from localplast.task import Task
 from localplast.task.evidence import CUE, GAP, RECALL, evidence_trials, last_k_accuracy
 from localplast.task.loss import cross_entropy
@@ -73,7 +73,9 @@ protocol = Protocol(
         "paper": dict(dt=1 * ms, cues=7, longest=2000 * ms, updates=800, test=2048, **SIZES["paper"]),
     },
     published={
-        "DelayNet, 7 cues": "98 % of 2048 test trials after 109 epochs of 1024 trials",
+        "DelayNet, 7 cues": Published(
+            "98 % of 2048 test trials after 109 epochs of 1024 trials: one chosen network", 98.0, certainty="code"
+        ),
         "without delays, or without the branching "
         "term": "chance; the authors' later table finds delays necessary, the term not",
     },

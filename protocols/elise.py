@@ -71,6 +71,7 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
     dendrites, somata = rng.integers(5, 15, (2, size)) * ms
     one_to_one = np.eye(visible, size)
     among_visible = np.outer(np.arange(size) < visible, np.arange(size) < visible)
+    others = ~np.eye(size, dtype=bool)
 
     def nudge(pre, target, weight):
         return Projection(pre, "cells", target=target, weight=one_to_one * weight, mask=one_to_one, plastic=False)
@@ -103,8 +104,8 @@ def network(*, visible, latent, dt, seed=0, p=0.2, q=0.15, p0=0.04):
         projections=[
             nudge("tones", "u_target", 1 * mV),
             nudge("nudging", "g_nudge", cell.parameters["g_l"] + cell.parameters["g_den"]),
-            dendrite("among_visible", among_visible),
-            dendrite("others", ~among_visible),
+            dendrite("among_visible", among_visible & others),
+            dendrite("others", ~among_visible & others),
             soma("g_exc", 0.3 * nS, somata),
             soma("g_inh", 6 * nS, somata + 25 * ms),
             Projection("cells", "out", output="predicted_rate", weight=one_to_one.T, mask=one_to_one.T, plastic=False),

@@ -228,6 +228,7 @@ CALLS = {
     "comparison, swapped": (lambda: compare(net=TASK, task=NET), "net is a Network"),
     "comparison resumed": (lambda: compare(resume=True), "resume goes on with the record at path="),
     "contender of a name": (lambda: lp.Contender("eprop", "brian2"), "rule of a contender is .*text 'eprop'"),
+    "contender of a batch": (lambda: lp.Contender(eprop(), "torch", batch=0), "the batch of a contender is a whole number, 1 or more; given 0"),
     "contender of a backend": (lambda: lp.Contender(eprop(), "nest"), "backend is 'brian2' or 'torch'"),
     "frozen unknown": (lambda: compare({"a": lp.Contender(bptt(), "torch", ("rec",))}), "frozen= names 'rec', which the network"),
     "a path without end": (lambda: learn(path="a\0b"), "path names a record, .*; given 'a"),

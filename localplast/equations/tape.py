@@ -90,7 +90,10 @@ def _clip(value, low, high):
     module = _module(value)
     if module is np and all(_module(bound) is np for bound in (low, high)):
         return np.clip(value, low, high)
+    bounds = low, high
     value, low, high = _tensors(value, low, high)
+    if not (value.requires_grad or low.requires_grad or high.requires_grad):
+        return value.clamp(*(bounds if all(_module(bound) is np for bound in bounds) else (low, high)))
     module, inside = _module(value), (value > low) & (value < high)
     # on a bound the derivative is zero, as that of :class:`localplast.equations.language.clip`; minimum alone would
     # halve it

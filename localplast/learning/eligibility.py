@@ -12,6 +12,7 @@ is the same for all targets of a presynaptic neuron: it is *hoisted*, and stored
 
 from dataclasses import dataclass
 
+import numpy as np
 import sympy
 
 from localplast.equations.expressions import differentiate
@@ -176,7 +177,7 @@ class Coefficients:
         self.model, self.step = population.model, lower(population.model)
         self.postsynaptic = (
             {symbol(n) for n in self.step.state + self.step.inputs}
-            | {symbol(n) for n, v in self.population.parameters.items() if getattr(v, "shape", ())}
+            | {symbol(n) for n, v in self.population.values.items() if np.ndim(v)}
             | {symbol("not_refractory"), PSI, Z}
         )
         self.named = {"before": {}, "after": {}, "before_reset": {}}

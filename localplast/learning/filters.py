@@ -138,7 +138,7 @@ def response(net, readout, path):
     entries = {pair: e.subs(numbers) for pair, e in jacobian(step).entries.items()}
     output = {k: differentiate(step.output, k).subs(numbers) for k in step.state}
     varying = {symbol(n) for n in step.state + step.inputs} | {
-        symbol(n) for n, v in population.parameters.items() if np.ndim(v)
+        symbol(n) for n, v in population.values.items() if np.ndim(v)
     }
     units = {population.model.dimensions[k] for k in step.state}
     if (

@@ -16,7 +16,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 
 from localplast.arguments import as_number, is_real
 from localplast.equations.expressions import to_sympy
-from localplast.equations.language import symbol
+from localplast.equations.language import clip, symbol
 from localplast.equations.units import unit_text
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name, is_taken
@@ -53,6 +53,8 @@ class Optimiser:
         What the norm of the whole gradient is held to.
     halving : float
         Updates after which every change is half as large.
+    held : float
+        Updates before changes begin to halve.
     own : dict of str to dict of str to float
         Constants of single projections, where they differ.
     power : float
@@ -71,6 +73,7 @@ class Optimiser:
     decaying: tuple = ()
     norm: float = float("inf")
     halving: float = float("inf")
+    held: float = 0.0
     own: dict = field(default_factory=dict)
     power: float = 1.0
     unit: str = ""
@@ -109,7 +112,9 @@ class Optimiser:
         if self.frozen(projection):
             return (*state, ("w", w))
         if self.halving < float("inf"):
-            change = w + 2 ** (-(symbol("k") - 1) / self.halving) * (change - w)
+            past = symbol("k") - 1
+            falling = clip(past - self.held, 0, sympy.oo) if self.held else past
+            change = w + 2 ** (-falling / self.halving) * (change - w)
         return (*state, ("w", change - decay * w if decay else change))
 
     def rate(self, projection: str) -> float:
@@ -119,8 +124,10 @@ class Optimiser:
     @property
     def label(self) -> str:
         """Name, learning rate, and after how many updates that halves, in a few words."""
-        rate = self.constants["learning_rate"] ** (1 / self.power)
-        return f"{self.name} {rate:.3g}" + (f", halved every {self.halving:.0f}" if self.halving < float("inf") else "")
+        rate = f"{self.name} {self.constants['learning_rate'] ** (1 / self.power):.3g}"
+        if self.halving == float("inf"):
+            return rate
+        return f"{rate}, halved every {self.halving:.0f}" + (f" after {self.held:.0f}" if self.held else "")
 
     def frozen(self, projection: str | None) -> bool:
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""
@@ -173,13 +180,15 @@ class Optimiser:
         statements = tuple((name, re.sub(r"\bg\b", "clip(g, -limit, limit)", text)) for name, text in self.statements)
         return replace(clipped, statements=statements)
 
-    def halved(self, every: float) -> "Optimiser":
-        """The same optimiser with changes that shrink by ``2**(-(k - 1)/every)``, k the number of the update: a
-        falling rate.
+    def halved(self, every: float, *, after: float = 0) -> "Optimiser":
+        """The same optimiser with changes that shrink by ``2**(-(k - 1 - after)/every)``, k the number of the update: a
+        falling rate, held for so many updates before.
         """
         if not is_real(every) or not every > 0:
             raise LocalplastError(f"the learning rate cannot halve every {every!r} updates; give a positive number")
-        return replace(self, halving=float(every))
+        if not is_real(after) or not 0 <= after < math.inf:
+            raise LocalplastError(f"the learning rate cannot be held for {after!r} updates; give 0 or more")
+        return replace(self, halving=float(every), held=float(after))
 
     def norm_clipped(self, limit: float) -> "Optimiser":
         """The same optimiser on gradients that shrink together where the norm of all of them is above ``limit``.

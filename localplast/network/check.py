@@ -17,7 +17,7 @@ from localplast.memory import check_memory
 from localplast.names import BRIAN2, check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
 from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
-from localplast.network.delays import check_delay, delay_shapes
+from localplast.network.delays import check_delay, delay_shapes, warn
 from localplast.network.nodes import ROLES, Input, Population, Projection
 from localplast.network.sent import sent_text
 from localplast.network.short_term import check_short_term
@@ -28,7 +28,7 @@ from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.namespace import namespace
 
-__all__ = ["check_network", "synapses", "weight_dimension"]
+__all__ = ["check_network", "check_node", "check_time_constants", "synapses", "weight_dimension"]
 
 #: Above zero, and no more is said of it.
 TINY = float(np.finfo(float).tiny)
@@ -90,6 +90,11 @@ def check_tied(net, p, other):
             f"projection {p.name!r} has the weights of {other.name!r} at every moment, and {own[0]} of its own; give "
             "plastic=False and no mask or bounds, or let it begin with same_as(..., transposed=True)"
         )
+    if p.weight.when == "sent" and p.delay is not None:
+        raise NetworkError(
+            f"projection {p.name!r}: what is delayed arrives through the weights of that moment; use "
+            f"transposed({other.name!r}), without when='sent'"
+        )
     if "event" in (p.transmission, other.transmission):
         raise NetworkError(
             f"projection {p.name!r}: only graded projections can share the weights of {other.name!r}; use same_as(...)"
@@ -126,9 +131,12 @@ def check_node(name, node):
         for key, value in getattr(node, what).items():
             if key not in names:
                 raise NetworkError(f"population {name!r}: {node.model.name} has no {key!r}; it has {sorted(names)}")
-            check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
-    check_numbers(node.model, node.parameters, f"population {name!r}", NetworkError)
+            if isinstance(value, Random) and what == "parameters":
+                check_drawn(f"population {name!r}", key, value, node.model.dimensions[key])
+            else:
+                check_value(f"population {name!r}", key, value, node.model.dimensions[key], node.size)
     check_trainable(name, node)
+    check_numbers(node.model, node.drawn(name, 0).parameters, f"population {name!r}", NetworkError)
 
 
 def check_types(label, part, names):
@@ -194,6 +202,17 @@ def check_ending(name):
     if f"_{name}".endswith(("_pre", "_post")):
         raise NetworkError(
             f"{name!r} ends as Brian2 calls what belongs to the two ends of a synapse; take another name"
+        )
+
+
+def check_drawn(label, key, drawn, dimension):
+    """A parameter to be drawn: numbers of the right unit, around one mean."""
+    for value in (drawn.mean, drawn.spread):
+        check_value(label, key, value, dimension, 1)
+    if drawn.fan_in or drawn.radius is not None or np.ndim(drawn.mean) or np.ndim(drawn.spread):
+        raise NetworkError(
+            f"{label}: {key} belongs to a neuron, not to its synapses; draw it without fan-in and radius, around one "
+            f"mean, such as uniform(0.1, fan_in=False), not {drawn!r}"
         )
 
 
@@ -336,11 +355,41 @@ def check_shapes(net, p, projections):
         raise NetworkError(
             f"{label}: the mask {p.mask!r} is not a probability; give a number from 0 to 1 or a bool array"
         )
+    if not form and p.pre == p.post and not p.autapses:
+        check_diagonal(label, p, shape, projections)
     check_bounds(label, p.bounds, shape, weight_dimension(net, p))
     if p.bounds is not None and not isinstance(weight, (Random, SameAs)):
         check_given(label, weight, p.bounds, synapses(p, shape))
     if p.delay is not None:
         check_delay(label, p.delay, delay_shapes(*pair), net.dt)
+
+
+def check_diagonal(label, p, shape, projections):
+    """Synapses from a neuron to itself that are given, one by one, are not left out without a word.
+
+    A mask says which synapses there are, so that it is an error; weights say how strong those are that there are.
+    """
+    what, given = ("mask has", p.mask) if np.ndim(p.mask) else ("weights have", given_weight(p))
+    if isinstance(given, SameAs):
+        what, given = f"weights, those of {given.projection!r}, have", numbers(p, shape, projections)
+    if isinstance(given, Random) or not np.ndim(given):
+        return
+    given = np.asarray(given)
+    if not (many := np.count_nonzero(given.diagonal())):
+        return
+    text = f"{label}: its {what} {many} numbers on the diagonal, of synapses from a neuron to itself"
+    cure = "write autapses=True to keep them, or set the diagonal to zero"
+    if np.ndim(p.mask) or many == np.count_nonzero(given):
+        raise NetworkError(f"{text}, and it is to have none; {cure}")
+    warn(f"{text}, which are left out; {cure}")
+
+
+def numbers(p, shape, projections):
+    """Weights as far as they are given, zero where there is no synapse; 1 where they are drawn."""
+    if isinstance(p.weight, SameAs):
+        other = projections[p.weight.projection]
+        return np.where(synapses(other, shape), numbers(other, shape, projections), 0.0)
+    return 1.0 if isinstance(p.weight, Random) else np.asarray(given_weight(p), float)
 
 
 def synapses(p, shape):

@@ -44,6 +44,8 @@ __all__ = [
     "synaptic",
     "triangle",
     "unspread",
+    "warn",
+    "warn_late",
     "warn_merged",
 ]
 
@@ -135,18 +137,20 @@ def check_delays(net: "Network", values: "Values", steps: int) -> None:
                 f"projection {name!r}: {wrong.size} of its delays cannot be, such as {wrong[0]:g} steps; they lie "
                 f"between {low:g} and {high:g} steps of {net.dt}"
             )
-        warn_late(net, p, values, steps)
+    warn_late(net, values, steps)
 
 
-def warn_late(net: "Network", p: "Projection", values: "Values", steps: int) -> None:
+def warn_late(net: "Network", values: "Values", steps: int) -> None:
     """Warn of synapses from which nothing arrives within a trial."""
-    travel = per_synapse(p, np.asarray(values.delays[p.name], float), values.masks[p.name])
-    late = travel >= steps
-    if late.any():
-        warn(
-            f"projection {p.name!r}: what {late.sum()} of its {late.size} synapses carry never arrives; delays reach "
-            f"{travel.max():g} steps, a trial has {steps} steps of {net.dt}: shorten the delays or give longer trials"
-        )
+    for name, p in net.projections.items():
+        travel = per_synapse(p, np.asarray(values.delays[name], float), values.masks[name])
+        late = travel >= steps
+        if late.any():
+            warn(
+                f"projection {name!r}: what {late.sum()} of its {late.size} synapses carry never arrives; delays reach "
+                f"{travel.max():g} steps, a trial has {steps} steps of {net.dt}: shorten the delays or give longer "
+                "trials"
+            )
 
 
 def warn_merged(label: str, delay: "Delay", dt: Quantity) -> None:
@@ -169,6 +173,7 @@ def warn_merged(label: str, delay: "Delay", dt: Quantity) -> None:
 
 
 def warn(text: str) -> None:
+    """Say what is legal, and hardly meant."""
     warnings.warn(text, LocalplastWarning, stacklevel=2)
 
 

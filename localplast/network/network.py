@@ -16,7 +16,7 @@ from localplast.arguments import check_seed
 from localplast.errors import LocalplastError, NetworkError
 from localplast.files import Data, encode, read_json, write_json
 from localplast.network.bounds import as_arrays, as_limits
-from localplast.network.check import check_network, synapses
+from localplast.network.check import check_network, check_node, check_time_constants, synapses
 from localplast.network.convolution import Convolution, form_of, weight_shape
 from localplast.network.delays import MAX_DELAY_STEPS, Delay, Kernel, delay_shapes
 from localplast.network.nodes import Input, Population, Projection
@@ -307,11 +307,16 @@ class Network(Data):
         masks |= {name: same.turned(masks[same.projection]) for name, same in self.tied.items()}
         weights = {name: self.begun(name, weights, masks) for name in self.projections}
         delays = {name: self.delay_steps(p, seed) for name, p in self.projections.items()}
-        parameters = {
-            name: {key: np.array(value, float) for key, value in node.values.items()}
-            for name, node in self.populations.items()
-        }
+        parameters = {name: self.drawn_parameters(name, seed) for name in self.populations}
         return self.clip(Values(weights, masks, delays, parameters))
+
+    def drawn_parameters(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        """The parameters of one population; raises where numbers that are drawn are none that its neurons can have."""
+        node = self.nodes[name].drawn(name, seed)
+        if node is not self.nodes[name]:
+            check_node(name, node)
+            check_time_constants(self.dt, name, node)
+        return {key: np.array(value, float) for key, value in node.values.items()}
 
 
 def draw_weight(projection, shape, rng, mask):

@@ -1,11 +1,14 @@
 """What networks are made of, as frozen data: populations, inputs, projections, delays, and weights to be drawn."""
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from brian2.units.fundamentalunits import Quantity
 
 from localplast.files import Data
+from localplast.network.bounds import as_limits
 from localplast.network.convolution import Convolution
 from localplast.network.delays import Delay
 from localplast.network.short_term import ShortTerm
@@ -39,7 +42,8 @@ class Population(Data):
 
     ``trainable`` names the parameters that rules may change, each with the lowest and the highest value it may take
     (either may be None): ``{"tau_mem": (5*ms, 100*ms)}``. It starts between them, and they keep what
-    the model divides by away from zero.
+    the model divides by away from zero. A parameter may be drawn for every neuron and seed:
+    ``{"b": uniform(0.1, fan_in=False)}``, cut off at the bounds of what is trainable.
     """
 
     size: int
@@ -50,8 +54,20 @@ class Population(Data):
 
     @property
     def values(self) -> dict[str, np.ndarray | float]:
-        """Every parameter of the model, overridden where this population says so."""
-        return {**self.model.parameters, **self.parameters}
+        """Every parameter of the model, overridden where this population says so; of drawn ones an example."""
+        return {**self.model.parameters, **self.drawn("", 0).parameters}
+
+    def drawn(self, name: str, seed: int) -> "Population":
+        """The same population, called ``name``, with numbers in place of the parameters that ``seed`` draws."""
+        found = {k: self.draw(k, name, seed) for k, given in self.parameters.items() if isinstance(given, Random)}
+        return replace(self, parameters={**self.parameters, **found}) if found else self
+
+    def draw(self, key: str, name: str, seed: int) -> Quantity:
+        """One parameter ``(neuron,)``; each has a stream of its own."""
+        rng = np.random.default_rng([seed, zlib.crc32(f"{name}.{key}".encode())])
+        low, high = as_limits(self.trainable.get(key, (None, None)))
+        numbers = np.clip(self.parameters[key].draw(rng, (self.size,)), low, high)
+        return Quantity(numbers, dim=self.model.dimensions[key])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +93,8 @@ class Projection(Data):
     mask : bool array ``(pre, post)`` or float, optional
         Which synapses exist, or the probability that one does.
     autapses : bool
-        Whether a neuron may project to itself, where ``pre`` is ``post``.
+        Whether a neuron may project to itself, where ``pre`` is ``post``. If not, a mask or weights that are given
+        leave the diagonal out, too.
     plastic : bool
         Whether rules may change the weights.
     bounds : (low, high), optional

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from brian2.units.fundamentalunits import Quantity
@@ -84,6 +84,10 @@ class SameAs:
     times: float = 1.0
     transposed: bool = False
     always: bool = False
+    when: str = "arriving"
+
+    def __post_init__(self):
+        check_choice("when= of transposed()", self.when, ("arriving", "sent"))
 
     def of(self, weights: Array) -> Array:
         """The weights, from those of the other projection."""
@@ -104,11 +108,19 @@ def same_as(projection: str, *, times: float = 1.0, transposed: bool = False) ->
     return SameAs(projection, as_number("times", times), transposed)
 
 
-def transposed(projection: str, *, times: float = 1.0) -> SameAs:
+def transposed(projection: str, *, times: float = 1.0, when: Literal["arriving", "sent"] = "arriving") -> SameAs:
     """The weights of another projection, backwards and at every moment: what goes forward through them comes back.
 
     Symmetric feedback: ``Projection("out", "hidden", weight=transposed("hidden_out"), plastic=False, ...)``. No
     synapse knows the weight of another one (weight transport), so that this is a reference for feedback that is
     random or learns by itself.
+
+    Other arguments
+    ---------------
+    times : float
+    when : str
+        What depends on graded inputs arrives a step after it was sent (docs/step.md). Of weights that learn in every
+        step those act that there are ``'arriving'``, which its own error has just changed; or those from which it was
+        ``'sent'``, before they learned.
     """
-    return SameAs(projection, as_number("times", times), transposed=True, always=True)
+    return SameAs(projection, as_number("times", times), transposed=True, always=True, when=when)

@@ -6,10 +6,10 @@ from localplast.equations.language import stop
 from localplast.program.arrays import Life, at
 from localplast.program.instructions import Fire, Jump, Map, Send
 
-__all__ = ["cut"]
+__all__ = ["cut_edges"]
 
 
-def cut(program, edges):
+def cut_edges(program, edges):
     """The program without the derivatives that pass through ``edges``, a set of names; what it computes is the same."""
     edges, found = frozenset(edges), []
     for s in program.step:

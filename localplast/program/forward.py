@@ -101,6 +101,10 @@ class Draft:
         for name in self.net.populations:
             self.jump(name)
         self.end()
+        for name, p in self.net.projections.items():
+            if self.ahead(p):
+                self.weigh(name, p)
+        self.change()
         for what in record:
             self.see(what)
         return Program(self.spaces, self.arrays, tuple(self.step))
@@ -116,6 +120,9 @@ class Draft:
 
     def end(self):
         """Learning comes last."""
+
+    def change(self):
+        """Numbers that learn within a trial change when all have been read."""
 
     def array(self, name, space, life, unit=DIMENSIONLESS, **more):
         """Declare an array; returns its symbol."""
@@ -222,8 +229,30 @@ class Draft:
         lines = ((released.name, spikes * found.release.xreplace(own)), *jumped)
         self.step.append(Map(p.pre, (), lines, edges=frozenset(edges)))
 
+    def ahead(self, p):
+        """Whether what a projection carries is weighted a step before it arrives, with the weights that sent it."""
+        tied = self.net.tied.get(p.name)
+        return bool(tied) and tied.when == "sent" and prospective(self.net.nodes[p.pre].model, self.text(p))
+
+    def text(self, p):
+        """What a graded projection carries, in the variables of its source."""
+        return sent_text(p, self.net.nodes[p.pre].model)
+
+    def weigh(self, name, p):
+        """What will arrive in the next step, weighted before this step's learning."""
+        model, now = self.net.nodes[p.pre].model, self.array(f"{name}.now", p.pre, Life.STEP, role="sent")
+        self.step.append(Map(p.pre, (), ((now.name, owned(p.pre, expanded(model, self.text(p)))),)))
+        edges = frozenset(projection_edges(self.net)[name])
+        self.step.append(Send(name, now.name, f"{name}.coming", self.link(name, p), add=False, edges=edges))
+
     def projection(self, name, p):
         """What arrives by a projection in this step: delay line, product, or both."""
+        if self.ahead(p):
+            target, add = self.target(p)
+            coming = self.array(f"{name}.coming", p.post, Life.STATE, role="sent")
+            self.link(name, p)
+            self.step.append(Map(p.post, (), ((target, coming),), frozenset([target] if add else [])))
+            return
         source = f"{name}.released" if p.short_term else self.sent(p)
         weight = self.link(name, p)
         edges, taps = frozenset(projection_edges(self.net)[name]), self.taps(name, p)

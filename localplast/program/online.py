@@ -140,6 +140,8 @@ class Learning(Draft):
             self.slot(name, self.plan.neurons[name].end)
         for name in self.plan.synapses:
             self.synapses(name)
+
+    def change(self):
         if of_trials(self.plan.loss):
             self.regularise()
         if self.updates:

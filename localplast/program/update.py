@@ -1,6 +1,7 @@
-"""What an optimiser does to weights and parameters, as statements: every so many steps, and at the end of a trial.
+"""What an optimiser does to weights, parameters and delays, as statements: within trials, or between them.
 
-Delays learn at the end of trials only.
+Within a trial they are the end of its step program, every so many steps; between trials a program of their own, which
+is given the gradients. Delays learn between trials only.
 """
 
 from dataclasses import dataclass, field
@@ -10,14 +11,74 @@ import sympy
 
 from localplast.equations.language import clip, symbol
 from localplast.learning.optimise import Optimiser
-from localplast.program.arrays import ONE, Life, Sparse, at
+from localplast.network.check import weight_dimension
+from localplast.network.convolution import form_of
+from localplast.program.arrays import ONE, Dense, Kernel, Life, Neurons, Sparse, Synapses, at
+from localplast.program.forward import Draft, few
 from localplast.program.instructions import Every, Map, Reduce
+from localplast.program.program import Program
 
-__all__ = ["Updates"]
+__all__ = ["SHARE", "K", "Updates", "between"]
 
 #: The number of the update, from 1, and the share of a trial in it.
 K, SHARE = "(update).k", "(update).share"
 ENDS, NONE = ("low", "high"), (None, None)
+
+
+def between(net, values, optimiser, feedback=()):
+    """What an optimiser does to a network between trials, as a program of one step.
+
+    It is given gradients, ``rec_rec.gradient`` and ``rec.tau_mem.gradient``, of the shape of what learns.
+
+    Parameters
+    ----------
+    net : Network
+    values : Values
+        Which synapses there are, and of what shape parameters and delays.
+    optimiser : Optimiser
+    feedback : iterable of str
+        Projections beside which feedback learns.
+
+    Returns
+    -------
+    program : Program
+    numbers : dict of str to array
+        Of masks, bounds and learning rates.
+    """
+    made = Draft(net, values, frozenset(), frozenset(), {})
+    made.spaces |= {name: Neurons(name, node.size) for name, node in net.nodes.items()}
+    for p in net.plastic:
+        learning_weights(made, p, ("weight", "feedback") if p.name in feedback else ("weight",))
+    for name in net.trainable:
+        space, role = home(made, name), "parameter" if name.split(".")[0] in net.populations else "delay"
+        made.array(name, space, Life.LEARNED, trial=False, role=role)
+        made.array(f"{name}.gradient", space, Life.GIVEN, trial=False, role="gradient")
+    updates = Updates(made, optimiser, values.masks)
+    return Program(made.spaces, made.arrays, (updates.once(),)), updates.numbers
+
+
+def learning_weights(draft, p, keys):
+    """Declare the synapses of a projection, which of their numbers learn, and the gradient of these."""
+    net, kernel = draft.net, form_of(draft.net.projections, p)
+    form = Kernel(kernel) if kernel else few(net, p.name, draft.values.masks[p.name]) or Dense()
+    draft.spaces[p.name] = Synapses(p.name, p.pre, p.post, form)
+    for key in keys:
+        draft.array(f"{p.name}.{key}", p.name, Life.LEARNED, weight_dimension(net, p), trial=False, role=key)
+    draft.array(f"{p.name}.gradient", p.name, Life.GIVEN, trial=False, role="gradient")
+
+
+def home(draft, name):
+    """The space of a parameter or of delays: whose own they are, or that of what all share."""
+    owner, _ = name.split(".")
+    if not np.ndim(draft.values.other(name)):
+        return ONE
+    if owner in draft.net.populations:
+        return owner
+    p = draft.net.projections[owner]
+    if p.delay.kind == "synaptic":  # of all pairs, also where weights are those of few synapses
+        draft.spaces[name] = Synapses(name, p.pre, p.post)
+        return name
+    return p.pre if p.delay.kind == "axonal" else p.post
 
 
 @dataclass
@@ -44,16 +105,26 @@ class Updates:
     numbers: dict = field(default_factory=dict)
 
     def every(self, steps):
-        """All updates, every so many ``steps``."""
-        self.draft.array(K, ONE, Life.GIVEN, trial=False, role="update")
-        self.draft.array(SHARE, ONE, Life.GIVEN, trial=False, role="share")
-        plan, body = self.draft.plan, []
-        for name in plan.synapses:
-            body += self.weights(name)
+        """All updates, every so many ``steps``, of what a rule has summed up."""
+        self.counted()
+        plan, body = self.draft.plan, [self.weights(name) for name in self.draft.plan.synapses]
         for name, parameters in plan.parameters.items():
             for parameter in parameters:
                 body += self.parameter(name, parameter)
         return Every(steps, tuple(body))
+
+    def once(self):
+        """All updates, of gradients that are given."""
+        self.counted()
+        net = self.draft.net
+        body = [self.weights(p.name) for p in net.plastic]
+        body += [self.number(name, at(f"{name}.gradient")) for name in net.trainable]
+        return Every(1, tuple(body))
+
+    def counted(self):
+        """Declare which update it is, and what gradients are multiplied by."""
+        self.draft.array(K, ONE, Life.GIVEN, trial=False, role="update")
+        self.draft.array(SHARE, ONE, Life.GIVEN, trial=False, role="share")
 
     # --- what learns --------------------------------------------------------------------------------------------------
 
@@ -64,19 +135,26 @@ class Updates:
         bounds = None if self.optimiser.frozen(name) else self.draft.net.bounds(name)
         low, high = (self.bound(f"{name}.{key}", name, bound) for key, bound in zip(ENDS, bounds or NONE, strict=True))
         targets = {f"{name}.weight": lambda w: bounded(w, low, high) * exists}
-        if name in self.draft.plan.learned:
-            targets[f"{name}.feedback"] = lambda w: w * exists
-        yield self.update(name, name, gradient, targets)
+        feedback = self.draft.arrays.get(f"{name}.feedback")
+        if feedback and feedback.life is Life.LEARNED:
+            targets[feedback.name] = lambda w: w * exists
+        return self.update(name, name, gradient, targets)
 
     def parameter(self, name, parameter):
-        """A parameter of the neurons of a population: each has its own, or all share it."""
+        """A parameter of the neurons of a population, from what each of them has summed up: its own, or all share
+        it.
+        """
         whole, each = f"{name}.{parameter}", f"{name}.learn.gradient_{parameter}"
-        space = self.draft.arrays[whole].space
         gradient = at(each)
-        if space == ONE:
+        if self.draft.arrays[whole].space == ONE:
             gradient = self.draft.array(f"{whole}.gradient", ONE, Life.STEP, trial=False, role="gradient")
             yield Reduce(name, at(each), gradient.name)
-        yield self.update(whole, space, gradient * at(SHARE), {whole: self.within_limits(whole)})
+        yield self.number(whole, gradient)
+
+    def number(self, name, gradient):
+        """What is no weight: a parameter or a delay."""
+        space = self.draft.arrays[name].space
+        return self.update(name, space, gradient * at(SHARE), {name: self.within_limits(name)})
 
     def within_limits(self, name):
         """What keeps a number that is no weight within its limits; one that is frozen stays as it is."""
@@ -124,7 +202,7 @@ class Updates:
             return sympy.Float(float(bound.flat[0]))
         by_source = bound.ndim == 2 and (bound == bound[:, :1]).all()
         space = self.draft.spaces[link].pre if by_source else link
-        self.numbers[name] = bound[:, 0] if by_source else bound
+        self.numbers[name] = np.array(bound[:, 0] if by_source else bound)
         found = self.draft.array(name, space, Life.FIXED, trial=False, role="bound")
         return at(name, "pre") if by_source else found
 

@@ -8,7 +8,7 @@ from localplast.program.arrays import End, Life, at
 from localplast.program.instructions import Draw, Fire, Jump, Map, Outer, Reduce, Send, expressions
 from localplast.program.passes import live
 
-__all__ = ["where_zero", "without"]
+__all__ = ["where_zero", "with_zeros"]
 
 
 def where_zero(program, names):
@@ -18,11 +18,11 @@ def where_zero(program, names):
     noise everything is drawn as before: no other numbers come out of the dice. A number whose zero makes an
     expression infinite somewhere stays as it is: who computes that finds out.
     """
-    step = without(program.step, names, program.arrays, always=True)
+    step = with_zeros(program.step, names, program.arrays, always=True)
     if any(infinite(e) for s in step for e in expressions(s)):
         found = [e for s in program.step for e in expressions(s)]
         names = {n for n in names if not any(infinite(at_zero(e, {n})) for e in found)}
-        step = without(program.step, names, program.arrays, always=True)
+        step = with_zeros(program.step, names, program.arrays, always=True)
     if step == program.step or any(infinite(e) for s in step for e in expressions(s)):
         return program
     wanted = {a.name for a in program.of(Life.SEEN)} | {s.into for s in step if isinstance(s, Draw)}
@@ -37,7 +37,7 @@ def infinite(e):
     return e.has(sympy.zoo, sympy.nan, sympy.I)
 
 
-def without(step, zero, arrays, *, always=False):
+def with_zeros(step, zero, arrays, *, always=False):
     """The statements that are left in a step in which the arrays ``zero`` are zero, of a program with these ``arrays``.
 
     What is made of them alone is zero, too, and set by nobody: who reads it gets the number. If they are ``always``

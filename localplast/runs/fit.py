@@ -13,7 +13,7 @@ from localplast.arguments import presented
 from localplast.errors import DiskError, Interrupted, LocalplastError, RunawayError
 from localplast.interrupt import deferred
 from localplast.network.bounds import check_start
-from localplast.network.delays import check_delays, moving
+from localplast.network.delays import check_delays, moving, warn_late
 from localplast.neuron.step import lower
 from localplast.packages import need_torch
 from localplast.program.finite import Unexplained
@@ -77,7 +77,7 @@ class Fit:
         check_trials(net, example, self.loss)
         check_start(net, values, optimiser)
         check_delays(net, values, example.steps)
-        self.steps = example.steps
+        self.steps = self.shortest = example.steps
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
         pauses = (schedule.updates, self.schedule.test_every, *kept_every, started)
         alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
@@ -117,6 +117,7 @@ class Fit:
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
         trials = presented(self.task, "testing", self.test, self.test, self.seed).without(self.net.teachers)
+        self.look_at_length(trials)
         if self.judge is not self.learner:
             self.judge.adopt(self.learner.numbers(), self.learner.parameters())
         parts = [(len(part), self.judge.evaluate(part, number)) for number, part in enumerate(split(trials, 250))]
@@ -216,10 +217,17 @@ class Fit:
         drawn = alike([self.drawn(self.done + k) for k in range(self.per_block)])
         self.seconds += time.perf_counter() - started
         for trials in drawn:
+            self.look_at_length(trials)
             metrics = self.learned(self.rule.shown(self.net, trials), recorder, probe)
         self.keep_along(recorder, [name for name, every in recorder.request.weights.items() if self.done % every == 0])
         self.keep_place(recorder)
         return metrics
+
+    def look_at_length(self, trials):
+        """Warn of what never arrives where trials are shorter than all before them."""
+        if trials.steps < self.shortest:
+            self.shortest = trials.steps
+            warn_late(self.net, self.values.replace_weights({}, self.learner.parameters()), trials.steps)
 
     def learned(self, trials, recorder, probe):
         """As :meth:`block`, from trials of one form."""

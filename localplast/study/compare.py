@@ -145,7 +145,8 @@ def compare(
         not. ``/cost``: ``seconds_per_trial`` (rule, seed, backend), ``peak_memory`` (rule, backend; bytes),
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
         compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
-        ``optimiser`` (rule) say in words where, what and how fast; ``updates`` (rule) how often.
+        ``optimiser`` (rule) say in words where, what and how fast; ``updates`` and ``batch`` (rule) how often, and
+        from how many trials.
     """
     need_torch("a comparison")
     check_comparison(net, task, rules, optimiser, loss, seeds, probes=probes, workers=workers, hidden=hidden)
@@ -154,11 +155,12 @@ def compare(
     check_path(path, resume)
     check_backend("brian2", target)
     hidden, probes = hidden or the_hidden(net), min(probes, updates)
-    contenders = {name: as_contender(rule).completed(net, optimiser, loss, updates) for name, rule in rules.items()}
+    whole = (net, optimiser, loss, updates, batch)
+    contenders = {name: as_contender(rule).completed(*whole) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
     course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
-    schedules = {name: Schedule(batch=batch, test=test, **own) for name, own in course.items()}
+    schedules = {name: Schedule(batch=contenders[name].batch, test=test, **own) for name, own in course.items()}
     options = Options(target=target, path=path, resume=resume, show=show)
     runs = Runs(task, contenders, schedules, list(seeds), hidden, options)
     with ExitStack() as release:
@@ -265,6 +267,7 @@ def costs(fits, runs, peaks, seeds):
         network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
         optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
         updates=("rule", [fit.updates for fit in fits.values()]),
+        batch=("rule", [fit.batch for fit in fits.values()]),
     )
 
 
@@ -282,7 +285,7 @@ def assemble(nets, runs, seeds, spent, every, attrs):
     backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)
 
     def coords(at):
-        trials = ("update", at * attrs["batch"], {"long_name": "trials learned from"})
+        trials = (("rule", "update"), np.outer(spent["batch"], at), {"long_name": "trials learned from"})
         return {"rule": strings(list(runs)), "seed": seeds, "update": at, "trials": trials}
 
     def single(units, at):

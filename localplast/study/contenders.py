@@ -32,6 +32,8 @@ class Contender:
         One of its own. What a contender does not bring is that of the comparison.
     updates : int, optional
         As many as it needs, where it learns from fewer or more trials than the others.
+    batch : int, optional
+        Trials per update, where it updates once while others change weights many times.
     """
 
     rule: Rule
@@ -41,25 +43,31 @@ class Contender:
     optimiser: Optimiser | None = None
     loss: Loss | None = None
     updates: int | None = None
+    batch: int | None = None
 
     def __post_init__(self):
         check_kind("the rule of a contender", self.rule, Rule)
         check_backend(self.backend)
-        if self.updates is not None:
-            check_whole("the updates of a contender", self.updates, 1)
+        for what in ("updates", "batch"):
+            if getattr(self, what) is not None:
+                check_whole(f"the {what} of a contender", getattr(self, what), 1)
         for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
             if getattr(self, name) is not None:
                 check_kind(f"the {name} of a contender", getattr(self, name), kind)
 
     def completed(
-        self, net: Network, optimiser: Optimiser, loss: Loss | None, updates: int | None = None
+        self,
+        net: Network,
+        optimiser: Optimiser,
+        loss: Loss | None,
+        updates: int | None = None,
+        batch: int | None = None,
     ) -> "Contender":
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         check_named("frozen=", self.frozen, self.network or net)
         chosen = (self.optimiser or optimiser).with_rates(**dict.fromkeys(self.frozen, 0.0))
-        return replace(
-            self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, updates=self.updates or updates
-        )
+        course = {"updates": self.updates or updates, "batch": self.batch or batch}
+        return replace(self, network=self.network or net, optimiser=chosen, loss=self.loss or loss, **course)
 
 
 def evenly(updates, probes):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from localplast.arguments import check_schedule
+from localplast.arguments import check_choice, check_schedule
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import Optimiser, adam
 from localplast.network.network import Network
@@ -11,7 +11,39 @@ from localplast.study.numbers import chosen, presets, said
 from localplast.task.loss import Loss
 from localplast.task.trials import Task
 
-__all__ = ["Preset", "Protocol"]
+__all__ = ["Preset", "Protocol", "Published"]
+
+
+#: How published numbers are known.
+CERTAINTIES = ("paper", "code", "result files", "memory")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What authors say of their system.
+
+    Parameters
+    ----------
+    text : str
+        In words, for reports.
+    mean, sd : float, optional
+        The number that ours is held against, and by how much it scatters from run to run.
+    unit : str
+    certainty : str
+        How it is known: ``'paper'``, ``'code'``, ``'result files'``, or ``'memory'``, which nothing may rest on.
+    """
+
+    text: str
+    mean: float | None = None
+    sd: float | None = None
+    unit: str = "%"
+    certainty: str = "paper"
+
+    def __post_init__(self):
+        check_choice("certainty", self.certainty, CERTAINTIES)
+
+    def __str__(self):
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,9 @@ class Preset:
 class Protocol:
     """A named protocol: ``build`` makes a :class:`Preset` of numbers, ``presets`` are such numbers.
 
+    ``published`` says what authors report, by quantity; a text alone is a claim without a number. docs/published.md holds
+    what was reached here against it.
+
     ``presets`` maps ``'quick'`` and ``'paper'`` to dicts of keyword arguments of ``build``, data and nothing else; here
     they are :class:`~localplast.study.numbers.Numbers`, and ``presets["quick"]()`` builds one.
     ``preset("quick", updates=500)`` builds one in which some numbers are others.
@@ -86,7 +121,7 @@ class Protocol:
     reference: str
     build: Callable[..., Preset]
     presets: dict[str, dict]
-    published: dict[str, str] = field(default_factory=dict)
+    published: dict[str, Published | str] = field(default_factory=dict)
     rule: str = "eprop"
     drawn: Callable | None = None
     told: Callable | None = None
@@ -96,6 +131,8 @@ class Protocol:
 
     def __post_init__(self):
         object.__setattr__(self, "presets", presets(self.name, self.build, self.presets))
+        told = {name: Published(found) if isinstance(found, str) else found for name, found in self.published.items()}
+        object.__setattr__(self, "published", told)
 
     def preset(self, name="quick", /, **settings):
         """The :class:`Preset` of this name, with ``settings`` in place of some of its numbers.

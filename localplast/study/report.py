@@ -54,6 +54,7 @@ def table(tree):
         *words("network", "network"),
         Column("trained on", [str(name) for name in cost["trained_on"].values]),
         *words("updates", "updates"),
+        *words("batch", "batch"),
         *words("optimiser", "optimiser"),
         Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
         Column("test loss", list(last["test_loss"].values), 3),

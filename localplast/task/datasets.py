@@ -22,7 +22,9 @@ import pooch
 from brian2.units.fundamentalunits import Quantity
 from numpy.typing import ArrayLike
 
+from localplast.arguments import check_whole
 from localplast.errors import DatasetError
+from localplast.task.digits import drawn_digits
 
 __all__ = [
     "Events",
@@ -330,16 +332,22 @@ def nmnist_small() -> tuple[tuple[Events, np.ndarray], tuple[Events, np.ndarray]
 
 
 @functools.cache
-def mnist1d() -> tuple[Labelled, Labelled]:
+def mnist1d(points: int | None = None) -> tuple[Labelled, Labelled]:
     """MNIST-1D, digits drawn as short noisy sequences: Greydanus & Kobak 2024, ICML, arXiv:2011.14439.
 
-    The authors' frozen set: every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared,
-    and sampled at 40 points. Mean 0 and standard deviation 1 over all 5000.
+    Every sample is one of ten templates of 12 points, padded, stretched, shifted, sheared, and sampled. Mean 0 and
+    standard deviation 1 over all 5000.
+
+    Parameters
+    ----------
+    points : int, optional
+        Default: the authors' frozen set, of 40 points. Else the same digits in the same order are drawn anew, with so
+        many points: noise is drawn on 72, of which 40 keep but every other one or so.
 
     Returns
     -------
     train, test : pairs ``(samples, labels)``
-        ``samples`` float64 ``(4000, 40)`` and ``(1000, 40)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The
+        ``samples`` float64 ``(4000, points)`` and ``(1000, points)``; ``labels`` int64 ``(4000,)`` and ``(1000,)``. The
         arrays are shared between calls, and read-only.
 
     Raises
@@ -348,8 +356,12 @@ def mnist1d() -> tuple[Labelled, Labelled]:
         The file is not in ``LOCALPLAST_DATA`` (it cannot be downloaded), or it is not the original.
     """
     file = np.load(locate("mnist1d", "mnist1d.npz"), allow_pickle=False)
-    train, test = ((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
-    return train, test
+    if points is None:
+        train, test = ((frozen(file[f"x{part}"]), frozen(file[f"y{part}"])) for part in ("", "_test"))
+        return train, test
+    check_whole("points", points, 2)
+    samples, labels = map(frozen, drawn_digits(file["templates_x"], points))
+    return (samples[:4000], labels[:4000]), (samples[4000:], labels[4000:])
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def stream(samples: np.ndarray, wanted: np.ndarray, *, steps: int, targets: tupl
         With the target ``(trial, time, output)``; the weight of the steps adds up to 1.
     """
     low, high = targets
-    sense, target = (np.repeat(values, steps, axis=1).astype(float) for values in (samples, wanted))
+    sense, target = (np.repeat(np.asarray(values, float), steps, axis=1) for values in (samples, wanted))
     late = np.tile(np.arange(steps) >= steps // 2, samples.shape[1])
     inputs = {"sense": sense, "teach": np.ones((*sense.shape[:2], 1)), "target": low + (high - low) * target}
     return Trials(inputs, target, late / late.sum())

@@ -57,7 +57,12 @@ def network(mask=holes, rec=lif, late=(None, None, None), neurons=None, **option
     ends = ("cues", CHANNELS, "rec", SIZE), ("rec", SIZE, "rec", SIZE), ("rec", SIZE, "out", OUTPUTS)
     projections = [
         Projection(
-            pre, post, weight=normal(8.0), mask=mask(m, n), delay=delay, **(options if pre == post == "rec" else {})
+            pre,
+            post,
+            weight=normal(8.0),
+            mask=mask(m, n) & ~(np.eye(m, n, dtype=bool) & (pre == post)),
+            delay=delay,
+            **(options if pre == post == "rec" else {}),
         )
         for (pre, m, post, n), delay in zip(ends, late, strict=True)
     ]

@@ -96,30 +96,38 @@ def test_rates():
     assert sgd(0.1).rates == {}
 
 
-def test_a_falling_rate():
-    """As a schedule in Torch: every change is multiplied by 2**(-(k - 1)/8)."""
+@pytest.mark.parametrize("held", [0, 3])
+def test_a_falling_rate(held):
+    """As a schedule in Torch: every change is multiplied by 2**(-(k - 1 - held)/8), once the rate falls."""
 
     def make(parameters):
         chosen = torch.optim.SGD(parameters, lr=0.03, momentum=0.8)
-        step = chosen.step
+        step, made = chosen.step, iter(range(1000))
 
         def falling():
             step()
-            chosen.param_groups[0]["lr"] *= 2 ** (-1 / 8)
+            chosen.param_groups[0]["lr"] *= 2 ** (-1 / 8) if next(made) >= held else 1.0
 
         chosen.step = falling
         return chosen
 
-    found, expected = applied(momentum(0.03, 0.8).halved(8), gradients()), by_torch(make, gradients())
-    assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
-    assert np.abs(applied(momentum(0.03, 0.8), gradients()) - expected).max() > 0.1 * np.abs(expected).max()
-    assert (applied(momentum(0.03, 0.8).halved(8).with_rates(any=0), gradients()) == 1).all()
+    optimiser, expected = momentum(0.03, 0.8).halved(8, after=held), by_torch(make, gradients())
+    assert np.abs(applied(optimiser, gradients()) - expected).max() <= 1e-12 * np.abs(expected).max()
+    for other in (momentum(0.03, 0.8), momentum(0.03, 0.8).halved(8, after=held + 1)):
+        assert np.abs(applied(other, gradients()) - expected).max() > 1e-2 * np.abs(expected).max()
+    assert (applied(optimiser.with_rates(any=0), gradients()) == 1).all()
+
+
+def test_schedules_that_cannot_be():
     with pytest.raises(LocalplastError, match="cannot halve every 0"):
         sgd(0.1).halved(0)
+    with pytest.raises(LocalplastError, match="cannot be held for -1 updates"):
+        sgd(0.1).halved(3, after=-1)
 
 
 @pytest.mark.parametrize("made, words", [
     (adam(0.0015), "adam 0.0015"), (sgd(2.0).with_rates(a=0.5), "sgd 2"), (adam(1e-2).halved(500), "adam 0.01, halved every 500"),
+    (adam(1e-2).halved(50, after=100), "adam 0.01, halved every 50 after 100"),
     (madgrad(1e-3), "madgrad 0.001"),
 ])  # fmt: skip
 def test_in_a_few_words(made, words):

@@ -128,6 +128,21 @@ def test_what_never_arrives(make, count):
         lp.run(network(make()), trials(31), backend="torch", show=False)
 
 
+@pytest.mark.parametrize(
+    "lengths, test, told",
+    [((31, 20, 25, 20), 31, [20]), ((31, 31, 31, 31), 25, [25]), ((20, 31, 25, 15), 31, [20, 15])],
+)
+def test_what_never_arrives_in_some_trials(lengths, test, told):
+    """Trials of a task may be shorter than its first; of each shortest it is said once."""
+    task = lp.Task("lengths", lambda update, *_: trials(lengths[update]), lambda *_: trials(test))
+    options = dict(rule=bptt(), optimiser=lp.adam(1e-3), batch=2, updates=4, test=2, backend="torch", show=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LocalplastWarning)
+        lp.run(network(axonal([1, 30, 19] * ms)), task, **options)
+    texts = [str(w.message) for w in caught if "never arrives" in str(w.message)]
+    assert [f"a trial has {n} steps" in text for n, text in zip(told, texts, strict=True)] == [True] * len(told)
+
+
 MERGED = {
     "axonal": (lambda: axonal([1.6, 2.3, 5] * ms), "1.6 ms and 2.3 ms"),
     "synaptic": (lambda: synaptic(np.tile(np.linspace(0, 1.5, 4), (3, 1)) * ms), "0.5 ms and 1. ms"),

@@ -1,13 +1,14 @@
 """A network is frozen data: printed, compared, saved, and its numbers drawn alike everywhere."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from brian2 import ms, mV, second
 
-from localplast.errors import NetworkError
+from localplast.errors import LocalplastWarning, NetworkError
 from localplast.models import alif, cuba_lif, leaky_readout, lif
 from localplast.network import (
     Delay,
@@ -211,6 +212,62 @@ def test_masks_and_autapses():
     given = np.eye(5, k=1, dtype=bool)
     chain = Network(dt=1 * ms, rec=Population(5, lif()), projections=[Projection("rec", "rec", mask=given)]).draw(0)
     np.testing.assert_array_equal(chain.masks["rec_rec"], given)
+
+
+LOOPS = {
+    "a mask": (dict(mask=np.ones((4, 4), bool)), "its mask has 4 numbers on the diagonal"),
+    "a mask in numbers": (dict(mask=np.eye(4, k=1) + np.diag([0, 0, 1, 0])), "its mask has 1 numbers on the diagonal"),
+    "one to one": (dict(mask=np.eye(4, dtype=bool)), "its mask has 4 numbers on the diagonal"),
+    "a mask, and weights": (dict(mask=np.ones((4, 4)), weight=np.ones((4, 4)) - np.eye(4)), "its mask has 4 numbers"),
+    "weights one to one": (dict(weight=2 * np.eye(4)), "its weights have 4 numbers on the diagonal"),
+}
+
+
+def loop(**options):
+    """A network whose neurons project to each other."""
+    links = [Projection("cues", "rec", weight=normal(1.0), name="first"), Projection("rec", "rec", **options)]
+    return Network(dt=1 * ms, cues=Input(4), rec=Population(4, lif()), projections=links)
+
+
+@pytest.mark.parametrize("case", LOOPS)
+def test_synapses_to_oneself_are_not_lost(case):
+    options, message = LOOPS[case]
+    ending = "from a neuron to itself, and it is to have none; write autapses=True to keep them, or set the diagonal to zero$"
+    with pytest.raises(NetworkError, match=f"^projection 'rec_rec': {message}.*{ending}"):
+        loop(**options)
+    there = loop(**options, autapses=True).draw(0).masks["rec_rec"]
+    np.testing.assert_array_equal(there, np.asarray(options.get("mask", np.ones((4, 4))), bool))
+    assert loop(**{k: x * (1 - np.eye(4)) for k, x in options.items()}, bounds=(-9, 9)).draw(0) is not None
+
+
+@pytest.mark.parametrize("weight", [np.arange(16.0).reshape(4, 4), same_as("first")])
+def test_weights_to_oneself_are_left_out_aloud(weight):
+    message = "^projection 'rec_rec': its weights.* have [34] numbers on the diagonal, .* which are left out; write autapses=True"
+    with pytest.warns(LocalplastWarning, match=message):
+        net = loop(weight=weight)
+    assert not net.draw(0).weights["rec_rec"].diagonal().any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalplastWarning)
+        assert loop(weight=weight, autapses=True).draw(0).weights["rec_rec"].diagonal().any()
+        loop(weight=weight, mask=1 - np.eye(4))  # a mask says which there are
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": 1.0}, {"mask": 0.5}, {"weight": 0.5}, {"weight": uniform(1.0)}])
+def test_none_is_asked_for_by_one_number(options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalplastWarning)
+        assert not loop(**options).draw(0).masks["rec_rec"].diagonal().any()
+        assert Network(
+            dt=1 * ms, a=Input(4), rec=Population(4, lif()), projections=[Projection("a", "rec", weight=np.eye(4))]
+        )
+
+
+def test_delays_and_bounds_of_no_synapse_ask_for_none():
+    square = np.arange(16.0).reshape(4, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalplastWarning)
+        net = loop(delay=synaptic(square * ms), bounds=(square - 20, square + 0.5))
+    assert not net.draw(0).weights["rec_rec"].diagonal().any()
 
 
 @pytest.mark.parametrize(

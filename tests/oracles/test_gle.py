@@ -133,15 +133,16 @@ class TestPublishedRecursion:
             np.testing.assert_allclose(gradients[f"down{k}"], gradients[f"up{k + 1}"].T, rtol=1e-12, atol=1e-15)
 
 
-def by_hand(values, trials, rates):
+def by_hand(values, trials, rates, when="arriving"):
     """Numbers after one trial in which everything learns in every step; ``rates`` by kind of number.
 
-    Order of a step: what leaves, potentials, what arrives, errors, learning. Feedback is symmetric.
+    Order of a step: what leaves, potentials, what arrives, errors, learning. Feedback is symmetric, through the weights
+    that are there ``when`` it arrives, or when it was sent, before they learned.
     """
     w = {k: values.weights[k].copy() for k in ("up1", "up2", "up3")}
     b, tau = ({n: values.parameters[n][key].copy() for n in LAYERS} for key in ("b", "tau_m"))
     zero = {n: np.zeros(size) for n, size in zip(LAYERS, SIZES[1:], strict=False)}
-    u, v, current, nudge = (dict(zero) for _ in range(4))
+    u, v, current, nudge, coming = (dict(zero) for _ in range(5))
 
     def seen(n):
         """Error, drive and prospective potential."""
@@ -158,6 +159,7 @@ def by_hand(values, trials, rates):
             v[n] = v[n] + DT * (nudge[n] - v[n]) / TAU_R[n]
         teach, target = trials.inputs["teach"][0, t], trials.inputs["target"][0, t]
         down = {"hidden1": w["up2"] @ error["hidden2"], "hidden2": w["up3"] @ error["out"]}
+        down = coming if when == "sent" else down
         down["out"] = BETA * teach * (target - rate["out"])
         nudge = {n: (1 - rate[n] ** 2) * down[n] for n in LAYERS}
         current = {
@@ -165,6 +167,7 @@ def by_hand(values, trials, rates):
             for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS, strict=False), 1)
         }
         now = {n: seen(n) for n in LAYERS}
+        coming = {"hidden1": w["up2"] @ now["hidden2"][0], "hidden2": w["up3"] @ now["out"][0]}
         for k, (below, n) in enumerate(zip(("sense", *LAYERS), LAYERS, strict=False), 1):
             delta, drive, _ = now[n]
             slow = rates["tau_m"] * delta * (drive - u[n]) / tau[n]
@@ -180,8 +183,8 @@ class TestOnline:
 
     @staticmethod
     @functools.cache
-    def learned(backend):
-        net, optimiser = network(), lp.sgd(TestOnline.RATES["weight"])
+    def learned(backend, when="arriving"):
+        net, optimiser = network(when=when), lp.sgd(TestOnline.RATES["weight"])
         factors = {
             f"{n}.{key}": TestOnline.RATES[key] / TestOnline.RATES["weight"] for n in LAYERS for key in ("b", "tau_m")
         }
@@ -192,14 +195,32 @@ class TestOnline:
         )  # fmt: skip
         return numbers(net.values_from(fit))
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(3)
+    @pytest.mark.parametrize("when", ["arriving", "sent"])
     @pytest.mark.parametrize("backend", ["torch", "brian2"])
-    def test_against_the_recursion_by_hand(self, backend):
+    def test_against_the_recursion_by_hand(self, backend, when):
         start = network().draw(3)
-        expected, end = by_hand(start, moving(1000), self.RATES), self.learned(backend)
+        expected, end = by_hand(start, moving(1000), self.RATES, when), self.learned(backend, when)
         for name, before in numbers(start).items():
             assert np.abs(expected[name] - before).max() > 0.03 * np.abs(before).max(), name  # it learns
             assert np.abs(end[name] - expected[name]).max() < 1e-9 * np.abs(expected[name]).max(), name
+
+    def test_weights_of_another_moment_are_noticed(self):
+        start = network().draw(3)
+        moments = [by_hand(start, moving(1000), self.RATES, when) for when in ("arriving", "sent")]
+        for name in ("up1", "up2", "hidden1.b"):
+            assert np.abs(moments[0][name] - moments[1][name]).max() > 1e-4 * np.abs(moments[0][name]).max()
+
+    @pytest.mark.parametrize("backend", ["torch", "brian2"])
+    def test_where_nothing_learns_in_the_step_both_moments_are_the_same(self, backend):
+        """The trial after the last one begins without an error that is still to come."""
+        trials, rule = moving(60, trials=2), dendritic(update="trial")
+        gradients = [
+            found(lp.gradient(network(when=when), trials, rule, loss=lp.losses.mse(), backend=backend, seed=3))
+            for when in ("arriving", "sent")
+        ]
+        for name, gradient in gradients[0].items():
+            assert np.abs(gradients[1][name] - gradient).max() < 1e-12 * np.abs(gradient).max(), name
 
     @pytest.mark.thorough
     def test_both_backends_agree(self):
@@ -249,6 +270,16 @@ class TestLatentEquilibrium:
 
 
 class TestErrorsOfUse:
+    def test_delays_of_what_was_weighted(self):
+        parts = [*network(when="sent").projections.values()]
+        late = [replace(p, delay=lp.axonal(2 * ms)) if p.name == "down1" else p for p in parts]
+        with pytest.raises(NetworkError, match="'down1': what is delayed arrives through the weights of that moment"):
+            lp.Network(dt=DT * second, projections=late, **network().nodes)
+
+    def test_another_moment(self):
+        with pytest.raises(LocalplastError, match="when= of transposed"):
+            lp.transposed("up2", when="later")
+
     @pytest.mark.parametrize("name", ["tau_m", "tau_r"])
     def test_time_constants_below_dt(self, name):
         with pytest.raises(NetworkError, match=f"'hidden1': {name} is 0.5 ms, shorter than the time step"):

@@ -13,25 +13,48 @@ RNG = np.random.default_rng(0)
 
 
 class TestMNIST1D:
-    samples, labels = RNG.normal(size=(6, 40)), np.arange(6)
+    samples, labels = RNG.normal(size=(6, 2, 30)), np.arange(12).reshape(6, 2) % 10
 
-    def test_points_are_joined_by_straight_lines(self):
-        sense = mnist1d.signals(self.samples, self.labels, steps=79).inputs["sense"][:, :, 0]
-        assert np.abs(sense[:, ::2] - self.samples).max() < 1e-12
-        assert np.abs(sense[:, 1::2] - (self.samples[:, 1:] + self.samples[:, :-1]) / 2).max() < 1e-12
-
-    def test_the_teacher_names_the_digit_throughout(self):
+    def test_every_point_is_a_step(self):
         trials = mnist1d.signals(self.samples, self.labels)
-        assert trials.steps == 360 and trials.weight.sum() == pytest.approx(1.0)
-        assert np.array_equal(trials.inputs["target"].argmax(-1), np.repeat(self.labels[:, None], 360, 1))
+        assert np.array_equal(trials.inputs["sense"][:, :, 0], self.samples.reshape(6, 60))
+        assert trials.weight.sum() == pytest.approx(1.0) and np.array_equal(trials.target, trials.inputs["target"])
+        assert np.array_equal(mnist1d.signals(self.samples[:, :1], self.labels[:, :1]).target, self.labels[:, 0])
+
+    def test_the_teacher_names_each_digit_while_it_lasts(self):
+        trials = mnist1d.signals(self.samples, self.labels)
+        assert np.array_equal(trials.inputs["target"].argmax(-1), np.repeat(self.labels, 30, axis=1))
         assert np.all(trials.inputs["target"].sum(-1) == 1) and np.all(trials.inputs["teach"] == 1)
+
+    @pytest.mark.needs_data("mnist1d/mnist1d.npz")
+    def test_tested_is_the_last_of_two_digits(self):
+        """Where networks learn from streams they are not at rest when a digit to be named begins."""
+        alone, behind = mnist1d.task(points=40, digits=1).testing(9, 0), mnist1d.task(points=40, digits=4).testing(9, 0)
+        sense = behind.inputs["sense"]
+        assert sense.shape == (9, 80, 1) and np.array_equal(sense[:, 40:], alone.inputs["sense"])
+        assert np.array_equal(sense[1:, :40], alone.inputs["sense"][:-1])
+        assert np.array_equal(behind.target, alone.target) and len(set(alone.target)) > 3
+        assert np.array_equal(np.flatnonzero(behind.weight), np.arange(40, 80)) and behind.weight.sum() == 1
+
+    @pytest.mark.needs_data("mnist1d/mnist1d.npz")
+    def test_streams_go_through_all_digits(self):
+        task, alone = mnist1d.task(points=40, digits=40), mnist1d.task(points=40)
+        epoch = task.training(1, 100, 0).inputs["sense"].reshape(4000, 40)
+        assert np.array_equal(epoch[:200], alone.training(20, 200, 0).inputs["sense"][:, :, 0])
+        assert len(np.unique(epoch, axis=0)) == 4000
 
     def test_the_published_network_has_15_thousand_parameters(self):
         net = mnist1d.network()
         weights = sum(net.size(p.pre) * net.size(p.post) for p in net.plastic)
-        biases = sum(net.size(name.split(".")[0]) for name in net.trainable)
-        assert weights == 53 + 5 * 53**2 + 53 * 10 and biases == 6 * 53 + 10
-        assert round(weights + biases, -3) == 15_000
+        assert weights == 53 + 5 * 53**2 + 53 * 10 + 6 * 53 + 10 == 14_956 and not net.trainable
+
+    def test_the_first_layer_is_linear_and_all_begins_within_one_over_the_root_of_what_is_heard(self):
+        net = mnist1d.network()
+        values = net.draw(0)
+        for name, heard in {"bias1": 1, "bias2": 53, "bias7": 53, "up1": 1, "up2": 53}.items():
+            assert 0.8 < np.abs(values.weights[name]).max() * np.sqrt(heard) <= 1
+        tanh = ["tanh" in net.nodes[name].model.equations for name in ("hidden1", "hidden2", "hidden6", "out")]
+        assert tanh == [False, True, True, False]
 
     def test_time_constants(self):
         """Slow neurons look one step ahead, half of them half as slow; fast ones have no delay."""

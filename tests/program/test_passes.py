@@ -15,7 +15,7 @@ from localplast.program.learn import plan
 from localplast.program.online import online
 from localplast.program.passes import as_numbers, at_once, fuse, live, merged, never_refractory, resolved, with_parts
 from localplast.program.program import Program
-from localplast.program.zeros import without
+from localplast.program.zeros import with_zeros
 from localplast.protocols.gle_mnist1d import network as digits
 from localplast.rules import dendritic, eprop
 from localplast.task.loss import mse
@@ -144,17 +144,17 @@ LEARNED = ["cues_rec.weight", "rec_out.weight"]
 
 def test_a_step_without_an_error_leaves_out_what_is_made_of_it():
     program = learning(sgd(0.1), "trial")
-    found = without(program.step, ["(loss).weight"], program.arrays)
+    found = with_zeros(program.step, ["(loss).weight"], program.arrays)
     gone = {n for s in program.step for n in writes(s)} - {n for s in found for n in writes(s)}
     assert gone == {"out.learn.error", "out.learn.lure", "rec.learn.L", "cues_rec.gradient", "rec_out.gradient"}
-    assert without(program.step, [], program.arrays) == program.step
+    assert with_zeros(program.step, [], program.arrays) == program.step
 
 
 def test_weights_stay_where_the_optimiser_says_so():
     """Gradient descent changes nothing without a gradient, whatever is masked; Adam goes on with its memory."""
     for optimiser, changed in ((sgd(0.1), set()), (adam(0.1), {*LEARNED, *MEMORY})):
         program = at_once(learning(optimiser))
-        found = without(program.step, ["(loss).weight"], program.arrays)
+        found = with_zeros(program.step, ["(loss).weight"], program.arrays)
         assert {n for s in found for n in writes(s) if program.arrays[n].life is Life.LEARNED} == changed
 
 
@@ -165,8 +165,8 @@ def test_what_is_added_to_nothing_is_set():
     """The first of two that send to a target is silent: the second does not add to what an earlier step has left."""
     arrays = {n: Array(n, "a", life) for n, life in (("x", Life.GIVEN), ("y", Life.GIVEN), ("into", Life.STEP))}
     sends = [Send("ab", "x", "into", "w", add=False), Send("ab", "y", "into", "w")]
-    assert without(sends, ["x"], arrays) == (Send("ab", "y", "into", "w", add=False),)
-    assert without(sends, ["y"], arrays) == (sends[0],)
+    assert with_zeros(sends, ["x"], arrays) == (Send("ab", "y", "into", "w", add=False),)
+    assert with_zeros(sends, ["y"], arrays) == (sends[0],)
 
 
 def test_one_trial_needs_no_sums():

@@ -20,7 +20,7 @@ class Says:
     ``learns``: what the optimiser changes, by preset where that depends on the size. ``apart``: in what its network
     differs from the one that is compared, without numbers of layers. ``delayed``: projections with delays. ``back``:
     how errors come back where a projection ``down`` carries them. ``noise``: of apical dendrites.
-    ``times``: so many times the updates of the preset.
+    ``times``: so many times the updates of the preset; ``parts``: into how many of its own it divides each batch.
     """
 
     rule: str
@@ -34,6 +34,7 @@ class Says:
     noise: float = 0.0
     own_optimiser: bool = False
     times: int = 1
+    parts: int = 1
 
 
 def usual(hidden, readout):
@@ -54,7 +55,7 @@ def spikes(*learns):
     return {name: Says(rule, *learns) for name, rule in rules.items()}
 
 
-def generalised(learns, output, apart_back, apart_errors):
+def generalised(learns, output, apart_back, apart_errors, *, times=1):
     """Generalised latent equilibrium: errors look ahead, but in one contender."""
     ahead = {"rates": "prospective", "errors": "prospective"}
     return {
@@ -63,7 +64,7 @@ def generalised(learns, output, apart_back, apart_errors):
         "instantaneous errors": Says(
             "dendritic", learns, rates="prospective", errors="instantaneous", back="transposed", apart=apart_errors,
         ),
-        "BPTT": Says("bptt", learns, **ahead, back="transposed", own_optimiser=True),
+        "BPTT": Says("bptt", learns, **ahead, back="transposed", own_optimiser=True, times=times),
         "GLE, hidden frozen": Says("dendritic", output, **ahead, back="transposed"),
     }  # fmt: skip
 
@@ -105,18 +106,19 @@ def delay_lines(inputs):
     }, whole
 
 
-def latent(learns, frozen, *, lagging="", learned="", longer=0):
+def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1, other=True):
     """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns.
 
-    ``longer``: so many times the updates BPTT needs to converge.
+    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch;
+    ``other``: whether at another rate.
     """
     ahead = {"rates": "prospective", "back": "transposed"}
     late = {"rates": "lagging", "back": "transposed", "apart": lagging, "own_optimiser": bool(learned)}
     moving = {"rates": "prospective", "back": "random", "apart": "down.weight down.plastic", "own_optimiser": True}
-    offline = Says("bptt", learns, **ahead, own_optimiser=True)
+    offline = Says("bptt", learns, **ahead, own_optimiser=other, times=often, parts=often)
     return {
         "BPTT": offline,
-        **({"BPTT, converged": replace(offline, times=longer)} if longer else {}),
+        **({"BPTT, converged": replace(offline, times=longer * often)} if longer else {}),
         "LE, symmetric": Says("dendritic", learns, **ahead),
         "LE, random": Says("dendritic", learns, rates="prospective", back="random", apart="down.weight"),
         **({"LE, learned": Says("dendritic", f"{learns} {learned}", **moving)} if learned else {}),
@@ -133,10 +135,6 @@ SLOW = "rec.model rec.parameters.beta cues_rec.weight rec_rec.weight rec_out.wei
 LAG_LINE = "up1 up2 hidden1.tau_m out.tau_m"
 LAG_NET = {"rates": "prospective", "errors": "prospective", "back": "transposed"}
 BLIND = {**LAG_NET, "errors": "instantaneous", "apart": "hidden.model out.model"}
-MNIST1D = [
-    {"quick": "up1-4 hidden1-3.b out.b", "paper": "up1-7 hidden1-6.b out.b"},
-    {"quick": "up4 out.b", "paper": "up7 out.b"},
-]  # fmt: skip
 CNN = [{"quick": "up1 up3 up5", "paper": "up1 up3 up5 up6"}, {"quick": "up5", "paper": "up6"}]
 DELAYED = {"delayed": "cues_det"}
 OTHER_TAU, SHOWN = "hidden.model out.model", {"rates": "prospective", "back": "transposed"}
@@ -194,9 +192,12 @@ SAID = {
         "instantaneous errors": Says("dendritic", "up1", **BLIND),
     },
     "gle-mackey-glass": generalised("up1-3 hidden1-2.b out.b", "up3 out.b", "down.weight", "hidden.model"),
-    "gle-mnist1d": generalised(*MNIST1D, "down.weight", "hidden.model"),
+    "gle-mnist1d": generalised(
+        "up1-7 bias1-7", "up7 bias7", "down.weight", "hidden.model", times=2
+    ),
     "latent-equilibrium": latent(
-        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2"
+        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
+        other=False,
     ),
     "latent-equilibrium-cnn": latent(*CNN),
     "microcircuit": circuit(bptt=True),
@@ -348,7 +349,7 @@ def case(request, built):
     """Protocol, size, preset, and what is compared, completed."""
     name, size = request.param
     preset = built(name, size)
-    whole = (preset.network, preset.optimiser, preset.loss)
+    whole = (preset.network, preset.optimiser, preset.loss, preset.updates, preset.batch)
     return name, size, preset, {label: own.completed(*whole) for label, own in contenders(preset).items()}
 
 
@@ -389,7 +390,8 @@ def test_what_learns(case):
 
 def test_how_long_they_learn(case):
     _, _, preset, own = case
-    assert {label: (c.updates or preset.updates) / preset.updates for label, c in own.items()} == said(case, "times")
+    assert {label: c.updates / preset.updates for label, c in own.items()} == said(case, "times")
+    assert {label: preset.batch / c.batch for label, c in own.items()} == said(case, "parts")
 
 
 def test_losses(case):

@@ -166,12 +166,27 @@ class TestLatentEquilibrium:
             assert rates[0] == rates[1] > 0 and {down, up} <= set(own.optimiser.decaying)
         assert "up1" not in own.optimiser.decaying
 
-    def test_bptt_moves_as_far_as_all_steps_that_count_together(self, preset):
-        trials = preset.task.training(0, 1, seed=0)
-        steps = int((trials.weight > 0).sum())
-        assert preset.rules["BPTT"].optimiser.constants["learning_rate"] == pytest.approx(
-            preset.optimiser.constants["learning_rate"] * images.BETA * steps
-        )
+    @pytest.mark.parametrize("name", ["quick", "paper"])
+    def test_bptt_moves_as_far_as_all_steps_of_an_image_together(self, name):
+        """Once for as many images as one step of the others sees, as often as these change; all images alike."""
+        numbers = protocols.load("latent-equilibrium").presets[name]
+        preset, rates = numbers(), []
+        online, offline = preset.optimiser, preset.rules["BPTT"]
+        steps = preset.task.training(0, 1, seed=0).steps
+        for optimiser in (online, offline.optimiser):
+            rates.append([optimiser.rate(k) for k in ("up1", "hidden1.b", "up2", "hidden2.b", "up3", "out.b")])
+        np.testing.assert_allclose(rates[1], np.array(rates[0]) * images.BETA * steps / numbers["images"])
+        assert offline.batch * numbers["images"] == preset.batch
+        assert offline.updates == preset.updates * numbers["images"]
+        shown = [preset.task.training(0, 2 * offline.batch, 0).inputs["sense"]]
+        shown.append(np.concatenate([preset.task.training(k, offline.batch, 0).inputs["sense"] for k in (0, 1)]))
+        np.testing.assert_array_equal(*shown)
+
+    def test_weights_and_biases_are_drawn_alike(self, preset):
+        for name in ("hidden1", "hidden2", "out"):
+            assert preset.network.populations[name].parameters["b"] == lp.normal(0.07, fan_in=False)
+        drawn = preset.network.draw(3).parameters["hidden1"]["b"]
+        assert len(drawn) == 100 and drawn.std() == pytest.approx(0.07, rel=0.25)
 
     def test_lagging_rates_cannot_bear_the_rate_of_prospective_ones(self, preset):
         slow = preset.rules["not prospective"]

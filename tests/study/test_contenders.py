@@ -148,6 +148,22 @@ def test_one_may_need_more_updates():
     assert lines and all(np.isfinite(line.get_ydata()).sum() == 3 for line in lines if len(line.get_xdata()))
 
 
+def test_one_may_update_from_fewer_trials_more_often():
+    """Two updates of one trial each where the others make one of two: the same trials, counted."""
+    often = lp.Contender(bptt(), "torch", batch=1, updates=4)
+    tree = compare(network(), TASK, {"BPTT": bptt(), "often": often}, loss=LOSS, **{**SETTINGS, "seeds": (0,)})
+    assert list(tree["cost"]["batch"].values) == [2, 1]
+    counted = tree["training"]["trials"]
+    assert counted.sel(rule="BPTT", update=2) == counted.sel(rule="often", update=4) == 4
+    alone = lp.run(
+        network(), TASK, backend="torch", rule=bptt(), optimiser=SETTINGS["optimiser"], loss=LOSS, batch=1, updates=4
+    )
+    np.testing.assert_array_equal(
+        tree["training"]["loss"].sel(rule="often", seed=0), alone["metrics"]["loss"].dropna("update")
+    )
+    assert table(tree).titles[2:4] == ["updates", "batch"]
+
+
 @pytest.mark.parametrize("other, complaint", [
     (network(dt=2 * ms), "'odd': its network has other dt .0.002. than the one compared .0.001."),
     (network(inputs=7), "other inputs"),

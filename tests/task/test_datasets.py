@@ -9,7 +9,7 @@ import pooch
 import pytest
 from brian2 import ms
 
-from localplast.errors import DatasetError
+from localplast.errors import DatasetError, LocalplastError
 from localplast.task import datasets
 
 DATA = os.environ.get("LOCALPLAST_DATA")
@@ -217,6 +217,32 @@ def test_mnist1d():
     assert np.bincount(test_labels).tolist() == [102, 104, 89, 106, 106, 98, 99, 96, 98, 102]
     both = np.concatenate([samples, test])
     assert abs(both.mean()) < 1e-12 and both.std() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.needs_data("mnist1d/mnist1d.npz")
+class TestDigitsDrawnAnew:
+    """At 40 points they are the authors' frozen set; at others the same digits, in the same order."""
+
+    def both(self, points=None):
+        (samples, labels), (test, test_labels) = datasets.mnist1d(points)
+        assert not samples.flags.writeable and (len(samples), len(test)) == (4000, 1000)
+        return np.concatenate([samples, test]), np.concatenate([labels, test_labels])
+
+    def test_the_frozen_set(self):
+        (samples, labels), (frozen, expected) = self.both(40), self.both()
+        assert np.array_equal(labels, expected) and np.abs(samples - frozen).max() < 1e-15
+
+    def test_more_points(self):
+        """What 40 points joined by lines lose is the fast part (figures of the generator itself)."""
+        (samples, labels), (frozen, expected) = self.both(360), self.both()
+        assert np.array_equal(labels, expected) and samples.shape == (5000, 360)
+        assert [round(samples.min(), 2), round(samples.max(), 2)] == [-5.50, 4.67]
+        joined = np.stack([np.interp(np.linspace(0, 39, 360), np.arange(40), row) for row in frozen])
+        assert np.sqrt(np.mean((samples - joined) ** 2)) == pytest.approx(0.117, abs=5e-4)
+
+    def test_points(self):
+        with pytest.raises(LocalplastError, match="points is a whole number, 2 or more; given 1"):
+            datasets.mnist1d(1)
 
 
 @pytest.mark.needs_data("nmnist_small/nmnist_small.npz")

@@ -30,7 +30,9 @@ def recordings(seed, count, each=80):
 TRAIN, TEST = 24, 11
 FAKE = {
     "mnist": lambda: tuple((images(n, n), np.arange(n) % 10) for n in (TRAIN, TEST)),
-    "mnist1d": lambda: tuple((np.random.default_rng(n).normal(size=(n, 40)), np.arange(n) % 10) for n in (TRAIN, TEST)),
+    "mnist1d": lambda points: tuple(
+        (np.random.default_rng(n).normal(size=(n, points)), np.arange(n) % 10) for n in (TRAIN, TEST)
+    ),
     "nmnist_small": lambda: tuple((recordings(n, n), np.arange(n) % 10) for n in (TRAIN, TEST)),
 }
 STORED = {
@@ -264,10 +266,8 @@ WINDOWS = {
     "gle-lag-line": {"quick": [between(250, 600, 625)]},
     "gle-lag-net": {"quick": [between(125, 350, 375)]},
     "gle-mackey-glass": {"quick": [last(400, 500)], "paper": [last(1900, 2000)]},
-    "gle-mnist1d": {"quick": [last(72, 72)], "paper": [last(360, 360)]},
-    "latent-equilibrium": {
-        "quick": [second_halves(8, 5), second_halves(12, 1)], "paper": [second_halves(100, 1), second_halves(12, 1)],
-    },
+    "gle-mnist1d": {"quick": [last(360, 360)], "paper": [np.full(14_400, 1 / 14_400), last(360, 720)]},
+    "latent-equilibrium": [second_halves(10, 8), second_halves(12, 1)],
     "latent-equilibrium-cnn": {
         "quick": [second_halves(16, 4), second_halves(24, 1)], "paper": [second_halves(100, 1), second_halves(24, 1)],
     },

@@ -12,7 +12,7 @@ from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from brian2.utils.stringtools import get_identifiers
 
-from localplast.backends.brian2.text import replace_word
+from localplast.backends.brian2.text import LEARN, replace_word, suffixed
 from localplast.network.check import weight_dimension
 from localplast.network.delays import per_synapse
 from localplast.network.nodes import Input
@@ -75,8 +75,12 @@ def build_graded(built, p, values, learning=None):
     )
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
-    for updater in synapses.summed_updaters.values():
-        updater.when, updater.order = "before_synapses", 0
+    for variable, updater in synapses.summed_updaters.items():
+        ahead = variable.startswith("coming_")  # weighted with what is there before it learns
+        updater.when, updater.order = ("end", LEARN - 1) if ahead else ("before_synapses", 0)
+    for q in tied_to(net, p):
+        if comes_ahead(net, q):
+            let_arrive(built, q)
     if learning:
         learning.attach(built, p, synapses)
     return synapses
@@ -85,6 +89,17 @@ def build_graded(built, p, values, learning=None):
 def tied_to(net, p):
     """The projections that have the weights of ``p``."""
     return [net.projections[name] for name, same in net.tied.items() if same.projection == p.name]
+
+
+def comes_ahead(net, p):
+    """Whether what the tied projection ``p`` carries is weighted in the step that sends it."""
+    return net.tied[p.name].when == "sent" and prospective(net.nodes[p.pre].model, sent_text(p, net.nodes[p.pre].model))
+
+
+def let_arrive(built, p):
+    """What was weighted at the end of the step before arrives; nothing in the first step of a trial."""
+    text = f"{p.target}_from_{p.name} = coming_{p.name}*(1 - {built.block.fresh})"
+    built.objects[p.post].run_regularly(text, when="before_synapses", name=f"{p.name}_arrives")
 
 
 def is_late(net, p, values):
@@ -116,9 +131,13 @@ def arriving(built, p, values):
 
 def backwards(built, q, values):
     """What the tied projection ``q`` sums up, through the synapses whose weights it has."""
-    dimension = built.net.nodes[q.post].model.dimensions[q.target]
-    code = Expression(f"{q.weight.times!r}*w*{arriving(built, q, values)}_post")
-    return SingleEquation("subexpression", f"{q.target}_from_{q.name}_pre", dimension, expr=code, flags=["summed"])
+    net, name = built.net, f"{q.target}_from_{q.name}"
+    dimension, model = net.nodes[q.post].model.dimensions[q.target], net.nodes[q.pre].model
+    text = f"{arriving(built, q, values)}_post"
+    if comes_ahead(net, q):
+        text, name = f"({suffixed(model, sent_text(q, model), '_post')})", f"coming_{q.name}"
+    code = Expression(f"{q.weight.times!r}*w*{text}")
+    return SingleEquation("subexpression", f"{name}_pre", dimension, expr=code, flags=["summed"])
 
 
 def cell(delay, longest):
@@ -170,6 +189,10 @@ def sent_lines(net, name, values):
     late = [p for p in net.projections.values() if p.pre == name and is_late(net, p, values)]
     dimensions = {p.name: parse_expression_dimensions(sent_text(p, model), known) for p in late}
     lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
+    coming = [net.projections[key] for key in net.tied if net.projections[key].post == name]
+    lines += [
+        SingleEquation(PARAMETER, f"coming_{q.name}", model.dimensions[q.target]) for q in coming if comes_ahead(net, q)
+    ]
     return lines + [
         SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()
     ]

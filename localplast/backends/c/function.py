@@ -19,7 +19,7 @@ from localplast.network.credit_graph import check_cut
 from localplast.network.delays import MAX_DELAY_STEPS, kernel_widths
 from localplast.neuron.step import check_integration, lower
 from localplast.program.adjoint import adjoint
-from localplast.program.cut import cut as without
+from localplast.program.cut import cut_edges
 from localplast.program.forward import forward
 from localplast.program.passes import as_numbers, never_refractory
 from localplast.program.zeros import where_zero
@@ -69,7 +69,7 @@ class NetworkPrograms:
         options = {"record": self.results, "learned": learned, "feedback": self.feedback, "widths": widths}
         program = never_refractory(forward(net, plain(net, tensors, self.masks), **options), self.always_ready(learned))
         program = as_numbers(program, [f"{n}.given" for n in dense])
-        program = where_zero(without(program, check_cut(net, self.cut)), self.zero(learned))
+        program = where_zero(cut_edges(program, check_cut(net, self.cut)), self.zero(learned))
         return adjoint(program, wanted)
 
     def zero(self, learned):

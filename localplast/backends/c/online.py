@@ -15,7 +15,7 @@ from localplast.backends.c.source import Body, Source, checked_states
 from localplast.program.arrays import Dense, Life, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
 from localplast.program.passes import fuse, live
-from localplast.program.zeros import without
+from localplast.program.zeros import with_zeros
 
 __all__ = ["OnlineSource"]
 
@@ -81,7 +81,7 @@ class OnlineSource(Source):
         step = live(step, [*lasting, *asked])
         found = [Body("counts", step)]
         if WEIGHT in set().union(*map(reads, step)):
-            silent = without(step, {WEIGHT}, arrays)
+            silent = with_zeros(step, {WEIGHT}, arrays)
             kept = {n for s in step for n in reads(s) | writes(s) if arrays[n].life is Life.STATE}
             lines = {s.target for s in step if isinstance(s, Send) and s.taps}
             found.append(Body("silent", live(silent, {*lasting, *kept, *lines})))

@@ -117,6 +117,7 @@ class Interpreter:
         self.step = [runner(s, self) for s in program.step if not isinstance(s, Every)]
         self.ends = [runner(s, self) for every in ends if every.when == "trial" for s in every.body]
         self.updates = [Update(every, self) for every in ends if every.when != "trial"]
+        self.moving = [n for n in self.shapes if any(n in update.moving for update in self.updates)]
 
     def shape(self, space):
         """Of an array without an axis of trials."""
@@ -149,7 +150,8 @@ class Interpreter:
         for t in range(steps - 1, -1, -1) if backwards else range(steps):
             self.advance(t)
             for update in self.updates:
-                update(t, steps)
+                if update.due(t, steps):
+                    update.run()
             for name, found in seen.items():
                 found.append(self.values[name])
             if on_step:
@@ -159,9 +161,17 @@ class Interpreter:
         totals = {n for s in self.program.step for n in getattr(s, "adds", ())}
         self.trace.seen = {n: v[-1] if n in totals else torch.stack(v) for n, v in seen.items()}
         self.trace.sums = {a.name: self.values[a.name] for a in self.program.of(Life.SUM)}
-        moved = set().union(*(writes(update.every) for update in self.updates))
-        self.trace.learned = {a.name: self.values[a.name] for a in self.program.of(Life.LEARNED) if a.name in moved}
+        self.trace.learned = {n: self.values[n] for n in self.moving}
         return self.trace
+
+    def update(self, given):
+        """Let everything learn once, of what is ``given``, by array, no trial running; returns what has changed."""
+        self.values = {**self.numbers, **given}
+        for update in self.updates:
+            update.run()
+        found = {n: self.values[n] for n in self.moving}
+        self.values = {}  # gradients are not kept until the next ones
+        return found
 
     def start(self, given, trace=None, dice=None):
         """Begin trials; returns their number of steps."""
@@ -222,10 +232,13 @@ class Update:
         self.every, self.engine = every, engine
         self.body = [runner(s, engine) for s in every.body]
         self.sums = [n for n in reads(every) if engine.program.arrays[n].life is Life.SUM]
+        self.moving = {n for n in writes(every) if engine.program.arrays[n].life is Life.LEARNED}
 
-    def __call__(self, t, steps):
-        if (t + 1) % self.every.when and t + 1 < steps:
-            return
+    def due(self, t, steps):
+        """Whether it is time, after step ``t`` of so many."""
+        return (t + 1) % self.every.when == 0 or t + 1 == steps
+
+    def run(self):
         for runs in self.body:
             runs()
         for name in self.sums:
@@ -253,10 +266,12 @@ class Runner:
         """Begin trials of so many steps."""
 
     def tape(self, key, lines):
-        """Expressions to be computed; what is known of them is computed now, except where synapses read it."""
+        """Expressions to be computed; what is known of them is computed now, of synapses if it is a plain number."""
         fixed = {a.name for a in self.program.of(Life.FIXED)}
         known = {n: x for n, x in self.engine.numbers.items() if n in fixed}
-        self.tapes[key] = Tape(lines, {} if self.at_synapses else known)
+        if self.at_synapses:
+            known = {n: x for n, x in known.items() if isinstance(x, float)}
+        self.tapes[key] = Tape(lines, known)
         if self.at_synapses:
             form = self.program.spaces[self.s.space].form
             few = isinstance(form, Sparse)
@@ -265,6 +280,7 @@ class Runner:
             symbols = {x for _, e in lines for x in sympy.sympify(e).free_symbols}
             self.ends = {x.name: (x.array, x.end) for x in symbols if isinstance(x, End)}
             self.plain = [n for n in self.tapes[key].slots if n not in self.ends]
+            self.shared = {n for n in self.plain if not few and self.is_shared(n)}
 
     @property
     def at_synapses(self):
@@ -275,14 +291,14 @@ class Runner:
         values = self.engine.values
         if not self.at_synapses:
             return values
-        found = {n: self.beside(values[n], n) for n in self.plain if n in values}
-        return found | {n: self.at_end(values[array], end) for n, (array, end) in self.ends.items()}
+        found = {n: beside(values[n]) if n in self.shared else values[n] for n in self.plain if n in values}
+        found.update((n, self.at_end(values[array], end)) for n, (array, end) in self.ends.items())
+        return found
 
-    def beside(self, value, name):
-        """What all synapses share, beside ``(pre, post)``."""
-        shared = isinstance(self.program.spaces[self.program.arrays[name].space], One)
-        shared = shared and self.neurons is None
-        return value.unsqueeze(-1) if shared and torch.is_tensor(value) and value.ndim == 2 else value
+    def is_shared(self, name):
+        """Whether a name is that of a number that all synapses share."""
+        array = self.program.arrays.get(name)
+        return array is not None and isinstance(self.program.spaces[array.space], One)
 
     def at_end(self, value, end):
         """Numbers of neurons as synapses read them: ``(trial, pre, 1)`` or ``(trial, 1, post)``; ``(trial, synapse)``
@@ -291,6 +307,11 @@ class Runner:
         if not torch.is_tensor(value):
             return value
         return at_end(value, end) if self.neurons is None else value[..., self.neurons[end]]
+
+
+def beside(value):
+    """What all synapses share, ``(trial, 1)``, beside ``(pre, post)``."""
+    return value.unsqueeze(-1) if torch.is_tensor(value) and value.ndim == 2 else value
 
 
 def at_end(value, end):

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,9 +18,9 @@ from localplast.backends.torch.gradient import (
     side_by_side,
 )
 from localplast.backends.torch.online import OnlineLearner
+from localplast.backends.torch.optimise import Optimise
 from localplast.backends.torch.step import leaves
 from localplast.backends.torch.synapses import as_matrix, as_vector
-from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.interrupt import deferred
 from localplast.learning.filters import AsReadout
@@ -158,11 +157,9 @@ class TorchLearner:
         self.others = {n: self.tensors[n] for n in net.trainable}
         learning = {n: self.weights[n] for n in self.plastic} | self.others
         self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
-        self.steps = {n: self.program(n) for n in learning}
-        found = {n: net.bounds(n) for n in moving}
-        found |= {n: net.limits(n) for n in self.others if not self.optimiser.frozen(n)}
-        self.bounds = {n: [self.laid(n, self.tensor(b)) for b in pair] for n, pair in found.items() if pair}
         self.give_credit()
+        between = self.rule.update == "trial"
+        self.optimise = Optimise(net, values, self.optimiser, self.tensors, self.feedback) if between else None
 
     def check(self):
         """Raise where the rule and the optimiser cannot train this network."""
@@ -207,11 +204,6 @@ class TorchLearner:
     def laid(self, name, x):
         """Numbers of synapses as they are kept here: those of few ones as a vector."""
         return as_vector(x, self.values.masks[name]) if name in self.few else x
-
-    def program(self, name):
-        """The optimiser of one projection, parameter or delay; only weights decay."""
-        optimiser = self.optimiser if name in self.plastic else replace(self.optimiser, decay=0.0)
-        return Tape(optimiser.program(projection=name), {"learning_rate": optimiser.rate(name)})
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
@@ -261,9 +253,8 @@ class TorchLearner:
         check_found(self.rule, {n: g.detach().cpu().numpy() for n, g in grads.items()}, float(total.detach().mean()))
         if grads:
             self.updates += 1
-            share = self.optimiser.share(grads)
-            for name, grad in grads.items():
-                self.step(name, share * grad)
+            found = self.optimise(self.learning, grads, share=self.optimiser.share(grads), update=self.updates)
+            self.follow(lambda name, _: found[name])
         self.tie()
         outputs = outputs.detach()
         rates = [c.detach().mean() / duration for c in counts.values()]
@@ -273,23 +264,21 @@ class TorchLearner:
             "rate": float(sum(rates) / max(len(rates), 1)),
         }
 
-    def step(self, name, grad):
-        """The optimiser, for one projection, its bounds, and the feedback that learns beside it; or for a parameter."""
-        given = {"g": grad, "k": self.updates, **self.state[name]}
-        if name in self.others:
-            new = self.steps[name]({"w": self.others[name], **given})
-            self.others[name] = self.tensors[name] = self.bounded(name, new["w"])
-            self.state[name] = {k: new[k] for k in self.state[name]}
-            return
-        new = self.steps[name]({"w": self.weights[name], **given})
-        if name in self.feedback:
-            self.feedback[name] = self.steps[name]({"w": self.feedback[name], **given})["w"] * self.mask(name)
-        self.weights[name] = self.tensors[f"{name}.weight"] = self.bounded(name, new["w"]) * self.mask(name)
-        self.state[name] = {k: new[k] for k in self.state[name]}
+    @property
+    def learning(self):
+        """All that learns, by array of the program that changes it."""
+        found = {f"{n}.weight": w for n, w in self.weights.items()} | self.others
+        found |= {f"{n}.feedback": b for n, b in self.feedback.items()}
+        return found | {f"{n}.optimiser.{k}": x for n, kept in self.state.items() for k, x in kept.items()}
 
-    def bounded(self, name, numbers):
-        """``numbers`` within the bounds of what has this name, where it has any."""
-        return numbers.clamp(*self.bounds[name]) if name in self.bounds else numbers
+    def follow(self, left):
+        """Go on with what has changed; ``left(name, like)`` is what has become of an array."""
+        self.feedback = {n: left(f"{n}.feedback", b) for n, b in self.feedback.items()}
+        self.state = {n: {k: left(f"{n}.optimiser.{k}", x) for k, x in kept.items()} for n, kept in self.state.items()}
+        for name in self.plastic:
+            self.weights[name] = self.tensors[f"{name}.weight"] = left(f"{name}.weight", self.weights[name])
+        for name, x in self.others.items():
+            self.others[name] = self.tensors[name] = left(name, x)
 
     def tie(self):
         """Let weights that are another projection's follow it."""
@@ -305,18 +294,13 @@ class TorchLearner:
         if self.online.widths != self.widths():
             self.online = self.online_learner(self.online.plan)
         online = self.online
-        online.follow(self.weights, self.others, self.feedback, self.state)
+        online.follow(self.learning)
         found = online.run(inputs, target, weight, updates=self.updates, seed=[self.seed, 3, self.updates])
         if self.rule.update == "trial":
             grads = {n: self.laid(n, g) for n, g in online.gradients().items()}
             return *found, grads | online.other_gradients(self.tensors)
         self.updates += self.rule.updates(len(weight), self.net.dt)
-        self.feedback = {n: online.left(f"{n}.feedback", b) for n, b in self.feedback.items()}
-        self.state = {
-            n: {k: online.left(f"{n}.optimiser.{k}", x) for k, x in kept.items()} for n, kept in self.state.items()
-        }
-        weights = {n: online.left(f"{n}.weight", self.weights[n]) for n in self.plastic}
-        self.adopt(weights, {n: online.left(n, x) for n, x in self.others.items()})
+        self.follow(online.left)
         return *found, {}
 
     def evaluate(self, trials, part=0):

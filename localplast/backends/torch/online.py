@@ -74,24 +74,18 @@ class OnlineLearner:
 
     # --- what learns --------------------------------------------------------------------------------------------------
 
-    def follow(self, weights, others=None, feedback=None, state=None):
+    def follow(self, learning):
         """Go on with other numbers.
 
         Parameters
         ----------
-        weights, feedback : dict of str to tensor ``(pre, post)``, or ``(synapse,)``
-            By projection (:mod:`localplast.backends.torch.synapses`).
-        others : dict of str to tensor
-            Parameters and delays by name.
-        state : dict of str to dict of str to tensor
-            The optimiser's memory, by the name of what it moves.
+        learning : dict of str to tensor
+            By array: ``'rec_rec.weight'``, ``'rec_rec.feedback'``, ``'rec_rec.optimiser.m'``, ``'rec.tau_mem'``;
+            those of synapses ``(pre, post)`` or ``(synapse,)`` (:mod:`localplast.backends.torch.synapses`).
         """
-        found = {f"{n}.weight": w for n, w in weights.items()}
-        found |= {f"{n}.feedback": b for n, b in (feedback or {}).items()} | dict(others or {})
-        found |= {f"{n}.optimiser.{k}": x for n, kept in (state or {}).items() for k, x in kept.items()}
-        found = {n: self.laid(n, x) for n, x in found.items() if n in self.numbers}
-        owners = {f"{n}.weight": n for n in weights}
-        self.numbers |= {n: self.there(owners[n], x) if n in owners else x for n, x in found.items()}
+        for name in learning.keys() & self.numbers.keys():
+            found, array = self.laid(name, learning[name]), self.program.arrays[name]
+            self.numbers[name] = self.there(array.space, found) if array.role == "weight" else found
 
     def left(self, name, like):
         """What has become of a number within the trials, in its own shape."""

@@ -13,7 +13,7 @@ from localplast.network.sent import sent_texts
 from localplast.network.values import Values
 from localplast.neuron.step import check_integration, expanded, lower
 from localplast.program.arrays import Life
-from localplast.program.cut import cut as without
+from localplast.program.cut import cut_edges
 from localplast.program.forward import forward, owned
 
 __all__ = ["Twin", "leaves", "noise_dice", "plain", "simulate"]
@@ -104,7 +104,7 @@ class Twin:
         check_neurons(net, values)
         learned = [f"{name}.delay" for name in net.projections if tensors[f"{name}.delay"].requires_grad]
         options = {"feedback": feedback or (), "widths": widths, "fixed": fixed}
-        self.net, self.program = net, without(forward(net, values, learned=learned, **options), edges)
+        self.net, self.program = net, cut_edges(forward(net, values, learned=learned, **options), edges)
         self.interpreter = Interpreter(self.program, numbers(net, self.program, tensors, masks, feedback), fixed=fixed)
         self.like, self.tapes = self.interpreter.like, {}
 

@@ -33,7 +33,7 @@ from localplast.neuron.surrogate import triangle as surrogate_triangle
 from localplast.program import adjoint as adjoints
 from localplast.program.adjoint import adjoint
 from localplast.program.arrays import at
-from localplast.program.cut import cut
+from localplast.program.cut import cut_edges
 from localplast.program.forward import forward
 from localplast.program.instructions import Fire, Jump, Map, Send
 
@@ -58,7 +58,7 @@ class Both:
         total = sum((self.plain[n] * pull[n]).sum() for n in record)
         found = torch.autograd.grad(total, [tensors[n] for n in wanted], allow_unused=True)
         self.gradients = dict(zip(wanted, found, strict=True))
-        program = cut(forward(net, self.values, record=record, learned=learned, feedback=feedback), edges)
+        program = cut_edges(forward(net, self.values, record=record, learned=learned, feedback=feedback), edges)
         program = change(program) if change else program
         self.forward, self.backward = adjoint(program, wanted)
         if change_back:
