@@ -116,10 +116,10 @@ def test_parts_that_occur_twice_and_functions_are_named_once():
 def test_a_function_that_an_array_was_set_to_is_read_from_its_history():
     net = digits(layers=2, slow=2, fast=2)
     keeping, backward = adjoint(forward(net, net.draw(0), record=["said.output"]), ["up1.weight", "up2.weight"])
-    hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden1"]
+    hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden2"]
     assert hidden and "tanh" not in str(backward)
-    kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden1"}
-    assert kept == {"hidden1.sent.0", "hidden1.slope", "hidden1.feedback"}
+    kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden2"}
+    assert kept == {"hidden2.sent.0", "hidden2.slope", "hidden2.feedback", "down1.now"}
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
