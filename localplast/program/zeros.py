@@ -18,9 +18,11 @@ def where_zero(program, names):
     noise everything is drawn as before: no other numbers come out of the dice. A number whose zero makes an
     expression infinite somewhere stays as it is: who computes that finds out.
     """
-    found = [e for s in program.step for e in expressions(s)]
-    names = {n for n in names if not any(infinite(at_zero(e, {n})) for e in found)}
-    step = with_zeros(program.step, names, program.arrays, always=True) if names else program.step
+    step = with_zeros(program.step, names, program.arrays, always=True)
+    if any(infinite(e) for s in step for e in expressions(s)):
+        found = [e for s in program.step for e in expressions(s)]
+        names = {n for n in names if not any(infinite(at_zero(e, {n})) for e in found)}
+        step = with_zeros(program.step, names, program.arrays, always=True)
     if step == program.step or any(infinite(e) for s in step for e in expressions(s)):
         return program
     wanted = {a.name for a in program.of(Life.SEEN)} | {s.into for s in step if isinstance(s, Draw)}
