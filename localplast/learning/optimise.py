@@ -129,6 +129,30 @@ class Optimiser:
             return rate
         return f"{rate}, halved every {self.halving:.0f}" + (f" after {self.held:.0f}" if self.held else "")
 
+    def scaled(self, factor: float) -> "Optimiser":
+        """The same optimiser at so many times its learning rate, for a run that goes on; ``decay`` stays.
+
+        Raises
+        ------
+        LocalplastError
+            A change of its rate would also change what it remembers.
+        """
+        if not self.proportional:
+            raise LocalplastError(
+                f"{self.name} remembers what its learning rate was, so it cannot change while a run goes on; use one "
+                "whose changes are in proportion to it, such as adam()"
+            )
+        rate = as_number("a factor on the learning rate", factor, 0) * self.constants["learning_rate"]
+        return replace(self, constants={**self.constants, "learning_rate": rate})
+
+    @property
+    def proportional(self) -> bool:
+        """Whether the change of a weight is in proportion to the learning rate, and nothing else depends on it."""
+        *state, (_, new) = ((name, to_sympy(text)) for name, text in self.statements)
+        rate = symbol("learning_rate")
+        rise = sympy.diff(new, rate)
+        return not any(e.has(rate) for e in (*(e for _, e in state), rise)) and new.subs(rate, 0) == symbol("w")
+
     def frozen(self, projection: str | None) -> bool:
         """Whether a projection keeps its weights, bit for bit: its factor is 0."""
         return self.rates.get(projection, 1.0) == 0

@@ -27,6 +27,7 @@ from localplast.runs.progress import progress
 from localplast.runs.reached import Reached, checkpoint_of, reached, read_checkpoint, saved_in
 from localplast.runs.record import Recorder
 from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
+from localplast.runs.watch import Watched, source
 from localplast.task.loss import default_loss
 from localplast.task.regulariser import of_trials
 from localplast.task.trials import Poisson, alike, split
@@ -67,11 +68,15 @@ class Fit:
     """One training run; :meth:`restart` reuses what was compiled for another seed."""
 
     def __init__(self, net, task, values, rule, optimiser, loss, schedule, options, *, kept_every=(), started=0):
-        if options.backend == "brian2" and schedule.test:
+        tested = schedule.test or schedule.watch
+        if options.backend == "brian2" and tested:
             need_torch("testing a network that learns in Brian2")
         self.net, self.task, self.values, self.rule, self.optimiser = net, task, values, rule, optimiser
         self.schedule = replace(schedule, test_every=schedule.test_every or schedule.updates)
         self.options = replace(options, target=options.target or default_target(options.backend))
+        self.source = source(task, schedule.watch)
+        for how in schedule.watch:
+            how.check(self)
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
@@ -79,12 +84,13 @@ class Fit:
         check_delays(net, values, example.steps)
         self.steps = self.shortest = example.steps
         # what is tested, kept and gone on from lies between two blocks; Brian2 reads delays and seeds when a run starts
-        pauses = (schedule.updates, self.schedule.test_every, *kept_every, started)
+        looks = [how.every for how in schedule.watch]
+        pauses = (schedule.updates, self.schedule.test_every, *looks, *kept_every, started)
         alone = bool(moving(net, optimiser)) or rolls_dice(net, example)
         self.per_block = updates_per_block(example, pauses, options.backend, alone)
         self.learner = self.made(rule, self.loss, example, self.options)
         self.judge = self.learner
-        if options.backend == "brian2" and schedule.test:
+        if options.backend == "brian2" and tested:
             # the twin has the same spikes, presents all test trials at once, and needs no surrogate
             in_torch = replace(self.options, backend="torch")
             self.judge = self.made(bptt(cut={"spike"}), self.judged_loss, example, in_torch)
@@ -116,7 +122,11 @@ class Fit:
 
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
-        trials = presented(self.task, "testing", self.test, self.test, self.seed).without(self.net.teachers)
+        return self.judged(presented(self.task, "testing", self.test, self.test, self.seed))
+
+    def judged(self, trials):
+        """The same on some trials."""
+        trials = trials.without(self.net.teachers)
         self.look_at_length(trials)
         if self.judge is not self.learner:
             self.judge.adopt(self.learner.numbers(), self.learner.parameters())
@@ -124,12 +134,19 @@ class Fit:
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
 
     def begin(self):
-        self.reached, self.done, self.seconds = Reached(self.learner.arrays()), 0, 0.0
+        self.reached, self.done, self.seconds, self.watched = Reached(self.learner.arrays()), 0, 0.0, Watched()
 
     def stand_at(self, reached):
         """Be where a block ended: the learner knows what it knew then."""
         self.reached, self.done, self.seconds = reached, reached.done, reached.seconds
         self.learner.load(reached.arrays)
+        self.follow(reached.watched)
+
+    def follow(self, watched):
+        """Do what has come of what was seen."""
+        if watched.factor != self.watched.factor:
+            self.learner.scale(watched.factor)
+        self.watched = watched
 
     def run(self, request, *, path=None, resume=False, show=None, title=None, probe=None, probed=None, stop=None):
         """Learn all updates; returns the record.
@@ -167,7 +184,7 @@ class Fit:
         if "metrics" not in recorder.last and (self.test or probe):
             recorder.add_metrics(update=0, **self.tested(probe))
             self.keep_place(recorder)
-        while self.done < self.updates:
+        while self.done < self.updates and not self.watched.stopped:
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
             metrics = self.block(recorder, probe)
@@ -179,7 +196,7 @@ class Fit:
 
     def keep_place(self, recorder):
         """Let what was done so far be done for good: learners replace their arrays and never write into them."""
-        self.reached = Reached(self.learner.arrays(), self.done, self.seconds, recorder.rows)
+        self.reached = Reached(self.learner.arrays(), self.done, self.seconds, recorder.rows, self.watched)
 
     def keep_along(self, recorder, names):
         """One more row of the weights of these projections."""
@@ -246,13 +263,24 @@ class Fit:
         self.done += len(found)
         for update, metrics in enumerate(found, first):
             self.check(update, metrics, recorder, began, trials)
-            tested = self.tested(probe) if update % self.schedule.test_every == 0 else {}
-            recorder.add_metrics(update=update, **metrics, **tested)
-        return {**metrics, **tested}
+            recorder.add_metrics(update=update, **metrics, **self.seen(update, probe))
+        return metrics
+
+    def seen(self, update, probe):
+        """What is tested and watched after an update, as metrics; does what comes of it."""
+        tested, found = self.tested(probe) if update % self.schedule.test_every == 0 else {}, {}
+        for how in self.schedule.watch:
+            if update % how.every == 0:
+                metrics, watched = how.look(self, update, tested)
+                self.follow(watched)
+                found |= metrics
+        if self.watched.stopped and not tested:
+            tested = self.tested(probe)
+        return tested | found
 
     def drawn(self, update):
         """The trials of one update."""
-        return presented(self.task, "training", self.batch, update, self.batch, self.seed)
+        return presented(self.source, "training", self.batch, update, self.batch, self.seed)
 
     def check_began(self, began, trials, recorder, unexplained=True):
         """Raise where something is not finite with the numbers that a block ``began`` with, and name it."""
@@ -341,6 +369,8 @@ class Fit:
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
+        if self.schedule.watch:
+            rest["watch"] = "; ".join(how.label for how in self.schedule.watch)
         return {**self.options.provenance, **rest, **self.task.attrs}
 
     def save(self, recorder, path):
@@ -355,7 +385,7 @@ class Fit:
 
     def write_checkpoint(self, path, position):
         state = {"identity": self.identity, "surroundings": surroundings(), "position": position}
-        state |= {"done": self.done, "seconds": self.seconds}
+        state |= {"done": self.done, "seconds": self.seconds, "watched": self.watched.encoded}
         save_checkpoint(checkpoint_of(path), self.learner.arrays(), state)
 
     def interrupt(self):

@@ -42,14 +42,20 @@ def identity(fit):
         "batch": fit.batch,
         "test": fit.test,
         "backend": fit.backend,
+        "watch": watched(fit),
         **fit.options.numerics,
     }
     found = (
         [values.weights, values.masks, values.delays, values.parameters],
-        content(fit.task.training(0, fit.batch, fit.seed)),
+        content(fit.source.training(0, fit.batch, fit.seed)),
         content(fit.task.testing(tests, fit.seed)) if tests else None,
     )
     return {**parts, **{name: short(encode(each)) for name, each in zip(DERIVED, found, strict=True)}}
+
+
+def watched(fit):
+    """What a run watches, how often included: it changes what is learned. None where it watches nothing."""
+    return short(encode(fit.schedule.watch)) if fit.schedule.watch else None
 
 
 def content(trials):

@@ -13,6 +13,7 @@ from localplast.arguments import (
     check_threads,
 )
 from localplast.network.values import Values
+from localplast.runs.watch import check_watch
 
 __all__ = ["Options", "Schedule", "checked_values"]
 
@@ -67,18 +68,22 @@ class Schedule:
         Trials of a test; 0 for none.
     test_every : int, optional
         Updates from test to test; default: one test at the end.
+    watch : tuple of Watch
+        What happens when validation says so; each says how often it looks.
     """
 
     updates: int = 1
     batch: int = 1
     test: int = 0
     test_every: int | None = None
+    watch: tuple = ()
 
     @classmethod
-    def checked(cls, **numbers):
-        """Numbers as a user gives them."""
+    def checked(cls, *, watch=(), **numbers):
+        """What a user gives."""
         check_schedule(**numbers)
-        return cls(**numbers)
+        looks = [each.scheduled(numbers["test"], numbers["test_every"]) for each in check_watch(watch)]
+        return cls(watch=tuple(looks), **numbers)
 
 
 def checked_values(net, values, seed):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from localplast.runs.identity import check_state
 from localplast.runs.lock import beside
 from localplast.runs.store import load_checkpoint
+from localplast.runs.watch import Watched
 
 __all__ = ["Reached", "checkpoint_of", "reached", "read_checkpoint", "saved_in"]
 
@@ -23,12 +24,14 @@ class Reached:
         Of learning.
     rows : dict of str to int
         How much of each variable the record has.
+    watched : Watched
     """
 
     arrays: dict = field(default_factory=dict)
     done: int = 0
     seconds: float = 0.0
     rows: dict = field(default_factory=dict)
+    watched: Watched = Watched()
 
 
 def reached(path):
@@ -40,7 +43,8 @@ def read_checkpoint(path):
     """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
     arrays, state = load_checkpoint(checkpoint_of(path))
     check_state(checkpoint_of(path), state)
-    return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position")), state
+    watched = Watched.decoded(checkpoint_of(path), state.pop("watched", Watched().encoded))
+    return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position"), watched), state
 
 
 def saved_in(path):

@@ -18,6 +18,7 @@ from localplast.runs.fit import fit
 from localplast.runs.options import Options, Schedule, checked_values
 from localplast.runs.request import Request
 from localplast.runs.simulate import simulate
+from localplast.runs.watch import Watch
 from localplast.task.loss import Loss
 from localplast.task.trials import Task, Trials
 
@@ -42,6 +43,7 @@ def run(
     updates: int | None = None,
     test: int = 0,
     test_every: int | None = None,
+    watch: Watch | Sequence[Watch] = (),
     path: str | PathLike | None = None,
     resume: bool = False,
     target: Target | None = None,
@@ -81,6 +83,10 @@ def run(
     test, test_every : int
         Number of test trials, and after how many updates they are presented (default: at the end). What is tested is
         the network with its learned delays rounded to whole steps (``values.rounded(net)``), and without its teachers.
+    watch : Plateau or Stop, or a sequence of both
+        Learning rates that fall where the validation loss has stopped falling, and a run that ends where its error is
+        small enough: ``[Plateau(patience=2), Stop(error=0.07)]``. A run that watches validation trials learns from
+        ``task.validation``, which holds them back, and is tested on the test trials of ``task``.
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool
@@ -110,9 +116,10 @@ def run(
     """
     check_kind("net", net, Network)
     check_kind("what", what, Trials, Task)
-    simulated, lengths = isinstance(what, Trials), dict(updates=updates, test_every=test_every, test=test, batch=batch)
+    simulated = isinstance(what, Trials)
+    lengths = dict(updates=updates, test_every=test_every, test=test, batch=batch, watch=watch)
     if simulated:
-        several = {**lengths, "batch": None if batch == 1 else batch, "test": test or None}
+        several = {**lengths, "batch": None if batch == 1 else batch, "test": test or None, "watch": watch or None}
         check_simulating(dict(rule=rule, optimiser=optimiser, loss=loss, resume=resume, **several))
     else:
         check_learner(net, rule, optimiser, loss)

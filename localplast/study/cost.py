@@ -43,7 +43,7 @@ def machine():
 
 def twin(fit, seed, updates):
     """A Torch learner of the rule that ``fit`` trains, and batches for it."""
-    batches = [fit.task.training(k, fit.batch, seed) for k in range(updates)]
+    batches = [fit.source.training(k, fit.batch, seed) for k in range(updates)]
     described = (fit.net, fit.values, fit.rule, fit.loss, fit.optimiser, batches[0])
     learner = make_learner(*described, Options(backend="torch", seed=seed), batch=fit.batch)
     return learner, batches
@@ -54,7 +54,7 @@ def seconds_per_trial(fit, seed, updates=5):
 
     The first update in Torch, which may compile, is not counted.
     """
-    found = {fit.backend: fit.seconds / (fit.updates * fit.batch)}
+    found = {fit.backend: fit.seconds / (fit.done * fit.batch)}
     if fit.backend == "brian2":
         learner, batches = twin(fit, seed, updates + 1)
         learner.train(batches[0])

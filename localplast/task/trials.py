@@ -252,6 +252,9 @@ class Task:
         where what is tested is what was learned, a frozen pattern.
     meta : dict
         What else there is to say of it: ``settings``, text that its records repeat, and what a protocol needs.
+    anew : callable ``(n, seed, number) -> Trials``, optional
+        As ``testing``, other trials for every ``number``, a pair of whole numbers of which the first is not 0; None
+        where there are no others.
     """
 
     name: str
@@ -259,6 +262,7 @@ class Task:
     testing: Callable
     meta: dict = field(default_factory=dict)
     validation: "Task | None" = None
+    anew: Callable | None = None
 
     @property
     def attrs(self) -> dict[str, str]:
@@ -287,9 +291,12 @@ class Task:
             return draw(np.random.default_rng([seed, 0, update]), batch, seed)
 
         def stream(number):
-            return lambda n, seed: (test or draw)(np.random.default_rng([seed, number]), n, seed)
+            def testing(n, seed, more=()):
+                return (test or draw)(np.random.default_rng([seed, number, *more]), n, seed)
 
-        return cls(name, training, stream(1), validation=cls(name, training, stream(11)))
+            return {"testing": testing, "anew": testing}
+
+        return cls(name, training, **stream(1), validation=cls(name, training, **stream(11)))
 
     @classmethod
     def dataset(

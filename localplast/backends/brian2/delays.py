@@ -93,6 +93,10 @@ class DelayLearner:
         check_spread(net, self.names)
         for name in self.names:
             self.check(name, net.projections[name.split(".")[0]].delay, values.other(name))
+        self.follow(optimiser)
+
+    def follow(self, optimiser):
+        """Go on with this optimiser."""
         self.tapes = {
             n: Tape(optimiser.program(projection=n), {"learning_rate": optimiser.rate(n)}) for n in self.names
         }

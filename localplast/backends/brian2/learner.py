@@ -174,6 +174,7 @@ class Brian2Learner:
             )
         values = self.net.clip(values, [n for n in self.plan.synapses if not self.optimiser.frozen(n)])
         self.values, self.seed, self.updates = values, seed, 0
+        self.scale(1.0)
         self.weights = dict(values.weights)
         self.others = {name: np.array(values.other(name), float) for name in self.net.trainable}
         sizes = {n: int(self.masks[n].sum()) for n in self.plan.synapses} | {n: x.shape for n, x in self.others.items()}
@@ -181,6 +182,11 @@ class Brian2Learner:
         again = plan(self.net, self.rule, self.loss, seed=seed)
         self.fixed = {(feedback_name(*key), "B"): matrix.ravel() for key, matrix in again.fixed.items()}
         self.feedback = {name: matrix * self.masks[name] for name, matrix in again.learned.items()}
+
+    def scale(self, factor):
+        """Go on with so many times the optimiser's learning rates."""
+        self.rates = self.optimiser if factor == 1 else self.optimiser.scaled(factor)
+        self.delays.follow(self.rates)
 
     def train(self, trials):
         """Learn from one block of trials, a number of batches; returns one dict of metrics per update."""
@@ -214,7 +220,7 @@ class Brian2Learner:
             return
         from localplast.backends.torch.learner import TorchLearner  # Brian2 learns without Torch
 
-        TorchLearner(self.net, values, self.rule, self.loss, self.optimiser, batch=self.batch, seed=self.seed).train(
+        TorchLearner(self.net, values, self.rule, self.loss, self.rates, batch=self.batch, seed=self.seed).train(
             trials
         )
 
@@ -228,7 +234,7 @@ class Brian2Learner:
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items() if n not in self.net.tied} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name in self.inside:
-            numbers = {"updates": float(self.updates), "learning_rate": self.optimiser.rate(name)}
+            numbers = {"updates": float(self.updates), "learning_rate": self.rates.rate(name)}
             variables |= {self.place(name, k): x for k, x in {**self.state[name], **numbers}.items()}
         variables |= {tuple(name.split(".")): x for name, x in self.others.items() if name in self.inside}
         for name in self.delays.names:

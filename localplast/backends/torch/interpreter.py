@@ -267,7 +267,8 @@ class Runner:
 
     def tape(self, key, lines):
         """Expressions to be computed; what is known of them is computed now, of synapses if it is a plain number."""
-        fixed = {a.name for a in self.program.of(Life.FIXED)}
+        # learning rates may fall from one run to the next
+        fixed = {a.name for a in self.program.of(Life.FIXED) if a.role != "rate"}
         known = {n: x for n, x in self.engine.numbers.items() if n in fixed}
         if self.at_synapses:
             known = {n: x for n, x in known.items() if isinstance(x, float)}

@@ -157,9 +157,21 @@ class TorchLearner:
         self.others = {n: self.tensors[n] for n in net.trainable}
         learning = {n: self.weights[n] for n in self.plastic} | self.others
         self.state = {n: {k: torch.zeros_like(x) for k in self.optimiser.state} for n, x in learning.items()}
+        self.rates = self.optimiser
         self.give_credit()
         between = self.rule.update == "trial"
         self.optimise = Optimise(net, values, self.optimiser, self.tensors, self.feedback) if between else None
+
+    def scale(self, factor):
+        """Go on with so many times the optimiser's learning rates."""
+        self.rates = self.optimiser.scaled(factor)
+        program, numbers = (
+            (self.online.program, self.online.numbers)
+            if self.optimise is None
+            else (self.optimise.program, self.optimise.engine.numbers)
+        )
+        rates = [a.name for a in program.arrays.values() if a.role == "rate"]
+        numbers.update({name: self.rates.rate(name.removesuffix(".learning_rate")) for name in rates})
 
     def check(self):
         """Raise where the rule and the optimiser cannot train this network."""
@@ -207,7 +219,7 @@ class TorchLearner:
 
     def online_learner(self, learned):
         """What carries traces forward: the generated kernel where it can, else the plain step."""
-        arguments = self.net, learned, self.tensors, self.values.masks, self.optimiser
+        arguments = self.net, learned, self.tensors, self.values.masks, self.rates
         kernel = OnlineKernel(*arguments, widths=self.widths(), threads=self.threads)
         reason = elsewhere(self.device) or why_not_online(kernel)
         if not reason:
