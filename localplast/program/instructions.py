@@ -13,7 +13,21 @@ import sympy
 from localplast.equations.language import stop
 from localplast.program.arrays import End
 
-__all__ = ["Draw", "Every", "Fire", "Jump", "Map", "Outer", "Reduce", "Send", "Taps", "arrays_in", "reads", "writes"]
+__all__ = [
+    "Draw",
+    "Every",
+    "Fire",
+    "Jump",
+    "Map",
+    "Outer",
+    "Reduce",
+    "Send",
+    "Taps",
+    "arrays_in",
+    "expressions",
+    "reads",
+    "writes",
+]
 
 NONE = frozenset()
 STOPPED = sympy.Dummy("stopped", real=True)
@@ -166,6 +180,15 @@ def names_in(expression, stopped):
     if not stopped:
         expression = expression.replace(stop, lambda _: STOPPED)  # a number would take factors with it
     return frozenset(s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED})
+
+
+def expressions(s):
+    """All expressions of a statement."""
+    if isinstance(s, (Map, Jump)):
+        return [e for _, e in (*getattr(s, "lets", ()), *s.lines)]
+    if isinstance(s, Fire):
+        return [s.argument, s.ready, *([] if s.psi is None else [s.psi])]
+    return [s.expression] if isinstance(s, Reduce) else []
 
 
 def reads(s):
