@@ -1,5 +1,6 @@
 """What a network must be: every part checked against the others, before anything is compiled."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from localplast.neuron.integration import check_numbers, divided_by
 from localplast.neuron.model import NeuronModel
 from localplast.neuron.namespace import namespace
 
-__all__ = ["check_network", "check_node", "check_time_constants", "synapses", "weight_dimension"]
+__all__ = ["check_network", "check_node", "check_time_constants", "sent_dimension", "synapses", "weight_dimension"]
 
 #: Above zero, and no more is said of it.
 TINY = float(np.finfo(float).tiny)
@@ -328,7 +329,13 @@ def weight_dimension(net, p):
     pre = net.nodes[p.pre]
     if p.transmission == "event" or isinstance(pre, Input):
         return dim
-    return dim / parse_expression_dimensions(sent_text(p, pre.model), with_spike(namespace(pre.model)))
+    return dim / sent_dimension(pre.model, sent_text(p, pre.model))
+
+
+@functools.cache
+def sent_dimension(model, text):
+    """Dimensions of what neurons of a ``model`` send, ``text``."""
+    return parse_expression_dimensions(text, with_spike(namespace(model)))
 
 
 def check_shapes(net, p, projections):

@@ -12,7 +12,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.equations.language import int_, stop, timestep
-from localplast.network.check import weight_dimension
+from localplast.network.check import sent_dimension, weight_dimension
 from localplast.network.convolution import form_of
 from localplast.network.credit_graph import projection_edges
 from localplast.network.delays import kernel_kind, kernel_widths
@@ -209,7 +209,8 @@ class Draft:
         """What leaves by graded projections: of the state before the update, or after the threshold."""
         for number, text in enumerate(sent_texts(self.net, name)):
             if prospective(model, text) is early:
-                into = self.array(f"{name}.sent.{number}", name, Life.STEP, role="sent")
+                unit = sent_dimension(model, text)
+                into = self.array(f"{name}.sent.{number}", name, Life.STEP, unit, role="sent")
                 self.step.append(Map(name, (), ((into.name, owned(name, expanded(model, text))),)))
 
     # --- projections --------------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class Draft:
             return
         if self.ahead(p):
             target, add = self.target(p)
-            coming = self.array(f"{name}.coming", p.post, Life.STATE, role="sent")
+            coming = self.array(f"{name}.coming", p.post, Life.STATE, self.unit(p), role="sent")
             self.link(name, p)
             self.step.append(Map(p.post, (), ((target, coming),), frozenset([target] if add else [])))
             return
@@ -360,13 +361,18 @@ class Draft:
     def line(self, name, space, source, taps, edges):
         """An axonal delay line: what comes out of it."""
         self.spaces[f"{name}.line"] = Synapses(f"{name}.line", space, space, Diagonal())
-        out = self.array(f"{name}.late", space, Life.STEP, events=self.arrays[source].events, role="delayed")
+        sent = self.arrays[source]
+        out = self.array(f"{name}.late", space, Life.STEP, sent.unit, events=sent.events, role="delayed")
         self.step.append(Send(f"{name}.line", source, out.name, None, taps, False, edges=edges))
         return out.name
 
     def made(self, name, p):
         """What a dendritic delay line takes in."""
-        return self.array(f"{name}.made", p.post, Life.STEP, role="sent").name
+        return self.array(f"{name}.made", p.post, Life.STEP, self.unit(p), role="sent").name
+
+    def unit(self, p):
+        """Of what arrives by a projection."""
+        return self.net.nodes[p.post].model.dimensions[p.target]
 
     def target(self, p):
         """Where a projection adds, and whether anything is there yet."""
@@ -374,7 +380,7 @@ class Draft:
         if p.transmission == "graded":
             name = f"{p.post}.{p.target}"
         else:
-            name = self.array(f"{p.post}.{p.target}.arrived", p.post, Life.STEP, role="arrived").name
+            name = self.array(f"{p.post}.{p.target}.arrived", p.post, Life.STEP, self.unit(p), role="arrived").name
         known = key in self.boxes
         self.boxes[key] = name
         return name, known

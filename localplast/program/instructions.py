@@ -163,7 +163,8 @@ class Draw:
 @dataclass(frozen=True)
 class Every:
     """What happens at the end of each ``'trial'``: statements that read what steps have left behind; or every so many
-    steps, and at the end of a trial: numbers that learn are set, and the sums that they are set from begin anew.
+    steps, and at the end of a trial, or at the end of each ``'batch'``: numbers that learn are set, and the sums that
+    they are set from begin anew.
     """
 
     when: str | int

@@ -10,6 +10,7 @@ import sympy
 
 from localplast.equations.language import sign, symbol
 from localplast.learning.eligibility import ARRIVED
+from localplast.network.check import weight_dimension
 from localplast.network.delays import kernel_widths
 from localplast.network.nodes import Input
 from localplast.neuron.step import expanded, lower, resolved
@@ -23,17 +24,20 @@ from localplast.task.regulariser import of_trials
 __all__ = ["is_product", "matrices", "online"]
 
 
-def online(net, values, plan, *, record=(), learned=(), widths=None, optimiser=None, masks=None):
+def online(net, values, plan, *, record=(), learned=(), widths=None, optimiser=None, masks=None, batches=False):
     """The step program of a network that learns by ``plan``; gradients are sums over trials.
 
     Parameters
     ----------
     net, values, record, learned, widths
-        As of :func:`~localplast.program.forward.forward`.
+        As of :func:`~localplast.program.forward.forward`; to be recorded, too: ``'out.loss'`` and ``'out.score'``, the
+        loss of each output, and the outputs, weighted and summed over the trial.
     plan : Plan
         From :func:`localplast.program.learn.plan`.
     optimiser : Optimiser, optional
         What changes numbers within a trial, where the rule does so; else gradients are summed.
+    batches : bool
+        Whether it changes them at the end of each batch where the rule does not do so before.
     masks : dict of str to bool array ``(pre, post)``
         Which synapses there are; an optimiser asks for them.
 
@@ -47,7 +51,7 @@ def online(net, values, plan, *, record=(), learned=(), widths=None, optimiser=N
     widths = {**kernel_widths(net), **(widths or {})}
     fixed = plan.rule.update == "trial"
     made = Learning(net, values, frozenset(learned), frozenset(), widths, fixed, plan=plan)
-    made.updates = None if fixed or optimiser is None else Updates(made, optimiser, masks)
+    made.updates = None if optimiser is None or fixed and not batches else Updates(made, optimiser, masks)
     program, found = made.program(record), {f"{n}.feedback": x for n, x in matrices(plan).items()}
     return program, found | (made.updates.numbers if made.updates else {})
 
@@ -98,7 +102,8 @@ class Learning(Draft):
             plan, model = self.plan.neurons[name], self.net.nodes[name].model
             for key, _ in program:
                 life = Life.STATE if key in plan.past else Life.SUM if key in plan.sums else Life.STEP
-                self.array(f"{name}.learn.{key}", name, life, trial=life is not Life.SUM, role="trace")
+                role = "slope" if key == "psi" else "mismatch" if key in plan.mismatches else "trace"
+                self.array(f"{name}.learn.{key}", name, life, trial=life is not Life.SUM, role=role)
             program = [(key, resolved(model, e)) for key, e in program]
             self.step.append(self.sequence(name, program, lambda key: self.neuronal(name, key), plan.sums))
 
@@ -145,7 +150,7 @@ class Learning(Draft):
         if of_trials(self.plan.loss):
             self.regularise()
         if self.updates:
-            self.step.append(self.updates.every(self.plan.rule.interval(self.net.dt)))
+            self.step.append(self.updates.every(self.plan.rule.interval(self.net.dt) or "batch"))
 
     def judge(self):
         """The errors of the readouts, ``dl/dy`` times the weight of the step."""
@@ -157,7 +162,8 @@ class Learning(Draft):
             return
         error = loss.derived.expanded(loss.derived.error)
         for name, output in outputs.items():
-            target = self.array(f"{name}.learn.target", name, Life.GIVEN, role="target")
+            unit = self.arrays[output.name].unit
+            target = self.array(f"{name}.learn.target", name, Life.GIVEN, unit, role="target")
             words = {symbol("output"): output, symbol("target"): target}
             for word, op, what in (("softmax", "softmax", output), ("whole", "sum", target)):
                 if error.has(symbol(word)):
@@ -167,16 +173,23 @@ class Learning(Draft):
 
     def output(self, name):
         """What a readout says now."""
-        found = self.array(f"{name}.learn.output", name, Life.STEP, role="output")
-        self.step.append(Map(name, (), ((found.name, owned(name, lower(self.net.nodes[name].model).output)),)))
+        model = self.net.nodes[name].model
+        found = self.array(f"{name}.learn.output", name, Life.STEP, model.output_dimension, role="output")
+        self.step.append(Map(name, (), ((found.name, owned(name, lower(model).output)),)))
         return found
 
     def err(self, name, error, **more):
         """The error of a readout."""
         lines = {f"{name}.learn.{key}": e for key, e in {"error": error, **more}.items()}
         for made in lines:
-            self.array(made, name, Life.STEP, role="error")
+            unit = self.error_unit(name) if made.endswith("error") else self.arrays[f"{name}.learn.output"].unit
+            self.array(made, name, Life.STEP, unit, role="error")
         self.step.append(Map(name, (), tuple(lines.items())))
+
+    def error_unit(self, readout):
+        """Of a loss per output."""
+        output = self.net.nodes[readout].model.output_dimension
+        return self.plan.loss.dimension(output) / output
 
     def reduced(self, name, word, op, what):
         """What all neurons of a readout make together: one number, or one for each of them."""
@@ -199,7 +212,7 @@ class Learning(Draft):
         purse, paid, before = (
             self.array(f"(reward).{key}", ONE, Life.STATE, role="reward") for key in ("purse", "paid", "value")
         )
-        td, full = self.array("(reward).td", ONE, Life.STEP, role="error"), at("(reward).purse:0")
+        td, full = self.array("(reward).td", ONE, Life.STEP, role="mismatch"), at("(reward).purse:0")
         lines = ((td, paid + loss.discount * value - before), (purse, full), (paid, full * due), (before, value))
         lets = ((full.name, purse + weight * (2 * earned - 1)),)
         self.step.append(Map(ONE, lets, tuple((x.name, e) for x, e in lines)))
@@ -208,24 +221,39 @@ class Learning(Draft):
 
     def signal(self, name):
         """The learning signal of a population: what its terms carry back."""
-        target = self.array(f"{name}.learn.L", name, Life.STEP, role="learning signal").name
+        target = self.array(f"{name}.learn.L", name, Life.STEP, self.signal_unit, role="learning signal").name
         for number, term in enumerate(self.plan.signals[name].terms):
             source = f"{term.source}.learn.{term.variable}"
             link, matrix = self.carrier(name, term)
             self.step.append(Send(link, source, target, matrix, add=number > 0, back=True))
+
+    @property
+    def signal_unit(self):
+        """Of all learning signals: loss per spike."""
+        readout = self.plan.readouts[0]
+        carrier = next(p for p in self.net.projections.values() if p.post == readout)
+        return self.error_unit(readout) * weight_dimension(self.net, carrier)
+
+    def source_unit(self, term):
+        """Of what a term sends back."""
+        if term.target is None:
+            return self.arrays[f"{term.source}.learn.{term.variable}"].unit
+        return self.signal_unit / self.net.nodes[term.source].model.dimensions[term.target]
 
     def carrier(self, name, term):
         """The link that a term comes back along, and the matrix ``(population, source)`` that it is weighted with."""
         if term.form == "weight":
             return term.path, self.net_weight(term.path)
         if term.form == "learned":
-            self.array(f"{term.path}.feedback", term.path, Life.LEARNED, trial=False, role="feedback")
+            unit = self.arrays[self.net_weight(term.path)].unit
+            self.array(f"{term.path}.feedback", term.path, Life.LEARNED, unit, trial=False, role="feedback")
             return term.path, f"{term.path}.feedback"
         if term.form == "sign":
             return term.path, self.signs(term)
         link = f"{name}.from.{term.source}"
         self.spaces[link] = Synapses(link, name, term.source, Dense())
-        self.array(f"{link}.feedback", link, Life.FIXED, trial=False, role="feedback")
+        unit = self.signal_unit / self.source_unit(term)
+        self.array(f"{link}.feedback", link, Life.FIXED, unit, trial=False, role="feedback")
         return link, f"{link}.feedback"
 
     def net_weight(self, path):
@@ -234,7 +262,8 @@ class Learning(Draft):
 
     def signs(self, term):
         """The signs of the forward weights, as large as the term says."""
-        size = self.array(f"{term.path}.feedback", term.path, Life.FIXED, trial=False, role="feedback")
+        unit = self.arrays[self.net_weight(term.path)].unit
+        size = self.array(f"{term.path}.feedback", term.path, Life.FIXED, unit, trial=False, role="feedback")
         found = self.array(f"{term.path}.sign", term.path, Life.STEP, trial=False, role="feedback")
         self.step.append(Map(term.path, (), ((found.name, size * sign(at(self.net_weight(term.path)))),)))
         return found.name
@@ -332,6 +361,32 @@ class Learning(Draft):
         if key in ("arrived", "past_arrived"):
             return at(self.arrived[p.name] if key == "arrived" else f"{p.name}.{key}")
         return self.neuronal(p.post, key)
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    def see(self, what):
+        """Record ``what``."""
+        name, key = what.split(".")
+        if key not in ("loss", "score"):
+            super().see(what)
+            return
+        seen = self.array(f"{what}.seen", name, Life.SEEN, role=key)
+        lets, value = self.judged(name) if key == "loss" else ((), at("(loss).weight") * at(f"{name}.learn.output"))
+        self.step.append(Map(name, lets, ((seen.name, value),), frozenset([seen.name])))
+
+    def judged(self, name):
+        """The loss of each output of a readout in a step, and what is computed for it."""
+        loss, lets = self.plan.loss, []
+        if isinstance(loss, Reward):
+            return (), -at("(reward).paid") if name == loss.value else sympy.Integer(0)
+        known = {symbol(k): at(f"{name}.learn.{k}") for k in ("output", "target", "softmax")}
+        known |= {symbol("log_softmax"): sympy.log(at(f"{name}.learn.softmax"))}
+        known |= {symbol(k): sympy.Float(v) for k, v in loss.constants.items()}
+        for key, e in loss.derived.program:
+            lets.append((f"{name}.loss.{key}", e.xreplace(known)))
+            known[symbol(key)] = at(lets[-1][0])
+        *lets, (_, value) = lets
+        return tuple(lets), at("(loss).weight") * value
 
     # --- the end of a trial -------------------------------------------------------------------------------------------
 

@@ -67,7 +67,8 @@ def written(s):
         squares = f" of each {s.within.size} x {s.within.size}" if s.within else ""
         yield f"{s.space}: {s.into} = {s.op}({s.expression}){squares}"
     if isinstance(s, Every):
-        yield "at the end of each trial:" if s.when == "trial" else f"every {s.when} steps, and at the end of a trial:"
+        ends = s.when in ("trial", "batch")
+        yield f"at the end of each {s.when}:" if ends else f"every {s.when} steps, and at the end of a trial:"
         yield from (f"    {line}" for q in s.body for line in written(q))
     if isinstance(s, Draw):
         yield f"{s.space}: {s.into} = randn()"

@@ -19,7 +19,6 @@ from localplast.task.regulariser import of_trials
 __all__ = [
     "NeuronPlan",
     "SynapsePlan",
-    "between_steps",
     "hidden_plan",
     "mismatch_plan",
     "neuron_plan",
@@ -199,27 +198,6 @@ def with_delay(plan):
         state=(*plan.state, *state),
         sums=("gradient", "gradient_delay"),
     )
-
-
-def between_steps(plan):
-    """``plan`` for a delay between two steps: of what arrives the share ``fraction`` comes one step late.
-
-    ``arrived`` is then what has come in time, and ``past_arrived`` that of a step ago. The traces of the delay stay
-    as they are: their slope, ``past_arrived - arrived``, is that of the linear interpolation in Torch.
-    """
-    arrived, past = symbol("arrived"), symbol("past_arrived")
-    shares = {arrived: arrived + symbol("fraction") * (past - arrived)}
-
-    def shared(program):
-        return tuple((name, e if e.has(past) or name == "past_arrived" else e.subs(shares)) for name, e in program)
-
-    eligibility, program, state = plan.eligibility, shared(plan.program), plan.state
-    pre, last = shared(eligibility.pre), ("past_arrived", arrived)
-    if last not in (*pre, *program):
-        at_source = eligibility.arrives == "pre"
-        pre, program = (*pre, *[last] * at_source), (*program, *[last] * (not at_source))
-        state = (*state, *["past_arrived"] * (not at_source))
-    return replace(plan, eligibility=replace(eligibility, pre=pre), program=program, state=state)
 
 
 def shared_smoothing(net, rule, signal):

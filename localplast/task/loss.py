@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import scipy.special
 from brian2.units.allunits import second
-from brian2.units.fundamentalunits import Quantity
+from brian2.units.fundamentalunits import DIMENSIONLESS, Dimension, Quantity
 
 from localplast.arguments import as_number
 from localplast.equations.tape import Tape
+from localplast.equations.text import measured
 from localplast.errors import LocalplastError, NetworkError
 from localplast.names import check_name
 from localplast.task.error import Judgement, judgement
@@ -98,6 +99,14 @@ class Loss:
     def derived(self) -> Judgement:
         """The text as expressions, and its error: what engines print."""
         return judgement(self.statements)
+
+    def dimension(self, output: Dimension) -> Dimension:
+        """Of the loss of outputs of a dimension, which targets and the constants of a loss have, too."""
+        known = dict.fromkeys(("output", "target", *self.constants), output)
+        known |= {"softmax": DIMENSIONLESS, "log_softmax": DIMENSIONLESS}
+        for name, value in self.derived.program:
+            known[name] = measured(value, known)[1]
+        return known[self.statements[-1][0]]
 
     def per_step(self, y: Array, target: Array) -> Array:
         """``l(y, target)``, shape ``(trial, time)``; numpy arrays or torch tensors of shape ``(trial, time, k)``."""

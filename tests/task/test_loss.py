@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from brian2.units.fundamentalunits import DIMENSIONLESS
+from brian2 import ms
 
-from localplast.backends.brian2.judged import Judged
 from localplast.backends.c.expression import in_one_line
 from localplast.equations.expressions import to_sympy
+from localplast.models import leaky_readout
+from localplast.network import Input, Network, Population, Projection
+from localplast.program.learn import plan
+from localplast.program.online import online
+from localplast.rules import eprop
 from localplast.task import loss as losses
 from localplast.task.error import Reduction, judgement
 
@@ -63,15 +67,21 @@ def test_the_error_is_the_slope_of_the_loss(kind):
     np.testing.assert_allclose(loss.error(*numbers), slope, rtol=1e-13, atol=1e-14)
 
 
-def test_smooth_l1_in_brian2_is_what_was_written_with_sizes():
+def test_smooth_l1_in_a_program_is_what_was_written_with_sizes():
     """``abs(near)*(abs(gap) - 0.5*abs(near))`` was the text: signs cancel, and halves are exact."""
-    lines = Judged(losses.smooth_l1(), DIMENSIONLESS).statements({"output": "y", "_whole": "0"})
-    assert lines == [
-        "_gap = y - teacher",
-        "_near = clip(_gap, -1, 1)",
-        "error = _weight*_near",
-        "loss += _weight*_near*(_gap - _near/2)",
+    net = Network(dt=1 * ms, cues=Input(1), out=Population(2, leaky_readout()), projections=[Projection("cues", "out")])
+    learned = plan(net, eprop(), losses.smooth_l1())
+    program, _ = online(net, net.draw(0), learned, record=["out.loss", "out.score"])
+    lines = str(program).splitlines()
+    assert lines[-6:] == [
+        "out:",
+        "    let out.loss.gap = out.learn.output - out.learn.target",
+        "    let out.loss.near = clip(out.loss.gap, -1.0, 1.0)",
+        "    out.loss.seen += (loss).weight*out.loss.near*(out.loss.gap - out.loss.near/2)",
+        "out:",
+        "    out.score.seen += (loss).weight*out.learn.output",
     ]
+    assert "    out.learn.error = (loss).weight*clip(out.learn.output - out.learn.target, -1.0, 1.0)" in lines
     weight, gap = np.random.default_rng(1).normal(size=(2, 10_000))
     near = np.clip(gap, -1, 1)
     assert np.array_equal(weight * near * (gap - near / 2), weight * abs(near) * (abs(gap) - 0.5 * abs(near)))

@@ -17,7 +17,8 @@ from brian2.synapses.synapses import Synapses
 from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 
 from localplast.backends.brian2.build import build
-from localplast.backends.brian2.learning import Learning
+from localplast.backends.brian2.graded import output_name
+from localplast.backends.brian2.learning import feedback_name
 from localplast.backends.brian2.session import codegen
 from localplast.backends.brian2.tables import Table
 from localplast.backends.brian2.timing import CLOCK, Block, longest_delay
@@ -49,16 +50,15 @@ def audit_text(net, plan, values=None):
     with codegen("numpy"):  # making synapses is code too, and Brian2's default compiles it
         built = build(net, values, Block.of(trials, longest_delay(values.delays)), trials, plan=plan)
     b2.Network(*built.objects.values())  # Brian2 warns of objects that belong to none
-    return text_violations(built, plan, values)
+    return text_violations(built, plan)
 
 
-def text_violations(built, plan, values):
+def text_violations(built, plan):
     """As :func:`audit_text`, for objects that exist."""
-    net, learning = built.net, Learning(built.net, values, built.block, plan, 0)
-    found = []
+    net, found = built.net, []
     for name, thing in built.objects.items():
         if isinstance(thing, Synapses):
-            found += synapses_violations(net, plan, learning, name, thing)
+            found += synapses_violations(net, plan, name, thing)
         elif name in net.nodes:
             found += group_violations(name, thing)
     return tuple(dict.fromkeys(found))
@@ -67,12 +67,12 @@ def text_violations(built, plan, values):
 # --- synapses ---------------------------------------------------------------------------------------------------------
 
 
-def synapses_violations(net, plan, learning, name, synapses):
+def synapses_violations(net, plan, name, synapses):
     if name.startswith("arrivals_"):
         if not np.array_equal(synapses.i[:], synapses.j[:]):
             yield f"{name}: spikes arrive at the traces of another neuron"
         return
-    allowed = synapse_names(net, plan, learning, name)
+    allowed = synapse_names(net, plan, name, synapses)
     if allowed is None:
         if name not in net.projections and name not in declared(net, plan):
             yield f"{name}: an object that the plan does not declare"
@@ -82,7 +82,7 @@ def synapses_violations(net, plan, learning, name, synapses):
     for target, updater in synapses.summed_updaters.items():
         if name in net.projections and net.projections[name].transmission == "graded":
             continue  # what the network does, whatever learns
-        names = signal_names(plan, learning, name)
+        names = signal_names(plan, name)
         for n in sorted(identifiers(updater.expression.code) - names):
             yield f"{name}, sum into {target}: reads {n!r}; it is declared to carry {sorted(names)}"
 
@@ -90,32 +90,45 @@ def synapses_violations(net, plan, learning, name, synapses):
 def declared(net, plan):
     """Objects that make the third factor out of several neurons; the audit of the plan says so in its notes."""
     if reward_signal(plan):
-        return {"choice", "income", *(f"surprise_{name}" for name in net.populations)}
+        return {"choice", "income_sum", *(f"surprise_{name}" for name in net.populations)}
     return {f"softmax_{name}" for name in plan.readouts} if plan.loss.derived.coupled else set()
 
 
-def synapse_names(net, plan, learning, name):
+def synapse_names(net, plan, name, synapses):
     """What the text of one Synapses may read of its neurons, with Brian2's endings; None where nothing learns."""
     if name not in plan.synapses:
-        return set() if any(name == f"feedback_{n}_from_{s}" for n, s in plan.fixed) else None
+        return set() if any(name == feedback_name(*key) for key in plan.fixed) else None
     p = net.projections[name]
-    pre = {f"{key}_{name}_pre" for key, _ in learning.plan.synapses[name].eligibility.pre}
-    pre |= {f"arrived_{name}_pre"} if learning.gathers(p) else {"signal_pre", f"{learning.carried_name(p)}_pre"}
+    eligibility = plan.synapses[name].eligibility
+    pre = {f"{key}_{name}_pre" for key, _ in eligibility.pre}
+    if f"arrived_{name}_pre" in synapses.variables:
+        pre |= {f"{key}_{name}_pre" for key in ("arrived", "past_arrived")}
+    else:
+        pre |= {"signal_pre", f"{carried(net, p, eligibility.source)}_pre"}
     post = (
         neuron_scope(plan, net, p.post)["all"] | ({"error"} if p.post in plan.readouts else {"L"}) | reward_signal(plan)
     )
     return pre | {f"{n}_post" for n in post}
 
 
-def signal_names(plan, learning, name):
+def carried(net, p, source):
+    """The variable of the presynaptic neuron whose value in this step is what arrives."""
+    if source:
+        return source
+    return output_name(net, p) if p.transmission == "graded" else "r" if p.pre in net.inputs else "z"
+
+
+def signal_names(plan, name):
     """What a sum over the synapses of ``name`` may read: its own weight, and the one variable that its term
     declares.
     """
-    if name in plan.synapses or name in learning.net.projections:
-        term = learning.signals.carried(learning.net.projections[name])
-        return {"w", "B", "gain", f"{term.variable}_post"} if term else set()
-    term = next(t for (n, s), t in learning.signals.terms.items() if name == f"feedback_{n}_from_{s}")
-    return {"B", f"{term.variable}_pre"}
+    for target, signal in plan.signals.items():
+        for term in signal.terms:
+            if term.form == "fixed" and name == feedback_name(target, term.source):
+                return {"B", f"{term.variable}_pre"}
+            if term.form != "fixed" and name == term.path:
+                return {"w", "B", "gain", f"{term.variable}_post"}
+    return set()
 
 
 def texts_of(net, synapses, name):

@@ -154,7 +154,7 @@ def check_names(built):
 
 
 def build_input(built, name, node, example, learning):
-    lines = [parameter(n, d) for n, d in learning.variables(name).items()] if learning else []
+    lines = learning.lines_of(name) if learning else []
     if isinstance(example, Poisson):
         signal = f"int(rand() < {built.table(f'rates_{name}', node.size).text()}*dt/second)"
     else:
@@ -165,8 +165,6 @@ def build_input(built, name, node, example, learning):
         f"r = {signal}",
         *between_spikes(built.net, name, built.block),
     ]
-    if learning and node.kind == "spikes":
-        code += learning.after_update(name, "r")
     after, spiking = "\n".join(after_spikes(built.net, name)), {}
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
@@ -245,11 +243,7 @@ def declared(built, name, model, values, started, graded, learning):
         for k, v in started.items()
     ]
     lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
-    if learning:
-        kept, shared = learning.parameters.variables(name)
-        lines += [parameter(n, d) for n, d in (learning.variables(name) | kept).items()]
-        lines += [parameter(n, d, "shared", "constant") for n, d in shared.items()]
-    return lines
+    return lines + (learning.lines_of(name) if learning else [])
 
 
 def spike_argument(model):
@@ -332,15 +326,14 @@ def build_projection(built, p, values, learning):
     if p.transmission == "graded":
         return build_graded(built, p, values, learning if plastic else None)
     lines = [parameter("w", weight_dimension(net, p))]
-    lines += learning.signals.carrier_lines(p) if learning else []
     shares = divided(net, p, values, learning and learning.plan)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
     arguments = {"on_pre": events_of(p, shares)}
     if steps.ndim == 0 and steps > 0 and not shares:
         arguments["delay"] = {"deliver": float(steps) * net.dt}
+    lines += learning.synapse_lines(p) if learning else []
     if plastic:
-        lines += learning.synapse_lines(p)
         arguments["on_pre"]["deliver"] += learning.on_arrival(p)
         arguments.update(learning.pathways(p))
     synapses = b2.Synapses(
@@ -358,9 +351,7 @@ def build_projection(built, p, values, learning):
     if steps.ndim and not shares:
         synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
     if learning:
-        learning.signals.attach(p, synapses, mask)
-    if plastic:
-        learning.attach(built, p, synapses)
+        learning.attach(p, synapses, mask)
     return synapses
 
 

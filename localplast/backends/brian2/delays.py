@@ -6,14 +6,17 @@ one step more and carries the share ``fraction``, which is the linear interpolat
 learn are changed between two runs.
 """
 
+import brian2 as b2
 import numpy as np
+from brian2.equations.equations import PARAMETER, Equations, SingleEquation
+from brian2.units.allunits import second
 
 from localplast.backends.brian2.short_term import released
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.network.delays import moving, per_synapse
 
-__all__ = ["DelayLearner", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
+__all__ = ["DelayLearner", "build_arrivals", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
 
 #: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
 LATER = {"deliver": 0, "late": 1}
@@ -47,6 +50,20 @@ def settings(net, p, steps, mask, gathered=False):
         found[f"arrivals_{p.name}", "flight"] = np.broadcast_to(whole, net.size(p.pre)) * dt
         found[p.pre, f"fraction_{p.name}"] = np.broadcast_to(steps - whole, net.size(p.pre))
     return found
+
+
+def build_arrivals(built, p, steps):
+    """Delayed copies of spikes for traces of the sources of ``p``: one synapse per neuron; None: delays are set later
+    (:func:`settings`).
+    """
+    group, name = built.objects[p.pre], f"arrivals_{p.name}"
+    lines = [SingleEquation(PARAMETER, "flight", second.dim, flags=["constant"])] if steps is None else []
+    on_pre = {"deliver": f"arrived_{p.name}_post += 1"}
+    synapses = b2.Synapses(group, group, Equations(lines), on_pre=on_pre, name=name, clock=group.clock)
+    synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
+    if steps is not None:
+        synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(built.net.dt)
+    built.objects[name] = synapses
 
 
 def flights(built):

@@ -8,17 +8,14 @@ import brian2 as b2
 import numpy as np
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
-from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from brian2.utils.stringtools import get_identifiers
 
 from localplast.backends.brian2.text import LEARN, replace_word, suffixed
-from localplast.network.check import weight_dimension
+from localplast.network.check import sent_dimension, weight_dimension
 from localplast.network.delays import per_synapse
 from localplast.network.nodes import Input
 from localplast.network.sent import sent_text, sent_texts
-from localplast.neuron.check import with_spike
-from localplast.neuron.namespace import namespace
 from localplast.neuron.step import prospective
 
 __all__ = [
@@ -82,7 +79,7 @@ def build_graded(built, p, values, learning=None):
         if comes_ahead(net, q):
             let_arrive(built, q)
     if learning:
-        learning.attach(built, p, synapses)
+        learning.attach(p, synapses, mask)
     return synapses
 
 
@@ -182,12 +179,12 @@ def sent_lines(net, name, values):
     late.
     """
     model = net.nodes[name].model
-    known, sent = with_spike(namespace(model)), sent_texts(net, name)
     lines = [
-        SingleEquation(PARAMETER, f"sent_{key}", parse_expression_dimensions(text, known)) for text, key in sent.items()
+        SingleEquation(PARAMETER, f"sent_{key}", sent_dimension(model, text))
+        for text, key in sent_texts(net, name).items()
     ]
     late = [p for p in net.projections.values() if p.pre == name and is_late(net, p, values)]
-    dimensions = {p.name: parse_expression_dimensions(sent_text(p, model), known) for p in late}
+    dimensions = {p.name: sent_dimension(model, sent_text(p, model)) for p in late}
     lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
     coming = [net.projections[key] for key in net.tied if net.projections[key].post == name]
     lines += [

@@ -3,9 +3,9 @@
 import numpy as np
 
 from localplast.backends.brian2.delays import DelayLearner, check_spread, settings, with_room
-from localplast.backends.brian2.parameters import number_of
+from localplast.backends.brian2.learning import feedback_name
+from localplast.backends.brian2.names import number_of
 from localplast.backends.brian2.session import session
-from localplast.backends.brian2.signals import feedback_name
 from localplast.backends.brian2.timing import Block, longest_delay
 from localplast.errors import LocalplastError, RunawayError, UnsupportedError
 from localplast.learning.optimise import check_norm, check_rates
@@ -192,7 +192,7 @@ class Brian2Learner:
         """Learn from one block of trials, a number of batches; returns one dict of metrics per update."""
         check_trials(self.net, trials, self.loss)
         self.check_block(trials)
-        results = self.session.run(trials, self.present(), seed=[self.seed, self.updates])
+        results = self.session.run(trials, self.present(), seed=[self.seed, self.updates], updates=self.updates)
         within = self.rule.interval(self.net.dt)
         per_trial = self.rule.updates(trials.steps, self.net.dt) if within else 0
         self.updates += len(trials) * per_trial if within else len(trials) // self.batch
@@ -234,8 +234,8 @@ class Brian2Learner:
         variables = {(n, "w"): w[self.masks[n]] for n, w in self.weights.items() if n not in self.net.tied} | self.fixed
         variables |= {(n, "B"): b[self.masks[n]] for n, b in self.feedback.items()}
         for name in self.inside:
-            numbers = {"updates": float(self.updates), "learning_rate": self.rates.rate(name)}
-            variables |= {self.place(name, k): x for k, x in {**self.state[name], **numbers}.items()}
+            numbers = {**self.state[name], "learning_rate": self.rates.rate(name)}
+            variables |= {self.place(name, k): x for k, x in numbers.items()}
         variables |= {tuple(name.split(".")): x for name, x in self.others.items() if name in self.inside}
         for name in self.delays.names:
             variables |= self.delay_settings(name)

@@ -1,384 +1,428 @@
-"""A learning plan as Brian2 text: what neurons and synapses compute besides their dynamics.
+"""A program that learns as Brian2 text: its statements, each in its slot, and the objects that run them.
 
-Within the last slot of a step ('end') the order is: softmax, errors of the readouts, learning signals population by
-population (:mod:`localplast.backends.brian2.signals`), synapses, end of the trial (an event), optimiser (an event).
+Within the last slot of a step ('end') neurons and sums come in the order in which they wait for each other
+(:mod:`localplast.backends.brian2.slots`), then synapses, the end of the trial (an event), the optimiser (an event).
 """
 
-import functools
 from collections import Counter
-from dataclasses import replace
 
 import brian2 as b2
 import numpy as np
 import sympy
+from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
-from brian2.parsing.expressions import parse_expression_dimensions
-from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import divided
+from localplast.backends.brian2.delays import build_arrivals, divided
 from localplast.backends.brian2.graded import is_late, output_name
 from localplast.backends.brian2.loops import by_rows
-from localplast.backends.brian2.parameters import Parameters, optimiser_dimensions
-from localplast.backends.brian2.signals import Signals
+from localplast.backends.brian2.lowered import Gather, Lowered, read_by, written_by
+from localplast.backends.brian2.names import called
+from localplast.backends.brian2.printed import Text
+from localplast.backends.brian2.slots import AFTER, BEFORE, END, FIRED, NEXT, RESET, places
+from localplast.backends.brian2.slots import LEARN as BY_SYNAPSES
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
     LEARN,
     MONITOR,
     UPDATE,
-    averaged,
+    Line,
     gated,
-    replace_word,
-    replace_words,
+    tables,
     updates_so_far,
+    zero,
 )
 from localplast.equations.language import symbol
-from localplast.equations.text import fit, measured, to_text
 from localplast.equations.units import unit_of
 from localplast.errors import UnsupportedError
-from localplast.network.check import weight_dimension
-from localplast.network.nodes import Input
-from localplast.neuron.check import with_spike
-from localplast.neuron.namespace import namespace
-from localplast.program.statements import between_steps
+from localplast.program.arrays import Life
+from localplast.program.forward import forward
+from localplast.program.online import online
+from localplast.program.units import derived
+from localplast.task.loss import Reward
+from localplast.task.regulariser import of_trials
 
-__all__ = ["Learning"]
+__all__ = ["Learning", "feedback_name"]
+
+#: Tables of what is given in every step, by array: of what all share, and of a readout.
+TABLES = {"(loss).weight": "step_weight", "(reward).due": "pay"}
+OF_READOUTS = {"target": "target", "whole": "target_sum"}
 
 
-def statements(program, dimensions, rename=lambda name: name):
-    """A program as lines of Brian2 text, names replaced by ``rename``; ``dimensions`` are those of the names it does
-    not make.
-    """
-    known, lines = dict(dimensions), []
-    for name, expression in program:
-        known[name] = known.get(name) or measured(sympy.sympify(expression), known)[1]
-        names = {symbol(n): symbol(rename(n)) for n in known}
-        lines.append(f"{rename(name)} = {to_text(fit(expression, known, known[name]).xreplace(names))}")
-    return lines
+def feedback_name(population, source):
+    """What the Brian2 object of fixed feedback is called."""
+    return f"feedback_{population}_from_{source}"
+
+
+def recorded(net, plan):
+    """What each trial is judged by at its end: losses and outputs of the readouts, spikes of all others."""
+    counted = set(plan.signals) if of_trials(plan.loss) else set()
+    counts = [f"{n}.count" for n, p in net.populations.items() if p.model.spiking and n not in counted]
+    return [*(f"{n}.{key}" for n in plan.readouts for key in ("loss", "score")), *counts]
 
 
 class Learning:
     """The Brian2 side of a :class:`~localplast.program.learn.Plan`."""
 
     def __init__(self, net, values, block, plan, seed):
-        self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
-        synapses = {name: between_steps(s) if name in self.shared else s for name, s in plan.synapses.items()}
-        plan = replace(plan, synapses=synapses)
         self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
-        self.signals, self.interval = Signals(net, block, plan), plan.rule.interval(net.dt)
-        self.parameters = Parameters(net, block, plan, lambda name: self.known[name])
-        self.outgoing = {name: [] for name in net.nodes}
-        self.incoming = {name: [] for name in net.nodes}
-        for name in plan.synapses:
-            p = net.projections[name]
-            self.outgoing[p.pre].append(p)
-            self.incoming[p.post].append(p)
-        for name, projections in self.outgoing.items():
-            check_traces(
-                name, [f"{key}_{p.name}" for p in projections for key, _ in plan.synapses[p.name].eligibility.pre]
-            )
+        self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
+        self.interval = plan.rule.interval(net.dt)
+        self.home = plan.loss.value if isinstance(plan.loss, Reward) else None
+        check_units(net, plan)
+        learned = [f"{n}.delay" for n in self.shared]
+        if plan.optimiser:
+            learned += [f"{n}.weight" for n in plan.synapses]
+            learned += [f"{n}.{key}" for n, keys in plan.parameters.items() for key in keys]
+        program, self.numbers = online(
+            net,
+            values,
+            plan,
+            record=recorded(net, plan),
+            learned=learned,
+            optimiser=plan.optimiser,
+            masks={n: np.ones_like(mask) for n, mask in values.masks.items()},  # Brian2 has those that there are
+            batches=True,
+        )
+        plain = forward(net, values, learned=learned, fixed=plan.rule.update == "trial")
+        self.lowered = Lowered(net, program, set(plain.arrays), self.shared, self.home)
+        self.arrays = self.lowered.arrays
+        placed = places(self.lowered)
+        self.gathers = [(level, s) for _, level, s in placed if isinstance(s, Gather)]
+        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, Gather) and self.lowered.learns(s)]
+        self.dimensions = self.derive()
+        graded = [n for n in plan.synapses if net.projections[n].transmission == "graded"]
+        self.words = {f"{n}.signal": self.line_name(n) for n in graded}
+        self.words["(update).share"] = sympy.Integer(1) if self.interval else 1 / symbol("_batch")
+        for name in net.nodes:
+            check_traces(name, [called(net, a) for a in self.of_group(name)])
 
-    # --- variables of neurons -------------------------------------------------------------------------------------
+    def derive(self):
+        """The unit of every array."""
+        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
+        pairs = [pair for s in statements for pair in (s.sums if isinstance(s, Gather) else (*s.lets, *s.lines))]
+        made = {name for name, _ in pairs} - self.lowered.own
+        known = {n: a.unit for n, a in self.arrays.items() if n not in made or a.unit is not DIMENSIONLESS}
+        return dict.fromkeys(self.arrays, DIMENSIONLESS) | derived(pairs, known)
 
-    def variables(self, name):
-        """Dimensions of what learning adds to the neurons of ``name``."""
-        result = {}
-        if not isinstance(self.net.nodes[name], Input):
-            own = self.net.nodes[name].model.dimensions
-            result = {
-                n: d
-                for n, d in self.known[name].items()
-                if n not in own and not n.startswith("_") and n not in ("x", "dt")
-            }
-        for p in self.outgoing[name]:
-            eligibility = self.plan.synapses[p.name].eligibility
-            known = self.trace_dimensions(p)
-            result |= {f"{key}_{p.name}": known[key] for key, _ in eligibility.pre}
-            if self.gathers(p):
-                result[f"arrived_{p.name}"] = DIMENSIONLESS
-                result |= {f"fraction_{p.name}": DIMENSIONLESS} if p.name in self.shared else {}
-        return result
+    def all_ends(self):
+        return [s for end in self.lowered.ends.values() for s in end]
 
-    @functools.cached_property
-    def known(self):
-        """Dimensions of all names that neurons know while they learn, by population."""
-        return {name: self.known_to(name) for name in self.net.populations}
+    def line_name(self, name):
+        """What synapses read of a delay line of rates, or of the neurons themselves where they have none."""
+        p = self.net.projections[name]
+        if is_late(self.net, p, self.values):
+            return f"sent_late_{name}"
+        return "signal" if np.any(self.values.delays[name]) else output_name(self.net, p)
 
-    def known_to(self, name):
-        """Dimensions of the names of a model, and of those in the programs of its neurons."""
-        model, plan = self.net.nodes[name].model, self.plan.neurons[name]
-        found = {**model.dimensions, "dt": second.dim, **self.signals.variables(name)}
-        if model.spiking:
-            found |= {"z": DIMENSIONLESS, "spike_count": DIMENSIONLESS}
-        for key, expression in telling((*plan.before, *plan.after, *plan.before_reset, *plan.shift[::-1], *plan.end)):
-            found[key] = measured(expression, found)[1]
-        return found
+    # --- text ---------------------------------------------------------------------------------------------------------
 
-    # --- code of neurons ------------------------------------------------------------------------------------------
+    def text(self, space, pre=None, post=None):
+        """What prints statements of one object."""
+        return Text(self.net, self.values, self.arrays, self.dimensions, space, pre, post, self.words)
 
-    def delayed(self, p):
-        return p.name in self.shared or bool(np.any(self.values.delays[p.name] > 0))
+    def of_synapses(self, name):
+        p = self.net.projections[name]
+        return self.text(name, p.pre, p.post)
 
-    def gathers(self, p):
-        """Whether delayed spikes are gathered per presynaptic neuron, for all synapses of its axon at once."""
-        return self.delayed(p) and self.plan.synapses[p.name].eligibility.arrives == "pre"
+    def printed(self, text, maps):
+        """Statements as lines; between two trials nothing is learned from what neurons get wrong, or nearly do."""
+        lines, taken = [], set()
+        for s in maps:
+            for line in text.lines(s, taken):
+                lines.append(line)
+                quiet = {called(self.net, self.arrays[n]) for n in written_by(s) if self.is_quiet(n)}
+                if line.name in quiet and self.block.active:
+                    lines.append(Line(line.name, f"{line.name}*int({self.block.active})"))
+        return [*self.given(text, maps), *lines]
 
-    def spike_name(self, name):
-        return "r" if isinstance(self.net.nodes[name], Input) else "z"
+    def is_quiet(self, name):
+        return self.arrays[name].role in ("slope", "mismatch")
 
-    def carried_name(self, p):
-        """The variable of the presynaptic neuron whose value in this step is what arrives, or will."""
-        source = self.plan.synapses[p.name].eligibility.source
-        if source:
-            return source
-        return self.spike_name(p.pre) if p.transmission == "event" else output_name(self.net, p)
+    def given(self, text, maps):
+        """Lines that look up what is given from outside, or read off the clock."""
+        for name in sorted(set().union(*map(read_by, maps)) if maps else ()):
+            a = self.arrays.get(name)
+            if a is None or a.life is not Life.GIVEN or a.role in ("input", "duration", "share"):
+                continue
+            yield Line(called(self.net, a), self.given_text(text, a), local=True)
+
+    def given_text(self, text, a):
+        """What is given now, as text."""
+        if a.role == "update":
+            return f"1 + {updates_so_far(self.plan, self.net.dt)}"
+        unit = unit_of(self.dimensions[a.name])
+        return self.tables_of(text.space)[1][self.table_of(a)] + (f"*{unit}" if unit else "")
+
+    def table_of(self, a):
+        """The table that holds an array which is given."""
+        if a.role == "dice":
+            return f"signal_{self.plan.loss.dice}"
+        return TABLES.get(a.name) or OF_READOUTS[a.name.rpartition(".")[2]]
+
+    def given_to(self, space):
+        """The tables that a group reads."""
+        names = set().union(*(read_by(s) for *_, s in self.maps if s.space == space))
+        found = [self.arrays[n] for n in sorted(names) if self.arrays.get(n) and self.arrays[n].life is Life.GIVEN]
+        return dict.fromkeys(self.table_of(a) for a in found if a.role not in ("input", "duration"))
+
+    def tables_of(self, space):
+        """As :func:`~localplast.backends.brian2.text.tables`."""
+        made = {n: self.built.tables[n] for n in self.given_to(space)}
+        return tables(self.net.nodes[space].model, **made)
+
+    def at(self, space, *slots, level=None):
+        """The statements of one object in these slots."""
+        return [s for w, k, s in self.maps if s.space == space and w in slots and level in (None, k)]
+
+    # --- neurons ------------------------------------------------------------------------------------------------------
+
+    def of_group(self, name):
+        """The arrays that learning adds to the neurons of ``name``."""
+        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
+        used = set().union(*(read_by(s) | written_by(s) for s in statements)) - self.lowered.own
+        found = [a for n, a in self.arrays.items() if n in used and a.space == name and a.life is not Life.GIVEN]
+        return [a for a in found if a.role != "bound" and not called(self.net, a).startswith(("_", "sent_", "signal"))]
+
+    def lines_of(self, name):
+        """Equations of what learning adds to the neurons of ``name``."""
+        found = {called(self.net, a): self.dimensions[a.name] for a in self.of_group(name)}
+        found.pop("x", None)
+        if name in self.net.populations and self.net.nodes[name].model.spiking:
+            found["z"] = DIMENSIONLESS
+        lines = [SingleEquation(PARAMETER, n, d) for n, d in found.items()]
+        return lines + [
+            SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)
+        ]
+
+    def rates(self, name):
+        """Constants of the optimiser of the parameters of ``name``."""
+        keys = self.plan.parameters.get(name) if self.plan.optimiser else None
+        return [f"learning_rate_{key}" for key in keys or ()]
 
     def before_update(self, name):
-        """Statements before the integration: hoisted traces take in what arrived, coefficients are read."""
-        code, restart = [], []
-        for p in self.outgoing[name]:
-            eligibility = self.plan.synapses[p.name].eligibility
-            source = f"arrived_{p.name}" if self.gathers(p) else self.carried_name(p)
-            rename = {key: f"{key}_{p.name}" for key in [*(key for key, _ in eligibility.pre), "fraction"]} | {
-                "arrived": source
-            }
-            # the parameters of the postsynaptic model are not those of this population: put in their numbers
-            numbers = {
-                symbol(k): sympy.Float(float(v)) for k, v in self.values.parameters[p.post].items() if not v.ndim
-            }
-            program = [(key, expression.xreplace(numbers)) for key, expression in eligibility.pre]
-            code += statements(program, self.trace_dimensions(p), lambda n, r=rename: r.get(n, n))
-            restart += [rename[key] for key, _ in eligibility.pre]
-            if eligibility.pre:
-                restart.append(source)
-            if self.gathers(p):
-                code.append(f"{source} = 0")
-        if not isinstance(self.net.nodes[name], Input):
-            if self.net.nodes[name].model.spiking:
-                restart += ["z", "spike_count"]
-            if name in self.plan.readouts:
-                restart += ["loss", "score"]
-            plan = self.plan.neurons[name]
-            restart += [*plan.past, *self.signals.past(name)]
-            code += statements([*plan.shift, *plan.before], self.known[name])
-        fresh = [f"_restart = 1 - {self.block.fresh}"] if restart else []
-        return [*fresh, *[f"{n} = {n}*_restart" for n in dict.fromkeys(restart)], *code]
+        """Statements before the integration: what the last step left to do, then what is noted of the state."""
+        left, maps = self.at(name, NEXT), self.at(name, NEXT, BEFORE)
+        code = [str(line) for slot in (NEXT, BEFORE) for line in self.printed(self.text(name), self.at(name, slot))]
+        begun = {n for *_, s in self.maps if s.space == name for n in written_by(s)}
+        begun = {n for n in begun if self.arrays[n].life in (Life.STATE, Life.SEEN)}
+        begun |= {n for s in left for n in read_by(s) if self.is_of_step(n, name)}
+        fresh = [called(self.net, self.arrays[n]) for n in self.arrays if n in begun]
+        restart = [f"_restart = 1 - {self.block.fresh}", *(f"{n} = {n}*_restart" for n in fresh)] if fresh else []
+        return [*restart, *code] if fresh or maps else []
+
+    def is_of_step(self, name, space):
+        a = self.arrays[name]
+        return a.space == space and (a.life is Life.STEP or a.role == "input")
 
     def after_update(self, name, firing):
         """Statements after the integration: psi and its kin, and whether the neuron spikes."""
-        if isinstance(self.net.nodes[name], Input):
-            return []
-        code = []
-        for pair in self.plan.neurons[name].after:
-            code += statements([pair], self.known[name])
-            if pair[0] == "psi" and self.block.gap:
-                code.append(f"psi = psi*int({self.block.active})")
-        if firing:
-            code += [f"z = {firing}", "spike_count += z"]
-        return code
+        lines = [str(line) for line in self.printed(self.text(name), self.at(name, AFTER))]
+        fired = [f"z = {firing}"] if firing else []
+        return [*lines, *fired, *map(str, self.printed(self.text(name), self.at(name, FIRED)))]
 
     def events(self, name):
         """Custom events of a population: the end of a trial, and of a batch."""
-        learning = self.incoming[name] or self.plan.parameters.get(name) or name in self.plan.readouts
+        learning = any(self.net.projections[p].post == name for p in self.plan.synapses)
+        learning = learning or self.plan.parameters.get(name) or name in self.plan.readouts
         counted = name in self.net.populations and self.net.nodes[name].model.spiking
         lengths = {"trial_end": "_period", "batch_end": "(_period*_batch)"}
         last = {event: f"t_in_timesteps % {length} == {length} - 1" for event, length in lengths.items()}
         return last if learning or counted else None
 
-    # --- synapses -------------------------------------------------------------------------------------------------
+    # --- synapses -----------------------------------------------------------------------------------------------------
+
+    def gathers_spikes(self, p):
+        """Whether delayed spikes are gathered per presynaptic neuron, for all synapses of its axon at once."""
+        a = self.arrays.get(f"{p.name}.arrived")
+        return a is not None and a.life is Life.STATE and a.space == p.pre
 
     def synapse_lines(self, p):
-        """Equations of what each synapse of ``p`` stores."""
-        plan = self.plan.synapses[p.name]
-        weight = weight_dimension(self.net, p)
-        dimensions = self.synapse_dimensions(p)
-        gradient = dimensions["gradient"]
-        lines = {name: dimensions[name] for name in (*plan.state, *plan.sums)}
-        optimiser = self.plan.optimiser
-        if optimiser:
-            lines.update({name: gradient**power for name, power in optimiser.state.items()})
-        if self.counts_arrivals(p):
-            lines["arrived"] = DIMENSIONLESS
-        result = [SingleEquation(PARAMETER, n, d) for n, d in lines.items()]
-        if optimiser:
-            constants = {"learning_rate": self.optimiser_dimensions(p)["learning_rate"], "updates": DIMENSIONLESS}
-            result += [SingleEquation(PARAMETER, n, d, flags=["shared", "constant"]) for n, d in constants.items()]
-            if self.bounds(p):
-                result += [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in ("w_low", "w_high")]
-        if plan.learned and not self.signals.carried(p):
-            result.append(SingleEquation(PARAMETER, "B", weight))
-        return result
+        """Equations of what each synapse of ``p`` stores, and of what it carries back."""
+        lines = self.carrier_lines(p)
+        if p.name not in self.plan.synapses:
+            return lines
+        there = {line.varname for line in lines} | {"w", "fraction"}
+        statements = [*self.at(p.name, BY_SYNAPSES), *self.ends_of(p.name, *self.lowered.ends)]
+        used = {n for s in statements for n in read_by(s) | written_by(s)}
+        found = [a for n, a in self.arrays.items() if n in used and a.space == p.name and a.life is not Life.STEP]
+        lines += [self.parameter(a) for a in found if called(self.net, a) not in there and a.role != "bound"]
+        if self.plan.optimiser:
+            lines.append(SingleEquation(PARAMETER, "learning_rate", DIMENSIONLESS, flags=["shared", "constant"]))
+        weight = self.dimensions[f"{p.name}.weight"]
+        return lines + [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in self.bounds(p)]
 
-    def synapse_dimensions(self, p):
-        """Dimensions of what a synapse of ``p`` stores: a trace is something per weight, a gradient loss per weight."""
-        weight, states = weight_dimension(self.net, p), self.net.nodes[p.post].model.dimensions
-        dimensions = {
-            f"{start}eps_{name}": dimension / weight for name, dimension in states.items() for start in ("", "drift_")
-        }
-        dimensions["past_arrived"] = DIMENSIONLESS
-        dimensions |= {
-            name: DIMENSIONLESS / weight for name in self.plan.synapses[p.name].state if name not in dimensions
-        }
-        signals, third = self.signals, self.plan.synapses[p.name].third
-        if third not in ("error", "L"):
-            return {**dimensions, "gradient": self.mismatch_dimension(p)}
-        if third == "error":
-            signal = signals.error_dimension(p.post) * signals.output_dimension(p.post)
-        else:
-            signal = signals.dimension
-        return {**dimensions, "gradient": signal / weight, "gradient_delay": signal, "fading": signal / weight}
+    def parameter(self, a, *flags):
+        return SingleEquation(PARAMETER, called(self.net, a), self.dimensions[a.name], flags=list(flags))
 
-    def synapse_known(self, p):
-        """Dimensions of all names that a synapse of ``p`` reads, as its program calls them."""
-        plan, weight = self.plan.synapses[p.name], weight_dimension(self.net, p)
-        own = {*plan.state, *plan.sums, *(name for name, _ in plan.program)}
-        found = {n: d for n, d in self.known[p.post].items() if n not in own} | self.trace_dimensions(p)
-        return found | {n: d for n, d in self.synapse_dimensions(p).items() if n in own} | {"w": weight}
+    def bounds(self, p):
+        """The bounds that synapses of ``p`` keep one by one."""
+        return [n for n in ("w_low", "w_high") if f"{p.name}.{n[2:]}" in self.numbers]
 
-    def trace_dimensions(self, p):
-        """Dimensions of the traces of presynaptic neurons, and of what they and synapses take in."""
-        pre, weight = self.net.nodes[p.pre], weight_dimension(self.net, p)
-        source = self.plan.synapses[p.name].eligibility.source
-        arrived = pre.model.dimensions[source] if source else self.net.nodes[p.post].model.dimensions[p.target] / weight
-        given = {"arrived": arrived, "past_arrived": arrived, "fraction": DIMENSIONLESS, "dt": second.dim}
-        known, traces = {**self.net.nodes[p.post].model.dimensions, **given}, {}
-        for key, expression in telling(self.plan.synapses[p.name].eligibility.pre):
-            traces[key] = known[key] = measured(expression, known)[1]
-        return {**given, **traces}
+    def ends_of(self, space, *when):
+        """Statements of one object at the end of trials, or of batches."""
+        return [s for k in when for s in self.lowered.ends.get(k, ()) if s.space == space]
 
-    def mismatch_dimension(self, p):
-        """Of the gradient of what a compartment gets wrong."""
-        model, known = self.net.nodes[p.post].model, with_spike(namespace(self.net.nodes[p.post].model))
-        found = model.mismatch[p.target]
-        error = parse_expression_dimensions(found.error, known)
-        if found.pre is not None:
-            return error * self.net.nodes[p.pre].model.dimensions[found.pre]
-        return error * parse_expression_dimensions(found.of or p.target, known) / weight_dimension(self.net, p)
+    def carrier_lines(self, p):
+        """Equations with which the synapses of ``p`` carry a signal back."""
+        found = [s for _, s in self.gathers if s.link == p.name and s.pre is None]
+        arrays = [self.arrays[n] for s in found for n in sorted(read_by(s)) if n in self.arrays]
+        own = [a for a in arrays if a.space == p.name and a.role == "feedback"]
+        lines = [self.parameter(a, *(["constant"] if a.life is Life.FIXED else [])) for a in own]
+        return lines + [line for s in found for line in self.summed(s, self.of_synapses(p.name), p.pre)]
 
-    def counts_arrivals(self, p):
-        """Whether every synapse notes the spikes that arrive at it."""
-        return p.transmission == "event" and self.plan.synapses[p.name].eligibility.arrives == "synapse"
+    def summed(self, s, text, pre):
+        """Equations of summed variables."""
+        for name, e in s.sums:
+            a, unit = self.arrays[name], self.dimensions[name]
+            key = f"{called(self.net, a)}_{'pre' if a.space == pre and s.pre is None else 'post'}"
+            yield SingleEquation(
+                "subexpression", key, unit, expr=Expression(text.expression(e, unit)), flags=["summed"]
+            )
 
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""
-        return "\narrived += 1" if self.counts_arrivals(p) else ""
-
-    def rename(self, p):
-        """How the names of a synapse program are called inside Brian2's Synapses."""
-        eligibility = self.plan.synapses[p.name].eligibility
-        own = set(self.plan.synapses[p.name].state) | {n for n, _ in self.plan.synapses[p.name].program}
-        hoisted = {key: f"{key}_{p.name}_pre" for key, _ in eligibility.pre}
-        if eligibility.arrives == "pre":
-            hoisted["arrived"] = f"arrived_{p.name}_pre" if self.gathers(p) else f"{self.carried_name(p)}_pre"
-        elif p.transmission == "graded":
-            hoisted["arrived"] = f"sent_late_{p.name}_pre" if is_late(self.net, p, self.values) else "signal_pre"
-        keep = own | {"dt", "arrived", "fraction", "gradient", "elig_sum", "w", "learning_rate"}
-        return lambda n: hoisted.get(n) or (n if n in keep else f"{n}_post")
+        a = self.arrays.get(f"{p.name}.arrived")
+        return "\narrived += 1" if a is not None and a.life is Life.STATE and a.space == p.name else ""
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""
-        ends = {"trial_over": "\n".join(self.trial_end(p))}
+        ends = {"trial_over": [*self.code(p.name, "trial"), *self.cleared(p.name, Life.STATE)]}
         events = {"deliver": "spike", "late": "spike"} if p.transmission == "event" else {}
         events["trial_over"] = "trial_end"
         if self.plan.optimiser and not self.interval:
-            ends["optimise"] = "\n".join([*self.optimiser_code(p), self.cleared(p, "gradient")])
+            ends["optimise"] = [*self.code(p.name, "batch"), *self.cleared(p.name, Life.SUM)]
             events["optimise"] = "batch_end"
-        ends = {k: v for k, v in ends.items() if v}
+        ends = {k: "\n".join(map(str, v)) for k, v in ends.items() if v}
         there = {"deliver", *ends, *(["late"] if p.name in self.shared else [])}
         return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k in there}}
 
-    def trial_end(self, p):
-        plan, code = self.plan.synapses[p.name], []
-        if plan.regularised:
-            regulariser = self.plan.loss.regulariser
-            excess = f"{regulariser.strength!r}/_duration*(spike_count_post/_duration - {regulariser.target!r})"
-            code.append(f"gradient += {excess}*elig_sum")
-            if "gradient_delay" in plan.sums:
-                code.append(f"gradient_delay += {excess}*w*drift_elig_sum")
-        return code + [self.cleared(p, name) for name in plan.state]
+    def code(self, name, when):
+        """What synapses do at the end of a trial, or of a batch."""
+        return self.printed(self.of_synapses(name), self.ends_of(name, when))
 
-    def cleared(self, p, name):
-        """The statement that sets a synaptic variable to zero, in its unit."""
-        dimension = self.synapse_dimensions(p)[name]
-        return f"{name} = 0" if dimension is DIMENSIONLESS else f"{name} = 0*{unit_of(dimension)}"
+    def cleared(self, name, life):
+        """Lines that set what synapses have of one life to zero; gradients of delays are taken between two runs."""
+        statements = [*self.at(name, BY_SYNAPSES), *self.ends_of(name, *self.lowered.ends)]
+        written = set().union(*map(written_by, statements))
+        found = [a for n, a in self.arrays.items() if n in written and a.space == name and a.life is life]
+        found = [(called(self.net, a), a) for a in found]
+        return [zero(n, self.dimensions[a.name]) for n, a in found if n not in ("arrived", "gradient_delay")]
 
-    def optimiser_code(self, p):
-        """The optimiser's statements; ``g`` is the gradient, averaged over the batch."""
-        known = self.optimiser_dimensions(p)
-        number = f"(updates + 1 + {updates_so_far(self.plan, self.net.dt)})"
-        rename = {"g": averaged("gradient", self.plan, self.net.dt), "k": number}
-        lines = []
-        for name, expression in self.plan.optimiser.program(projection=p.name):
-            plain = text = replace_words(to_text(expression, known, known[name]), rename)
-            if name == "w" and self.bounds(p):
-                text = f"clip({text}, w_low, w_high)"
-            if text != name:  # a frozen weight
-                lines.append(f"{name} = {text}")
-                if name == "w" and self.plan.synapses[p.name].learned:
-                    lines.append(f"B = {replace_word(plain, 'w', 'B')}")
-        return lines
-
-    def optimiser_dimensions(self, p):
-        """Dimensions of the names in the text of an optimiser."""
-        gradient = self.synapse_dimensions(p)["gradient"]
-        return optimiser_dimensions(self.plan.optimiser, weight_dimension(self.net, p), gradient)
-
-    def bounds(self, p):
-        """Lowest and highest weights ``(pre, post)`` where updates are clipped to them, else None."""
-        optimiser = self.plan.optimiser
-        return self.net.bounds(p.name) if optimiser and not optimiser.frozen(p.name) else None
-
-    def attach(self, built, p, synapses):
+    def attach(self, p, synapses, mask):
         """Per-step learning, the order of events, and constants."""
-        plan = self.plan.synapses[p.name]
-        code = statements(plan.program, self.synapse_known(p), self.rename(p))
-        if self.counts_arrivals(p):
-            code.append("arrived = 0")
+        for updater in (u for k, u in synapses.summed_updaters.items() if self.level_of(p.name, k) is not None):
+            updater.when, updater.order = "end", self.level_of(p.name, updater.target_var.name)
+        numbers = {name: x for name, x in self.matrices().items() if name[0] == p.name}
+        for (_, name), x in numbers.items():
+            setattr(synapses, f"{name}_", x[mask])
+        if p.name not in self.plan.synapses:
+            return
+        code = self.printed(self.of_synapses(p.name), self.at(p.name, BY_SYNAPSES))
         if self.plan.optimiser and self.interval:
-            code += gated([*self.optimiser_code(p), self.cleared(p, "gradient")], self.block, self.interval)
+            updates = [*self.code(p.name, self.interval), *self.cleared(p.name, Life.SUM)]
+            code += gated(updates, self.block, self.interval)
         synapses.run_regularly(
-            "\n".join(code), when="end", order=LEARN, name=f"{p.name}_learn", codeobj_class=by_rows()
+            "\n".join(map(str, code)), when="end", order=LEARN, name=f"{p.name}_learn", codeobj_class=by_rows()
         )
         for name, order in (("trial_over", END_OF_TRIAL), ("optimise", UPDATE)):
             pathway = getattr(synapses, name, None)
             if pathway is not None:
                 pathway.when, pathway.order = "end", order
-        if self.plan.synapses[p.name].learned:
-            synapses.B_ = self.plan.learned[p.name][self.values.masks[p.name]]
         if self.plan.optimiser:
             synapses.learning_rate_ = self.plan.optimiser.rate(p.name)
-        if self.bounds(p):
-            largest = np.finfo(float).max  # in place of infinity, which -ffast-math rules out
-            for name, bound in zip(("w_low", "w_high"), self.bounds(p), strict=True):
-                setattr(synapses, f"{name}_", np.clip(bound, -largest, largest)[self.values.masks[p.name]])
+        for name in self.bounds(p):
+            bound, largest = self.numbers[f"{p.name}.{name[2:]}"], np.finfo(float).max
+            bound = np.broadcast_to(bound[:, None] if bound.ndim == 1 else bound, mask.shape)
+            setattr(synapses, f"{name}_", np.clip(bound, -largest, largest)[mask])
 
-    # --- connections that learning adds ---------------------------------------------------------------------------
+    def level_of(self, link, variable):
+        """When a summed variable of an object is summed; None where learning does not."""
+        for level, s in self.gathers:
+            if s.link == link and any(
+                called(self.net, self.arrays[n]) == variable.removesuffix("_pre") for n, _ in s.sums
+            ):
+                return level
+        return None
+
+    def matrices(self):
+        """Numbers of feedback along projections, by projection and name."""
+        terms = [t for signal in self.plan.signals.values() for t in signal.terms]
+        found = {(t.path, "gain"): t.matrix for t in terms if t.form == "sign"}
+        return found | {(name, "B"): matrix for name, matrix in self.plan.learned.items()}
+
+    # --- objects that learning adds -----------------------------------------------------------------------------------
 
     def connect(self, built):
-        """Errors and signals, delayed arrivals of hoisted traces, and the ledger of each trial."""
-        self.signals.connect(built)
+        """What is looked up, sums over neurons, delayed arrivals of traces, and what neurons do at the end."""
+        self.built = built
+        self.give_tables(built)
+        for level, s in self.gathers:
+            if s.pre is not None:
+                self.build_sum(built, level, s)
         for name in self.plan.synapses:
             p = self.net.projections[name]
-            if self.gathers(p):
-                self.build_arrivals(built, p)
+            if self.gathers_spikes(p):
+                build_arrivals(built, p, None if name in self.shared else self.values.delays[name])
         for name in self.net.populations:
-            group, plan = built.objects[name], self.plan.neurons[name]
-            jumps = statements(plan.before_reset, self.known[name])
-            if jumps:
-                group.run_regularly("\n".join(jumps), when="before_resets", name=f"{name}_jumps")
-            end = [line for pair in plan.end for line in self.ending(name, pair)]
-            if name in self.plan.signals:
-                self.signals.pass_on(group, name, end)
-            elif end:  # a readout, whose own parameters hear its error
-                group.run_regularly("\n".join(end), when="end", order=LEARN - 1, name=f"{name}_own")
-            self.parameters.connect(name, group)
+            group = built.objects[name]
+            group.namespace.update(self.tables_of(name)[0])
+            self.finish(name, group)
+            self.learn_parameters(name, group)
             self.keep_ledger(built, name, group)
 
-    def ending(self, population, pair):
-        """One statement at the end of a step; between two trials there is no mismatch to learn from."""
-        lines, name = statements([pair], self.known[population]), pair[0]
-        quiet = name in self.plan.neurons[population].mismatches and self.block.active
-        return [*lines, f"{name} = {name}*int({self.block.active})"] if quiet else lines
+    def give_tables(self, built):
+        """Tables of the target and of when it counts; others only where they are read, as a C++ program has it."""
+        read = {n for name in self.net.populations for n in self.given_to(name)}
+        built.trial_table("step_weight")
+        built.table("target", self.net.size(self.plan.loss.policy if self.home else self.plan.readouts[0]))
+        if "target_sum" in read:
+            built.table("target_sum")
+        if "pay" in read:
+            built.trial_table("pay")
+            built.pay_delay = self.plan.loss.steps(float(self.net.dt))
+
+    def build_sum(self, built, level, s):
+        """Synapses between all pairs of two groups, which sum into variables of the second."""
+        groups, text = (built.objects[s.pre], built.objects[s.post]), self.text(s.link, s.pre, s.post)
+        weights = [self.arrays[n] for n in read_by(s) if self.arrays[n].role == "feedback"]
+        lines = [self.parameter(a, "constant") for a in weights]
+        synapses = b2.Synapses(
+            *groups, Equations([*lines, *self.summed(s, text, s.pre)]), name=s.link, clock=built.clock
+        )
+        targets, sources = np.indices((groups[1].N, groups[0].N))
+        synapses.connect(i=sources.ravel(), j=targets.ravel())
+        if weights:
+            synapses.B_ = self.plan.fixed[s.post, s.pre].ravel()
+        for updater in synapses.summed_updaters.values():
+            updater.when, updater.order = "end", level
+        built.objects[s.link] = synapses
+
+    def finish(self, name, group):
+        """What neurons do before resets, and at the end of a step."""
+        jumps = self.printed(self.text(name), self.at(name, RESET))
+        if jumps:
+            group.run_regularly("\n".join(map(str, jumps)), when="before_resets", name=f"{name}_jumps")
+        for level in sorted({k for w, k, s in self.maps if w == END and s.space == name}):
+            code = self.printed(self.text(name), self.at(name, END, level=level))
+            group.run_regularly("\n".join(map(str, code)), when="end", order=level, name=f"{name}_end{level}")
+
+    def learn_parameters(self, name, group):
+        """The regulariser of parameters at the end of each trial, and their optimiser at the end of each batch."""
+        sums = [self.arrays[f"{name}.learn.gradient_{key}"] for key in self.plan.parameters[name]]
+        cleared = [zero(called(self.net, a), self.dimensions[a.name]) for a in sums]
+        for event, when, order in (("trial_end", "trial", END_OF_TRIAL), ("batch_end", "batch", UPDATE)):
+            code = self.printed(self.text(name), self.ends_of(name, when))
+            if code:
+                code += cleared if when == "batch" else []
+                group.run_on_event(event, "\n".join(map(str, code)), when="end", order=order)
+        code = self.printed(self.text(name), self.ends_of(name, self.interval)) if self.interval else []
+        if code:
+            code = gated([*code, *cleared], self.block, self.interval)
+            group.run_regularly("\n".join(map(str, code)), when="end", order=UPDATE, name=f"{name}_parameters")
+        if self.plan.optimiser:
+            for key in self.plan.parameters[name]:
+                setattr(group, f"learning_rate_{key}_", self.plan.optimiser.rate(f"{name}.{key}"))
 
     def keep_ledger(self, built, name, group):
         """What a population had summed up at the end of each trial."""
@@ -393,24 +437,12 @@ class Learning:
                 group, "trial_end", variables=kept, when="end", order=MONITOR, name=f"{name}_ledger"
             )
 
-    def build_arrivals(self, built, p):
-        """Delayed copies of spikes for the hoisted traces: one synapse per presynaptic neuron."""
-        group, steps = built.objects[p.pre], self.values.delays[p.name]
-        lines = (
-            [SingleEquation(PARAMETER, "flight", b2.second.dim, flags=["constant"])] if p.name in self.shared else []
-        )
-        synapses = b2.Synapses(
-            group,
-            group,
-            Equations(lines),
-            on_pre={"deliver": f"arrived_{p.name}_post += 1"},
-            name=f"arrivals_{p.name}",
-            clock=group.clock,
-        )
-        synapses.connect(i=np.arange(group.N), j=np.arange(group.N))
-        if p.name not in self.shared:
-            synapses.deliver.delay_ = np.broadcast_to(steps, (group.N,)) * float(self.net.dt)
-        built.objects[f"arrivals_{p.name}"] = synapses
+
+def check_units(net, plan):
+    """Raise where actor and critic have units."""
+    for readout in plan.readouts if isinstance(plan.loss, Reward) else ():
+        if net.nodes[readout].model.output_dimension is not DIMENSIONLESS:
+            raise UnsupportedError(f"readout {readout!r} has a unit; actor and critic need outputs without one")
 
 
 def check_traces(name, kept):
@@ -420,22 +452,3 @@ def check_traces(name, kept):
             f"{name!r}: in Brian2 traces of two of its projections would both be called {twice[0]!r}; give one of these "
             "another name=, or use backend='torch'"
         )
-
-
-def telling(program):
-    """``program`` in an order in which each line reads known names only, for its dimension: what is not known yet is
-    zero.
-
-    A name that reads its own past, or that of a later one, is a sum whose other terms have the same dimension.
-    """
-    waiting, lines = dict(program), []
-    while waiting:
-        before = len(waiting)
-        for name, expression in list(waiting.items()):
-            known = expression.subs(dict.fromkeys(map(symbol, waiting), 0))
-            if expression == 0 or known != 0 and not known.has(sympy.nan, sympy.zoo):
-                lines.append((name, known))
-                del waiting[name]
-        if len(waiting) == before:
-            return [*lines, *((name, sympy.Integer(0)) for name in waiting)]
-    return lines

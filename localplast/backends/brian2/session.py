@@ -66,10 +66,10 @@ def session(target, net, values, block, trials, **options):
     return Runtime(target, net, values, block, trials, **options)
 
 
-def settings(built, block, trials):
-    """What is set before these trials are run: numbers of the clock, and tables, by name."""
+def settings(built, block, trials, updates):
+    """What is set before these trials are run, after so many updates: numbers of the clock, and tables, by name."""
     filled = contents(built, block, trials)
-    numbers = {**block.numbers(float(built.net.dt)), "_batch": built.batch}
+    numbers = {**block.numbers(float(built.net.dt)), "_batch": built.batch, "_updates": float(updates)}
     for name, (table, hold) in filled.items():
         built.tables[name].check(table)
         if hold is not None:
@@ -123,10 +123,12 @@ class Runtime:
             self.built = build(net, values, block, trials, **options)
         self.network = b2.Network(*self.built.objects.values(), *self.built.monitors.values())
 
-    def run(self, trials, variables=None, seed=None):
-        """Run one block, from time zero; ``variables`` maps ``(object, variable)`` to SI values set before it."""
+    def run(self, trials, variables=None, seed=None, updates=0):
+        """Run one block, from time zero, after so many ``updates``; ``variables`` maps ``(object, variable)`` to SI
+        values set before it.
+        """
         block = Block.of(trials, self.longest)
-        self.prepare(block, trials)
+        self.prepare(block, trials, updates)
         self.built.set(variables or {})
         for delay, flight, later in flights(self.built):
             delay.set_value(flight.get_value() + later)
@@ -147,9 +149,9 @@ class Runtime:
             raise KeyboardInterrupt
         return Results(block, self.read, self.events, self.states)
 
-    def prepare(self, block, trials):
+    def prepare(self, block, trials, updates):
         """Set clocks and tables for the coming run."""
-        numbers, tables = settings(self.built, block, trials)
+        numbers, tables = settings(self.built, block, trials, updates)
         for name, number in numbers.items():
             self.built.clock.variables[name].set_value(number)
         for name, table in tables.items():
@@ -216,10 +218,10 @@ class Standalone:
         self.names = {key: value.name for key, value in self.built.objects.items()}
         device.reinit()
 
-    def run(self, trials, variables=None, seed=0):
+    def run(self, trials, variables=None, seed=0, updates=0):
         """Run one block; see :meth:`Runtime.run`."""
         block = Block.of(trials, self.longest)
-        numbers, tables = settings(self.built, block, trials)
+        numbers, tables = settings(self.built, block, trials, updates)
         arguments = [f"{CLOCK}.{name}={number!r}" for name, number in numbers.items()]
         for (owner, name), value in (variables or {}).items():
             arguments.append(f"{self.names[owner]}.{name}={self.store(f'set_{owner}_{name}', value)}")

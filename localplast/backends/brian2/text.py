@@ -1,41 +1,47 @@
-"""Small pieces of Brian2 text, sums over all pairs of two groups, and the order of what happens at the end of a
-step.
-"""
+"""Small pieces of Brian2 text, and the order of what happens at the end of a step."""
 
 import re
+from dataclasses import dataclass, replace
 
-import brian2 as b2
-import numpy as np
-from brian2.equations.codestrings import Expression
-from brian2.equations.equations import Equations, SingleEquation
+from localplast.equations.units import unit_of
 
 __all__ = [
     "END_OF_TRIAL",
-    "ERROR",
     "LEARN",
     "MONITOR",
-    "PAID",
-    "PURSE",
-    "SIGNAL",
-    "SOFTMAX",
-    "SURPRISE",
     "UPDATE",
-    "averaged",
+    "Line",
     "gated",
-    "gather",
     "replace_word",
     "replace_words",
     "suffixed",
     "tables",
     "updates_so_far",
+    "zero",
 ]
 
-#: Softmax, errors of the readouts, (reward: what is earned, paid, and heard of,) learning signals population by
-#: population.
-SOFTMAX, ERROR, PURSE, PAID, SURPRISE, SIGNAL = range(6)
-#: After the last signal: every population takes two places, one to gather its signal and one to pass it on.
+#: Of the end of a step: synapses after neurons, which come in the order in which they wait for each other.
 LEARN = 1000
 END_OF_TRIAL, UPDATE, MONITOR = range(LEARN + 1, LEARN + 4)
+
+
+@dataclass(frozen=True)
+class Line:
+    """``name = text``, or ``name += text``; a name of this text alone is ``local``."""
+
+    name: str
+    text: str
+    adds: bool = False
+    local: bool = False
+
+    def __str__(self):
+        return f"{self.name} {'+=' if self.adds else '='} {self.text}"
+
+
+def zero(name, dimension):
+    """The line that sets a variable to zero, in its unit."""
+    unit = unit_of(dimension)
+    return Line(name, f"0*{unit}" if unit else "0")
 
 
 def replace_word(text, word, replacement):
@@ -60,44 +66,26 @@ def tables(model, **given):
     return {names[n]: table for n, table in given.items()}, {n: t.text(names[n]) for n, t in given.items()}
 
 
-def gather(built, key, source, target, sums, order, namespace=None):
-    """Synapses between all pairs that sum expressions into variables of ``target``:
-    ``{variable: (dimension, text)}``.
-    """
-    groups = built.objects[source], built.objects[target]
-    lines = [SingleEquation("subexpression", n, d, expr=Expression(e), flags=["summed"]) for n, (d, e) in sums.items()]
-    synapses = b2.Synapses(*groups, Equations(lines), name=key, clock=groups[1].clock, namespace=namespace or {})
-    pairs = np.indices((groups[0].N, groups[1].N))
-    synapses.connect(i=pairs[0].ravel(), j=pairs[1].ravel())
-    for updater in synapses.summed_updaters.values():
-        updater.when, updater.order = "end", order
-    return synapses
-
-
 def updates_so_far(plan, dt):
-    """Text of the number of updates since the block began."""
+    """Text of the number of updates so far, those before the block included."""
     within = plan.rule.interval(dt)
     if not within:
-        return "t_in_timesteps//(_period*_batch)"
+        return "_updates + t_in_timesteps//(_period*_batch)"
     before = f"(t_in_timesteps//_period)*((_steps + {within - 1})//{within})"
-    return f"{before} + (t_in_timesteps % _period)//{within}"
-
-
-def averaged(gradient, plan, dt):
-    """Text of a gradient, over the trials of an update: within a trial there is no other."""
-    return gradient if plan.rule.interval(dt) else f"({gradient}/_batch)"
+    return f"_updates + {before} + (t_in_timesteps % _period)//{within}"
 
 
 def gated(lines, block, interval):
-    """Assignments of the optimiser within a trial, run where it is time for an update, and never in the gaps."""
+    """Lines of the optimiser within a trial, run where it is time for an update, and never in the gaps."""
     step = "(t_in_timesteps % _period)"
     due = f"({step} % {interval} == {interval - 1}) or ({step} == _steps - 1)" if interval > 1 else ""
     condition = " and ".join(f"({c})" for c in (due, block.active) if c)
     if not condition or not lines:
         return lines
-    pairs = [line.split(" = ", 1) for line in lines]
-    new = ("" if re.fullmatch(r"0(\*.*)?", text) else f"_on*({text}) + " for _, text in pairs)
-    return [
-        f"_on = int({condition})",
-        *(f"{name} = {part}(1 - _on)*{name}" for (name, _), part in zip(pairs, new, strict=True)),
-    ]
+    return [Line("_on", f"int({condition})", local=True), *map(where_due, lines)]
+
+
+def where_due(line):
+    """A line that changes nothing where it is no time for it."""
+    new = "" if re.fullmatch(r"0(\*.*)?", line.text) else f"_on*({line.text}) + "
+    return line if line.local else replace(line, text=f"{new}(1 - _on)*{line.name}")

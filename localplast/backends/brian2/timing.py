@@ -69,7 +69,8 @@ def make_clock(dt):
     clock = b2.Clock(dt, name=CLOCK)
     for name in ("_steps", "_period", "_length", "_batch"):
         add_number(clock, name)
-    add_number(clock, "_duration", float)
+    for name in ("_duration", "_updates"):
+        add_number(clock, name, float)
     return clock
 
 
