@@ -79,7 +79,8 @@ def layered(
         Symmetric feedback: as :func:`~localplast.network.weights.transposed`.
     dt : Quantity
 
-    The inputs are ``sense``, ``one`` where there is a ``bias``, and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
+    The inputs are ``sense``, ``one`` where there is a ``bias``, and, from the teacher, ``teach`` (one channel: does it
+    speak?) and ``target``.
     """
     layers, outputs = layer_names(sizes, feedback), sizes[-1]
     models = [*in_turn(hidden, len(sizes) - 2, "hidden"), output]

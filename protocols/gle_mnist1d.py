@@ -42,8 +42,8 @@ def signals(samples, labels):
     Returns
     -------
     Trials
-        Inputs ``sense``, ``one`` and ``teach`` ``(trial, time, 1)``, ``target`` ``(trial, time, 10)``: 1 for the class, else 0.
-        All steps are judged.
+        Inputs ``sense``, ``one`` and ``teach`` ``(trial, time, 1)``, ``target`` ``(trial, time, 10)``: 1 for the class,
+        else 0. All steps are judged.
     """
     sense, steps = samples.reshape(len(samples), -1, 1), samples.shape[1] * samples.shape[2]
     target = np.repeat(np.eye(CLASSES)[labels], samples.shape[2], axis=1)
@@ -84,7 +84,8 @@ def network(
         Of :func:`~localplast.models.layers.layered` and :func:`~localplast.models.gle.gle`.
 
     Symmetric feedback is weighted before the step's learning, and biases act as weights do, as published: errors that
-    look ahead multiply what they have changed themselves. Errors do not move the neurons (``gamma`` is 0), and their size is that of the mean over steps, as that of the loss.
+    look ahead multiply what they have changed themselves. Errors do not move the neurons (``gamma`` is 0), and their
+    size is that of the mean over steps, as that of the loss.
     """
     dt, size = DURATION / steps * ms, slow + fast
     names, heard = [f"hidden{k}" for k in range(1, layers + 1)], [1, *[size] * layers]

@@ -15,6 +15,7 @@ from localplast.analysis.separability import separability
 from localplast.learning.optimise import sgd
 from localplast.models import gle, gle_output, pal_gle, pal_gle_output
 from localplast.models.layers import layered
+from localplast.models.prospective import Activation
 from localplast.network import normal
 from localplast.rules import dendritic
 from localplast.study.contenders import Contender
@@ -27,7 +28,7 @@ from localplast.task.streams import in_streams, stream
 __all__ = ["bottleneck", "images_task", "network", "protocol", "told"]
 
 #: Hidden layers.
-LAYERS = {"hidden1": "tanh", "hidden2": "linear", "hidden3": "tanh"}
+LAYERS: dict[str, Activation] = {"hidden1": "tanh", "hidden2": "linear", "hidden3": "tanh"}
 #: How strongly the teacher pulls, and what images are learned from; the last ones of the file are for validation.
 BETA, LEARNED = 0.1, 50_000
 

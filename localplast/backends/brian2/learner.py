@@ -220,9 +220,7 @@ class Brian2Learner:
             return
         from localplast.backends.torch.learner import TorchLearner  # Brian2 learns without Torch
 
-        TorchLearner(self.net, values, self.rule, self.loss, self.rates, batch=self.batch, seed=self.seed).train(
-            trials
-        )
+        TorchLearner(self.net, values, self.rule, self.loss, self.rates, batch=self.batch, seed=self.seed).train(trials)
 
     @property
     def inside(self):
