@@ -26,13 +26,13 @@ def digits(steps=360, batch=100):
 
 
 def microcircuit(steps=100, batch=64):
-    """Dendritic microcircuit, 5-30-3, as the protocol ``microcircuit-yin-yang``."""
+    """Dendritic microcircuit, 4-30-3, as the protocol ``microcircuit-yin-yang``."""
     from localplast.protocols.microcircuit_yin_yang import network
     from localplast.task.loss import mse
     from localplast.task.streams import classes
 
     rng = np.random.default_rng(0)
-    shown = rng.uniform(-1, 1, (batch, steps // 50, 5)), rng.integers(0, 3, (batch, steps // 50))
+    shown = rng.uniform(-1, 1, (batch, steps // 50, 4)), rng.integers(0, 3, (batch, steps // 50))
     return network(), classes(*shown, steps=50, outputs=3), mse()
 
 

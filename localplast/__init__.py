@@ -33,6 +33,7 @@ _DEFINED_IN = {
         "dendritic",
         "depression",
         "facilitation",
+        "max_pooling",
         "normal",
         "pooling",
         "same_as",

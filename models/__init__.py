@@ -25,6 +25,8 @@ from localplast.models.microcircuit import sacramento_output as sacramento_outpu
 from localplast.models.microcircuit import sacramento_pyramidal as sacramento_pyramidal
 from localplast.models.pal import pal_output as pal_output
 from localplast.models.pal import pal_pyramidal as pal_pyramidal
+from localplast.models.pal_gle import pal_gle as pal_gle
+from localplast.models.pal_gle import pal_gle_output as pal_gle_output
 from localplast.models.plateau_cell import plateau_cell as plateau_cell
 from localplast.models.pyramidal import pyramidal as pyramidal
 from localplast.models.readout import leaky_readout as leaky_readout
@@ -52,6 +54,8 @@ __all__ = [
     "leaky_readout",
     "lif",
     "naud_sprekeler",
+    "pal_gle",
+    "pal_gle_output",
     "pal_output",
     "pal_pyramidal",
     "plateau_cell",

@@ -4,6 +4,7 @@ Sacramento et al. 2018, NeurIPS, arXiv:1810.11393; Haider et al. 2021, NeurIPS, 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from brian2 import ms
@@ -13,6 +14,7 @@ from localplast.models.graded_readout import graded_readout
 from localplast.models.layers import in_turn, one_to_one
 from localplast.models.microcircuit import sacramento_interneuron, sacramento_output, sacramento_pyramidal
 from localplast.network import Input, Network, Population, Projection, same_as, uniform
+from localplast.network.weights import SameAs
 from localplast.neuron import NeuronModel
 
 __all__ = [
@@ -46,6 +48,7 @@ def circuit(
     activation="softplus",
     parameters=None,
     weight=None,
+    limits=(4.0, 5.0),
     down=None,
     lateral=None,
     plastic=("up", "ip", "pi"),
@@ -62,7 +65,7 @@ def circuit(
     ============ =================================== ======================================================
     projection   from, to                            weights
     ============ =================================== ======================================================
-    ``up<l>``    below to hidden<l>.v_bas (or out)   within ±4 (±5 onto out)
+    ``up<l>``    below to hidden<l>.v_bas (or out)   within ``limits``
     ``ip<l>``    hidden<l> to inter<l>.v_den         begin self-predicting
     ``pi<l>``    inter<l> to hidden<l>.v_api         begin self-predicting
     ``down<l>``  above to hidden<l>.v_api            fixed, unless the cells know how feedback learns
@@ -84,10 +87,13 @@ def circuit(
         Conductances of all cells that have them, such as ``g_som``, where they are not the models' own.
     weight : Random or sequence of Random
         Weights of all ``up`` at first, or of each; default uniform within ±1.
+    limits : (float, float), optional
+        How far the weights of ``up`` may get from zero, onto hidden layers and onto the output; None: any far.
     down : what :class:`~localplast.network.network.Projection` takes, or a sequence of such
         Weights of ``down``, or of each; default uniform within ±1.
     lateral : the same, optional
-        Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`.
+        Those of ``ip`` and ``pi``; default: the self-predicting state, see :func:`self_predicting`. Where ``down`` is
+        :func:`~localplast.network.weights.transposed`, so is ``pi`` at every moment, with the other sign.
     plastic : sequence of str
         What learns of ``up``, ``ip``, ``pi`` and ``down``.
     targets : (float, float)
@@ -107,8 +113,8 @@ def circuit(
     cells = populations(layers, sizes, cells, parameters or {}, prospective=prospective, activation=activation)
     usual, (low, high), outputs, projections = uniform(1.0, fan_in=False), targets, sizes[-1], []
     for k, weights in enumerate(in_turn(weight or usual, len(sizes) - 1, "weight"), 1):
-        limit = 5.0 if layers[k] == "out" else 4.0
-        options = {"weight": weights, "bounds": (-limit, limit), "plastic": "up" in plastic}
+        bounds = (-limits[layers[k] == "out"], limits[layers[k] == "out"]) if limits else None
+        options = {"weight": weights, "bounds": bounds, "plastic": "up" in plastic}
         projections.append(Projection(layers[k - 1], layers[k], name=f"up{k}", **options))
     for k, back in enumerate(in_turn(down or usual, len(sizes) - 2, "down"), 1):
         projections += one_circuit(k, layers[k + 1], cells, back, lateral, plastic)
@@ -139,18 +145,24 @@ def one_circuit(k, above, cells, down, lateral, plastic):
     """What joins ``hidden<k>``, its interneurons and the layer ``above``; see :func:`circuit`."""
     here, inter = f"hidden{k}", f"inter{k}"
     share = predicted_share(cells[inter].values, cells[above].values)
-    ip, pi = lateral or same_as(f"up{k + 1}", times=share), lateral or same_as(f"down{k}", times=-1.0)
+    cancelling = replace(down, times=-down.times) if followed(down) else same_as(f"down{k}", times=-1.0)
+    ip, pi = lateral or same_as(f"up{k + 1}", times=share), lateral or cancelling
     beside, down_here = (
         ("lateral", "feedback") if "feedback" in cells[here].model.free_variables else ("v_api", "v_api")
     )
     return [
         Projection(here, inter, weight=ip, plastic="ip" in plastic, name=f"ip{k}"),
-        Projection(inter, here, weight=pi, target=beside, plastic="pi" in plastic, name=f"pi{k}"),
+        Projection(inter, here, weight=pi, target=beside, plastic="pi" in plastic and not followed(pi), name=f"pi{k}"),
         Projection(
             above, here, weight=down, target=down_here, plastic="down" in plastic, name=f"down{k}", role="feedback"
         ),
         one_to_one(above, inter, cells[inter].size, target="u_above", output="u_breve", name=f"nudge{k}"),
     ]
+
+
+def followed(weight):
+    """Whether weights are those of another projection at every moment."""
+    return isinstance(weight, SameAs) and weight.always
 
 
 def predicted_share(inter, above):

@@ -30,6 +30,7 @@ def layered(
     parameters: Mapping[str, Mapping] | None = None,
     trainable: Mapping[str, Mapping] | None = None,
     plastic: bool | Sequence[bool] = True,
+    bias: Sequence[Weight] | None = None,
     when: Literal["arriving", "sent"] = "arriving",
     dt: Quantity = 0.1 * ms,
 ) -> Network:
@@ -71,24 +72,29 @@ def layered(
         As those of a :class:`~localplast.network.network.Population`: ``{"hidden1": {"tau": [5, 10]*ms}}``.
     plastic : bool or sequence of bool
         Whether ``up`` learns, or each.
+    bias : sequence of weights, one for each layer, optional
+        Of projections ``bias<l>`` from ``one``, an input that is always 1: biases that learn as weights do, at the same
+        moment of a step. A parameter ``b`` moves the rate of the step in which it has learned.
     when : str
         Symmetric feedback: as :func:`~localplast.network.weights.transposed`.
     dt : Quantity
 
-    The inputs are ``sense`` and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
+    The inputs are ``sense``, ``one`` where there is a ``bias``, and, from the teacher, ``teach`` (one channel: does it speak?) and ``target``.
     """
     layers, outputs = layer_names(sizes, feedback), sizes[-1]
     models = [*in_turn(hidden, len(sizes) - 2, "hidden"), output]
     cells = populations(layers[1:], sizes[1:], models, parameters=parameters or {}, trainable=trainable or {})
-    teacher = {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
+    given = {"one": Input(1, "currents")} if bias is not None else {}
+    given |= {"teach": Input(1, "currents", teacher=True), "target": Input(outputs, "currents", teacher=True)}
     return Network(
         dt=dt,
         sense=Input(sizes[0], "currents"),
-        **teacher,
+        **given,
         **cells,
         said=Population(outputs, graded_readout()),
         projections=[
             *forward(layers, normal() if weight is None else weight, plastic),
+            *constant(layers[1:], bias, plastic),
             *backward(layers, feedback, normal() if down is None else down, when),
             *around(output, outputs),
         ],
@@ -136,6 +142,17 @@ def forward(layers, weight, plastic):
     return [
         Projection(pre, post, weight=w, plastic=learns, name=f"up{k}")
         for k, (pre, post, w, learns) in enumerate(each, 1)
+    ]
+
+
+def constant(layers, bias, plastic):
+    """The projections of biases, if any, that learn where the weights of their layer do."""
+    if bias is None:
+        return []
+    each = zip(layers, in_turn(bias, len(layers), "bias"), in_turn(plastic, len(layers), "plastic"), strict=True)
+    return [
+        Projection("one", layer, weight=w, plastic=learns, name=f"bias{k}")
+        for k, (layer, w, learns) in enumerate(each, 1)
     ]
 
 

@@ -15,21 +15,25 @@ from localplast.models.microcircuit import sacramento_output, sacramento_pyramid
 from localplast.models.prospective import Activation, rate_of
 from localplast.neuron import Mismatch, NeuronModel
 
-__all__ = ["pal_output", "pal_pyramidal"]
+__all__ = ["FEEDBACK", "NOISE", "REFERENCE", "filtered", "pal_output", "pal_pyramidal"]
 
 REFERENCE = "Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249"
 
+#: An Ornstein-Uhlenbeck process of variance ``sigma**2/2``.
+NOISE = "dnoise/dt = -noise/tau_noise + sigma*xi/sqrt(tau_noise) : 1"
 #: What the apical dendrite holds: its two kinds of input, which learn from different things, and noise of its own.
-APICAL = """v_api = lateral + feedback + noise : 1
+APICAL = f"""v_api = lateral + feedback + noise : 1
             lateral : 1
             feedback : 1
-            dnoise/dt = -noise/tau_noise + sigma*xi/sqrt(tau_noise) : 1"""
+            {NOISE}"""
+#: How feedback learns.
+FEEDBACK = Mismatch("noise", pre="rate_hp")
 
 #: A discrete map, as published: synapses learn from the filtered rate of the step before, then the filter moves on.
 HIGH_PASS = """
     rate_hp = rate_hp + last - before - dt/tau_hp*rate_hp
     before = last
-    last = past
+    last = {rate}
 """
 
 
@@ -70,11 +74,7 @@ def pal_pyramidal(
         equations=cell.equations.replace("v_api : 1", APICAL),
         parameters={**cell.parameters, "sigma": sigma, "tau_noise": tau_noise},
         method="euler",  # the simplest that knows noise
-        mismatch={
-            "v_bas": cell.mismatch["v_bas"],
-            "lateral": Mismatch("-(lateral + feedback)"),
-            "feedback": Mismatch("noise", pre="rate_hp"),
-        },
+        mismatch={"v_bas": cell.mismatch["v_bas"], "lateral": Mismatch("-(lateral + feedback)"), "feedback": FEEDBACK},
         at_least_dt=(*cell.at_least_dt, "tau_noise"),
         reference=REFERENCE,
     )
@@ -93,20 +93,25 @@ def pal_output(*, tau_hp: Quantity = 0.1 * ms, **form: Any) -> NeuronModel:
 
 
 def high_passed(cell: NeuronModel, tau_hp: Quantity, activation: Activation = "logistic", **form: Any) -> NeuronModel:
-    """``cell`` with ``rate_hp``: what is new in its rate. Before a trial the cell was at rest: its first rate is
-    nothing new.
+    """``cell``, of a microcircuit, with ``rate_hp``."""
+    cell = replace(cell, equations=f"{cell.equations}\n past = rate : 1 (constant over dt)")
+    return filtered(cell, tau_hp, "past", rate_of(activation, "0"))
+
+
+def filtered(cell: NeuronModel, tau_hp: Quantity, rate: str, resting: str) -> NeuronModel:
+    """``cell`` with ``rate_hp``: what is new in its ``rate``, a text of the step before. Before a trial the cell was at
+    rest: its first rate is nothing new.
     """
-    at_rest = float(to_sympy(rate_of(activation, "0")))
+    at_rest = float(to_sympy(resting))
     return replace(
         cell,
         equations=f"""{cell.equations}
-            past = rate : 1 (constant over dt)
             rate_hp : 1
             last : 1
             before : 1
         """,
         parameters={**cell.parameters, "tau_hp": tau_hp},
         initial={**cell.initial, "last": at_rest, "before": at_rest},
-        update=HIGH_PASS,
+        update=f"{cell.update or ''}{HIGH_PASS.format(rate=rate)}",
         at_least_dt=(*cell.at_least_dt, "tau_hp"),
     )

@@ -44,12 +44,12 @@ def signals(samples, labels):
     Returns
     -------
     Trials
-        Inputs ``sense`` and ``teach`` ``(trial, time, 1)``, ``target`` ``(trial, time, 10)``: 1 for the class, else 0.
+        Inputs ``sense``, ``one`` and ``teach`` ``(trial, time, 1)``, ``target`` ``(trial, time, 10)``: 1 for the class, else 0.
         All steps are judged.
     """
     sense, steps = samples.reshape(len(samples), -1, 1), samples.shape[1] * samples.shape[2]
     target = np.repeat(np.eye(CLASSES)[labels], samples.shape[2], axis=1)
-    inputs = {"sense": sense, "teach": np.ones_like(sense), "target": target}
+    inputs = {"sense": sense, "one": np.ones_like(sense), "teach": np.ones_like(sense), "target": target}
     return Trials(inputs, labels[:, 0] if labels.shape[1] == 1 else target, np.full(steps, 1 / steps))
 
 
@@ -85,13 +85,11 @@ def network(
     feedback, errors : str
         Of :func:`~localplast.models.layers.layered` and :func:`~localplast.models.gle.gle`.
 
-    Symmetric feedback is weighted before the step's learning, as published: errors that look ahead multiply what they
-    have changed themselves. Errors do not move the neurons (``gamma`` is 0), and their size is that of the mean over steps, as that of the loss.
+    Symmetric feedback is weighted before the step's learning, and biases act as weights do, as published: errors that
+    look ahead multiply what they have changed themselves. Errors do not move the neurons (``gamma`` is 0), and their size is that of the mean over steps, as that of the loss.
     """
     dt, size = DURATION / steps * ms, slow + fast
-    names = [f"hidden{k}" for k in range(1, layers + 1)]
-    heard = {name: 1 if name == "hidden1" else size for name in [*names, "out"]}
-    biases = {name: {"b": uniform(limit / np.sqrt(pre), fan_in=False)} for name, pre in heard.items()}
+    names, heard = [f"hidden{k}" for k in range(1, layers + 1)], [1, *[size] * layers]
     cells = [gle(activation="tanh" if k else "linear", errors=errors, gamma=0.0) for k in range(layers)]
     output = gle_output(loss="cross_entropy", tau_m=tau, tau_r=tau, gamma=0.0, beta=1 / steps)
     return layered(
@@ -103,11 +101,8 @@ def network(
         dt=dt,
         down=uniform(limit),
         when="sent",
-        parameters={
-            name: own | (time_constants(slow, fast, tau=tau, dt=dt) if name in names else {})
-            for name, own in biases.items()
-        },
-        trainable={name: {"b": (None, None)} for name in biases},
+        bias=[uniform(limit / np.sqrt(pre), fan_in=False) for pre in heard],
+        parameters=dict.fromkeys(names, time_constants(slow, fast, tau=tau, dt=dt)),
     )
 
 
@@ -169,7 +164,7 @@ def contenders(made, offline, updates):
     """
     net = made()
     hidden = [name for name in net.populations if name.startswith("hidden")]
-    frozen = tuple(p.name for p in net.plastic if p.post in hidden) + tuple(f"{name}.b" for name in hidden)
+    frozen = tuple(p.name for p in net.plastic if p.post in hidden)
     found = {
         "GLE": Contender(dendritic(), "torch"),
         "GLE, random feedback": Contender(dendritic(), "torch", network=made(feedback="random")),
@@ -209,8 +204,7 @@ def build(
     remain.
     """
     made = partial(network, layers=layers, slow=slow, fast=fast, tau=tau, steps=steps, limit=limit)
-    net = made()
-    biases, within = dict.fromkeys(net.trainable, 1.0), digits * steps
+    within = digits * steps
     published = adam(online, epsilon=1e-8 / steps)  # of errors that are not divided by the steps: some are that small
     check_choice("schedule", schedule, ("fixed", "validation", "test"))
     falling, watch = adam(offline), ()
@@ -220,16 +214,16 @@ def build(
     else:
         watch = Plateau(of=schedule, every=max(1, round(EPOCH / (batch * digits))))
     return Preset(
-        network=net,
+        network=made(),
         task=task(points=steps, digits=digits),
         loss=cross_entropy(),
-        optimiser=published.with_rates(**biases),
+        optimiser=published,
         watch=watch,
         batch=batch,
         updates=updates,
         test=test,
         hidden="hidden2",
-        rules=contenders(made, falling.with_rates(**biases), longer * updates),
+        rules=contenders(made, falling, longer * updates),
     )
 
 

@@ -2,9 +2,9 @@
 warning.
 
 Haider et al. 2021, NeurIPS, arXiv:2110.14549 (their convolutional networks are LeNet5, LeCun et al. 1998, Proc IEEE
-86:2278). Every layer is a population of prospective neurons, and so is pooling: linear neurons, fixed weights,
-averages. Errors come back through the kernels that rates go up by, or, as the control, through random kernels that
-never learn.
+86:2278). Every layer is a population of prospective neurons, and so is pooling: linear neurons, each of which hears
+the largest rate of a square, to which its error goes back. Errors come back through the kernels that rates go up by,
+or, as the control, through random kernels that never learn.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from brian2 import ms
 from localplast.learning.optimise import adam, sgd
 from localplast.models import latent_equilibrium, latent_equilibrium_output
 from localplast.models.layers import layered
-from localplast.network import convolution, normal, pooling, transposed
+from localplast.network import convolution, max_pooling, normal, pooling, transposed
 from localplast.rules import bptt, dendritic
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol
@@ -39,13 +39,15 @@ def network(
     size=5,
     kernel=normal(),
     weight=normal(),
-    activation="tanh",
+    activation="hard_sigmoid",
+    pooled=max_pooling,
+    bias=None,
     feedback="symmetric",
     beta=BETA,
     tau=10 * ms,
     dt=0.1 * ms,
 ):
-    """Convolution and averages of 2 x 2 by turns, then dense layers: a :func:`~localplast.models.layers.layered`
+    """Convolution and pooling of 2 x 2 by turns, then dense layers: a :func:`~localplast.models.layers.layered`
     network.
 
     Parameters
@@ -61,16 +63,21 @@ def network(
         Rows and columns of the kernels.
     kernel, weight : Random
         Numbers of the kernels and dense weights at first.
+    pooled : callable
+        :func:`~localplast.network.convolution.max_pooling` or :func:`~localplast.network.convolution.pooling`.
+    bias : float, optional
+        Standard deviation of biases at first; every neuron but those that pool has one, which learns. Default: none.
     feedback : str
         ``'symmetric'`` or ``'random'``: fixed kernels and weights, drawn as those on the way up are. What pooling
         sends back is symmetric in both.
 
     The other arguments are those of :func:`~localplast.models.latent_equilibrium.latent_equilibrium` and its output.
     """
-    stages = kernels(image, channels, size, kernel)
+    stages = kernels(image, channels, size, kernel, pooled)
     sizes = [prod(image), *(prod(form.made) for form in stages), *dense, outputs]
     cells = {name: latent_equilibrium(activation=name, tau=tau) for name in (activation, "linear")}
     dense_layers = len(dense) + 1
+    biased = () if bias is None else weighted(len(channels), dense_layers)
     return layered(
         sizes,
         [cells[name] for name in [activation, "linear"] * len(channels) + [activation] * len(dense)],
@@ -80,21 +87,29 @@ def network(
         plastic=[True, False] * len(channels) + [True] * dense_layers,
         feedback=feedback,
         down=ways_back(stages, sizes, weight),
+        parameters=dict.fromkeys(biased, {"b": normal(bias, fan_in=False)}),
+        trainable=dict.fromkeys(biased, {"b": (None, None)}),
     )
 
 
-def kernels(image, channels, size, weight):
+def weighted(convolutions, dense):
+    """The layers whose weights learn, by name: those that convolve, every second one of the first, and dense ones."""
+    names = [f"hidden{k}" for k in range(1, 2 * convolutions + dense)] + ["out"]
+    return [*names[: 2 * convolutions : 2], *names[2 * convolutions :]]
+
+
+def kernels(image, channels, size, weight, pooled):
     """The convolutions, each followed by its pooling."""
     found = []
     for n in channels:
         found.append(convolution(image, n, size, weight=weight))
-        found.append(pooling(found[-1].made, 2))
+        found.append(pooled(found[-1].made, 2))
         image = found[-1].made
     return found
 
 
 def ways_back(stages, sizes, weight):
-    """Random feedback to every hidden layer: through kernels and dense weights; averages send back what they take."""
+    """Random feedback to every hidden layer: through kernels and dense weights; what pooling takes it sends back."""
     found = [transposed(f"up{k}") if k % 2 == 0 else of_its_own(form) for k, form in enumerate(stages[1:], 2)]
     return found + [as_large(weight, size) for size in sizes[len(stages) : -1]]
 
@@ -161,7 +176,8 @@ def build(
     ``offline``.
     """
     side, drawn = 28 // averaged, {"kernel": normal(kernel, fan_in=fan_in), "weight": normal(weight, fan_in=fan_in)}
-    made = partial(network, (1, side, side), channels, dense, size=size, beta=beta, **drawn)
+    kind = {"size": size, "activation": "tanh", "pooled": pooling}
+    made = partial(network, (1, side, side), channels, dense, beta=beta, **kind, **drawn)
     pixels = dict(train=train, averaged=averaged, grey=grey)
     return Preset(
         network=made(),

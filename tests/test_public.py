@@ -30,7 +30,7 @@ def test_the_public_names_are_these():
         "Network", "NetworkError", "NeuronModel", "Plateau", "Poisson", "Population", "Projection", "RunawayError", "Stop", "Task", "Trials",
         "UnsupportedError", "active_coupling", "adam", "axonal", "cell", "channels", "compare", "convolution", "coupling", "dale", "delay",
         "dendritic", "depression", "distance", "dynamics", "facilitation", "gradient", "live", "losses", "mV", "madgrad", "models",
-        "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "pooling", "protocols", "replay", "retention", "rmaxprop", "rmsprop", "rules",
+        "max_pooling", "momentum", "ms", "normal", "one_way_coupling", "open", "plot", "pooling", "protocols", "replay", "retention", "rmaxprop", "rmsprop", "rules",
         "run", "same_as", "scaffold", "second", "sgd", "space", "surrogate", "synaptic", "transposed", "uniform",
     ])  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What networks are made of, as frozen data: populations and inputs, projections with weights and delays."""
 
 from localplast.network.bounds import dale
-from localplast.network.convolution import convolution, pooling
+from localplast.network.convolution import convolution, max_pooling, pooling
 from localplast.network.delays import Delay, axonal, dendritic, synaptic
 from localplast.network.network import Network
 from localplast.network.nodes import Input, Population, Projection
@@ -23,6 +23,7 @@ __all__ = [
     "dendritic",
     "depression",
     "facilitation",
+    "max_pooling",
     "normal",
     "pooling",
     "same_as",

@@ -16,7 +16,7 @@ from localplast.files import check_fields
 from localplast.memory import check_memory
 from localplast.names import BRIAN2, check_name
 from localplast.network.bounds import as_limits, check_bounds, check_given, check_within
-from localplast.network.convolution import KERNEL, check_convolution, form_of, given_weight
+from localplast.network.convolution import KERNEL, check_convolution, check_largest, form_of, given_weight
 from localplast.network.delays import check_delay, delay_shapes, warn
 from localplast.network.nodes import ROLES, Input, Population, Projection
 from localplast.network.sent import sent_text
@@ -336,6 +336,8 @@ def check_shapes(net, p, projections):
     label, form, pair = f"projection {p.name!r}", form_of(projections, p), (net.size(p.pre), net.size(p.post))
     if form:
         check_convolution(net, label, p, form)
+    if form and form.largest:
+        check_largest(label, p, form, projections)
     shape, dims = (form.shape, KERNEL) if form else (pair, ("pre", "post"))
     check_memory(f"{label}: weights of shape {shape}, 8 bytes each", 8 * math.prod(map(int, shape)), NetworkError)
     weight = given_weight(p)

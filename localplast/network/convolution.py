@@ -20,9 +20,11 @@ __all__ = [
     "Convolution",
     "check_convolution",
     "check_dense",
+    "check_largest",
     "convolution",
     "form_of",
     "given_weight",
+    "max_pooling",
     "pooling",
     "weight_dims",
     "weight_shape",
@@ -44,6 +46,7 @@ class Convolution(Data):
     groups: int = 1
     weight: object = field(default_factory=normal)
     transposed: bool = False
+    largest: bool = False
 
     @property
     def made(self) -> tuple[int, ...]:
@@ -130,6 +133,17 @@ def pooling(image: Sequence[int], size: int) -> Convolution:
     return convolution(image, channels, size, stride=size, groups=channels, weight=1 / size**2)
 
 
+def max_pooling(image: Sequence[int], size: int) -> Convolution:
+    """The largest of ``size`` x ``size`` pixels, channel by channel (``Projection(..., plastic=False)``).
+
+    The first of them, row by row, where several are as large. What comes back, by ``transposed("pool1")`` or as a
+    gradient, goes to the pixel that was taken, and to no other.
+    """
+    channels = int(np.ravel(image)[0])
+    averages = convolution(image, channels, size, stride=size, groups=channels, weight=1.0)
+    return replace(averages, largest=True)
+
+
 def check_geometry(found):
     """Raise where there is no such kernel, or no position for it."""
     if len(found.image) != 3 or not all(whole(n, 1) for n in found.image):
@@ -149,6 +163,13 @@ def check_geometry(found):
         raise NetworkError(
             f"convolution: the numbers of a kernel are drawn (normal(), uniform()) or given, not {found.weight!r}; to "
             "take those of another projection, make that the weight itself"
+        )
+    if found.largest and (found.padding, found.stride, found.groups, found.channels) != (
+        *(0, found.size),
+        *[found.image[0]] * 2,
+    ):
+        raise NetworkError(
+            "convolution: the largest is that of squares which do not overlap, channel by channel; use max_pooling()"
         )
     if min(found.made[1:]) < 1:
         raise NetworkError(
@@ -207,6 +228,24 @@ def check_convolution(net, label, p, form):
     if p.pre == p.post and not p.autapses:
         raise UnsupportedError(
             f"{label}: a kernel that all neurons share cannot leave out autapses; write autapses=True"
+        )
+
+
+def check_largest(label, p, form, projections):
+    """Raise unless a projection carries the largest of each square as it is, or back to where that was taken."""
+    own = {"plastic=True": p.plastic, "a mask": p.mask is not None, "bounds": p.bounds is not None}
+    if found := [what for what, given in own.items() if given]:
+        raise UnsupportedError(
+            f"{label}: the largest of a square is carried as it is, and {found[0]} would be of no use; give "
+            "plastic=False and no mask or bounds"
+        )
+    if not form.transposed:
+        return
+    other = projections.get(getattr(p.weight, "projection", None)) if getattr(p.weight, "always", False) else None
+    if other is None or not isinstance(other.weight, Convolution) or other.pre != p.post:
+        raise UnsupportedError(
+            f"{label}: what comes back goes to the pixels that were taken, and which these were knows the projection "
+            f'that took them from {p.post!r} alone; give weight=transposed("its name")'
         )
 
 

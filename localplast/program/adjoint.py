@@ -273,6 +273,10 @@ class Adjoint:
         return Array(name, link.pre if s.weight is None else link.name, Life.SUM, trial=False, role="gradient")
 
     def reduce(self, number, s):
+        """Of a sum; which of them is the largest has no derivative."""
+        if s.op == "argmax":
+            self.zero.add(s.into)
+            return
         total = defaultdict(list)
         self.spread(s.expression, self.coming(s.into), total)
         self.account(number, s, [], {x: sympy.Add(*parts) for x, parts in total.items()}, set())
@@ -300,7 +304,9 @@ def flows(s):
     if isinstance(s, Send):
         sources = [s.weight, s.taps.delay if s.taps and s.taps.spread else None, None if s.cut else s.source]
         return {(a, s.target) for a in sources if a}
-    return {(a, s.into) for a in arrays_in(s.expression, stopped=False)} if isinstance(s, Reduce) else set()
+    if isinstance(s, Reduce) and s.op != "argmax":
+        return {(a, s.into) for a in arrays_in(s.expression, stopped=False)}
+    return set()
 
 
 def expand(expression, lets):

@@ -6,7 +6,7 @@ gives the wrong one. No engine would notice.
 
 from localplast.errors import LocalplastError
 from localplast.program.arrays import Diagonal, End, Life, One, Synapses
-from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.instructions import Every, Fire, Outer, Reduce, Send, arrays_in, expressions, reads, writes
 
 __all__ = ["ProgramError", "check", "faults"]
 
@@ -70,15 +70,6 @@ def placed(program, s):
                 yield f"sums into {name}, which is not one number"
         elif space_of(program, name) not in (None, space.name):
             yield f"sets {name}, which lives on {space_of(program, name)}"
-
-
-def expressions(s):
-    """All expressions of a statement."""
-    if isinstance(s, (Map, Jump)):
-        return [e for _, e in (*getattr(s, "lets", ()), *s.lines)]
-    if isinstance(s, Fire):
-        return [s.argument, s.ready, *([] if s.psi is None else [s.psi])]
-    return [s.expression] if isinstance(s, Reduce) else []
 
 
 def space_of(program, name):

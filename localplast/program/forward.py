@@ -229,10 +229,47 @@ class Draft:
         lines = ((released.name, spikes * found.release.xreplace(own)), *jumped)
         self.step.append(Map(p.pre, (), lines, edges=frozenset(edges)))
 
+    def largest(self, p):
+        """The form of a projection that carries the largest of each square, or back to it; else None."""
+        form = form_of(self.net.projections, p)
+        return form if form and form.largest else None
+
+    def taken(self, name, p):
+        """1 where a neuron is the largest of its square, else 0, for the projection ``p`` that carries it."""
+        won = f"{name}.won"
+        if won not in self.arrays:
+            self.array(won, p.pre, Life.STEP, role="choice")
+            self.step.append(Reduce(p.pre, at(self.sent(p)), won, "argmax", self.largest(p)))
+        return at(won)
+
+    def take(self, name, p):
+        """The largest of each square: the sum of what is zero for all others."""
+        value = at(self.sent(p)) * self.taken(name, p)
+        weight, kept = self.link(name, p), self.array(f"{name}.taken", p.pre, Life.STEP, role="sent")
+        target, add = self.target(p)
+        edges = frozenset(projection_edges(self.net)[name])
+        self.step.append(Map(p.pre, (), ((kept.name, value),)))
+        self.step.append(Send(name, kept.name, target, weight, add=add, edges=edges))
+
+    def give_back(self, name, p):
+        """To the whole square, of which those listen that were taken when this was sent."""
+        other = p.weight.projection
+        won = self.taken(other, self.net.projections[other])
+        weight, back = self.link(name, p), self.array(f"{name}.back", p.post, Life.STEP, role="sent")
+        target, add = self.target(p)
+        edges = frozenset(projection_edges(self.net)[name])
+        self.step.append(Send(name, self.sent(p), back.name, weight, add=False, edges=edges))
+        self.step.append(Map(p.post, (), ((target, back * won),), frozenset([target] if add else [])))
+
     def ahead(self, p):
         """Whether what a projection carries is weighted a step before it arrives, with the weights that sent it."""
         tied = self.net.tied.get(p.name)
-        return bool(tied) and tied.when == "sent" and prospective(self.net.nodes[p.pre].model, self.text(p))
+        return (
+            bool(tied)
+            and not self.largest(p)
+            and tied.when == "sent"
+            and prospective(self.net.nodes[p.pre].model, self.text(p))
+        )
 
     def text(self, p):
         """What a graded projection carries, in the variables of its source."""
@@ -247,6 +284,9 @@ class Draft:
 
     def projection(self, name, p):
         """What arrives by a projection in this step: delay line, product, or both."""
+        if form := self.largest(p):
+            (self.give_back if form.transposed else self.take)(name, p)
+            return
         if self.ahead(p):
             target, add = self.target(p)
             coming = self.array(f"{name}.coming", p.post, Life.STATE, role="sent")

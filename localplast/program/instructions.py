@@ -11,9 +11,24 @@ from dataclasses import dataclass
 import sympy
 
 from localplast.equations.language import stop
+from localplast.network.convolution import Convolution
 from localplast.program.arrays import End
 
-__all__ = ["Draw", "Every", "Fire", "Jump", "Map", "Outer", "Reduce", "Send", "Taps", "arrays_in", "reads", "writes"]
+__all__ = [
+    "Draw",
+    "Every",
+    "Fire",
+    "Jump",
+    "Map",
+    "Outer",
+    "Reduce",
+    "Send",
+    "Taps",
+    "arrays_in",
+    "expressions",
+    "reads",
+    "writes",
+]
 
 NONE = frozenset()
 STOPPED = sympy.Dummy("stopped", real=True)
@@ -126,13 +141,15 @@ class Outer:
 @dataclass(frozen=True)
 class Reduce:
     """``into`` is the ``'sum'`` of an expression over the neurons of a space, one number per trial; or the
-    ``'softmax'``, or 1 at the ``'argmax'`` and else 0, one number per neuron.
+    ``'softmax'``, or 1 at the ``'argmax'`` and else 0, one number per neuron: of all of them, or of each square
+    ``within`` an image (a Convolution), where the first is taken of several that are as large.
     """
 
     space: str
     expression: sympy.Expr
     into: str
     op: str = "sum"
+    within: Convolution | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,15 @@ def names_in(expression, stopped):
     if not stopped:
         expression = expression.replace(stop, lambda _: STOPPED)  # a number would take factors with it
     return frozenset(s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED})
+
+
+def expressions(s):
+    """All expressions of a statement."""
+    if isinstance(s, (Map, Jump)):
+        return [e for _, e in (*getattr(s, "lets", ()), *s.lines)]
+    if isinstance(s, Fire):
+        return [s.argument, s.ready, *([] if s.psi is None else [s.psi])]
+    return [s.expression] if isinstance(s, Reduce) else []
 
 
 def reads(s):

@@ -310,6 +310,10 @@ def reasons(plan, net):
         if form := form_of(net.projections, net.projections[name]):
             places = f"{form.made[1]} x {form.made[2]}"
             yield f"the kernel of {name} learns from a sum over all places that share it, {places} (weight sharing)"
+    for name, p in net.projections.items():
+        if (form := form_of(net.projections, p)) and form.largest and not form.transposed:
+            square = f"{form.size} x {form.size} neurons of {p.pre}"
+            yield f"{name} carries the largest of each {square}: they know of each other"
     for name, same in net.tied.items():
         if net.projections[same.projection].plastic:
             yield (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.equations.language import stop
-from localplast.program.arrays import Dense, Diagonal, End, Life, at
+from localplast.program.arrays import Dense, Diagonal, Life, at
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.program import Program
 
@@ -22,7 +22,6 @@ __all__ = [
     "resolved",
     "trimmed",
     "with_parts",
-    "with_zeros",
 ]
 
 #: What has a derivative everywhere, so that zero times it is zero.
@@ -234,64 +233,6 @@ def resolved(program):
         for n, e in s.lines
         if program.arrays[n].life is Life.HISTORY
     }
-
-
-def with_zeros(step, zero, arrays):
-    """The statements that are left in a step in which the arrays ``zero`` are zero, of a program with these ``arrays``.
-
-    What is made of them alone is zero, too, and set by nobody: who reads it gets the number.
-    """
-    zero, found = set(zero), []
-    for s in step:
-        kept, nothing = reduced(s, zero, arrays)
-        zero |= nothing
-        found += [kept] if kept else []
-    return tuple(found)
-
-
-def reduced(s, zero, arrays):
-    """``(statement or None, what of its results is zero)``."""
-    if isinstance(s, Send) and s.source in zero and not s.taps:
-        of_step = arrays[s.target].life is Life.STEP
-        return (None, set()) if s.add else (None, {s.target}) if of_step else (s, set())
-    if isinstance(s, Send) and s.add and s.target in zero:
-        zero.discard(s.target)
-        return replace(s, add=False), set()
-    if isinstance(s, Outer):
-        return (None if {s.pre, s.post} & zero and not s.taps else s), set()
-    if isinstance(s, Reduce):
-        e = at_zero(s.expression, zero)
-        return (None, {s.into}) if e == 0 and s.op == "sum" else (replace(s, expression=e), set())
-    if not isinstance(s, Map):
-        return s, set()
-    lets, lines, nothing, known = [], [], set(), {}
-    for name, e in s.lets:
-        e = at_zero(e, zero).xreplace(known)
-        if e.is_Number or e.is_Symbol:
-            known[at(name)] = e
-        else:
-            lets.append((name, e))
-    for name, e in s.lines:
-        e = at_zero(e, zero).xreplace(known)
-        if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
-            nothing.add(name)
-        elif unmasked(e, arrays) != (0 if name in s.adds else at(name)):
-            lines.append((name, e))
-    kept = replace(s, lets=tuple(lets), lines=tuple(lines), adds=s.adds & {n for n, _ in lines})
-    return (kept if lines else None), nothing
-
-
-def unmasked(e, arrays):
-    """An expression without masks: what they have left out stays so."""
-    masks = {x: 1 for x in e.free_symbols if x.name in arrays and arrays[x.name].role == "mask"}
-    return e.subs(masks) if masks else e
-
-
-def at_zero(e, zero):
-    """An expression where the arrays ``zero`` are zero."""
-    e = sympy.sympify(e, strict=True)
-    gone = {x: 0 for x in e.free_symbols if (x.array if isinstance(x, End) else x.name) in zero}
-    return e.subs(gone) if gone else e
 
 
 class OneTrial(Program):

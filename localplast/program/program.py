@@ -64,7 +64,8 @@ def written(s):
     if isinstance(s, Outer):
         yield f"{s.link}: {s.into} += {s.pre} x {s.post}{late(s.taps)}{' (slopes)' if s.slopes else ''}"
     if isinstance(s, Reduce):
-        yield f"{s.space}: {s.into} = {s.op}({s.expression})"
+        squares = f" of each {s.within.size} x {s.within.size}" if s.within else ""
+        yield f"{s.space}: {s.into} = {s.op}({s.expression}){squares}"
     if isinstance(s, Every):
         yield "at the end of each trial:" if s.when == "trial" else f"every {s.when} steps, and at the end of a trial:"
         yield from (f"    {line}" for q in s.body for line in written(q))

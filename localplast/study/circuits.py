@@ -12,15 +12,15 @@ from localplast.study.contenders import Contender
 __all__ = ["aligning_contenders", "alignment_learning", "circuit_contenders"]
 
 
-def circuit_contenders(made, *, backend, offline=None):
+def circuit_contenders(made, *, backend, offline=None, tied=False):
     """The circuit ``made(**options)``, what comes of it if one thing is another, and BPTT.
 
     ``offline``: how BPTT learns, by the name of a contender, as arguments of
     :class:`~localplast.study.compare.Contender`. Feedback is random, and in one contender begins as the transpose of
-    the weights onto the output. BPTT changes ``up``; lateral weights, which are there to let dendrites rest and not
-    to lower the loss, stay as they are.
+    the weights onto the output, or is it at every moment (``tied``). BPTT changes ``up``; lateral weights, which are
+    there to let dendrites rest and not to lower the loss, stay as they are.
     """
-    net, symmetric = made(), same_as("up2", transposed=True)
+    net, symmetric = made(), transposed("up2") if tied else same_as("up2", transposed=True)
     lateral = tuple(p.name for p in net.plastic if not p.name.startswith("up"))
     hidden = tuple(p.name for p in net.plastic if p.name.startswith("up") and p.post != "out")
     return {
@@ -59,20 +59,16 @@ def alignment_learning(net, *, up, ip, pi, down, alpha, tau=100 * ms):
     return optimiser.decayed(step * alpha, only=of_kind(net, "down"))
 
 
-def aligning_contenders(made, *, backend, offline=None, strength=1.0):
-    """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose; and BPTT, if
-    ``offline``.
-
-    ``offline`` is BPTT's optimiser; it changes ``up`` alone. ``strength`` is that of the transpose: with strong
-    forward weights the loop through a layer and back would amplify what interneurons do not cancel.
+def aligning_contenders(made, *, backend):
+    """The network ``made(**options)`` with feedback that aligns, stays random, or is the transpose at every moment, and
+    with hidden weights that stay.
     """
     net = made()
-    fixed, lateral = of_kind(net, "down"), (*of_kind(net, "ip"), *of_kind(net, "pi"))
+    fixed = of_kind(net, "down")
     quiet, forward = made(sigma=0.0), tuple(name for name in of_kind(net, "up") if net.projections[name].post != "out")
-    upwards = [transposed(f"up{k}", times=strength) for k in range(2, len(fixed) + 2)]
+    upwards = [transposed(f"up{k}") for k in range(2, len(fixed) + 2)]
     symmetric = made(sigma=0.0, down=upwards, plastic=("up", "ip", "pi"))
     return {
-        **({"BPTT": Contender(bptt(), "torch", (*lateral, *fixed), quiet, offline)} if offline else {}),
         "PAL": Contender(dendritic(), backend),
         "feedback alignment": Contender(dendritic(), backend, fixed, quiet),
         "symmetric": Contender(dendritic(), backend, network=symmetric),

@@ -106,8 +106,8 @@ class Preset:
 class Protocol:
     """A named protocol: ``build`` makes a :class:`Preset` of numbers, ``presets`` are such numbers.
 
-    ``published`` says what authors report, by quantity; a text alone is a claim without a number. docs/published.md holds
-    what was reached here against it.
+    ``published`` says what authors report, by quantity; a text alone is a claim without a number. docs/published.md
+    holds what was reached here against it.
 
     ``presets`` maps ``'quick'`` and ``'paper'`` to dicts of keyword arguments of ``build``, data and nothing else; here
     they are :class:`~localplast.study.numbers.Numbers`, and ``presets["quick"]()`` builds one.

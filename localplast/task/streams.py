@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from localplast.task.datasets import pooled
+from localplast.task.datasets import pooled, yin_yang
 from localplast.task.trials import Task, Trials
 
-__all__ = ["bars", "bars_task", "classes", "digit_streams", "stream", "taught_streams"]
+__all__ = ["bars", "bars_task", "classes", "digit_streams", "in_streams", "point_streams", "stream", "taught_streams"]
 
 
 def stream(samples: np.ndarray, wanted: np.ndarray, *, steps: int, targets: tuple[float, float] = (0.0, 1.0)) -> Trials:
@@ -84,6 +84,33 @@ def bars_task(name, *, steps, shown=100, targets=(0.0, 1.0)):
     return Task(name, training, testing)
 
 
+def in_streams(single, present, *, steps, patterns, shown):
+    """Streams of so many ``patterns``, each for so many ``steps``; tests show single ones, for ``shown`` steps.
+
+    Parameters
+    ----------
+    single : Task
+        Of patterns that are no trials yet: pairs ``(samples, labels)``, with a validation.
+    present : callable
+        Makes trials of samples ``(trial, pattern, channel)`` and labels ``(trial, pattern)``, given ``steps``.
+    """
+
+    def presented(found, patterns, steps):
+        return present(*(part.reshape(-1, patterns, *part.shape[1:]) for part in found), steps=steps)
+
+    def streams(single, validation=None):
+        return Task(
+            single.name,
+            training=lambda update, batch, seed: presented(
+                single.training(update, batch * patterns, seed), patterns, steps
+            ),
+            testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
+            validation=validation,
+        )
+
+    return streams(single, streams(single.validation))
+
+
 def digit_streams(name, samples, *, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
     """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
 
@@ -96,22 +123,29 @@ def digit_streams(name, samples, *, steps, images, shown, train=None, averaged=1
         return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
 
     single = Task.dataset(name, samples[0], samples[1], flat, learned=train, held=5000)
+    return in_streams(single, partial(classes, outputs=10), steps=steps, patterns=images, shown=shown)
 
-    def presented(found, images, steps):
-        rows = [part.reshape(-1, images, *part.shape[1:]) for part in found]
-        return classes(*rows, steps=steps, outputs=10)
 
-    def streams(single, validation=None):
-        return Task(
-            name,
-            training=lambda update, batch, seed: presented(
-                single.training(update, batch * images, seed), images, steps
-            ),
-            testing=lambda n, seed: presented(single.testing(n, seed), 1, shown),
-            validation=validation,
-        )
+def point_streams(name, sizes, *, steps, points, shown, targets, channels=np.asarray):
+    """Streams of so many ``points`` of the Yin-Yang figure, each for so many ``steps``; tests show single points, for
+    ``shown`` steps.
 
-    return streams(single, streams(single.validation))
+    Other arguments
+    ---------------
+    sizes : (int, int)
+        Of the set that is learned, in a new order every epoch, and of those for tests and validation.
+    targets : (float, float)
+        Those of :func:`stream`.
+    channels : callable
+        What is shown of points ``(point, 4)``: by default ``x, y, 1 - x, 1 - y``.
+    """
+
+    def seen(samples, labels, rng=None):
+        return channels(samples), labels
+
+    train, test, held = (yin_yang(n, seed) for n, seed in zip((*sizes, sizes[1]), (42, 40, 41), strict=True))
+    single = Task.dataset(name, train, test, seen, held=held)
+    return in_streams(single, partial(classes, outputs=3, targets=targets), steps=steps, patterns=points, shown=shown)
 
 
 def taught_streams(name, channels, teacher, *, steps, patterns, shown=100):

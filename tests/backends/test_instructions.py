@@ -98,16 +98,20 @@ ROWS = {
     ),
     "Send through a kernel": (
         of(Send, form=Kernel),
-        lambda bench: learns(pictures((1, 8, 8), (2,), (4,), 3, size=3), dendritic()),
+        lambda bench: learns(pictures((1, 8, 8), (2,), (4,), 3, size=3, activation="tanh"), dendritic()),
     ),
     "Outer": (of(Outer, form=Dense), rates),
     "Outer of a kernel": (
         of(Outer, form=Kernel),
-        lambda bench: learns(pictures((1, 8, 8), (2,), (4,), 3, size=3), dendritic()),
+        lambda bench: learns(pictures((1, 8, 8), (2,), (4,), 3, size=3, activation="tanh"), dendritic()),
     ),
     "Reduce, sum": (of(Reduce, op="sum"), actor),
     "Reduce, softmax": (of(Reduce, op="softmax"), lambda bench: learns(bench.of("lif"), loss=cross_entropy())),
     "Reduce, argmax": (of(Reduce, op="argmax"), actor),
+    "Reduce, argmax of each square": (
+        of(Reduce, op="argmax", within=True),
+        lambda bench: learns(pictures((1, 8, 8), (2,), (4,), 3, size=3, activation="logistic"), dendritic()),
+    ),
     "Draw": (of(Draw), noisy),
     "Every trial": (lambda _, s: s == "trial", lambda bench: learns(bench.of("lif"), loss=mse() + rate(20 * Hz, 1e-3))),
     "Every step": (lambda _, s: s == 1, lambda bench: learns(bench.of("lif"), eprop(update="step"))),
@@ -117,6 +121,7 @@ ROWS = {
 REFUSED = {
     ("Send through a kernel", "Brian2"): "is a convolution, which Brian2 does not know",
     ("Outer of a kernel", "Brian2"): "is a convolution, which Brian2 does not know",
+    ("Reduce, argmax of each square", "Brian2"): "is a convolution, which Brian2 does not know",
     ("Send, spread", "Brian2"): "shared by two steps, not spread by a gaussian",
 }
 #: Draws of its own: it is the same in law only.

@@ -1,5 +1,7 @@
 """Convolutional latent equilibrium against backpropagation of the same network, written by hand in Torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,14 +18,18 @@ RNG = np.random.default_rng(7)
 IMAGES, TARGETS = RNG.normal(size=(4, *IMAGE)), RNG.normal(size=(4, 3))
 
 
+#: What becomes of squares, and the same in Torch.
+POOLS = {lp.max_pooling: torch.nn.functional.max_pool2d, lp.pooling: torch.nn.functional.avg_pool2d}
+
+
 def small(beta, **options):
-    return network(IMAGE, (3, 4), (5,), 3, size=3, beta=beta, **options)
+    return network(IMAGE, (3, 4), (5,), 3, size=3, beta=beta, activation="tanh", **options)
 
 
-def by_hand(weights):
+def by_hand(weights, pool=torch.nn.functional.max_pool2d):
     """The loss ``1/2 |y - target|^2``, mean over images, differentiated by Torch."""
     leaves = {name: torch.tensor(weights[name]).requires_grad_() for name in LAYERS}
-    conv, pool = torch.nn.functional.conv2d, torch.nn.functional.avg_pool2d
+    conv = torch.nn.functional.conv2d
     x = pool(torch.tanh(conv(torch.tensor(IMAGES), leaves["up1"])), 2)
     x = pool(torch.tanh(conv(x, leaves["up3"])), 2).flatten(1)
     y = torch.tanh(x @ leaves["up5"]) @ leaves["up6"]
@@ -42,27 +48,41 @@ def update(net, values, settled=40):
     return {name: (last[name]["gradient"] - before[name]["gradient"]).values for name in LAYERS}
 
 
-def test_without_a_teacher_it_is_the_forward_pass():
-    net = small(0.1)
+@pytest.mark.parametrize("pooled", POOLS)
+def test_without_a_teacher_it_is_the_forward_pass(pooled):
+    net = small(0.1, pooled=pooled)
     values = net.draw(0)
     record = lp.run(net, shown(12).without(net.teachers), values=values, backend="torch", record=["said.shown"])
-    np.testing.assert_allclose(record["said"]["shown"][:, -1], by_hand(values.weights)[0], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        record["said"]["shown"][:, -1], by_hand(values.weights, POOLS[pooled])[0], rtol=0, atol=1e-13
+    )
 
 
-def compared(beta, net=None):
+def compared(beta, net=None, pool=torch.nn.functional.max_pool2d):
     """Cosine and ratio of lengths of what is learned, over beta, and the gradient, by layer."""
     net = net or small(beta)
     values = net.draw(0)
-    exact, found = by_hand(values.weights)[1], update(net, values)
+    exact, found = by_hand(values.weights, pool)[1], update(net, values)
     cosines = [cosine_of(found[name], exact[name]) for name in LAYERS]
     return np.array(cosines), np.array([np.linalg.norm(found[n]) / np.linalg.norm(exact[n]) / beta for n in LAYERS])
 
 
-def test_the_update_over_beta_tends_to_the_gradient_of_backpropagation():
-    coarse, fine = (compared(beta) for beta in (1e-3, 1e-4))
+@pytest.mark.parametrize("pooled", POOLS)
+def test_the_update_over_beta_tends_to_the_gradient_of_backpropagation(pooled):
+    coarse, fine = (compared(beta, small(beta, pooled=pooled), POOLS[pooled]) for beta in (1e-3, 1e-4))
     assert fine[0].min() > 0.9999 and np.abs(fine[1] - 1).max() < 3e-3
     np.testing.assert_allclose((fine[1] - 1) / (coarse[1] - 1), 0.1, rtol=0.1)  # what is left is of first order in beta
     np.testing.assert_allclose((1 - fine[0]) / (1 - coarse[0]), 0.01, rtol=0.1)
+
+
+def test_errors_that_go_to_the_whole_square_are_another_gradient():
+    """What pools with maxima, and sends back to all four of a square."""
+    net = small(1e-4)
+    whole = {name: lp.pooling(net.projections[name].weight.image, 2) for name in ("up2", "up4")}
+    ways = {f"down{k - 1}": replace(whole[f"up{k}"], weight=1.0, transposed=True) for k in (2, 4)}
+    projections = [replace(p, weight=ways.get(name, p.weight)) for name, p in net.projections.items()]
+    cosine, _ = compared(1e-4, lp.Network(dt=net.dt, projections=projections, **net.nodes))
+    assert cosine[-2:].min() > 0.9999 and cosine[0] < 0.3 and cosine[1] < 0.95
 
 
 def test_random_feedback_is_another_gradient():

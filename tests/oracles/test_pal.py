@@ -405,6 +405,16 @@ class TestProtocols:
         ].network
         weights = own.draw(1).weights
         assert max(angles({k: w for k, w in weights.items() if k[:2] in ("up", "do")}).values()) < 1e-4
+        for k in (1, 2):  # and what cancels it its opposite, which has nothing to learn
+            np.testing.assert_array_equal(weights[f"pi{k}"], -weights[f"up{k + 1}"].T)
+            assert not own.projections[f"pi{k}"].plastic
+
+    def test_weights_grow_as_far_as_a_circuit_lets_them(self):
+        large = dict(weight=uniform(20.0, fan_in=False))
+        found = [np.abs(aligning((3, 4, 2), **large, **own).draw(0).weights["up1"]).max() for own in (
+            {}, {"limits": (6.0, 1.0)}, {"limits": None},
+        )]  # fmt: skip
+        assert found[:2] == [4.0, 6.0] and found[2] > 10
 
     def test_images_shrink_to_means_over_squares(self):
         image = np.arange(784, dtype=np.uint8).reshape(1, 28, 28)

@@ -13,18 +13,9 @@ from localplast.program.forward import forward
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Send, reads, writes
 from localplast.program.learn import plan
 from localplast.program.online import online
-from localplast.program.passes import (
-    as_numbers,
-    at_once,
-    fuse,
-    live,
-    merged,
-    never_refractory,
-    resolved,
-    with_parts,
-    with_zeros,
-)
+from localplast.program.passes import as_numbers, at_once, fuse, live, merged, never_refractory, resolved, with_parts
 from localplast.program.program import Program
+from localplast.program.zeros import with_zeros
 from localplast.protocols.gle_mnist1d import network as digits
 from localplast.rules import dendritic, eprop
 from localplast.task.loss import mse
@@ -125,10 +116,10 @@ def test_parts_that_occur_twice_and_functions_are_named_once():
 def test_a_function_that_an_array_was_set_to_is_read_from_its_history():
     net = digits(layers=2, slow=2, fast=2)
     keeping, backward = adjoint(forward(net, net.draw(0), record=["said.output"]), ["up1.weight", "up2.weight"])
-    hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden1"]
+    hidden = [s for s in backward.step if isinstance(s, Map) and s.space == "hidden2"]
     assert hidden and "tanh" not in str(backward)
-    kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden1"}
-    assert kept == {"hidden1.sent.0", "hidden1.slope", "hidden1.feedback"}
+    kept = {a.name.split(".after")[0] for a in keeping.of(Life.HISTORY) if a.space == "hidden2"}
+    assert kept == {"hidden2.sent.0", "hidden2.slope", "hidden2.feedback", "down1.now"}
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------

@@ -69,11 +69,13 @@ def generalised(learns, output, apart_back, apart_errors, *, times=1):
     }  # fmt: skip
 
 
-def circuit(*, bptt):
-    """Dendritic microcircuits: feedback is fixed, random or transposed at first; other weights learn."""
+def circuit(*, bptt, tied=False):
+    """Dendritic microcircuits: feedback is fixed, random or transposed at first, or always; other weights learn."""
     ahead, learns = {"rates": "prospective", "back": "random"}, "up1 up2 ip1"
     original = {"rates": "lagging", "back": "random", "apart": "hidden.model inter.model out.model"}
     symmetric = {"rates": "prospective", "back": "begins transposed", "apart": "down.weight"}
+    if tied:
+        symmetric |= {"back": "transposed", "apart": "down.weight pi.weight"}
     offline = Says("bptt", "up1 up2", **ahead, own_optimiser=True)
     return {
         **({"BPTT": offline, "BPTT, converged": replace(offline, times=4)} if bptt else {}),
@@ -84,17 +86,20 @@ def circuit(*, bptt):
     }
 
 
-def aligning(layers, noise, *, bptt, strength=""):
-    """Phaseless alignment learning: noise where feedback learns by it, none where it does not."""
+def aligning(layers, noise, *, still=""):
+    """Phaseless alignment learning: noise where feedback learns by it, none where it does not.
+
+    ``still``: what does not learn where feedback is fixed, either.
+    """
     up, lateral, down = f"up1-{layers + 1}", f"ip1-{layers} pi1-{layers}", f"down1-{layers}"
     quiet = {"rates": "prospective", "back": "random", "apart": "hidden.parameters.sigma"}
-    symmetric = {**quiet, "back": f"transposed{strength}", "apart": "hidden.parameters.sigma down.weight down.plastic"}
+    tied = "hidden.parameters.sigma down.weight down.plastic pi.weight pi.plastic"
+    fixed = lateral.replace(still, "") if still else lateral
     return {
-        **({"BPTT": Says("bptt", up, **quiet, own_optimiser=True)} if bptt else {}),
         "PAL": Says("dendritic", f"{up} {lateral} {down}", rates="prospective", back="random", noise=noise),
-        "feedback alignment": Says("dendritic", f"{up} {lateral}", **quiet),
-        "symmetric": Says("dendritic", f"{up} {lateral}", **symmetric),
-        "hidden frozen": Says("dendritic", f"up{layers + 1} {lateral}", **quiet),
+        "feedback alignment": Says("dendritic", f"{up} {fixed}", **quiet),
+        "symmetric": Says("dendritic", f"{up} ip1-{layers}", **{**quiet, "back": "transposed", "apart": tied}),
+        "hidden frozen": Says("dendritic", f"up{layers + 1} {fixed}", **quiet),
     }
 
 
@@ -106,16 +111,15 @@ def delay_lines(inputs):
     }, whole
 
 
-def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1, other=True):
+def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1):
     """Latent equilibrium; ``lagging``: what differs where rates lag behind, ``learned``: the feedback that learns.
 
-    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch;
-    ``other``: whether at another rate.
+    ``longer``: so many times the updates BPTT needs to converge; ``often``: how often it updates in each batch.
     """
     ahead = {"rates": "prospective", "back": "transposed"}
     late = {"rates": "lagging", "back": "transposed", "apart": lagging, "own_optimiser": bool(learned)}
     moving = {"rates": "prospective", "back": "random", "apart": "down.weight down.plastic", "own_optimiser": True}
-    offline = Says("bptt", learns, **ahead, own_optimiser=other, times=often, parts=often)
+    offline = Says("bptt", learns, **ahead, own_optimiser=True, times=often, parts=often)
     return {
         "BPTT": offline,
         **({"BPTT, converged": replace(offline, times=longer * often)} if longer else {}),
@@ -138,6 +142,8 @@ BLIND = {**LAG_NET, "errors": "instantaneous", "apart": "hidden.model out.model"
 CNN = [{"quick": "up1 up3 up5", "paper": "up1 up3 up5 up6"}, {"quick": "up5", "paper": "up6"}]
 DELAYED = {"delayed": "cues_det"}
 OTHER_TAU, SHOWN = "hidden.model out.model", {"rates": "prospective", "back": "transposed"}
+CODED, NOISE = "up1-4 hidden1-3.b out.b", {"quick": 0.1, "paper": 0.01}
+QUIET = {"rule": "dendritic", "learns": CODED, "rates": "prospective", "errors": "prospective"}
 #: Every contender of every protocol.
 SAID = {
     "burst-xor": {
@@ -193,21 +199,29 @@ SAID = {
     },
     "gle-mackey-glass": generalised("up1-3 hidden1-2.b out.b", "up3 out.b", "down.weight", "hidden.model"),
     "gle-mnist1d": generalised(
-        "up1-7 hidden1-6.b out.b", "up7 out.b", "down.weight", "hidden.model", times=2
+        "up1-7 bias1-7", "up7 bias7", "down.weight", "hidden.model", times=2
     ),
     "latent-equilibrium": latent(
-        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8,
-        other=False,
+        "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8
     ),
     "latent-equilibrium-cnn": latent(*CNN),
     "microcircuit": circuit(bptt=True),
     "microcircuit-teacher": circuit(bptt=False),
-    "microcircuit-yin-yang": circuit(bptt=False),
+    "microcircuit-yin-yang": circuit(bptt=False, tied=True),
     "mnist": usual("pixels_hidden", "hidden_out"),
-    "pal-alignment": aligning(3, 0.05, bptt=False),
-    "pal-autoencoder": aligning(3, 0.05, bptt=True, strength=" times 0.2"),
-    "pal-teacher": aligning(1, {"quick": 0.05, "paper": 0.01}, bptt=False),
-    "pal-yin-yang": aligning(1, {"quick": 0.1, "paper": 0.01}, bptt=True),
+    "pal-alignment": aligning(3, 0.05),
+    "pal-autoencoder": {
+        "PAL": Says("dendritic", f"{CODED} down1-3", rates="prospective", errors="prospective", back="random", noise=NOISE),
+        "feedback alignment": Says(**QUIET, back="random", apart="hidden.model out.model down.plastic"),
+        "symmetric": Says(**QUIET, back="transposed", apart="hidden.model out.model down.weight down.plastic"),
+    },
+    "pal-teacher": aligning(1, {"quick": 0.05, "paper": 0.01}),
+    "pal-yin-yang": {
+        **aligning(1, {"quick": 0.1, "paper": 0.01}, still="pi1-1"),
+        "large random features": Says(
+            "dendritic", "up2 ip1", rates="prospective", back="random", apart="hidden.parameters.sigma up.weight",
+        ),
+    },
     "pattern-generation": usual("pattern_rec rec_rec", "rec_out"),
     "presentation-time": {
         **{f"{form}, shown {ratio} tau": Says("dendritic", "up1 up2", rates=form, back="transposed", apart=OTHER_TAU)
@@ -251,8 +265,8 @@ SAID = {
 #: Where local rules run in Torch; elsewhere Brian2 does.
 IN_TORCH = {
     *("delaynet", "gle-lag-line", "gle-lag-net", "gle-mackey-glass", "gle-mnist1d", "latent-equilibrium"),
-    *("latent-equilibrium-cnn", "presentation-time", "temporal-patterns"),
-    *((name, "quick") for name in ("fourier-synthesis", "microcircuit", "pal-autoencoder", "pal-yin-yang")),
+    *("latent-equilibrium-cnn", "pal-autoencoder", "presentation-time", "temporal-patterns"),
+    *((name, "quick") for name in ("fourier-synthesis", "microcircuit", "microcircuit-yin-yang", "pal-yin-yang")),
 }  # fmt: skip
 
 

@@ -116,6 +116,7 @@ def result(accuracy, networks=("8 lif", "8 lif"), updates=(4, 4), rates=(0.1, 0.
         "bytes_per_synapse": (("rule", "projection"), np.array([[24.0, 24.0], [24.0, 40.0]])),
     }
     about = {"trained_on": ("rule", ["torch", "brian2"]), "network": ("rule", list(networks))}
+    about |= {"batch": ("rule", [2] * len(updates))}
     about |= {"updates": ("rule", list(updates)), "optimiser": ("rule", [f"adam {rate}" for rate in rates])}
     return xr.DataTree.from_dict(
         {

@@ -40,7 +40,9 @@ STORED = {
     "latent-equilibrium-cnn": "mnist", "mnist": "mnist", "pal-autoencoder": "mnist", "psmnist": "mnist",
 }  # fmt: skip
 #: Sizes of the Yin-Yang sets that are learned and tested.
-YIN_YANG = {**dict.fromkeys(("deep", "microcircuit-yin-yang", "yin-yang"), (5000, 1000)), "pal-yin-yang": (2000, 300)}
+YIN_YANG = {
+    **dict.fromkeys(("deep", "yin-yang"), (5000, 1000)), "microcircuit-yin-yang": (6000, 1000), "pal-yin-yang": (6000, 900),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -98,7 +100,6 @@ def test_points_are_learned_or_tested(case, built):
     stream = task.training(0, 8, 0)
     assert not seen(stream) & seen(task.testing(test, 0))
     shown = stream.inputs["sense"][..., :2].reshape(-1, 2)
-    shown = (shown + 1) / 2 if name == "microcircuit-yin-yang" else shown
     distance, which = min_distance(shown[:: stream.steps // 4], points[:, :2])
     assert distance.max() < 1e-12 and which.max() > train // 3
 
@@ -267,7 +268,9 @@ WINDOWS = {
     "gle-lag-net": {"quick": [between(125, 350, 375)]},
     "gle-mackey-glass": {"quick": [last(400, 500)], "paper": [last(1900, 2000)]},
     "gle-mnist1d": {"quick": [last(360, 360)], "paper": [np.full(14_400, 1 / 14_400), last(360, 720)]},
-    "latent-equilibrium": [second_halves(10, 8), second_halves(12, 1)],
+    "latent-equilibrium": {
+        "quick": [second_halves(10, 8), second_halves(12, 1)], "paper": [second_halves(20, 8), second_halves(12, 1)],
+    },
     "latent-equilibrium-cnn": {
         "quick": [second_halves(16, 4), second_halves(24, 1)], "paper": [second_halves(100, 1), second_halves(24, 1)],
     },
@@ -277,17 +280,17 @@ WINDOWS = {
     "microcircuit-teacher": {
         "quick": [second_halves(20, 50), SHOWN], "paper": [second_halves(1000, 50), SHOWN],
     },
-    "microcircuit-yin-yang": [second_halves(50, 50), second_halves(50, 1)],
+    "microcircuit-yin-yang": [second_halves(20, 500), SHOWN],
     "mnist": {"quick": [last(20, 40)], "paper": [last(1, 200)]},
     "pal-alignment": {
         "quick": [second_halves(1000, 10), SHOWN], "paper": [second_halves(100, 100), SHOWN],
     },
     "pal-autoencoder": {
-        "quick": [second_halves(20, 10), SHOWN], "paper": [second_halves(100, 100), SHOWN],
+        "quick": [second_halves(16, 20), second_halves(40, 1)], "paper": [second_halves(100, 10), second_halves(40, 1)],
     },
     "pal-teacher": [second_halves(100, 100), second_halves(100, 1)],
     "pal-yin-yang": {
-        "quick": [second_halves(20, 20), SHOWN], "paper": [second_halves(100, 100), SHOWN],
+        "quick": [second_halves(20, 500), SHOWN], "paper": [second_halves(100, 300), SHOWN],
     },
     "pattern-generation": {"quick": [np.ones(500)], "paper": [np.ones(1000)]},
     "presentation-time": [second_halves(200, 8), second_halves(200, 1)],

@@ -191,9 +191,7 @@ def sent_lines(net, name, values):
     lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
     coming = [net.projections[key] for key in net.tied if net.projections[key].post == name]
     lines += [
-        SingleEquation(PARAMETER, f"coming_{q.name}", model.dimensions[q.target])
-        for q in coming
-        if comes_ahead(net, q)
+        SingleEquation(PARAMETER, f"coming_{q.name}", model.dimensions[q.target]) for q in coming if comes_ahead(net, q)
     ]
     return lines + [
         SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()

@@ -207,9 +207,7 @@ class Call:
             return
         dice, steps, trials = noise_dice(self.seed), self.sizes["T"], self.sizes["B"]
         found = {s.into: torch.empty(steps, trials, memory.size(s.space), dtype=self.kernel.dtype) for s in draws}
-        for t in range(steps):
-            for s in draws:
-                found[s.into][t] = torch.randn(found[s.into].shape[1:], generator=dice, dtype=self.kernel.dtype)
+        draw(dice, found.values())
         yield from ((f"noise_{memory.identifier(n)}", x) for n, x in found.items())
 
     def outside(self, given):
@@ -258,6 +256,13 @@ class Call:
             weight = self.numbers[f"{space.shares or space.name}.weight"].detach()
             each = each * (weight.T if space.turned else weight) * space.times
         return each if own.ndim else each.sum()
+
+
+def draw(dice, arrays):
+    """Fill ``arrays`` ``(time, trial, neuron)`` with white noise, in place, in the order of the plain step."""
+    for rows in zip(*(x.unbind() for x in arrays), strict=True):
+        for row in rows:
+            row.normal_(generator=dice)  # a call per step: numbers of a whole array would be others
 
 
 def detached(x):

@@ -22,6 +22,7 @@ from localplast.program.adjoint import adjoint
 from localplast.program.cut import cut_edges
 from localplast.program.forward import forward
 from localplast.program.passes import as_numbers, never_refractory
+from localplast.program.zeros import where_zero
 
 __all__ = ["NetworkFunction", "why_not"]
 
@@ -68,7 +69,13 @@ class NetworkPrograms:
         options = {"record": self.results, "learned": learned, "feedback": self.feedback, "widths": widths}
         program = never_refractory(forward(net, plain(net, tensors, self.masks), **options), self.always_ready(learned))
         program = as_numbers(program, [f"{n}.given" for n in dense])
-        return adjoint(cut_edges(program, check_cut(net, self.cut)), wanted)
+        program = where_zero(cut_edges(program, check_cut(net, self.cut)), self.zero(learned))
+        return adjoint(program, wanted)
+
+    def zero(self, learned):
+        """Parameters that are zero, and stay so."""
+        names = (f"{name}.{k}" for name, p in self.net.populations.items() for k in p.values)
+        return [n for n in names if n not in learned and not bool(self.tensors[n].any())]
 
     def always_ready(self, learned):
         """Populations whose spikes silence nobody for more than the next step."""

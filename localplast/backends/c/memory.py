@@ -35,7 +35,9 @@ def as_list(program, s, name):
         if isinstance(s, Send) and s.taps is None and s.weight is None:
             return False
         return name == source and not isinstance(program.spaces[s.link].form, Kernel)
-    return isinstance(s, Reduce) and program.arrays[name].role == "spikes" and s.expression == at(name)
+    return (
+        isinstance(s, Reduce) and s.op == "sum" and program.arrays[name].role == "spikes" and s.expression == at(name)
+    )
 
 
 @dataclass

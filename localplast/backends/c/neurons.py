@@ -226,6 +226,31 @@ COMPARISONS = {
 }
 
 
+#: The largest of each square of an image, row by row.
+SQUARES = """for (long c = 0; c < {channels}; c++)
+            for (long y = 0; y + {size} <= {rows}; y += {size})
+                for (long x = 0; x + {size} <= {columns}; x += {size}) {{
+                    real *restrict square = to + (c * {rows} + y) * {columns} + x;
+                    long most = 0;
+                    for (long i = 0; i < {size}; i++)
+                        for (long j = 0; j < {size}; j++)
+                            if (square[i * {columns} + j] > square[most]) most = i * {columns} + j;
+                    for (long i = 0; i < {size}; i++)
+                        for (long j = 0; j < {size}; j++) square[i * {columns} + j] = i * {columns} + j == most;
+                }}
+        for (long i = 0; i < SIZE; i++)
+            if (i / {columns} % {rows} >= {rows} / {size} * {size} || i % {columns} >= {columns} / {size} * {size})
+                to[i] = 0;"""
+
+
+def comparison(s):
+    """The C text that makes of the numbers of a trial what becomes of them."""
+    if s.within is None:
+        return COMPARISONS[s.op]
+    channels, rows, columns = s.within.image
+    return SQUARES.format(channels=channels, rows=rows, columns=columns, size=s.within.size)
+
+
 def compared(memory, s):
     """The C text of a Reduce that leaves a number for each neuron."""
     loop = Loop(memory, s.space)
@@ -240,5 +265,5 @@ def compared(memory, s):
 {indent(writer.lines, 12)}
             to[i] = {value};
         }}
-        {COMPARISONS[s.op]}
+        {comparison(s)}
     }}"""

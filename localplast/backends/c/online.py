@@ -14,7 +14,8 @@ from localplast.backends.c.rows import reduced_rows, rows, summed
 from localplast.backends.c.source import Body, Source, checked_states
 from localplast.program.arrays import Dense, Life, Synapses
 from localplast.program.instructions import Every, Map, Outer, Reduce, Send, reads, writes
-from localplast.program.passes import fuse, live, with_zeros
+from localplast.program.passes import fuse, live
+from localplast.program.zeros import with_zeros
 
 __all__ = ["OnlineSource"]
 

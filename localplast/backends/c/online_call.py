@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from localplast.backends.c.arguments import check_inputs, pointers, share
-from localplast.backends.c.call import Call, padded
+from localplast.backends.c.call import Call, draw, padded
 from localplast.backends.c.compile import build
 from localplast.backends.c.online import OnlineSource
 from localplast.backends.c.refusal import why_no_program
@@ -226,9 +226,7 @@ class OnlineCall(Call):
         """White noise of so many steps, drawn in the order of the plain step."""
         memory, trials = self.kernel.memory, self.sizes["B"]
         found = {s.into: torch.empty(steps, trials, memory.size(s.space), dtype=self.kernel.dtype) for s in draws}
-        for t in range(steps):
-            for s in draws:
-                found[s.into][t] = torch.randn(found[s.into].shape[1:], generator=dice, dtype=self.kernel.dtype)
+        draw(dice, found.values())
         return {f"noise_{memory.identifier(n)}": x for n, x in found.items()}
 
     def run(self, arrays, start, end):

@@ -407,13 +407,20 @@ class Reduces(Runner):
             found = value.expand(engine.trials, -1) if self.program.arrays[s.into].trial else value
             found = found.sum(-1, keepdim=True)
         else:
-            found = value.softmax(-1) if s.op == "softmax" else chosen(value)
+            found = value.softmax(-1) if s.op == "softmax" else chosen(value) if s.within is None else taken(value, s)
         engine.values[s.into] = found
 
 
 def chosen(value):
     """1 where a value is the largest, else 0."""
     return torch.nn.functional.one_hot(value.argmax(-1), value.shape[-1]).to(value)
+
+
+def taken(value, s):
+    """1 where a value is the first of the largest of its square, else 0."""
+    images = value.reshape(-1, *s.within.image)
+    _, where = torch.nn.functional.max_pool2d(images, s.within.size, return_indices=True)
+    return torch.zeros_like(images).flatten(2).scatter(2, where.flatten(2), 1.0).reshape(value.shape)
 
 
 class Draws(Runner):

@@ -22,6 +22,7 @@ from localplast.network import (
     axonal,
     convolution,
     dendritic,
+    max_pooling,
     normal,
     pooling,
     synaptic,
@@ -33,7 +34,7 @@ from localplast.neuron import NeuronModel
 from localplast.neuron.step import lower
 from localplast.neuron.surrogate import triangle as surrogate
 from localplast.program.arrays import at
-from localplast.program.instructions import Fire, Jump, Map, Outer, Send
+from localplast.program.instructions import Fire, Jump, Map, Outer, Send, writes
 from localplast.protocols.gle_mnist1d import network as prospective
 from localplast.protocols.latent_equilibrium_cnn import network as pixels
 from localplast.protocols.microcircuit_yin_yang import network as microcircuit
@@ -166,6 +167,7 @@ def pictures():
             Projection("cues", "a", weight=kernel), Projection("a", "b", weight=strided, name="up"),
             Projection("b", "out"),
             Projection("a", "c", weight=pooling((4, 6, 6), 2)), Projection("c", "out"),
+            Projection("a", "c", weight=max_pooling((4, 6, 6), 2), plastic=False, name="most"),
             Projection("b", "a", weight=dataclasses.replace(strided, transposed=True, weight=normal(1.0)), name="back"),
         ],
     )  # fmt: skip
@@ -223,6 +225,45 @@ def test_every_window_begins_with_the_state_that_the_forward_run_had(net, monkey
     net = net()
     monkeypatch.setattr(Kernel, "window", lambda *_: 4)
     assert max(apart(net, (), net.trainable)) < 1e-11
+
+
+def gated(gain, **parameters):
+    """Noisy rate neurons of which one sends ``gain`` times its state, at once and later, to where something was; neurons
+    that spike, whose adaptation and surrogate a number may end.
+    """
+    cell = NeuronModel(
+        name="cell", equations="du/dt = (I + J - u)/tau + 0.1*xi*tau**-0.5 : 1\n sent = gain*u : 1\n I : 1\n J : 1",
+        output="tanh(u)", receives="I", method="euler", parameters={"tau": 5 * ms, "gain": 1.0},
+    )  # fmt: skip
+    up = {"transmission": "graded", "target": "I"}
+    return Network(
+        dt=1 * ms, drive=Input(5, "currents"), cues=Input(6), a=Population(6, cell, parameters={"gain": gain}),
+        b=Population(4, cell, initial={"J": 0.7}), s=Population(7, alif(**parameters)), out=Population(2, graded_readout()),
+        said=Population(2, leaky_readout()),
+        projections=[
+            Projection("drive", "a", **up), Projection("a", "b", target="J", transmission="graded", output="sent"),
+            Projection("drive", "b", **up), Projection("b", "out"), Projection("cues", "s", weight=normal(3.0)),
+            Projection("a", "b", name="late", output="sent", delay=axonal(2 * ms), **up), Projection("s", "said"),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("gain", [0.0, np.zeros(6), np.array([0.0, 0, 1, 0, 0, 0]), 0.5])
+def test_what_is_zero_falls_away(gain):
+    """Other numbers are another program; noise is drawn as before, and what stood somewhere before a zero came stays."""
+    net, of_spikes = gated(gain, beta=0.0 if np.ndim(gain) else 0.3), ["said.output", "s.count"]
+    assert max(apart(net, ["b.u", "b.J"])) < 1e-12
+    values = net.draw(0)
+    function = NetworkFunction(net, leaves(net, values), values.masks, record=of_spikes)
+    asked = [f"{n}.weight" for n in ("drive_a", "drive_b", "cues_s")]
+    keeping, _ = function.pair(frozenset(), frozenset(asked), {})
+    written = {n for s in keeping.step for n in writes(s)}
+    assert ("a.u" in written) == ("a_b" in {getattr(s, "link", "") for s in keeping.step}) == bool(np.any(gain))
+
+
+def test_a_number_that_may_change_is_none_that_is_zero():
+    net = gated(0.0)
+    assert max(apart(net, learned=["a.gain"])) < 1e-12
 
 
 def test_single_precision_threads_and_blocks(monkeypatch):

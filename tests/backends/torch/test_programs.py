@@ -20,6 +20,7 @@ from localplast.network import (
     axonal,
     convolution,
     dendritic,
+    max_pooling,
     normal,
     pooling,
     synaptic,
@@ -214,6 +215,7 @@ def pictures():
         projections=[
             Projection("cues", "a", weight=kernel), Projection("b", "out"),
             Projection("a", "b", weight=pooling((3, 6, 6), 2), plastic=False),
+            Projection("a", "b", weight=max_pooling((3, 6, 6), 2), plastic=False, name="most"),
         ],
     )  # fmt: skip
 
