@@ -280,6 +280,7 @@ def run(
         updates=updates,
         test=built.test,
         test_every=max(updates // 5, 1),
+        watch=built.watch,
         record=chosen.recorded,
         seed=seed,
         path=path,
@@ -288,6 +289,9 @@ def run(
         device=device,
     )
     say(chosen, built, tree, seed, path)
+    made = int(tree["metrics"]["update"][-1])
+    if made < updates:
+        typer.echo(f"ended after {made} of {updates} updates, {tree.attrs['watch']}")
 
 
 def check_rule(word):

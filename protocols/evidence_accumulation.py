@@ -11,6 +11,7 @@ from localplast.models import leaky_readout, lif
 from localplast.models.evidence import network
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.rules import bptt
+from localplast.runs.watch import Stop
 from localplast.study.contenders import Contender, tuned, usual
 from localplast.study.delaynet import contender
 from localplast.study.protocol import Preset, Protocol
@@ -69,8 +70,12 @@ RATES = {
 }
 
 
-def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=None):
+def build(
+    *, cues, duration, neurons, tau_adapt, delays, updates, batch, test, converged=None, learning_rate=None, stop=None
+):
     """``delays`` names the preset of DelayNet that is compared, too; ``converged``: how many updates BPTT needs.
+
+    Runs end once the validation error is below ``stop``.
 
     ``learning_rate`` is that of all contenders; where it is not given, those of the first network are the tuned ones.
     """
@@ -89,6 +94,7 @@ def build(*, cues, duration, neurons, tau_adapt, delays, updates, batch, test, c
         updates=updates,
         test=test,
         hidden="rec",
+        watch=() if stop is None else Stop(error=stop),
         references={"remembers only the last cue": last_k_accuracy(cues, 1)},
     )
 
@@ -111,7 +117,7 @@ protocol = Protocol(
             batch=32,
             test=200,
         ),
-        # The published network and task.
+        # The published network and task, and the published end of a run.
         "paper": dict(
             cues=7,
             duration=2250 * ms,
@@ -122,6 +128,7 @@ protocol = Protocol(
             batch=64,
             test=512,
             learning_rate=5e-3,
+            stop=0.07,
         ),
     },
     published={

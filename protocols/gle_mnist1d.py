@@ -12,12 +12,14 @@ from functools import partial
 import numpy as np
 from brian2 import ms
 
+from localplast.arguments import check_choice
 from localplast.learning.optimise import adam
 from localplast.models.gle import gle, gle_output
 from localplast.models.layers import layered
 from localplast.network import uniform
 from localplast.rules import bptt, dendritic
 from localplast.runs.run import run
+from localplast.runs.watch import Plateau
 from localplast.show.plot import COLOURS, style
 from localplast.study.contenders import Contender
 from localplast.study.protocol import Preset, Protocol, Published
@@ -27,8 +29,8 @@ from localplast.task.loss import cross_entropy
 
 __all__ = ["figure", "network", "protocol", "signals", "time_constants"]
 
-#: How long a digit lasts, in units of time (here ms), and its classes.
-DURATION, CLASSES = 72.0, 10
+#: How long a digit lasts, in units of time (here ms), its classes, and how many digits there are to learn from.
+DURATION, CLASSES, EPOCH = 72.0, 10, 4000
 
 
 def signals(samples, labels):
@@ -175,10 +177,29 @@ def contenders(made, offline, updates):
 
 
 def build(
-    *, layers, slow, fast, tau, steps, limit, digits, online, offline, held, halving, longer, batch, updates, test
+    *,
+    layers,
+    slow,
+    fast,
+    tau,
+    steps,
+    limit,
+    digits,
+    online,
+    offline,
+    held,
+    halving,
+    longer,
+    batch,
+    updates,
+    test,
+    schedule="fixed",
 ):
     """``online`` and ``offline`` are rates of Adam, per step and, for BPTT, per update. Rates are held for so many
     updates, and then halve after so many more; BPTT makes ``longer`` times as many updates.
+
+    With another ``schedule`` than ``"fixed"`` rates halve where a loss has stopped falling: that of ``"validation"``,
+    digits held back from learning, or of ``"test"``, as published.
 
     While the labels of a batch are there, outputs follow them: only with a falling rate does what all batches share
     remain.
@@ -186,12 +207,19 @@ def build(
     made = partial(network, layers=layers, slow=slow, fast=fast, tau=tau, steps=steps, limit=limit)
     within = digits * steps
     published = adam(online, epsilon=1e-8 / steps)  # of errors that are not divided by the steps: some are that small
-    falling = adam(offline).halved(halving * longer, after=held * longer) if longer else adam(offline)
+    check_choice("schedule", schedule, ("fixed", "validation", "test"))
+    falling, watch = adam(offline), ()
+    if schedule == "fixed":
+        published = published.halved(halving * within, after=held * within)
+        falling = falling.halved(halving * longer, after=held * longer) if longer else falling
+    else:
+        watch = Plateau(of=schedule, every=max(1, round(EPOCH / (batch * digits))))
     return Preset(
         network=made(),
         task=task(points=steps, digits=digits),
         loss=cross_entropy(),
-        optimiser=published.halved(halving * within, after=held * within),
+        optimiser=published,
+        watch=watch,
         batch=batch,
         updates=updates,
         test=test,

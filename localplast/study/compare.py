@@ -36,6 +36,7 @@ from localplast.runs.options import Options, Schedule
 from localplast.runs.reached import reached, saved_in
 from localplast.runs.record import version
 from localplast.runs.request import Request
+from localplast.runs.watch import Watch, check_watch
 from localplast.study.alignment import as_it_is, feedback_cosines, gradient_measures
 from localplast.study.contenders import Contender, as_contender, check_contender, evenly
 from localplast.study.cost import HOW_MEMORY, machine, memory, seconds_per_trial, state_bytes
@@ -97,6 +98,7 @@ def compare(
     batch: int = 32,
     updates: int = 100,
     test: int = 200,
+    watch: Watch | Sequence[Watch] = (),
     probes: int = 5,
     hidden: str | None = None,
     path: str | PathLike | None = None,
@@ -117,6 +119,8 @@ def compare(
     optimiser : Optimiser
         The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers
         would be compared.
+    watch : Plateau or Stop, or a sequence of both
+        What every run does when validation says so; see :func:`localplast.run`.
     probes : int
         At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights;
         not more than there are updates.
@@ -146,7 +150,7 @@ def compare(
         ``bytes_per_synapse`` (rule, projection), ``bytes_per_neuron`` (rule, node). NaN where a rule did not run;
         compilation is not counted. The attributes of each say what it includes. ``trained_on``, ``network`` and
         ``optimiser`` (rule) say in words where, what and how fast; ``updates`` and ``batch`` (rule) how often, and
-        from how many trials.
+        from how many trials; ``made`` (rule, seed) after how many updates a run ended.
     """
     need_torch("a comparison")
     check_comparison(net, task, rules, optimiser, loss, seeds, probes=probes, workers=workers, hidden=hidden)
@@ -155,12 +159,14 @@ def compare(
     check_path(path, resume)
     check_backend("brian2", target)
     hidden, probes = hidden or the_hidden(net), min(probes, updates)
-    whole = (net, optimiser, loss, updates, batch)
+    whole = (net, optimiser, loss, updates, batch, check_watch(watch))
     contenders = {name: as_contender(rule).completed(*whole) for name, rule in rules.items()}
     for name, contender in contenders.items():
         check_contender(name, contender.network, net, hidden)
     course = {name: evenly(contender.updates, probes) for name, contender in contenders.items()}
-    schedules = {name: Schedule(batch=contenders[name].batch, test=test, **own) for name, own in course.items()}
+    schedules = {
+        n: Schedule.checked(batch=c.batch, test=test, watch=c.watch, **course[n]) for n, c in contenders.items()
+    }
     options = Options(target=target, path=path, resume=resume, show=show)
     runs = Runs(task, contenders, schedules, list(seeds), hidden, options)
     with ExitStack() as release:
@@ -265,10 +271,16 @@ def costs(fits, runs, peaks, seeds):
         backend=strings(BACKENDS),
         trained_on=("rule", strings([fit.backend for fit in fits.values()])),
         network=("rule", strings([sketch(fit.net) for fit in fits.values()])),
-        optimiser=("rule", strings([fit.optimiser.label for fit in fits.values()])),
+        optimiser=("rule", strings(["; ".join(told(fit)) for fit in fits.values()])),
         updates=("rule", [fit.updates for fit in fits.values()]),
         batch=("rule", [fit.batch for fit in fits.values()]),
+        made=(("rule", "seed"), [[int(run["metrics"]["update"][-1]) for run in runs[n]] for n in names]),
     )
+
+
+def told(fit):
+    """How fast a contender learns, and what it does when validation says so, in words."""
+    return [fit.optimiser.label, *(how.label for how in fit.schedule.watch)]
 
 
 def union(lists):
@@ -278,8 +290,8 @@ def union(lists):
 
 def assemble(nets, runs, seeds, spent, every, attrs):
     """The plain results of all runs as one tree."""
-    update = {name: found[0]["metrics"]["update"].values for name, found in runs.items()}
-    probed = np.unique(np.concatenate([at[at % every[name] == 0] for name, at in update.items()]))
+    update = [(name, run["metrics"]["update"].values) for name, found in runs.items() for run in found]
+    probed = np.unique(np.concatenate([at[(at % every[name] == 0) | (at == at[-1])] for name, at in update]))
     trained = np.arange(1, probed[-1] + 1)
     learning = union([*(p.name for p in net.plastic), *net.trainable] for net in nets)
     backwards = union([name for name, p in net.projections.items() if p.pre in net.populations] for net in nets)

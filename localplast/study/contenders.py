@@ -1,5 +1,6 @@
 """What takes part in a comparison: a rule, where it runs, and what it brings of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from localplast.arguments import check_backend, check_kind, check_named, check_whole
@@ -8,6 +9,7 @@ from localplast.learning.optimise import Optimiser, adam
 from localplast.learning.rule import Rule
 from localplast.network.network import Network
 from localplast.rules import bptt, eprop
+from localplast.runs.watch import Watch, check_watch
 from localplast.task.loss import Loss
 
 __all__ = ["Contender", "tuned", "usual"]
@@ -34,6 +36,8 @@ class Contender:
         As many as it needs, where it learns from fewer or more trials than the others.
     batch : int, optional
         Trials per update, where it updates once while others change weights many times.
+    watch : Plateau or Stop, or a sequence of both, optional
+        What it does when validation says so, if that is not what the others do; ``()`` for nothing.
     """
 
     rule: Rule
@@ -44,6 +48,7 @@ class Contender:
     loss: Loss | None = None
     updates: int | None = None
     batch: int | None = None
+    watch: Watch | Sequence[Watch] | None = None
 
     def __post_init__(self):
         check_kind("the rule of a contender", self.rule, Rule)
@@ -51,6 +56,8 @@ class Contender:
         for what in ("updates", "batch"):
             if getattr(self, what) is not None:
                 check_whole(f"the {what} of a contender", getattr(self, what), 1)
+        if self.watch is not None:
+            object.__setattr__(self, "watch", check_watch(self.watch))
         for name, kind in (("network", Network), ("optimiser", Optimiser), ("loss", Loss)):
             if getattr(self, name) is not None:
                 check_kind(f"the {name} of a contender", getattr(self, name), kind)
@@ -62,6 +69,7 @@ class Contender:
         loss: Loss | None,
         updates: int | None = None,
         batch: int | None = None,
+        watch: Watch | Sequence[Watch] = (),
     ) -> "Contender":
         """With what it does not say itself taken from the comparison, and rates of zero for what is frozen."""
         check_named("frozen=", self.frozen, self.network or net)
@@ -73,6 +81,7 @@ class Contender:
             loss=self.loss or loss,
             updates=self.updates or updates,
             batch=self.batch or batch,
+            watch=watch if self.watch is None else self.watch,
         )
 
 

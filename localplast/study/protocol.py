@@ -1,12 +1,13 @@
 """A learning protocol: a task with the network, loss, optimiser and schedule that go with it, and published numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from localplast.arguments import check_choice, check_schedule
 from localplast.errors import LocalplastError
 from localplast.learning.optimise import Optimiser, adam
 from localplast.network.network import Network
+from localplast.runs.watch import Watch, check_watch
 from localplast.study.numbers import chosen, presets, said
 from localplast.task.loss import Loss
 from localplast.task.trials import Task
@@ -73,6 +74,8 @@ class Preset:
     references : dict of str to float
         Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the
         report.
+    watch : Plateau or Stop, or a sequence of both
+        What runs of it do when validation says so; see :func:`localplast.run`.
     """
 
     network: Network
@@ -87,6 +90,7 @@ class Preset:
     feedback_std: float = 1.0
     rules: dict = field(default_factory=dict)
     references: dict = field(default_factory=dict)
+    watch: Watch | Sequence[Watch] = ()
 
     def __post_init__(self):
         of_adam = None if self.learning_rate is None else adam(self.learning_rate)
@@ -94,6 +98,7 @@ class Preset:
         if optimiser is None or of_adam not in (None, optimiser):  # both may be there after dataclasses.replace
             raise LocalplastError("a preset needs one of learning_rate= (of Adam) and optimiser=")
         object.__setattr__(self, "optimiser", optimiser)
+        object.__setattr__(self, "watch", check_watch(self.watch))
         check_schedule(batch=self.batch, updates=self.updates, test=self.test)
 
 

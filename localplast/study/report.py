@@ -56,6 +56,7 @@ def table(tree):
         *words("updates", "updates"),
         *words("batch", "batch"),
         *words("optimiser", "optimiser"),
+        *ended(cost),
         Column("test accuracy (%)", list(100 * last["test_accuracy"].values), 1),
         Column("test loss", list(last["test_loss"].values), 3),
         Column("relative error", list(along["relative_error"].values), 3),
@@ -74,12 +75,19 @@ def table(tree):
     return Table(header(tree.attrs), tuple(column for column in columns if not column.empty))
 
 
+def ended(cost):
+    """After how many updates runs ended, where some did not make all."""
+    if "made" not in cost.coords:  # a comparison of before there was an end
+        return []
+    sooner = cost["made"].reset_coords(drop=True).where(cost["made"] < cost["updates"])
+    return [Column("ended after", list(sooner.values), 0)]
+
+
 def at_the_end(curves):
-    """The last test of every rule, ``(rule, seed)``; rules may differ in their number of updates."""
-    last = [
-        curves.sel(rule=[rule]).dropna("update", how="all").isel(update=-1, drop=True) for rule in curves["rule"].values
-    ]
-    return xr.concat(last, "rule", coords="minimal")
+    """The last test of every run, ``(rule, seed)``; runs may differ in their number of updates."""
+    tested = curves.to_dataarray().notnull().any("variable")
+    last = (tested * xr.DataArray(np.arange(tested.sizes["update"]), dims="update")).argmax("update")
+    return curves.isel(update=last).drop_vars(["update", "trials"], errors="ignore")
 
 
 def alignment_table(tree):
@@ -149,6 +157,7 @@ def report(
         batch=built.batch,
         updates=updates,
         test=built.test,
+        watch=built.watch,
         hidden=built.hidden,
         path=folder / "runs",
         resume=resume,

@@ -8,11 +8,15 @@ import torch
 import xarray as xr
 
 import localplast as lp
+from localplast import protocols
+from localplast.rules import eprop
 from localplast.runs import fit
 from localplast.runs.options import Options, Schedule
 from localplast.runs.reached import reached
 from localplast.runs.store import load_checkpoint, save_checkpoint
 from localplast.runs.watch import Watched
+from localplast.study.compare import compare
+from localplast.study.report import at_the_end, table
 from localplast.task.loss import mse
 
 #: Losses that rise, fall by less than the threshold, stay, repeat, and are no numbers.
@@ -291,3 +295,61 @@ def test_what_cannot_be_watched_is_refused_before_anything_runs(wrong, runs, mon
 def test_a_simulation_watches_nothing(runs):
     with pytest.raises(lp.LocalplastError, match="leave out watch="):
         lp.run(runs.network(), runs.drawn(np.random.default_rng(0), 2), watch=lp.Plateau())
+
+
+# --- comparisons and presets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(runs):
+    """One contender that ends sooner than its updates, by seed, one whose rates fall, and one that watches nothing."""
+    rules = {
+        "ends": lp.Contender(eprop(), "torch"),
+        "falls": lp.Contender(eprop(), "torch", watch=lp.Plateau(patience=0, threshold=0.9, every=1, of="test")),
+        "plain": lp.Contender(eprop(), "torch", watch=()),
+    }
+    options = {"optimiser": lp.adam(1e-2), "batch": 2, "updates": 4, "test": 3, "probes": 2, "seeds": (0, 1)}
+    return compare(runs.network(), runs.task, rules, watch=lp.Stop(loss=2.5, every=1, more=0), show=False, **options)
+
+
+def test_a_comparison_watches(compared):
+    cost = compared["cost"].to_dataset()
+    made = cost["made"]
+    assert made.sel(rule=["falls", "plain"]).values.tolist() == [[4, 4], [4, 4]]
+    first, second = made.sel(rule="ends").values.tolist()
+    assert first != second and min(first, second) < 4
+    assert "until the validation loss is below 2.5" in str(cost["optimiser"].sel(rule="ends").values)
+    assert "times 0.5 on plateaus of the test loss" in str(cost["optimiser"].sel(rule="falls").values)
+
+
+def test_what_a_run_ended_with_is_in_the_table(compared):
+    """The test at its end, where others go on, and after how many updates that was."""
+    curves, made = compared["curves"].to_dataset(), compared["cost"]["made"].sel(rule="ends").values
+    for seed, update in enumerate(made):
+        course = curves["test_loss"].sel(rule="ends", seed=seed)
+        assert np.isfinite(course.sel(update=update)) and np.all(np.isnan(course.sel(update=slice(update + 1, None))))
+        last = at_the_end(curves)["test_loss"].sel(rule="ends", seed=seed)
+        assert last == course.sel(update=update)
+    columns = {column.title: column for column in table(compared).columns}
+    assert "ended after" in columns
+
+
+def test_a_contender_that_watches_wrongly():
+    with pytest.raises(lp.LocalplastError, match="watch= is Plateau"):
+        lp.Contender(eprop(), "torch", watch="plateau")
+
+
+@pytest.mark.parametrize("schedule, of", [("validation", "validation"), ("test", "test")])
+def test_mnist1d_on_a_plateau(schedule, of):
+    """The published rates, which no schedule lets fall; an epoch is one update of ``paper`` and forty of ``quick``."""
+    for name, every in {"paper": 1, "quick": 40}.items():
+        preset = protocols.load("gle-mnist1d").preset(name, schedule=schedule)
+        assert preset.watch == (lp.Plateau(of=of, every=every),) and preset.optimiser.halving == float("inf")
+        assert protocols.load("gle-mnist1d").preset(name).watch == ()
+    with pytest.raises(lp.LocalplastError, match="schedule is 'fixed' or 'validation' or 'test', not 'plateau'"):
+        protocols.load("gle-mnist1d").preset("paper", schedule="plateau")
+
+
+def test_evidence_accumulation_ends_as_published():
+    assert protocols.load("evidence-accumulation").preset("paper").watch == (lp.Stop(error=0.07, every=10, more=8),)
+    assert protocols.load("evidence-accumulation").preset("quick").watch == ()
