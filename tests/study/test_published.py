@@ -47,10 +47,10 @@ def test_what_is_missed_by_more_than_two_deviations_has_a_cause(published):
 
 def test_a_row(published):
     claim = Published("91.7 ± 0.8 %", 91.7, 0.8, certainty="result files")
-    found = {"values": [90.1, 91.3], "preset": "paper", "seeds": "0, 1", "command": "localplast run x"}
+    found = {"values": [90.1, 91.5], "preset": "paper", "seeds": "0, 1", "command": "localplast run x"}
     row = published.row("x", "accuracy", claim, found)
     assert row == (
-        "| `x` | accuracy | 91.7 ± 0.8 % | result files | 90.7 ± 0.8 %, 2 seeds | -1.2 | paper; seeds 0, 1; "
+        "| `x` | accuracy | 91.7 ± 0.8 % | result files | 90.8 ± 1.0 %, 2 seeds | -1.1 | paper; seeds 0, 1; "
         "`localplast run x` |  |"
     )
     assert published.distance(Published("a", 5.0), [4.0]) == "", "one run of ours says nothing of its scatter"
