@@ -270,7 +270,7 @@ def test_seconds_per_trial_of_the_other_backend_leave_compiling_out(monkeypatch)
         clock.now += next(durations)
 
     monkeypatch.setattr(cost, "twin", lambda fit, seed, updates: (SimpleNamespace(train=train), [None] * updates))
-    done = SimpleNamespace(backend="brian2", seconds=12.0, updates=3, batch=2)
+    done = SimpleNamespace(backend="brian2", seconds=12.0, updates=3, done=3, batch=2)
     assert cost.seconds_per_trial(done, 0, updates=3) == {"brian2": pytest.approx(2.0), "torch": pytest.approx(2.1 / 6)}
 
 

@@ -21,7 +21,7 @@ SPIKING = ["alif", "biased_lif", "cuba_lif", "decolle_lif", "eprop_2020", "lif",
 READOUTS = ["biased_readout", "eprop_readout_2020", "leaky_readout", "van_rossum_readout"]
 LAYERS = ["sacramento_pyramidal", "sacramento_output", "pal_output"]
 BURSTING = ["burst_poisson", "naud_sprekeler"]
-PROSPECTIVE = ["gle", "gle_output", "latent_equilibrium", "latent_equilibrium_output"]
+PROSPECTIVE = ["gle", "gle_output", "latent_equilibrium", "latent_equilibrium_output", "pal_gle", "pal_gle_output"]
 
 
 def with_literals(model):
