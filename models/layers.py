@@ -83,6 +83,8 @@ def layered(
     speak?) and ``target``.
     """
     layers, outputs = layer_names(sizes, feedback), sizes[-1]
+    if when != "arriving" and feedback != "symmetric":
+        raise NetworkError(f"when={when!r} is of symmetric feedback; {feedback} feedback has weights of its own")
     models = [*in_turn(hidden, len(sizes) - 2, "hidden"), output]
     cells = populations(layers[1:], sizes[1:], models, parameters=parameters or {}, trainable=trainable or {})
     given = {"one": Input(1, "currents")} if bias is not None else {}

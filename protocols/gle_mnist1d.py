@@ -101,7 +101,7 @@ def network(
         weight=uniform(limit),
         dt=dt,
         down=uniform(limit),
-        when="sent",
+        when="sent" if feedback == "symmetric" else "arriving",
         bias=[uniform(limit / np.sqrt(pre), fan_in=False) for pre in heard],
         parameters=dict.fromkeys(names, time_constants(slow, fast, tau=tau, dt=dt)),
     )
@@ -227,6 +227,9 @@ def build(
     )
 
 
+#: The published network, and how its weights begin.
+SIZE = dict(layers=6, slow=36, fast=17, tau=1.2 * ms, steps=360, limit=1.0)
+
 protocol = Protocol(
     name="gle-mnist1d",
     summary="Noisy digits as one signal in time, named while they pass: generalised latent equilibrium, online.",
@@ -236,12 +239,7 @@ protocol = Protocol(
         # The published network of 15,000 parameters, 19 times through all digits: rates are held for nine epochs, and
         # then halve with each of ten. BPTT makes more updates, of one batch each.
         "quick": dict(
-            layers=6,
-            slow=36,
-            fast=17,
-            tau=1.2 * ms,
-            steps=360,
-            limit=1.0,
+            **SIZE,
             digits=1,
             online=1e-3,
             offline=5e-3,
@@ -255,21 +253,7 @@ protocol = Protocol(
         # As published, in 100 streams that end with each epoch: rates are held for 21 epochs, and then halve with each
         # of 13. The published ones halve where the network has stopped improving. BPTT would update once a stream.
         "paper": dict(
-            layers=6,
-            slow=36,
-            fast=17,
-            tau=1.2 * ms,
-            steps=360,
-            limit=1.0,
-            digits=40,
-            online=1e-3,
-            offline=5e-3,
-            held=21,
-            halving=1,
-            longer=0,
-            batch=100,
-            updates=34,
-            test=1000,
+            **SIZE, digits=40, online=1e-3, offline=5e-3, held=21, halving=1, longer=0, batch=100, updates=34, test=1000
         ),
     },
     published={

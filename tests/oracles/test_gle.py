@@ -276,6 +276,10 @@ class TestErrorsOfUse:
         with pytest.raises(NetworkError, match="'down1': what is delayed arrives through the weights of that moment"):
             lp.Network(dt=DT * second, projections=late, **network().nodes)
 
+    def test_feedback_of_its_own_has_no_moment(self):
+        with pytest.raises(NetworkError, match="when='sent' is of symmetric feedback; random feedback has weights"):
+            network(feedback="random", when="sent")
+
     def test_another_moment(self):
         with pytest.raises(LocalplastError, match="when= of transposed"):
             lp.transposed("up2", when="later")
