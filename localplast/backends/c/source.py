@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.links import outer, send
-from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
+from localplast.backends.c.neurons import neurons, reduced, spiked
 from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.backends.c.sparse import SPARSE
@@ -99,9 +99,9 @@ class Source:
     def loads(self, body):
         """What is given in every step: lists of events, or numbers."""
         memory, groups = self.memory, body.step
-        used = set().union(*(numeric(memory.backward, s) for s in groups))
+        used = set().union(*map(memory.numeric, groups))
         own = memory.backward if body.backwards else memory.forward
-        late = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+        late = memory.numeric_back
         for name in (a.name for a in own.of(Life.GIVEN) if a.trial):
             array = memory.arrays[name]
             if body.backwards and memory.slotted(name):
@@ -153,7 +153,7 @@ class Source:
             else:
                 found.append(f"for (long o = 0; o < S * {n}; o++) {to}[o] = R({float(array.start)!r});")
         given = [n for n, a in memory.arrays.items() if a.life is Life.FIXED and a.trial]
-        used = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+        used = memory.numeric_back
         rows = [self.rows(memory.arrays[n].space, memory.values(n), memory.outside(n)) for n in given if n in used]
         return found, [f"{{\n{text}\n}}" for text in rows]
 
