@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from localplast.backends.c.expression import Constants
+from localplast.backends.c.loops import TRIALS
 from localplast.program.arrays import Kernel, Life, Neurons, One, Sparse, Synapses, at
 from localplast.program.instructions import Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.passes import resolved
@@ -180,7 +181,7 @@ class Memory:
         place, n = self.identifier(name), self.size(self.arrays[name].space)
         self.lists(name)
         size = f"const real x = w->value_{place}[(slot * S + s) * {n} + e]; " if name in self.sized else ""
-        return f"""for (long s = 0; s < S; s++) {{
+        return f"""{TRIALS} {{
         const unsigned *list = w->list_{place} + (slot * S + s) * {n};
         for (long e = 0; e < w->many_{place}[slot * S + s]; e++) {{
             const long i = list[e]; {size}{body}

@@ -4,6 +4,7 @@ Within a group a number is read once and stored once, and what nobody else reads
 """
 
 from localplast.backends.c.expression import READY, Writer, is_condition
+from localplast.backends.c.loops import TRIALS, each
 from localplast.backends.c.memory import as_list
 from localplast.backends.c.runtime import indent
 from localplast.equations.rewriting import symbols_in
@@ -165,7 +166,7 @@ def collected(memory, s):
             found = f"collect(fired_{memory.identifier(name)} + s * N, {size}, {place}, 0)"
         else:
             found = f"collect_numbers({memory.values(name)} + s * {stride}, {size}, {place}, {value[0]}, 0)"
-        yield f"for (long s = 0; s < S; s++) {many} = {found};"
+        yield f"{TRIALS} {many} = {found};"
 
 
 def spiked(memory, group, _):
@@ -191,14 +192,14 @@ def reduced(memory, s):
     spikes = [n for n in reads(s) if as_list(memory.backward, s, n)]
     if spikes:
         _, many = memory.lists(spikes[0])
-        return f"    for (long s = 0; s < S; s++) {into} = {many};"
+        return f"    {TRIALS} {into} = {many};"
     loop = Loop(memory, s.space)
     writer, found = loop.writer(s.expression)
     value = writer(found[0])
     return f"""{indent(loop.outside(), 4)}
-    for (long s = 0; s < S; s++) {{
+    {TRIALS} {{
         real total = 0;
-        for (long i = 0; i < {memory.size(s.space)}; i++) {{
+        {each(memory.size(s.space))} {{
             const long o = s * N + i;
 {indent(writer.lines)}
             total += {value};
@@ -251,7 +252,7 @@ def compared(memory, s):
     value = writer(found[0])
     return f"""{indent(loop.outside(), 4)}
     enum {{ SIZE = {memory.size(s.space)} }};
-    for (long s = 0; s < S; s++) {{
+    {TRIALS} {{
         real *restrict to = {memory.values(s.into)} + s * N;
         for (long i = 0; i < SIZE; i++) {{
             const long o = s * N + i;

@@ -10,6 +10,7 @@ import numpy as np
 import sympy
 
 from localplast.backends.c.expression import Writer, in_one_line, is_condition
+from localplast.backends.c.loops import TRIALS, each
 from localplast.backends.c.neurons import stored
 from localplast.backends.c.runtime import indent
 from localplast.backends.c.sparse import few_rows
@@ -229,7 +230,7 @@ class Rows:
         if self.common:
             head.append("const long s = 0; /* the only trial, if it is of one */")
         else:
-            text = ["for (long s = 0; s < S; s++) {", *(f"    {line}" for line in text), "}"]
+            text = [f"{TRIALS} {{", *(f"    {line}" for line in text), "}"]
         return indent([*head, *text], 4)
 
     def made(self, name, outers):
@@ -299,5 +300,5 @@ def reduced_rows(memory, s):
 {indent([f"real *restrict {memory.identifier(n)} = {memory.values(n)};" for n in read], 4)}
     real *restrict into = {memory.values(s.into)};
     *into = 0;
-    for (long i = 0; i < {memory.size(s.space)}; i++) *into += {value};
+    {each(memory.size(s.space))} *into += {value};
 {indent([f"memset({memory.identifier(n)}, 0, N * sizeof(real));" for n in spent], 4)}"""
