@@ -225,10 +225,14 @@ SQUARES = """for (long c = 0; c < {channels}; c++)
             for (long y = 0; y + {size} <= {rows}; y += {size})
                 for (long x = 0; x + {size} <= {columns}; x += {size}) {{
                     real *restrict square = to + (c * {rows} + y) * {columns} + x;
+                    real top = square[0];
                     long most = 0;
                     for (long i = 0; i < {size}; i++)
-                        for (long j = 0; j < {size}; j++)
-                            if (square[i * {columns} + j] > square[most]) most = i * {columns} + j;
+                        for (long j = 0; j < {size}; j++) {{ /* no branch: whether it is taken could not be foretold */
+                            const real at = square[i * {columns} + j];
+                            most = at > top ? i * {columns} + j : most;
+                            top = at > top ? at : top;
+                        }}
                     for (long i = 0; i < {size}; i++)
                         for (long j = 0; j < {size}; j++) square[i * {columns} + j] = i * {columns} + j == most;
                 }}
