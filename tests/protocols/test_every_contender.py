@@ -139,7 +139,11 @@ SLOW = "rec.model rec.parameters.beta cues_rec.weight rec_rec.weight rec_out.wei
 LAG_LINE = "up1 up2 hidden1.tau_m out.tau_m"
 LAG_NET = {"rates": "prospective", "errors": "prospective", "back": "transposed"}
 BLIND = {**LAG_NET, "errors": "instantaneous", "apart": "hidden.model out.model"}
-CNN = [{"quick": "up1 up3 up5", "paper": "up1 up3 up5 up6"}, {"quick": "up5", "paper": "up6"}]
+LENET = "up1 up3 up5 up6 hidden1.b hidden3.b hidden5.b out.b"
+CNN = [
+    {"quick": "up1 up3 up5 hidden1.b hidden3.b out.b", "paper": LENET, "cifar10": LENET},
+    {"quick": "up5 out.b", "paper": "up6 out.b", "cifar10": "up6 out.b"},
+]
 DELAYED = {"delayed": "cues_det"}
 OTHER_TAU, SHOWN = "hidden.model out.model", {"rates": "prospective", "back": "transposed"}
 CODED, NOISE = "up1-4 hidden1-3.b out.b", {"quick": 0.1, "paper": 0.01}
@@ -204,7 +208,7 @@ SAID = {
     "latent-equilibrium": latent(
         "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8
     ),
-    "latent-equilibrium-cnn": latent(*CNN),
+    "latent-equilibrium-cnn": latent(*CNN, longer=2, often=8),
     "microcircuit": circuit(bptt=True),
     "microcircuit-teacher": circuit(bptt=False),
     "microcircuit-yin-yang": circuit(bptt=False, tied=True),
