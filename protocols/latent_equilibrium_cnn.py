@@ -29,8 +29,8 @@ __all__ = ["network", "protocol"]
 
 #: How strongly the published teacher nudges.
 BETA = 0.1
-#: What is shown: the images, their channels, and their rows and columns.
-IMAGES, DEPTHS, SIDES = {"mnist": mnist, "cifar10": cifar10}, {"mnist": 1, "cifar10": 3}, {"mnist": 28, "cifar10": 32}
+#: Channels, rows and columns of what is shown.
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def network(
@@ -191,10 +191,10 @@ def build(
     ``kernel``, ``weight`` and ``bias`` are standard deviations at first. Streams of so many ``images`` are learned side
     by side, one ``batch`` of them at a time; ``longer``: how many times as many updates BPTT needs to converge.
     """
-    check_choice("images_of", images_of, IMAGES)
-    samples, side = IMAGES[images_of](), SIDES[images_of] // averaged
+    check_choice("images_of", images_of, SHAPES)
+    samples, (depth, side, _) = {"mnist": mnist, "cifar10": cifar10}[images_of](), SHAPES[images_of]
     drawn = {"kernel": normal(kernel, fan_in=False), "weight": normal(weight, fan_in=False), "bias": bias}
-    made = partial(network, (DEPTHS[images_of], side, side), channels, dense, size=size, **drawn)
+    made = partial(network, (depth, side // averaged, side // averaged), channels, dense, size=size, **drawn)
     learning = zip(learning_layers(len(channels), len(dense) + 1), factors, strict=True)
     scales = {name: factor for (up, layer), factor in learning for name in (up, f"{layer}.b")}
     online, offline = (sgd(each).with_rates(**scales) for each in (rate, rate * BETA * steps))

@@ -53,7 +53,7 @@ def pictures():
 
 
 def pytest_configure():
-    latent_equilibrium_cnn.IMAGES["cifar10"] = functools.cache(pictures)
+    latent_equilibrium_cnn.cifar10 = functools.cache(pictures)
     # as in a job in the background of a script: tests press Ctrl-C
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

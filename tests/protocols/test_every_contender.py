@@ -132,8 +132,18 @@ def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1):
 
 
 DELAYNET, PSMNIST = delay_lines("cues"), delay_lines("pixels")
-LAYERS = "points_hidden1 hidden1_hidden2 hidden2_hidden3 hidden3_hidden4 hidden4_hidden5"
-OWN_READOUTS = " ".join(f"hidden{k}_hidden{k}_out" for k in range(1, 6))
+
+
+def deep(layers, *, own_readouts=False):
+    """What learns in so many layers in a row, with readouts of the last one or of each."""
+    names = ["points", *(f"hidden{k}" for k in range(1, layers + 1))]
+    read = names[1:] if own_readouts else []
+    found = [f"{a}_{b}" for a, b in zip(names, names[1:], strict=False)] + [f"{name}_{name}_out" for name in read]
+    return " ".join(found if own_readouts else [*found, f"{names[-1]}_out"])
+
+
+ACROSS = {"quick": deep(5), "paper": deep(5), "nine": deep(9)}
+APART = {"local": deep(5, own_readouts=True), "nine-local": deep(9, own_readouts=True)}
 TWO_SIZES = {"quick": "events_hidden1 hidden1_hidden2", "paper": "events_hidden1 hidden1_hidden2 hidden2_hidden3"}
 SLOW = "rec.model rec.parameters.beta cues_rec.weight rec_rec.weight rec_out.weight"
 LAG_LINE = "up1 up2 hidden1.tau_m out.tau_m"
@@ -160,13 +170,10 @@ SAID = {
         "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES),
     },
     "deep": {
-        "BPTT": Says("bptt", {
-            **dict.fromkeys(("quick", "paper"), f"{LAYERS} hidden5_out"),
-            "local": f"{LAYERS} {OWN_READOUTS}",
-        }),
-        "e-prop, random": Says("e-prop random", f"{LAYERS} hidden5_out"),
-        "DFA": Says("DFA random", f"{LAYERS} hidden5_out"),
-        "DECOLLE": Says("DECOLLE symmetric", f"{LAYERS} {OWN_READOUTS}"),
+        "BPTT": Says("bptt", ACROSS | APART),
+        "e-prop, random": Says("e-prop random", ACROSS),
+        "DFA": Says("DFA random", ACROSS),
+        "DECOLLE": Says("DECOLLE symmetric", APART),
     },
     "delaynet": {
         **DELAYNET[0],
