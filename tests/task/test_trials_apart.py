@@ -275,7 +275,7 @@ WINDOWS = {
         "quick": [second_halves(10, 8), second_halves(12, 1)], "paper": [second_halves(20, 8), second_halves(12, 1)],
     },
     "latent-equilibrium-cnn": {
-        "quick": [second_halves(16, 8), second_halves(24, 1)], "paper": [second_halves(100, 8), second_halves(24, 1)],
+        "quick": [second_halves(32, 8), second_halves(24, 1)], "paper": [second_halves(100, 8), second_halves(24, 1)],
         "cifar10": [second_halves(50, 8), second_halves(24, 1)],
     },
     "microcircuit": {
