@@ -108,7 +108,7 @@ RULES = {
     ),
     "a layered signal on paths of different length": (
         lambda: layers(Projection("low", "out")), ottt,
-        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a layered signal needs "
+        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a learning signal needs "
         r"paths of one",
     ),
     "a layered signal through unequal delays": (
