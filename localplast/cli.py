@@ -246,14 +246,11 @@ def run(
     """Train one network under one rule and write its record; or measure a phenomenon, and draw it too."""
     import localplast as lp
     from localplast import protocols, rules
-    from localplast.arguments import check_backend, check_device, check_dtype
     from localplast.study.numbers import title
     from localplast.study.phenomenon import Phenomenon
 
-    check_backend(backend or "brian2")
+    check_where(backend, device, dtype)
     settings = read_settings(set_, updates=updates)
-    check_device(device, backend or "torch")
-    check_dtype(dtype, backend or "torch")
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
@@ -295,6 +292,15 @@ def run(
     made = int(tree["metrics"]["update"][-1])
     if made < updates:
         typer.echo(f"ended after {made} of {updates} updates, {tree.attrs['watch']}")
+
+
+def check_where(backend, device, dtype):
+    """Raise unless this backend, or the one that is taken where none is given, runs there and counts so."""
+    from localplast.arguments import check_backend, check_device, check_dtype
+
+    check_backend(backend or "brian2")
+    check_device(device, backend or "torch")
+    check_dtype(dtype, backend or "torch")
 
 
 def check_rule(word):

@@ -80,8 +80,7 @@ class Fit:
             how.check(self)
         if kept_every and self.keeps:
             raise LocalplastError(
-                "weights that are kept along the way are those of every update, the best those of one: leave out "
-                "record= for weights, or Best()"
+                "Best() keeps the weights of one update, record= those of many: leave out one of both"
             )
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
@@ -134,22 +133,17 @@ class Fit:
     def evaluate(self):
         """Loss, accuracy and spikes per neuron on the test trials, with the numbers that the record has."""
         trials = presented(self.task, "testing", self.test, self.test, self.seed)
-        if self.watched.kept is None:
-            return self.judged(trials)
-        present = self.judge.arrays()
-        self.judge.adopt(*self.told)
-        try:
-            return self.judged(trials, adopted=True)
-        finally:
-            self.judge.load(present)
+        return self.judged(trials, self.told if self.watched.kept else None)
 
-    def judged(self, trials, adopted=False):
-        """The same on some trials, with the present weights, or those that the judge has ``adopted``."""
-        trials = trials.without(self.net.teachers)
+    def judged(self, trials, numbers=None):
+        """The same on some trials, with the present ``numbers`` or others."""
+        trials, before = trials.without(self.net.teachers), self.judge.arrays()
         self.look_at_length(trials)
-        if not adopted and self.judge is not self.learner:
-            self.judge.adopt(*self.present)
+        if numbers or self.judge is not self.learner:
+            self.judge.adopt(*(numbers or self.present))
         parts = [(len(part), self.judge.evaluate(part, number)) for number, part in enumerate(split(trials, 250))]
+        if numbers:
+            self.judge.load(before)
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
 
     @property
@@ -298,10 +292,8 @@ class Fit:
 
     def seen(self, update, probe):
         """What is tested and watched after an update, as metrics; does what comes of it."""
-        tested, found = {}, {}
-        due = update % self.schedule.test_every == 0
-        if due and not self.keeps:
-            tested = self.tested(probe)
+        due, found = update % self.schedule.test_every == 0, {}
+        tested = self.tested(probe) if due and not self.keeps else {}
         for how in self.schedule.watch:
             if update % how.every == 0:
                 metrics, watched = how.look(self, update, tested)

@@ -16,14 +16,14 @@ BY_LOSS = lp.Best(by="loss", every=1)
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Let what trials tell be a script; gives what was asked for: ``(weights, trials)`` of the judge."""
+    """Let what trials tell be a script; gives what was asked for: ``(weights, trials)``."""
 
     def play(**script):
         asked = []
 
-        def judged(self, trials, adopted=False):
+        def judged(self, trials, numbers=None):
             metrics = {"loss": 1.0, "accuracy": 0.5} | {name: values[len(asked)] for name, values in script.items()}
-            asked.append((self.judge.numbers()["cues_rec"], len(trials)))
+            asked.append(((numbers or self.present)[0]["cues_rec"], len(trials)))
             return metrics
 
         monkeypatch.setattr(fit.Fit, "judged", judged)
@@ -164,7 +164,7 @@ WRONG = {
     "at what": (lambda learn: learn(watch=lp.Best(), test=0), r"give test=, or trials=.*Best\(trials=200"),
     "no labels": (lambda learn: learn(watch=lp.Best(), task=TRAJECTORY, loss=mse()), r"no labels.*Best\(by='loss'\)"),
     "weights along the way": (
-        lambda learn: learn(watch=lp.Best(), record=["cues_rec.weight"]), r"leave out record= for weights, or Best\(\)"
+        lambda learn: learn(watch=lp.Best(), record=["cues_rec.weight"]), r"Best\(\) keeps the weights of one update.*leave out one"
     ),
 }  # fmt: skip
 
