@@ -278,7 +278,7 @@ def run(
         batch=built.batch,
         updates=updates,
         test=built.test,
-        test_every=max(updates // 5, 1),
+        test_every=updates // next(tests for tests in range(min(updates, 5), 0, -1) if updates % tests == 0),
         watch=built.watch,
         record=chosen.recorded,
         seed=seed,

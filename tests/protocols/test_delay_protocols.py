@@ -407,6 +407,17 @@ def test_a_protocol_is_run_in_single_precision_where_asked(toy, tmp_path):
         invoke("run", "toy", "--backend", "brian2", "--dtype", "float32", "--out", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "updates, tested", [(1, [0, 1]), (3, [0, 1, 2, 3]), (7, [0, 7]), (8, [0, 2, 4, 6, 8]), (10, [0, 2, 4, 6, 8, 10])]
+)
+def test_the_last_update_is_tested(updates, tested, toy, tmp_path):
+    """Five times, or less often where five do not divide the updates."""
+    invoke("run", "toy", "--out", tmp_path, "--threads", 1, "--updates", updates)
+    (record,) = tmp_path.glob("*.zarr")
+    accuracy = lp.open(record)["metrics"]["test_accuracy"]
+    assert accuracy["update"].values[np.isfinite(accuracy)].tolist() == tested
+
+
 def test_long_memory_is_trained_by_bptt():
     assert protocols.load("psmnist").rule == "bptt" and protocols.load("temporal-patterns").rule == "eprop"
 

@@ -89,6 +89,16 @@ def test_what_is_kept_is_tested_as_if_it_were_the_end(kind, runs):
         xr.testing.assert_equal(tree[part].to_dataset(), short[part].to_dataset())
 
 
+@pytest.mark.parametrize("kind", RATES)
+def test_learning_goes_on_from_the_last_numbers(kind, runs):
+    """Every update as without anything kept, though each is followed by a test of other numbers."""
+    options = {"record": (), "optimiser": RATES[kind], "test_every": 1, "updates": 5}
+    kept, plain = runs.learn(kind, watch=BY_LOSS, **options), runs.learn(kind, **options)
+    assert kept["metrics"]["best_update"][4] < 4  # what was tested was not the last
+    for name in ("loss", "accuracy", "rate"):
+        np.testing.assert_array_equal(kept["metrics"][name], plain["metrics"][name])
+
+
 def test_a_plateau_beside_it_sees_the_present_weights(runs, seen):
     """Not the test of what is kept, which it would take for its own where nothing is kept."""
     seen(loss=[9.0, 1.0, 1.5, 7.0, 2.0, 2.5, 7.0])  # test; look of either, test
