@@ -260,7 +260,7 @@ WINDOWS = {
     "decolle-mnist": {"quick": [last(80, 100)], "paper": [last(240, 300)]},
     "decolle-nmnist": {"quick": [last(80, 100)], "paper": [last(240, 300)]},
     "deep": {**dict.fromkeys(("quick", "local", "nine", "nine-local"), [YIN]), "paper": [YIN_FINE]},
-    "delaynet": {"quick": [last(1, 420)], "paper": [last(1, 3200)]},
+    "delaynet": {"quick": [last(1, 420)], "paper": [last(1, 2250)], "waits": [last(1, 3200)], "counts": [last(1, 2850)]},
     "elise": {
         "quick": [last(1000, 1000), last(120, 200)], "sequence": [last(10_000, 10_000), last(1500, 2500)],
         "paper": [last(25_000, 25_000), last(7500, 12_500)],
