@@ -11,7 +11,6 @@ import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 
-from localplast.backends.brian2.short_term import released
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.network.delays import moving, per_synapse
@@ -31,10 +30,10 @@ def divided(net, p, values, plan=None):
     return learns or bool(np.any(steps != np.floor(steps)))
 
 
-def events_of(p, shares):
+def events_of(p, shares, released="w"):
     """``on_pre`` of the Synapses of ``p``: what a spike does where it arrives."""
     if not shares:
-        return {"deliver": f"{p.target}_post += {released(p)}"}
+        return {"deliver": f"{p.target}_post += {released}"}
     return {"deliver": f"{p.target}_post += w*(1 - fraction)", "late": f"{p.target}_post += w*fraction"}
 
 

@@ -9,25 +9,15 @@ import numpy as np
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
-from brian2.utils.stringtools import get_identifiers
 
-from localplast.backends.brian2.text import LEARN, replace_word, suffixed
+from localplast.backends.brian2.text import LEARN, suffixed
 from localplast.network.check import sent_dimension, weight_dimension
 from localplast.network.delays import per_synapse
 from localplast.network.nodes import Input
 from localplast.network.sent import sent_text, sent_texts
 from localplast.neuron.step import prospective
 
-__all__ = [
-    "build_graded",
-    "graded_parts",
-    "output_name",
-    "is_late",
-    "sends_spikes",
-    "sent_code",
-    "sent_early",
-    "sent_lines",
-]
+__all__ = ["build_graded", "graded_parts", "output_name", "is_late", "sent_lines"]
 
 
 def graded_parts(net, name):
@@ -175,17 +165,11 @@ def output_name(net, p):
 
 
 def sent_lines(net, name, values):
-    """The variables that hold what leaves a population: all projections read the same moment of a step; and what is
-    late.
-    """
+    """The variables that hold what leaves a population late, or early."""
     model = net.nodes[name].model
-    lines = [
-        SingleEquation(PARAMETER, f"sent_{key}", sent_dimension(model, text))
-        for text, key in sent_texts(net, name).items()
-    ]
     late = [p for p in net.projections.values() if p.pre == name and is_late(net, p, values)]
     dimensions = {p.name: sent_dimension(model, sent_text(p, model)) for p in late}
-    lines += [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
+    lines = [SingleEquation(PARAMETER, f"sent_late_{key}", dim) for key, dim in dimensions.items()]
     coming = [net.projections[key] for key in net.tied if net.projections[key].post == name]
     lines += [
         SingleEquation(PARAMETER, f"coming_{q.name}", model.dimensions[q.target]) for q in coming if comes_ahead(net, q)
@@ -193,22 +177,3 @@ def sent_lines(net, name, values):
     return lines + [
         SingleEquation(PARAMETER, f"sent_late_{key}_line", dim, flags=["linked"]) for key, dim in dimensions.items()
     ]
-
-
-def sent_early(net, name):
-    """Statements that set them before the update, where they depend on graded inputs."""
-    model = net.nodes[name].model
-    return [f"sent_{key} = {text}" for text, key in sent_texts(net, name).items() if prospective(model, text)]
-
-
-def sends_spikes(net, name):
-    """Whether something leaves a population that reads ``z``."""
-    return any("z" in get_identifiers(text) for text in sent_texts(net, name))
-
-
-def sent_code(net, name, firing):
-    """Statements that set all others, on the updated state; ``firing`` is the text of ``z``."""
-    model = net.nodes[name].model
-    sent = {text: key for text, key in sent_texts(net, name).items() if not prospective(model, text)}
-    spikes = [f"_fired = {firing}"] if sends_spikes(net, name) else []
-    return spikes + [f"sent_{key} = {replace_word(text, 'z', '_fired')}" for text, key in sent.items()]

@@ -16,11 +16,11 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 from localplast.backends.brian2.delays import build_arrivals, divided
 from localplast.backends.brian2.graded import is_late, output_name
 from localplast.backends.brian2.loops import by_rows
-from localplast.backends.brian2.lowered import Gather, Lowered, read_by, written_by
+from localplast.backends.brian2.lowered import read_by, written_by
 from localplast.backends.brian2.names import called
-from localplast.backends.brian2.printed import Text
-from localplast.backends.brian2.slots import AFTER, BEFORE, END, FIRED, NEXT, RESET, places
+from localplast.backends.brian2.slots import END, NEXT, RESET
 from localplast.backends.brian2.slots import LEARN as BY_SYNAPSES
+from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
     LEARN,
@@ -38,7 +38,6 @@ from localplast.errors import UnsupportedError
 from localplast.program.arrays import Life
 from localplast.program.forward import forward
 from localplast.program.online import online
-from localplast.program.units import derived
 from localplast.task.loss import Reward
 from localplast.task.regulariser import of_trials
 
@@ -61,11 +60,11 @@ def recorded(net, plan):
     return [*(f"{n}.{key}" for n in plan.readouts for key in ("loss", "score")), *counts]
 
 
-class Learning:
+class Learning(Step):
     """The Brian2 side of a :class:`~localplast.program.learn.Plan`."""
 
     def __init__(self, net, values, block, plan, seed):
-        self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
+        self.plan, self.seed = plan, seed
         self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
         self.interval = plan.rule.interval(net.dt)
         self.home = plan.loss.value if isinstance(plan.loss, Reward) else None
@@ -85,28 +84,12 @@ class Learning:
             batches=True,
         )
         plain = forward(net, values, learned=learned, fixed=plan.rule.update == "trial")
-        self.lowered = Lowered(net, program, set(plain.arrays), self.shared, self.home)
-        self.arrays = self.lowered.arrays
-        placed = places(self.lowered)
-        self.gathers = [(level, s) for _, level, s in placed if isinstance(s, Gather)]
-        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, Gather) and self.lowered.learns(s)]
-        self.dimensions = self.derive()
+        super().__init__(net, values, block, program, own=set(plain.arrays), shared=self.shared, home=self.home)
         graded = [n for n in plan.synapses if net.projections[n].transmission == "graded"]
-        self.words = {f"{n}.signal": self.line_name(n) for n in graded}
+        self.words |= {f"{n}.signal": self.line_name(n) for n in graded}
         self.words["(update).share"] = sympy.Integer(1) if self.interval else 1 / symbol("_batch")
         for name in net.nodes:
             check_traces(name, [called(net, a) for a in self.of_group(name)])
-
-    def derive(self):
-        """The unit of every array."""
-        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
-        pairs = [pair for s in statements for pair in (s.sums if isinstance(s, Gather) else (*s.lets, *s.lines))]
-        made = {name for name, _ in pairs} - self.lowered.own
-        known = {n: a.unit for n, a in self.arrays.items() if n not in made or a.unit is not DIMENSIONLESS}
-        return dict.fromkeys(self.arrays, DIMENSIONLESS) | derived(pairs, known)
-
-    def all_ends(self):
-        return [s for end in self.lowered.ends.values() for s in end]
 
     def line_name(self, name):
         """What synapses read of a delay line of rates, or of the neurons themselves where they have none."""
@@ -114,30 +97,6 @@ class Learning:
         if is_late(self.net, p, self.values):
             return f"sent_late_{name}"
         return "signal" if np.any(self.values.delays[name]) else output_name(self.net, p)
-
-    # --- text ---------------------------------------------------------------------------------------------------------
-
-    def text(self, space, pre=None, post=None):
-        """What prints statements of one object."""
-        return Text(self.net, self.values, self.arrays, self.dimensions, space, pre, post, self.words)
-
-    def of_synapses(self, name):
-        p = self.net.projections[name]
-        return self.text(name, p.pre, p.post)
-
-    def printed(self, text, maps):
-        """Statements as lines; between two trials nothing is learned from what neurons get wrong, or nearly do."""
-        lines, taken = [], set()
-        for s in maps:
-            for line in text.lines(s, taken):
-                lines.append(line)
-                quiet = {called(self.net, self.arrays[n]) for n in written_by(s) if self.is_quiet(n)}
-                if line.name in quiet and self.block.active:
-                    lines.append(Line(line.name, f"{line.name}*int({self.block.active})"))
-        return [*self.given(text, maps), *lines]
-
-    def is_quiet(self, name):
-        return self.arrays[name].role in ("slope", "mismatch")
 
     def given(self, text, maps):
         """Lines that look up what is given from outside, or read off the clock."""
@@ -171,10 +130,6 @@ class Learning:
         made = {n: self.built.tables[n] for n in self.given_to(space)}
         return tables(self.net.nodes[space].model, **made)
 
-    def at(self, space, *slots, level=None):
-        """The statements of one object in these slots."""
-        return [s for w, k, s in self.maps if s.space == space and w in slots and level in (None, k)]
-
     # --- neurons ------------------------------------------------------------------------------------------------------
 
     def of_group(self, name):
@@ -188,38 +143,34 @@ class Learning:
         """Equations of what learning adds to the neurons of ``name``."""
         found = {called(self.net, a): self.dimensions[a.name] for a in self.of_group(name)}
         found.pop("x", None)
-        if name in self.net.populations and self.net.nodes[name].model.spiking:
-            found["z"] = DIMENSIONLESS
         lines = [SingleEquation(PARAMETER, n, d) for n, d in found.items()]
-        return lines + [
-            SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)
-        ]
+        return (
+            super().lines_of(name)
+            + lines
+            + [SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)]
+        )
 
     def rates(self, name):
         """Constants of the optimiser of the parameters of ``name``."""
         keys = self.plan.parameters.get(name) if self.plan.optimiser else None
         return [f"learning_rate_{key}" for key in keys or ()]
 
-    def before_update(self, name):
-        """Statements before the integration: what the last step left to do, then what is noted of the state."""
-        left, maps = self.at(name, NEXT), self.at(name, NEXT, BEFORE)
-        code = [str(line) for slot in (NEXT, BEFORE) for line in self.printed(self.text(name), self.at(name, slot))]
-        begun = {n for *_, s in self.maps if s.space == name for n in written_by(s)}
+    def begin(self, name):
+        """What the last step left to do; what learning remembers is zero in a new trial."""
+        left = self.at(name, NEXT)
+        begun = {n for *_, s in self.maps if s.space == name for n in written_by(s)} - self.lowered.own
         begun = {n for n in begun if self.arrays[n].life in (Life.STATE, Life.SEEN)}
         begun |= {n for s in left for n in read_by(s) if self.is_of_step(n, name)}
         fresh = [called(self.net, self.arrays[n]) for n in self.arrays if n in begun]
         restart = [f"_restart = 1 - {self.block.fresh}", *(f"{n} = {n}*_restart" for n in fresh)] if fresh else []
-        return [*restart, *code] if fresh or maps else []
+        return [*restart, *map(str, self.printed(self.text(name), left))]
 
     def is_of_step(self, name, space):
         a = self.arrays[name]
         return a.space == space and (a.life is Life.STEP or a.role == "input")
 
-    def after_update(self, name, firing):
-        """Statements after the integration: psi and its kin, and whether the neuron spikes."""
-        lines = [str(line) for line in self.printed(self.text(name), self.at(name, AFTER))]
-        fired = [f"z = {firing}"] if firing else []
-        return [*lines, *fired, *map(str, self.printed(self.text(name), self.at(name, FIRED)))]
+    def learns(self, name, parameter):
+        return bool(self.plan.optimiser) and parameter in self.plan.parameters[name]
 
     def events(self, name):
         """Custom events of a population: the end of a trial, and of a batch."""

@@ -13,7 +13,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS
 from localplast.equations.language import int_
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import ONE, Array, End, Life, Neurons, at
-from localplast.program.instructions import Every, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.instructions import Every, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 
 __all__ = ["Gather", "Lowered", "ends", "read_by", "written_by"]
 
@@ -75,7 +75,7 @@ class Lowered:
     net: object
     program: object
     own: set
-    shared: set
+    shared: frozenset = frozenset()
     home: str | None = None
     arrays: dict = field(default_factory=dict)
     statements: list = field(default_factory=list)
@@ -96,7 +96,7 @@ class Lowered:
             elif self.learns(s):
                 self.lower(s)
             else:
-                self.add(s)
+                self.network(s)
         for name in self.counted:
             self.let_go(name)
 
@@ -106,6 +106,20 @@ class Lowered:
 
     def add(self, s):
         self.statements.append((self.number, s))
+
+    def network(self, s):
+        """A statement of the network itself. How long ago a neuron has spiked Brian2 knows; what happens only where
+        there is a spike is a Jump, and what that releases is read where it arrives.
+        """
+        roles = {self.arrays[name].role for name in written_by(s)}
+        if "clock" in roles:
+            return
+        if "released" in roles:
+            (spikes,) = (n for n in read_by(s) if self.arrays[n].events)
+            lines = [(name, e.xreplace({at(spikes): sympy.Integer(1)})) for name, e in s.lines]
+            self.words |= {name: e for name, e in lines if self.arrays[name].role == "released"}
+            s = Jump(s.space, spikes, tuple((name, e) for name, e in lines if name not in self.words))
+        self.add(s)
 
     def apart(self, body):
         """Statements that are run at another time."""

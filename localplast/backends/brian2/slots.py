@@ -9,7 +9,7 @@ from localplast.errors import UnsupportedError
 from localplast.program.arrays import Life, Neurons
 from localplast.program.instructions import Jump, Map, Send
 
-__all__ = ["AFTER", "BEFORE", "END", "FIRED", "LEARN", "NEXT", "RESET", "places"]
+__all__ = ["AFTER", "BEFORE", "END", "FIRED", "JUMP", "LEARN", "NEXT", "READY", "RESET", "UPDATE", "places"]
 
 #: In the order of a step: learning before and after the update, once spikes are known, before resets, at the end, of
 #: synapses, and what is left to the beginning of the next step. In between is what the network does: whether neurons
@@ -27,7 +27,7 @@ def places(lowered):
     """
     updates = first_updates(lowered)
     steps = lowered.statements
-    travel = next((n for n, s in steps if isinstance(s, Send) and n > max(updates.values())), len(steps))
+    travel = next((n for n, s in steps if isinstance(s, Send) and n > max(updates.values(), default=-1)), len(steps))
     found = [(slot(lowered, n, s, updates, travel), s) for n, s in steps]
     left, placed = left_to_next(lowered, found), []
     for number, (where, s) in enumerate(found):
@@ -63,10 +63,14 @@ def first_updates(lowered):
     found = {}
     for n, s in lowered.statements:
         if isinstance(s, Map) and not lowered.learns(s):
-            roles = {lowered.arrays[name].role for name, _ in s.lines}
-            if not s.lines or roles & {"state", "inlet"}:
+            if not s.lines or roles_of(lowered, s) & {"state", "inlet"}:
                 found.setdefault(s.space, n)
     return found
+
+
+def roles_of(lowered, s):
+    """What the arrays that a statement sets are to their owners."""
+    return {lowered.arrays[name].role for name in written_by(s)}
 
 
 def slot(lowered, n, s, updates, travel):
@@ -80,7 +84,7 @@ def slot(lowered, n, s, updates, travel):
         order = (n > update) - (n < update)
         return {-1: BEFORE, 1: AFTER}[order] if own else {-1: READY, 0: UPDATE, 1: FIRED}[order]
     if not own:
-        return JUMP if isinstance(s, Jump) else TRAVEL
+        return JUMP if isinstance(s, Jump) else FIRED if roles_of(lowered, s) == {"resource"} else TRAVEL
     jumps = any(k > n for k, q in lowered.statements if isinstance(q, Jump) and q.space == s.space)
     return RESET if jumps else FIRED if known_early(lowered, s) else END
 

@@ -12,11 +12,11 @@ __all__ = [
     "UPDATE",
     "Line",
     "gated",
-    "replace_word",
     "replace_words",
     "suffixed",
     "tables",
     "updates_so_far",
+    "where",
     "zero",
 ]
 
@@ -42,10 +42,6 @@ def zero(name, dimension):
     """The line that sets a variable to zero, in its unit."""
     unit = unit_of(dimension)
     return Line(name, f"0*{unit}" if unit else "0")
-
-
-def replace_word(text, word, replacement):
-    return replace_words(text, {word: replacement})
 
 
 def replace_words(text, words):
@@ -82,10 +78,10 @@ def gated(lines, block, interval):
     condition = " and ".join(f"({c})" for c in (due, block.active) if c)
     if not condition or not lines:
         return lines
-    return [Line("_on", f"int({condition})", local=True), *map(where_due, lines)]
+    return [Line("_on", f"int({condition})", local=True), *(where(line, "_on") for line in lines)]
 
 
-def where_due(line):
-    """A line that changes nothing where it is no time for it."""
-    new = "" if re.fullmatch(r"0(\*.*)?", line.text) else f"_on*({line.text}) + "
-    return line if line.local else replace(line, text=f"{new}(1 - _on)*{line.name}")
+def where(line, on):
+    """A line that changes nothing where ``on`` is 0; it is 1 elsewhere."""
+    new = "" if re.fullmatch(r"0(\*.*)?", line.text) else f"{on}*({line.text}) + "
+    return line if line.local else replace(line, text=f"{new}(1 - {on})*{line.name}")
