@@ -77,6 +77,8 @@ def slot(lowered, n, s, updates, travel):
     """The slot of one statement: learning has the place that the network's own statements leave."""
     if isinstance(s, (Gather, Send)):
         return END if isinstance(s, Gather) else TRAVEL
+    if isinstance(s, Jump):
+        return JUMP
     own, update = lowered.learns(s), updates.get(s.space, n)
     if not isinstance(lowered.spaces[s.space], Neurons):
         return LEARN if own else TRAVEL
@@ -84,7 +86,7 @@ def slot(lowered, n, s, updates, travel):
         order = (n > update) - (n < update)
         return {-1: BEFORE, 1: AFTER}[order] if own else {-1: READY, 0: UPDATE, 1: FIRED}[order]
     if not own:
-        return JUMP if isinstance(s, Jump) else FIRED if roles_of(lowered, s) == {"resource"} else TRAVEL
+        return FIRED if roles_of(lowered, s) == {"resource"} else TRAVEL
     jumps = any(k > n for k, q in lowered.statements if isinstance(q, Jump) and q.space == s.space)
     return RESET if jumps else FIRED if known_early(lowered, s) else END
 
