@@ -15,16 +15,16 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.delays import divided, events_of, settings
-from localplast.backends.brian2.graded import build_graded, graded_parts, sent_lines
+from localplast.backends.brian2.graded import build_graded, keep_late
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
+from localplast.backends.brian2.names import called
 from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.tables import Table, held_for
 from localplast.backends.brian2.text import Line, where, zero
 from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
 from localplast.errors import UnsupportedError
 from localplast.network.check import weight_dimension
-from localplast.network.convolution import check_dense
 from localplast.network.delays import per_synapse
 from localplast.network.nodes import Input
 from localplast.neuron.step import check_integration, lower
@@ -104,7 +104,6 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     plan : Plan, optional
         What is learned.
     """
-    check_dense(net, "Brian2", "use backend='torch'")
     net.check_values(values)
     built = Built(net, block, make_clock(net.dt), batch=plan.batch if plan else 1)
     step = Learning(net, values, block, plan, seed) if plan else Step(net, values, block)
@@ -117,11 +116,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
         else:
             check_integration(name, lower(node.model), values.parameters[name], net.dt)
             built.objects[name] = build_population(built, name, node, values, step)
-    for projection in net.projections.values():
-        check_projection(net, projection, values)
-    for name, projection in net.projections.items():
-        if name not in net.tied:
-            built.objects[name] = build_projection(built, projection, values, step)
+    build_projections(built, values, step)
     if plan:
         step.connect(built)
     for p in net.projections.values():
@@ -149,7 +144,7 @@ def build_input(built, name, node, example, step):
     else:
         signal = built.table(f"signal_{name}", node.size).text()
     code = [
-        *start_of_trial(built.block, beginnings(built, name, step)),
+        *start_of_trial(built.block, list(beginnings(name, step))),
         *step.begin(name),
         f"r = {signal}",
         *step.update(name),
@@ -175,14 +170,14 @@ def build_population(built, name, population, values, step):
     model, block, arrays = population.model, built.block, values.parameters[name]
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
-    starts = beginnings(built, name, step, started)
+    starts = list(beginnings(name, step, started))
     # the restart costs nothing in all other steps, and one object more to compile
     apart = type(step) is Step and (in_cpp() or not block.gap)
     code = [] if apart else start_of_trial(block, starts, model.refractory)
     code += [*step.begin(name), *step.update(name)]
     group = b2.NeuronGroup(
         population.size,
-        Equations(declared(built, name, model, values, started, step)),
+        Equations(declared(name, model, values, started, step)),
         threshold="z > 0.5" if model.spiking else None,
         reset="\n".join(step.after_spikes(name)) if model.spiking else None,
         refractory=model.refractory or False,
@@ -207,14 +202,11 @@ def build_population(built, name, population, values, step):
     return group
 
 
-def declared(built, name, model, values, started, step):
+def declared(name, model, values, started, step):
     """The variables of one population, as equations: its model's, what arrives, what it starts from, what it learns."""
-    graded, arrays = graded_parts(built.net, name), values.parameters[name]
-    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
-    for target, parts in graded.items():
-        dimension, total = model.dimensions[target], b2.equations.codestrings.Expression(" + ".join(parts))
-        lines += [parameter(part, dimension) for part in parts]
-        lines.append(SingleEquation("subexpression", target, dimension, expr=total))
+    arrays, lines = values.parameters[name], step.lines_of(name)
+    others = {*model.parameters, *(line.varname for line in lines)}
+    lines += [line for key, line in model.lines.items() if key not in others]
     for key in model.parameters:
         flags = () if step.learns(name, key) else ("constant",)
         lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
@@ -222,16 +214,17 @@ def declared(built, name, model, values, started, step):
         parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant")
         for k, v in started.items()
     ]
-    return [*lines, *sent_lines(built.net, name, values), *step.lines_of(name)]
+    return lines
 
 
-def beginnings(built, name, step, started=()):
+def beginnings(name, step, started=()):
     """Lines that set back the state of the neurons of ``name``; those ``started`` hold other numbers than zero."""
-    parts, found = graded_parts(built.net, name), []
     for key, a in step.starts(name).items():
-        text = f"initial_{key}" if key in started else "" if isinstance(a.start, str) else repr(a.start)
-        found += [Line(part, text) if text else zero(part, a.unit) for part in parts.get(key, [key])]
-    return found
+        if isinstance(a.start, str):
+            variable = called(step.net, a)
+            yield Line(key, f"initial_{variable}") if variable in started else zero(key, a.unit)
+        else:
+            yield Line(key, repr(a.start)) if a.start else zero(key, a.unit)
 
 
 def restart_of_trial(starts, refractory):
@@ -254,64 +247,57 @@ def start_of_trial(block, starts, refractory=False):
     return code + [str(where(line, "_fresh")) for line in starts]
 
 
-def check_projection(net, p, values):
+def check_projection(p, values):
     """Raise where Brian2 cannot run a projection."""
-    mask, steps = values.masks[p.name], values.delays[p.name]
+    mask = values.masks[p.name]
     if not mask.any():
         raise UnsupportedError(
             f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; "
             "leave it out, change its mask or the seed, or use backend='torch'"
         )
-    if p.transmission == "event" and p.target in graded_parts(net, p.post):
-        raise UnsupportedError(
-            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded "
-            "projections set; give the model another variable for one of them, or use backend='torch'"
-        )
-    if p.transmission == "graded" and np.any(steps != np.floor(steps)):
-        raise UnsupportedError(
-            f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'"
-        )
-    pair = [p, net.projections[p.weight.projection]] if p.name in net.tied else []
-    if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
-        raise UnsupportedError(
-            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal "
-            "delays in Brian2; use those, same_as(..., transposed=True), or backend='torch'"
-        )
+
+
+def build_projections(built, values, step):
+    """What travels between populations."""
+    for name, projection in built.net.projections.items():
+        check_projection(projection, values)
+        if name not in built.net.tied:
+            built.objects[name] = build_projection(built, projection, values, step)
+        if (late := step.late(projection)) and late.role == "kept":
+            keep_late(built, projection, values, step)
+    for name in built.net.populations:
+        if arrivals := step.arrivals(name):
+            built.objects[name].run_regularly("\n".join(arrivals), when="before_synapses", name=f"{name}_arrivals")
 
 
 def build_projection(built, p, values, step):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    learning = step if isinstance(step, Learning) else None
-    plastic = learning is not None and p.name in learning.plan.synapses
     if p.transmission == "graded":
-        return build_graded(built, p, values, learning if plastic else None)
+        return build_graded(built, p, values, step)
     lines = [parameter("w", weight_dimension(net, p))]
-    shares = divided(net, p, values, learning and learning.plan)
+    shares = divided(net, p, values, step.plan)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
-    arguments = {"on_pre": events_of(p, shares, step.released(p))}
+    arguments = {"on_pre": events_of(*step.delivered(p), shares)}
     if steps.ndim == 0 and steps > 0 and not shares:
         arguments["delay"] = {"deliver": float(steps) * net.dt}
-    lines += learning.synapse_lines(p) if learning else []
-    if plastic:
-        arguments["on_pre"]["deliver"] += learning.on_arrival(p)
-        arguments.update(learning.pathways(p))
+    arguments["on_pre"]["deliver"] += step.on_arrival(p)
     synapses = b2.Synapses(
         built.objects[p.pre],
         built.objects[p.post],
-        Equations(lines),
+        Equations([*lines, *step.synapse_lines(p)]),
         name=p.name,
         namespace={"second": b2.second},
         clock=built.objects[p.post].clock,
         **arguments,
+        **step.pathways(p),
     )
     pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
     if steps.ndim and not shares:
         synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
-    if learning:
-        learning.attach(p, synapses, mask)
+    step.attach(p, synapses, mask)
     return synapses
 
 

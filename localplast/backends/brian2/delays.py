@@ -30,11 +30,11 @@ def divided(net, p, values, plan=None):
     return learns or bool(np.any(steps != np.floor(steps)))
 
 
-def events_of(p, shares, released="w"):
-    """``on_pre`` of the Synapses of ``p``: what a spike does where it arrives."""
+def events_of(target, text, shares):
+    """``on_pre`` of Synapses: what a spike does where it arrives."""
     if not shares:
-        return {"deliver": f"{p.target}_post += {released}"}
-    return {"deliver": f"{p.target}_post += w*(1 - fraction)", "late": f"{p.target}_post += w*fraction"}
+        return {"deliver": f"{target} += {text}"}
+    return {"deliver": f"{target} += {text}*(1 - fraction)", "late": f"{target} += {text}*fraction"}
 
 
 def settings(net, p, steps, mask, gathered=False):

@@ -9,17 +9,15 @@ from collections import Counter
 import brian2 as b2
 import numpy as np
 import sympy
-from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.delays import build_arrivals, divided
-from localplast.backends.brian2.graded import is_late, output_name
 from localplast.backends.brian2.loops import by_rows
-from localplast.backends.brian2.lowered import read_by, written_by
 from localplast.backends.brian2.names import called
 from localplast.backends.brian2.slots import END, NEXT, RESET
 from localplast.backends.brian2.slots import LEARN as BY_SYNAPSES
+from localplast.backends.brian2.statements import read_by, written_by
 from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
@@ -73,7 +71,7 @@ class Learning(Step):
         if plan.optimiser:
             learned += [f"{n}.weight" for n in plan.synapses]
             learned += [f"{n}.{key}" for n, keys in plan.parameters.items() for key in keys]
-        program, self.numbers = online(
+        program, numbers = online(
             net,
             values,
             plan,
@@ -85,18 +83,10 @@ class Learning(Step):
         )
         plain = forward(net, values, learned=learned, fixed=plan.rule.update == "trial")
         super().__init__(net, values, block, program, own=set(plain.arrays), shared=self.shared, home=self.home)
-        graded = [n for n in plan.synapses if net.projections[n].transmission == "graded"]
-        self.words |= {f"{n}.signal": self.line_name(n) for n in graded}
+        self.numbers = numbers
         self.words["(update).share"] = sympy.Integer(1) if self.interval else 1 / symbol("_batch")
         for name in net.nodes:
             check_traces(name, [called(net, a) for a in self.of_group(name)])
-
-    def line_name(self, name):
-        """What synapses read of a delay line of rates, or of the neurons themselves where they have none."""
-        p = self.net.projections[name]
-        if is_late(self.net, p, self.values):
-            return f"sent_late_{name}"
-        return "signal" if np.any(self.values.delays[name]) else output_name(self.net, p)
 
     def given(self, text, maps):
         """Lines that look up what is given from outside, or read off the clock."""
@@ -134,10 +124,10 @@ class Learning(Step):
 
     def of_group(self, name):
         """The arrays that learning adds to the neurons of ``name``."""
-        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
+        statements = [s for *_, s in (*self.maps, *self.gathers)] + self.all_ends()
         used = set().union(*(read_by(s) | written_by(s) for s in statements)) - self.lowered.own
         found = [a for n, a in self.arrays.items() if n in used and a.space == name and a.life is not Life.GIVEN]
-        return [a for a in found if a.role != "bound" and not called(self.net, a).startswith(("_", "sent_", "signal"))]
+        return [a for a in found if a.role != "bound" and not called(self.net, a).startswith("_")]
 
     def lines_of(self, name):
         """Equations of what learning adds to the neurons of ``name``."""
@@ -190,7 +180,7 @@ class Learning(Step):
 
     def synapse_lines(self, p):
         """Equations of what each synapse of ``p`` stores, and of what it carries back."""
-        lines = self.carrier_lines(p)
+        lines = super().synapse_lines(p)
         if p.name not in self.plan.synapses:
             return lines
         there = {line.varname for line in lines} | {"w", "fraction"}
@@ -203,9 +193,6 @@ class Learning(Step):
         weight = self.dimensions[f"{p.name}.weight"]
         return lines + [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in self.bounds(p)]
 
-    def parameter(self, a, *flags):
-        return SingleEquation(PARAMETER, called(self.net, a), self.dimensions[a.name], flags=list(flags))
-
     def bounds(self, p):
         """The bounds that synapses of ``p`` keep one by one."""
         return [n for n in ("w_low", "w_high") if f"{p.name}.{n[2:]}" in self.numbers]
@@ -214,23 +201,6 @@ class Learning(Step):
         """Statements of one object at the end of trials, or of batches."""
         return [s for k in when for s in self.lowered.ends.get(k, ()) if s.space == space]
 
-    def carrier_lines(self, p):
-        """Equations with which the synapses of ``p`` carry a signal back."""
-        found = [s for _, s in self.gathers if s.link == p.name and s.pre is None]
-        arrays = [self.arrays[n] for s in found for n in sorted(read_by(s)) if n in self.arrays]
-        own = [a for a in arrays if a.space == p.name and a.role == "feedback"]
-        lines = [self.parameter(a, *(["constant"] if a.life is Life.FIXED else [])) for a in own]
-        return lines + [line for s in found for line in self.summed(s, self.of_synapses(p.name), p.pre)]
-
-    def summed(self, s, text, pre):
-        """Equations of summed variables."""
-        for name, e in s.sums:
-            a, unit = self.arrays[name], self.dimensions[name]
-            key = f"{called(self.net, a)}_{'pre' if a.space == pre and s.pre is None else 'post'}"
-            yield SingleEquation(
-                "subexpression", key, unit, expr=Expression(text.expression(e, unit)), flags=["summed"]
-            )
-
     def on_arrival(self, p):
         """What a synapse notes when a spike arrives, beyond delivering it."""
         a = self.arrays.get(f"{p.name}.arrived")
@@ -238,6 +208,8 @@ class Learning(Step):
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""
+        if p.name not in self.plan.synapses:
+            return {}
         ends = {"trial_over": [*self.code(p.name, "trial"), *self.cleared(p.name, Life.STATE)]}
         events = {"deliver": "spike", "late": "spike"} if p.transmission == "event" else {}
         events["trial_over"] = "trial_end"
@@ -262,8 +234,7 @@ class Learning(Step):
 
     def attach(self, p, synapses, mask):
         """Per-step learning, the order of events, and constants."""
-        for updater in (u for k, u in synapses.summed_updaters.items() if self.level_of(p.name, k) is not None):
-            updater.when, updater.order = "end", self.level_of(p.name, updater.target_var.name)
+        self.schedule(synapses)
         numbers = {name: x for name, x in self.matrices().items() if name[0] == p.name}
         for (_, name), x in numbers.items():
             setattr(synapses, f"{name}_", x[mask])
@@ -287,15 +258,6 @@ class Learning(Step):
             bound = np.broadcast_to(bound[:, None] if bound.ndim == 1 else bound, mask.shape)
             setattr(synapses, f"{name}_", np.clip(bound, -largest, largest)[mask])
 
-    def level_of(self, link, variable):
-        """When a summed variable of an object is summed; None where learning does not."""
-        for level, s in self.gathers:
-            if s.link == link and any(
-                called(self.net, self.arrays[n]) == variable.removesuffix("_pre") for n, _ in s.sums
-            ):
-                return level
-        return None
-
     def matrices(self):
         """Numbers of feedback along projections, by projection and name."""
         terms = [t for signal in self.plan.signals.values() for t in signal.terms]
@@ -308,9 +270,9 @@ class Learning(Step):
         """What is looked up, sums over neurons, delayed arrivals of traces, and what neurons do at the end."""
         self.built = built
         self.give_tables(built)
-        for level, s in self.gathers:
+        for *_, s in self.gathers:
             if s.pre is not None:
-                self.build_sum(built, level, s)
+                self.build_sum(built, s)
         for name in self.plan.synapses:
             p = self.net.projections[name]
             if self.gathers_spikes(p):
@@ -333,20 +295,17 @@ class Learning(Step):
             built.trial_table("pay")
             built.pay_delay = self.plan.loss.steps(float(self.net.dt))
 
-    def build_sum(self, built, level, s):
+    def build_sum(self, built, s):
         """Synapses between all pairs of two groups, which sum into variables of the second."""
         groups, text = (built.objects[s.pre], built.objects[s.post]), self.text(s.link, s.pre, s.post)
         weights = [self.arrays[n] for n in read_by(s) if self.arrays[n].role == "feedback"]
         lines = [self.parameter(a, "constant") for a in weights]
-        synapses = b2.Synapses(
-            *groups, Equations([*lines, *self.summed(s, text, s.pre)]), name=s.link, clock=built.clock
-        )
+        synapses = b2.Synapses(*groups, Equations([*lines, *self.summed(s, text)]), name=s.link, clock=built.clock)
         targets, sources = np.indices((groups[1].N, groups[0].N))
         synapses.connect(i=sources.ravel(), j=targets.ravel())
         if weights:
             synapses.B_ = self.plan.fixed[s.post, s.pre].ravel()
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", level
+        self.schedule(synapses)
         built.objects[s.link] = synapses
 
     def finish(self, name, group):

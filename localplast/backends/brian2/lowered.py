@@ -10,35 +10,14 @@ from dataclasses import dataclass, field, replace
 import sympy
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2.statements import Gather, read_by, written_by
+from localplast.backends.brian2.travel import Travel
 from localplast.equations.language import int_
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import ONE, Array, End, Life, Neurons, at
-from localplast.program.instructions import Every, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.instructions import Every, Jump, Map, Outer, Reduce, Send
 
-__all__ = ["Gather", "Lowered", "ends", "read_by", "written_by"]
-
-
-@dataclass(frozen=True)
-class Gather:
-    """Summed variables: ``sums`` over the synapses of one Brian2 object, ``(array, expression of its two ends)``.
-
-    ``pre`` and ``post`` are the groups of an object that exists for this alone, None: the synapses are a projection's.
-    """
-
-    link: str
-    sums: tuple
-    pre: str | None = None
-    post: str | None = None
-
-
-def read_by(s):
-    """Names of the arrays that a statement reads."""
-    return set().union(*(arrays_in(e) for _, e in s.sums)) if isinstance(s, Gather) else reads(s)
-
-
-def written_by(s):
-    """Names of the arrays that a statement sets."""
-    return {name for name, _ in s.sums} if isinstance(s, Gather) else writes(s)
+__all__ = ["Lowered", "ends"]
 
 
 def is_alias(e):
@@ -83,7 +62,7 @@ class Lowered:
 
     def __post_init__(self):
         self.spaces, self.arrays = self.program.spaces, dict(self.program.arrays)
-        self.words, self.number, self.counted = {}, 0, []
+        self.words, self.number, self.counted, self.travel = {}, 0, [], Travel(self)
         for name, a in self.program.arrays.items():
             if a.space == ONE and a.trial and a.life is not Life.GIVEN and name not in self.own:
                 self.arrays[name] = replace(a, space=self.home)
@@ -112,7 +91,7 @@ class Lowered:
         there is a spike is a Jump, and what that releases is read where it arrives.
         """
         roles = {self.arrays[name].role for name in written_by(s)}
-        if "clock" in roles:
+        if "clock" in roles or self.travel.takes(s):
             return
         if "released" in roles:
             (spikes,) = (n for n in read_by(s) if self.arrays[n].events)
@@ -251,7 +230,7 @@ class Lowered:
                     f"projection {s.link!r}: in Brian2 no error comes back through weights that are those of "
                     f"{link.shares!r}; use other feedback, or backend='torch'"
                 )
-            self.add(Gather(s.link, ((target, weight * End(s.source, "post")),)))
+            self.add(Gather(s.link, ((target, weight * End(s.source, "post")),), onto="pre"))
         else:
             own = f"feedback_{link.pre}_from_{link.post}"
             self.add(Gather(own, ((target, weight * End(s.source, "pre")),), link.post, link.pre))
@@ -270,8 +249,7 @@ class Lowered:
         p = self.net.projections[name]
         past, fraction = f"{name}.past", f"{name}.fraction"
         if p.transmission == "graded":
-            self.declare(f"{name}.signal", p.pre, self.arrays[s.source].unit)
-            self.words[a.name] = End(f"{name}.signal", "pre")
+            self.words[a.name] = self.travel.signals[name]
             return
         came = at(f"{name}.arrived")
         if s.slopes:

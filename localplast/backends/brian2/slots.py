@@ -4,10 +4,10 @@ A statement gets the slot of its kind; at the end the places follow from what re
 and lie in the wrong order are an error.
 """
 
-from localplast.backends.brian2.lowered import Gather, read_by, written_by
+from localplast.backends.brian2.statements import Deliver, Gather, read_by, written_by
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import Life, Neurons
-from localplast.program.instructions import Jump, Map, Send
+from localplast.program.instructions import Jump, Map
 
 __all__ = ["AFTER", "BEFORE", "END", "FIRED", "JUMP", "LEARN", "NEXT", "READY", "RESET", "UPDATE", "places"]
 
@@ -27,7 +27,7 @@ def places(lowered):
     """
     updates = first_updates(lowered)
     steps = lowered.statements
-    travel = next((n for n, s in steps if isinstance(s, Send) and n > max(updates.values(), default=-1)), len(steps))
+    travel = len(lowered.program.step) if lowered.travel.begun is None else lowered.travel.begun
     found = [(slot(lowered, n, s, updates, travel), s) for n, s in steps]
     left, placed = left_to_next(lowered, found), []
     for number, (where, s) in enumerate(found):
@@ -75,8 +75,9 @@ def roles_of(lowered, s):
 
 def slot(lowered, n, s, updates, travel):
     """The slot of one statement: learning has the place that the network's own statements leave."""
-    if isinstance(s, (Gather, Send)):
-        return END if isinstance(s, Gather) else TRAVEL
+    if isinstance(s, (Gather, Deliver)):
+        ahead = "coming" in roles_of(lowered, s)
+        return END if isinstance(s, Gather) and (ahead or lowered.learns(s)) else TRAVEL
     if isinstance(s, Jump):
         return JUMP
     own, update = lowered.learns(s), updates.get(s.space, n)
@@ -124,5 +125,5 @@ def check(lowered, placed):
 
 def sentence(s):
     """A statement in a few words."""
-    what = s.link if isinstance(s, (Gather, Send)) else s.space
+    what = s.link if isinstance(s, (Deliver, Gather)) else s.space
     return f"that of {what!r} which sets {', '.join(sorted(written_by(s)))}"

@@ -1,23 +1,24 @@
 """A step program as Brian2 text: its statements, each in its slot, printed for the object that runs them."""
 
-import sympy
+from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.lowered import Gather, Lowered, written_by
+from localplast.backends.brian2.lowered import Lowered
 from localplast.backends.brian2.names import called
 from localplast.backends.brian2.printed import Text
-from localplast.backends.brian2.slots import AFTER, BEFORE, FIRED, JUMP, READY, UPDATE, places
+from localplast.backends.brian2.slots import AFTER, BEFORE, END, FIRED, JUMP, READY, TRAVEL, UPDATE, places
+from localplast.backends.brian2.statements import Deliver, Gather, read_by, written_by
 from localplast.backends.brian2.text import Line
-from localplast.program.arrays import at
+from localplast.program.arrays import Life
 from localplast.program.forward import forward
-from localplast.program.instructions import Send
 from localplast.program.units import derived
 
 __all__ = ["Step"]
 
-#: What a neuron has beside the variables of its model: what it sends, and what is left of what its spikes release.
-SENT = ("sent", "spikes", "resource")
+#: What a neuron has beside the variables of its model: what it sends, and what is left of what its spikes release; what
+#: each projection sets, now or a step later.
+HELD = ("sent", "spikes", "resource", "kept", "part", "coming")
 
 
 class Step:
@@ -30,18 +31,21 @@ class Step:
         Default: what the network does, whatever learns.
     """
 
+    plan = None
+
     def __init__(self, net, values, block, program=None, **options):
         program = program or forward(net, values)
         self.net, self.values, self.block, self.words = net, values, block, {}
         self.lowered = Lowered(net, program, **{"own": set(program.arrays), **options})
         self.arrays, placed = self.lowered.arrays, places(self.lowered)
-        self.gathers = [(level, s) for _, level, s in placed if isinstance(s, Gather)]
-        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, (Gather, Send))]
+        self.gathers = [(w, k, s) for w, k, s in placed if isinstance(s, Gather)]
+        self.deliveries = {s.link: s for *_, s in placed if isinstance(s, Deliver)}
+        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, (Gather, Deliver))]
         self.dimensions = self.derive()
 
     def derive(self):
         """The unit of every array."""
-        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
+        statements = [s for *_, s in (*self.maps, *self.gathers)] + self.all_ends()
         learned = [s for s in statements if self.lowered.learns(s)]
         pairs = [pair for s in learned for pair in (s.sums if isinstance(s, Gather) else (*s.lets, *s.lines))]
         made = {name for name, _ in pairs} - self.lowered.own
@@ -94,9 +98,27 @@ class Step:
 
     def lines_of(self, name):
         """Equations of what the neurons of ``name`` hold beside the variables of their model."""
-        written = {n for *_, s in self.maps if s.space == name and not self.lowered.learns(s) for n in written_by(s)}
-        found = [a for n, a in self.arrays.items() if n in written and a.role in SENT]
-        return [SingleEquation(PARAMETER, called(self.net, a), a.unit) for a in found]
+        found = [self.parameter(a) for a in self.own(name, *HELD)]
+        late = [(called(self.net, a), a.unit) for a in self.own(name, "kept")]
+        found += [SingleEquation(PARAMETER, f"{key}_line", unit, flags=["linked"]) for key, unit in late]
+        totals = [
+            (target, e) for s in self.at(name, TRAVEL) for target, e in s.lines if target in self.lowered.travel.parts
+        ]
+        return found + [self.total(self.arrays[target], e) for target, e in totals]
+
+    def own(self, space, *roles):
+        """Arrays of the network itself, by what they are to the neurons of a space."""
+        found = [a for n, a in self.arrays.items() if n in self.lowered.own and a.space == space]
+        return [a for a in found if a.role in roles]
+
+    def parameter(self, a, *flags):
+        """The equation of an array that statements set."""
+        return SingleEquation(PARAMETER, called(self.net, a), self.dimensions[a.name], flags=list(flags))
+
+    def total(self, a, e):
+        """The equation of what several projections set."""
+        text = self.text(a.space).expression(e, a.unit)
+        return SingleEquation("subexpression", called(self.net, a), a.unit, expr=Expression(text))
 
     def begin(self, name):
         """Statements before all others of a step."""
@@ -111,17 +133,68 @@ class Step:
         """What a spike leaves behind in its neuron."""
         return [str(line) for line in self.printed(self.text(name), self.at(name, JUMP))]
 
-    def released(self, p):
-        """What a synapse of ``p`` delivers, just before the spike leaves its mark on the source."""
-        share = self.lowered.words.get(f"{p.name}.released", sympy.Integer(1))
-        weight = at(f"{p.name}.weight")
-        return self.of_synapses(p.name).expression(weight * self.lowered.ends_of(share, "pre"), None)
+    def arrivals(self, name):
+        """What arrives at the neurons of ``name`` as it was weighted a step before."""
+        maps = [s for s in self.at(name, TRAVEL) if not written_by(s) & self.lowered.travel.parts.keys()]
+        return [str(line) for line in self.printed(self.text(name), maps)]
 
     def starts(self, name):
         """The arrays that hold the state of the neurons of ``name``, by what they are called."""
-        own = [a for n, a in self.arrays.items() if n in self.lowered.own and a.space == name]
-        return {called(self.net, a): a for a in own if a.role in ("state", "inlet", "resource")}
+        parts, found = self.lowered.travel.parts, {}
+        for a in self.own(name, "state", "inlet", "resource", "coming"):
+            each = [self.arrays[part] for part in parts.get(a.name, [a.name])]
+            found |= {called(self.net, part): a for part in each}
+        return found
 
     def events(self, name):
         """Events beside spikes, with their conditions."""
         return None
+
+    # --- synapses -----------------------------------------------------------------------------------------------------
+
+    def delivered(self, p):
+        """``(variable, text)``: what a synapse of ``p`` adds where a spike arrives."""
+        s = self.deliveries[p.name]
+        unit = self.dimensions[s.target]
+        return f"{called(self.net, self.arrays[s.target])}_post", self.of_synapses(p.name).expression(
+            s.expression, unit
+        )
+
+    def synapse_lines(self, p):
+        """Equations of what the synapses of ``p`` sum up, for the neurons at either end."""
+        found = [s for *_, s in self.gathers if s.link == p.name and s.pre is None]
+        arrays = [self.arrays[n] for s in found for n in sorted(read_by(s)) if n in self.arrays]
+        own = [a for a in arrays if a.space == p.name and a.role == "feedback"]
+        lines = [self.parameter(a, *(["constant"] if a.life is Life.FIXED else [])) for a in own]
+        return lines + [line for s in found for line in self.summed(s, self.of_synapses(p.name))]
+
+    def late(self, p):
+        """What the synapses of ``p`` read of a line of cells; None where nothing is late."""
+        return self.arrays.get(f"{p.name}.signal")
+
+    def summed(self, s, text):
+        """Equations of summed variables."""
+        for name, e in s.sums:
+            key, unit = f"{called(self.net, self.arrays[name])}_{s.onto}", self.dimensions[name]
+            yield SingleEquation(
+                "subexpression", key, unit, expr=Expression(text.expression(e, unit)), flags=["summed"]
+            )
+
+    def schedule(self, synapses):
+        """Say when the sums of an object are made."""
+        for where, level, s in self.gathers:
+            for name in written_by(s) if s.link == synapses.name else ():
+                updater = synapses.summed_updaters[f"{called(self.net, self.arrays[name])}_{s.onto}"]
+                updater.when, updater.order = ("end", level) if where == END else ("before_synapses", 0)
+
+    def on_arrival(self, p):
+        """What a synapse notes where a spike arrives."""
+        return ""
+
+    def pathways(self, p):
+        """What synapses do at events beside spikes."""
+        return {}
+
+    def attach(self, p, synapses, mask):
+        """When synapses do what they do, and their constants."""
+        self.schedule(synapses)

@@ -13,7 +13,6 @@ __all__ = [
     "Line",
     "gated",
     "replace_words",
-    "suffixed",
     "tables",
     "updates_so_far",
     "where",
@@ -47,11 +46,6 @@ def zero(name, dimension):
 def replace_words(text, words):
     """``text`` with each of ``words`` replaced by its value, all at once: one may stand in the value of another."""
     return re.sub(rf"\b({'|'.join(map(re.escape, words))})\b", lambda found: words[found[1]], text)
-
-
-def suffixed(model, text, end):
-    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
-    return replace_words(text, {name: name + end for name in model.dimensions})
 
 
 def tables(model, **given):
