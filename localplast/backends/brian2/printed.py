@@ -61,16 +61,18 @@ def given_by(s):
 
 
 def one_by_one(lines):
-    """Lines of old values, in turn: what a later one reads of an earlier one's array is remembered."""
-    found, left = [], lines
-    while left:
-        (name, e), *left = left
-        if any(x.has(at(name)) for _, x in left):
-            was = at(f"{name}:was")
-            found.append((was.name, at(name), True))
-            left = [(n, x.xreplace({at(name): was})) for n, x in left]
-        found.append((name, e, False))
-    return found
+    """Lines of old values, in turn: an array that a later one reads is set last, for what is remembered of an array in
+    Brian2 may be that array itself.
+    """
+    found, last = [], []
+    for number, (name, e) in enumerate(lines):
+        if any(x.has(at(name)) for _, x in lines[number + 1 :]):
+            new = f"{name}:next"
+            found.append((new, e, True))
+            last.append((name, at(new), False))
+        else:
+            found.append((name, e, False))
+    return found + last
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,14 @@ class Text:
 
     def spikes(self, s, taken):
         """1 where a neuron spikes, else 0: Brian2's sympy cannot compare all that it can compute."""
-        argument, unit = measured(s.argument, of_ends(s.argument, self.dimensions))
+        _, unit = measured(s.argument, of_ends(s.argument, self.dimensions))
         x, zero = symbol(self.local(s.x, taken)), to_text(sympy.Integer(0), {}, unit)
         ready = [] if s.ready == 1 else [f"int({to_text(self.called(s.ready))})"]
         fired = "*".join([f"int({x} {'>' if s.strict else '>='} {zero})", *ready])
-        return [Line(x.name, self.expression(argument, unit), local=True), Line(self.called(at(s.spikes)).name, fired)]
+        return [
+            Line(x.name, self.expression(s.argument, unit), local=True),
+            Line(self.called(at(s.spikes)).name, fired),
+        ]
 
     def is_short(self, name, local):
         """Whether an array is of no use but in this text: a value of synapses in a step."""

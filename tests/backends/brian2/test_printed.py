@@ -66,7 +66,7 @@ def test_one_after_the_other_means_the_same(name):
 def test_a_let_that_becomes_an_array_has_its_name():
     assert [n for n, _, _ in in_order(MAPS["in turn"])] == ["a.x", "a.z"]
     assert [n for n, _, _ in in_order(MAPS["read again"])] == ["a.u", "a.z", "a.x"], "x is read once more"
-    assert [n for n, _, _ in in_order(MAPS["swap"])] == ["a.x:was", "a.x", "a.y"]
+    assert [n for n, _, _ in in_order(MAPS["swap"])] == ["a.x:next", "a.y", "a.x"]
 
 
 @pytest.fixture
