@@ -119,8 +119,13 @@ def lower(model):
         reset=block_map(model, "reset", expand),
         adaptation=block_map(model, "adaptation", expand),
         output=expand(to_sympy(model.output)) if model.output is not None else None,
-        noise=tuple(sorted({s.name for _, e in program for s in e.free_symbols if s.name.startswith(NOISE)})),
+        noise=drawn_in(e for _, e in (*program, *updated.items())),
     )
+
+
+def drawn_in(expressions):
+    """Names of the normal numbers that are read."""
+    return tuple(sorted({s.name for e in expressions for s in e.free_symbols if s.name.startswith(NOISE)}))
 
 
 def subexpressions_of(model):

@@ -14,14 +14,13 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import divided, events_of, settings
+from localplast.backends.brian2.delays import events_of, settings
 from localplast.backends.brian2.graded import build_graded, keep_late
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
-from localplast.backends.brian2.names import called
 from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.tables import Table, held_for
-from localplast.backends.brian2.text import Line, where, zero
+from localplast.backends.brian2.text import where
 from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
 from localplast.errors import UnsupportedError
 from localplast.network.check import weight_dimension
@@ -120,7 +119,7 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     if plan:
         step.connect(built)
     for p in net.projections.values():
-        if p.transmission == "event" and divided(net, p, values, plan):
+        if step.divided(p.name):
             gathered = f"arrivals_{p.name}" in built.objects
             built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
     build_monitors(built, request)
@@ -144,7 +143,7 @@ def build_input(built, name, node, example, step):
     else:
         signal = built.table(f"signal_{name}", node.size).text()
     code = [
-        *start_of_trial(built.block, list(beginnings(name, step))),
+        *start_of_trial(built.block, list(step.starts(name))),
         *step.begin(name),
         f"r = {signal}",
         *step.update(name),
@@ -170,7 +169,7 @@ def build_population(built, name, population, values, step):
     model, block, arrays = population.model, built.block, values.parameters[name]
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
-    starts = list(beginnings(name, step, started))
+    starts = list(step.starts(name, started))
     # the restart costs nothing in all other steps, and one object more to compile
     apart = type(step) is Step and (in_cpp() or not block.gap)
     code = [] if apart else start_of_trial(block, starts, model.refractory)
@@ -215,16 +214,6 @@ def declared(name, model, values, started, step):
         for k, v in started.items()
     ]
     return lines
-
-
-def beginnings(name, step, started=()):
-    """Lines that set back the state of the neurons of ``name``; those ``started`` hold other numbers than zero."""
-    for key, a in step.starts(name).items():
-        if isinstance(a.start, str):
-            variable = called(step.net, a)
-            yield Line(key, f"initial_{variable}") if variable in started else zero(key, a.unit)
-        else:
-            yield Line(key, repr(a.start)) if a.start else zero(key, a.unit)
 
 
 def restart_of_trial(starts, refractory):
@@ -275,7 +264,7 @@ def build_projection(built, p, values, step):
     if p.transmission == "graded":
         return build_graded(built, p, values, step)
     lines = [parameter("w", weight_dimension(net, p))]
-    shares = divided(net, p, values, step.plan)
+    shares = step.divided(p.name)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
     arguments = {"on_pre": events_of(*step.delivered(p), shares)}

@@ -17,17 +17,10 @@ from localplast.network.delays import moving, per_synapse
 from localplast.program.instructions import writes
 from localplast.program.update import SHARE, K, between
 
-__all__ = ["DelayLearner", "build_arrivals", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
+__all__ = ["DelayLearner", "build_arrivals", "check_spread", "events_of", "flights", "settings", "with_room"]
 
 #: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
 LATER = {"deliver": 0, "late": 1}
-
-
-def divided(net, p, values, plan=None):
-    """Whether the synapses of ``p`` need two pathways: their delays lie between two steps, or learn."""
-    steps = values.delays[p.name]
-    learns = plan is not None and plan.optimiser is not None and f"{p.name}.delay" in moving(net, plan.optimiser)
-    return learns or bool(np.any(steps != np.floor(steps)))
 
 
 def events_of(target, text, shares):

@@ -12,12 +12,11 @@ import sympy
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import build_arrivals, divided
+from localplast.backends.brian2.delays import build_arrivals
 from localplast.backends.brian2.loops import by_rows
 from localplast.backends.brian2.names import called
 from localplast.backends.brian2.slots import END, NEXT, RESET
 from localplast.backends.brian2.slots import LEARN as BY_SYNAPSES
-from localplast.backends.brian2.statements import read_by, written_by
 from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
@@ -30,9 +29,11 @@ from localplast.backends.brian2.text import (
     updates_so_far,
     zero,
 )
+from localplast.backends.brian2.travel import read_by, written_by
 from localplast.equations.language import symbol
 from localplast.equations.units import unit_of
 from localplast.errors import UnsupportedError
+from localplast.network.delays import moving
 from localplast.program.arrays import Life
 from localplast.program.forward import forward
 from localplast.program.online import online
@@ -63,11 +64,10 @@ class Learning(Step):
 
     def __init__(self, net, values, block, plan, seed):
         self.plan, self.seed = plan, seed
-        self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
         self.interval = plan.rule.interval(net.dt)
         self.home = plan.loss.value if isinstance(plan.loss, Reward) else None
         check_units(net, plan)
-        learned = [f"{n}.delay" for n in self.shared]
+        learned = moving(net, plan.optimiser) if plan.optimiser else []
         if plan.optimiser:
             learned += [f"{n}.weight" for n in plan.synapses]
             learned += [f"{n}.{key}" for n, keys in plan.parameters.items() for key in keys]
@@ -82,7 +82,7 @@ class Learning(Step):
             batches=True,
         )
         plain = forward(net, values, learned=learned, fixed=plan.rule.update == "trial")
-        super().__init__(net, values, block, program, own=set(plain.arrays), shared=self.shared, home=self.home)
+        super().__init__(net, values, block, program, own=set(plain.arrays), home=self.home)
         self.numbers = numbers
         self.words["(update).share"] = sympy.Integer(1) if self.interval else 1 / symbol("_batch")
         for name in net.nodes:
@@ -217,7 +217,7 @@ class Learning(Step):
             ends["optimise"] = [*self.code(p.name, "batch"), *self.cleared(p.name, Life.SUM)]
             events["optimise"] = "batch_end"
         ends = {k: "\n".join(map(str, v)) for k, v in ends.items() if v}
-        there = {"deliver", *ends, *(["late"] if p.name in self.shared else [])}
+        there = {"deliver", *ends, *(["late"] if self.divided(p.name) else [])}
         return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k in there}}
 
     def code(self, name, when):
@@ -276,7 +276,7 @@ class Learning(Step):
         for name in self.plan.synapses:
             p = self.net.projections[name]
             if self.gathers_spikes(p):
-                build_arrivals(built, p, None if name in self.shared else self.values.delays[name])
+                build_arrivals(built, p, None if self.divided(name) else self.values.delays[name])
         for name in self.net.populations:
             group = built.objects[name]
             group.namespace.update(self.tables_of(name)[0])

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.statements import Gather, read_by, written_by
-from localplast.backends.brian2.travel import Travel
+from localplast.backends.brian2.travel import Gather, Travel, read_by, written_by
 from localplast.equations.language import int_
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import ONE, Array, End, Life, Neurons, at
@@ -35,8 +34,6 @@ class Lowered:
     program : Program
     own : set of str
         The arrays of what the network does, whatever learns.
-    shared : set of str
-        Projections whose delays lie between two steps, or learn.
     home : str or None
         The population of one neuron that holds what all share: the critic.
 
@@ -54,7 +51,6 @@ class Lowered:
     net: object
     program: object
     own: set
-    shared: frozenset = frozenset()
     home: str | None = None
     arrays: dict = field(default_factory=dict)
     statements: list = field(default_factory=list)
@@ -92,6 +88,9 @@ class Lowered:
         """
         roles = {self.arrays[name].role for name in written_by(s)}
         if "clock" in roles or self.travel.takes(s):
+            return
+        if "ahead" in roles:
+            self.words |= dict(s.lines)
             return
         if "released" in roles:
             (spikes,) = (n for n in read_by(s) if self.arrays[n].events)
@@ -257,7 +256,7 @@ class Lowered:
             self.words[a.name] = at(past) - came
             return
         self.declare(a.name, a.space, life=Life.STATE)
-        if name in self.shared:
+        if s.taps and s.taps.spread:
             self.declare(past, a.space, life=Life.STATE)
             self.arrays[fraction] = Array(fraction, a.space, Life.FIXED, trial=False, role="fraction")
             self.words[a.name] = came + at(fraction) * (at(past) - came)

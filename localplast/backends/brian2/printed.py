@@ -17,8 +17,8 @@ from localplast.program.units import of_ends
 
 __all__ = ["Text", "in_order"]
 
-#: In place of infinity, which -ffast-math rules out.
-LARGEST = {sympy.oo: sympy.Float(1.7976931348623157e308), -sympy.oo: sympy.Float(-1.7976931348623157e308)}
+#: In place of infinity, which -ffast-math rules out; Brian2 writes fifteen digits, and would round a larger one up to it.
+LARGEST = {sympy.oo: sympy.Float(1e308), -sympy.oo: sympy.Float(-1e308)}
 
 
 def in_order(s):

@@ -4,10 +4,10 @@ A statement gets the slot of its kind; at the end the places follow from what re
 and lie in the wrong order are an error.
 """
 
-from localplast.backends.brian2.statements import Deliver, Gather, read_by, written_by
+from localplast.backends.brian2.travel import Gather, read_by, written_by
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import Life, Neurons
-from localplast.program.instructions import Jump, Map
+from localplast.program.instructions import Jump, Map, Send
 
 __all__ = ["AFTER", "BEFORE", "END", "FIRED", "JUMP", "LEARN", "NEXT", "READY", "RESET", "UPDATE", "places"]
 
@@ -75,7 +75,7 @@ def roles_of(lowered, s):
 
 def slot(lowered, n, s, updates, travel):
     """The slot of one statement: learning has the place that the network's own statements leave."""
-    if isinstance(s, (Gather, Deliver)):
+    if isinstance(s, (Gather, Send)):
         ahead = "coming" in roles_of(lowered, s)
         return END if isinstance(s, Gather) and (ahead or lowered.learns(s)) else TRAVEL
     if isinstance(s, Jump):
@@ -125,5 +125,5 @@ def check(lowered, placed):
 
 def sentence(s):
     """A statement in a few words."""
-    what = s.link if isinstance(s, (Deliver, Gather)) else s.space
+    what = s.link if isinstance(s, (Gather, Send)) else s.space
     return f"that of {what!r} which sets {', '.join(sorted(written_by(s)))}"

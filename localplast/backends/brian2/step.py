@@ -1,5 +1,6 @@
 """A step program as Brian2 text: its statements, each in its slot, printed for the object that runs them."""
 
+import sympy
 from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
@@ -8,10 +9,11 @@ from localplast.backends.brian2.lowered import Lowered
 from localplast.backends.brian2.names import called
 from localplast.backends.brian2.printed import Text
 from localplast.backends.brian2.slots import AFTER, BEFORE, END, FIRED, JUMP, READY, TRAVEL, UPDATE, places
-from localplast.backends.brian2.statements import Deliver, Gather, read_by, written_by
-from localplast.backends.brian2.text import Line
-from localplast.program.arrays import Life
+from localplast.backends.brian2.text import Line, zero
+from localplast.backends.brian2.travel import Gather, read_by, written_by
+from localplast.program.arrays import Life, at
 from localplast.program.forward import forward
+from localplast.program.instructions import Send
 from localplast.program.units import derived
 
 __all__ = ["Step"]
@@ -31,16 +33,14 @@ class Step:
         Default: what the network does, whatever learns.
     """
 
-    plan = None
-
     def __init__(self, net, values, block, program=None, **options):
         program = program or forward(net, values)
         self.net, self.values, self.block, self.words = net, values, block, {}
         self.lowered = Lowered(net, program, **{"own": set(program.arrays), **options})
         self.arrays, placed = self.lowered.arrays, places(self.lowered)
         self.gathers = [(w, k, s) for w, k, s in placed if isinstance(s, Gather)]
-        self.deliveries = {s.link: s for *_, s in placed if isinstance(s, Deliver)}
-        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, (Gather, Deliver))]
+        self.sends = {s.link: s for *_, s in placed if isinstance(s, Send)}
+        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, (Gather, Send))]
         self.dimensions = self.derive()
 
     def derive(self):
@@ -138,13 +138,15 @@ class Step:
         maps = [s for s in self.at(name, TRAVEL) if not written_by(s) & self.lowered.travel.parts.keys()]
         return [str(line) for line in self.printed(self.text(name), maps)]
 
-    def starts(self, name):
-        """The arrays that hold the state of the neurons of ``name``, by what they are called."""
-        parts, found = self.lowered.travel.parts, {}
+    def starts(self, name, started=()):
+        """Lines that set back the state of the neurons of ``name``; those ``started`` hold other numbers than zero."""
         for a in self.own(name, "state", "inlet", "resource", "coming"):
-            each = [self.arrays[part] for part in parts.get(a.name, [a.name])]
-            found |= {called(self.net, part): a for part in each}
-        return found
+            text = "" if isinstance(a.start, str) else repr(a.start) * (a.start != 0)
+            if called(self.net, a) in started:
+                text = f"initial_{called(self.net, a)}"
+            for part in self.lowered.travel.parts.get(a.name, [a.name]):
+                key = called(self.net, self.arrays[part])
+                yield Line(key, text) if text else zero(key, a.unit)
 
     def events(self, name):
         """Events beside spikes, with their conditions."""
@@ -154,11 +156,15 @@ class Step:
 
     def delivered(self, p):
         """``(variable, text)``: what a synapse of ``p`` adds where a spike arrives."""
-        s = self.deliveries[p.name]
-        unit = self.dimensions[s.target]
-        return f"{called(self.net, self.arrays[s.target])}_post", self.of_synapses(p.name).expression(
-            s.expression, unit
-        )
+        s, lowered = self.sends[p.name], self.lowered
+        e = at(s.weight) * lowered.ends_of(lowered.words.get(s.source, sympy.Integer(1)), "pre")
+        text = self.of_synapses(p.name).expression(e, self.dimensions[s.target])
+        return f"{called(self.net, self.arrays[s.target])}_post", text
+
+    def divided(self, name):
+        """Whether synapses need two pathways: their delays lie between two steps, or learn."""
+        taps = self.sends[name].taps if name in self.sends else None
+        return taps is not None and taps.spread is not None
 
     def synapse_lines(self, p):
         """Equations of what the synapses of ``p`` sum up, for the neurons at either end."""

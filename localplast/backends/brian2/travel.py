@@ -1,19 +1,43 @@
 """What travels in Brian2: spikes that synapses deliver, values that they sum up.
 
 A program says it statement by statement: a delay line, a product, what arrives. In Brian2 synapses are late themselves,
-several of them add to a variable one by one, or each projection has a variable of its own.
+several of them add to a variable one by one, and each projection that sums has a variable of its own.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import sympy
 
-from localplast.backends.brian2.statements import Deliver, Gather, read_by, written_by
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import End, Kernel, Life, at
-from localplast.program.instructions import Map, Reduce, Send
+from localplast.program.instructions import Map, Reduce, Send, arrays_in, reads, writes
 
-__all__ = ["Travel"]
+__all__ = ["Gather", "Travel", "read_by", "written_by"]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Summed variables: ``sums`` over the synapses of one Brian2 object, ``(array, expression of its two ends)``.
+
+    ``pre`` and ``post`` are the groups of an object that exists for this alone, None: the synapses are a projection's,
+    and sum for the neurons at its end ``onto``.
+    """
+
+    link: str
+    sums: tuple
+    pre: str | None = None
+    post: str | None = None
+    onto: str = "post"
+
+
+def read_by(s):
+    """Names of the arrays that a statement reads."""
+    return set().union(*(arrays_in(e) for _, e in s.sums)) if isinstance(s, Gather) else reads(s)
+
+
+def written_by(s):
+    """Names of the arrays that a statement sets."""
+    return {name for name, _ in s.sums} if isinstance(s, Gather) else writes(s)
 
 
 class Travel:
@@ -26,23 +50,22 @@ class Travel:
     signals : dict of str to symbol
         What the synapses of a graded projection read of their sources.
     late : dict of str to str
-        What goes into its delay line, by graded projection that has one.
+        What goes into its line of cells, by graded projection that has one.
     begun : int or None
         The number of the first of these statements.
     """
 
     def __init__(self, lowered):
         self.lowered, self.begun, self.parts, self.signals, self.late = lowered, None, {}, {}, {}
-        self.lines, self.made, self.spikes, self.ahead = {}, {}, {}, {}
-        spaces = lowered.program.spaces.values()
+        self.lines, self.spikes, spaces = {}, {}, lowered.program.spaces.values()
         ties = [(x.name, x.shares) for x in spaces if getattr(x, "shares", None)]
-        self.shared = {one: other for tie in ties for one, other in (tie, tie[::-1])}
-        self.last = {name: n for n, s in enumerate(lowered.program.step) for name in written_by(s)}
+        self.tied = {one: other for tie in ties for one, other in (tie, tie[::-1])}
+        self.last = {name: n for n, s in enumerate(lowered.program.step) for name in writes(s)}
 
     def takes(self, s):
         """Whether a statement is one of these, which is then said in Brian2's words."""
         if not isinstance(s, Send):
-            return isinstance(s, Reduce) or isinstance(s, Map) and (self.lands(s) or self.leaves_ahead(s))
+            return isinstance(s, Reduce) or isinstance(s, Map) and (self.lands(s) or self.lands_later(s))
         if self.begun is None:
             self.begun = self.lowered.number
         self.send(s)
@@ -52,29 +75,23 @@ class Travel:
         return self.lowered.arrays[name].role
 
     def send(self, s):
-        """Brian2 delays neither what comes out of neurons nor what goes into them: a delay is that of synapses."""
+        """A product, with the delay line before it or behind it."""
         if isinstance(self.lowered.spaces[s.link].form, Kernel):
             raise UnsupportedError(
                 f"projection {s.link!r} is a convolution, which Brian2 does not know; use backend='torch', or give "
                 "dense weights"
             )
-        if self.role(s.target) == "made":
-            self.made[s.target] = s
-            return
-        if s.weight is None and s.source not in self.made:
+        other = self.lines.get(s.source)
+        if self.role(s.target) == "made" or s.weight is None and not other:
             self.lines[s.target] = s
             return
-        if s.source in self.made:
-            s = replace(self.made[s.source], target=s.target, taps=s.taps)
-        elif s.source in self.lines:
-            line = self.lines[s.source]
-            s = replace(s, source=line.source, taps=line.taps)
+        if other:
+            product = s if s.weight else other
+            s = replace(product, source=other.source, target=s.target, taps=(other if s.weight else s).taps)
         if self.role(s.target) == "arrived":
             self.spikes.setdefault(s.target, []).append(s)
         else:
             self.sum(s)
-
-    # --- spikes -------------------------------------------------------------------------------------------------------
 
     def lands(self, s):
         """Spikes have arrived: each synapse adds to the state itself, and not where Brian2 clamps it."""
@@ -83,78 +100,12 @@ class Travel:
             ((target, _),) = s.lines
             if target in self.parts:
                 post, _, variable = target.partition(".")
-                raise UnsupportedError(
-                    f"projection {send.link!r}: in Brian2 spikes cannot add to {variable!r} of {post!r}, which graded "
-                    "projections set; give the model another variable for one of them, or use backend='torch'"
-                )
-            share = self.lowered.words.get(send.source, sympy.Integer(1))
-            delivered = at(send.weight) * self.lowered.ends_of(share, "pre")
-            self.lowered.add(Deliver(send.link, target, delivered))
-        return bool(boxes) or self.lands_later(s)
-
-    # --- values -------------------------------------------------------------------------------------------------------
-
-    def sum(self, s):
-        """What a graded projection sets: a sum over synapses, those whose weights it has."""
-        link = self.lowered.spaces[s.link]
-        if link.shares:
-            self.check_shared(s, link)
-        target = s.target if self.role(s.target) == "coming" else self.part(s.link, s.target)
-        near, far = ("post", "pre") if link.turned else ("pre", "post")
-        signal = self.ahead.get(s.source, at(self.signal(s, link)))
-        weighted = (link.times if link.shares else 1) * at(s.weight) * self.lowered.ends_of(signal, near)
-        self.lowered.add(Gather(link.shares or s.link, ((target, weighted),), onto=far))
-        self.complete(s.target)
-
-    def complete(self, target):
-        """What several projections set is the sum of their variables."""
-        if target in self.parts and self.last[target] == self.lowered.number:
-            total = sympy.Add(*map(at, self.parts[target]))
-            self.lowered.add(Map(self.lowered.arrays[target].space, (), ((target, total),)))
-
-    def part(self, link, target):
-        """The variable of one projection beside others onto the same target."""
-        a = self.lowered.arrays[target]
-        made = self.lowered.declare(f"{target}.from.{link}", a.space, a.unit, Life.STATE, "part").name
-        self.lowered.own.add(made)
-        self.parts.setdefault(target, []).append(made)
-        return made
-
-    def signal(self, s, link):
-        """What synapses read of their source: what it sends, or what comes out of a line of cells."""
-        name = s.source
-        if s.taps and s.taps.spread:
-            raise UnsupportedError(
-                f"projection {s.link!r}: graded transmission with a delay between two steps needs backend='torch'"
-            )
-        if s.taps and s.link in self.shared and s.taps.kind != "axonal":
-            raise UnsupportedError(
-                f"projection {s.link!r}: synapses that are read both ways, here and in {self.shared[s.link]!r}, have "
-                "axonal delays in Brian2; use those, same_as(..., transposed=True), or backend='torch'"
-            )
-        if s.taps:
-            unit, role = self.lowered.arrays[s.source].unit, "kept" if s.link in self.shared else "line"
-            name = self.lowered.declare(f"{s.link}.signal", link.pre, unit, Life.STATE, role).name
-            self.lowered.own.add(name)
-            self.late[s.link] = s.source
-        self.signals[s.link] = End(name, "pre")
-        return name
-
-    def check_shared(self, s, link):
-        """Raise where Brian2's synapses cannot be read both ways."""
-        other = self.lowered.spaces[link.shares]
-        if (link.pre, link.post) != (other.post, other.pre):
-            raise UnsupportedError(
-                f"projection {s.link!r}: in Brian2 synapses that are read both ways, here and in {link.shares!r}, lie "
-                "between the same two populations; use same_as(..., transposed=True), or backend='torch'"
-            )
-
-    def leaves_ahead(self, s):
-        """What is weighted a step before it arrives is said where it is weighted."""
-        if {self.role(name) for name, _ in s.lines} != {"ahead"}:
-            return False
-        self.ahead |= dict(s.lines)
-        return True
+                refuse(
+                    send.link, f"in Brian2 spikes cannot add to {variable!r} of {post!r}, which graded projections set; "
+                    "give the model another variable for one of them, or use backend='torch'",
+                )  # fmt: skip
+            self.lowered.add(replace(send, target=target))
+        return bool(boxes)
 
     def lands_later(self, s):
         """What was weighted a step before arrives."""
@@ -165,3 +116,67 @@ class Travel:
             self.lowered.add(Map(s.space, (), ((part, at(name)),)))
             self.complete(target)
         return bool(coming)
+
+    # --- values -------------------------------------------------------------------------------------------------------
+
+    def sum(self, s):
+        """What a graded projection sets: a sum over synapses, those whose weights it has."""
+        link = self.lowered.spaces[s.link]
+        if link.shares:
+            self.check_ends(link, self.lowered.spaces[link.shares])
+        target = s.target if self.role(s.target) == "coming" else self.part(s.link, s.target)
+        near, far = ("post", "pre") if link.turned else ("pre", "post")
+        signal = self.lowered.words.get(s.source) or at(self.signal(s, link))
+        weighted = (link.times if link.shares else 1) * at(s.weight) * self.lowered.ends_of(signal, near)
+        self.lowered.add(Gather(link.shares or s.link, ((target, weighted),), onto=far))
+        self.complete(s.target)
+
+    def check_ends(self, link, other):
+        """Raise unless synapses can be read both ways."""
+        if (link.pre, link.post) != (other.post, other.pre):
+            refuse(
+                link.name, f"in Brian2 synapses that are read both ways, here and in {other.name!r}, lie between the same "
+                "two populations; use same_as(..., transposed=True), or backend='torch'",
+            )  # fmt: skip
+
+    def part(self, link, target):
+        """The variable of one projection beside others onto the same target."""
+        a = self.lowered.arrays[target]
+        self.parts.setdefault(target, []).append(self.hold(f"{target}.from.{link}", a.space, a.unit, "part"))
+        return self.parts[target][-1]
+
+    def hold(self, name, space, unit, role):
+        """Declare what the network has in Brian2 alone."""
+        self.lowered.own.add(name)
+        return self.lowered.declare(name, space, unit, Life.STATE, role).name
+
+    def complete(self, target):
+        """What several projections set is the sum of their variables."""
+        if target in self.parts and self.last[target] == self.lowered.number:
+            total = sympy.Add(*map(at, self.parts[target]))
+            self.lowered.add(Map(self.lowered.arrays[target].space, (), ((target, total),)))
+
+    def signal(self, s, link):
+        """What synapses read of their source: what it sends, or what comes out of a line of cells."""
+        name = s.source
+        if s.taps:
+            self.check_late(s)
+            role = "kept" if s.link in self.tied else "line"
+            name = self.hold(f"{s.link}.signal", link.pre, self.lowered.arrays[s.source].unit, role)
+            self.late[s.link] = s.source
+        self.signals[s.link] = End(name, "pre")
+        return name
+
+    def check_late(self, s):
+        """Raise where values take a time that lines of cells do not have."""
+        if s.taps.spread:
+            refuse(s.link, "graded transmission with a delay between two steps needs backend='torch'")
+        if s.link in self.tied and s.taps.kind != "axonal":
+            refuse(
+                s.link, f"synapses that are read both ways, here and in {self.tied[s.link]!r}, have axonal delays in "
+                "Brian2; use those, same_as(..., transposed=True), or backend='torch'",
+            )  # fmt: skip
+
+
+def refuse(link, why):
+    raise UnsupportedError(f"projection {link!r}: {why}")

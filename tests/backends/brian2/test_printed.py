@@ -9,7 +9,7 @@ from localplast.backends.brian2.learner import block_for
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.printed import in_order
 from localplast.backends.brian2.slots import AFTER, END, FIRED, LEARN, NEXT, places
-from localplast.backends.brian2.statements import Gather
+from localplast.backends.brian2.travel import Gather
 from localplast.errors import UnsupportedError
 from localplast.learning.optimise import adam
 from localplast.models import alif, leaky_readout
