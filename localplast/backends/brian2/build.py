@@ -14,8 +14,8 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import events_of, settings
-from localplast.backends.brian2.graded import build_graded, keep_late
+from localplast.backends.brian2.delays import settings
+from localplast.backends.brian2.graded import keep_late, through_line
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
 from localplast.backends.brian2.step import Step
@@ -190,7 +190,8 @@ def build_population(built, name, population, values, step):
     if not model.odes:
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
     if apart:
-        restart = "\n".join(restart_of_trial(starts, model.refractory))
+        ready = ["lastspike = -10000*second", "not_refractory = True"] if model.refractory else []
+        restart = "\n".join([*ready, *map(str, starts)])
         when = {"codeobj_class": RestCodeObject} if in_cpp() else {"dt": built.net.dt}  # a clock that a session sets
         runner = group.run_regularly(restart, when="start", name=f"{name}_restart", **when)
         built.restarts += [] if in_cpp() else [runner]
@@ -214,12 +215,6 @@ def declared(name, model, values, started, step):
         for k, v in started.items()
     ]
     return lines
-
-
-def restart_of_trial(starts, refractory):
-    """As :func:`start_of_trial`, as statements that are run before a trial only."""
-    code = ["lastspike = -10000*second", "not_refractory = True"] if refractory else []
-    return [*code, *map(str, starts)]
 
 
 def start_of_trial(block, starts, refractory=False):
@@ -261,30 +256,28 @@ def build_projections(built, values, step):
 
 def build_projection(built, p, values, step):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    if p.transmission == "graded":
-        return build_graded(built, p, values, step)
-    lines = [parameter("w", weight_dimension(net, p))]
-    shares = step.divided(p.name)
+    (pre, post), spikes, shares = np.nonzero(mask), p.transmission == "event", step.divided(p.name)
+    source, lines, arguments = built.objects[p.pre], [parameter("w", weight_dimension(net, p))], step.pathways(p)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
-    arguments = {"on_pre": events_of(*step.delivered(p), shares)}
-    if steps.ndim == 0 and steps > 0 and not shares:
+    if spikes:
+        arguments["on_pre"] = step.on_pre(p)
+    else:
+        source, pre = through_line(built, p, values, step, pre)
+    if spikes and steps.ndim == 0 and steps > 0 and not shares:
         arguments["delay"] = {"deliver": float(steps) * net.dt}
-    arguments["on_pre"]["deliver"] += step.on_arrival(p)
     synapses = b2.Synapses(
-        built.objects[p.pre],
+        source,
         built.objects[p.post],
         Equations([*lines, *step.synapse_lines(p)]),
         name=p.name,
         namespace={"second": b2.second},
-        clock=built.objects[p.post].clock,
+        clock=built.clock,
         **arguments,
-        **step.pathways(p),
     )
-    pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
-    if steps.ndim and not shares:
+    if spikes and steps.ndim and not shares:
         synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
     step.attach(p, synapses, mask)
     return synapses

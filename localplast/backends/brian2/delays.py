@@ -17,17 +17,10 @@ from localplast.network.delays import moving, per_synapse
 from localplast.program.instructions import writes
 from localplast.program.update import SHARE, K, between
 
-__all__ = ["DelayLearner", "build_arrivals", "check_spread", "events_of", "flights", "settings", "with_room"]
+__all__ = ["DelayLearner", "build_arrivals", "check_spread", "flights", "settings", "with_room"]
 
 #: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
 LATER = {"deliver": 0, "late": 1}
-
-
-def events_of(target, text, shares):
-    """``on_pre`` of Synapses: what a spike does where it arrives."""
-    if not shares:
-        return {"deliver": f"{target} += {text}"}
-    return {"deliver": f"{target} += {text}*(1 - fraction)", "late": f"{target} += {text}*fraction"}
 
 
 def settings(net, p, steps, mask, gathered=False):

@@ -10,35 +10,21 @@ from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.backends.brian2.names import called
-from localplast.network.check import weight_dimension
 from localplast.network.delays import per_synapse
 
-__all__ = ["build_graded", "keep_late"]
+__all__ = ["keep_late", "through_line"]
 
 
-def build_graded(built, p, values, step):
-    """The Synapses of a graded projection; a delay line before it, if it has delays and is read one way."""
-    mask, steps = values.masks[p.name], values.delays[p.name]
-    source, group, (pre, post) = built.objects[p.pre], built.objects[p.post], np.nonzero(mask)
-    late = step.late(p)
-    if late and late.role == "line":
-        longest = int(steps.max())
-        source = delay_line(built, p, longest, step)
-        pre = pre * (longest + 1) + cell(per_synapse(p, steps, mask), longest)
-    weight = SingleEquation(PARAMETER, "w", weight_dimension(built.net, p))
-    synapses = b2.Synapses(
-        source,
-        group,
-        Equations([weight, *step.synapse_lines(p)]),
-        name=p.name,
-        clock=group.clock,
-        namespace={"second": b2.second},
-        **step.pathways(p),
-    )
-    synapses.connect(i=pre, j=post)
-    synapses.w_ = values.weights[p.name][mask]
-    step.attach(p, synapses, mask)
-    return synapses
+def through_line(built, p, values, step, pre):
+    """``(group, members)`` that the synapses of ``p`` read in place of its neurons ``pre``: themselves, or cells of a
+    delay line, if it has delays and is read one way.
+    """
+    late, steps = step.late(p), values.delays[p.name]
+    if late is None or late.role == "kept":
+        return built.objects[p.pre], pre
+    longest = int(steps.max())
+    cells = pre * (longest + 1) + cell(per_synapse(p, steps, values.masks[p.name]), longest)
+    return delay_line(built, p, longest, step), cells
 
 
 def keep_late(built, p, values, step):

@@ -201,10 +201,10 @@ class Learning(Step):
         """Statements of one object at the end of trials, or of batches."""
         return [s for k in when for s in self.lowered.ends.get(k, ()) if s.space == space]
 
-    def on_arrival(self, p):
-        """What a synapse notes when a spike arrives, beyond delivering it."""
-        a = self.arrays.get(f"{p.name}.arrived")
-        return "\narrived += 1" if a is not None and a.life is Life.STATE and a.space == p.name else ""
+    def on_pre(self, p):
+        a, found = self.arrays.get(f"{p.name}.arrived"), super().on_pre(p)
+        counts = a is not None and a.life is Life.STATE and a.space == p.name
+        return {**found, "deliver": found["deliver"] + "\narrived += 1" * counts}
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""

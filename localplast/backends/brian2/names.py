@@ -6,14 +6,8 @@ from localplast.program.arrays import ONE
 __all__ = ["called", "number_of"]
 
 #: Of a projection, and of what is shown: names that are others in Brian2.
-OF_SYNAPSES = {
-    "weight": "w",
-    "low": "w_low",
-    "high": "w_high",
-    "past": "past_arrived",
-    "u": "utilisation",
-    "x": "resources",
-}
+OF_SYNAPSES = {"weight": "w", "low": "w_low", "high": "w_high", "past": "past_arrived"}
+OF_SYNAPSES |= {"u": "utilisation", "x": "resources"}
 SHOWN = {"count.seen": "spike_count", "loss.seen": "loss", "score.seen": "score"}
 #: Of what all share, and of what is given from outside.
 SHARED = {

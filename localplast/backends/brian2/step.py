@@ -21,6 +21,8 @@ __all__ = ["Step"]
 #: What a neuron has beside the variables of its model: what it sends, and what is left of what its spikes release; what
 #: each projection sets, now or a step later.
 HELD = ("sent", "spikes", "resource", "kept", "part", "coming")
+#: What is zero between two trials.
+QUIET = ("slope", "mismatch", "spikes")
 
 
 class Step:
@@ -75,15 +77,12 @@ class Step:
         """
         lines, taken = [], set()
         for s in statements:
-            quiet = {called(self.net, self.arrays[n]) for n in written_by(s) if self.is_quiet(n)}
+            quiet = {called(self.net, self.arrays[n]) for n in written_by(s) if self.arrays[n].role in QUIET}
             for line in text.lines(s, taken):
                 lines.append(line)
                 if line.name in quiet and self.block.active:
                     lines.append(Line(line.name, f"{line.name}*int({self.block.active})"))
         return [*self.given(text, statements), *lines]
-
-    def is_quiet(self, name):
-        return self.arrays[name].role in ("slope", "mismatch", "spikes")
 
     def given(self, text, statements):
         """Lines that look up what is given from outside."""
@@ -154,12 +153,17 @@ class Step:
 
     # --- synapses -----------------------------------------------------------------------------------------------------
 
-    def delivered(self, p):
-        """``(variable, text)``: what a synapse of ``p`` adds where a spike arrives."""
+    def on_pre(self, p):
+        """What a synapse of ``p`` does where a spike arrives; between two steps it is shared by both."""
         s, lowered = self.sends[p.name], self.lowered
         e = at(s.weight) * lowered.ends_of(lowered.words.get(s.source, sympy.Integer(1)), "pre")
         text = self.of_synapses(p.name).expression(e, self.dimensions[s.target])
-        return f"{called(self.net, self.arrays[s.target])}_post", text
+        adds = f"{called(self.net, self.arrays[s.target])}_post += {text}"
+        return (
+            {"deliver": f"{adds}*(1 - fraction)", "late": f"{adds}*fraction"}
+            if self.divided(p.name)
+            else {"deliver": adds}
+        )
 
     def divided(self, name):
         """Whether synapses need two pathways: their delays lie between two steps, or learn."""
@@ -192,10 +196,6 @@ class Step:
             for name in written_by(s) if s.link == synapses.name else ():
                 updater = synapses.summed_updaters[f"{called(self.net, self.arrays[name])}_{s.onto}"]
                 updater.when, updater.order = ("end", level) if where == END else ("before_synapses", 0)
-
-    def on_arrival(self, p):
-        """What a synapse notes where a spike arrives."""
-        return ""
 
     def pathways(self, p):
         """What synapses do at events beside spikes."""

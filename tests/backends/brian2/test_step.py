@@ -59,8 +59,8 @@ def test_the_text_of_a_network():
     step, p = step_of(spiking()), spiking().projections
     assert step.update("rec")[:3] == ["v = v*exp(-dt/tau_mem)", "_x = v - v_th", "z = int(_x > 0)*int(not_refractory)"]
     assert step.after_spikes("rec")[-1] == "v = v - v_th"
-    assert step.delivered(p["cues_rec"]) == ("v_post", "w")
-    assert step.delivered(p["rec_rec"]) == ("v_post", "resources_rec_rec_pre*utilisation_rec_rec_pre*w")
+    assert step.on_pre(p["cues_rec"]) == {"deliver": "v_post += w"}
+    assert step.on_pre(p["rec_rec"]) == {"deliver": "v_post += resources_rec_rec_pre*utilisation_rec_rec_pre*w"}
     assert [line.text for line in step.starts("rec", ["v"])] == ["initial_v", "0.1", "1.0"]
 
 
