@@ -1,4 +1,4 @@
-"""What learning adds to a step program, in what Brian2 has: statements of neurons and synapses, and summed variables.
+"""A step program in what Brian2 has: statements of neurons and synapses, and summed variables.
 
 Brian2 sums over synapses, one term into each variable; it has no largest of several neurons, no numbers that belong
 to nobody, and delays of whole steps, of spikes.
@@ -26,7 +26,7 @@ def is_alias(e):
 
 @dataclass
 class Lowered:
-    """Of a program that learns.
+    """A program, put into what Brian2 has.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Lowered:
     ----------
     arrays : dict of str to Array
     statements : list
-        ``(number in the program, statement)``; those of the network itself are as they were.
+        ``(number in the program, statement)``.
     ends : dict
         Statements at the end of a ``'trial'``, and of updates.
     dice : str or None

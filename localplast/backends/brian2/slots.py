@@ -35,7 +35,7 @@ def places(lowered):
         first = [k + (home(q) != home(s)) for w, k, q in placed if w == where == END and depend(q, s)]
         placed.append((where, max(first, default=0), s))
     placed = [*map(last_of_its_group, range(len(placed)), [placed] * len(placed))]
-    check(lowered, placed)
+    check(placed)
     return placed
 
 
@@ -112,11 +112,11 @@ def left_to_next(lowered, found):
     return late
 
 
-def check(lowered, placed):
+def check(placed):
     """Raise where a statement would be run before one that it must follow."""
     for number, (slot, level, s) in enumerate(placed):
         for before, place, q in placed[:number]:
-            if (before, place) > (slot, level) and depend(q, s) and (lowered.learns(q) or lowered.learns(s)):
+            if (before, place) > (slot, level) and depend(q, s):
                 raise UnsupportedError(
                     f"in Brian2 two statements would be run in the wrong order: {sentence(q)}, and {sentence(s)}; use "
                     "backend='torch'"

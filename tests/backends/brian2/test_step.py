@@ -15,6 +15,7 @@ from localplast.learning.optimise import sgd
 from localplast.models import latent_equilibrium, leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, axonal, facilitation, transposed
 from localplast.neuron import NeuronModel
+from localplast.program.arrays import at
 from localplast.program.instructions import Draw, Fire, Jump, Map
 from localplast.rules import eprop
 from localplast.task import Trials
@@ -53,6 +54,14 @@ def test_statements_of_a_network_have_their_slots():
     assert found == [(UPDATE, Map), (FIRED, Fire), (FIRED, Map), (JUMP, Jump), (JUMP, Jump)]
     assert [s.target for s in step.sends.values()] == ["rec.v", "rec.v", "out.v"]
     assert not any("since" in line for line in step.update("rec"))
+
+
+def test_statements_of_a_network_in_the_wrong_order_are_named():
+    """Neurons would be changed again after their reset: by what Brian2 runs before it."""
+    lowered = step_of(spiking()).lowered
+    lowered.statements.append((len(lowered.program.step), Map("rec", (), (("rec.v", 2 * at("rec.v")),))))
+    with pytest.raises(UnsupportedError, match="wrong order: that of 'rec' which sets rec.v, and that of 'rec'"):
+        places(lowered)
 
 
 def test_the_text_of_a_network():
