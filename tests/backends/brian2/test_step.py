@@ -8,7 +8,7 @@ from brian2 import ms
 
 import localplast as lp
 from localplast.backends.brian2.learner import block_for
-from localplast.backends.brian2.slots import FIRED, JUMP, READY, UPDATE
+from localplast.backends.brian2.slots import FIRED, JUMP, READY, UPDATE, places
 from localplast.backends.brian2.step import Step
 from localplast.errors import UnsupportedError
 from localplast.learning.optimise import sgd
@@ -22,18 +22,9 @@ from localplast.task import Trials
 from localplast.task.loss import mse
 
 
-def step_of(net, trials=None):
-    return Step(
-        net,
-        net.draw(0),
-        block_for(
-            net,
-            trials
-            or Trials(
-                {n: np.zeros((1, 5, i.size), bool if i.kind == "spikes" else float) for n, i in net.inputs.items()}
-            ),
-        ),
-    )
+def step_of(net):
+    silence = {n: np.zeros((1, 5, i.size), bool if i.kind == "spikes" else float) for n, i in net.inputs.items()}
+    return Step(net, net.draw(0), block_for(net, Trials(silence)))
 
 
 def spiking():
