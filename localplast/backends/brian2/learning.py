@@ -134,11 +134,8 @@ class Learning(Step):
         found = {called(self.net, a): self.dimensions[a.name] for a in self.of_group(name)}
         found.pop("x", None)
         lines = [SingleEquation(PARAMETER, n, d) for n, d in found.items()]
-        return (
-            super().lines_of(name)
-            + lines
-            + [SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)]
-        )
+        rates = [SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)]
+        return [*super().lines_of(name), *lines, *rates]
 
     def rates(self, name):
         """Constants of the optimiser of the parameters of ``name``."""

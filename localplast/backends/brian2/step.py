@@ -33,6 +33,8 @@ class Step:
     net, values, block : Network, Values, Block
     program : Program, optional
         Default: what the network does, whatever learns.
+    options
+        Of :class:`~localplast.backends.brian2.lowered.Lowered`, where something learns.
     """
 
     def __init__(self, net, values, block, program=None, **options):
