@@ -19,7 +19,7 @@ from localplast.equations.expressions import differentiate
 from localplast.equations.language import Draw, int_, symbol
 from localplast.equations.slopes import jump
 from localplast.errors import UnsupportedError
-from localplast.neuron.step import NOISE, OTHER, jacobian, lower
+from localplast.neuron.step import NOISE, jacobian, lower
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "credit", "derive"]
 
@@ -146,7 +146,7 @@ def check_clamped(model, projection):
 
 def check_additive(model, expressions):
     """Raise where derivatives depend on random numbers, which no synapse sees."""
-    if any(e.has(Draw) or any(s.name.startswith((NOISE, OTHER)) for s in e.free_symbols) for e in expressions):
+    if any(e.has(Draw) or any(s.name.startswith(NOISE) for s in e.free_symbols) for e in expressions):
         raise UnsupportedError(
             f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()"
         )
