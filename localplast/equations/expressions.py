@@ -11,6 +11,7 @@ import sympy
 from brian2.core.namespace import DEFAULT_UNITS
 
 from localplast.equations.language import absolute, read, sign, symbol
+from localplast.equations.rewriting import derivative
 from localplast.equations.slopes import finite_slope
 
 __all__ = ["differentiate", "quantity", "symbol", "to_sympy"]
@@ -59,5 +60,6 @@ def differentiate(expression, by):
     """d expression / d ``by``, a name or a symbol; abs has the derivative sign, and what is constant in pieces (int,
     floor, a comparison) none.
     """
-    smooth = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)  # sympy makes these of sqrt(x**2)
-    return finite_slope(sympy.diff(smooth, symbol(by) if isinstance(by, str) else by))
+    if expression.has(sympy.Abs, sympy.sign):  # sympy makes these of sqrt(x**2)
+        expression = expression.replace(sympy.Abs, absolute).replace(sympy.sign, sign)
+    return finite_slope(derivative(expression, symbol(by) if isinstance(by, str) else by))

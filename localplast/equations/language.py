@@ -238,6 +238,7 @@ class Reader(SympyNodeRenderer):
         return operation(*(as_number(self.render_node(n)) for n in (node.left, node.comparators[0])))
 
 
+@functools.lru_cache(maxsize=2**14)
 def symbol(name):
     """The symbol of a name: all are real."""
     return sympy.Symbol(name, real=True)

@@ -57,8 +57,9 @@ def finite_slope(derivative):
     """A derivative that is a number wherever the function and its slope are."""
     if any(p.exp.free_symbols for p in derivative.atoms(sympy.Pow)):
         derivative = sympy.powsimp(derivative, combine="exp")  # p*x**p/x is 0/0 at 0
-    derivative = derivative.replace(grows, bounded_number)
-    return derivative.replace(lambda e: e.is_Mul, lambda e: within_cuts(*e.args))
+    if any(map(grows, sympy.preorder_traversal(derivative))):
+        derivative = derivative.replace(grows, bounded_number)
+    return derivative.replace(lambda e: e.is_Mul and any(map(cuts, e.args)), lambda e: within_cuts(*e.args))
 
 
 def grows(node):
@@ -66,9 +67,14 @@ def grows(node):
     return node.func in GROWING and bool(node.free_symbols) and any(x.subs(DT, 0) != 0 for x in node.args)
 
 
+def cuts(factor):
+    """Whether a factor vanishes somewhere, whatever others are there."""
+    return factor.func.__name__ == "int_" or (factor.is_Pow and bool(factor.exp.free_symbols))
+
+
 def within_cuts(*factors):
     """A product in which what is singular where another factor vanishes is bounded."""
-    vanishing = [f for f in factors if f.func.__name__ == "int_" or (f.is_Pow and f.exp.free_symbols)]
+    vanishing = list(filter(cuts, factors))
     known = {s for f in vanishing for s in f.free_symbols}
     return sympy.Mul(*(bounded_number(f) if f not in vanishing and singular(f, known) else f for f in factors))
 

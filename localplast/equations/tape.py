@@ -260,7 +260,7 @@ class Tape:
         if node.is_Symbol:
             self.slots[node.name] = self._new()
             return self.slots[node.name]
-        if node in (sympy.true, sympy.false):
+        if node is sympy.true or node is sympy.false:
             return self._new(bool(node))
         if node.is_number and not node.args or node.is_Number:
             return self._new(float(node))

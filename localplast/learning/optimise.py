@@ -4,6 +4,7 @@ The symbols are ``w`` (weight), ``g`` (gradient), ``k`` (number of this update, 
 its constants. Every optimiser can be followed by links: ``rmsprop(1e-3).clipped(1.0).decayed(1e-4)``.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from brian2.units.fundamentalunits import DIMENSIONLESS, Quantity, get_dimension
 from localplast.arguments import as_number, is_real
 from localplast.equations.expressions import to_sympy
 from localplast.equations.language import clip, symbol
+from localplast.equations.rewriting import replaced
 from localplast.equations.units import unit_text
 from localplast.errors import LocalplastError, RunawayError
 from localplast.names import check_name, is_taken
@@ -104,8 +106,8 @@ class Optimiser:
         and delays (``population.parameter``) do not: nothing draws a time constant to zero.
         """
         constants = {**self.constants, **self.own.get(projection, {})}
-        numbers = {symbol(n): v for n, v in constants.items() if n != "learning_rate"}
-        *state, (_, change) = ((name, to_sympy(text).subs(numbers)) for name, text in self.statements)
+        numbers = tuple((n, v) for n, v in constants.items() if n != "learning_rate")
+        *state, (_, change) = ((name, with_constants(text, numbers)) for name, text in self.statements)
         w, decay = symbol("w"), self.decay * self.rates.get(projection, 1.0)
         if "." in (projection or "") or (self.decaying and projection not in self.decaying):
             decay = 0.0
@@ -239,6 +241,12 @@ class Optimiser:
             raise RunawayError(f"the gradient of {broken[0]!r} is not finite")
         norm = math.hypot(*parts.values())
         return 1.0 if norm <= self.norm else self.norm / norm
+
+
+@functools.lru_cache(maxsize=2**10)
+def with_constants(text, constants):
+    """A text as sympy, its constants ``(name, number)`` put in: the same for all projections but for a few."""
+    return replaced(to_sympy(text), {symbol(name): sympy.Float(number) for name, number in constants})
 
 
 def length(gradient):

@@ -48,6 +48,9 @@ class Convolution(Data):
     transposed: bool = False
     largest: bool = False
 
+    def __hash__(self):
+        return hash((self.image, self.channels, self.size))  # of what is equal these are
+
     @property
     def made(self) -> tuple[int, ...]:
         """``(channel, row, column)`` of what the kernel makes of the image."""

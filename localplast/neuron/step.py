@@ -12,6 +12,7 @@ import sympy
 
 from localplast.equations.expressions import differentiate, to_sympy
 from localplast.equations.language import Draw, int_, randn, symbol
+from localplast.equations.rewriting import replaced, symbols_in
 from localplast.equations.slopes import unless_overflown
 from localplast.equations.statements import parse_statement, split_statements, split_threshold
 from localplast.equations.tape import Tape
@@ -151,8 +152,8 @@ def resolved(model, expression):
 
 
 def expand_subexpressions(expression, subexpressions):
-    while expression.free_symbols & subexpressions.keys():
-        expression = expression.xreplace(subexpressions)
+    while symbols_in(expression) & subexpressions.keys():
+        expression = replaced(expression, subexpressions)
     return expression
 
 
@@ -193,7 +194,8 @@ def straight_line(code, state, expand):
     current, program = {}, []
     for number, line in enumerate(split_statements(code)):
         name, text = parse_statement(line)
-        expression = guarded(expand(drawn(to_sympy(text), number)).xreplace({symbol(k): v for k, v in current.items()}))
+        expression = expand(drawn(to_sympy(text), number))
+        expression = guarded(replaced(expression, {symbol(k): v for k, v in current.items()}))
         if expression.is_Symbol or expression.is_number:
             current[name] = expression
             continue
@@ -290,7 +292,7 @@ def chain_rule(expression, column, derivative):
     return sympy.Add(
         *[
             differentiate(expression, argument.name) * derivative[argument, column]
-            for argument in sorted(expression.free_symbols, key=str)
+            for argument in sorted(symbols_in(expression), key=lambda x: x.name)
             if (argument, column) in derivative
         ]
     )

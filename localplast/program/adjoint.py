@@ -14,6 +14,7 @@ from dataclasses import replace
 import sympy
 
 from localplast.equations.expressions import differentiate
+from localplast.equations.rewriting import renamed, symbols_in
 from localplast.equations.slopes import DT, grows, where_finite
 from localplast.program.arrays import Array, Life, at
 from localplast.program.instructions import Fire, Jump, Map, Outer, Reduce, Send, arrays_in, writes
@@ -134,7 +135,7 @@ class Adjoint:
         set_to = {e: k for k, e in s.lines if k not in s.adds} if isinstance(s, Map) else {}
         needed, histories = {}, {}
         for name, e in reversed(getattr(s, "lets", ())):
-            if any(at(name) in x.free_symbols for x in (*expressions, *needed.values())):
+            if any(at(name) in symbols_in(x) for x in (*expressions, *needed.values())):
                 result = set_to.get(at(name))
                 if e.is_Function and result and self.program.arrays[result].life in (Life.STATE, Life.STEP):
                     histories[at(name)] = self.kept(result, number + 1)
@@ -142,7 +143,7 @@ class Adjoint:
                     needed[name] = e
         names = {n for e in (*expressions, *needed.values()) for n in arrays_in(e)} & set(self.program.arrays)
         histories |= {at(n): self.kept(n, number) for n in sorted(names)}
-        return histories, [(n, e.xreplace(histories)) for n, e in reversed(needed.items())]
+        return histories, [(n, renamed(e, histories)) for n, e in reversed(needed.items())]
 
     # --- rules --------------------------------------------------------------------------------------------------------
 
@@ -169,13 +170,13 @@ class Adjoint:
         """
         if weight == 0:
             return
-        plain = expression.xreplace(self.clocks)
+        plain = renamed(expression, self.clocks)
         clock = next((clock for clock in self.clocks if expression.has(clock)), DT)
         still = self.program.arrays.keys() - self.active - self.wanted
-        for x in sorted((x for x in expression.free_symbols if x.name not in still), key=str):
+        for x in sorted((x for x in symbols_in(expression) if x.name not in still), key=lambda x: x.name):
             slope = differentiate(plain, x)
             if slope != 0:
-                slope = slope.xreplace({DT: clock})
+                slope = renamed(slope, {DT: clock})
                 total[x].append(weight * (slope.xreplace({expression: name}) if name else slope))
 
     def account(self, number, s, lets, slopes, overwritten):
@@ -195,13 +196,13 @@ class Adjoint:
         changed = tuple((n, e) for n, e in lines.items() if e != at(n))
         if found := trimmed(Map(s.space, tuple(lets), changed, frozenset(adds)), dict(changed).keys()):
             histories, before = self.values([e for _, e in (*found.lets, *changed)], s, number)
-            own, new = ([(n, e.xreplace(histories)) for n, e in pairs] for pairs in (found.lets, changed))
+            own, new = ([(n, renamed(e, histories)) for n, e in pairs] for pairs in (found.lets, changed))
             self.back.append(replace(found, lets=(*before, *own), lines=tuple(new)))
 
     def may_overflow(self, s):
         """Whether an update of spiking neurons may give no number, which a reset ends."""
         spiking = any(isinstance(q, Fire) and q.space == getattr(s, "space", None) for q in self.program.step)
-        nodes = (node for _, e in getattr(s, "lets", ()) for node in sympy.preorder_traversal(e.xreplace(self.clocks)))
+        nodes = (node for _, e in getattr(s, "lets", ()) for node in sympy.preorder_traversal(renamed(e, self.clocks)))
         return spiking and any(map(grows, nodes))
 
     def fire(self, number, s):
@@ -235,7 +236,7 @@ class Adjoint:
                 own = ZERO if x.name in targets else self.coming(x.name)
                 lines[x.name] = own + slopes.get(x, ZERO)
         histories, _ = self.values(list(lines.values()), s, number)
-        lines = {self.gradient(n): e.xreplace(histories) for n, e in lines.items()}
+        lines = {self.gradient(n): renamed(e, histories) for n, e in lines.items()}
         lines = {n: e for n, e in lines.items() if e != at(n)}
         self.begin_at_zero(s, lines)
         if lines:

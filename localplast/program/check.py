@@ -4,6 +4,9 @@ The adjoint of a state that was declared as a value of the step lacks a gradient
 gives the wrong one. No engine would notice.
 """
 
+from collections import Counter
+
+from localplast.equations.rewriting import symbols_in
 from localplast.errors import LocalplastError
 from localplast.program.arrays import Diagonal, End, Life, One, Synapses
 from localplast.program.instructions import Every, Fire, Outer, Reduce, Send, arrays_in, expressions, reads, writes
@@ -39,14 +42,15 @@ def statements(program):
 
 def named(program, s):
     """Rule 1: every name is declared; no let is called as an array is; lets are used after they are given."""
-    lets, given = [n for n, _ in getattr(s, "lets", ())], set()
+    lets = Counter(n for n, _ in getattr(s, "lets", ()))
     yield from (f"{n} is an array, and a let" for n in lets if n in program.arrays)
-    yield from (f"the let {n} is given twice" for n in set(lets) if lets.count(n) > 1)
+    yield from (f"the let {n} is given twice" for n, times in lets.items() if times > 1)
+    coming = set(lets)
     for name, e in getattr(s, "lets", ()):
-        yield from (f"the let {n} is used before it is given" for n in sorted(arrays_in(e) & set(lets) - given))
-        given.add(name)
-    known = (*program.arrays, *lets, *([s.x] if isinstance(s, Fire) else []))
-    yield from (f"{n} is not declared" for n in sorted((reads(s) | writes(s)) - set(known)))
+        yield from (f"the let {n} is used before it is given" for n in sorted(arrays_in(e) & coming))
+        coming.discard(name)
+    known = {*lets, *([s.x] if isinstance(s, Fire) else [])}
+    yield from (f"{n} is not declared" for n in sorted((reads(s) | writes(s)) - known - program.arrays.keys()))
 
 
 def placed(program, s):
@@ -59,7 +63,7 @@ def placed(program, s):
         yield f"there is no space {s.space}"
         return
     for e in expressions(s):
-        for symbol in e.free_symbols:
+        for symbol in symbols_in(e):
             owner = space_of(program, symbol.array if isinstance(symbol, End) else symbol.name)
             at = getattr(space, symbol.end, None) if isinstance(symbol, End) else space.name
             if owner is not None and owner != at and not (is_one(program, owner) and not isinstance(symbol, End)):

@@ -12,6 +12,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from localplast.equations.language import int_, stop, timestep
+from localplast.equations.rewriting import renamed, symbols_in
 from localplast.network.check import sent_dimension, weight_dimension
 from localplast.network.convolution import form_of
 from localplast.network.credit_graph import projection_edges
@@ -67,7 +68,7 @@ def few(net, name, mask):
 
 def owned(name, expression):
     """An expression of a model with the names of the arrays of population ``name``, and of its lets."""
-    return expression.xreplace({s: at(f"{name}.{s.name}") for s in expression.free_symbols})
+    return renamed(expression, {s: at(f"{name}.{s.name}") for s in symbols_in(expression)})
 
 
 @dataclass

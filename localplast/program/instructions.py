@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sympy
 
 from localplast.equations.language import stop
+from localplast.equations.rewriting import symbols_in
 from localplast.network.convolution import Convolution
 from localplast.program.arrays import End
 
@@ -182,7 +183,7 @@ def names_in(expression, stopped):
     expression = sympy.sympify(expression, strict=True)
     if not stopped:
         expression = expression.replace(stop, lambda _: STOPPED)  # a number would take factors with it
-    return frozenset(s.array if isinstance(s, End) else s.name for s in expression.free_symbols - {STOPPED})
+    return frozenset(s.array if isinstance(s, End) else s.name for s in symbols_in(expression) - {STOPPED})
 
 
 def expressions(s):
@@ -194,8 +195,13 @@ def expressions(s):
     return [s.expression] if isinstance(s, Reduce) else []
 
 
+@functools.lru_cache(maxsize=2**12)
 def reads(s):
     """Names of the arrays that a statement reads; what is added to is read."""
+    return frozenset(found_read(s))
+
+
+def found_read(s):
     if isinstance(s, Every):
         return set().union(*map(reads, s.body)) - set().union(*map(writes, s.body))
     if isinstance(s, Map):
@@ -214,8 +220,13 @@ def reads(s):
     return arrays_in(s.expression) if isinstance(s, Reduce) else set()
 
 
+@functools.lru_cache(maxsize=2**12)
 def writes(s):
     """Names of the arrays that a statement sets or adds to."""
+    return frozenset(written(s))
+
+
+def written(s):
     if isinstance(s, Every):
         return set().union(*map(writes, s.body))
     if isinstance(s, (Map, Jump)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import sympy
 
 from localplast.equations.language import sign, symbol
+from localplast.equations.rewriting import replaced, symbols_in
 from localplast.learning.eligibility import ARRIVED
 from localplast.network.check import weight_dimension
 from localplast.network.delays import kernel_widths
@@ -111,7 +112,7 @@ class Learning(Draft):
         """Assignments one after the other as one Map: later ones see the new values of earlier ones."""
         known, lets, lines = {}, [], []
         for number, (key, e) in enumerate(program):
-            new = e.xreplace({s: known.get(s.name) or symbol_of(s.name) for s in e.free_symbols})
+            new = replaced(e, {s: known.get(s.name) or symbol_of(s.name) for s in symbols_in(e)})
             target = symbol_of(key)
             if key in sums:
                 lines.append((target.name, new - target))

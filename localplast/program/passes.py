@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import sympy
 
 from localplast.equations.language import stop
+from localplast.equations.rewriting import rebuilt, symbols_in
 from localplast.program.arrays import Dense, Diagonal, Life, at
 from localplast.program.instructions import Every, Fire, Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.program import Program
@@ -139,7 +140,7 @@ class Parts:
 
     def within(self, e):
         args = tuple(map(self, e.args))
-        return e if args == e.args else e.func(*args)  # to make a function anew takes sympy a millisecond
+        return e if args == e.args else rebuilt(e.func, args)
 
     def __call__(self, e):
         if e not in self.known:
@@ -157,7 +158,7 @@ class Parts:
         return (e.is_Function or self.uses[e] > 1) and self.varies(e) and self.is_smooth(e)
 
     def varies(self, e):
-        return any(x.name in self.varying for x in e.free_symbols)
+        return any(x.name in self.varying for x in symbols_in(e))
 
     def is_smooth(self, e):
         if e not in self.smooth:

@@ -10,6 +10,7 @@ import numpy as np
 import sympy
 
 from localplast.equations.language import clip, symbol
+from localplast.equations.rewriting import renamed
 from localplast.learning.optimise import Optimiser
 from localplast.network.check import weight_dimension
 from localplast.network.convolution import form_of
@@ -179,7 +180,7 @@ class Updates:
             known = common | {"w": at(target)}
             for number, (key, e) in enumerate(self.optimiser.program(projection=name)):
                 new = at(f"{target}.{key}:{number}")
-                lets.append((new.name, e.xreplace({symbol(n): x for n, x in known.items()})))
+                lets.append((new.name, renamed(e, {symbol(n): x for n, x in known.items()})))
                 known[key] = new
             lines.append((target, finish(known["w"])))
         lines += [(x.name, known[key]) for key, x in state.items()]

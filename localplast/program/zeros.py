@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import sympy
 
+from localplast.equations.rewriting import replaced, symbols_in
 from localplast.program.arrays import End, Life, at
 from localplast.program.instructions import Draw, Fire, Jump, Map, Outer, Reduce, Send, expressions
 from localplast.program.passes import live
@@ -86,13 +87,13 @@ def computed(s, zero, arrays):
     """As :func:`reduced`, of a Map."""
     lets, lines, nothing, known = [], [], set(), {}
     for name, e in s.lets:
-        e = at_zero(e, zero).xreplace(known)
+        e = replaced(at_zero(e, zero), known)
         if e.is_Number or e.is_Symbol:
             known[at(name)] = e
         else:
             lets.append((name, e))
     for name, e in s.lines:
-        e = at_zero(e, zero).xreplace(known)
+        e = replaced(at_zero(e, zero), known)
         if e == 0 and name not in s.adds and arrays[name].life is Life.STEP:
             nothing.add(name)
         elif unmasked(e, arrays) != (0 if name in s.adds else at(name)):
@@ -110,5 +111,5 @@ def unmasked(e, arrays):
 def at_zero(e, zero):
     """An expression where the arrays ``zero`` are zero."""
     e = sympy.sympify(e, strict=True)
-    gone = {x: sympy.Integer(0) for x in e.free_symbols if (x.array if isinstance(x, End) else x.name) in zero}
-    return e.xreplace(gone) if gone else e
+    gone = {x: sympy.Integer(0) for x in symbols_in(e) if (x.array if isinstance(x, End) else x.name) in zero}
+    return replaced(e, gone) if gone else e

@@ -7,6 +7,7 @@ function ``w`` is the workspace, ``p`` what Python hands over, ``t`` the step, `
 the window, ``s`` the trial of the block, ``i`` the neuron.
 """
 
+from localplast.backends.c.loops import LIVE
 from localplast.backends.c.memory import Memory
 from localplast.backends.c.source import Body, Source, checked_states
 from localplast.program.arrays import Life, Neurons
@@ -58,7 +59,7 @@ class BlockSource(Source):
             if array.life is Life.SUM and isinstance(memory.spaces[array.space], Neurons):
                 n, place = memory.padded(array.space), memory.values(name)
                 into = memory.argument(f"sum_{memory.identifier(name)}", "real", (n,), ("sum", name))
-                added.append(f"for (long s = 0; s < w->live; s++) add_row({into}, {place} + s * {n}, {n});")
+                added.append(f"{LIVE} add_row({into}, {place} + s * {n}, {n});")
         return shown, added
 
 

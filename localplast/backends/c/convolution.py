@@ -7,6 +7,7 @@ group, which begins at zero after that.
 
 import numpy as np
 
+from localplast.backends.c.loops import TRIALS
 from localplast.backends.c.memory import SPARE
 
 __all__ = ["CONVOLUTION", "convolve", "kernel_sum"]
@@ -76,7 +77,7 @@ def convolve(memory, link, s):
     const real *weight = {weight}, *source = {memory.values(s.source)};
     real *cells = {cells}, *made = {made};
     const struct shape f = {geometry(form)};
-    for (long s = 0; s < S; s++)
+    {TRIALS}
         for (long g = 0; g < {form.groups}; g++) {{
             const real *from = source + s * {memory.padded(link.post if s.back else link.pre)};
             real *to = target + s * {memory.padded(link.pre if s.back else link.post)};
@@ -113,7 +114,7 @@ def kernel_sum(memory, link, s):
     return f"""    enum {{ SYNAPSES = {synapses}, CHANNELS = {channels}, POSITIONS_ = {positions}, M = {width} }};
     real *cells = {cells}, *sums = {sums}, *into = {memory.total(s.into)};
     const struct shape f = {geometry(form)};
-    for (long s = 0; s < S; s++)
+    {TRIALS}
         for (long g = 0; g < {form.groups}; g++) {{
             const real *image = {memory.values(image[0])} + s * {memory.padded(image[1])};
             const real *made = {memory.values(made[0])} + s * {memory.padded(made[1])};

@@ -9,6 +9,7 @@ import numpy as np
 import sympy
 
 from localplast.equations.language import absolute, ceil, clip, floor, floordiv, int_, mod, sign, stop, symbol, timestep
+from localplast.equations.rewriting import symbols_in
 from localplast.equations.slopes import Tamed
 from localplast.equations.tape import Tape, operation
 from localplast.equations.variadic import Variadic
@@ -75,17 +76,17 @@ class Constants:
 
     def holds(self, node):
         """Whether ``node`` is known before the trial, up to the two values of ``not_refractory``."""
-        return all(s.name in self.values or s == READY for s in node.free_symbols)
+        return all(s.name in self.values or s == READY for s in symbols_in(node))
 
     def text(self, node, ready="ready"):
         """C text of a node that :meth:`holds`."""
-        if READY in node.free_symbols and self.refractory:
+        if READY in symbols_in(node) and self.refractory:
             return f"({ready} != 0 ? {self.place(node, 1.0)} : {self.place(node, 0.0)})"
         return self.place(node, 1.0)
 
     def place(self, node, ready):
         """C text of a node at one value of ``not_refractory``."""
-        shared = all(np.ndim(self.values[s.name]) == 0 for s in node.free_symbols - {READY})
+        shared = all(np.ndim(self.values[s.name]) == 0 for s in symbols_in(node) - {READY})
         asked = self.asked[shared]
         if (node, ready) not in asked:
             asked.append((node, ready))
@@ -144,8 +145,8 @@ class Writer:
         return name
 
     def _make(self, node):
-        if node in (sympy.true, sympy.false):
-            return "1" if node == sympy.true else "0"
+        if node is sympy.true or node is sympy.false:
+            return "1" if node is sympy.true else "0"
         if node.is_number and not node.args:
             return number(node)
         if self.constants.holds(node) and not is_condition(node):

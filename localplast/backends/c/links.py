@@ -5,6 +5,7 @@ will arrive, numbers where they left.
 """
 
 from localplast.backends.c.convolution import convolve, kernel_sum
+from localplast.backends.c.loops import INDEPENDENT, TRIALS, each
 from localplast.backends.c.memory import as_list
 from localplast.backends.c.sparse import few_arrivals, few_outer, few_send
 from localplast.program.arrays import Diagonal, Kernel, Sparse
@@ -48,9 +49,7 @@ def collected(memory, s, space):
     value = value[0] if value else "w->sizes"
     memory.want("sizes", "real", max(memory.size(n) for n in memory.spaces))
     at = f"target + s * {memory.padded(space)}"
-    return (
-        f"\n    for (long s = 0; s < S; s++) {many} = collect_numbers({at}, {memory.size(space)}, {place}, {value}, 0);"
-    )
+    return f"\n    {TRIALS} {many} = collect_numbers({at}, {memory.size(space)}, {place}, {value}, 0);"
 
 
 def each_source(memory, s, name, space, body):
@@ -58,8 +57,8 @@ def each_source(memory, s, name, space, body):
     if as_list(memory.backward, s, name):
         sized = memory.first(name) in memory.sized
         return memory.events(name, body if sized else f"const real x = 1; {body}")
-    return f"""for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(space)}; i++) {{
+    return f"""{TRIALS}
+        {each(memory.size(space))} {{
             const real x = {memory.values(name)}[s * {memory.padded(space)} + i];
             {body}
         }}"""
@@ -140,9 +139,9 @@ def line(memory, s, link, backwards):
     return f"""{put}
     for (long k = 0; k < taps; k++) {{
         long from[{size}];
-        for (long i = 0; i < {size}; i++) from[i] = wrap(here + length - steps[{at}], length) * S * {n} + i;
-        for (long s = 0; s < S; s++)
-            _Pragma("GCC ivdep") for (long i = 0; i < {size}; i++) target[s * {n} + i] += {times}late[from[i] + s * {n}];
+        {each(size)} from[i] = wrap(here + length - steps[{at}], length) * S * {n} + i;
+        {TRIALS}
+            {INDEPENDENT} {each(size)} target[s * {n} + i] += {times}late[from[i] + s * {n}];
     }}"""
 
 
@@ -152,7 +151,7 @@ def scattered(memory, s, link, backwards):
     declared, kind, shared = ring(memory, s, link.post, backwards)
     at = where(memory, link, kind)
     times = f" * share[{at}]" if shared else ""
-    body = f"""if (x != 0) for (long k = 0; k < taps; k++) for (long j = 0; j < {size}; j++)
+    body = f"""if (x != 0) for (long k = 0; k < taps; k++) {each(size, "j")}
                 late[(wrap(here + steps[{at}], length) * S + s) * {n} + j] += weight[i * {n} + j]{times} * x;"""
     return f"""{declared}
     const real *restrict weight = {memory.matrix(link, s.weight, False)};
@@ -181,11 +180,11 @@ def arrivals(memory, s, link, backwards):
         return f"{text}\n{few_arrivals(memory, s, link, number, loop)}"
     return f"""    real *restrict target = {memory.values(s.target)};
 {text}
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(link.pre)}; i++) {{
+    {TRIALS}
+        {each(memory.size(link.pre))} {{
             real *restrict row = target + (s * {memory.size(link.pre)} + i) * {n};
             memset(row, 0, {n} * sizeof(real));
-            {loop}for (long j = 0; j < {size}; j++) row[j] += {number};
+            {loop}{each(size, "j")} row[j] += {number};
         }}"""
 
 
@@ -195,9 +194,9 @@ def looked_up(memory, s, link, backwards):
     text, number = sent_before(memory, s, link, backwards)
     return f"""{text}
     const real *restrict weight = {memory.matrix(link, s.weight, False)};
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(link.pre)}; i++)
-            for (long k = 0; k < taps; k++) for (long j = 0; j < {memory.size(link.post)}; j++)
+    {TRIALS}
+        {each(memory.size(link.pre))}
+            for (long k = 0; k < taps; k++) {each(memory.size(link.post), "j")}
                 target[s * {n} + j] += weight[i * {n} + j] * {number};"""
 
 
@@ -215,10 +214,10 @@ def gathered(memory, s, link, backwards):
     return f"""{declared}
     const real *restrict weight = {memory.matrix(link, s.weight, False)};
     memcpy(late + here * S * {n}, {memory.values(s.source)}, S * {n} * sizeof(real));
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(link.pre)}; i++) {{
+    {TRIALS}
+        {each(memory.size(link.pre))} {{
             real sum = 0;
-            for (long k = 0; k < taps; k++) for (long j = 0; j < {memory.size(link.post)}; j++)
+            for (long k = 0; k < taps; k++) {each(memory.size(link.post), "j")}
                 sum += weight[i * {n} + j] * {past(memory, kind, link, n, shared)};
             target[s * {m} + i] += sum;
         }}"""
@@ -253,7 +252,7 @@ def of_events(memory, s, link):
     if link.turned:
         sized = " * x" if memory.first(s.pre) in memory.sized else ""
         scale = f"{times(link) or 'R(1.0)'}{sized}"
-        row = f"for (long j = 0; j < {memory.size(link.post)}; j++) into[j * {m} + i] += post[s * {n} + j] * {scale};"
+        row = f"{each(memory.size(link.post), 'j')} into[j * {m} + i] += post[s * {n} + j] * {scale};"
     else:
         row = add(memory, s.pre, f"into + i * {n}", f"post + s * {n}", n, times(link))
     return f"""    const real *restrict post = {memory.values(s.post)};
@@ -300,7 +299,7 @@ def of_synapses(memory, s, link, backwards):
     declared, kind, shared = ring(memory, s, link.post, backwards)
     into = f"into[j * {m} + i]" if link.turned else f"into[i * {n} + j]"
     factor = f" * {times(link)}" if times(link) else ""
-    body = f"""if (x != 0) for (long k = 0; k < taps; k++) for (long j = 0; j < {memory.size(link.post)}; j++)
+    body = f"""if (x != 0) for (long k = 0; k < taps; k++) {each(memory.size(link.post), "j")}
                 {into} += x * {past(memory, kind, link, n, shared)}{factor};"""
     return f"""{declared}
     real *restrict into = {memory.total(s.into)};

@@ -6,14 +6,16 @@ An array of events is kept as lists: ``list [S][N]`` the numbers of neurons, ``m
 have sizes, ``value [S][N]``; also as numbers, if somebody reads it so.
 """
 
+import functools
 import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from localplast.backends.c.expression import Constants
+from localplast.backends.c.loops import TRIALS
 from localplast.program.arrays import Kernel, Life, Neurons, One, Sparse, Synapses, at
-from localplast.program.instructions import Jump, Map, Outer, Reduce, Send, arrays_in
+from localplast.program.instructions import Jump, Map, Outer, Reduce, Send, arrays_in, reads, writes
 from localplast.program.passes import resolved
 
 __all__ = ["SPARE", "Memory", "as_list"]
@@ -75,6 +77,7 @@ class Memory:
     sources: dict = field(default_factory=dict)
     constants: dict = field(default_factory=dict)
     rings: list = field(default_factory=list)
+    numerics: dict = field(default_factory=dict)
     #: Numbers that change within a trial: none.
     moving = frozenset()
 
@@ -86,6 +89,25 @@ class Memory:
         both = [(p, s) for p in (self.forward, self.backward) for s in p.step]
         self.listed = {self.first(n) for p, s in both for n in named(s) if n in self.arrays and as_list(p, s, n)}
         self.sized = self.with_sizes()
+
+    # --- who reads what ----------------------------------------------------------------------------------------------
+
+    def numeric(self, s):
+        """Arrays that a statement reads as numbers."""
+        if s not in self.numerics:
+            self.numerics[s] = self.found_numeric(s)
+        return self.numerics[s]
+
+    def found_numeric(self, s):
+        if isinstance(s, (Map, Jump)):
+            lines = set().union(*(arrays_in(e) for _, e in (*getattr(s, "lets", ()), *s.lines)))
+            return lines | getattr(s, "adds", set()) | (writes(s) if isinstance(s, Jump) else set())
+        return {n for n in reads(s) if not as_list(self.backward, s, n)}
+
+    @functools.cached_property
+    def numeric_back(self):
+        """What the way back reads as numbers."""
+        return set().union(*map(self.numeric, self.backward.step))
 
     # --- names and sizes ----------------------------------------------------------------------------------------------
 
@@ -159,7 +181,7 @@ class Memory:
         place, n = self.identifier(name), self.size(self.arrays[name].space)
         self.lists(name)
         size = f"const real x = w->value_{place}[(slot * S + s) * {n} + e]; " if name in self.sized else ""
-        return f"""for (long s = 0; s < S; s++) {{
+        return f"""{TRIALS} {{
         const unsigned *list = w->list_{place} + (slot * S + s) * {n};
         for (long e = 0; e < w->many_{place}[slot * S + s]; e++) {{
             const long i = list[e]; {size}{body}

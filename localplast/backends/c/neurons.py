@@ -4,12 +4,14 @@ Within a group a number is read once and stored once, and what nobody else reads
 """
 
 from localplast.backends.c.expression import READY, Writer, is_condition
+from localplast.backends.c.loops import TRIALS, each
 from localplast.backends.c.memory import as_list
 from localplast.backends.c.runtime import indent
+from localplast.equations.rewriting import symbols_in
 from localplast.program.arrays import Life, at
-from localplast.program.instructions import Fire, Jump, Map, arrays_in, reads, writes
+from localplast.program.instructions import Fire, Map, arrays_in, reads, writes
 
-__all__ = ["neurons", "numeric", "reduced", "spiked"]
+__all__ = ["neurons", "reduced", "spiked"]
 
 
 class Statements(Writer):
@@ -31,7 +33,7 @@ class Statements(Writer):
     def _make(self, node):
         if node == READY:
             return self._new(self.load(READY.name))
-        if READY in node.free_symbols and self.constants.holds(node) and not is_condition(node):
+        if READY in symbols_in(node) and self.constants.holds(node) and not is_condition(node):
             one, other = (self._new(self.constants.place(node, ready)) for ready in (1.0, 0.0))
             return self._new(f"{self(READY)} != 0 ? {one} : {other}")  # loads in a branch would not be vectorised
         return super()._make(node)
@@ -65,7 +67,7 @@ class Loop:
 
         known = self.last.seen if self.last else {}
         self.last = Statements(self.memory.constants_of(self.space), load, after=self.last)
-        self.last.seen = {node: text for node, text in known.items() if not node.free_symbols & self.stale}
+        self.last.seen = {node: text for node, text in known.items() if not symbols_in(node) & self.stale}
         self.stale = {READY}
         return self.last, [e.xreplace({at(n): READY for n in ready}) for e in expressions]
 
@@ -107,18 +109,10 @@ class Loop:
         return [f"enum {{ N = {self.memory.padded(self.space)} }};", *self.memory.known(self.space), *pointers]
 
 
-def numeric(program, s):
-    """Arrays that a statement reads as numbers."""
-    if isinstance(s, (Map, Jump)):
-        lines = set().union(*(arrays_in(e) for _, e in (*getattr(s, "lets", ()), *s.lines)))
-        return lines | getattr(s, "adds", set()) | (writes(s) if isinstance(s, Jump) else set())
-    return {n for n in reads(s) if not as_list(program, s, n)}
-
-
 def stored(memory, group, others):
     """What of a group's results has to be in its place: states, and whatever ``others`` read as numbers."""
-    asked = set().union(*(numeric(memory.backward, s) for g in others if g is not group for s in g.body))
-    back = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+    asked = set().union(*(memory.numeric(s) for g in others if g is not group for s in g.body))
+    back = memory.numeric_back
     found = []
     for name in dict.fromkeys(n for s in group.body for n in sorted(writes(s), key=list(memory.arrays).index)):
         array = memory.arrays[name]
@@ -172,7 +166,7 @@ def collected(memory, s):
             found = f"collect(fired_{memory.identifier(name)} + s * N, {size}, {place}, 0)"
         else:
             found = f"collect_numbers({memory.values(name)} + s * {stride}, {size}, {place}, {value[0]}, 0)"
-        yield f"for (long s = 0; s < S; s++) {many} = {found};"
+        yield f"{TRIALS} {many} = {found};"
 
 
 def spiked(memory, group, _):
@@ -198,14 +192,14 @@ def reduced(memory, s):
     spikes = [n for n in reads(s) if as_list(memory.backward, s, n)]
     if spikes:
         _, many = memory.lists(spikes[0])
-        return f"    for (long s = 0; s < S; s++) {into} = {many};"
+        return f"    {TRIALS} {into} = {many};"
     loop = Loop(memory, s.space)
     writer, found = loop.writer(s.expression)
     value = writer(found[0])
     return f"""{indent(loop.outside(), 4)}
-    for (long s = 0; s < S; s++) {{
+    {TRIALS} {{
         real total = 0;
-        for (long i = 0; i < {memory.size(s.space)}; i++) {{
+        {each(memory.size(s.space))} {{
             const long o = s * N + i;
 {indent(writer.lines)}
             total += {value};
@@ -258,7 +252,7 @@ def compared(memory, s):
     value = writer(found[0])
     return f"""{indent(loop.outside(), 4)}
     enum {{ SIZE = {memory.size(s.space)} }};
-    for (long s = 0; s < S; s++) {{
+    {TRIALS} {{
         real *restrict to = {memory.values(s.into)} + s * N;
         for (long i = 0; i < SIZE; i++) {{
             const long o = s * N + i;

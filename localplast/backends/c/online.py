@@ -8,6 +8,7 @@ step says is used as it comes. In every function ``w`` is the workspace, ``p`` w
 
 from dataclasses import replace
 
+from localplast.backends.c.loops import ALL_HERE, TRIALS, each, share
 from localplast.backends.c.memory import as_list
 from localplast.backends.c.online_memory import OnlineMemory
 from localplast.backends.c.rows import reduced_rows, rows, summed
@@ -99,7 +100,7 @@ class OnlineSource(Source):
         for number, (group, text) in enumerate(each):
             later = set().union(*(g.reads | g.writes for g, _ in each[number + 1 :]))
             calls.append(f"{self.function(text, body)}(w, p, t, 0);")
-            calls += ["meet(w->gate, w->team);"] if body.name == "update" and group.writes & later else []
+            calls += [ALL_HERE] if body.name == "update" and group.writes & later else []
         if body.name not in ("update", "end"):
             calls += [f"{self.function(text, body)}(w, p, t, 0);" for text in self.shows(body)]
         self.calls[body.name] = calls
@@ -161,10 +162,11 @@ class OnlineSource(Source):
             own = memory.arrays[weight].space
             columns, sizes = memory.columns(own), (memory.many_rows(own), memory.many_columns(own))
             many, size = sizes[::-1] if transposed else sizes
+            low, high = share(many)
             at = f"i * {columns} + h" if transposed else f"h * {columns} + i"
             copied.append(
-                f"for (long h = {many} * w->me / w->team; h < {many} * (w->me + 1) / w->team; h++)\n"
-                f"        for (long i = 0; i < {size}; i++) ((real *)p[P_{slot}])[h * {n} + i] = "
+                f"for (long h = {low}; h < {high}; h++)\n"
+                f"        {each(size)} ((real *)p[P_{slot}])[h * {n} + i] = "
                 f"R({float(times)!r}) * ((const real *)p[P_number_{memory.identifier(weight)}])[{at}];"
             )
         return {"add_up": gathered, "refresh": copied}
@@ -211,8 +213,8 @@ def dotted(memory, s):
     return f"""    real *restrict target = {memory.values(s.target)};
     const real *weight = {memory.matrix(link, s.weight, False)}, *source = {memory.values(s.source)};
     {clear}
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(link.pre)}; i++)
+    {TRIALS}
+        {each(memory.size(link.pre))}
             target[s * {m} + i] += dot(weight + i * {n}, source + s * {n}, {memory.size(link.post)});"""
 
 

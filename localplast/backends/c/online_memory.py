@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from localplast.backends.c.expression import Constants
+from localplast.backends.c.loops import share
 from localplast.backends.c.memory import SPARE, Memory
 from localplast.program.arrays import ONE, Kernel, Life, One, Sparse, Synapses
 from localplast.program.instructions import Every, writes
@@ -73,8 +74,7 @@ class OnlineMemory(Memory):
 
     def share(self, space):
         """C text of the first and last row of this thread's share."""
-        many = self.many_rows(space)
-        return f"{many} * w->me / w->team", f"{many} * (w->me + 1) / w->team"
+        return share(self.many_rows(space))
 
     def parts(self, space):
         """C text of a sum of a thread: how many numbers it has, from which to which they are in this one's share, and

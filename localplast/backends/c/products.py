@@ -1,5 +1,7 @@
 """The part of every kernel's C text that computes with whole rows: vector functions, products, threads that meet."""
 
+from localplast.backends.c.loops import EVERY
+
 __all__ = ["HEAD"]
 
 #: Functions that the C library computes for a whole vector at once, to four units in the last place.
@@ -16,8 +18,9 @@ __attribute__((simd("notinbranch"))) real M(pow)(real, real);
 #endif
 #endif
 """
+    + "\n"
+    + EVERY
     + r"""
-#define EVERY _Pragma("GCC ivdep") for (long i = 0; i < N; i++)
 #define BROKEN(x) -(mask)!(M(fabs)(x) <= LARGEST) /* beyond it squares, and so losses, are infinite */
 
 /* Wait until all threads of the team are here; gate holds how many have come, and how often all have. */

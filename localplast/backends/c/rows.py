@@ -10,9 +10,11 @@ import numpy as np
 import sympy
 
 from localplast.backends.c.expression import Writer, in_one_line, is_condition
+from localplast.backends.c.loops import TRIALS, each
 from localplast.backends.c.neurons import stored
 from localplast.backends.c.runtime import indent
 from localplast.backends.c.sparse import few_rows
+from localplast.equations.rewriting import replaced, symbols_in
 from localplast.program.arrays import End, Life, One, Sparse, Synapses, at
 from localplast.program.instructions import arrays_in, writes
 
@@ -44,7 +46,7 @@ class RowWriter(Writer):
     def where(self, node):
         """The smallest domain that holds all of ``node``."""
         found = set()
-        for s in node.free_symbols:
+        for s in symbols_in(node):
             number = self.constants.values.get(s.name)
             found.add(self.domain[s.name] if number is None else "post" if np.ndim(number) else "constant")
         if found <= {"update"}:
@@ -63,7 +65,7 @@ class RowWriter(Writer):
 
     def found(self, expression):
         """An expression, of lets that belong elsewhere theirs."""
-        return sympy.sympify(expression, strict=True).xreplace(self.elsewhere)
+        return replaced(sympy.sympify(expression, strict=True), self.elsewhere)
 
     def _make(self, node):
         if node.is_number or is_condition(node):
@@ -188,7 +190,7 @@ class Rows:
             self.now[name] = text
             writer.domain[name] = "synapse"
         changed = {at(n) for n in new}
-        writer.seen = {node: text for node, text in writer.seen.items() if not node.free_symbols & changed}
+        writer.seen = {node: text for node, text in writer.seen.items() if not symbols_in(node) & changed}
 
     def quiet(self):
         """C text of whether nothing happens to a row: what its presynaptic neuron has to say is zero."""
@@ -228,7 +230,7 @@ class Rows:
         if self.common:
             head.append("const long s = 0; /* the only trial, if it is of one */")
         else:
-            text = ["for (long s = 0; s < S; s++) {", *(f"    {line}" for line in text), "}"]
+            text = [f"{TRIALS} {{", *(f"    {line}" for line in text), "}"]
         return indent([*head, *text], 4)
 
     def made(self, name, outers):
@@ -267,9 +269,9 @@ def still(s, silent):
     """Whether a Map changes nothing where all symbols ``silent`` are zero."""
     known = dict.fromkeys(silent, sympy.Integer(0))
     for name, e in s.lets:
-        known[at(name)] = sympy.sympify(e).xreplace(known)
+        known[at(name)] = replaced(sympy.sympify(e), known)
     for name, e in s.lines:
-        rest = sympy.sympify(e).xreplace(known) - (0 if name in s.adds else at(name))
+        rest = replaced(sympy.sympify(e), known) - (0 if name in s.adds else at(name))
         if sympy.expand(rest) != 0:
             return False
     return True
@@ -298,5 +300,5 @@ def reduced_rows(memory, s):
 {indent([f"real *restrict {memory.identifier(n)} = {memory.values(n)};" for n in read], 4)}
     real *restrict into = {memory.values(s.into)};
     *into = 0;
-    for (long i = 0; i < {memory.size(s.space)}; i++) *into += {value};
+    {each(memory.size(s.space))} *into += {value};
 {indent([f"memset({memory.identifier(n)}, 0, N * sizeof(real));" for n in spent], 4)}"""

@@ -1,5 +1,6 @@
 """The part of every kernel's C text that does not depend on the network."""
 
+from localplast.backends.c.loops import NEURONS
 from localplast.equations import divided_exp, matrix_exp
 
 __all__ = ["HELPERS", "indent"]
@@ -41,7 +42,10 @@ typedef real vec __attribute__((vector_size(VECTOR)));
 #define CONTRACT
 #endif
 #define INLINE static inline __attribute__((always_inline))
-#define NEURONS for (int s = 0; s < S; s++) _Pragma("GCC ivdep") for (int i = 0; i < N; i++)
+"""
+HELPERS += (
+    NEURONS
+    + r"""
 
 /* Where in a ring of this length: x < 2 * length. Dividing at every synapse would cost more than its arithmetic. */
 INLINE long wrap(long x, long length) { return x < length ? x : x - length; }
@@ -63,6 +67,7 @@ static inline real where_finite(real x, real y)
 }
 static inline real exprel(real x) { return M(fabs)(x) < R(1e-9) ? R(1.0) + R(0.5) * x : M(expm1)(x) / x; }
 """
+)
 HELPERS += (
     divided_exp.ENGINES.c_text
     + "\n"

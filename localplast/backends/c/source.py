@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from localplast.backends.c.convolution import CONVOLUTION
 from localplast.backends.c.links import outer, send
-from localplast.backends.c.neurons import neurons, numeric, reduced, spiked
+from localplast.backends.c.loops import LIVE, TRIALS, each
+from localplast.backends.c.neurons import neurons, reduced, spiked
 from localplast.backends.c.products import HEAD
 from localplast.backends.c.runtime import HELPERS, indent
 from localplast.backends.c.sparse import SPARSE
@@ -54,7 +55,7 @@ class Source:
     """
 
     #: C text of whether some number of a state, ``n`` of ``m`` in a row, is none.
-    wrong = "for (long s = 0; s < w->live; s++) if (broken({x} + s * {m}, {n}))"
+    wrong = LIVE + " if (broken({x} + s * {m}, {n}))"
 
     def __init__(self, memory, checked):
         self.memory, self.checked, self.functions, self.calls, self.contracted = memory, checked, {}, {}, set()
@@ -93,15 +94,15 @@ class Source:
         n, padded = self.memory.size(space), self.memory.padded(space)
         return f"""    const {kind} *given = {given};
     real *restrict to = {to};
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {n}; i++) to[s * {padded} + i] = s < w->live ? given[s * {n} + i] : 0;"""
+    {TRIALS}
+        {each(n)} to[s * {padded} + i] = s < w->live ? given[s * {n} + i] : 0;"""
 
     def loads(self, body):
         """What is given in every step: lists of events, or numbers."""
         memory, groups = self.memory, body.step
-        used = set().union(*(numeric(memory.backward, s) for s in groups))
+        used = set().union(*map(memory.numeric, groups))
         own = memory.backward if body.backwards else memory.forward
-        late = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+        late = memory.numeric_back
         for name in (a.name for a in own.of(Life.GIVEN) if a.trial):
             array = memory.arrays[name]
             if body.backwards and memory.slotted(name):
@@ -117,7 +118,7 @@ class Source:
         n = self.memory.size(array.space)
         call = f"collect_numbers(row, {n}, {place}, {value[0]}, 0)" if value else f"collect_bits(row, {n}, {place}, 0)"
         return f"""    const {kind} *given = {self.memory.outside(name)};
-    for (long s = 0; s < S; s++) {{
+    {TRIALS} {{
         const {kind} *row = given + s * {n};
         {many} = s < w->live ? {call} : 0;
     }}"""
@@ -135,7 +136,7 @@ class Source:
         n, padded = memory.size(space), memory.padded(space)
         return f"""    real *seen = {memory.outside(name)};
     const real *from = {memory.values(name)};
-    for (long s = 0; s < w->live; s++) memcpy(seen + s * {n}, from + s * {padded}, {n} * sizeof(real));"""
+    {LIVE} memcpy(seen + s * {n}, from + s * {padded}, {n} * sizeof(real));"""
 
     # --- a trial ------------------------------------------------------------------------------------------------------
 
@@ -149,11 +150,11 @@ class Source:
             n, to = memory.padded(array.space), memory.values(name)
             if isinstance(array.start, str):
                 start = memory.argument(f"start_{memory.identifier(name)}", "real", (n,), ("start", array.start))
-                found.append(f"for (long s = 0; s < S; s++) memcpy({to} + s * {n}, {start}, {n} * sizeof(real));")
+                found.append(f"{TRIALS} memcpy({to} + s * {n}, {start}, {n} * sizeof(real));")
             else:
                 found.append(f"for (long o = 0; o < S * {n}; o++) {to}[o] = R({float(array.start)!r});")
         given = [n for n, a in memory.arrays.items() if a.life is Life.FIXED and a.trial]
-        used = set().union(*(numeric(memory.backward, s) for s in memory.backward.step))
+        used = memory.numeric_back
         rows = [self.rows(memory.arrays[n].space, memory.values(n), memory.outside(n)) for n in given if n in used]
         return found, [f"{{\n{text}\n}}" for text in rows]
 

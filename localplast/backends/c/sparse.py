@@ -3,6 +3,7 @@
 The synapses of neuron ``i`` before them are ``start[i] <= q < start[i + 1]``, and ``end[q]`` is the neuron behind.
 """
 
+from localplast.backends.c.loops import INDEPENDENT, TRIALS, each
 from localplast.backends.c.memory import as_list
 
 __all__ = ["SPARSE", "each_synapse", "few_arrivals", "few_outer", "few_rows", "few_send"]
@@ -43,15 +44,15 @@ def declared(memory, link):
 
 def each_synapse(statement, row="i"):
     """C loop over the synapses of a presynaptic neuron: none of them has the same end as another one."""
-    return f'_Pragma("GCC ivdep") for (long q = start[{row}]; q < start[{row} + 1]; q++) {statement}'
+    return f"{INDEPENDENT} for (long q = start[{row}]; q < start[{row} + 1]; q++) {statement}"
 
 
 def each_source(memory, s, name, space, statement):
     """The same, for whatever is not zero of ``name``: x, of trial s."""
     if as_list(memory.backward, s, name):
         return memory.events(name, each_synapse(statement))
-    return f"""for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(space)}; i++) {{
+    return f"""{TRIALS}
+        {each(memory.size(space))} {{
             const real x = {memory.values(name)}[s * {memory.padded(space)} + i];
             if (x != 0) {each_synapse(statement)}
         }}"""
@@ -90,8 +91,8 @@ def few_arrivals(memory, s, link, number, loop):
     const long many = {memory.count(link)[1]};
     real *restrict target = {memory.values(s.target)};
     memset(target, 0, S * many * sizeof(real));
-    for (long s = 0; s < S; s++)
-        for (long i = 0; i < {memory.size(link.pre)}; i++) {{
+    {TRIALS}
+        {each(memory.size(link.pre))} {{
             {loop}{each_synapse(f"{{ const long j = end[q]; (void)j; target[s * many + q] += {number}; }}")}
         }}"""
 

@@ -1,5 +1,6 @@
 """Learning in Torch: batch after batch, with any rule, and the optimiser that Brian2 runs too."""
 
+import functools
 import logging
 import threading
 
@@ -68,16 +69,21 @@ class Forward:
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, sums=False, threads=1, device="cpu", wanted=True):
         self.net, self.tensors, self.masks, self.sums = net, tensors, masks, sums
-        self.cut, self.feedback, self.kernel = cut, feedback or {}, None
-        reason = elsewhere(device)
+        self.cut, self.feedback, self.threads, self.device, self.wanted = cut, feedback or {}, threads, device, wanted
+
+    @functools.cached_property
+    def kernel(self):
+        """The generated kernel, or None; made when it is needed: who learns online needs it in tests only."""
+        net, reason = self.net, elsewhere(self.device)
         if not reason:
-            record = [f"{k}.sum" for k, p in net.populations.items() if p.model.spiking and sums]
-            options = {"cut": cut, "feedback": self.feedback, "record": record, "threads": threads}
-            function = NetworkFunction(net, tensors, masks, **options)
-            reason = why_not(function, [*(f"{p.name}.weight" for p in net.plastic), *net.trainable] if wanted else ())
-            self.kernel = None if reason else function
+            record = [f"{k}.sum" for k, p in net.populations.items() if p.model.spiking and self.sums]
+            options = {"cut": self.cut, "feedback": self.feedback, "record": record, "threads": self.threads}
+            function = NetworkFunction(net, self.tensors, self.masks, **options)
+            moving = [*(f"{p.name}.weight" for p in net.plastic), *net.trainable] if self.wanted else ()
+            reason = why_not(function, moving)
         if reason:
             logger.warning("the network runs in plain Torch, which is slower: %s", reason)
+        return None if reason else function
 
     def __call__(self, weights, inputs, others=None, widths=None, seed=0):
         """As :func:`~localplast.backends.torch.gradient.run_forward`."""
