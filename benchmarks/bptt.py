@@ -12,11 +12,13 @@ import bptt_peers
 from bptt_problem import PROBLEMS
 from timing import case_main, exponent, measure, rounds, span, table
 
+FLOOR = "products back and event sums alone"
 CASES = {
     "localplast": bptt_cases.localplast_learner,
     "localplast, kernel alone": bptt_cases.localplast_kernel,
     "localplast, plain Torch step": bptt_cases.localplast_plain,
     "eager loop by hand": bptt_cases.eager,
+    FLOOR: bptt_cases.floor,
     "snnTorch": bptt_peers.snntorch,
     "Norse": bptt_peers.norse,
     "SpikingJelly": bptt_peers.spikingjelly,
@@ -36,7 +38,8 @@ def compare(name, quick, count):
     """The table of one problem."""
     problem = PROBLEMS[name]
     steps = problem.steps // 10 if quick and problem.steps > 1000 else problem.steps
-    cases = [(case, 1) for case in CASES] + [(c, 2) for c in ("localplast", "localplast, kernel alone", "Spyx (JAX)")]
+    cases = [(case, 1) for case in CASES if case != FLOOR or not problem.recurrent]
+    cases += [(c, 2) for c in ("localplast", "localplast, kernel alone", "Spyx (JAX)")]
     jobs = [
         {"problem": name, "case": case, "threads": threads, "steps": steps, "repeats": 2 if quick else 3}
         for case, threads in cases

@@ -7,7 +7,7 @@ Adam.
 import numpy as np
 from bptt_problem import ALPHA, RATE, WINDOW, torch_threads, trainer
 
-__all__ = ["eager", "localplast_kernel", "localplast_learner", "localplast_plain"]
+__all__ = ["eager", "floor", "localplast_kernel", "localplast_learner", "localplast_plain"]
 
 
 def localplast_network(problem):
@@ -109,3 +109,42 @@ def eager(problem, threads):
         return outputs
 
     return trainer(problem, [*layers, *([] if square is None else [square])], forward)
+
+
+def floor(problem, threads):
+    """What no kernel that follows events can leave out: errors back through dense weights, and a row of weights, or of
+    their gradient, for each event, forward and back.
+
+    Sums of rows are those of ``embedding_bag``, of the events that the network of layers has.
+    """
+    torch = torch_threads(threads)
+    from localplast.backends.c.function import NetworkFunction
+    from localplast.backends.torch.step import leaves
+
+    net = localplast_network(problem)
+    values, names = net.draw(0), [f"h{k}.spikes" for k in range(len(problem.sizes) - 2)]
+    tensors = leaves(net, values, dtype=torch.float32)
+    weights = [tensors[f"{name}.weight"] for name in net.projections]
+    kernel = NetworkFunction(net, tensors, values.masks, record=names)
+    spikes = torch.as_tensor(problem.data()[0])
+    found = kernel(dict(zip(net.projections, weights, strict=True)), {"cues": spikes})
+    rasters = [spikes, *(found[name] != 0 for name in names)]
+    events = [[(x[t].nonzero()[:, 1].contiguous(), starts(torch, x[t])) for t in range(len(x))] for x in rasters]
+    errors = [torch.rand(problem.batch, w.shape[1]) for w in weights]
+    back = [torch.empty(problem.batch, w.shape[0]) for w in weights]
+
+    def step():
+        for t in range(problem.steps):
+            for k, (w, each) in enumerate(zip(weights, events, strict=True)):
+                for _ in ("forward", "back"):
+                    torch.nn.functional.embedding_bag(each[t][0], w, each[t][1], mode="sum")
+                if k:
+                    torch.mm(errors[k], w.T, out=back[k])
+
+    return step
+
+
+def starts(torch, raster):
+    """Where the events of each trial begin, ``raster`` ``(trial, neuron)``."""
+    many = raster.sum(1)
+    return torch.cumsum(many, 0) - many

@@ -20,6 +20,7 @@ PARTS = (
     "networks",
     "prospective",
     "sparse",
+    "starts",
     "state",
 )
 PACKAGES = (

@@ -4,6 +4,7 @@ Every case runs in two new processes that share a cache: *cold* finds it empty, 
 What is imported, and the network, are there before. Float32, one thread.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -106,8 +107,6 @@ def import_all():
 
 def run(case, cache):
     """Seconds of the first update, from the network on, without those of a later one."""
-    import os
-
     os.environ["XDG_CACHE_HOME"] = cache
     make, *options = CASES[case]
     made = make(*options)
