@@ -6,6 +6,7 @@ import xarray as xr
 
 import localplast as lp
 from localplast.errors import RunawayError
+from localplast.rules import eprop
 from localplast.runs import fit
 from localplast.runs.reached import reached
 from localplast.runs.store import load_checkpoint, save_checkpoint
@@ -160,6 +161,17 @@ def test_a_checkpoint_that_keeps_something_else(damage, tmp_path, runs):
     save_checkpoint(checkpoint, change(arrays), state)
     with pytest.raises(lp.LocalplastError, match=said):
         runs.learn("an adjoint", tmp_path / "run", True, watch=BY_LOSS, record=())
+
+
+def test_a_comparison_keeps_the_best(runs):
+    """Its last test is that of the run alone, and what it keeps is told."""
+    net, rules = runs.network(), {"e-prop": lp.Contender(eprop(), "torch")}
+    options = {"optimiser": lp.sgd(3.0), "batch": 2, "updates": 4, "test": 3, "watch": BY_LOSS, "show": False}
+    tree = lp.compare(net, runs.task, rules, probes=1, **options)
+    alone = lp.run(net, runs.task, rule=eprop(), backend="torch", test_every=4, **options)["metrics"]
+    last = tree["curves"]["test_loss"].sel(rule="e-prop", update=4).squeeze()
+    assert last == alone["test_loss"][-1] and alone["best_update"][-1] < 4
+    assert "keeps the best validation loss" in str(tree["cost"]["optimiser"].values)
 
 
 TRAJECTORY = lp.Task.generated(
