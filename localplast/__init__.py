@@ -53,7 +53,7 @@ _DEFINED_IN = {
     "localplast.runs.gradient": ("gradient",),
     "localplast.runs.live": ("live",),
     "localplast.runs.run": ("run",),
-    "localplast.runs.watch": ("Plateau", "Stop"),
+    "localplast.runs.watch": ("Best", "Plateau", "Stop"),
     "localplast.study.compare": ("compare",),
     "localplast.study.contenders": ("Contender",),
     "localplast.task": ("Poisson", "Task", "Trials"),

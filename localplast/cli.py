@@ -241,21 +241,20 @@ def run(
     resume: Resume = False,
     device: Annotated[str, typer.Option(help="Of torch: cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch: how many share a batch; default 2.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of torch: float64, or float32, which is faster.")] = "float64",
 ):
     """Train one network under one rule and write its record; or measure a phenomenon, and draw it too."""
     import localplast as lp
     from localplast import protocols, rules
-    from localplast.arguments import check_backend, check_device
     from localplast.study.numbers import title
     from localplast.study.phenomenon import Phenomenon
 
-    check_backend(backend or "brian2")
+    check_where(backend, device, dtype)
     settings = read_settings(set_, updates=updates)
-    check_device(device, backend or "torch")
     chosen = protocols.load(protocol)
     if isinstance(chosen, Phenomenon):
         training = {"--rule": rule, "--feedback": feedback, "--seed": seed, "--updates": updates, "--resume": resume}
-        training |= {"--device": device != "cpu", "--threads": threads}
+        training |= {"--device": device != "cpu", "--threads": threads, "--dtype": dtype != "float64"}
         unused = [option for option, given in training.items() if given]
         return measure(chosen, preset, settings, backend or "brian2", out, unused)
     check_rule(rule)
@@ -279,7 +278,7 @@ def run(
         batch=built.batch,
         updates=updates,
         test=built.test,
-        test_every=max(updates // 5, 1),
+        test_every=updates // next(tests for tests in range(min(updates, 5), 0, -1) if updates % tests == 0),
         watch=built.watch,
         record=chosen.recorded,
         seed=seed,
@@ -287,11 +286,21 @@ def run(
         resume=resume,
         threads=threads or (2 if backend == "torch" else None),
         device=device,
+        dtype=dtype,
     )
     say(chosen, built, tree, seed, path)
     made = int(tree["metrics"]["update"][-1])
     if made < updates:
         typer.echo(f"ended after {made} of {updates} updates, {tree.attrs['watch']}")
+
+
+def check_where(backend, device, dtype):
+    """Raise unless this backend, or the one that is taken where none is given, runs there and counts so."""
+    from localplast.arguments import check_backend, check_device, check_dtype
+
+    check_backend(backend or "brian2")
+    check_device(device, backend or "torch")
+    check_dtype(dtype, backend or "torch")
 
 
 def check_rule(word):

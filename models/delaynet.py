@@ -7,11 +7,13 @@ import numpy as np
 from brian2 import ms, second
 
 from localplast.models.biased_lif import biased_lif, biased_readout
-from localplast.network import Input, Network, Population, Projection, axonal, uniform
+from localplast.network import Input, Network, Population, Projection, Values, axonal, dendritic, uniform
 from localplast.network.space import from_centre, lattice, shells
+from localplast.packages import need_torch
+from localplast.task.datasets import locate
 from localplast.task.evidence import GROUP
 
-__all__ = ["TAU_LIMITS", "THRESHOLD_LIMITS", "delays", "network"]
+__all__ = ["TAU_LIMITS", "THRESHOLD_LIMITS", "delays", "network", "released"]
 
 #: Where shells of neurons begin, as shares of the lattice's diagonal, and how long their spikes travel.
 EDGES, TIMES = (0.2, 0.3), np.array([1, 80, 100]) * ms
@@ -75,3 +77,34 @@ def network(*, neurons=125, times=TIMES, travel=axonal, radius=2.0, tau=45 * ms,
             Projection("rec", "out", weight=uniform(np.sqrt(3), fan_in=False)),
         ],
     )
+
+
+def released() -> tuple[Network, Values]:
+    """The network that the authors trained on seven cues and one silence, and its numbers, as ours.
+
+    Balafrej et al. 2025, Neuromorph Comput Eng, doi 10.1088/2634-4386/add293, authors' repository. How a published step
+    becomes ours: :func:`~localplast.models.biased_lif`. Input spikes act one step later here.
+
+    Raises
+    ------
+    DatasetError
+        The file is neither in ``LOCALPLAST_DATA`` nor can it be downloaded, or it is not the original.
+    """
+    need_torch("reading the weights that the authors of DelayNet released")
+    import torch
+
+    stored = torch.load(locate("delaynet", "trained_125.pt"), weights_only=True, map_location="cpu")
+    found = {name: array.double().numpy() for name, array in stored.items()}
+    net = network(radius=None, travel=dendritic)
+    # times are in units of 100 ms
+    tau_mem, tau_out = (float(0.1 * found[name][0]) for name in ("tau_rec", "tau_out"))
+    decay, fade = (np.exp(-float(net.dt) / tau) for tau in (tau_mem, tau_out))
+    weights = {"cues_rec": found["W_i"] / decay, "rec_rec": found["W_r"] / decay, "rec_out": found["W_o"]}
+    others = {
+        "rec.tau_mem": tau_mem,
+        "rec.v_th": float(found["thr_rec"][0]),
+        "rec.bias": found["B_r"] / (tau_mem * (1 - decay)),
+        "out.tau_out": tau_out,
+        "out.bias": found["B_o"] / (tau_out * (1 - fade)),
+    }
+    return net, net.draw(0).replace_weights(weights, others)

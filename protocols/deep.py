@@ -1,4 +1,4 @@
-"""Yin-Yang through five narrow hidden layers: how does the error reach a layer that is far from the output?
+"""Yin-Yang through five or nine narrow hidden layers: how does the error reach a layer that is far from the output?
 
 The samples and their code are those of ``yin-yang`` (Kriener, Göltz & Petrovici 2022, NICE, arXiv:2102.08211). An error
 that is broadcast from the output knows nothing of the layers between: direct feedback alignment falls far behind BPTT,
@@ -68,7 +68,7 @@ def build(*, dt, updates, local=False, hidden=(30,) * 5, learning_rate=3e-3, bat
 
 protocol = Protocol(
     name="deep",
-    summary="Yin-Yang through five narrow hidden layers: what do broadcast, direct and local errors lose with depth?",
+    summary="Yin-Yang through many narrow hidden layers: what do broadcast, direct and local errors lose with depth?",
     reference="after Kriener et al. 2022, NICE, arXiv:2102.08211",
     build=build,
     presets={
@@ -78,5 +78,8 @@ protocol = Protocol(
         "paper": dict(dt=0.5 * ms, updates=15_625),
         # As ``quick``, with readouts in every layer.
         "local": dict(dt=1 * ms, updates=1000, local=True),
+        # Both through nine hidden layers.
+        "nine": dict(dt=1 * ms, updates=1000, hidden=(30,) * 9),
+        "nine-local": dict(dt=1 * ms, updates=1000, hidden=(30,) * 9, local=True),
     },
 )

@@ -128,7 +128,7 @@ protocol = Protocol(
     reference="Max et al. 2024, Nature Machine Intelligence, arXiv:2212.10249",
     build=build,
     presets={
-        # Images of 14 x 14 pixels, each for 1.6 ms, two times all of them; stronger noise.
+        # Images of 14 x 14 pixels, each for 3.2 ms, two times all of them; stronger noise.
         "quick": dict(
             width=2,
             sizes=(196, 100, 2, 100, 196),
@@ -137,7 +137,7 @@ protocol = Protocol(
             rate=0.03,
             down=0.08,
             alpha=2.5e-3,
-            steps=16,
+            steps=32,
             patterns=20,
             batch=32,
             updates=156,

@@ -30,6 +30,7 @@ from localplast.network import Delay, Input, Network, Population, Projection, ax
 from localplast.neuron import NeuronModel
 from localplast.neuron.step import jacobian, lower
 from localplast.program.instructions import Fire, Jump
+from localplast.protocols import latent_equilibrium_cnn
 from localplast.task import Trials
 
 #: What protocols read, below LOCALPLAST_DATA.
@@ -44,7 +45,15 @@ FILES = {
 }  # fmt: skip
 
 
+def pictures():
+    """In place of CIFAR-10, 170 MB that no test downloads: noise of its size."""
+    images = np.random.default_rng(0).integers(0, 256, (60_000, 3, 32, 32), np.uint8)
+    labels = np.arange(60_000) % 10
+    return (images[:50_000], labels[:50_000]), (images[50_000:], labels[50_000:])
+
+
 def pytest_configure():
+    latent_equilibrium_cnn.cifar10 = functools.cache(pictures)
     # as in a job in the background of a script: tests press Ctrl-C
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

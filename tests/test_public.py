@@ -26,7 +26,7 @@ def test_every_public_name_is_there():
 
 def test_the_public_names_are_these():
     assert lp.__all__ == sorted([
-        "Compartment", "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "Mismatch", "ModelError",
+        "Best", "Compartment", "Contender", "DatasetError", "Hz", "Input", "LocalplastError", "LocalplastWarning", "Mismatch", "ModelError",
         "Network", "NetworkError", "NeuronModel", "Plateau", "Poisson", "Population", "Projection", "RunawayError", "Stop", "Task", "Trials",
         "UnsupportedError", "active_coupling", "adam", "axonal", "cell", "channels", "compare", "convolution", "coupling", "dale", "delay",
         "dendritic", "depression", "distance", "dynamics", "facilitation", "gradient", "live", "losses", "mV", "madgrad", "models",

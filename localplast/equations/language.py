@@ -115,9 +115,14 @@ class clip(Real):
 
 
 class stop(Real):
-    """Its argument, through which no gradient passes."""
+    """``stop(x)``: x itself, through which no gradient passes."""
 
     nargs = 1
+
+    @classmethod
+    def eval(cls, value):
+        if value.is_number:
+            return value
 
     def fdiff(self, argindex=1):
         return sympy.Integer(0)
@@ -151,6 +156,7 @@ OWN = {
     "randn": randn,
     "sign": sign,
     "sqrt": sympy.sqrt,
+    "stop": stop,
     "timestep": timestep,
     "bounded_number": bounded_number,
     "where_finite": where_finite,

@@ -125,6 +125,7 @@ def brian2_function(name, arguments, value, text):
 FUNCTIONS = {
     **divided.ENGINES.functions,
     **matrix.ENGINES.functions,
+    "stop": brian2_function("stop", "x", lambda x: x, "x"),
     "bounded_number": brian2_function(
         "bounded_number",
         "x",

@@ -3,13 +3,9 @@
 import ast
 import re
 
-from brian2.utils.stringtools import get_identifiers
-
-from localplast.equations.language import read
-from localplast.equations.text import to_text
 from localplast.errors import ModelError
 
-__all__ = ["assignments", "parse_statement", "split_statements", "split_threshold"]
+__all__ = ["parse_statement", "split_statements", "split_threshold"]
 
 #: A name, the operator of ``op=`` if there is one, an expression.
 STATEMENT = re.compile(r"\s*(\w+)\s*(\*\*|//|[-+*/%])?=(?!=)\s*(.+)")
@@ -31,27 +27,6 @@ def parse_statement(line):
         )
     name, op, text = found.groups()
     return name, f"{name} {op} ({text})" if op else text
-
-
-def assignments(code):
-    """The statements of a block as Brian2 runs them on every target."""
-    return [line for statement in split_statements(code) for line in runnable(statement)]
-
-
-def runnable(line):
-    """A statement without operators that C++ lacks; in two where Brian2, reading ``u = u + x``, would lose names of
-    ``x``.
-
-    It makes ``u += x`` of that, by sympy, which cancels units; and then it does not know the names that are left in
-    the text.
-    """
-    name, text = parse_statement(line)
-    if STATEMENT.fullmatch(line)[2] in ("+", "-", "*", "/"):
-        return [line]
-    names = get_identifiers(text)
-    if name in names and names - get_identifiers(to_text(read(text))):
-        return [f"_next_{name} = {text}", f"{name} = _next_{name}"]
-    return [f"{name} = {text}"]
 
 
 def split_threshold(model):

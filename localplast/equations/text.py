@@ -11,7 +11,7 @@ from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 from sympy.logic.boolalg import Boolean
 
-from localplast.equations.language import Draw, absolute, ceil, clip, floor, mod, sign, timestep
+from localplast.equations.language import Draw, absolute, ceil, clip, floor, mod, sign, stop, timestep
 from localplast.equations.slopes import Tamed
 from localplast.equations.variadic import Variadic
 
@@ -30,7 +30,7 @@ NAMES = {
     "int_": "int",
 }
 #: Functions that pass the unit of their first argument on.
-KEEPING = (absolute, sympy.Abs, floor, ceil, Tamed)
+KEEPING = (absolute, sympy.Abs, floor, ceil, stop, Tamed)
 
 
 class Printer(CustomSympyPrinter):

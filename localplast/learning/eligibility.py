@@ -19,7 +19,7 @@ from localplast.equations.expressions import differentiate
 from localplast.equations.language import Draw, int_, symbol
 from localplast.equations.slopes import jump
 from localplast.errors import UnsupportedError
-from localplast.neuron.step import NOISE, OTHER, jacobian, lower
+from localplast.neuron.step import NOISE, jacobian, lower
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "credit", "derive"]
 
@@ -146,7 +146,7 @@ def check_clamped(model, projection):
 
 def check_additive(model, expressions):
     """Raise where derivatives depend on random numbers, which no synapse sees."""
-    if any(e.has(Draw) or any(s.name.startswith((NOISE, OTHER)) for s in e.free_symbols) for e in expressions):
+    if any(e.has(Draw) or any(s.name.startswith(NOISE) for s in e.free_symbols) for e in expressions):
         raise UnsupportedError(
             f"{model.name}: its noise multiplies its state, and local rules follow additive noise only; use bptt()"
         )
@@ -230,6 +230,13 @@ class Coefficients:
         partial = {k: differentiate(argument, k) for k in self.step.state}
         return {k: self.coefficient(e, "after", f"d_x_{k}") for k, e in partial.items() if e != 0}
 
+    def sent_coefficients(self):
+        """``d x / d state[k]`` of what spikes, of other neurons ``d output / d state[k]``."""
+        if self.model.spiking:
+            return self.spike_coefficients()
+        partial = {k: differentiate(self.step.output, k) for k in (*self.step.state, *self.step.inputs)}
+        return {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in partial.items() if e != 0}
+
     def jump_coefficients(self):
         """``R_s`` as ``{(k, l): expression}`` (entries that differ from the identity) and ``R_z`` as ``{k: ...}``."""
         moved, kicked = {}, {}
@@ -288,9 +295,7 @@ class Derivation(Coefficients):
         """The eligibility: psi times the slope of the spike argument; without a threshold the slope of the output."""
         if self.model.spiking:
             return PSI * sympy.Add(*[spike[k] * primed[k] for k in parts if k in spike])
-        outputs = {k: differentiate(self.step.output, k) for k in parts}
-        outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
-        return sympy.Add(*[e * ended[k] for k, e in outputs.items()])
+        return sympy.Add(*[e * ended[k] for k, e in self.sent_coefficients().items() if k in parts])
 
     def ending(self):
         """What the neuron computes at the end of the step."""
@@ -322,8 +327,10 @@ class Derivation(Coefficients):
             coming = propagate(k, last)
             primed[k] = symbol(f"primed_{k}") if coming != 0 else coming
             program += [(f"primed_{k}", coming)] if coming != 0 else []
-        # the derivative of the state after transmission: all of it, or what has just arrived
-        landed = {k: primed[k] + arrived[k] for k in parts} if self.memory else arrived
+        # the derivative of the state after transmission: all of it, or what has just arrived, in the last step where it
+        # lands on an input
+        kept = self.memory or self.target in self.step.inputs
+        landed = {k: primed[k] + arrived[k] for k in parts} if kept else arrived
         ended = {k: landed[k] + sympy.Add(*[moved[k, m] * landed[m] for m in parts if (k, m) in moved]) for k in parts}
         value = self.value(parts, spike, primed, ended)
         program.append(("elig", value))
@@ -371,17 +378,19 @@ def closure(start, links):
 
 
 def credit(net, name, target):
-    """``credit_target = psi dx/d(target one step ago)``: how what lands on ``target`` moves the next spike.
+    """``credit_target = psi dx/d(target one step ago)``: how what lands on ``target`` moves the next spike, or the next
+    output of a neuron without threshold.
 
     Returns the programs before and after the integration.
     """
     found = Coefficients(net.nodes[name])
-    update, spike = found.update_coefficients(), found.spike_coefficients()
-    slope = sympy.Add(*[spike[k] * update[k, target] for k in spike if (k, target) in update])
+    update, sent = found.update_coefficients(), found.sent_coefficients()
+    slope = sympy.Add(*[sent[k] * update[k, target] for k in sent if (k, target) in update])
     if slope == 0:
         raise UnsupportedError(
-            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves its spikes later "
+            f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves what it sends later "
             "than one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
         )
-    after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", symbol("psi") * slope)]
+    gate = PSI if found.model.spiking else sympy.Integer(1)
+    after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", gate * slope)]
     return found.program("before", jacobian(lower(net.nodes[name].model)).program), after

@@ -10,6 +10,7 @@ import sympy
 from localplast.equations.expressions import differentiate
 from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
+from localplast.learning.arrival import acts_late
 from localplast.learning.eligibility import closure
 from localplast.neuron.decay import check_decays, per_step
 from localplast.neuron.step import jacobian, lower
@@ -51,15 +52,14 @@ class AsReadout:
         """The :class:`Smoothing` of spikes that reach ``readout`` by the projection ``path`` (None: as if by its
         inlet).
         """
-        entries, output, target = response(net, readout, path)
-        step = lower(net.nodes[readout].model)
-        reached = closure({target}, {(m, k) for k, m in entries})
-        alive = [k for k in step.state if k in reached]
+        entries, output, landing = response(net, readout, path)
+        reached = closure(set(landing), {(m, k) for k, m in entries})
+        alive = [k for k in output if k in reached]
         stored = [k for k in alive if any((m, k) in entries for m in alive)]
         old = {k: symbol(f"filtered_{k}") if k in stored else sympy.Integer(0) for k in alive}
         faded = {k: sympy.Add(*[entries[k, m] * old[m] for m in alive if (k, m) in entries]) for k in alive}
         faded = {k: e for k, e in faded.items() if e != 0}
-        new = {k: (symbol(f"faded_{k}") if k in faded else 0) + (ELIG if k == target else 0) for k in alive}
+        new = {k: (symbol(f"faded_{k}") if k in faded else 0) + landing.get(k, 0) * ELIG for k in alive}
         program = [*((f"faded_{k}", e) for k, e in faded.items()), *((f"filtered_{k}", new[k]) for k in stored)]
         trace = sympy.Add(*[output[k] * (old[k] if k in stored else new[k]) for k in alive])
         return Smoothing(tuple(program), tuple(f"filtered_{k}" for k in stored), trace)
@@ -106,18 +106,20 @@ def slope(net, readout, path):
     UnsupportedError
         It moves it later.
     """
-    _, output, target = response(net, readout, path)
-    if output[target] == 0:
+    _, output, landing = response(net, readout, path)
+    found = sympy.Add(*[output[k] * share for k, share in landing.items()])
+    if found == 0:
         raise UnsupportedError(
             f"population {readout!r}: a spike shows in the output of {net.nodes[readout].model.name} later than in its "
             "own step, so a rule without a filter like it would learn nothing; use leaky_readout(), or a rule that "
             "filters so, such as eprop()"
         )
-    return output[target]
+    return found
 
 
 def response(net, readout, path):
-    """How the readout's output follows a spike: Jacobian entries of its step, slopes of its output, where spikes land.
+    """How the readout's output follows a spike: Jacobian entries of its step, slopes of its output, and what of the
+    spike its variables hold when it shows (:func:`~localplast.learning.arrival.steps_to_show`).
 
     Raises
     ------
@@ -136,7 +138,7 @@ def response(net, readout, path):
         symbol("dt"): float(net.dt)
     }
     entries = {pair: e.subs(numbers) for pair, e in jacobian(step).entries.items()}
-    output = {k: differentiate(step.output, k).subs(numbers) for k in step.state}
+    output = {k: differentiate(step.output, k).subs(numbers) for k in (*step.state, *step.inputs)}
     varying = {symbol(n) for n in step.state + step.inputs} | {
         symbol(n) for n, v in population.values.items() if np.ndim(v)
     }
@@ -151,4 +153,6 @@ def response(net, readout, path):
             f"({population.model.name}); local rules filter eligibilities with a linear readout, the same for all "
             "outputs"
         )
-    return entries, output, target
+    if not acts_late(population.model, target):
+        return entries, output, {target: sympy.Integer(1)}
+    return entries, output, {k: e for (k, source), e in entries.items() if source == target}

@@ -13,6 +13,7 @@ import numpy as np
 
 from localplast.arguments import as_number
 from localplast.errors import NetworkError, UnsupportedError
+from localplast.learning.arrival import check_sent, sent_late, steps_to_show
 from localplast.network.convolution import check_dense
 from localplast.network.credit_graph import projection_edges
 
@@ -92,9 +93,19 @@ def direct_path(net, population, readout):
 
 
 def learning_populations(net, readouts):
-    """Spiking populations whose incoming weights, or whose parameters, learn."""
+    """Populations but readouts whose incoming weights, or whose parameters, learn."""
     learning = {p.post for p in net.plastic} | {n for n, p in net.populations.items() if p.trainable}
     return [n for n in net.populations if n in learning and n not in readouts]
+
+
+def one_lag(population, lags):
+    """After how many steps errors come back to ``population``, the same by all its paths."""
+    if len(lags) > 1:
+        raise UnsupportedError(
+            f"population {population!r}: errors come back to it after {sorted(lags)} steps by its several paths; "
+            "a learning signal needs paths of one length"
+        )
+    return lags.pop()
 
 
 @dataclass(frozen=True)
@@ -141,12 +152,6 @@ class Feedback:
     def check(self, net, rule):
         """Raise where projections of ``net`` have no weights for ``rule`` to learn, which is its name."""
         check_dense(net, rule, "use bptt() or dendritic()")
-        for p in net.plastic:
-            if p.transmission != "event":
-                raise UnsupportedError(
-                    f"projection {p.name!r}: {rule} learns weights of event projections; set plastic=False "
-                    "for graded ones, or use bptt()"
-                )
 
     def check_parameters(self, model, name, parameters):
         """Parameters learn from what their population ``name`` hears."""
@@ -163,6 +168,8 @@ class Feedback:
                 f"projections {', '.join(parallel)}: errors come back from {source!r} to {population!r} along one "
                 "projection only; put the weights into one, or use bptt()"
             )
+        if path is not None:
+            check_sent(net, path)
         if self.judged and path is not None and source in net.readouts:
             return Term(source, variable, "weight", path.name, target=target)
         if self.form != "fixed" and path is None:
@@ -228,8 +235,9 @@ class Broadcast(Feedback):
         paths = {r: p for r in readouts if (p := direct_path(net, population, r))}
         heard = list(paths) or list(readouts)
         terms = [self.term(net, population, r, self.variable, paths.get(r), seed) for r in heard]
+        lags = {steps_to_show(net, population, r, paths.get(r)) for r in heard}
         path = paths.get(heard[0])
-        return Signal(tuple(terms), heard[0], path.name if path else None)
+        return Signal(tuple(terms), heard[0], path.name if path else None, one_lag(population, lags))
 
 
 @dataclass(frozen=True)
@@ -302,21 +310,18 @@ class Layered(Feedback):
     def signal(self, net, population, paths, readouts, signals, seed):
         terms, lags = [], set()
         for p in paths:
-            variable, lag, target = "error" if p.post in readouts else "L", 0, None
+            variable, target = "error" if p.post in readouts else "L", None
+            lag = steps_to_show(net, population, p.post, p) if p.post in readouts else signals[p.post].lag
             if self.gated and p.post not in readouts:
-                variable, lag, target = f"delta_{p.target}", signals[p.post].lag + 1 + self.delay(net, p), p.target
+                variable, target = f"delta_{p.target}", p.target
+                lag += 1 + self.delay(net, p) + int(sent_late(net.nodes[population].model))
             terms.append(self.term(net, population, p.post, variable, p, seed, target))
             lags.add(lag)
-        if len(lags) > 1:
-            raise UnsupportedError(
-                f"population {population!r}: errors come back to it after {sorted(lags)} steps by its several paths; a "
-                "layered signal needs paths of one length"
-            )
         last = paths[0]
         while last.post not in readouts:
             last = self.forward(net, last.post)[0]
         direct = last.name if last.pre == population else None
-        return Signal(tuple(terms), last.post, direct, lags.pop())
+        return Signal(tuple(terms), last.post, direct, one_lag(population, lags))
 
     def delay(self, net, p):
         steps = net.delay_steps(p)

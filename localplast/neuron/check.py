@@ -144,6 +144,8 @@ def check_free(model, name):
         raise ModelError(
             f"{model.name}: {name!r} ends as Brian2 calls what belongs to the two ends of a synapse; rename it"
         )
+    if name == "stop":
+        raise ModelError(f"{model.name}: stop(x) is a function, x without its gradient; rename the name 'stop'")
     if name in DEFAULT_FUNCTIONS or name in DEFAULT_CONSTANTS or name in DEFAULT_UNITS:
         raise ModelError(f"{model.name}: the name {name!r} is a function, constant or unit of Brian2; rename it")
 

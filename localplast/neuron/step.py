@@ -22,8 +22,8 @@ from localplast.neuron.integration import EXACT
 __all__ = ["Jacobian", "StepMap", "check_integration", "expanded", "jacobian", "lower", "prospective", "resolved"]
 
 
-#: How names begin that stand for random numbers: those of :attr:`StepMap.noise`, and those of other distributions.
-NOISE, OTHER = "_normal_", "_drawn_"
+#: How names begin that stand for the random numbers of :attr:`StepMap.noise`.
+NOISE = "_normal_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,6 @@ class StepMap:
         The graded output, in terms of the updated state.
     noise : tuple of str
         Names in the program that stand for standard normal numbers, new ones in every step.
-    foreign : tuple of str
-        Names in it that stand for other random numbers, which only Brian2 draws.
     """
 
     model: object
@@ -73,7 +71,6 @@ class StepMap:
     adaptation: dict
     output: object
     noise: tuple = ()
-    foreign: tuple = ()
 
     @property
     def outputs(self):
@@ -82,9 +79,9 @@ class StepMap:
 
     def draws(self, *expressions):
         """Where random numbers are drawn that only Brian2 draws: names of functions, in ``expressions`` too."""
-        own = (self.spike_argument, self.psi, self.output, *self.reset.values(), *self.adaptation.values())
-        found = {e.func.__name__ for text in (*own, *expressions) if text is not None for e in text.atoms(Draw)}
-        return sorted(found | {name.removeprefix(OTHER).split("_")[0] for name in self.foreign})
+        blocks = (*dict(self.outputs).values(), *self.reset.values(), *self.adaptation.values())
+        own = (self.spike_argument, self.psi, self.output, *blocks, *expressions)
+        return sorted({e.func.__name__ for text in own if text is not None for e in text.atoms(Draw)})
 
 
 def renewed(values):
@@ -123,14 +120,13 @@ def lower(model):
         reset=block_map(model, "reset", expand),
         adaptation=block_map(model, "adaptation", expand),
         output=expand(to_sympy(model.output)) if model.output is not None else None,
-        noise=named(program, NOISE),
-        foreign=named(program, OTHER),
+        noise=drawn_in(e for _, e in (*program, *updated.items())),
     )
 
 
-def named(program, start):
-    """Names that a program reads and that begin with ``start``."""
-    return tuple(sorted({s.name for _, e in program for s in e.free_symbols if s.name.startswith(start)}))
+def drawn_in(expressions):
+    """Names of the normal numbers that are read."""
+    return tuple(sorted({s.name for e in expressions for s in e.free_symbols if s.name.startswith(NOISE)}))
 
 
 def subexpressions_of(model):
@@ -209,13 +205,8 @@ def straight_line(code, state, expand):
 
 
 def drawn(expression, number):
-    """``expression`` with its random numbers as numbers from outside, those of line ``number``."""
-
-    def from_outside(e):
-        start = NOISE if isinstance(e, randn) else f"{OTHER}{e.func.__name__}_"
-        return symbol(f"{start}{number}_{e.args[-1]}")
-
-    return expression.replace(lambda e: isinstance(e, Draw), from_outside)
+    """``expression`` with its normal numbers as numbers from outside, those of line ``number``."""
+    return expression.replace(randn, lambda call: symbol(f"{NOISE}{number}_{call}"))
 
 
 def guarded(expression):
@@ -326,16 +317,12 @@ def check_integration(name, step, parameters, dt):
     """
     if str(step.model.method).lower() not in EXACT or not step.program:
         return
-    constants = {
-        **parameters,
-        **dict.fromkeys((*step.noise, *step.foreign), 0.0),
-        "dt": float(dt),
-        "not_refractory": np.float64(1.0),
-    }
+    constants = {**parameters, **dict.fromkeys(step.noise, 0.0), "dt": float(dt), "not_refractory": np.float64(1.0)}
     probes = {n: np.float64(0.7) for n in step.state + step.inputs}
     with np.errstate(all="ignore"):
         try:
-            values = Tape(step.outputs, {**constants, **probes})({})
+            drawn = [(name, e.replace(Draw, lambda *_: sympy.Integer(0))) for name, e in step.outputs]
+            values = Tape(drawn, {**constants, **probes})({})
         except ZeroDivisionError:
             values = dict.fromkeys((f"new_{n}" for n in step.state), np.nan)
     broken = [n for n in step.state if not np.all(np.isfinite(values[f"new_{n}"]))]

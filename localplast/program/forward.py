@@ -279,7 +279,7 @@ class Draft:
 
     def weigh(self, name, p):
         """What will arrive in the next step, weighted before this step's learning."""
-        model, now = self.net.nodes[p.pre].model, self.array(f"{name}.now", p.pre, Life.STEP, role="sent")
+        model, now = self.net.nodes[p.pre].model, self.array(f"{name}.now", p.pre, Life.STEP, role="ahead")
         self.step.append(Map(p.pre, (), ((now.name, owned(p.pre, expanded(model, self.text(p)))),)))
         edges = frozenset(projection_edges(self.net)[name])
         self.step.append(Send(name, now.name, f"{name}.coming", self.link(name, p), add=False, edges=edges))
@@ -291,7 +291,7 @@ class Draft:
             return
         if self.ahead(p):
             target, add = self.target(p)
-            coming = self.array(f"{name}.coming", p.post, Life.STATE, self.unit(p), role="sent")
+            coming = self.array(f"{name}.coming", p.post, Life.STATE, self.unit(p), role="coming")
             self.link(name, p)
             self.step.append(Map(p.post, (), ((target, coming),), frozenset([target] if add else [])))
             return
@@ -369,7 +369,7 @@ class Draft:
 
     def made(self, name, p):
         """What a dendritic delay line takes in."""
-        return self.array(f"{name}.made", p.post, Life.STEP, self.unit(p), role="sent").name
+        return self.array(f"{name}.made", p.post, Life.STEP, self.unit(p), role="made").name
 
     def unit(self, p):
         """Of what arrives by a projection."""

@@ -19,7 +19,15 @@ from localplast.learning.optimise import Optimiser
 from localplast.learning.rule import Rule
 from localplast.network.delays import axonal
 from localplast.network.short_term import check_learnable
-from localplast.program.statements import hidden_plan, mismatch_plan, neuron_plan, postponed, readout_plan, with_delay
+from localplast.program.statements import (
+    hidden_plan,
+    mismatch_plan,
+    neuron_plan,
+    of_rates,
+    postponed,
+    readout_plan,
+    with_delay,
+)
 from localplast.task.loss import Loss, Reward
 from localplast.task.trials import Trials
 
@@ -173,7 +181,8 @@ def plan(net, rule, loss, optimiser=None, *, batch=1, seed=0, trainable=(), valu
         elif third != "L":
             synapse = mismatch_plan(eligibility, third)
         else:
-            synapse = hidden_plan(net, rule, eligibility, signals[p.post], loss, p.name in learned)
+            judged = of_rates(loss, net.nodes[p.post].model)
+            synapse = hidden_plan(net, rule, eligibility, signals[p.post], judged, p.name in learned)
             late.setdefault(p.post, {}).update(postponed(eligibility, signals[p.post].lag))
         synapses[p.name] = with_delay(synapse) if p.name in delays else synapse
     check_learnable(net, rule, {name for name, s in synapses.items() if s.eligibility.source is None})

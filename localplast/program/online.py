@@ -395,7 +395,7 @@ class Learning(Draft):
         """What the rates of a trial, known at its end, add to every gradient."""
         regulariser, body = self.plan.loss.regulariser, []
         duration = self.array("(trial).duration", ONE, Life.GIVEN, trial=False, role="duration")
-        for name in self.plan.signals:
+        for name in (n for n in self.plan.signals if self.net.nodes[n].model.spiking):
             count = self.array(f"{name}.learn.spike_count", name, Life.STATE, role="count")
             self.step.append(Map(name, (), ((count.name, count + at(f"{name}.z")),)))
             excess = self.array(f"{name}.learn.excess", name, Life.STEP, role="excess")

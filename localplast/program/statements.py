@@ -22,6 +22,7 @@ __all__ = [
     "hidden_plan",
     "mismatch_plan",
     "neuron_plan",
+    "of_rates",
     "postponed",
     "readout_plan",
     "with_delay",
@@ -99,6 +100,11 @@ class SynapsePlan:
     sums: tuple = ("gradient",)
     regularised: bool = False
     learned: bool = False
+
+
+def of_rates(loss, model):
+    """``loss`` without its regulariser of rates where a neuron has none."""
+    return loss if model.spiking or loss.regulariser is None else replace(loss, regulariser=None)
 
 
 def running(net, loss, end=""):
@@ -274,8 +280,9 @@ def neuron_plan(net, made, name, synapses, shift):
         factor = f"credit_{target}"
         shift.update(copies(factor, lag))
         end.append((f"delta_{target}", symbol("L") * symbol(f"late{lag}_{factor}" if lag else factor)))
-    if made.loss.regulariser and made.loss.regulariser.window and name in signals:
-        keep = fading_of(net, made.loss.regulariser.window)
+    regulariser = of_rates(made.loss, net.nodes[name].model).regulariser
+    if regulariser and regulariser.window and name in signals:
+        keep = fading_of(net, regulariser.window)
         end.append(("activity", keep * symbol("activity") + (1 - keep) / float(net.dt) * symbol("z")))
     personal = []
     for parameter in made.parameters[name]:
@@ -328,9 +335,9 @@ def own_error(model, parameter):
 
 def parameter_program(net, made, name, parameter, found):
     """Traces of one parameter, smoothed and multiplied as those of a weight are, per neuron."""
-    elig, end = symbol(f"elig_{parameter}"), f"_{parameter}"
+    elig, end, loss = symbol(f"elig_{parameter}"), f"_{parameter}", of_rates(made.loss, net.nodes[name].model)
     if name in made.readouts:
-        return [*found.program, *summed(made.loss, symbol("error") * elig, end)[0]]
+        return [*found.program, *summed(loss, symbol("error") * elig, end)[0]]
     signal = made.signals[name]
     smoothing = shared_smoothing(net, made.rule, signal)
     late = copies(f"elig_{parameter}", signal.lag)
@@ -338,8 +345,8 @@ def parameter_program(net, made, name, parameter, found):
     own = {symbol(n): symbol(f"{n}_{parameter}") for n, _ in smoothing.program} | {symbol("elig"): now}
     smoothed = [(f"{n}_{parameter}", e.subs(own, simultaneous=True)) for n, e in smoothing.program]
     product = symbol("L") * smoothing.trace.subs(own, simultaneous=True)
-    slow, _, extra = running(net, made.loss, end)
-    program = [*late, *found.program, *smoothed, *slow, *summed(made.loss, product, end, extra)[0]]
-    if of_trials(made.loss):
+    slow, _, extra = running(net, loss, end)
+    program = [*late, *found.program, *smoothed, *slow, *summed(loss, product, end, extra)[0]]
+    if of_trials(loss):
         program.append((f"elig_sum_{parameter}", symbol(f"elig_sum_{parameter}") + elig))
     return program

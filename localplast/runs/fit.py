@@ -21,13 +21,14 @@ from localplast.program.learn import check_trials
 from localplast.rules import bptt
 from localplast.runs.guard import first_not_finite
 from localplast.runs.identity import check_arrays, check_same, identity, surroundings, warn_of_changes
+from localplast.runs.kept import Kept
 from localplast.runs.learners import default_target, make_learner, updates_per_block
 from localplast.runs.lock import only_writer, writing
 from localplast.runs.progress import progress
 from localplast.runs.reached import Reached, checkpoint_of, reached, read_checkpoint, saved_in
 from localplast.runs.record import Recorder
 from localplast.runs.store import CHECKPOINT_SECONDS, begun, check_free, save_checkpoint
-from localplast.runs.watch import Watched, source
+from localplast.runs.watch import Best, Watched, source
 from localplast.task.loss import default_loss
 from localplast.task.regulariser import of_trials
 from localplast.task.trials import Poisson, alike, split
@@ -77,6 +78,10 @@ class Fit:
         self.source = source(task, schedule.watch)
         for how in schedule.watch:
             how.check(self)
+        if kept_every and self.keeps:
+            raise LocalplastError(
+                "Best() keeps the weights of one update, record= those of many: leave out one of both"
+            )
         example = self.drawn(0)
         self.loss = loss or default_loss(example)
         check_trials(net, example, self.loss)
@@ -108,6 +113,11 @@ class Fit:
     test = property(lambda self: self.schedule.test)
 
     @property
+    def keeps(self):
+        """Whether the best is kept: then tests are of that, and come after the looks."""
+        return any(isinstance(how, Best) for how in self.schedule.watch)
+
+    @property
     def judged_loss(self):
         """What is reported: a regulariser of running rates is felt by synapses, and is no part of the loss."""
         return self.loss if of_trials(self.loss) else replace(self.loss, regulariser=None)
@@ -121,17 +131,31 @@ class Fit:
             self.judge.restart(values, seed)
 
     def evaluate(self):
-        """Loss, accuracy and spikes per neuron on the test trials, with the present weights."""
-        return self.judged(presented(self.task, "testing", self.test, self.test, self.seed))
+        """Loss, accuracy and spikes per neuron on the test trials, with the numbers that the record has."""
+        trials = presented(self.task, "testing", self.test, self.test, self.seed)
+        return self.judged(trials, self.told if self.watched.kept else None)
 
-    def judged(self, trials):
-        """The same on some trials."""
-        trials = trials.without(self.net.teachers)
+    def judged(self, trials, numbers=None):
+        """The same on some trials, with the present ``numbers`` or others."""
+        trials, before = trials.without(self.net.teachers), self.judge.arrays()
         self.look_at_length(trials)
-        if self.judge is not self.learner:
-            self.judge.adopt(self.learner.numbers(), self.learner.parameters())
+        if numbers or self.judge is not self.learner:
+            self.judge.adopt(*(numbers or self.present))
         parts = [(len(part), self.judge.evaluate(part, number)) for number, part in enumerate(split(trials, 250))]
+        if numbers:
+            self.judge.load(before)
         return {k: sum(n * found[k] for n, found in parts) / len(trials) for k in parts[0][1]}
+
+    @property
+    def present(self):
+        """What has been learned by now: weights by projection, and parameters by name."""
+        return self.learner.numbers(), self.learner.parameters()
+
+    @property
+    def told(self):
+        """What the record has of it: the best, where that is kept."""
+        kept = self.watched.kept
+        return (kept.weights, kept.parameters) if kept else self.present
 
     def begin(self):
         self.reached, self.done, self.seconds, self.watched = Reached(self.learner.arrays()), 0, 0.0, Watched()
@@ -224,7 +248,7 @@ class Fit:
             raise Interrupted(f"stopped after {self.done} of {self.updates} updates; {saved_in(path)}") from None
 
     def tested(self, probe):
-        """Metrics of the test trials and of ``probe``, with the present weights."""
+        """Metrics of the test trials and, of the present weights, of ``probe``."""
         found = {f"test_{k}": v for k, v in self.evaluate().items()} if self.test else {}
         return {**found, **(probe(self) if probe else {})}
 
@@ -250,7 +274,7 @@ class Fit:
         """As :meth:`block`, from trials of one form."""
         started = time.perf_counter()
         before = self.learner.arrays() if self.rule.signal.drives_neurons else None
-        began = self.learner.numbers(), self.learner.parameters()
+        began = self.present
         try:
             found = self.learner.train(trials)
         except RunawayError as error:  # a learner knows neither the record nor how far it has come
@@ -268,13 +292,14 @@ class Fit:
 
     def seen(self, update, probe):
         """What is tested and watched after an update, as metrics; does what comes of it."""
-        tested, found = self.tested(probe) if update % self.schedule.test_every == 0 else {}, {}
+        due, found = update % self.schedule.test_every == 0, {}
+        tested = self.tested(probe) if due and not self.keeps else {}
         for how in self.schedule.watch:
             if update % how.every == 0:
                 metrics, watched = how.look(self, update, tested)
                 self.follow(watched)
                 found |= metrics
-        if self.watched.stopped and not tested:
+        if (due or self.watched.stopped) and not tested:
             tested = self.tested(probe)
         return tested | found
 
@@ -309,14 +334,17 @@ class Fit:
 
     def runaway(self, problem, recorder, advice="lower the learning rate, or look at the weights in the record"):
         self.keep_weights(recorder)
+        if kept := self.watched.kept:
+            advice = f"the record has the best weights, of update {kept.update}"
         return RunawayError(f"{problem}; {advice}", recorder.tree())
 
     def keep_weights(self, recorder):
-        """The latest weights, of every projection that is not kept along training."""
-        for name, weight in self.learner.numbers().items():
+        """The latest weights, or the best, of every projection that is not kept along training."""
+        weights, parameters = self.told
+        for name, weight in weights.items():
             if name not in recorder.request.weights:
                 recorder.set_weights(name, weight)
-        for name, value in self.learner.parameters().items():
+        for name, value in parameters.items():
             recorder.set_learned(name, value)
 
     def open_record(self, request, path, resume, probed=None):
@@ -351,21 +379,29 @@ class Fit:
             text = f"the record {path} is gone, and its checkpoint alone is not enough; start anew without resume"
             raise LocalplastError(text)
         warn_of_changes(path, state["surroundings"])
-        self.check_learned(checkpoint_of(path), stands.arrays)
+        self.check_learned(checkpoint_of(path), stands)
         self.stand_at(replace(stands, rows=regular(stands.rows, request, stands.done)))
         with writing(path):
             if not begun(path):
                 return Recorder(self.net, request, path=path, provenance=self.origin())
             return Recorder.resume(path, self.net, request, position=self.reached.rows)
 
-    def check_learned(self, path, arrays):
-        """Raise unless what has been learned, as a checkpoint says, is what a person could give as ``values``."""
-        check_arrays(path, arrays, self.reached.arrays)
+    def check_learned(self, path, stands):
+        """Raise unless what has been learned, as a checkpoint says, is what a person could give as ``values``; what
+        was kept, too.
+        """
+        check_arrays(path, stands.arrays, self.reached.arrays)
         kinds = ("weight.", "value.")
-        parts = [{n.removeprefix(kind): x for n, x in arrays.items() if n.startswith(kind)} for kind in kinds]
-        learned = self.values.replace_weights(*parts)
-        self.net.check_values(learned)
-        check_delays(self.net, learned, self.steps)
+        learned = [
+            [{n.removeprefix(kind): x for n, x in stands.arrays.items() if n.startswith(kind)} for kind in kinds]
+        ]
+        if kept := stands.watched.kept:
+            check_arrays(path, kept.arrays, Kept(kept.score, kept.update, *self.present).arrays)
+            learned.append([kept.weights, kept.parameters])
+        for parts in learned:
+            values = self.values.replace_weights(*parts)
+            self.net.check_values(values)
+            check_delays(self.net, values, self.steps)
 
     def origin(self):
         rest = {"rule": json.dumps(encode_rule(self.rule)), "drawn": drawn_by(self.net, self.values, self.seed)}
@@ -386,7 +422,8 @@ class Fit:
     def write_checkpoint(self, path, position):
         state = {"identity": self.identity, "surroundings": surroundings(), "position": position}
         state |= {"done": self.done, "seconds": self.seconds, "watched": self.watched.encoded}
-        save_checkpoint(checkpoint_of(path), self.learner.arrays(), state)
+        kept = self.watched.kept
+        save_checkpoint(checkpoint_of(path), self.learner.arrays() | (kept.arrays if kept else {}), state)
 
     def interrupt(self):
         """Let the block that another thread runs end soon, in a KeyboardInterrupt there."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from localplast.runs.identity import check_state
+from localplast.runs.kept import Kept
 from localplast.runs.lock import beside
 from localplast.runs.store import load_checkpoint
 from localplast.runs.watch import Watched
@@ -43,7 +44,8 @@ def read_checkpoint(path):
     """The :class:`Reached` of the run at ``path``, and what else its checkpoint says."""
     arrays, state = load_checkpoint(checkpoint_of(path))
     check_state(checkpoint_of(path), state)
-    watched = Watched.decoded(checkpoint_of(path), state.pop("watched", Watched().encoded))
+    kept, arrays = Kept.taken(arrays)
+    watched = Watched.decoded(checkpoint_of(path), state.pop("watched", Watched().encoded), kept)
     return Reached(arrays, state.pop("done"), state.pop("seconds"), state.pop("position"), watched), state
 
 

@@ -83,10 +83,11 @@ def run(
     test, test_every : int
         Number of test trials, and after how many updates they are presented (default: at the end). What is tested is
         the network with its learned delays rounded to whole steps (``values.rounded(net)``), and without its teachers.
-    watch : Plateau or Stop, or a sequence of both
-        Learning rates that fall where the validation loss has stopped falling, and a run that ends where its error is
-        small enough: ``[Plateau(patience=2), Stop(error=0.07)]``. A run that watches validation trials learns from
-        ``task.validation``, which holds them back, and is tested on the test trials of ``task``.
+    watch : Plateau, Stop or Best, or a sequence of such
+        Learning rates that fall where the validation loss has stopped falling, a run that ends where its error is small
+        enough, and one that keeps what was best: ``[Plateau(patience=2), Stop(error=0.07), Best()]``. A run that
+        watches validation trials learns from ``task.validation``, which holds them back, and is tested on the test
+        trials of ``task``.
     path : path, optional
         Write the record to a Zarr store while the run goes on, and checkpoints beside it.
     resume : bool

@@ -1,4 +1,5 @@
-"""What a run watches while it learns, and what it does then: rates that fall on a plateau, an end where it is good.
+"""What a run watches while it learns, and what it does then: rates that fall on a plateau, an end where it is good, the
+best that is kept.
 
 What is watched are validation trials unless told otherwise. A run that watches these learns from what
 :attr:`localplast.task.Task.validation` learns from, which holds them back; its tests are the task's own.
@@ -6,19 +7,20 @@ What is watched are validation trials unless told otherwise. A run that watches 
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from localplast.arguments import as_number, check_choice, check_whole, presented
 from localplast.errors import LocalplastError
+from localplast.runs.kept import Kept
 from localplast.task.trials import Trials
 
 if TYPE_CHECKING:
     from localplast.runs.fit import Fit
 
-__all__ = ["Plateau", "Stop", "Watch", "Watched", "check_watch", "source"]
+__all__ = ["Best", "Plateau", "Stop", "Watch", "Watched", "check_watch", "source"]
 
 #: Whose test trials are watched.
 OF = ("validation", "test")
@@ -37,30 +39,59 @@ class Watched:
     factor : float
         On the learning rates.
     stopped : bool
+    kept : Kept, optional
+        The numbers of the best look so far, by a :class:`Best`.
     """
 
     best: float | None = None
     worse: int = 0
     factor: float = 1.0
     stopped: bool = False
+    kept: Kept | None = None
 
     @property
     def encoded(self) -> dict:
-        """As data of a checkpoint."""
-        return asdict(self)
+        """As data of a checkpoint; what is kept goes among its arrays."""
+        return {name: value for name, value in vars(self).items() if name != "kept"}
 
     @classmethod
-    def decoded(cls, path: object, data: Any) -> "Watched":
+    def decoded(cls, path: object, data: Any, kept: Kept | None = None) -> "Watched":
         """From the checkpoint at ``path``; raises where that says something else."""
         kinds = {"best": (float, type(None)), "worse": (int,), "factor": (float,), "stopped": (bool,)}
         whole = isinstance(data, dict) and data.keys() == kinds.keys()
         if not whole or any(type(data[n]) not in kind for n, kind in kinds.items()) or not 0 < data["factor"] <= 1:
             raise LocalplastError(f"{path} does not say what its run has watched; it is damaged: start anew")
-        return cls(**data)
+        return cls(**data, kept=kept)
+
+
+class OnSchedule:
+    """What looks as often as a run is tested, and at as many trials, where it does not say otherwise."""
+
+    every: int | None
+    trials: int | None
+    of: str
+
+    def scheduled(self, test: int, test_every: int | None) -> Self:
+        """With what it does not say taken from the tests of a run."""
+        name = type(self).__name__
+        if not (self.every or test_every):
+            raise LocalplastError(
+                f"a {name} looks after every so many updates: give test_every=, or every=, as in {name}(every=10)"
+            )
+        if not (self.trials or test):
+            raise LocalplastError(f"a {name} looks at trials: give test=, or trials=, as in {name}(trials=200)")
+        return replace(self, every=self.every or test_every)  # type: ignore[type-var]
+
+    def shown(self, fit: "Fit") -> Trials:
+        """The trials that are looked at."""
+        task = of_whom(fit.task, self.of)
+        if self.trials is None:  # stored validation trials may be fewer than are tested
+            return task.testing(fit.test, fit.seed)
+        return presented(task, "testing", self.trials, self.trials, fit.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class Plateau(OnSchedule):
     """Learning rates that fall where a loss has stopped falling, as ``torch.optim.lr_scheduler.ReduceLROnPlateau``.
 
     After more than ``patience`` looks in turn at which the loss was not below its best by a relative ``threshold``
@@ -98,16 +129,6 @@ class Plateau:
         """What it does, in words."""
         return f"times {self.factor:g} on plateaus of the {self.of} loss"
 
-    def scheduled(self, test: int, test_every: int | None) -> "Plateau":
-        """With what it does not say taken from the tests of a run."""
-        if not (self.every or test_every):
-            raise LocalplastError(
-                "a Plateau looks after every so many updates: give test_every=, or every=, as in Plateau(every=10)"
-            )
-        if not (self.trials or test):
-            raise LocalplastError("a Plateau looks at trials: give test=, or trials=, as in Plateau(trials=200)")
-        return replace(self, every=self.every or test_every)
-
     def check(self, fit: "Fit") -> None:
         """Raise where the optimiser of ``fit`` cannot follow, or there are not as many trials."""
         fit.optimiser.scaled(self.factor)
@@ -119,13 +140,6 @@ class Plateau:
         loss = tested["test_loss"] if known and tested else fit.judged(self.shown(fit))["loss"]
         after = self.after(fit.watched, loss)
         return {"plateau_loss": loss, "plateau_factor": after.factor}, after
-
-    def shown(self, fit: "Fit") -> Trials:
-        """The trials that are looked at."""
-        task = of_whom(fit.task, self.of)
-        if self.trials is None:  # stored validation trials may be fewer than are tested
-            return task.testing(fit.test, fit.seed)
-        return presented(task, "testing", self.trials, self.trials, fit.seed)
 
     def after(self, watched: Watched, loss: float) -> Watched:
         """What comes of one more loss."""
@@ -196,11 +210,8 @@ class Stop:
         """Raise where ``fit`` has no error to watch, or not as many trials."""
         n, stored = self.trials or fit.batch, not of_whom(fit.task, self.of).anew
         found = self.shown(fit, 1, 0, n * (1 + self.more) if stored else 1)
-        if self.error is not None and (np.ndim(found.target) != 1 or not judged(found)):
-            raise LocalplastError(
-                f"task {fit.task.name!r} has no labels by which its trials are right or wrong; watch their loss: "
-                "Stop(loss=...)"
-            )
+        if self.error is not None:
+            check_labels(fit.task, found, "Stop(loss=...)")
 
     def look(self, fit: "Fit", update: int, tested: dict) -> tuple[dict, Watched]:
         """What ``fit`` sees after an update, as metrics, and what comes of it."""
@@ -224,7 +235,61 @@ class Stop:
         return presented(task, "testing", first + n, first + n, fit.seed)[first:]
 
 
-Watch = Plateau | Stop
+@dataclass(frozen=True, kw_only=True)
+class Best(OnSchedule):
+    """A run that keeps the numbers with which its validation was best, and goes on learning from its last ones.
+
+    After ``every`` so many updates it looks; where the accuracy is above, or the loss below, that of all looks before,
+    weights and all else that learns are kept. From the first look on tests are of what is kept, and so are the numbers
+    in the record, whatever ends the run; without this they are the last ones. Untrained weights are not looked at. The
+    record has what is seen (``best_look``) and the update of the numbers that are kept (``best_update``) among its
+    metrics.
+
+    Parameters
+    ----------
+    by : str
+        ``'accuracy'`` or ``'loss'``. Of two looks that are alike the first one stays.
+    every : int, optional
+        Updates from look to look; default: as ``test_every``.
+    trials : int, optional
+        That are looked at; default: as many as are tested, or all there are.
+    of : str
+        ``'validation'``, or ``'test'``: then the best is chosen by what it is judged by, and is not clean.
+    """
+
+    by: str = "accuracy"
+    every: int | None = None
+    trials: int | None = None
+    of: str = "validation"
+
+    def __post_init__(self):
+        check_choice("by= of a Best", self.by, ("accuracy", "loss"))
+        check_look(self)
+
+    @property
+    def label(self) -> str:
+        """What it does, in words."""
+        return f"keeps the best {self.of} {self.by}"
+
+    def check(self, fit: "Fit") -> None:
+        """Raise where ``fit`` has no accuracy to watch, or not as many trials."""
+        found = self.shown(fit)
+        if self.by == "accuracy":
+            check_labels(fit.task, found, "Best(by='loss')")
+
+    def look(self, fit: "Fit", update: int, tested: dict) -> tuple[dict, Watched]:
+        """What ``fit`` sees after an update, as metrics, and what comes of it."""
+        seen, kept = fit.judged(self.shown(fit))[self.by], fit.watched.kept
+        score = seen if self.by == "accuracy" else -seen
+        if not math.isnan(score) and (kept is None or score > kept.score):
+            kept = Kept(score, update, fit.learner.numbers(), fit.learner.parameters())
+        at = {"best_update": kept.update} if kept else {}
+        return {"best_look": seen, **at}, replace(fit.watched, kept=kept)
+
+
+#: One of each kind at most can be watched.
+KINDS = (Plateau, Stop, Best)
+Watch = Plateau | Stop | Best
 
 
 def check_look(how):
@@ -237,15 +302,23 @@ def check_look(how):
 
 def check_watch(watch: Watch | Sequence[Watch]) -> tuple[Watch, ...]:
     """What shall be watched as a tuple; raises unless it is one of each kind at most."""
-    every = (watch,) if isinstance(watch, (Plateau, Stop)) else watch
-    if not isinstance(every, (tuple, list)) or not all(isinstance(each, (Plateau, Stop)) for each in every):
+    every = (watch,) if isinstance(watch, KINDS) else watch
+    if not isinstance(every, (tuple, list)) or not all(isinstance(each, KINDS) for each in every):
         raise LocalplastError(
-            f"watch= is Plateau(...), Stop(...), or a list of both, such as [Plateau(patience=2), Stop(error=0.07)]; "
-            f"given {watch!r:.80}"
+            "watch= is Plateau(...), Stop(...), Best(...), or a list of these, such as "
+            f"[Plateau(patience=2), Stop(error=0.07)]; given {watch!r:.80}"
         )
     if len({type(each) for each in every}) < len(every):
-        raise LocalplastError("watch= holds the same twice; give one Plateau and one Stop at most")
+        raise LocalplastError("watch= holds the same twice; give one Plateau, one Stop and one Best at most")
     return tuple(every)
+
+
+def check_labels(task, trials, instead):
+    """Raise unless ``trials`` of a task can be named rightly or wrongly."""
+    if np.ndim(trials.target) != 1 or not judged(trials):
+        raise LocalplastError(
+            f"task {task.name!r} has no labels by which its trials are right or wrong; watch their loss: {instead}"
+        )
 
 
 def of_whom(task, of):

@@ -2,6 +2,7 @@
 reads.
 """
 
+import ast
 import re
 from dataclasses import replace
 
@@ -98,9 +99,12 @@ def describe(rule, net, loss=None, *, optimiser=None):
 def described(rule, net, loss, optimiser):
     """As :func:`describe`, of a network as plans are made of it."""
     title = f"{rule.name} ({rule.reference})" if rule.reference else rule.name
-    cut = f"edges of the credit graph that it ignores: {', '.join(sorted(rule.cut)) or 'none'}"
+    cut = (
+        f"edges of the credit graph that it ignores: {', '.join(sorted(rule.cut)) or 'none'}",
+        *(f"no gradient passes through {', '.join(found)} in {name!r}" for name, found in stopped(net)),
+    )
     if not rule.local:
-        return Description(title, (cut, f"feedback: {kind(rule)}"), (needs(rule, net),))
+        return Description(title, (*cut, f"feedback: {kind(rule)}"), (needs(rule, net),))
     made = plan(net, rule, loss, optimiser)
     found = audit(made, net)
     sections = [error_section(made), *(signal_section(made, net, name) for name in made.signals)]
@@ -113,12 +117,22 @@ def described(rule, net, loss, optimiser):
     sections.append(locality_section(found))
     return Description(
         title,
-        (composition(rule), cut),
+        (composition(rule), *cut),
         tuple(sections),
         {n: storage(made, net, n) for n in made.synapses},
         {n: reads(made, net, n) for n in made.synapses},
         found,
     )
+
+
+def stopped(net):
+    """Edges that text cuts: each population with its ``stop(...)``."""
+    for name, population in net.populations.items():
+        model = population.model
+        nodes = [node for text in (*model.texts, model.threshold) if text for node in ast.walk(ast.parse(text))]
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "stop"]
+        if calls:
+            yield name, sorted({ast.unparse(node) for node in calls})
 
 
 def kind(rule):

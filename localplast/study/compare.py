@@ -119,7 +119,7 @@ def compare(
     optimiser : Optimiser
         The same for all but contenders that bring their own: the same kind at rates tuned for each, else optimisers
         would be compared.
-    watch : Plateau or Stop, or a sequence of both
+    watch : Plateau, Stop or Best, or a sequence of such
         What every run does when validation says so; see :func:`localplast.run`.
     probes : int
         At how many moments, evenly spread over training, the gradient is compared with BPTT's at the same weights;

@@ -36,7 +36,7 @@ class Contender:
         As many as it needs, where it learns from fewer or more trials than the others.
     batch : int, optional
         Trials per update, where it updates once while others change weights many times.
-    watch : Plateau or Stop, or a sequence of both, optional
+    watch : Plateau, Stop or Best, or a sequence of such, optional
         What it does when validation says so, if that is not what the others do; ``()`` for nothing.
     """
 

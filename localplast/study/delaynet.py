@@ -5,6 +5,7 @@ Balafrej, Alibart & Rouat 2023, arXiv:2310.19067; extended in Balafrej et al. 20
 """
 
 import numpy as np
+from brian2 import ms
 
 from localplast.learning.optimise import adam
 from localplast.models.delaynet import network
@@ -27,14 +28,14 @@ SIZES = {
 LOSS = cross_entropy() + branching(1e-3)
 
 
-def optimiser(net, learning_rate, made=adam, limit=1.0, halving=np.inf):
-    """``made(learning_rate)`` for weights; biases learn as fast per step, time constants 10 ms for what a weight
+def optimiser(net, learning_rate, made=adam, limit=1.0, halving=np.inf, unit=10 * ms):
+    """``made(learning_rate)`` for weights; biases learn as fast per step, time constants one ``unit`` for what a weight
     learns 1.
 
-    Published: ``optimiser(net, 1e-3, madgrad, 0.01)``, with 100 ms. The norm of the whole gradient is held to
+    Published: ``optimiser(net, 1e-3, madgrad, 0.01, unit=100 * ms)``. The norm of the whole gradient is held to
     ``limit``; the learning rate halves every ``halving`` updates.
     """
-    shares = {"tau_mem": 0.01, "tau_out": 0.01, "v_th": 1.0, "bias": 1 / float(net.dt)}
+    shares = {"tau_mem": float(unit), "tau_out": float(unit), "v_th": 1.0, "bias": 1 / float(net.dt)}
     rates = {name: shares[name.partition(".")[2]] for name in net.trainable}
     return made(learning_rate).with_rates(**rates).norm_clipped(limit).halved(halving)
 

@@ -74,7 +74,7 @@ class Preset:
     references : dict of str to float
         Accuracies of agents that the results are held against, by what they do: lines in the figure, lines of the
         report.
-    watch : Plateau or Stop, or a sequence of both
+    watch : Plateau, Stop or Best, or a sequence of such
         What runs of it do when validation says so; see :func:`localplast.run`.
     """
 

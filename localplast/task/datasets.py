@@ -1,33 +1,26 @@
-"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, SuperSpike's patterns, MNIST-1D and
-N-MNIST from files.
-
-Files are looked for in the folder named by the environment variable ``LOCALPLAST_DATA`` first, and are else downloaded
-once into the user's cache. Either way their SHA-256 must be the one in ``data/registry.json``.
+"""Datasets: generators of Yin-Yang and Mackey-Glass; MNIST, Fashion-MNIST, CIFAR-10, SuperSpike's patterns, MNIST-1D
+and N-MNIST from files (:mod:`~localplast.task.stored`).
 """
 
 import functools
 import gzip
-import hashlib
-import json
 import math
-import os
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import platformdirs
-import pooch
 from brian2.units.fundamentalunits import Quantity
 from numpy.typing import ArrayLike
 
 from localplast.arguments import check_whole
-from localplast.errors import DatasetError
 from localplast.task.digits import drawn_digits
+from localplast.task.stored import locate
 
 __all__ = [
     "Events",
+    "cifar10",
     "fashion_mnist",
     "mackey_glass",
     "mnist",
@@ -47,6 +40,10 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+
+
+#: The last one is for tests.
+CIFAR_FILES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
 
 
 @functools.lru_cache(maxsize=8)
@@ -165,11 +162,12 @@ def mnist() -> tuple[Labelled, Labelled]:
 
 
 def pooled(images: np.ndarray, width: int = 1) -> np.ndarray:
-    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, 28, 28)`` to
-    ``(image, (28/width)**2)``.
+    """Brightness, from 0 to 1, as means over squares of ``width`` pixels: ``(image, [channel,] row, column)`` to
+    ``(image, pixel)``.
     """
-    side = 28 // width
-    return images.reshape(len(images), side, width, side, width).mean((2, 4)).reshape(len(images), -1) / 255
+    *many, rows, columns = images.shape
+    squares = images.reshape(*many, rows // width, width, columns // width, width)
+    return squares.mean((-3, -1)).reshape(len(images), -1) / 255
 
 
 @functools.cache
@@ -193,6 +191,39 @@ def read_idx(path: str | Path) -> np.ndarray:
     axes = data[3]
     shape = np.frombuffer(data, ">u4", axes, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+@functools.cache
+def cifar10() -> tuple[Labelled, Labelled]:
+    """Small pictures of ten kinds of things, in colour: Krizhevsky 2009, Learning multiple layers of features from tiny
+    images.
+
+    Returns
+    -------
+    train, test : pairs ``(images, labels)``
+        ``images`` uint8 ``(50000, 3, 32, 32)`` and ``(10000, 3, 32, 32)``, red, green and blue; ``labels`` int64
+        ``(50000,)`` and ``(10000,)``. The arrays are shared between calls, and read-only.
+
+    Raises
+    ------
+    DatasetError
+        As of :func:`mnist`.
+    """
+    return read_cifar(locate("cifar10", "cifar-10-binary.tar.gz"))
+
+
+def read_cifar(path: str | Path) -> tuple[Labelled, Labelled]:
+    """Five files to learn from and one to test, packed: of every picture a byte for its label, then its pixels."""
+    with tarfile.open(path) as packed:
+        parts = [
+            np.frombuffer(packed.extractfile(f"cifar-10-batches-bin/{file}").read(), np.uint8) for file in CIFAR_FILES
+        ]
+    records = [part.reshape(-1, 1 + 3 * 32 * 32) for part in parts]
+    train, test = (
+        (frozen(rows[:, 1:].reshape(-1, 3, 32, 32)), frozen(rows[:, 0].astype(np.int64)))
+        for rows in (np.concatenate(records[:-1]), records[-1])
+    )
+    return train, test
 
 
 #: Length of SuperSpike's patterns, after which they begin again, in seconds; channels of each.
@@ -367,43 +398,3 @@ def mnist1d(points: int | None = None) -> tuple[Labelled, Labelled]:
 def frozen(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
-
-
-@functools.cache
-def registry() -> dict:
-    """Every dataset that is read from files: source, licence, and per file its SHA-256 and address."""
-    return json.loads(resources.files("localplast").joinpath("registry.json").read_text(encoding="utf-8"))
-
-
-def locate(name: str, file: str) -> str | Path:
-    """Path of one checked file of the dataset ``name``, downloaded if need be."""
-    entry = registry()[name]["files"][file]
-    folder = os.environ.get("LOCALPLAST_DATA")
-    if folder and (path := Path(folder, name, file)).is_file():
-        check_digest(path, entry["sha256"])
-        return path
-    looked = f"{path} (LOCALPLAST_DATA)" if folder else "no folder, as LOCALPLAST_DATA is not set"
-    advice = f"Put the file into <folder>/{name}/ and set LOCALPLAST_DATA=<folder>"
-    if entry["url"] is None:
-        source = registry()[name]["source"]
-        raise DatasetError(
-            f"dataset {name!r}: no {file}. Looked in {looked}; it cannot be downloaded, for it was packed from "
-            f"{source}. {advice}"
-        )
-    cache = platformdirs.user_cache_path("localplast") / name
-    try:
-        return pooch.retrieve(entry["url"], known_hash=f"sha256:{entry['sha256']}", fname=file, path=cache)
-    except (OSError, ValueError) as error:  # no connection, no permission, or not the file we asked for
-        raise DatasetError(
-            f"dataset {name!r}: no {file}. Looked in {looked} and in {cache}, and could not download {entry['url']} "
-            f"({type(error).__name__}: {error}). {advice}, or connect to the internet and try again"
-        ) from error
-
-
-def check_digest(path: Path, expected: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise DatasetError(
-            f"{path} is not the original file: its SHA-256 is {found}, not {expected}. Replace it, or remove it so "
-            "that it is downloaded"
-        )

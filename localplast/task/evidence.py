@@ -14,6 +14,8 @@ __all__ = ["CUE", "GAP", "GROUP", "NOISE_RATE", "RECALL", "evidence_trials", "la
 
 #: Channels in each of the four groups: cues on the left, cues on the right, recall signal, noise.
 GROUP = 10
+#: Side of a cue that is none: a group whose rate is set afterwards.
+UNSEEN = 2
 #: Silence before every cue, its length, and the recall window at the end of a trial.
 GAP, CUE, RECALL = 50 * ms, 100 * ms, 150 * ms
 #: Rates, in hertz, and the probability of a right cue in trials of the left kind.
@@ -22,7 +24,7 @@ CUE_RATE, NOISE_RATE, MINORITY = 40.0, 10.0, 0.3
 AT_ONCE = 4_000_000
 
 
-def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=RECALL, dt=1 * ms):
+def evidence_trials(rng, n, *, cues=7, fewest=None, duration=2250 * ms, silence=None, judged=RECALL, dt=1 * ms):
     """Draw ``n`` trials.
 
     Half of the trials (at random) favour the right: each of their cues is on the right with probability 0.7, else 0.3.
@@ -37,6 +39,9 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     ---------------
     cues : int
         Odd, so that there are no ties. Cue k lasts from ``50 + 150*k`` to ``150 + 150*k`` ms.
+    fewest : int, optional
+        Every trial has an odd number of cues from this one to ``cues``, each as likely; with fewer cues it begins with
+        a longer wait. Default: all have ``cues``.
     duration : Quantity
         Of the whole trial; its last 150 ms are the recall window.
     silence : (Quantity, Quantity), optional
@@ -57,11 +62,14 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     Raises
     ------
     ValueError
-        An even number of cues, a duration too short for the cues, the longest silence and the recall window, or a
-        silence that is not a shortest and a longest time.
+        An even number of cues, a fewest one that is even or not from 1 to ``cues``, a duration too short for the cues,
+        the longest silence and the recall window, or a silence that is not a shortest and a longest time.
     """
     if cues % 2 == 0:
         raise ValueError(f"an even number of cues ({cues}) can tie; use an odd one")
+    fewest = cues if fewest is None else fewest
+    if fewest % 2 == 0 or not 1 <= fewest <= cues:
+        raise ValueError(f"the fewest of {cues} cues are an odd number from 1 to {cues}, not {fewest}")
     needed = cues * (GAP + CUE) + RECALL
     if silence is not None and not 0 * ms <= silence[0] <= silence[1]:
         raise ValueError(
@@ -75,36 +83,42 @@ def evidence_trials(rng, n, *, cues=7, duration=2250 * ms, silence=None, judged=
     begin = np.zeros(n, int)
     if silence is not None:
         begin = total - steps(needed, dt) - rng.integers(*(steps(wait, dt) for wait in silence), n, endpoint=True)
+    side = right.astype(int)
+    if fewest < cues:
+        unseen = 2 * rng.integers(0, (cues - fewest) // 2, n, endpoint=True)
+        side[np.arange(cues) < unseen[:, None]] = UNSEEN
     weight = np.zeros(total)
     weight[-steps(judged, dt) :] = 1 / steps(judged, dt)
-    return Trials(
-        {"cues": cue_spikes(rng, right, begin, total, dt)}, (2 * right.sum(1) > cues).astype(np.int64), weight
-    )
+    more = (side == 1).sum(1) > (side == 0).sum(1)
+    return Trials({"cues": cue_spikes(rng, side, begin, total, dt)}, more.astype(np.int64), weight)
 
 
-def cue_spikes(rng, right, begin, total, dt):
+def cue_spikes(rng, side, begin, total, dt):
     """Spikes ``(trial, time, 40)`` of trials that begin at step ``begin`` ``(trial,)``, drawn a few trials at a
     time.
     """
-    spikes = np.empty((len(right), total, 4 * GROUP), bool)
+    spikes = np.empty((len(side), total, 4 * GROUP), bool)
     some = max(AT_ONCE // (total * 4 * GROUP), 1)
-    for start in range(0, len(right), some):
+    for start in range(0, len(side), some):
         part = slice(start, start + some)
-        probability = cue_rates(right[part], begin[part], total, dt) * float(dt)
+        probability = cue_rates(side[part], begin[part], total, dt) * float(dt)
         spikes[part] = rng.random(probability.shape, np.float32) < probability
     return spikes
 
 
-def cue_rates(right, begin, total, dt):
-    """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are ``right`` ``(trial, cue)`` or else left."""
-    rates = np.zeros((len(right), total, 4, GROUP), np.float32)
-    trial = np.arange(len(right))[:, None]
-    for cue in range(right.shape[1]):
+def cue_rates(side, begin, total, dt):
+    """Rates in hertz, ``(trial, time, 40)``, of trials whose cues are on a ``side`` ``(trial, cue)``: 0 is left, 1
+    right.
+    """
+    rates = np.zeros((len(side), total, 4, GROUP), np.float32)
+    trial = np.arange(len(side))[:, None]
+    for cue in range(side.shape[1]):
         shown = np.arange(steps(cue * (GAP + CUE) + GAP, dt), steps((cue + 1) * (GAP + CUE), dt))
-        rates[trial, begin[:, None] + shown, right[:, [cue]].astype(int)] = CUE_RATE
+        rates[trial, begin[:, None] + shown, side[:, [cue]]] = CUE_RATE
+    rates[:, :, UNSEEN] = 0
     rates[:, -steps(RECALL, dt) :, 2] = CUE_RATE
     rates[:, :, 3] = NOISE_RATE
-    return rates.reshape(len(right), total, 4 * GROUP)
+    return rates.reshape(len(side), total, 4 * GROUP)
 
 
 def last_k_accuracy(cues, k):

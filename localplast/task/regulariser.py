@@ -54,16 +54,18 @@ class Branching:
 
     strength: float
     batch: bool = False
+    circular: bool = False
 
     def penalty(self, spikes: "torch.Tensor") -> "torch.Tensor":
         """Of ``spikes`` ``(time, trial)``, a tensor: all those of a population; ``(trial,)``, or one number for the
         batch.
         """
         spikes = spikes.sum(1) if self.batch else spikes
-        return self.strength * ((spikes[1:] - spikes[:-1]) ** 2).sum(0) / max(len(spikes) - 1, 1)
+        change = spikes - spikes.roll(1, 0) if self.circular else spikes[1:] - spikes[:-1]
+        return self.strength * (change**2).sum(0) / max(len(change), 1)
 
 
-def branching(strength: float, *, batch: bool = False) -> Branching:
+def branching(strength: float, *, batch: bool = False, circular: bool = False) -> Branching:
     """Let every step have as many spikes as the one before it; add it to a loss.
 
     The penalty is ``strength * mean_t (s[t] - s[t-1])**2``, with ``s`` the number of spikes of a whole population: a
@@ -78,5 +80,8 @@ def branching(strength: float, *, batch: bool = False) -> Branching:
     batch : bool
         Count the spikes of all trials of a batch together, as the authors' code does: the penalty then grows with the
         batch, and trials compensate each other. Default: every trial by itself.
+    circular : bool
+        The first step follows the last one, as in the authors' code for cues: a trial ends as it began.
     """
-    return Branching(as_number("the strength of the branching regulariser", strength, 0, above=True), bool(batch))
+    strength = as_number("the strength of the branching regulariser", strength, 0, above=True)
+    return Branching(strength, bool(batch), bool(circular))

@@ -111,18 +111,18 @@ def in_streams(single, present, *, steps, patterns, shown):
     return streams(single, streams(single.validation))
 
 
-def digit_streams(name, samples, *, steps, images, shown, train=None, averaged=1, grey=(0.0, 1.0)):
+def digit_streams(name, samples, *, steps, images, shown, train=None, held=5000, averaged=1):
     """Streams of so many ``images``, each for so many ``steps``; tests show single images, for ``shown`` steps.
 
     ``samples`` are those of :func:`~localplast.task.datasets.mnist`. Every epoch goes through the (first ``train``)
-    training images in a new order. Squares of ``averaged`` x ``averaged`` pixels are shown as one, less the first of
-    ``grey`` and over the second.
+    training images in a new order; the last ``held`` are for validation. Squares of ``averaged`` x ``averaged`` pixels
+    are shown as one.
     """
 
     def flat(pixels, labels, rng=None):
-        return (pooled(pixels, averaged) - grey[0]) / grey[1], labels
+        return pooled(pixels, averaged), labels
 
-    single = Task.dataset(name, samples[0], samples[1], flat, learned=train, held=5000)
+    single = Task.dataset(name, samples[0], samples[1], flat, learned=train, held=held)
     return in_streams(single, partial(classes, outputs=10), steps=steps, patterns=images, shown=shown)
 
 

@@ -240,7 +240,7 @@ def test_synapses_that_are_read_both_ways_have_axonal_delays_in_brian2():
     net = network(delay=dendritic_delay(2 * ms))
     with pytest.raises(
         UnsupportedError,
-        match="'down': synapses that are read both ways, here and in 'up2', have axonal delays in Brian2",
+        match="'up2': synapses that are read both ways, here and in 'down', have axonal delays in Brian2",
     ):
         lp.run(net, stream())
     assert lp.run(net, stream(), backend="torch", record=["low.u"])["low"]["u"].shape[1] == STEPS

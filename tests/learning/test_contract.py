@@ -336,7 +336,7 @@ def test_the_gradient_of_weights_that_cannot_matter_is_zero(rule, kind):
 
 
 def test_a_layered_signal_refuses_what_is_not_heard_at_once():
-    with pytest.raises(lp.UnsupportedError, match="what lands on 'u' of deaf moves its spikes .* or never"):
+    with pytest.raises(lp.UnsupportedError, match="what lands on 'u' of deaf moves what it sends .* or never"):
         lp.gradient(with_idle_weights("errors"), noise(), rules.s_tllr(), loss=mse())
 
 

@@ -12,13 +12,14 @@ from localplast.equations.tape import Tape
 from localplast.errors import NetworkError
 from localplast.models import biased_lif
 from localplast.models.delaynet import delays as published_delays
-from localplast.models.delaynet import network
+from localplast.models.delaynet import network, released
 from localplast.network import Network, axonal, dendritic
 from localplast.neuron.surrogate import ramp
 from localplast.protocols import delaynet
 from localplast.rules import bptt, eprop
 from localplast.study.delaynet import optimiser as published_optimiser
-from localplast.task.evidence import evidence_trials
+from localplast.task import Task
+from localplast.task.evidence import evidence_trials, last_k_accuracy
 
 STEPS, N = 210, 64
 TIMES = np.array([5, 60, 80]) * ms
@@ -152,3 +153,84 @@ def test_eprop_learns_online_through_delays():
         assert np.abs(found - expected).max() < 1e-10 * np.abs(expected - before).max(), name
     with pytest.raises(lp.LocalplastError, match="tau_mem is one number for the whole population"):
         learned(network(neurons=27, times=TIMES, dt=5 * ms), backend="brian2", target="numpy")
+
+
+def test_the_paper_preset_is_as_published():
+    """Loss, optimiser, trials, and what is kept; time constants in units of 100 ms, biases per step."""
+    paper = delaynet.protocol.preset("paper")
+    assert paper.loss == lp.losses.cross_entropy() + lp.losses.branching(1e-3, batch=True, circular=True)
+    given = published_optimiser(paper.network, 1e-3, lp.madgrad, 0.01, unit=100 * ms)
+    assert paper.optimiser == given and given.norm == 0.01 and given.constants["momentum"] == 0.9
+    factors = {name: given.rates[name] for name in paper.network.trainable}
+    assert factors == {"rec.tau_mem": 0.1, "out.tau_out": 0.1, "rec.v_th": 1, "rec.bias": 1000, "out.bias": 1000}
+    assert (paper.batch, paper.updates, paper.test) == (64, 109 * 16, 2048) and paper.watch == (
+        lp.Best(every=16, trials=500),
+    )
+    cued = rasters(paper.task.training(0, 64, 0))[:, :, :2].any((0, 2, 3))
+    windows = [150 * k + np.arange(50, 150) for k in range(7)]  # 1050 ms before the recall signal
+    assert len(cued) == 2250 and set(np.flatnonzero(cued)) <= set(np.concatenate(windows)) and cued.sum() > 650
+
+
+def rasters(trials):
+    """``(trial, time, group, channel)``"""
+    return trials.inputs["cues"].reshape(len(trials), trials.steps, 4, 10)
+
+
+def test_numbers_of_cues_are_drawn_for_those_that_count():
+    """Three to eleven; the agent that they are held against remembers one of as many."""
+    counts = delaynet.protocol.preset("counts")
+    raster = rasters(counts.task.training(0, 200, 0))[:, :1650].reshape(200, 11, 150, 4, 10)
+    assert set(raster[:, :, :, :2].any((2, 3, 4)).sum(1)) == {3, 5, 7, 9, 11}
+    (line,) = counts.references.values()
+    assert line == pytest.approx(np.mean([last_k_accuracy(n, 1) for n in (3, 5, 7, 9, 11)]))
+    assert delaynet.protocol.preset("paper").references["remembers only the last cue"] == last_k_accuracy(7, 1)
+
+
+def test_from_the_published_weights_gradients_explode():
+    """On their way through a trial they grow by ten powers of ten; with half the recurrence, that of ``paper``, they do
+    not.
+    """
+
+    def longest(radius):
+        preset = delaynet.protocol.preset("paper", radius=radius)
+        found = lp.gradient(preset.network, preset.task.training(0, 8, 0), bptt(), loss=preset.loss)
+        return float(np.linalg.norm(found["rec_rec"]["gradient"]) / np.linalg.norm(found["rec_out"]["gradient"]))
+
+    assert longest(None) > 1e6 and longest(7.0) < 1e3
+
+
+def seven_cues(n, seed=6):
+    """Trials of the authors: 1.2 s after the last of seven cues the last step is judged."""
+    return evidence_trials(np.random.default_rng(seed), n, duration=2250 * ms, judged=1 * ms)
+
+
+def judged(net, values):
+    """Share of 256 trials that are judged rightly, and spikes per second and neuron."""
+    task = Task("seven cues", lambda update, n, seed: seven_cues(n), lambda n, seed: seven_cues(n))
+    options = dict(rule=bptt(), optimiser=published_optimiser(net, 0.0), updates=1, test=256, test_every=1)
+    found = lp.run(net, task, values=values, backend="torch", dtype="float32", show=False, **options)["metrics"]
+    return float(found["test_accuracy"][0]), float(found["test_spikes"][0]) / 2.25
+
+
+#: What others make of the numbers that the authors released: in a network without delay lines, from the other end of
+#: every synapse, with biases per step taken for those per second, with cues on the other side.
+MISREAD = {
+    "no delays": lambda net, values: (network(radius=None, times=None), {}, {}),
+    "transposed": lambda net, values: (net, {"rec_rec": values.weights["rec_rec"].T}, {}),
+    "biases per step": lambda net, values: (net, {}, {"rec.bias": values.other("rec.bias") / 1000}),
+    "sides": lambda net, values: (net, {"cues_rec": values.weights["cues_rec"][[*range(10, 20), *range(10), *range(20, 40)]]}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.needs_data("delaynet/trained_125.pt")
+@pytest.mark.parametrize("reading", ["as published", *MISREAD])
+def test_what_the_authors_trained(reading):
+    """98 % of trials, within three standard errors, at 46 Hz; a network that is read wrongly has chance, or less."""
+    net, values = released()
+    if reading == "as published":
+        accuracy, rate = judged(net, values)
+        assert accuracy > 0.98 - 3 * np.sqrt(0.98 * 0.02 / 256) and rate == pytest.approx(46, abs=1)
+        return
+    other, weights, numbers = MISREAD[reading](net, values)
+    numbers = {name: values.other(name) for name in net.trainable} | numbers
+    assert judged(other, other.draw(0).replace_weights(values.weights | weights, numbers))[0] < 0.7

@@ -206,7 +206,7 @@ def test_only_the_taught_hear_a_teacher():
     [
         (lambda: rule().describe(network(NeuronModel("plain", "dv/dt = -v/tau : 1\nextra : 1\nsyn : 1\nmemory : 1\nv_den = v : 1", {"tau": 5 * ms},
                                          threshold="v > 1", reset="v = 0", receives="syn", output="v"))), "has no mismatch"),
-        (lambda: eprop().describe(network()), "learns weights of event projections"),
+        (lambda: eprop().describe(network()), "symmetric feedback needs a projection"),
         (lambda: cell(error="z - nothing"), "unknown variable 'nothing'"),
         (lambda: cell(of="nothing"), "unknown variable 'nothing'"),
         (lambda: lp.Mismatch("z", pre="a b") and NeuronModel("m", "v : 1", receives="v", mismatch={"v": Mismatch("v", pre="a b")}), "one variable"),

@@ -74,6 +74,25 @@ def test_any_odd_number_of_cues_and_labels():
         assert trials.target.mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(300))
 
 
+def test_numbers_of_cues_are_drawn_per_trial():
+    """Those that are there are the last ones, each odd number as often, and the label is their majority."""
+    n = 600
+    trials = evidence_trials(
+        np.random.default_rng(3), n, cues=11, fewest=3, duration=2 * second, silence=(0 * ms, 0 * ms)
+    )
+    windows = rasters(trials)[:, 200:1850].reshape(n, 11, 150, 4, 10)
+    left, right = (windows[:, :, 50:, group].sum((2, 3)) for group in (0, 1))
+    there = left + right > 0
+    counts = there.sum(1)
+    assert not windows[:, :, :50, :2].any() and not rasters(trials)[:, :200, :2].any()
+    assert set(counts) == {3, 5, 7, 9, 11} and np.all(there[:, 1:] >= there[:, :-1])
+    assert all((counts == k).mean() == pytest.approx(0.2, abs=4 * 0.4 / np.sqrt(n)) for k in (3, 5, 7, 9, 11))
+    assert np.array_equal(trials.target, (right > left).sum(1) > counts / 2)
+    last = (right > left)[:, -3:].sum(1) > 1.5
+    assert 0.7 < np.mean(last == trials.target) < 0.95  # those that all trials have do not tell
+    assert not rasters(trials)[:, :1850, 2].any()
+
+
 def test_half_a_minute_is_drawn_in_little_memory():
     """Beyond the raster itself, a byte per step and channel: a few trials of single precision at a time."""
     import tracemalloc
@@ -98,6 +117,9 @@ def test_what_does_not_fit():
         evidence_trials(np.random.default_rng(0), 1, cues=3, duration=1050 * ms, silence=(400 * ms, 500 * ms))
     with pytest.raises(ValueError, match="silence.*from the shortest to the longest"):
         evidence_trials(np.random.default_rng(0), 1, silence=(500 * ms, 400 * ms))
+    for fewest in (0, 2, 9, -1):
+        with pytest.raises(ValueError, match=f"fewest of 7 cues are an odd number from 1 to 7, not {fewest}"):
+            evidence_trials(np.random.default_rng(0), 1, fewest=fewest)
 
 
 def test_an_agent_that_remembers_the_last_cues():

@@ -93,7 +93,7 @@ def test_random_feedback_is_another_gradient():
 
 @pytest.mark.slow
 def test_kernels_learn_digits_and_errors_that_come_back_help():
-    """Sixty updates, 7680 images, each shown for a sixth of a membrane's time constant."""
+    """A hundred updates, 25,600 images, each shown for a third of a membrane's time constant."""
     preset, found = load("latent-equilibrium-cnn").presets["quick"](), {}
     for name in ("LE, symmetric", "LE, hidden frozen"):
         own = preset.rules[name].completed(preset.network, preset.optimiser, preset.loss)
@@ -108,5 +108,5 @@ def test_kernels_learn_digits_and_errors_that_come_back_help():
             own.network, preset.task, rule=own.rule, optimiser=own.optimiser, loss=own.loss, backend="torch", **course
         )
         found[name] = float(fit["metrics"]["test_accuracy"][-1])
-    assert found["LE, symmetric"] > 0.84
-    assert found["LE, symmetric"] > found["LE, hidden frozen"] + 0.05
+    assert found["LE, symmetric"] > 0.9
+    assert found["LE, symmetric"] > found["LE, hidden frozen"] + 0.1

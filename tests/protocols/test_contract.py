@@ -418,13 +418,13 @@ def test_quick_presets_begin_to_learn(name, rule, fraction, built):
 
 
 def test_mnist_without_its_files_says_so(monkeypatch, tmp_path):
-    from localplast.task import datasets
+    from localplast.task import datasets, stored
 
     def refuse(*_, **__):
         raise ConnectionError("no connection")
 
     monkeypatch.setenv("LOCALPLAST_DATA", str(tmp_path))
-    monkeypatch.setattr(datasets.pooch, "retrieve", refuse)
+    monkeypatch.setattr(stored.pooch, "retrieve", refuse)
     datasets.mnist.cache_clear()
     with pytest.raises(DatasetError, match="train-images"):
         protocols.load("mnist").presets["quick"]()

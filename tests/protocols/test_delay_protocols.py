@@ -393,6 +393,31 @@ def test_a_protocol_is_run_with_its_own_rule_unless_told_otherwise(toy, tmp_path
     assert rules == {"bptt", "eprop"}
 
 
+def test_a_protocol_is_run_in_single_precision_where_asked(toy, tmp_path):
+    """Other numbers than in double precision, and nearly the same; a backend that cannot count so says so."""
+    lost = {}
+    for dtype in ("float64", "float32"):
+        invoke(
+            "run", "toy", "--out", tmp_path / dtype, "--threads", 1, *(["--dtype", dtype] if dtype == "float32" else [])
+        )
+        (record,) = (tmp_path / dtype).glob("*.zarr")
+        lost[dtype] = lp.open(record)["metrics"]["loss"].values[1:]
+    assert np.any(lost["float32"] != lost["float64"]) and np.allclose(lost["float32"], lost["float64"], rtol=1e-3)
+    with pytest.raises(lp.LocalplastError, match="Brian2 counts in float64"):
+        invoke("run", "toy", "--backend", "brian2", "--dtype", "float32", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "updates, tested", [(1, [0, 1]), (3, [0, 1, 2, 3]), (7, [0, 7]), (8, [0, 2, 4, 6, 8]), (10, [0, 2, 4, 6, 8, 10])]
+)
+def test_the_last_update_is_tested(updates, tested, toy, tmp_path):
+    """Five times, or less often where five do not divide the updates."""
+    invoke("run", "toy", "--out", tmp_path, "--threads", 1, "--updates", updates)
+    (record,) = tmp_path.glob("*.zarr")
+    accuracy = lp.open(record)["metrics"]["test_accuracy"]
+    assert accuracy["update"].values[np.isfinite(accuracy)].tolist() == tested
+
+
 def test_long_memory_is_trained_by_bptt():
     assert protocols.load("psmnist").rule == "bptt" and protocols.load("temporal-patterns").rule == "eprop"
 

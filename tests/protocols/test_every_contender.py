@@ -132,14 +132,28 @@ def latent(learns, frozen, *, lagging="", learned="", longer=0, often=1):
 
 
 DELAYNET, PSMNIST = delay_lines("cues"), delay_lines("pixels")
-LAYERS = "points_hidden1 hidden1_hidden2 hidden2_hidden3 hidden3_hidden4 hidden4_hidden5"
-OWN_READOUTS = " ".join(f"hidden{k}_hidden{k}_out" for k in range(1, 6))
+
+
+def deep(layers, *, own_readouts=False):
+    """What learns in so many layers in a row, with readouts of the last one or of each."""
+    names = ["points", *(f"hidden{k}" for k in range(1, layers + 1))]
+    read = names[1:] if own_readouts else []
+    found = [f"{a}_{b}" for a, b in zip(names, names[1:], strict=False)] + [f"{name}_{name}_out" for name in read]
+    return " ".join(found if own_readouts else [*found, f"{names[-1]}_out"])
+
+
+ACROSS = {"quick": deep(5), "paper": deep(5), "nine": deep(9)}
+APART = {"local": deep(5, own_readouts=True), "nine-local": deep(9, own_readouts=True)}
 TWO_SIZES = {"quick": "events_hidden1 hidden1_hidden2", "paper": "events_hidden1 hidden1_hidden2 hidden2_hidden3"}
 SLOW = "rec.model rec.parameters.beta cues_rec.weight rec_rec.weight rec_out.weight"
 LAG_LINE = "up1 up2 hidden1.tau_m out.tau_m"
 LAG_NET = {"rates": "prospective", "errors": "prospective", "back": "transposed"}
 BLIND = {**LAG_NET, "errors": "instantaneous", "apart": "hidden.model out.model"}
-CNN = [{"quick": "up1 up3 up5", "paper": "up1 up3 up5 up6"}, {"quick": "up5", "paper": "up6"}]
+LENET = "up1 up3 up5 up6 hidden1.b hidden3.b hidden5.b out.b"
+CNN = [
+    {"quick": "up1 up3 up5 hidden1.b hidden3.b out.b", "paper": LENET, "cifar10": LENET},
+    {"quick": "up5 out.b", "paper": "up6 out.b", "cifar10": "up6 out.b"},
+]
 DELAYED = {"delayed": "cues_det"}
 OTHER_TAU, SHOWN = "hidden.model out.model", {"rates": "prospective", "back": "transposed"}
 CODED, NOISE = "up1-4 hidden1-3.b out.b", {"quick": 0.1, "paper": 0.01}
@@ -156,13 +170,10 @@ SAID = {
         "DECOLLE": Says("DECOLLE symmetric", TWO_SIZES),
     },
     "deep": {
-        "BPTT": Says("bptt", {
-            **dict.fromkeys(("quick", "paper"), f"{LAYERS} hidden5_out"),
-            "local": f"{LAYERS} {OWN_READOUTS}",
-        }),
-        "e-prop, random": Says("e-prop random", f"{LAYERS} hidden5_out"),
-        "DFA": Says("DFA random", f"{LAYERS} hidden5_out"),
-        "DECOLLE": Says("DECOLLE symmetric", f"{LAYERS} {OWN_READOUTS}"),
+        "BPTT": Says("bptt", ACROSS | APART),
+        "e-prop, random": Says("e-prop random", ACROSS),
+        "DFA": Says("DFA random", ACROSS),
+        "DECOLLE": Says("DECOLLE symmetric", APART),
     },
     "delaynet": {
         **DELAYNET[0],
@@ -204,7 +215,7 @@ SAID = {
     "latent-equilibrium": latent(
         "up1-3 hidden1-2.b out.b", "up3 out.b", lagging="hidden.model out.model", learned="down1-2", longer=2, often=8
     ),
-    "latent-equilibrium-cnn": latent(*CNN),
+    "latent-equilibrium-cnn": latent(*CNN, longer=2, often=8),
     "microcircuit": circuit(bptt=True),
     "microcircuit-teacher": circuit(bptt=False),
     "microcircuit-yin-yang": circuit(bptt=False, tied=True),

@@ -8,8 +8,12 @@ import pytest
 
 import localplast as lp
 from localplast import protocols
+from localplast.analysis.separability import separability
 from localplast.protocols import pal_yin_yang
+from localplast.protocols.pal_autoencoder import bottleneck
 from localplast.rules import dendritic
+from localplast.study.compare import store_of
+from localplast.task.datasets import mnist, pooled
 
 
 def cut(trials, steps):
@@ -47,3 +51,20 @@ def test_feedback_that_aligns_beats_fixed_feedback_beats_features_that_do_not_le
             accuracy[name] = float(fit["metrics"]["test_accuracy"].dropna("update")[-1])
         assert accuracy["PAL"] > accuracy["feedback alignment"] + 0.02, seed
         assert accuracy["feedback alignment"] > accuracy["hidden frozen"] + 0.2, seed
+
+
+@pytest.mark.slow
+@pytest.mark.needs_data("mnist/train-images-idx3-ubyte.gz")
+def test_digits_are_told_apart_in_the_order_of_the_paper(tmp_path):
+    """The bottleneck of the autoencoder, preset ``quick``: backpropagation, PAL, feedback alignment; of ten seeds two."""
+    preset, (learned, tested) = protocols.load("pal-autoencoder").presets["quick"](), mnist()
+    course = dict(optimiser=preset.optimiser, loss=preset.loss, batch=preset.batch, updates=preset.updates, probes=1)
+    lp.compare(preset.network, preset.task, preset.rules, seeds=(0, 1), hidden=preset.hidden, path=tmp_path, **course)
+    for seed in (0, 1):
+        found = []
+        for name in ("symmetric", "PAL", "feedback alignment"):
+            net = preset.rules[name].network or preset.network
+            values = net.values_from(lp.open(store_of(tmp_path, name, seed)))
+            parts = [(bottleneck(values, pooled(images, 2)), labels) for images, labels in (learned, tested)]
+            found.append(separability(*parts))
+        assert found[0] > found[1] + 0.02 and found[1] > found[2] + 0.02, (seed, found)

@@ -108,7 +108,7 @@ RULES = {
     ),
     "a layered signal on paths of different length": (
         lambda: layers(Projection("low", "out")), ottt,
-        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a layered signal needs "
+        r"^population 'low': errors come back to it after \[0, 1\] steps by its several paths; a learning signal needs "
         r"paths of one",
     ),
     "a layered signal through unequal delays": (
@@ -121,7 +121,7 @@ RULES = {
     ),
     "a layered signal through a neuron with too long a memory": (
         lambda: layers(top=Population(5, slow_type())), ottt,
-        r"^population 'top': what lands on 'J' of slow moves its spikes later than one step after, or never, and a "
+        r"^population 'top': what lands on 'J' of slow moves what it sends later than one step after, or never, and a "
         r"layered signal",
     ),
     "no filter before a readout that is late": (

@@ -167,7 +167,8 @@ KINDS = {
     "learned feedback": lambda: dict(net=network(), backend="torch", rule=feedback_alignment(eprop(), "learned")),
     "Brian2": lambda: dict(net=network(delay=None), backend="brian2", rule=eprop(), target="numpy", test_every=2),
     "watching": lambda: dict(
-        net=network(), backend="torch", rule=eprop(), watch=[lp.Plateau(patience=0, threshold=0.3), lp.Stop(loss=-1.0, every=1)],
+        net=network(), backend="torch", rule=eprop(),
+        watch=[lp.Plateau(patience=0, threshold=0.3), lp.Stop(loss=-1.0, every=1), lp.Best(by="loss", every=2)],
     ),
 }  # fmt: skip
 

@@ -106,7 +106,7 @@ def scripted(monkeypatch):
     def play(**script):
         asked = []
 
-        def judged(self, trials):
+        def judged(self, trials, numbers=None):
             number = len(asked)
             asked.append(trials)
             return {"loss": 1.0, "accuracy": 0.5} | {name: values[number] for name, values in script.items()}
@@ -270,7 +270,7 @@ WRONG = {
     "nothing": (lambda learn: lp.Stop(), "needs one of error= and loss="),
     "both": (lambda learn: lp.Stop(error=0.1, loss=0.1), "needs one of error= and loss="),
     "percent": (lambda learn: lp.Stop(error=7), "error of a Stop is one number, above 0 to 1; given 7"),
-    "kind": (lambda learn: learn(watch="plateau"), r"watch= is Plateau\(...\), Stop\(...\), or a list.*given 'plateau'"),
+    "kind": (lambda learn: learn(watch="plateau"), r"watch= is Plateau\(...\), Stop\(...\), Best\(...\), or a list.*given 'plateau'"),
     "twice": (lambda learn: learn(watch=[lp.Plateau(), lp.Plateau(of="test")]), "the same twice"),
     "how often": (lambda learn: learn(watch=lp.Plateau(), test_every=None), r"give test_every=, or every=.*Plateau\(every=10"),
     "at what": (lambda learn: learn(watch=lp.Plateau(), test=0), r"give test=, or trials=.*Plateau\(trials=200"),

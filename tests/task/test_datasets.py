@@ -1,7 +1,9 @@
 """Datasets against their published digests and counts, and what happens where they are missing."""
 
 import hashlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from brian2 import ms
 
 from localplast.errors import DatasetError, LocalplastError
-from localplast.task import datasets
+from localplast.task import datasets, stored
 
 DATA = os.environ.get("LOCALPLAST_DATA")
 REFERENCE = Path(__file__).parents[1] / "data" / "yin_yang_reference" / "yin_yang_reference.npz"
@@ -153,6 +155,41 @@ def test_fashion_mnist():
     assert images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
 
 
+def packed(path, files, records=2, length=3073):
+    """An archive of CIFAR-10's form; the first byte of each record is its number, the others count up."""
+    with tarfile.open(path, "w:gz") as archive:
+        for number, file in enumerate(files):
+            content = np.tile(np.arange(length, dtype=np.uint8), (records, 1))
+            content[:, 0] = 10 * number + np.arange(records)
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{file}")
+            info.size = content.size
+            archive.addfile(info, io.BytesIO(content.tobytes()))
+
+
+def test_cifar10_is_read_in_order_with_channels_first(tmp_path):
+    packed(tmp_path / "c.tar.gz", datasets.CIFAR_FILES)
+    (images, labels), (tested, test_labels) = datasets.read_cifar(tmp_path / "c.tar.gz")
+    assert images.shape == (10, 3, 32, 32) and tested.shape == (2, 3, 32, 32)
+    assert labels.tolist() == [0, 1, 10, 11, 20, 21, 30, 31, 40, 41] and test_labels.tolist() == [50, 51]
+    assert images[3, 1, 2, 5] == (1 + 1024 + 2 * 32 + 5) % 256  # channel, row, column
+    assert not images.flags.writeable and not test_labels.flags.writeable
+
+
+@pytest.mark.parametrize("change", [{"length": 3072}, {"files": datasets.CIFAR_FILES[1:]}])
+def test_an_archive_of_another_form_is_refused(tmp_path, change):
+    packed(tmp_path / "c.tar.gz", **{"files": datasets.CIFAR_FILES, **change})
+    with pytest.raises((ValueError, KeyError)):
+        datasets.read_cifar(tmp_path / "c.tar.gz")
+
+
+def test_pixels_are_means_over_squares_in_every_channel():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 6), np.uint8)
+    found = datasets.pooled(images, 2)
+    assert found.shape == (2, 18)
+    assert found[1, 6 + 3 + 2] == pytest.approx(images[1, 1, 2:4, 4:6].mean() / 255)
+    assert np.array_equal(datasets.pooled(images[:, 2], 2), found[:, 12:])
+
+
 def test_a_missing_dataset_says_where_it_was_looked_for_and_how_to_get_it(offline):
     with pytest.raises(DatasetError) as caught:
         datasets.mnist()
@@ -178,7 +215,7 @@ def test_a_damaged_file_is_refused_and_never_replaced_silently(offline):
 
 
 def test_every_file_of_the_registry_has_a_checksum_an_address_and_a_licence():
-    for entry in datasets.registry().values():
+    for entry in stored.registry().values():
         assert entry["licence"] and entry["source"]
         for name, file in entry["files"].items():
             assert len(file["sha256"]) == 64

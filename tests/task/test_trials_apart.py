@@ -29,6 +29,9 @@ def recordings(seed, count, each=80):
 
 TRAIN, TEST = 24, 11
 FAKE = {
+    "cifar10": lambda: tuple(
+        (np.random.default_rng(n).integers(0, 256, (n, 3, 32, 32), np.uint8), np.arange(n) % 10) for n in (TRAIN, TEST)
+    ),
     "mnist": lambda: tuple((images(n, n), np.arange(n) % 10) for n in (TRAIN, TEST)),
     "mnist1d": lambda points: tuple(
         (np.random.default_rng(n).normal(size=(n, points)), np.arange(n) % 10) for n in (TRAIN, TEST)
@@ -256,8 +259,8 @@ WINDOWS = {
     "burst-xor": [between(2800, 3200, 4000)],
     "decolle-mnist": {"quick": [last(80, 100)], "paper": [last(240, 300)]},
     "decolle-nmnist": {"quick": [last(80, 100)], "paper": [last(240, 300)]},
-    "deep": {"quick": [YIN], "local": [YIN], "paper": [YIN_FINE]},
-    "delaynet": {"quick": [last(1, 420)], "paper": [last(1, 3200)]},
+    "deep": {**dict.fromkeys(("quick", "local", "nine", "nine-local"), [YIN]), "paper": [YIN_FINE]},
+    "delaynet": {"quick": [last(1, 420)], "paper": [last(1, 2250)], "waits": [last(1, 3200)], "counts": [last(1, 2850)]},
     "elise": {
         "quick": [last(1000, 1000), last(120, 200)], "sequence": [last(10_000, 10_000), last(1500, 2500)],
         "paper": [last(25_000, 25_000), last(7500, 12_500)],
@@ -272,7 +275,8 @@ WINDOWS = {
         "quick": [second_halves(10, 8), second_halves(12, 1)], "paper": [second_halves(20, 8), second_halves(12, 1)],
     },
     "latent-equilibrium-cnn": {
-        "quick": [second_halves(16, 4), second_halves(24, 1)], "paper": [second_halves(100, 1), second_halves(24, 1)],
+        "quick": [second_halves(32, 8), second_halves(24, 1)], "paper": [second_halves(100, 8), second_halves(24, 1)],
+        "cifar10": [second_halves(50, 8), second_halves(24, 1)],
     },
     "microcircuit": {
         "quick": [second_halves(10, 8), second_halves(100, 1)], "paper": [second_halves(100, 8), second_halves(100, 1)],
@@ -286,7 +290,7 @@ WINDOWS = {
         "quick": [second_halves(1000, 10), SHOWN], "paper": [second_halves(100, 100), SHOWN],
     },
     "pal-autoencoder": {
-        "quick": [second_halves(16, 20), second_halves(40, 1)], "paper": [second_halves(100, 10), second_halves(40, 1)],
+        "quick": [second_halves(32, 20), second_halves(40, 1)], "paper": [second_halves(100, 10), second_halves(40, 1)],
     },
     "pal-teacher": [second_halves(100, 100), second_halves(100, 1)],
     "pal-yin-yang": {

@@ -17,12 +17,12 @@ from brian2.synapses.synapses import Synapses
 from brian2.utils.stringtools import get_identifiers, strip_empty_lines
 
 from localplast.backends.brian2.build import build
-from localplast.backends.brian2.graded import output_name
 from localplast.backends.brian2.learning import feedback_name
 from localplast.backends.brian2.session import codegen
 from localplast.backends.brian2.tables import Table
 from localplast.backends.brian2.timing import CLOCK, Block, longest_delay
 from localplast.equations.slopes import FUNCTIONS
+from localplast.network.sent import sent_text, sent_texts
 from localplast.program.locality import neuron_scope, reward_signal
 from localplast.task.trials import Trials
 
@@ -115,7 +115,9 @@ def carried(net, p, source):
     """The variable of the presynaptic neuron whose value in this step is what arrives."""
     if source:
         return source
-    return output_name(net, p) if p.transmission == "graded" else "r" if p.pre in net.inputs else "z"
+    if p.pre in net.inputs:
+        return "r"
+    return f"sent_{sent_texts(net, p.pre)[sent_text(p, net.nodes[p.pre].model)]}" if p.transmission == "graded" else "z"
 
 
 def signal_names(plan, name):

@@ -11,32 +11,21 @@ from dataclasses import dataclass, field
 import brian2 as b2
 import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
-from brian2.parsing.expressions import parse_expression_dimensions
 from brian2.units.allunits import second
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import divided, events_of, settings
-from localplast.backends.brian2.graded import (
-    build_graded,
-    graded_parts,
-    sends_spikes,
-    sent_code,
-    sent_early,
-    sent_lines,
-)
+from localplast.backends.brian2.delays import settings
+from localplast.backends.brian2.graded import keep_late, through_line
 from localplast.backends.brian2.learning import Learning
 from localplast.backends.brian2.loops import RestCodeObject, few_spikes, in_cpp
-from localplast.backends.brian2.short_term import after_spikes, between_spikes, short_term_lines
+from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.tables import Table, held_for
+from localplast.backends.brian2.text import where
 from localplast.backends.brian2.timing import Block, add_number, make_clock, read_clock
-from localplast.equations.statements import assignments, split_threshold
-from localplast.equations.units import unit_of
 from localplast.errors import UnsupportedError
 from localplast.network.check import weight_dimension
-from localplast.network.convolution import check_dense
 from localplast.network.delays import per_synapse
 from localplast.network.nodes import Input
-from localplast.neuron.namespace import namespace
 from localplast.neuron.step import check_integration, lower
 from localplast.task.trials import Poisson
 
@@ -114,28 +103,23 @@ def build(net, values, block, trials, *, request=(), plan=None, seed=0):
     plan : Plan, optional
         What is learned.
     """
-    check_dense(net, "Brian2", "use backend='torch'")
     net.check_values(values)
     built = Built(net, block, make_clock(net.dt), batch=plan.batch if plan else 1)
-    learning = Learning(net, values, block, plan, seed) if plan else None
+    step = Learning(net, values, block, plan, seed) if plan else Step(net, values, block)
     heard = {p.pre for p in net.projections.values()} | {node for node, _ in request}
     for name, node in net.nodes.items():
-        if isinstance(node, Input) and not learning and name not in heard:
+        if isinstance(node, Input) and not plan and name not in heard:
             continue
         if isinstance(node, Input):
-            built.objects[name] = build_input(built, name, node, trials.inputs[name], learning)
+            built.objects[name] = build_input(built, name, node, trials.inputs[name], step)
         else:
             check_integration(name, lower(node.model), values.parameters[name], net.dt)
-            built.objects[name] = build_population(built, name, node, values, learning)
-    for projection in net.projections.values():
-        check_projection(net, projection, values)
-    for name, projection in net.projections.items():
-        if name not in net.tied:
-            built.objects[name] = build_projection(built, projection, values, learning)
-    if learning:
-        learning.connect(built)
+            built.objects[name] = build_population(built, name, node, values, step)
+    build_projections(built, values, step)
+    if plan:
+        step.connect(built)
     for p in net.projections.values():
-        if p.transmission == "event" and divided(net, p, values, plan):
+        if step.divided(p.name):
             gathered = f"arrivals_{p.name}" in built.objects
             built.set(settings(net, p, values.delays[p.name], values.masks[p.name], gathered))
     build_monitors(built, request)
@@ -153,24 +137,23 @@ def check_names(built):
         check_once(name, count > 1)
 
 
-def build_input(built, name, node, example, learning):
-    lines = learning.lines_of(name) if learning else []
+def build_input(built, name, node, example, step):
     if isinstance(example, Poisson):
         signal = f"int(rand() < {built.table(f'rates_{name}', node.size).text()}*dt/second)"
     else:
         signal = built.table(f"signal_{name}", node.size).text()
-    equations = Equations([*lines, *short_term_lines(built.net, name), parameter("r", DIMENSIONLESS)])
     code = [
-        *(learning.before_update(name) if learning else []),
+        *start_of_trial(built.block, list(step.starts(name))),
+        *step.begin(name),
         f"r = {signal}",
-        *between_spikes(built.net, name, built.block),
+        *step.update(name),
     ]
-    after, spiking = "\n".join(after_spikes(built.net, name)), {}
+    after, spiking = "\n".join(step.after_spikes(name)), {}
     if node.kind == "spikes":  # as an event: a threshold brings a reset along, which would do nothing in every step
         spiking = {"threshold": "r > 0.5", "reset": after} if after else {"events": {"spike": "r > 0.5"}}
     group = b2.NeuronGroup(
         node.size,
-        equations,
+        Equations([*step.lines_of(name), parameter("r", DIMENSIONLESS)]),
         clock=built.clock,
         namespace=dict(built.tables, second=b2.second),
         name=name,
@@ -181,41 +164,34 @@ def build_input(built, name, node, example, learning):
     return group
 
 
-def build_population(built, name, population, values, learning):
+def build_population(built, name, population, values, step):
     """The neurons of one population; what they learn is part of their step."""
-    model, step, block = population.model, lower(population.model), built.block
-    graded, arrays = graded_parts(built.net, name), values.parameters[name]
+    model, block, arrays = population.model, built.block, values.parameters[name]
     initial = {**model.initial, **population.initial}
     started = {k: v for k, v in initial.items() if np.any(np.asarray(v))}
-    lines = declared(built, name, model, values, started, graded, learning)
+    starts = list(step.starts(name, started))
     # the restart costs nothing in all other steps, and one object more to compile
-    apart = learning is None and (in_cpp() or not block.gap)
-    code = [] if apart else start_of_trial(block, model, step, started, graded)
-    code += [*(learning.before_update(name) if learning else []), *sent_early(built.net, name), *assignments(step.code)]
-    threshold = " and ".join(filter(None, [f"({model.threshold})", block.active])) if model.spiking else None
-    code += spike_argument(model) if learning or sends_spikes(built.net, name) else []
-    if learning:
-        code += learning.after_update(name, firing(model, block))
-        threshold = "z > 0.5" if model.spiking else None
-    code += [*sent_code(built.net, name, firing(model, block)), *between_spikes(built.net, name, block)]
-    after = [*assignments(f"{model.reset}\n{model.adaptation}"), *after_spikes(built.net, name)]
+    apart = type(step) is Step and (in_cpp() or not block.gap)
+    code = [] if apart else start_of_trial(block, starts, model.refractory)
+    code += [*step.begin(name), *step.update(name)]
     group = b2.NeuronGroup(
         population.size,
-        Equations(lines),
-        threshold=threshold,
-        reset="\n".join(after) if model.spiking else None,
+        Equations(declared(name, model, values, started, step)),
+        threshold="z > 0.5" if model.spiking else None,
+        reset="\n".join(step.after_spikes(name)) if model.spiking else None,
         refractory=model.refractory or False,
         clock=built.clock,
         name=name,
         method=(lambda *_: "\n".join(code)) if model.odes else None,
-        events=learning.events(name) if learning else None,
+        events=step.events(name),
         namespace={},
         codeobj_class=few_spikes(),
     )
     if not model.odes:
         group.run_regularly("\n".join(code), when="groups", order=1, name=f"{name}_update")
     if apart:
-        restart = "\n".join(restart_of_trial(model, step, started, graded))
+        ready = ["lastspike = -10000*second", "not_refractory = True"] if model.refractory else []
+        restart = "\n".join([*ready, *map(str, starts)])
         when = {"codeobj_class": RestCodeObject} if in_cpp() else {"dt": built.net.dt}  # a clock that a session sets
         runner = group.run_regularly(restart, when="start", name=f"{name}_restart", **when)
         built.restarts += [] if in_cpp() else [runner]
@@ -226,132 +202,84 @@ def build_population(built, name, population, values, learning):
     return group
 
 
-def declared(built, name, model, values, started, graded, learning):
+def declared(name, model, values, started, step):
     """The variables of one population, as equations: its model's, what arrives, what it starts from, what it learns."""
-    lines = [line for key, line in model.lines.items() if key not in graded and key not in model.parameters]
-    for target, parts in graded.items():
-        dimension, total = model.dimensions[target], b2.equations.codestrings.Expression(" + ".join(parts))
-        lines += [parameter(part, dimension) for part in parts]
-        lines.append(SingleEquation("subexpression", target, dimension, expr=total))
-    arrays = values.parameters[name]
+    arrays, lines = values.parameters[name], step.lines_of(name)
+    others = {*model.parameters, *(line.varname for line in lines)}
+    lines += [line for key, line in model.lines.items() if key not in others]
     for key in model.parameters:
-        learns = learning is not None and learning.plan.optimiser and key in learning.plan.parameters[name]
-        flags = () if learns else ("constant",)
+        flags = () if step.learns(name, key) else ("constant",)
         lines.append(parameter(key, model.dimensions[key], *(() if arrays[key].ndim else ("shared",)), *flags))
     lines += [
         parameter(f"initial_{k}", model.dimensions[k], *(() if np.ndim(v) else ("shared",)), "constant")
         for k, v in started.items()
     ]
-    lines += [*sent_lines(built.net, name, values), *short_term_lines(built.net, name)]
-    return lines + (learning.lines_of(name) if learning else [])
+    return lines
 
 
-def spike_argument(model):
-    """The statement that computes the spike argument: Brian2's sympy cannot compare all that it can compute."""
-    if not model.spiking:
-        return []
-    left, right, _ = split_threshold(model)
-    return [f"_argument = ({left}) - ({right})"]
-
-
-def firing(model, block):
-    """Text that is 1 where the neuron spikes in this step, after :func:`spike_argument`."""
-    if not model.spiking:
-        return None
-    left, right, strict = split_threshold(model)
-    unit = unit_of(parse_expression_dimensions(f"({left}) - ({right})", namespace(model)))
-    zero = f"0*{unit}" if unit else "0"
-    conditions = [
-        f"_argument {'>' if strict else '>='} {zero}",
-        block.active,
-        "not_refractory" if model.refractory else "",
-    ]
-    return "*".join(f"int({condition})" for condition in conditions if condition)
-
-
-def restart_of_trial(model, step, started, graded):
-    """As :func:`start_of_trial`, as statements that are run before a trial only."""
-    code = ["lastspike = -10000*second", "not_refractory = True"] if model.refractory else []
-    for name in (*step.state, *step.inputs):
-        unit = unit_of(model.dimensions[name])
-        value = f"initial_{name}" if name in started else f"0*{unit}" if unit else "0"
-        code += [f"{part} = {value}" for part in graded.get(name, [name])]
-    return code
-
-
-def start_of_trial(block, model, step, started, graded):
+def start_of_trial(block, starts, refractory=False):
     """Statements that set the state back in the first step of a trial, and hold it through a gap.
 
     Refractoriness first: Brian2 does not write to clamped variables of a neuron that is still refractory.
     """
+    if not starts:
+        return []
     code = [f"_fresh = {block.held if block.gap else block.fresh}"]
-    if model.refractory:
+    if refractory:
         code.append("lastspike = lastspike*(1 - _fresh) - _fresh*10000*second")
         code.append("not_refractory = not_refractory or (_fresh == 1)")
-    for name in (*step.state, *step.inputs):
-        for part in graded.get(name, [name]):
-            restart = f" + _fresh*initial_{name}" if name in started else ""
-            code.append(f"{part} = {part}*(1 - _fresh){restart}")
-    return code
+    return code + [str(where(line, "_fresh")) for line in starts]
 
 
-def check_projection(net, p, values):
+def check_projection(p, values):
     """Raise where Brian2 cannot run a projection."""
-    mask, steps = values.masks[p.name], values.delays[p.name]
+    mask = values.masks[p.name]
     if not mask.any():
         raise UnsupportedError(
             f"projection {p.name!r}: none of its {mask.size} synapses exists, and Brian2 runs no empty projection; "
             "leave it out, change its mask or the seed, or use backend='torch'"
         )
-    if p.transmission == "event" and p.target in graded_parts(net, p.post):
-        raise UnsupportedError(
-            f"projection {p.name!r}: in Brian2 spikes cannot add to {p.target!r} of {p.post!r}, which graded "
-            "projections set; give the model another variable for one of them, or use backend='torch'"
-        )
-    if p.transmission == "graded" and np.any(steps != np.floor(steps)):
-        raise UnsupportedError(
-            f"projection {p.name!r}: graded transmission with a delay between two steps needs backend='torch'"
-        )
-    pair = [p, net.projections[p.weight.projection]] if p.name in net.tied else []
-    if any(q.delay is not None and q.delay.kind != "axonal" and np.any(values.delays[q.name]) for q in pair):
-        raise UnsupportedError(
-            f"projection {p.name!r}: synapses that are read both ways, here and in {pair[1].name!r}, have axonal "
-            "delays in Brian2; use those, same_as(..., transposed=True), or backend='torch'"
-        )
 
 
-def build_projection(built, p, values, learning):
+def build_projections(built, values, step):
+    """What travels between populations."""
+    for name, projection in built.net.projections.items():
+        check_projection(projection, values)
+        if name not in built.net.tied:
+            built.objects[name] = build_projection(built, projection, values, step)
+        if (late := step.late(projection)) and late.role == "kept":
+            keep_late(built, projection, values, step)
+    for name in built.net.populations:
+        if arrivals := step.arrivals(name):
+            built.objects[name].run_regularly("\n".join(arrivals), when="before_synapses", name=f"{name}_arrivals")
+
+
+def build_projection(built, p, values, step):
     net, mask, steps = built.net, values.masks[p.name], values.delays[p.name]
-    plastic = learning is not None and p.name in learning.plan.synapses
-    if p.transmission == "graded":
-        return build_graded(built, p, values, learning if plastic else None)
-    lines = [parameter("w", weight_dimension(net, p))]
-    shares = divided(net, p, values, learning and learning.plan)
+    (pre, post), spikes, shares = np.nonzero(mask), p.transmission == "event", step.divided(p.name)
+    source, lines, arguments = built.objects[p.pre], [parameter("w", weight_dimension(net, p))], step.pathways(p)
     if shares:
         lines += [parameter("fraction", DIMENSIONLESS, "constant"), parameter("flight", second.dim, "constant")]
-    arguments = {"on_pre": events_of(p, shares)}
-    if steps.ndim == 0 and steps > 0 and not shares:
+    if spikes:
+        arguments["on_pre"] = step.on_pre(p)
+    else:
+        source, pre = through_line(built, p, values, step, pre)
+    if spikes and steps.ndim == 0 and steps > 0 and not shares:
         arguments["delay"] = {"deliver": float(steps) * net.dt}
-    lines += learning.synapse_lines(p) if learning else []
-    if plastic:
-        arguments["on_pre"]["deliver"] += learning.on_arrival(p)
-        arguments.update(learning.pathways(p))
     synapses = b2.Synapses(
-        built.objects[p.pre],
+        source,
         built.objects[p.post],
-        Equations(lines),
+        Equations([*lines, *step.synapse_lines(p)]),
         name=p.name,
         namespace={"second": b2.second},
-        clock=built.objects[p.post].clock,
+        clock=built.clock,
         **arguments,
     )
-    pre, post = np.nonzero(mask)
     synapses.connect(i=pre, j=post)
     synapses.w_ = values.weights[p.name][mask]
-    if steps.ndim and not shares:
+    if spikes and steps.ndim and not shares:
         synapses.deliver.delay_ = per_synapse(p, steps, mask) * float(net.dt)
-    if learning:
-        learning.attach(p, synapses, mask)
+    step.attach(p, synapses, mask)
     return synapses
 
 

@@ -11,29 +11,16 @@ import numpy as np
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.allunits import second
 
-from localplast.backends.brian2.short_term import released
 from localplast.equations.tape import Tape
 from localplast.errors import UnsupportedError
 from localplast.network.delays import moving, per_synapse
+from localplast.program.instructions import writes
+from localplast.program.update import SHARE, K, between
 
-__all__ = ["DelayLearner", "build_arrivals", "check_spread", "divided", "events_of", "flights", "settings", "with_room"]
+__all__ = ["DelayLearner", "build_arrivals", "check_spread", "flights", "settings", "with_room"]
 
 #: Steps that a spike takes on each pathway beyond ``flight``, the whole steps of its delay.
 LATER = {"deliver": 0, "late": 1}
-
-
-def divided(net, p, values, plan=None):
-    """Whether the synapses of ``p`` need two pathways: their delays lie between two steps, or learn."""
-    steps = values.delays[p.name]
-    learns = plan is not None and plan.optimiser is not None and f"{p.name}.delay" in moving(net, plan.optimiser)
-    return learns or bool(np.any(steps != np.floor(steps)))
-
-
-def events_of(p, shares):
-    """``on_pre`` of the Synapses of ``p``: what a spike does where it arrives."""
-    if not shares:
-        return {"deliver": f"{p.target}_post += {released(p)}"}
-    return {"deliver": f"{p.target}_post += w*(1 - fraction)", "late": f"{p.target}_post += w*fraction"}
 
 
 def settings(net, p, steps, mask, gathered=False):
@@ -106,17 +93,17 @@ class DelayLearner:
     """
 
     def __init__(self, net, optimiser, values):
-        self.net, self.names = net, moving(net, optimiser)
+        self.net, self.values, self.names = net, values, moving(net, optimiser)
         check_spread(net, self.names)
         for name in self.names:
             self.check(name, net.projections[name.split(".")[0]].delay, values.other(name))
         self.follow(optimiser)
 
     def follow(self, optimiser):
-        """Go on with this optimiser."""
-        self.tapes = {
-            n: Tape(optimiser.program(projection=n), {"learning_rate": optimiser.rate(n)}) for n in self.names
-        }
+        """Go on with this optimiser, whose statements are those of a step program."""
+        program, numbers = between(self.net, self.values, optimiser)
+        updates = {n: s for every in program.step for s in every.body for n in writes(s)}
+        self.tapes = {n: Tape([*updates[n].lets, *updates[n].lines], {**numbers, SHARE: 1.0}) for n in self.names}
 
     def check(self, name, delay, steps):
         label = f"projection {name.split('.')[0]!r}"
@@ -144,5 +131,7 @@ class DelayLearner:
 
     def step(self, name, steps, gradient, state, update):
         """``(delays, state)`` after update number ``update``, within the bounds of the delays."""
-        new = self.tapes[name]({"w": steps, "g": gradient, "k": update, **state})
-        return np.clip(new["w"], *self.net.limits(name)), {k: new[k] for k in state}
+        kept = {key: f"{name}.optimiser.{key}" for key in state}
+        given = {name: steps, f"{name}.gradient": gradient, K: update}
+        new = self.tapes[name](given | {kept[key]: x for key, x in state.items()})
+        return new[name], {key: new[there] for key, there in kept.items()}

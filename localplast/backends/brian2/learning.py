@@ -9,18 +9,15 @@ from collections import Counter
 import brian2 as b2
 import numpy as np
 import sympy
-from brian2.equations.codestrings import Expression
 from brian2.equations.equations import PARAMETER, Equations, SingleEquation
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
-from localplast.backends.brian2.delays import build_arrivals, divided
-from localplast.backends.brian2.graded import is_late, output_name
+from localplast.backends.brian2.delays import build_arrivals
 from localplast.backends.brian2.loops import by_rows
-from localplast.backends.brian2.lowered import Gather, Lowered, read_by, written_by
 from localplast.backends.brian2.names import called
-from localplast.backends.brian2.printed import Text
-from localplast.backends.brian2.slots import AFTER, BEFORE, END, FIRED, NEXT, RESET, places
+from localplast.backends.brian2.slots import END, NEXT, RESET
 from localplast.backends.brian2.slots import LEARN as BY_SYNAPSES
+from localplast.backends.brian2.step import Step
 from localplast.backends.brian2.text import (
     END_OF_TRIAL,
     LEARN,
@@ -32,13 +29,14 @@ from localplast.backends.brian2.text import (
     updates_so_far,
     zero,
 )
+from localplast.backends.brian2.travel import read_by, written_by
 from localplast.equations.language import symbol
 from localplast.equations.units import unit_of
 from localplast.errors import UnsupportedError
+from localplast.network.delays import moving
 from localplast.program.arrays import Life
 from localplast.program.forward import forward
 from localplast.program.online import online
-from localplast.program.units import derived
 from localplast.task.loss import Reward
 from localplast.task.regulariser import of_trials
 
@@ -61,20 +59,19 @@ def recorded(net, plan):
     return [*(f"{n}.{key}" for n in plan.readouts for key in ("loss", "score")), *counts]
 
 
-class Learning:
+class Learning(Step):
     """The Brian2 side of a :class:`~localplast.program.learn.Plan`."""
 
     def __init__(self, net, values, block, plan, seed):
-        self.net, self.values, self.block, self.plan, self.seed = net, values, block, plan, seed
-        self.shared = {name for name in plan.synapses if divided(net, net.projections[name], values, plan)}
+        self.plan, self.seed = plan, seed
         self.interval = plan.rule.interval(net.dt)
         self.home = plan.loss.value if isinstance(plan.loss, Reward) else None
         check_units(net, plan)
-        learned = [f"{n}.delay" for n in self.shared]
+        learned = moving(net, plan.optimiser) if plan.optimiser else []
         if plan.optimiser:
             learned += [f"{n}.weight" for n in plan.synapses]
             learned += [f"{n}.{key}" for n, keys in plan.parameters.items() for key in keys]
-        program, self.numbers = online(
+        program, numbers = online(
             net,
             values,
             plan,
@@ -85,59 +82,11 @@ class Learning:
             batches=True,
         )
         plain = forward(net, values, learned=learned, fixed=plan.rule.update == "trial")
-        self.lowered = Lowered(net, program, set(plain.arrays), self.shared, self.home)
-        self.arrays = self.lowered.arrays
-        placed = places(self.lowered)
-        self.gathers = [(level, s) for _, level, s in placed if isinstance(s, Gather)]
-        self.maps = [(w, k, s) for w, k, s in placed if not isinstance(s, Gather) and self.lowered.learns(s)]
-        self.dimensions = self.derive()
-        graded = [n for n in plan.synapses if net.projections[n].transmission == "graded"]
-        self.words = {f"{n}.signal": self.line_name(n) for n in graded}
+        super().__init__(net, values, block, program, own=set(plain.arrays), home=self.home)
+        self.numbers = numbers
         self.words["(update).share"] = sympy.Integer(1) if self.interval else 1 / symbol("_batch")
         for name in net.nodes:
             check_traces(name, [called(net, a) for a in self.of_group(name)])
-
-    def derive(self):
-        """The unit of every array."""
-        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
-        pairs = [pair for s in statements for pair in (s.sums if isinstance(s, Gather) else (*s.lets, *s.lines))]
-        made = {name for name, _ in pairs} - self.lowered.own
-        known = {n: a.unit for n, a in self.arrays.items() if n not in made or a.unit is not DIMENSIONLESS}
-        return dict.fromkeys(self.arrays, DIMENSIONLESS) | derived(pairs, known)
-
-    def all_ends(self):
-        return [s for end in self.lowered.ends.values() for s in end]
-
-    def line_name(self, name):
-        """What synapses read of a delay line of rates, or of the neurons themselves where they have none."""
-        p = self.net.projections[name]
-        if is_late(self.net, p, self.values):
-            return f"sent_late_{name}"
-        return "signal" if np.any(self.values.delays[name]) else output_name(self.net, p)
-
-    # --- text ---------------------------------------------------------------------------------------------------------
-
-    def text(self, space, pre=None, post=None):
-        """What prints statements of one object."""
-        return Text(self.net, self.values, self.arrays, self.dimensions, space, pre, post, self.words)
-
-    def of_synapses(self, name):
-        p = self.net.projections[name]
-        return self.text(name, p.pre, p.post)
-
-    def printed(self, text, maps):
-        """Statements as lines; between two trials nothing is learned from what neurons get wrong, or nearly do."""
-        lines, taken = [], set()
-        for s in maps:
-            for line in text.lines(s, taken):
-                lines.append(line)
-                quiet = {called(self.net, self.arrays[n]) for n in written_by(s) if self.is_quiet(n)}
-                if line.name in quiet and self.block.active:
-                    lines.append(Line(line.name, f"{line.name}*int({self.block.active})"))
-        return [*self.given(text, maps), *lines]
-
-    def is_quiet(self, name):
-        return self.arrays[name].role in ("slope", "mismatch")
 
     def given(self, text, maps):
         """Lines that look up what is given from outside, or read off the clock."""
@@ -171,55 +120,44 @@ class Learning:
         made = {n: self.built.tables[n] for n in self.given_to(space)}
         return tables(self.net.nodes[space].model, **made)
 
-    def at(self, space, *slots, level=None):
-        """The statements of one object in these slots."""
-        return [s for w, k, s in self.maps if s.space == space and w in slots and level in (None, k)]
-
     # --- neurons ------------------------------------------------------------------------------------------------------
 
     def of_group(self, name):
         """The arrays that learning adds to the neurons of ``name``."""
-        statements = [*(s for *_, s in self.maps), *(s for _, s in self.gathers), *self.all_ends()]
+        statements = [s for *_, s in (*self.maps, *self.gathers)] + self.all_ends()
         used = set().union(*(read_by(s) | written_by(s) for s in statements)) - self.lowered.own
         found = [a for n, a in self.arrays.items() if n in used and a.space == name and a.life is not Life.GIVEN]
-        return [a for a in found if a.role != "bound" and not called(self.net, a).startswith(("_", "sent_", "signal"))]
+        return [a for a in found if a.role != "bound" and not called(self.net, a).startswith("_")]
 
     def lines_of(self, name):
         """Equations of what learning adds to the neurons of ``name``."""
         found = {called(self.net, a): self.dimensions[a.name] for a in self.of_group(name)}
         found.pop("x", None)
-        if name in self.net.populations and self.net.nodes[name].model.spiking:
-            found["z"] = DIMENSIONLESS
         lines = [SingleEquation(PARAMETER, n, d) for n, d in found.items()]
-        return lines + [
-            SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)
-        ]
+        rates = [SingleEquation(PARAMETER, n, DIMENSIONLESS, flags=["shared", "constant"]) for n in self.rates(name)]
+        return [*super().lines_of(name), *lines, *rates]
 
     def rates(self, name):
         """Constants of the optimiser of the parameters of ``name``."""
         keys = self.plan.parameters.get(name) if self.plan.optimiser else None
         return [f"learning_rate_{key}" for key in keys or ()]
 
-    def before_update(self, name):
-        """Statements before the integration: what the last step left to do, then what is noted of the state."""
-        left, maps = self.at(name, NEXT), self.at(name, NEXT, BEFORE)
-        code = [str(line) for slot in (NEXT, BEFORE) for line in self.printed(self.text(name), self.at(name, slot))]
-        begun = {n for *_, s in self.maps if s.space == name for n in written_by(s)}
+    def begin(self, name):
+        """What the last step left to do; what learning remembers is zero in a new trial."""
+        left = self.at(name, NEXT)
+        begun = {n for *_, s in self.maps if s.space == name for n in written_by(s)} - self.lowered.own
         begun = {n for n in begun if self.arrays[n].life in (Life.STATE, Life.SEEN)}
         begun |= {n for s in left for n in read_by(s) if self.is_of_step(n, name)}
         fresh = [called(self.net, self.arrays[n]) for n in self.arrays if n in begun]
         restart = [f"_restart = 1 - {self.block.fresh}", *(f"{n} = {n}*_restart" for n in fresh)] if fresh else []
-        return [*restart, *code] if fresh or maps else []
+        return [*restart, *map(str, self.printed(self.text(name), left))]
 
     def is_of_step(self, name, space):
         a = self.arrays[name]
         return a.space == space and (a.life is Life.STEP or a.role == "input")
 
-    def after_update(self, name, firing):
-        """Statements after the integration: psi and its kin, and whether the neuron spikes."""
-        lines = [str(line) for line in self.printed(self.text(name), self.at(name, AFTER))]
-        fired = [f"z = {firing}"] if firing else []
-        return [*lines, *fired, *map(str, self.printed(self.text(name), self.at(name, FIRED)))]
+    def learns(self, name, parameter):
+        return bool(self.plan.optimiser) and parameter in self.plan.parameters[name]
 
     def events(self, name):
         """Custom events of a population: the end of a trial, and of a batch."""
@@ -239,7 +177,7 @@ class Learning:
 
     def synapse_lines(self, p):
         """Equations of what each synapse of ``p`` stores, and of what it carries back."""
-        lines = self.carrier_lines(p)
+        lines = super().synapse_lines(p)
         if p.name not in self.plan.synapses:
             return lines
         there = {line.varname for line in lines} | {"w", "fraction"}
@@ -252,9 +190,6 @@ class Learning:
         weight = self.dimensions[f"{p.name}.weight"]
         return lines + [SingleEquation(PARAMETER, n, weight, flags=["constant"]) for n in self.bounds(p)]
 
-    def parameter(self, a, *flags):
-        return SingleEquation(PARAMETER, called(self.net, a), self.dimensions[a.name], flags=list(flags))
-
     def bounds(self, p):
         """The bounds that synapses of ``p`` keep one by one."""
         return [n for n in ("w_low", "w_high") if f"{p.name}.{n[2:]}" in self.numbers]
@@ -263,30 +198,15 @@ class Learning:
         """Statements of one object at the end of trials, or of batches."""
         return [s for k in when for s in self.lowered.ends.get(k, ()) if s.space == space]
 
-    def carrier_lines(self, p):
-        """Equations with which the synapses of ``p`` carry a signal back."""
-        found = [s for _, s in self.gathers if s.link == p.name and s.pre is None]
-        arrays = [self.arrays[n] for s in found for n in sorted(read_by(s)) if n in self.arrays]
-        own = [a for a in arrays if a.space == p.name and a.role == "feedback"]
-        lines = [self.parameter(a, *(["constant"] if a.life is Life.FIXED else [])) for a in own]
-        return lines + [line for s in found for line in self.summed(s, self.of_synapses(p.name), p.pre)]
-
-    def summed(self, s, text, pre):
-        """Equations of summed variables."""
-        for name, e in s.sums:
-            a, unit = self.arrays[name], self.dimensions[name]
-            key = f"{called(self.net, a)}_{'pre' if a.space == pre and s.pre is None else 'post'}"
-            yield SingleEquation(
-                "subexpression", key, unit, expr=Expression(text.expression(e, unit)), flags=["summed"]
-            )
-
-    def on_arrival(self, p):
-        """What a synapse notes when a spike arrives, beyond delivering it."""
-        a = self.arrays.get(f"{p.name}.arrived")
-        return "\narrived += 1" if a is not None and a.life is Life.STATE and a.space == p.name else ""
+    def on_pre(self, p):
+        a, found = self.arrays.get(f"{p.name}.arrived"), super().on_pre(p)
+        counts = a is not None and a.life is Life.STATE and a.space == p.name
+        return {**found, "deliver": found["deliver"] + "\narrived += 1" * counts}
 
     def pathways(self, p):
         """Event pathways: the end of a trial, and the optimiser."""
+        if p.name not in self.plan.synapses:
+            return {}
         ends = {"trial_over": [*self.code(p.name, "trial"), *self.cleared(p.name, Life.STATE)]}
         events = {"deliver": "spike", "late": "spike"} if p.transmission == "event" else {}
         events["trial_over"] = "trial_end"
@@ -294,7 +214,7 @@ class Learning:
             ends["optimise"] = [*self.code(p.name, "batch"), *self.cleared(p.name, Life.SUM)]
             events["optimise"] = "batch_end"
         ends = {k: "\n".join(map(str, v)) for k, v in ends.items() if v}
-        there = {"deliver", *ends, *(["late"] if p.name in self.shared else [])}
+        there = {"deliver", *ends, *(["late"] if self.divided(p.name) else [])}
         return {"on_post": ends, "on_event": {k: e for k, e in events.items() if k in there}}
 
     def code(self, name, when):
@@ -311,8 +231,7 @@ class Learning:
 
     def attach(self, p, synapses, mask):
         """Per-step learning, the order of events, and constants."""
-        for updater in (u for k, u in synapses.summed_updaters.items() if self.level_of(p.name, k) is not None):
-            updater.when, updater.order = "end", self.level_of(p.name, updater.target_var.name)
+        self.schedule(synapses)
         numbers = {name: x for name, x in self.matrices().items() if name[0] == p.name}
         for (_, name), x in numbers.items():
             setattr(synapses, f"{name}_", x[mask])
@@ -336,15 +255,6 @@ class Learning:
             bound = np.broadcast_to(bound[:, None] if bound.ndim == 1 else bound, mask.shape)
             setattr(synapses, f"{name}_", np.clip(bound, -largest, largest)[mask])
 
-    def level_of(self, link, variable):
-        """When a summed variable of an object is summed; None where learning does not."""
-        for level, s in self.gathers:
-            if s.link == link and any(
-                called(self.net, self.arrays[n]) == variable.removesuffix("_pre") for n, _ in s.sums
-            ):
-                return level
-        return None
-
     def matrices(self):
         """Numbers of feedback along projections, by projection and name."""
         terms = [t for signal in self.plan.signals.values() for t in signal.terms]
@@ -357,13 +267,13 @@ class Learning:
         """What is looked up, sums over neurons, delayed arrivals of traces, and what neurons do at the end."""
         self.built = built
         self.give_tables(built)
-        for level, s in self.gathers:
+        for *_, s in self.gathers:
             if s.pre is not None:
-                self.build_sum(built, level, s)
+                self.build_sum(built, s)
         for name in self.plan.synapses:
             p = self.net.projections[name]
             if self.gathers_spikes(p):
-                build_arrivals(built, p, None if name in self.shared else self.values.delays[name])
+                build_arrivals(built, p, None if self.divided(name) else self.values.delays[name])
         for name in self.net.populations:
             group = built.objects[name]
             group.namespace.update(self.tables_of(name)[0])
@@ -382,20 +292,17 @@ class Learning:
             built.trial_table("pay")
             built.pay_delay = self.plan.loss.steps(float(self.net.dt))
 
-    def build_sum(self, built, level, s):
+    def build_sum(self, built, s):
         """Synapses between all pairs of two groups, which sum into variables of the second."""
         groups, text = (built.objects[s.pre], built.objects[s.post]), self.text(s.link, s.pre, s.post)
         weights = [self.arrays[n] for n in read_by(s) if self.arrays[n].role == "feedback"]
         lines = [self.parameter(a, "constant") for a in weights]
-        synapses = b2.Synapses(
-            *groups, Equations([*lines, *self.summed(s, text, s.pre)]), name=s.link, clock=built.clock
-        )
+        synapses = b2.Synapses(*groups, Equations([*lines, *self.summed(s, text)]), name=s.link, clock=built.clock)
         targets, sources = np.indices((groups[1].N, groups[0].N))
         synapses.connect(i=sources.ravel(), j=targets.ravel())
         if weights:
             synapses.B_ = self.plan.fixed[s.post, s.pre].ravel()
-        for updater in synapses.summed_updaters.values():
-            updater.when, updater.order = "end", level
+        self.schedule(synapses)
         built.objects[s.link] = synapses
 
     def finish(self, name, group):

@@ -1,4 +1,4 @@
-"""What learning adds to a step program, in what Brian2 has: statements of neurons and synapses, and summed variables.
+"""A step program in what Brian2 has: statements of neurons and synapses, and summed variables.
 
 Brian2 sums over synapses, one term into each variable; it has no largest of several neurons, no numbers that belong
 to nobody, and delays of whole steps, of spikes.
@@ -10,35 +10,13 @@ from dataclasses import dataclass, field, replace
 import sympy
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
+from localplast.backends.brian2.travel import Gather, Travel, read_by, written_by
 from localplast.equations.language import int_
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import ONE, Array, End, Life, Neurons, at
-from localplast.program.instructions import Every, Map, Outer, Reduce, Send, arrays_in, reads, writes
+from localplast.program.instructions import Every, Jump, Map, Outer, Reduce, Send
 
-__all__ = ["Gather", "Lowered", "ends", "read_by", "written_by"]
-
-
-@dataclass(frozen=True)
-class Gather:
-    """Summed variables: ``sums`` over the synapses of one Brian2 object, ``(array, expression of its two ends)``.
-
-    ``pre`` and ``post`` are the groups of an object that exists for this alone, None: the synapses are a projection's.
-    """
-
-    link: str
-    sums: tuple
-    pre: str | None = None
-    post: str | None = None
-
-
-def read_by(s):
-    """Names of the arrays that a statement reads."""
-    return set().union(*(arrays_in(e) for _, e in s.sums)) if isinstance(s, Gather) else reads(s)
-
-
-def written_by(s):
-    """Names of the arrays that a statement sets."""
-    return {name for name, _ in s.sums} if isinstance(s, Gather) else writes(s)
+__all__ = ["Lowered", "ends"]
 
 
 def is_alias(e):
@@ -48,7 +26,7 @@ def is_alias(e):
 
 @dataclass
 class Lowered:
-    """Of a program that learns.
+    """A program, put into what Brian2 has.
 
     Parameters
     ----------
@@ -56,8 +34,6 @@ class Lowered:
     program : Program
     own : set of str
         The arrays of what the network does, whatever learns.
-    shared : set of str
-        Projections whose delays lie between two steps, or learn.
     home : str or None
         The population of one neuron that holds what all share: the critic.
 
@@ -65,7 +41,7 @@ class Lowered:
     ----------
     arrays : dict of str to Array
     statements : list
-        ``(number in the program, statement)``; those of the network itself are as they were.
+        ``(number in the program, statement)``.
     ends : dict
         Statements at the end of a ``'trial'``, and of updates.
     dice : str or None
@@ -75,7 +51,6 @@ class Lowered:
     net: object
     program: object
     own: set
-    shared: set
     home: str | None = None
     arrays: dict = field(default_factory=dict)
     statements: list = field(default_factory=list)
@@ -83,7 +58,7 @@ class Lowered:
 
     def __post_init__(self):
         self.spaces, self.arrays = self.program.spaces, dict(self.program.arrays)
-        self.words, self.number, self.counted = {}, 0, []
+        self.words, self.number, self.counted, self.travel = {}, 0, [], Travel(self)
         for name, a in self.program.arrays.items():
             if a.space == ONE and a.trial and a.life is not Life.GIVEN and name not in self.own:
                 self.arrays[name] = replace(a, space=self.home)
@@ -96,7 +71,7 @@ class Lowered:
             elif self.learns(s):
                 self.lower(s)
             else:
-                self.add(s)
+                self.network(s)
         for name in self.counted:
             self.let_go(name)
 
@@ -106,6 +81,23 @@ class Lowered:
 
     def add(self, s):
         self.statements.append((self.number, s))
+
+    def network(self, s):
+        """A statement of the network itself. How long ago a neuron has spiked Brian2 knows; what happens only where
+        there is a spike is a Jump, and what that releases is read where it arrives.
+        """
+        roles = {self.arrays[name].role for name in written_by(s)}
+        if "clock" in roles or self.travel.takes(s):
+            return
+        if "ahead" in roles:
+            self.words |= dict(s.lines)
+            return
+        if "released" in roles:
+            (spikes,) = (n for n in read_by(s) if self.arrays[n].events)
+            lines = [(name, e.xreplace({at(spikes): sympy.Integer(1)})) for name, e in s.lines]
+            self.words |= {name: e for name, e in lines if self.arrays[name].role == "released"}
+            s = Jump(s.space, spikes, tuple((name, e) for name, e in lines if name not in self.words))
+        self.add(s)
 
     def apart(self, body):
         """Statements that are run at another time."""
@@ -237,7 +229,7 @@ class Lowered:
                     f"projection {s.link!r}: in Brian2 no error comes back through weights that are those of "
                     f"{link.shares!r}; use other feedback, or backend='torch'"
                 )
-            self.add(Gather(s.link, ((target, weight * End(s.source, "post")),)))
+            self.add(Gather(s.link, ((target, weight * End(s.source, "post")),), onto="pre"))
         else:
             own = f"feedback_{link.pre}_from_{link.post}"
             self.add(Gather(own, ((target, weight * End(s.source, "pre")),), link.post, link.pre))
@@ -256,8 +248,7 @@ class Lowered:
         p = self.net.projections[name]
         past, fraction = f"{name}.past", f"{name}.fraction"
         if p.transmission == "graded":
-            self.declare(f"{name}.signal", p.pre, self.arrays[s.source].unit)
-            self.words[a.name] = End(f"{name}.signal", "pre")
+            self.words[a.name] = self.travel.signals[name]
             return
         came = at(f"{name}.arrived")
         if s.slopes:
@@ -265,7 +256,7 @@ class Lowered:
             self.words[a.name] = at(past) - came
             return
         self.declare(a.name, a.space, life=Life.STATE)
-        if name in self.shared:
+        if s.taps and s.taps.spread:
             self.declare(past, a.space, life=Life.STATE)
             self.arrays[fraction] = Array(fraction, a.space, Life.FIXED, trial=False, role="fraction")
             self.words[a.name] = came + at(fraction) * (at(past) - came)

@@ -6,7 +6,8 @@ from localplast.program.arrays import ONE
 __all__ = ["called", "number_of"]
 
 #: Of a projection, and of what is shown: names that are others in Brian2.
-OF_SYNAPSES = {"weight": "w", "signal": "signal", "low": "w_low", "high": "w_high", "past": "past_arrived"}
+OF_SYNAPSES = {"weight": "w", "low": "w_low", "high": "w_high", "past": "past_arrived"}
+OF_SYNAPSES |= {"u": "utilisation", "x": "resources"}
 SHOWN = {"count.seen": "spike_count", "loss.seen": "loss", "score.seen": "score"}
 #: Of what all share, and of what is given from outside.
 SHARED = {
@@ -31,6 +32,8 @@ def called(net, array):
     if array.name in SHARED:
         return SHARED[array.name]
     owner, _, key = array.name.partition(".")
+    if array.role == "part":
+        return key.replace(".from.", "_from_")
     if owner in net.nodes:
         return of_neurons(net, owner, key)
     if owner in net.projections:
@@ -57,11 +60,13 @@ def of_neurons(net, owner, key):
 
 def of_projection(net, array, owner, key):
     """The name of ``owner.key``, an array of synapses, or of their source."""
+    if array.role in ("line", "kept"):
+        return "signal" if array.role == "line" else f"sent_late_{owner}"
     if key == "feedback":
         return "gain" if array.life.name == "FIXED" else "B"
     key = OF_SYNAPSES.get(key, key)
     for start in ("learn.", "pre.", "optimiser."):
         key = key.removeprefix(start)
-    if array.space in (owner, ONE) or key == "signal" or key.startswith("w_"):
+    if array.space in (owner, ONE) or key.startswith("w_"):
         return key
     return f"{key}_{owner}"

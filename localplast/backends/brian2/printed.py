@@ -8,23 +8,27 @@ import sympy
 
 from localplast.backends.brian2.names import called
 from localplast.backends.brian2.text import Line
+from localplast.equations.language import Draw as RandomCall
 from localplast.equations.language import symbol
 from localplast.equations.text import fit, measured, to_text
 from localplast.program.arrays import ONE, End, Life, at
+from localplast.program.instructions import Draw, Fire, Jump
 from localplast.program.units import of_ends
 
 __all__ = ["Text", "in_order"]
 
-#: In place of infinity, which -ffast-math rules out.
-LARGEST = {sympy.oo: sympy.Float(1.7976931348623157e308), -sympy.oo: sympy.Float(-1.7976931348623157e308)}
+#: In place of infinity, which -ffast-math rules out; Brian2 writes fifteen digits, and would round a larger one up to it.
+LARGEST = {sympy.oo: sympy.Float(1e308), -sympy.oo: sympy.Float(-1e308)}
 
 
 def in_order(s):
-    """A Map as assignments one after the other: ``(name, expression, whether a let)``.
+    """A Map or a Jump as assignments one after the other: ``(name, expression, whether a let)``.
 
     A let that a line gives its array is that array, unless somebody reads what the array was; a let that is another
     name for what is known already is left out.
     """
+    if isinstance(s, Jump):
+        return one_by_one(s.lines)
     targets, known, made, done, found = given_by(s), {}, {}, set(), []
     for name, e in s.lets:
         e, target = e.xreplace(known), targets.get(name)
@@ -37,7 +41,8 @@ def in_order(s):
         if target:
             done.add(target)
             made = {k: x for k, x in made.items() if at(target) not in k.free_symbols}
-        made[e] = known[at(name)]
+        if not e.has(RandomCall):  # which is another number each time
+            made[e] = known[at(name)]
     lines = [(n, e.xreplace(known)) for n, e in s.lines if n not in done]
     return found + one_by_one([(n, e) for n, e in lines if n in s.adds or e != at(n)])
 
@@ -56,16 +61,18 @@ def given_by(s):
 
 
 def one_by_one(lines):
-    """Lines of old values, in turn: what a later one reads of an earlier one's array is remembered."""
-    found, left = [], lines
-    while left:
-        (name, e), *left = left
-        if any(x.has(at(name)) for _, x in left):
-            was = at(f"{name}:was")
-            found.append((was.name, at(name), True))
-            left = [(n, x.xreplace({at(name): was})) for n, x in left]
-        found.append((name, e, False))
-    return found
+    """Lines of old values, in turn: an array that a later one reads is set last, for what is remembered of an array in
+    Brian2 may be that array itself.
+    """
+    found, last = [], []
+    for number, (name, e) in enumerate(lines):
+        if any(x.has(at(name)) for _, x in lines[number + 1 :]):
+            new = f"{name}:next"
+            found.append((new, e, True))
+            last.append((name, at(new), False))
+        else:
+            found.append((name, e, False))
+    return found + last
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,13 @@ class Text:
         return fit(e, of_ends(e, known), wanted).xreplace(words)
 
     def lines(self, s, taken):
-        """A Map, line by line; other names than the ``taken`` ones are made, and added to them."""
+        """A statement of neurons or synapses, line by line; other names than the ``taken`` ones are made, and added to
+        them.
+        """
+        if isinstance(s, Fire):
+            return self.spikes(s, taken)
+        if isinstance(s, Draw):
+            return [Line(to_text(self.called(at(s.into))), "randn()", local=True)]
         known, names, found = dict(self.dimensions), {}, []
         for name, e, local in in_order(s):
             if local:
@@ -115,8 +128,19 @@ class Text:
             text = to_text(self.spelled(e, known, known[name], names))
             target = names[name] if local else to_text(self.called(at(name)))
             short = self.is_short(name, local)
-            found.append(Line(target, text, name in s.adds, local or short))
+            found.append(Line(target, text, name in getattr(s, "adds", ()), local or short))
         return found
+
+    def spikes(self, s, taken):
+        """1 where a neuron spikes, else 0: Brian2's sympy cannot compare all that it can compute."""
+        _, unit = measured(s.argument, of_ends(s.argument, self.dimensions))
+        x, zero = symbol(self.local(s.x, taken)), to_text(sympy.Integer(0), {}, unit)
+        ready = [] if s.ready == 1 else [f"int({to_text(self.called(s.ready))})"]
+        fired = "*".join([f"int({x} {'>' if s.strict else '>='} {zero})", *ready])
+        return [
+            Line(x.name, self.expression(s.argument, unit), local=True),
+            Line(self.called(at(s.spikes)).name, fired),
+        ]
 
     def is_short(self, name, local):
         """Whether an array is of no use but in this text: a value of synapses in a step."""

@@ -4,12 +4,12 @@ A statement gets the slot of its kind; at the end the places follow from what re
 and lie in the wrong order are an error.
 """
 
-from localplast.backends.brian2.lowered import Gather, read_by, written_by
+from localplast.backends.brian2.travel import Gather, read_by, written_by
 from localplast.errors import UnsupportedError
 from localplast.program.arrays import Life, Neurons
 from localplast.program.instructions import Jump, Map, Send
 
-__all__ = ["AFTER", "BEFORE", "END", "FIRED", "LEARN", "NEXT", "RESET", "places"]
+__all__ = ["AFTER", "BEFORE", "END", "FIRED", "JUMP", "LEARN", "NEXT", "READY", "RESET", "UPDATE", "places"]
 
 #: In the order of a step: learning before and after the update, once spikes are known, before resets, at the end, of
 #: synapses, and what is left to the beginning of the next step. In between is what the network does: whether neurons
@@ -27,7 +27,7 @@ def places(lowered):
     """
     updates = first_updates(lowered)
     steps = lowered.statements
-    travel = next((n for n, s in steps if isinstance(s, Send) and n > max(updates.values())), len(steps))
+    travel = len(lowered.program.step) if lowered.travel.begun is None else lowered.travel.begun
     found = [(slot(lowered, n, s, updates, travel), s) for n, s in steps]
     left, placed = left_to_next(lowered, found), []
     for number, (where, s) in enumerate(found):
@@ -35,7 +35,7 @@ def places(lowered):
         first = [k + (home(q) != home(s)) for w, k, q in placed if w == where == END and depend(q, s)]
         placed.append((where, max(first, default=0), s))
     placed = [*map(last_of_its_group, range(len(placed)), [placed] * len(placed))]
-    check(lowered, placed)
+    check(placed)
     return placed
 
 
@@ -63,16 +63,23 @@ def first_updates(lowered):
     found = {}
     for n, s in lowered.statements:
         if isinstance(s, Map) and not lowered.learns(s):
-            roles = {lowered.arrays[name].role for name, _ in s.lines}
-            if not s.lines or roles & {"state", "inlet"}:
+            if not s.lines or roles_of(lowered, s) & {"state", "inlet"}:
                 found.setdefault(s.space, n)
     return found
+
+
+def roles_of(lowered, s):
+    """What the arrays that a statement sets are to their owners."""
+    return {lowered.arrays[name].role for name in written_by(s)}
 
 
 def slot(lowered, n, s, updates, travel):
     """The slot of one statement: learning has the place that the network's own statements leave."""
     if isinstance(s, (Gather, Send)):
-        return END if isinstance(s, Gather) else TRAVEL
+        ahead = "coming" in roles_of(lowered, s)
+        return END if isinstance(s, Gather) and (ahead or lowered.learns(s)) else TRAVEL
+    if isinstance(s, Jump):
+        return JUMP
     own, update = lowered.learns(s), updates.get(s.space, n)
     if not isinstance(lowered.spaces[s.space], Neurons):
         return LEARN if own else TRAVEL
@@ -80,7 +87,7 @@ def slot(lowered, n, s, updates, travel):
         order = (n > update) - (n < update)
         return {-1: BEFORE, 1: AFTER}[order] if own else {-1: READY, 0: UPDATE, 1: FIRED}[order]
     if not own:
-        return JUMP if isinstance(s, Jump) else TRAVEL
+        return FIRED if roles_of(lowered, s) == {"resource"} else TRAVEL
     jumps = any(k > n for k, q in lowered.statements if isinstance(q, Jump) and q.space == s.space)
     return RESET if jumps else FIRED if known_early(lowered, s) else END
 
@@ -105,11 +112,11 @@ def left_to_next(lowered, found):
     return late
 
 
-def check(lowered, placed):
+def check(placed):
     """Raise where a statement would be run before one that it must follow."""
     for number, (slot, level, s) in enumerate(placed):
         for before, place, q in placed[:number]:
-            if (before, place) > (slot, level) and depend(q, s) and (lowered.learns(q) or lowered.learns(s)):
+            if (before, place) > (slot, level) and depend(q, s):
                 raise UnsupportedError(
                     f"in Brian2 two statements would be run in the wrong order: {sentence(q)}, and {sentence(s)}; use "
                     "backend='torch'"

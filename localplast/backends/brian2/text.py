@@ -12,11 +12,10 @@ __all__ = [
     "UPDATE",
     "Line",
     "gated",
-    "replace_word",
     "replace_words",
-    "suffixed",
     "tables",
     "updates_so_far",
+    "where",
     "zero",
 ]
 
@@ -44,18 +43,9 @@ def zero(name, dimension):
     return Line(name, f"0*{unit}" if unit else "0")
 
 
-def replace_word(text, word, replacement):
-    return replace_words(text, {word: replacement})
-
-
 def replace_words(text, words):
     """``text`` with each of ``words`` replaced by its value, all at once: one may stand in the value of another."""
     return re.sub(rf"\b({'|'.join(map(re.escape, words))})\b", lambda found: words[found[1]], text)
-
-
-def suffixed(model, text, end):
-    """``text`` with the variables of ``model`` as Brian2's Synapses call them."""
-    return replace_words(text, {name: name + end for name in model.dimensions})
 
 
 def tables(model, **given):
@@ -82,10 +72,10 @@ def gated(lines, block, interval):
     condition = " and ".join(f"({c})" for c in (due, block.active) if c)
     if not condition or not lines:
         return lines
-    return [Line("_on", f"int({condition})", local=True), *map(where_due, lines)]
+    return [Line("_on", f"int({condition})", local=True), *(where(line, "_on") for line in lines)]
 
 
-def where_due(line):
-    """A line that changes nothing where it is no time for it."""
-    new = "" if re.fullmatch(r"0(\*.*)?", line.text) else f"_on*({line.text}) + "
-    return line if line.local else replace(line, text=f"{new}(1 - _on)*{line.name}")
+def where(line, on):
+    """A line that changes nothing where ``on`` is 0; it is 1 elsewhere."""
+    new = "" if re.fullmatch(r"0(\*.*)?", line.text) else f"{on}*({line.text}) + "
+    return line if line.local else replace(line, text=f"{new}(1 - {on})*{line.name}")

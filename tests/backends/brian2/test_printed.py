@@ -7,9 +7,9 @@ from brian2 import ms
 
 from localplast.backends.brian2.learner import block_for
 from localplast.backends.brian2.learning import Learning
-from localplast.backends.brian2.lowered import Gather
 from localplast.backends.brian2.printed import in_order
 from localplast.backends.brian2.slots import AFTER, END, FIRED, LEARN, NEXT, places
+from localplast.backends.brian2.travel import Gather
 from localplast.errors import UnsupportedError
 from localplast.learning.optimise import adam
 from localplast.models import alif, leaky_readout
@@ -66,7 +66,7 @@ def test_one_after_the_other_means_the_same(name):
 def test_a_let_that_becomes_an_array_has_its_name():
     assert [n for n, _, _ in in_order(MAPS["in turn"])] == ["a.x", "a.z"]
     assert [n for n, _, _ in in_order(MAPS["read again"])] == ["a.u", "a.z", "a.x"], "x is read once more"
-    assert [n for n, _, _ in in_order(MAPS["swap"])] == ["a.x:was", "a.x", "a.y"]
+    assert [n for n, _, _ in in_order(MAPS["swap"])] == ["a.x:next", "a.y", "a.x"]
 
 
 @pytest.fixture
