@@ -48,7 +48,7 @@ class Convolution(Data):
     transposed: bool = False
     largest: bool = False
 
-    def __hash__(self):
+    def __hash__(self) -> int:  # type: ignore[override]
         return hash((self.image, self.channels, self.size))  # of what is equal these are
 
     @property
