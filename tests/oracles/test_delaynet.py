@@ -222,6 +222,7 @@ MISREAD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow  # no file that continuous integration has
 @pytest.mark.needs_data("delaynet/trained_125.pt")
 @pytest.mark.parametrize("reading", ["as published", *MISREAD])
 def test_what_the_authors_trained(reading):

@@ -119,7 +119,8 @@ class NetworkFunction:
     """
 
     def __init__(self, net, tensors, masks, *, cut=(), feedback=None, record=(), threads=1):
-        self.net, self.masks, self.feedback, self.threads = net, masks, dict(feedback or {}), threads
+        self.net, self.masks, self.threads = net, masks, threads
+        self.feedback = {} if feedback is None else feedback  # what learns is another matrix after every update
         self.tensors = {k: v.detach() for k, v in tensors.items()}
         check_numbers(net, self.tensors)
         self.programs = NetworkPrograms(
