@@ -242,7 +242,7 @@ protocol = Protocol(
             **SIZE,
             digits=1,
             online=1e-3,
-            offline=5e-3,
+            offline=1e-2,
             held=360,
             halving=40,
             longer=2,
