@@ -19,7 +19,7 @@ from localplast.equations.expressions import differentiate
 from localplast.equations.language import Draw, int_, symbol
 from localplast.equations.slopes import jump
 from localplast.errors import UnsupportedError
-from localplast.neuron.step import NOISE, jacobian, lower
+from localplast.neuron.step import NOISE, jacobian, lower, prospective
 
 __all__ = ["Coefficients", "Derived", "Eligibility", "check_certain", "check_clamped", "closure", "credit", "derive"]
 
@@ -37,7 +37,8 @@ class Eligibility:
     after : program
         Per postsynaptic neuron, on the state after the update and before the reset.
     before_reset : program
-        Per postsynaptic neuron, after transmission: jumps that depend on the state.
+        Per postsynaptic neuron, after transmission: jumps that depend on the state, slopes of an output that depends on
+        what has arrived.
     pre : program
         Hoisted traces, per presynaptic neuron: run between two steps, it takes ``arrived`` in and propagates.
         ``eps_k`` is then eps' of the coming step and ``last_eps_k`` is eps of the past one.
@@ -230,12 +231,19 @@ class Coefficients:
         partial = {k: differentiate(argument, k) for k in self.step.state}
         return {k: self.coefficient(e, "after", f"d_x_{k}") for k, e in partial.items() if e != 0}
 
+    @property
+    def sends(self):
+        """When the slope of what is sent is known: after the update, or only after transmission where an output depends
+        on what graded projections bring.
+        """
+        return "after" if self.model.spiking or not prospective(self.model, self.model.output) else "before_reset"
+
     def sent_coefficients(self):
         """``d x / d state[k]`` of what spikes, of other neurons ``d output / d state[k]``."""
         if self.model.spiking:
             return self.spike_coefficients()
         partial = {k: differentiate(self.step.output, k) for k in (*self.step.state, *self.step.inputs)}
-        return {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in partial.items() if e != 0}
+        return {k: self.coefficient(e, self.sends, f"d_output_{k}") for k, e in partial.items() if e != 0}
 
     def jump_coefficients(self):
         """``R_s`` as ``{(k, l): expression}`` (entries that differ from the identity) and ``R_z`` as ``{k: ...}``."""
@@ -390,6 +398,11 @@ def credit(net, name, target):
         raise UnsupportedError(
             f"population {name!r}: what lands on {target!r} of {net.nodes[name].model.name} moves what it sends later "
             "than one step after, or never, and a layered signal has no memory of it; use eprop() or bptt()"
+        )
+    if found.sends != "after":
+        raise UnsupportedError(
+            f"population {name!r}: the output of {found.model.name} depends on what graded projections bring, and a "
+            "layered signal would pass before it is known; use eprop() or bptt()"
         )
     gate = PSI if found.model.spiking else sympy.Integer(1)
     after = [*found.surrogate(), *found.program("after"), (f"credit_{target}", gate * slope)]

@@ -123,10 +123,8 @@ class ParameterDerivation(Coefficients):
         if self.model.spiking:
             direct = self.partial(self.step.spike_argument, "after", "x")
             return PSI * (direct + sympy.Add(*[spike[k] * primed[k] for k in primed if k in spike]))
-        outputs = {k: differentiate(self.step.output, k) for k in primed}
-        outputs = {k: self.coefficient(e, "after", f"d_output_{k}") for k, e in outputs.items() if e != 0}
-        direct = self.partial(self.step.output, "after", "output")
-        return direct + sympy.Add(*[e * primed[k] for k, e in outputs.items()])
+        direct = self.partial(self.step.output, self.sends, "output")
+        return direct + sympy.Add(*[e * primed[k] for k, e in self.sent_coefficients().items() if k in primed])
 
 
 def needed_once(*programs):

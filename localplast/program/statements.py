@@ -11,7 +11,7 @@ import numpy as np
 from localplast.equations.expressions import to_sympy
 from localplast.equations.language import symbol
 from localplast.errors import UnsupportedError
-from localplast.learning.eligibility import Eligibility, credit
+from localplast.learning.eligibility import ARRIVED, Eligibility, credit
 from localplast.learning.sensitivity import sensitivity
 from localplast.task.loss import Reward
 from localplast.task.regulariser import of_trials
@@ -234,14 +234,20 @@ def copies(name, lag):
 
 def separable(eligibility):
     """Whether the eligibility is a product of what neurons hold, so that nothing needs to be kept per synapse."""
-    return not eligibility.state and all(name == "elig" for name, _ in eligibility.synapse)
+    apart = eligibility.arrives == "synapse" and ARRIVED in eligibility.value.free_symbols
+    return not eligibility.state and not apart and all(name == "elig" for name, _ in eligibility.synapse)
+
+
+def factors_of(eligibility):
+    """Names of what the postsynaptic neuron computes for an eligibility once its state is updated."""
+    return [name for name, _ in (*eligibility.after, *eligibility.before_reset)]
 
 
 def postponed(eligibility, lag):
     """Late copies that the postsynaptic neuron keeps."""
     if not lag or not separable(eligibility):
         return {}
-    factors = {s.name for s in eligibility.value.free_symbols} & {name for name, _ in eligibility.after}
+    factors = {s.name for s in eligibility.value.free_symbols} & set(factors_of(eligibility))
     return {name: e for factor in sorted(factors) for name, e in copies(factor, lag)}
 
 
@@ -254,9 +260,9 @@ def delay_elig(eligibility, lag):
     if not separable(eligibility):
         return eligibility, copies("elig", lag), symbol(f"late{lag}_elig")
     own = {s.name for s in eligibility.value.free_symbols}
-    traces = [name for name, _ in eligibility.pre if name in own]
+    traces = [name for name, _ in (*eligibility.pre, (ARRIVED.name, None)) if name in own]
     chain = [pair for trace in traces for pair in copies(trace, lag)]
-    late = {symbol(name): symbol(f"late{lag}_{name}") for name in own & {*traces, *(n for n, _ in eligibility.after)}}
+    late = {symbol(name): symbol(f"late{lag}_{name}") for name in own & {*traces, *factors_of(eligibility)}}
     return replace(eligibility, pre=(*chain, *eligibility.pre)), [], eligibility.value.subs(late, simultaneous=True)
 
 

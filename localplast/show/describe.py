@@ -126,10 +126,12 @@ def described(rule, net, loss, optimiser):
 
 
 def stopped(net):
-    """Edges that text cuts: each population with its ``stop(...)``."""
-    for name, population in net.populations.items():
-        model = population.model
-        nodes = [node for text in (*model.texts, model.threshold) if text for node in ast.walk(ast.parse(text))]
+    """Edges that text cuts: each population, and each projection with an output of its own, with its ``stop(...)``."""
+    owners = {
+        name: (*population.model.texts, population.model.threshold) for name, population in net.populations.items()
+    }
+    for name, texts in (owners | {name: (p.output,) for name, p in net.projections.items()}).items():
+        nodes = [node for text in texts if text for node in ast.walk(ast.parse(text))]
         calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "stop"]
         if calls:
             yield name, sorted({ast.unparse(node) for node in calls})

@@ -21,7 +21,7 @@ from localplast.models import leaky_readout, lif
 from localplast.network import Input, Network, Population, Projection, normal
 from localplast.neuron.surrogate import boxcar
 from localplast.program.learn import plan
-from localplast.rules import bptt, dfa, drtp, eprop, erbp, ostl, ottt, sltt
+from localplast.rules import bptt, dfa, drtp, eprop, erbp, feedback_alignment, ostl, ottt, sltt
 from localplast.task import Trials
 from localplast.task.loss import mse
 
@@ -304,4 +304,37 @@ def test_learned_feedback_is_used(layered):
     rule = ottt(feedback={"top": learned["top_out"], "low": learned["low_top"]})
     grads, _ = torch_backend.gradient(net, values, trials, rule, mse(), form="traces")
     assert layered.error(learner.numbers()["cues_low"] - before["cues_low"], -5e-3 * grads["cues_low.weight"]) < 1e-10
+    learner.close()
+
+
+def test_learned_feedback_is_used_on_the_way_back_through_time(layered):
+    """Where the gradient is that of an adjoint with another matrix: with the one learned so far, and with one that is
+    loaded; not with the first.
+    """
+    paths = [Projection("cues", "rec", weight=normal(2.0)), Projection("rec", "rec"), Projection("rec", "out")]
+    net = Network(
+        dt=1 * ms, cues=Input(6), rec=Population(5, lif()), out=Population(2, leaky_readout()), projections=paths
+    )
+    rng, rate = np.random.default_rng(0), 1e-3
+    trials = Trials({"cues": rng.random((20, 30, 6)) < 0.2}, rng.normal(size=(20, 30, 2)))
+    learner = TorchLearner(net, net.draw(3), feedback_alignment(eprop(), "learned"), mse(), sgd(rate), seed=4, batch=20)
+    first = learner.arrays()["feedback.rec_out"].copy()
+    learner.train(trials)
+    assert learner.online is None
+    for turned in (False, True):
+        before = {k: np.array(x) for k, x in learner.arrays().items()}
+        if turned:
+            before["feedback.rec_out"] = before["feedback.rec_out"][::-1].copy()
+            learner.load(before)
+        learner.train(trials)
+        moved = learner.arrays()["weight.cues_rec"] - before["weight.cues_rec"]
+        weights = {k.removeprefix("weight."): x for k, x in before.items() if k.startswith("weight.")}
+        values = net.draw(3).replace_weights(weights)
+        errors = []
+        for matrix in (before["feedback.rec_out"], first):
+            grads, _ = torch_backend.gradient(
+                net, values, trials, eprop(feedback={"rec": matrix}), mse(), form="traces"
+            )
+            errors.append(layered.error(moved, -rate * grads["cues_rec.weight"]))
+        assert errors[0] < 1e-10 and errors[1] > 1e-4
     learner.close()

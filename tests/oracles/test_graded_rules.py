@@ -23,6 +23,16 @@ def rate(*, memory=True):
     return NeuronModel(name="rate", equations=equations, update=update, output="tanh(x)", receives="arriving")
 
 
+def ahead(*, memory=True):
+    """A rate that answers to what arrives before its state does: it travels one step later."""
+    return replace(rate(memory=memory), name="ahead", output="tanh(x + 0.5*arriving)")
+
+
+def passing():
+    """No state at all."""
+    return NeuronModel(name="passing", equations="arriving : 1", output="tanh(arriving)", receives="arriving")
+
+
 def slow():
     """A readout that remembers."""
     return NeuronModel(
@@ -73,11 +83,28 @@ def assert_same(found, expected, names=None):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-9 * scale, err_msg=name)
 
 
+def delayed(net, delay):
+    """With a delay from the cues to the first layer."""
+    paths = [replace(p, delay=delay) if p.name == "cues_layer1" else p for p in net.projections.values()]
+    return lp.Network(dt=net.dt, projections=paths, **net.nodes)
+
+
+#: One for every synapse from the cues.
+APART = lp.synaptic(np.arange(20).reshape(4, 5) % 4 * ms)
+
 #: Networks, and the edges that e-prop ignores in each.
 NETWORKS = {
     "rates": (lambda: network(rate()), ()),
     "recurrent rates": (lambda: network(rate(), recurrent=True), ("recurrent",)),
     "rates, shown at once": (lambda: network(rate(), readout=graded_readout()), ()),
+    "rates that look ahead": (lambda: network(ahead()), ()),
+    "rates that look ahead, shown at once": (lambda: network(ahead(), readout=graded_readout()), ()),
+    "rates that look ahead without memory": (lambda: network(ahead(memory=False)), ()),
+    "no state": (lambda: network(passing()), ()),
+    "no state, synaptic delays": (lambda: delayed(network(passing()), APART), ()),
+    "axonal delays": (lambda: delayed(network(rate()), lp.axonal(3 * ms)), ()),
+    "synaptic delays": (lambda: delayed(network(ahead()), APART), ()),
+    "synaptic delays without memory": (lambda: delayed(network(ahead(memory=False)), APART), ()),
     "spikes of currents": (lambda: network(driven(), readout=leaky_readout()), ("reset",)),
     "recurrent spikes of currents": (
         lambda: replace_readout(network(driven(), readout=leaky_readout())),
@@ -107,6 +134,31 @@ def test_eprop_is_bptt_without_the_edges_that_it_ignores(name):
             assert_same(gradients(net, eprop(), shown, values, backend="torch"), other)
 
 
+@pytest.mark.parametrize("output", ["tanh(gain*x)", "tanh(gain*x + 0.5*arriving)"])
+def test_parameters_of_rates_follow_too(output):
+    model = replace(rate(), update="x = keep*x + arriving", output=output, parameters={"keep": 0.8, "gain": 1.2})
+    net, shown = network(model), trials()
+    learning = lp.Population(5, model, trainable={"keep": (0, 0.99), "gain": (None, None)})
+    net = lp.Network(dt=net.dt, projections=[*net.projections.values()], **{**net.nodes, "layer1": learning})
+    values = net.draw(1)
+    exact = lp.gradient(net, shown, bptt(), values=values)["layer1"]
+    for where in (dict(backend="torch", form="traces"), dict(backend="brian2")):
+        found = lp.gradient(net, shown, eprop(), values=values, **where)["layer1"]
+        for name in ("gradient_keep", "gradient_gain"):
+            np.testing.assert_allclose(found[name], exact[name], rtol=1e-9, atol=1e-12)
+            assert np.abs(exact[name]).max() > 1e-3
+
+
+@pytest.mark.parametrize("model", [rate, ahead])
+def test_delays_of_rates_follow_too(model):
+    net, shown = delayed(network(model()), lp.axonal(2.5 * ms, trainable=(0 * ms, 6 * ms))), trials()
+    values = net.draw(1)
+    found = lp.gradient(net, shown, eprop(), values=values, backend="torch", form="traces")["cues_layer1"]
+    exact = lp.gradient(net, shown, bptt(), values=values)["cues_layer1"]
+    for name in exact.data_vars:
+        np.testing.assert_allclose(found[name], exact[name], rtol=1e-9, atol=1e-12)
+
+
 def late():
     """A readout without memory that shows what arrives one step later."""
     return replace(slow(), update="y = arriving")
@@ -127,6 +179,14 @@ def test_layered_rules_are_exact_where_only_the_first_layer_remembers(rule, read
     assert_same(forgetful, exact, ["layer2_layer3", "layer3_out"])
 
 
+def test_a_layered_signal_cannot_pass_what_looks_ahead():
+    net = network(rate(), ahead(), readout=graded_readout())
+    with pytest.raises(
+        UnsupportedError, match="'layer2': the output of ahead depends on what graded projections bring"
+    ):
+        lp.gradient(net, trials(), ottt(), backend="torch", form="traces")
+
+
 def test_direct_feedback_needs_a_readout_without_memory_and_is_then_the_gradient():
     net, shown = network(rate(), readout=graded_readout()), trials()
     values = net.draw(3)
@@ -135,9 +195,10 @@ def test_direct_feedback_needs_a_readout_without_memory_and_is_then_the_gradient
     assert_same(gradients(net, dfa(feedback=given), shown, values, backend="torch", form="traces"), exact)
 
 
+@pytest.mark.parametrize("first", [rate, ahead])
 @pytest.mark.parametrize("update", ["trial", "step"])
-def test_engines_learn_the_same(update):
-    net = network(rate(), rate(), recurrent=True)
+def test_engines_learn_the_same(update, first):
+    net = network(first(), rate(), recurrent=True)
     task = lp.Task.generated("fixed", lambda rng, n: trials(n))
     rule = eprop(feedback="random", feedback_std=0.5, update=update)
     course = dict(rule=rule, optimiser=lp.adam(1e-2), updates=4, batch=1, seed=5)

@@ -1,5 +1,7 @@
 """``stop(x)`` in text: the value of x and no derivative, against autograd with the same edges detached."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import localplast as lp
 from localplast.errors import ModelError
 from localplast.models import leaky_readout
 from localplast.neuron import NeuronModel
-from localplast.rules import bptt, eprop
+from localplast.rules import bptt, eprop, rtrl
 from localplast.task import Trials
 
 STEPS, SIZES = 40, {"cues": 4, "lower": 5, "upper": 6, "out": 2}
@@ -120,25 +122,26 @@ def test_in_brian2_it_is_its_argument():
         np.testing.assert_allclose(brian[part][variable], without[part][variable], rtol=0, atol=1e-12)
 
 
-def adapting(coupling):
-    """An adaptive neuron whose membrane sees the adaptation as ``coupling`` says."""
+def adapting(coupling="a", **texts):
+    """An adaptive neuron whose membrane sees the adaptation as ``coupling`` says; other ``texts`` may be given."""
+    usual = {"threshold": "v > v_th", "reset": "v -= v_th", "adaptation": "a += 4*mV"}
     return NeuronModel(
         name="adapting",
         equations=f"dv/dt = (-v - 0.5*{coupling})/tau : volt\nda/dt = -a/(5*tau) : volt",
         parameters={"tau": 20 * ms, "v_th": 10 * mV},
-        threshold="v > v_th",
-        reset="v -= v_th",
-        adaptation="a += 4*mV",
         method="exponential_euler",
         surrogate=lp.surrogate.fast_sigmoid(2 * mV),
+        **(usual | texts),
     )
 
 
-def spiking(coupling):
+def spiking(*coupling, **texts):
+    """A recurrent network of them whose thresholds learn."""
+    learning = {"v_th": (1 * mV, None)}
     return lp.Network(
         dt=1 * ms,
         cues=lp.Input(8),
-        rec=lp.Population(6, adapting(coupling)),
+        rec=lp.Population(6, adapting(*coupling, **texts), trainable=learning),
         out=lp.Population(2, leaky_readout()),
         projections=[
             lp.Projection("cues", "rec", weight=lp.normal(12 * mV)),
@@ -163,6 +166,48 @@ def test_units_pass_and_local_rules_follow():
         np.testing.assert_allclose(found[coupling], exact["cues_rec"]["gradient"], rtol=1e-8, atol=1e-13)
         np.testing.assert_allclose(found[coupling], online["cues_rec"]["gradient"], rtol=1e-8, atol=1e-13)
     assert np.abs(found["a"] - found["stop(a)"]).max() > 1e-3 * np.abs(found["a"]).max()
+
+
+#: A text, and whether the gradients of weights, and of the threshold, are others with ``stop`` than without it.
+BLOCKS = {
+    "threshold": ("v > stop(v_th)", False, True),
+    "reset": ("v -= stop(v_th)", False, True),
+    "adaptation": ("a += 4*mV + 0.5*stop(a)", True, True),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_in_every_block(block):
+    """On every way to a gradient, of weights and of a threshold that learns."""
+    rng = np.random.default_rng(1)
+    shown = Trials({"cues": rng.random((2, 60, 8)) < 0.2}, rng.normal(size=(2, 60, 2)))
+    text, *differs = BLOCKS[block]
+    found = []
+    for written in (text, text.replace("stop", "")):
+        net = spiking(**{block: written})
+        values, cut = net.draw(3), {"recurrent", "reset"}
+        exact = lp.gradient(net, shown, bptt(cut=cut), values=values)
+        found.append([exact["cues_rec"]["gradient"].values, exact["rec"]["gradient_v_th"].values])
+        whole, forward = (lp.gradient(net, shown, rule, values=values) for rule in (bptt(), rtrl()))
+        np.testing.assert_allclose(
+            forward["cues_rec"]["gradient"], whole["cues_rec"]["gradient"], rtol=1e-8, atol=1e-12
+        )
+        for where in (dict(backend="torch", form="traces"), dict(backend="brian2")):
+            local = lp.gradient(net, shown, eprop(), values=values, **where)
+            np.testing.assert_allclose(local["cues_rec"]["gradient"], found[-1][0], rtol=1e-8, atol=1e-12)
+            np.testing.assert_allclose(local["rec"]["gradient_v_th"], found[-1][1], rtol=1e-8, atol=1e-12)
+    for with_stop, without, other in zip(*found, differs, strict=True):
+        assert (np.abs(with_stop - without).max() > 1e-3 * np.abs(without).max()) == other
+
+
+def test_in_the_output_of_a_projection():
+    net = network(detached=False, straight=False)
+    paths = [replace(p, output="stop(h)") if p.name == "upper_out" else p for p in net.projections.values()]
+    net = lp.Network(dt=net.dt, projections=paths, **net.nodes)
+    found = lp.gradient(net, trials(), bptt())
+    assert np.abs(found["upper_out"]["gradient"]).max() > 1e-6
+    assert not found["lower_upper"]["gradient"].any() and not found["cues_lower"]["gradient"].any()
+    assert "no gradient passes through stop(h) in 'upper_out'" in str(bptt().describe(net))
 
 
 def test_descriptions_name_what_text_cuts():
